@@ -1,5 +1,69 @@
-//! commands
-/// Entry.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+//! The command line: one verb, one file. Must do nothing itself but read it and hand over.
+
+mod checkpoint;
+mod run;
+mod status;
+mod worker;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    control::{client::ClientError, protocol::Event},
+    exit,
+};
+
+/// Checkpoints a container's service without privileges and restores it in another container.
+#[derive(Debug, Parser)]
+#[command(name = "freeze", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Be the container's init: restore the newest checkpoint, or start COMMAND where there is none
+    Run(run::Arguments),
+    /// Checkpoint the running service into the store
+    Checkpoint(checkpoint::Arguments),
+    /// Say what init is doing
+    Status(status::Arguments),
+    /// Do one checkpoint or restore for init
+    #[command(hide = true)]
+    Worker,
+}
+
+/// Where a client finds init.
+#[derive(Debug, Args)]
+struct Folder {
+    /// Folder of init's control socket [default: the first of /run/freeze, /dev/shm/freeze, /tmp/freeze with one]
+    #[arg(long, env = "FREEZE_RUNTIME_DIR", value_name = "FOLDER")]
+    runtime_dir: Option<PathBuf>,
+}
+
+/// Runs the command that the command line asks for, and gives its exit status.
+pub fn main() -> ExitCode {
+    ExitCode::from(match Cli::parse().verb {
+        Verb::Run(arguments) => run::main(arguments),
+        Verb::Checkpoint(arguments) => checkpoint::main(&arguments),
+        Verb::Status(arguments) => status::main(&arguments),
+        Verb::Worker => worker::main(),
+    })
+}
+
+/// The exit status for a request that got no answer.
+fn status_of(error: &ClientError) -> u8 {
+    if matches!(error, ClientError::NoInit(_)) { exit::NO_INIT } else { exit::FAILED }
+}
+
+/// An event as init sent it.
+fn json(event: &Event) -> String {
+    serde_json::to_string(event).unwrap_or_default()
+}
+
+/// Tells the user something on standard error, which may be closed.
+fn say(message: &str) {
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("freeze: {message}\n").as_bytes());
 }

@@ -2,4 +2,8 @@
 //!
 //! One JSON object a line, versioned. Unknown fields are ignored; lines are bounded by [`protocol::MAX_LINE`].
 
+pub mod client;
+pub mod folder;
+pub mod lines;
 pub mod protocol;
+pub mod server;

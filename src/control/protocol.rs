@@ -10,6 +10,9 @@ pub const VERSION: u32 = 1;
 /// Longest line that either side reads, in bytes, its newline included.
 pub const MAX_LINE: usize = 8 * 1024;
 
+/// Name of the control socket in its folder.
+pub const SOCKET_NAME: &str = "control.sock";
+
 /// What a client asks of init: the first and only line that it sends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {

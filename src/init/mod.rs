@@ -1,1 +1,67 @@
-//! init
+//! Init: PID 1 of the container. Supervises the service, and has workers checkpoint and restore it.
+//!
+//! One thread that sleeps in poll(2) until something happens. It must never touch the network or the store, never wait for
+//! anybody, never allocate by what comes from outside, and never panic: when it ends, the container ends.
+
+mod checkpoint;
+mod config;
+mod forward;
+mod service;
+mod supervisor;
+mod tree;
+mod worker;
+
+use std::io::Write;
+
+pub use config::{Config, Pair, ParseError, SignalArg, parse_size};
+
+use crate::{
+    control::{folder, server::Server},
+    exit,
+    sys::{process, signals},
+};
+
+/// A fatal error of init itself, before there is a service.
+#[derive(Debug, thiserror::Error)]
+enum InitError {
+    /// No control socket, and so neither checkpoint nor restore.
+    #[error(transparent)]
+    Folder(#[from] folder::FolderError),
+    /// The kernel refuses what init cannot do without.
+    #[error("cannot watch for signals: {0}")]
+    Signals(std::io::Error),
+}
+
+/// Is init until the service has ended. Returns the exit status of this process.
+pub fn run(config: Config) -> u8 {
+    signals::hold();
+    signals::default_sigchld();
+    process::close_from(3);
+    if std::process::id() != 1 {
+        process::adopt_orphans();
+        say(
+            "warning: this is not PID 1: it reaps what its own service leaves behind, and no PIDs are set apart for a restore",
+        );
+    }
+    if let Some(signal) = config.parent_death_signal {
+        process::on_parent_death(signal.0);
+    }
+    match prepare(config) {
+        Ok(mut supervisor) => supervisor.run(),
+        Err(error) => {
+            say(&error.to_string());
+            exit::FATAL
+        }
+    }
+}
+
+fn prepare(config: Config) -> Result<supervisor::Supervisor, InitError> {
+    let signals = signals::SignalFd::new().map_err(InitError::Signals)?;
+    let (runtime_dir, listener) = folder::listen(config.runtime_dir.as_deref())?;
+    Ok(supervisor::Supervisor::new(config, runtime_dir, signals, Server::new(listener)))
+}
+
+/// Tells the user something on standard error, which may be closed, full, or gone.
+fn say(message: &str) {
+    let _ = std::io::stderr().write_all(format!("freeze: {message}\n").as_bytes());
+}

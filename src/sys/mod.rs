@@ -1,1 +1,6 @@
-//! sys
+//! Every `unsafe` of the crate, each with its reason. Must never decide anything: what to do is the callers' affair.
+
+pub mod pids;
+pub mod process;
+pub mod signals;
+pub mod tty;

@@ -1,0 +1,79 @@
+//! `freeze run`: be init.
+
+use std::{ffi::CString, ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf, time::Duration};
+
+use crate::{
+    exit,
+    init::{self, Config, Pair, SignalArg, parse_size},
+};
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Where checkpoints are kept
+    #[arg(long, alias = "image-url", env = "FREEZE_STORE", value_name = "URL", default_value = "file:/var/lib/freeze")]
+    store: String,
+    #[command(flatten)]
+    folder: super::Folder,
+    /// First PID of the service: those below are left to init and to what is executed from outside
+    #[arg(long, env = "FREEZE_FIRST_PID", value_name = "PID", default_value_t = 1000,
+          value_parser = clap::value_parser!(i32).range(2..4_194_000))]
+    first_pid: i32,
+    /// Send the service signal TO where FROM comes, or none where TO is 0
+    #[arg(long, env = "FREEZE_REWRITE", value_name = "FROM:TO", value_delimiter = ',')]
+    rewrite: Vec<Pair<SignalArg>>,
+    /// Send signals to the service's process group instead of its first process
+    #[arg(long, env = "FREEZE_TO_GROUP")]
+    to_group: bool,
+    /// Kill the service where it has not ended this long after SIGTERM
+    #[arg(long, env = "FREEZE_KILL_TIMEOUT", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    kill_timeout: Option<Duration>,
+    /// Exit with status TO where the service exits with FROM
+    #[arg(long, env = "FREEZE_REMAP_EXIT", value_name = "FROM:TO", value_delimiter = ',')]
+    remap_exit: Vec<Pair<u8>>,
+    /// Get this signal when the process that started freeze dies
+    #[arg(long, env = "FREEZE_PARENT_DEATH_SIGNAL", value_name = "SIGNAL")]
+    parent_death_signal: Option<SignalArg>,
+    /// Exit status after a checkpoint that ended the service
+    #[arg(long, env = "FREEZE_CHECKPOINTED_STATUS", value_name = "STATUS", default_value_t = exit::CHECKPOINTED)]
+    checkpointed_status: u8,
+    /// Give up a checkpoint after this time; the service runs on
+    #[arg(long, env = "FREEZE_CHECKPOINT_TIMEOUT", value_name = "DURATION", default_value = "10min", value_parser = humantime::parse_duration)]
+    checkpoint_timeout: Duration,
+    /// Give up a restore after this time
+    #[arg(long, env = "FREEZE_RESTORE_TIMEOUT", value_name = "DURATION", default_value = "10min", value_parser = humantime::parse_duration)]
+    restore_timeout: Duration,
+    /// Checkpoint this file or folder too, beside those that the service has open
+    #[arg(long, alias = "preserve-path", env = "FREEZE_INCLUDE", value_name = "PATH", value_delimiter = ',')]
+    include: Vec<PathBuf>,
+    /// The most memory that page data may take during a checkpoint or restore
+    #[arg(long, env = "FREEZE_MEMORY_LIMIT", value_name = "SIZE", default_value = "64MiB", value_parser = parse_size)]
+    memory_limit: u64,
+    /// The service's program and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<OsString>,
+}
+
+/// Returns the exit status of init.
+pub fn main(arguments: Arguments) -> u8 {
+    let command: Result<Vec<_>, _> = arguments.command.into_iter().map(|text| CString::new(text.into_vec())).collect();
+    let Ok(command) = command else {
+        super::say("the command holds a NUL byte, which no program can be given");
+        return exit::USAGE;
+    };
+    init::run(Config {
+        command,
+        store: arguments.store,
+        runtime_dir: arguments.folder.runtime_dir,
+        first_pid: arguments.first_pid,
+        rewrites: arguments.rewrite,
+        to_group: arguments.to_group,
+        kill_timeout: arguments.kill_timeout,
+        remap_exit: arguments.remap_exit,
+        parent_death_signal: arguments.parent_death_signal,
+        checkpointed_status: arguments.checkpointed_status,
+        checkpoint_timeout: arguments.checkpoint_timeout,
+        restore_timeout: arguments.restore_timeout,
+        include: arguments.include,
+        memory: arguments.memory_limit,
+    })
+}

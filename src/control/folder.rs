@@ -1,0 +1,142 @@
+//! The folder of the control socket. Others must not be able to put anything into it, nor to put it in our way.
+
+use std::{
+    fs, io,
+    os::unix::{
+        fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+        net::{UnixListener, UnixStream},
+    },
+    path::{Path, PathBuf},
+};
+
+use super::protocol::SOCKET_NAME;
+
+/// Where the socket is looked for, in this order, if no folder is named.
+pub const DEFAULTS: [&str; 3] = ["/run/freeze", "/dev/shm/freeze", "/tmp/freeze"];
+
+/// Why there is no control socket.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    /// The one that was asked for.
+    #[error("{0} cannot hold the control socket: {1}")]
+    Unusable(PathBuf, Reason),
+    /// None of the usual ones.
+    #[error("no folder can hold the control socket ({0}): set --runtime-dir to one that this user can write")]
+    NoneUsable(String),
+}
+
+/// What is wrong with a folder.
+#[derive(Debug, thiserror::Error)]
+pub enum Reason {
+    /// It is not there, and cannot be made, and so on.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// A file or a symbolic link.
+    #[error("it is not a folder")]
+    NotAFolder,
+    /// Its owner could replace what is in it.
+    #[error("it belongs to user {0}")]
+    Foreign(u32),
+    /// Someone listens on the socket that is there.
+    #[error("another freeze init uses it")]
+    InUse,
+}
+
+/// Listens in the folder named, or else in the first of [`DEFAULTS`] that is usable. Neither end of the socket ever blocks.
+///
+/// # Errors
+/// Where the folder named, or where none is usable.
+pub fn listen(named: Option<&Path>) -> Result<(PathBuf, UnixListener), FolderError> {
+    if let Some(folder) = named {
+        let listener = listen_in(folder).map_err(|reason| FolderError::Unusable(folder.to_owned(), reason))?;
+        return Ok((folder.to_owned(), listener));
+    }
+    let mut reasons = Vec::new();
+    for folder in DEFAULTS {
+        match listen_in(Path::new(folder)) {
+            Ok(listener) => return Ok((folder.into(), listener)),
+            Err(reason) => reasons.push(format!("{folder}: {reason}")),
+        }
+    }
+    Err(FolderError::NoneUsable(reasons.join("; ")))
+}
+
+fn listen_in(folder: &Path) -> Result<UnixListener, Reason> {
+    prepare(folder)?;
+    let path = folder.join(SOCKET_NAME);
+    let listener = match UnixListener::bind(&path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            match UnixStream::connect(&path) {
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(&path)?,
+                _ => return Err(Reason::InUse),
+            }
+            UnixListener::bind(&path)?
+        }
+        other => other?,
+    };
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Makes the folder where it is missing, and sees to it that it is ours alone.
+fn prepare(folder: &Path) -> Result<(), Reason> {
+    match fs::DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
+        _ => {}
+    }
+    let metadata = fs::symlink_metadata(folder)?;
+    let us = nix::unistd::geteuid().as_raw();
+    if !metadata.is_dir() {
+        return Err(Reason::NotAFolder);
+    }
+    if metadata.uid() != us {
+        return Err(Reason::Foreign(metadata.uid()));
+    }
+    if metadata.mode() & 0o777 != 0o700 {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::symlink_metadata(path).unwrap().mode() & 0o777
+    }
+
+    #[test]
+    fn folder_and_socket_are_for_their_owner_alone() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("new");
+        let _listener = listen_in(&folder).unwrap();
+        assert_eq!((mode(&folder), mode(&folder.join(SOCKET_NAME))), (0o700, 0o600));
+    }
+
+    #[test]
+    fn an_open_folder_of_ours_is_closed_to_others() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        listen_in(folder.path()).unwrap();
+        assert_eq!(mode(folder.path()), 0o700);
+    }
+
+    #[test]
+    fn a_link_is_no_folder() {
+        let parent = tempfile::tempdir().unwrap();
+        let link = parent.path().join("link");
+        std::os::unix::fs::symlink("/tmp", &link).unwrap();
+        assert!(matches!(listen_in(&link), Err(Reason::NotAFolder)));
+    }
+
+    #[test]
+    fn the_socket_of_a_dead_init_is_replaced_and_that_of_a_living_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = listen_in(folder.path()).unwrap();
+        assert!(matches!(listen_in(folder.path()), Err(Reason::InUse)));
+        drop(first);
+        listen_in(folder.path()).unwrap();
+    }
+}

@@ -1,0 +1,109 @@
+//! Starts the service: below a holder of its own, as a session's leader, with the signals, descriptors and folder that init got.
+//!
+//! The holder (src/sys/holder) is the root of what a checkpoint dumps. It reaps the service's daemons, so that they stay in
+//! the dumped tree, and it is executed from memory with no descriptor open, so that a checkpoint depends on no file of freeze.
+
+use std::{
+    ffi::{CStr, CString},
+    fmt,
+    io::{self, PipeWriter, Read, Write},
+    os::fd::OwnedFd,
+};
+
+use super::{config::Config, say, tree::Tree};
+use crate::{
+    exit,
+    sys::{
+        pids,
+        process::{self, Fork},
+        signals, tty,
+    },
+};
+
+const HOLDER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/holder"));
+const HOLDER_NAME: &CStr = c"freeze-holder";
+
+/// Why the service could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The holder.
+    #[error(
+        "cannot make an executable file in memory for the service's holder (is the sysctl vm.memfd_noexec 2 here?): {0}"
+    )]
+    Holder(io::Error),
+    /// A process.
+    #[error("cannot make a process for the service (is the container's limit of processes reached?): {0}")]
+    Fork(io::Error),
+    /// The child said nothing.
+    #[error("the service's process ended before it executed the command")]
+    Silent,
+}
+
+/// Starts the command. That it cannot be executed is told by the service's process itself and by its status, 126 or 127.
+///
+/// # Errors
+/// [`StartError`]; then nothing of the service runs.
+pub fn start(config: &Config) -> Result<Tree, StartError> {
+    let holder = process::program_in_memory(HOLDER_NAME, HOLDER).map_err(StartError::Holder)?;
+    if std::process::id() == 1 {
+        reserve_pids(config.first_pid);
+    }
+    tty::give_up();
+    let (mut reader, writer) = io::pipe().map_err(StartError::Fork)?;
+    let root = match process::fork().map_err(StartError::Fork)? {
+        Fork::Child => be_root(&holder, writer, &config.command),
+        Fork::Parent(pid) => pid,
+    };
+    drop(writer);
+    let mut pid = [0; 4];
+    reader.read_exact(&mut pid).map_err(|_| StartError::Silent)?;
+    Ok(Tree { root, service: i32::from_ne_bytes(pid) })
+}
+
+/// Keeps the numbers below `first` for init, its workers, and what is executed in the container from outside.
+fn reserve_pids(first: i32) {
+    if let Err(error) = pids::advance_to(first) {
+        say(&format!(
+            "warning: cannot set PIDs below {first} apart, so a restore may find the service's PIDs taken: {error}"
+        ));
+    }
+}
+
+/// The child: makes the service's process, then becomes the holder. Ends as init would where either fails.
+fn be_root(holder: &OwnedFd, writer: PipeWriter, command: &[CString]) -> ! {
+    process::lead_session();
+    process::adopt_orphans();
+    let service = match process::fork() {
+        Ok(Fork::Child) => be_service(writer, command),
+        Ok(Fork::Parent(pid)) => pid,
+        Err(error) => give_up(StartError::Fork(error), exit::FATAL),
+    };
+    drop(writer);
+    let _ = std::env::set_current_dir("/");
+    (0..3).for_each(process::close_on_exec);
+    let arguments = [HOLDER_NAME.to_owned(), CString::new(service.to_string()).unwrap_or_default()];
+    let error = process::exec_file(holder, &arguments);
+    process::kill(service, libc::SIGKILL);
+    give_up(StartError::Holder(error), exit::FATAL)
+}
+
+/// The grandchild: tells init its PID once signals can reach its group, and executes the command.
+fn be_service(mut writer: PipeWriter, command: &[CString]) -> ! {
+    process::lead_session();
+    tty::take();
+    let pid = std::process::id() as i32;
+    if writer.write_all(&pid.to_ne_bytes()).is_err() {
+        process::exit_now(exit::FATAL);
+    }
+    drop(writer);
+    signals::release();
+    let error = process::exec(command);
+    let code = if error.kind() == io::ErrorKind::NotFound { exit::NOT_FOUND } else { exit::NOT_EXECUTABLE };
+    let program = command.first().map(|name| name.to_string_lossy()).unwrap_or_default();
+    give_up(format_args!("cannot execute {program}: {error}"), code)
+}
+
+fn give_up(error: impl fmt::Display, code: u8) -> ! {
+    say(&error.to_string());
+    process::exit_now(code)
+}

@@ -1,0 +1,92 @@
+//! The service's processes: the holder at the root, the service's first process below it, and whatever they made.
+
+use crate::sys::{process, signals::Signal};
+
+/// Passes over /proc before a tree that keeps growing while it is killed is left to the end of its root.
+const PASSES: usize = 100;
+/// Ancestors looked at: more than the kernel has processes would be a loop, from a PID used again in between.
+const MAX_DEPTH: usize = 1 << 16;
+
+/// The two that init knows by number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tree {
+    /// The holder; 0 once it was killed and the service is init's own child.
+    pub root: i32,
+    /// The service's first process.
+    pub service: i32,
+}
+
+impl Tree {
+    /// Sends a signal to the service's first process, or to its process group.
+    pub fn signal(self, signal: Signal, to_group: bool) {
+        process::kill(if to_group { -self.service } else { self.service }, signal);
+    }
+
+    /// Kills every process of the tree, the root last, so that orphans cannot leave it meanwhile.
+    pub fn kill(self) {
+        let top = if self.root > 0 { self.root } else { self.service };
+        kill_below(top);
+        process::kill(top, libc::SIGKILL);
+    }
+}
+
+/// Kills every descendant of a process.
+pub fn kill_below(top: i32) {
+    for _ in 0..PASSES {
+        if each_below(top, |pid, _| process::kill(pid, libc::SIGKILL)) == 0 {
+            break;
+        }
+    }
+}
+
+/// Continues every stopped process of the tree: a checkpoint that died may have left them so.
+pub fn continue_below(top: i32) {
+    each_below(top, |pid, state| state == b'T' && process::kill(pid, libc::SIGCONT));
+}
+
+/// Calls `visit` with the PID and the state of every process below `top` that has not ended; returns how often it said yes.
+fn each_below(top: i32, visit: impl Fn(i32, u8) -> bool) -> usize {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return 0 };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| is_below(*pid, top))
+        .filter(|pid| stat(*pid).is_some_and(|(state, _)| state != b'Z' && visit(*pid, state)))
+        .count()
+}
+
+fn is_below(pid: i32, top: i32) -> bool {
+    std::iter::successors(stat(pid), |(_, parent)| stat(*parent)).take(MAX_DEPTH).any(|(_, parent)| parent == top)
+}
+
+/// State letter and parent of a process, from /proc/PID/stat (proc(5)).
+fn stat(pid: i32) -> Option<(u8, i32)> {
+    parse_stat(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The command's name, in parentheses, may hold any byte: what follows the last one is plain.
+fn parse_stat(stat: &[u8]) -> Option<(u8, i32)> {
+    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
+    let mut fields = std::str::from_utf8(stat.get(name_end + 1..)?).ok()?.split_ascii_whitespace();
+    Some((*fields.next()?.as_bytes().first()?, fields.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_pretend_to_be_another_field() {
+        assert_eq!(parse_stat(b"7 (a) T 1 (\xff) S 42 7 7 0"), Some((b'S', 42)));
+        for text in [&b""[..], b"7 (a", b"7 (a)", b"7 (a) S", b"7 (a) S x"] {
+            assert_eq!(parse_stat(text), None);
+        }
+    }
+
+    #[test]
+    fn this_process_is_below_its_parent_and_not_below_itself() {
+        let us = std::process::id() as i32;
+        let parent = stat(us).unwrap().1;
+        assert!(is_below(us, parent));
+        assert!(!is_below(us, us));
+        assert!(!is_below(us, i32::MAX));
+    }
+}

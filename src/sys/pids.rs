@@ -1,0 +1,63 @@
+//! Advances the kernel's PID counter, which only goes up: the next process gets the next number that is free.
+//!
+//! `clone3(set_tid)` does not help here: it gives one process its PID and leaves the counter where it was, so that the
+//! service's next children would be numbered among init's own.
+
+use std::{fs, io};
+
+const NS_LAST_PID: &str = "/proc/sys/kernel/ns_last_pid";
+
+/// Advances the counter so that the next process gets `first` (or, where that is taken or passed, the next that is free).
+///
+/// Writes `ns_last_pid` where that is allowed (CAP_CHECKPOINT_RESTORE and a writable /proc/sys), else uses the numbers up by
+/// threads that end at once. Returns the PID that was used last.
+///
+/// # Errors
+/// Where no thread can be made, as the limit of processes is reached.
+pub fn advance_to(first: i32) -> io::Result<i32> {
+    let wanted = first - 1;
+    let Some(mut last) = last_pid() else { return burn_up_to(wanted) };
+    if last < wanted && fs::write(NS_LAST_PID, wanted.to_string()).is_ok() {
+        last = last_pid().unwrap_or(last);
+    }
+    if last < wanted { burn_up_to(wanted) } else { Ok(last) }
+}
+
+/// The PID that was given out last, where the kernel tells.
+pub fn last_pid() -> Option<i32> {
+    fs::read_to_string(NS_LAST_PID).ok()?.trim().parse().ok()
+}
+
+fn burn_up_to(wanted: i32) -> io::Result<i32> {
+    let mut refused = 0;
+    loop {
+        match burn_one() {
+            pid if pid >= wanted => return Ok(pid),
+            pid if pid > 0 => refused = 0,
+            // The limit counts threads that have ended until the kernel has buried them.
+            error if -error == libc::EAGAIN && refused < 1000 => {
+                refused += 1;
+                std::thread::yield_now();
+            }
+            error => return Err(io::Error::from_raw_os_error(-error)),
+        }
+    }
+}
+
+/// Uses up one PID by a thread that ends at once; returns it, or a negative error.
+#[cfg(target_arch = "x86_64")]
+fn burn_one() -> i32 {
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_THREAD | libc::CLONE_SIGHAND;
+    let result: i64;
+    // SAFETY: the thread runs on its maker's stack, which vfork's semantics keep still, and touches neither it nor any
+    // other memory: its only instructions end it. The C library never learns of it.
+    unsafe {
+        std::arch::asm!(
+            "syscall", "test rax, rax", "jnz 2f", "xor edi, edi", "mov eax, {exit}", "syscall", "ud2", "2:",
+            exit = const libc::SYS_exit,
+            inlateout("rax") libc::SYS_clone => result, inlateout("rdi") i64::from(flags) => _,
+            in("rsi") 0, in("rdx") 0, in("r10") 0, in("r8") 0, lateout("rcx") _, lateout("r11") _,
+        );
+    }
+    result as i32
+}

@@ -1,0 +1,197 @@
+//! Signals by number, all 64 of them: the types of the usual libraries know neither the real-time signals nor 32 and 33.
+//!
+//! Init catches no signal. It blocks all of them and reads them from a signalfd: nothing runs in a handler, none is lost while
+//! init is busy, and a fault of init's own still kills it, as the kernel unblocks what it generates itself.
+
+use std::{
+    io, mem,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+};
+
+/// A signal's number, 1 to 64.
+pub type Signal = i32;
+
+/// The highest signal number of Linux.
+pub const MAX: Signal = 64;
+
+/// A set of signals, as the kernel has it: bit N-1 is signal N.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Set(u64);
+
+impl Set {
+    /// All 64.
+    pub const ALL: Set = Set(u64::MAX);
+
+    /// Adds a signal; numbers that are none are left out.
+    pub fn insert(&mut self, signal: Signal) {
+        self.0 |= bit(signal);
+    }
+
+    /// Takes a signal out; whether it was in.
+    pub fn remove(&mut self, signal: Signal) -> bool {
+        let was = self.contains(signal);
+        self.0 &= !bit(signal);
+        was
+    }
+
+    /// Whether the signal is in the set.
+    pub fn contains(self, signal: Signal) -> bool {
+        self.0 & bit(signal) != 0
+    }
+
+    /// Empties the set, and gives what was in it in ascending order.
+    pub fn drain(&mut self) -> impl Iterator<Item = Signal> + use<> {
+        let all = mem::take(self);
+        (1..=MAX).filter(move |signal| all.contains(*signal))
+    }
+}
+
+impl FromIterator<Signal> for Set {
+    fn from_iter<I: IntoIterator<Item = Signal>>(signals: I) -> Self {
+        let mut set = Set::default();
+        signals.into_iter().for_each(|signal| set.insert(signal));
+        set
+    }
+}
+
+fn bit(signal: Signal) -> u64 {
+    if (1..=MAX).contains(&signal) { 1 << (signal - 1) } else { 0 }
+}
+
+/// What the launcher left to us, to be given to the service.
+static HELD: AtomicBool = AtomicBool::new(false);
+static LAUNCHER_MASK: AtomicU64 = AtomicU64::new(0);
+/// Of the signals whose disposition this process changes (SIGPIPE by Rust's runtime, SIGCHLD by init) those that were ignored.
+static LAUNCHER_IGNORED: AtomicU64 = AtomicU64::new(0);
+
+/// The C library calls this before anything else of ours: the kernel drops a signal that finds PID 1 with neither a handler
+/// nor a mask, so `freeze run` blocks all signals at the first moment there is.
+#[used]
+#[unsafe(link_section = ".preinit_array")]
+static FIRST: extern "C" fn(i32, *const *const libc::c_char) = first;
+
+extern "C" fn first(argc: i32, argv: *const *const libc::c_char) {
+    // SAFETY: the C library passes main's arguments: argc strings that end in NUL.
+    let run = argc > 1 && unsafe { libc::strcmp(*argv.add(1), c"run".as_ptr()) } == 0;
+    if run {
+        hold();
+    }
+}
+
+/// Blocks every signal for good and remembers what the launcher had set. Only the first call does anything.
+pub fn hold() {
+    if !HELD.swap(true, Relaxed) {
+        LAUNCHER_MASK.store(set_mask(Set::ALL).0, Relaxed);
+        let ignored: Set = [libc::SIGPIPE, libc::SIGCHLD].into_iter().filter(|signal| is_ignored(*signal)).collect();
+        LAUNCHER_IGNORED.store(ignored.0, Relaxed);
+    }
+}
+
+/// For a process that is about to execute the service or a worker: puts mask and dispositions back as the launcher left them.
+pub fn release() {
+    let ignored = Set(LAUNCHER_IGNORED.load(Relaxed));
+    for signal in [libc::SIGPIPE, libc::SIGCHLD] {
+        set_disposition(signal, if ignored.contains(signal) { libc::SIG_IGN } else { libc::SIG_DFL });
+    }
+    set_mask(Set(LAUNCHER_MASK.load(Relaxed)));
+}
+
+/// Makes children that end wait to be reaped, even where the launcher ignored SIGCHLD.
+pub fn default_sigchld() {
+    set_disposition(libc::SIGCHLD, libc::SIG_DFL);
+}
+
+/// Sets this thread's mask and returns the one before. The C library's own call would leave out 32 and 33.
+fn set_mask(set: Set) -> Set {
+    let mut before = Set::default();
+    // SAFETY: both point to a kernel signal set of 8 bytes; with these arguments the call cannot fail.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &set.0, &mut before.0, mem::size_of::<u64>()) };
+    before
+}
+
+fn is_ignored(signal: Signal) -> bool {
+    // SAFETY: an all-zero sigaction is a valid one, and the call only fills it.
+    unsafe {
+        let mut action: libc::sigaction = mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &mut action) == 0 && action.sa_sigaction == libc::SIG_IGN
+    }
+}
+
+fn set_disposition(signal: Signal, disposition: libc::sighandler_t) {
+    // SAFETY: only SIG_DFL and SIG_IGN come here: no handler is installed.
+    unsafe { libc::signal(signal, disposition) };
+}
+
+/// Gives back one pending signal of this process out of `set`, without waiting.
+pub fn take_pending(set: Set) -> Option<Signal> {
+    let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a kernel signal set of 8 bytes, no siginfo wanted, a valid time.
+    let signal = unsafe {
+        let none: *mut libc::siginfo_t = std::ptr::null_mut();
+        libc::syscall(libc::SYS_rt_sigtimedwait, &set.0, none, &now, mem::size_of::<u64>())
+    };
+    Signal::try_from(signal).ok().filter(|signal| *signal > 0)
+}
+
+/// The signals pending for this process.
+pub fn pending() -> Set {
+    let mut set = Set::default();
+    // SAFETY: points to a kernel signal set of 8 bytes.
+    unsafe { libc::syscall(libc::SYS_rt_sigpending, &mut set.0, mem::size_of::<u64>()) };
+    set
+}
+
+/// Every signal sent to this process, as a descriptor that never blocks. The signals must be held.
+#[derive(Debug)]
+pub struct SignalFd(OwnedFd);
+
+impl SignalFd {
+    /// # Errors
+    /// Where the kernel gives no descriptor.
+    pub fn new() -> io::Result<SignalFd> {
+        let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
+        // SAFETY: a kernel signal set of 8 bytes.
+        let fd = unsafe { libc::syscall(libc::SYS_signalfd4, -1, &Set::ALL.0, mem::size_of::<u64>(), flags) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel just made it, and nobody else has it.
+        Ok(SignalFd(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
+    }
+
+    /// The descriptor, to be polled for input.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    /// The next signal, or `None` where no more are pending.
+    pub fn next(&self) -> Option<Signal> {
+        let mut info = mem::MaybeUninit::<libc::signalfd_siginfo>::uninit();
+        let size = mem::size_of::<libc::signalfd_siginfo>();
+        // SAFETY: the buffer holds exactly one record, and the kernel writes whole records only.
+        let read = unsafe { libc::read(self.0.as_raw_fd(), info.as_mut_ptr().cast(), size) };
+        // SAFETY: a whole record was written.
+        (read == size as isize).then(|| unsafe { info.assume_init() }.ssi_signo as Signal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_holds_the_first_and_the_last_signal() {
+        let mut set: Set = [64, 1, 34].into_iter().collect();
+        assert!(set.contains(64) && set.contains(1) && !set.contains(2));
+        assert_eq!(set.drain().collect::<Vec<_>>(), [1, 34, 64]);
+        assert_eq!(set, Set::default());
+    }
+
+    #[test]
+    fn what_is_no_signal_is_in_no_set() {
+        let set: Set = [0, -1, 65, 1000].into_iter().collect();
+        assert_eq!(set, Set::default());
+        assert!(!Set::ALL.contains(0));
+    }
+}
