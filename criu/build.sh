@@ -1,0 +1,101 @@
+#!/bin/bash
+# build.sh: builds our static criu, 4.2.1 and patches/*.patch, and prints where it is as the last line.
+# About a minute the first time, nothing while this file and the patches stay the same. Needs Debian or
+# Ubuntu with root or sudo, and an apt mirror that carries Debian sid. May run several times at once.
+# Licence of this file: Apache-2.0. What it builds is GPL-2.0, as CRIU is.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
+
+version=4.2.1
+tarball=criu_$version.orig.tar.xz
+checksum=29ec0ee09e296479fe7048c80980e8ef1d0684d0b0204c2b101dfea19f6725b9
+packages=(build-essential pkg-config libprotobuf-dev libprotobuf-c-dev protobuf-c-compiler protobuf-compiler
+	python3 xz-utils libcap-dev libnl-3-dev libnet1-dev uuid-dev libbsd-dev libaio-dev)
+
+cache=${FREEZE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/freeze}/criu
+id=$(cd "$here" && cat build.sh patches/*.patch | sha256sum | cut -d' ' -f1)
+result=$cache/$id/criu
+
+say() { echo "criu/build.sh: $*" >&2; }
+die() { say "$*"; exit 1; }
+
+as_root() {
+	if [ "$(id -u)" = 0 ]; then "$@"; else sudo -E "$@"; fi
+}
+
+install_packages() {
+	local p missing=()
+	for p in "${packages[@]}"; do
+		dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing+=("$p")
+	done
+	[ ${#missing[@]} -gt 0 ] || return 0
+	say "installing ${missing[*]}"
+	{
+		as_root apt-get -qq update
+		as_root apt-get -qq install -y --no-install-recommends "${missing[@]}"
+	} >"$cache/apt.log" 2>&1 || die "the packages could not be installed, see $cache/apt.log"
+}
+
+have_tarball() { echo "$checksum  $cache/$tarball" | sha256sum --status -c 2>/dev/null; }
+
+# The Debian mirror that this machine's apt uses; on others (Ubuntu) the one that apt itself is told of in FREEZE_DEBIAN_MIRROR.
+mirror() {
+	local list
+	list=${FREEZE_DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Label: Debian')}
+	if [ -z "$list" ]; then
+		as_root apt-get -qq update >&2 || true
+		list=$(apt-get indextargets --format '$(REPO_URI)' 'Label: Debian')
+	fi
+	[ -n "$list" ] || return 1
+	echo "${list%%$'\n'*}"
+}
+
+# Downloads the source by apt with lists of its own, so that this machine's own sources stay as they are.
+fetch_tarball() {
+	local apt=$work/apt from options
+	from=$(mirror) || return 1
+	mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/source"
+	echo "deb-src $from sid main" >"$apt/sources.list"
+	options=(-qq -o Dir::Etc::sourcelist="$apt/sources.list" -o Dir::Etc::sourceparts=- -o Dir::State::lists="$apt/lists"
+		-o Dir::Cache="$apt/cache" -o Acquire::Check-Valid-Until=false -o APT::Sandbox::User="$(id -un)")
+	apt-get "${options[@]}" update || return 1
+	# A mirror may lack the Debian part of a source package; the orig tarball is all that is needed, and it is checked below.
+	(cd "$apt/source" && apt-get "${options[@]}" source --download-only "criu/sid") || true
+	[ -e "$apt/source/$tarball" ] || return 1
+	mv "$apt/source/$tarball" "$cache/$tarball"
+}
+
+build() {
+	local tree=$work/tree p
+	mkdir "$tree"
+	tar -xf "$cache/$tarball" --strip-components=1 -C "$tree"
+	for p in "$here"/patches/*.patch; do
+		patch -s -f -d "$tree" -p1 <"$p" || { echo "$p does not apply"; return 1; }
+	done
+	# The first make builds the tools that it runs on this machine as dynamic programs; only the last link may be static.
+	make -C "$tree" -j"$(nproc)" NO_GNUTLS=1 criu || return 1
+	rm "$tree/criu/criu"
+	make -C "$tree" -j"$(nproc)" NO_GNUTLS=1 LDFLAGS=-static criu || return 1
+	strip -o "$work/criu" "$tree/criu/criu"
+}
+
+mkdir -p "$cache"
+# A second build waits for the first and finds its result.
+exec 9>"$cache/lock"
+flock 9
+if [ ! -x "$result" ]; then
+	work=$(mktemp -d "$cache/build.XXXXXX")
+	trap 'rm -rf "$work"' EXIT
+	install_packages
+	have_tarball || fetch_tarball >"$cache/fetch.log" 2>&1 9>&- || true
+	have_tarball || die "there is no source of criu $version (see $cache/fetch.log): Debian sid has moved on, or this machine's apt
+  knows no Debian mirror (FREEZE_DEBIAN_MIRROR names one). Put $tarball with the sha256
+  $checksum
+  at $cache/$tarball and start again."
+	say "building criu $version"
+	build >"$cache/build.log" 2>&1 9>&- || die "the build failed, see $cache/build.log"
+	mkdir -p "$(dirname "$result")"
+	mv "$work/criu" "$result"
+fi
+echo "$result"
