@@ -1,1 +1,33 @@
-//! image
+//! What a checkpoint looks like in a store: bodies cut into chunks, chunks in packs, and one manifest a generation.
+//!
+//! [`ImageWriter`] takes bytes in and makes [`Body`]s, [`commit`] makes a generation of them, [`Manifest::load`] finds it
+//! again and [`Fetcher`] gives the bytes back. Must never trust what it reads from a store: every length, count, offset
+//! and path is bounded and checked before use. `docs/store-format.md` is the format.
+
+mod body;
+mod check;
+mod chunk;
+mod codec;
+mod decoder;
+mod encoder;
+mod error;
+mod feeder;
+mod generation;
+mod head;
+mod manifest;
+mod pack;
+mod queue;
+mod reader;
+mod stream;
+mod writer;
+
+pub use body::{Body, ChunkRef, Extent, INLINE_MAX};
+pub use error::{Flaw, ImageError};
+pub use generation::{Generation, commit, generations};
+pub use head::newest;
+pub use manifest::{Executable, Figures, File, Image, Kind, Manifest, PackInfo, Process, Stdio};
+pub use reader::{Fetcher, Front, Piece, StreamId};
+pub use writer::{BodyId, BodyWriter, ImageWriter, Written};
+
+/// Result of everything here.
+pub type Result<T, E = ImageError> = std::result::Result<T, E>;

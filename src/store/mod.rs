@@ -1,6 +1,16 @@
 //! Where checkpoints live: objects by name, as an object store has them. Must never know what is in them.
 
 use std::ops::Range;
+use std::sync::Arc;
+
+#[cfg(test)]
+mod conformance;
+mod error;
+mod file;
+mod key;
+
+pub use error::StoreError;
+pub use file::FileStore;
 
 /// How [`Store::put`] treats an object that exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,9 +36,13 @@ pub struct ObjectMeta {
     pub size: u64,
 }
 
-/// A store of objects. Keys are relative, of `[A-Za-z0-9._-]` parts joined by `/`. All calls block; an object appears whole or not at all, and is
-/// durable when [`put`](Store::put) returns.
+/// A store of objects.
+///
+/// Keys are relative: parts of `[A-Za-z0-9._-]` joined by `/`, none beginning with a dot. All calls block. An object
+/// appears whole or not at all, and is durable when [`put`](Store::put) returns.
 pub trait Store: Send + Sync {
+    /// Finds out whether objects can be written, before anything depends on it. Leaves no object behind.
+    fn prepare(&self) -> Result<(), StoreError>;
     /// Writes a whole object.
     fn put(&self, key: &str, data: &[u8], mode: PutMode) -> Result<Version, StoreError>;
     /// Reads a whole object of at most `limit` bytes, with its version.
@@ -43,15 +57,10 @@ pub trait Store: Send + Sync {
     fn url(&self) -> &str;
 }
 
-/// What can go wrong with a store.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The object does not exist.
-    #[error("{url} has no object {key}")]
-    NotFound {
-        /// The store.
-        url: String,
-        /// The object.
-        key: String,
-    },
+/// Opens the store that `url` names, without touching it: a store that does not exist yet is an empty one.
+pub fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
+    if url.starts_with("s3:") {
+        return Err(StoreError::NoS3 { url: url.to_owned() });
+    }
+    Ok(Arc::new(FileStore::new(url)?))
 }

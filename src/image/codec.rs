@@ -1,0 +1,84 @@
+//! How a chunk is stored: compressed by zstd, or as it is where that does not pay. A chunk whose stored length equals its
+//! raw length is stored as it is. Must never produce more than the declared raw length.
+
+use std::io;
+
+use zstd::bulk::{Compressor, Decompressor};
+
+const LEVEL: i32 = 1;
+
+/// Compresses chunks; one for each thread, since its tables are large.
+pub(super) struct Encoder {
+    zstd: Compressor<'static>,
+    scratch: Vec<u8>,
+}
+
+impl Encoder {
+    pub(super) fn new(largest: usize) -> io::Result<Self> {
+        Ok(Self {
+            zstd: Compressor::new(LEVEL)?,
+            scratch: Vec::with_capacity(zstd::zstd_safe::compress_bound(largest)),
+        })
+    }
+
+    /// The compressed form, if it is shorter.
+    pub(super) fn encode(&mut self, raw: &[u8]) -> Option<&[u8]> {
+        match self.zstd.compress_to_buffer(raw, &mut self.scratch) {
+            Ok(length) if length < raw.len() => Some(&self.scratch[..length]),
+            _ => None,
+        }
+    }
+}
+
+/// Decompresses chunks; one for each thread.
+pub(super) struct Decoder(Decompressor<'static>);
+
+impl Decoder {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self(Decompressor::new()?))
+    }
+
+    /// The `raw` bytes that `encoded` stands for, or None if it does not.
+    pub(super) fn decode(&mut self, encoded: &[u8], raw: usize) -> Option<Vec<u8>> {
+        if encoded.len() == raw {
+            return Some(encoded.to_vec());
+        }
+        let mut data = Vec::with_capacity(raw);
+        self.0.decompress_to_buffer(encoded, &mut data).ok().filter(|length| *length == raw)?;
+        Some(data)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round(raw: &[u8]) -> usize {
+        let mut encoder = Encoder::new(raw.len()).unwrap();
+        let encoded = encoder.encode(raw).unwrap_or(raw).to_vec();
+        assert_eq!(Decoder::new().unwrap().decode(&encoded, raw.len()).unwrap(), raw);
+        encoded.len()
+    }
+
+    #[test]
+    fn text_shrinks_and_noise_stays() {
+        assert!(round(&b"the same again ".repeat(1000)) < 200);
+        let mut noise = vec![0; 4096];
+        getrandom::fill(&mut noise).unwrap();
+        assert_eq!(round(&noise), 4096);
+        assert_eq!(round(b"x"), 1);
+    }
+
+    #[test]
+    fn a_bomb_is_stopped_at_the_declared_size() {
+        let bomb = zstd::bulk::compress(&vec![0; 64 << 20], 1).unwrap();
+        assert_eq!(Decoder::new().unwrap().decode(&bomb, 1 << 20), None);
+    }
+
+    #[test]
+    fn less_than_declared_is_an_error() {
+        let short = zstd::bulk::compress(&[7; 100], 1).unwrap();
+        assert_eq!(Decoder::new().unwrap().decode(&short, 200), None);
+        assert_eq!(Decoder::new().unwrap().decode(b"nonsense", 200), None);
+    }
+}

@@ -1,0 +1,99 @@
+//! What can go wrong with an image, and what is wrong with a damaged one.
+
+use std::io;
+
+use crate::store::StoreError;
+
+/// What can go wrong while an image is written, committed or read.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // `url` is the store, `object` the key in it, and the message says what the rest is.
+pub enum ImageError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An object is not what freeze wrote.
+    #[error(
+        "{object} in {url} is damaged: {flaw}. Put it back from a copy of the store, or go back to an earlier \
+         generation"
+    )]
+    Damaged { url: String, object: String, flaw: Flaw },
+    /// An object is of a later format.
+    #[error(
+        "{object} in {url} has format version {found}, and this freeze reads version {supported}. Use the freeze that wrote it, or a later one"
+    )]
+    Version { url: String, object: String, found: u32, supported: u32 },
+    /// The generation asked for does not exist.
+    #[error("{url} has no generation {generation}. `freeze list` shows those that it has")]
+    NoGeneration { url: String, generation: u64 },
+    /// There are manifests, but nothing says which of them counts.
+    #[error(
+        "{url} holds generations but no head, so head was removed. Put it back from a copy of the store; to start \
+         afresh on purpose, use an empty store"
+    )]
+    NoHead { url: String },
+    /// The newest generation's manifest is gone.
+    #[error(
+        "head of {url} names generation {generation}, whose manifest is missing. Put {object} back from a copy of the store"
+    )]
+    NoManifest { url: String, generation: u64, object: String },
+    /// Another container checkpointed into the same store.
+    #[error(
+        "another writer has committed generation {theirs} to {url} while this one was at generation {ours}. Theirs \
+         stands; give each application a store of its own"
+    )]
+    Replaced { url: String, ours: u64, theirs: u64 },
+    /// What was to be stored could not be read.
+    #[error("cannot read what is to be stored: {0}. Nothing was committed")]
+    Source(io::Error),
+    /// What was fetched could not be written out.
+    #[error("cannot write what was fetched: {0}")]
+    Sink(io::Error),
+    /// A body is larger than its reader can take.
+    #[error(
+        "{what} has {size} bytes, and at most {limit} can be right. The checkpoint is damaged or was not made by freeze"
+    )]
+    TooLarge { what: String, size: u64, limit: u64 },
+    /// An earlier error, already reported, ended the work.
+    #[error("the transfer was ended by an earlier error")]
+    Ended,
+    /// A thread or descriptor could not be had.
+    #[error("cannot start the transfer: {0}. Raise the container's limit of processes or open files")]
+    Start(io::Error),
+}
+
+/// What is wrong with a damaged object.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Flaw {
+    #[error("it does not begin as {0} does")]
+    Magic(&'static str),
+    #[error("it ends too early")]
+    Truncated,
+    #[error("its content does not have the hash that was written with it")]
+    Hash,
+    #[error("its {what} is {found}, and at most {limit} can be right")]
+    Bound { what: &'static str, found: u64, limit: u64 },
+    #[error("it cannot be decompressed to the size that it declares")]
+    Compression,
+    #[error("it cannot be parsed: {0}")]
+    Syntax(String),
+    #[error("it says that it is generation {0}")]
+    Generation(u64),
+    #[error("{what} {name:?} is not allowed")]
+    Name { what: &'static str, name: String },
+    #[error("{what} {name:?} appears twice")]
+    Twice { what: &'static str, name: String },
+    #[error("{0} do not agree with each other")]
+    Disagree(&'static str),
+    #[error("the chunk at byte {0} does not have the hash that its manifest says")]
+    Chunk(u64),
+    #[error("the chunk at byte {0} cannot be decompressed")]
+    ChunkCompression(u64),
+}
+
+impl Flaw {
+    /// `found` where it is at most `limit`.
+    pub(super) fn bound(what: &'static str, found: u64, limit: u64) -> Result<u64, Flaw> {
+        if found > limit { Err(Flaw::Bound { what, found, limit }) } else { Ok(found) }
+    }
+}

@@ -1,0 +1,278 @@
+//! The manifest: everything of one generation but its chunks.
+//!
+//! Object: magic | format version (u32 LE) | BLAKE3 of the rest | raw size (u64 LE) | zstd of the protobuf message.
+//! Must never let a decoded manifest out that was not checked.
+
+use super::body::Body;
+use super::error::{Flaw, ImageError};
+use super::{Result, check, generation};
+
+const MAGIC: &[u8; 8] = b"FRZMANIF";
+/// Version of the format; a reader takes no other.
+const FORMAT: u32 = 1;
+const HEADER: usize = 8 + 4 + 32 + 8;
+/// Most bytes of a manifest object.
+pub(super) const OBJECT_LIMIT: u64 = 128 << 20;
+/// Most bytes of its message.
+const MESSAGE_LIMIT: u64 = 256 << 20;
+
+/// Everything of one generation but its chunks. Fields may be added; their numbers are never used again.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Manifest {
+    /// Its number, from 1; [`commit`](super::commit) sets it.
+    #[prost(uint64, tag = "1")]
+    pub generation: u64,
+    /// When it was taken: milliseconds since 1970, UTC.
+    #[prost(uint64, tag = "2")]
+    pub created_ms: u64,
+    /// Version of the freeze that took it.
+    #[prost(string, tag = "3")]
+    pub freeze_version: String,
+    /// Machine, as uname(2) says it.
+    #[prost(string, tag = "4")]
+    pub arch: String,
+    /// Kernel release, as uname(2) says it.
+    #[prost(string, tag = "5")]
+    pub kernel: String,
+    /// The flags of /proc/cpuinfo.
+    #[prost(string, repeated, tag = "6")]
+    pub cpu_features: Vec<String>,
+    /// PID of the root of the dumped tree.
+    #[prost(int32, tag = "7")]
+    pub root_pid: i32,
+    /// PID of the service's first process.
+    #[prost(int32, tag = "8")]
+    pub service_pid: i32,
+    /// Command line of the service, as /proc/PID/cmdline has it.
+    #[prost(bytes = "vec", repeated, tag = "9")]
+    pub command: Vec<Vec<u8>>,
+    /// User of the service.
+    #[prost(uint32, tag = "10")]
+    pub uid: u32,
+    /// Group of the service.
+    #[prost(uint32, tag = "11")]
+    pub gid: u32,
+    /// All processes of the tree.
+    #[prost(message, repeated, tag = "12")]
+    pub processes: Vec<Process>,
+    /// What the service's descriptors 0 to 2 were.
+    #[prost(message, repeated, tag = "13")]
+    pub stdio: Vec<Stdio>,
+    /// CRIU's images.
+    #[prost(message, repeated, tag = "14")]
+    pub images: Vec<Image>,
+    /// Captured files, folders before what is in them.
+    #[prost(message, repeated, tag = "15")]
+    pub files: Vec<File>,
+    /// The packs that bodies refer to, by index.
+    #[prost(message, repeated, tag = "16")]
+    pub packs: Vec<PackInfo>,
+    /// What the checkpoint took.
+    #[prost(message, optional, tag = "17")]
+    pub figures: Option<Figures>,
+    /// CRIU's stats-dump, as it was written.
+    #[prost(bytes = "vec", tag = "18")]
+    pub criu_stats: Vec<u8>,
+    /// Programs and libraries that the service has mapped; they must be the same where it is restored.
+    #[prost(message, repeated, tag = "19")]
+    pub executables: Vec<Executable>,
+}
+
+/// A program or library.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Executable {
+    /// Absolute path.
+    #[prost(bytes = "vec", tag = "1")]
+    pub path: Vec<u8>,
+    /// Bytes.
+    #[prost(uint64, tag = "2")]
+    pub size: u64,
+}
+
+/// One process of the dumped tree.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Process {
+    /// PID in the container.
+    #[prost(int32, tag = "1")]
+    pub pid: i32,
+    /// Its parent.
+    #[prost(int32, tag = "2")]
+    pub ppid: i32,
+    /// Process group.
+    #[prost(int32, tag = "3")]
+    pub pgid: i32,
+    /// Session.
+    #[prost(int32, tag = "4")]
+    pub sid: i32,
+    /// Name, as /proc/PID/comm has it.
+    #[prost(string, tag = "5")]
+    pub comm: String,
+    /// TIDs of its threads, the main one included.
+    #[prost(int32, repeated, tag = "6")]
+    pub threads: Vec<i32>,
+    /// Path of its executable.
+    #[prost(bytes = "vec", tag = "7")]
+    pub exe: Vec<u8>,
+}
+
+/// What a descriptor of the service was.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Stdio {
+    /// 0 to 2.
+    #[prost(uint32, tag = "1")]
+    pub fd: u32,
+    /// As readlink of /proc/PID/fd/N says it, such as `pipe:[123]`.
+    #[prost(bytes = "vec", tag = "2")]
+    pub target: Vec<u8>,
+}
+
+/// One of CRIU's images.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Image {
+    /// Its name, such as `pages-1.img`.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Its bytes; always there after decoding.
+    #[prost(message, optional, tag = "2")]
+    pub body: Option<Body>,
+}
+
+/// A captured file.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct File {
+    /// Absolute path, without `.` and `..`.
+    #[prost(bytes = "vec", tag = "1")]
+    pub path: Vec<u8>,
+    /// What it is.
+    #[prost(enumeration = "Kind", tag = "2")]
+    pub kind: i32,
+    /// Permission bits.
+    #[prost(uint32, tag = "3")]
+    pub mode: u32,
+    /// Owner.
+    #[prost(uint32, tag = "4")]
+    pub uid: u32,
+    /// Group.
+    #[prost(uint32, tag = "5")]
+    pub gid: u32,
+    /// Time of last change, in nanoseconds since 1970.
+    #[prost(int64, tag = "6")]
+    pub mtime_ns: i64,
+    /// Bytes of a regular file.
+    #[prost(uint64, tag = "7")]
+    pub size: u64,
+    /// Content of a regular file; always there after decoding, and of `size` bytes.
+    #[prost(message, optional, tag = "8")]
+    pub body: Option<Body>,
+    /// Where a symbolic link leads.
+    #[prost(bytes = "vec", tag = "9")]
+    pub target: Vec<u8>,
+}
+
+/// What a captured file is; one of these after decoding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum Kind {
+    /// Never written.
+    Unknown = 0,
+    /// A regular file.
+    Regular = 1,
+    /// A directory.
+    Directory = 2,
+    /// A symbolic link.
+    Symlink = 3,
+    /// A named pipe.
+    Fifo = 4,
+}
+
+/// A pack that bodies refer to.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct PackInfo {
+    /// Its name: the object is `packs/ID`.
+    #[prost(string, tag = "1")]
+    pub id: String,
+    /// Bytes of the object.
+    #[prost(uint64, tag = "2")]
+    pub size: u64,
+}
+
+/// What a checkpoint took.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Figures {
+    /// Bytes taken from the service, zero pages included.
+    #[prost(uint64, tag = "1")]
+    pub bytes: u64,
+    /// Bytes of packs written for them.
+    #[prost(uint64, tag = "2")]
+    pub stored: u64,
+    /// How long the service stood still, in milliseconds.
+    #[prost(uint64, tag = "3")]
+    pub frozen_ms: u64,
+}
+
+impl Manifest {
+    /// The whole object.
+    pub fn encode_object(&self) -> Vec<u8> {
+        let message = prost::Message::encode_to_vec(self);
+        let mut object = Vec::with_capacity(HEADER + message.len() / 2);
+        object.extend_from_slice(MAGIC);
+        object.extend_from_slice(&FORMAT.to_le_bytes());
+        object.extend_from_slice(&[0; 32]);
+        object.extend_from_slice(&(message.len() as u64).to_le_bytes());
+        object.extend_from_slice(&zstd::bulk::compress(&message, 1).expect("a buffer of the bound's size is enough"));
+        let hash = blake3::hash(&object[HEADER - 8..]);
+        object[12..44].copy_from_slice(hash.as_bytes());
+        object
+    }
+
+    /// Decodes and checks the object of `generation`; `url` is for messages.
+    pub fn decode_object(object: &[u8], generation: u64, url: &str) -> Result<Self> {
+        let key = generation::key(generation);
+        match decode(object, generation) {
+            Ok(manifest) => Ok(manifest),
+            Err(Refusal::Version(found)) => {
+                Err(ImageError::Version { url: url.into(), object: key, found, supported: FORMAT })
+            }
+            Err(Refusal::Flaw(flaw)) => Err(ImageError::Damaged { url: url.into(), object: key, flaw }),
+        }
+    }
+
+    /// The image of that name.
+    pub fn image(&self, name: &str) -> Option<&Body> {
+        self.images.iter().find(|image| image.name == name)?.body.as_ref()
+    }
+}
+
+enum Refusal {
+    Version(u32),
+    Flaw(Flaw),
+}
+
+impl From<Flaw> for Refusal {
+    fn from(flaw: Flaw) -> Self {
+        Self::Flaw(flaw)
+    }
+}
+
+fn decode(object: &[u8], generation: u64) -> Result<Manifest, Refusal> {
+    let rest = object.strip_prefix(MAGIC).ok_or(Flaw::Magic("a manifest"))?;
+    let (version, rest) = rest.split_first_chunk::<4>().ok_or(Flaw::Truncated)?;
+    let version = u32::from_le_bytes(*version);
+    if version != FORMAT {
+        return Err(Refusal::Version(version));
+    }
+    let (hash, rest) = rest.split_first_chunk::<32>().ok_or(Flaw::Truncated)?;
+    if blake3::hash(rest) != *hash {
+        return Err(Flaw::Hash.into());
+    }
+    let (size, payload) = rest.split_first_chunk::<8>().ok_or(Flaw::Truncated)?;
+    let size = Flaw::bound("size of a manifest", u64::from_le_bytes(*size), MESSAGE_LIMIT)?;
+    let message = zstd::bulk::decompress(payload, size as usize).map_err(|_| Flaw::Compression)?;
+    if message.len() as u64 != size {
+        return Err(Flaw::Compression.into());
+    }
+    check::count_fields(&message)?;
+    let manifest: Manifest = prost::Message::decode(message.as_slice()).map_err(|e| Flaw::Syntax(e.to_string()))?;
+    check::manifest(&manifest, generation)?;
+    Ok(manifest)
+}

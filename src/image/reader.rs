@@ -1,0 +1,204 @@
+//! Gives the bytes of many bodies back at once, each at its own pace, to one thread.
+//!
+//! Every stream looks ahead the further the faster it is read, up to its share of the memory. Where that is used up, a
+//! stream that has nothing takes from those that hold more than their share, so that one whose consumer pauses never
+//! holds up another. Must never start a thread after [`Fetcher::new`], since a restore needs the PIDs.
+
+use std::collections::BTreeMap;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use super::Result;
+use super::body::{Body, CHUNK_MAX};
+use super::decoder::{Decoders, Unit, keys};
+use super::error::ImageError;
+use super::manifest::Manifest;
+use super::stream::{First, Stream, UNIT_ENCODED};
+use crate::store::Store;
+
+/// Most bytes of zeros that [`Front::Data`] shows at once.
+const ZEROS: usize = 1 << 20;
+
+/// Reads bodies of one generation, through threads that fetch and decode ahead.
+pub struct Fetcher {
+    decoders: Decoders,
+    streams: BTreeMap<StreamId, Stream>,
+    next: u64,
+    /// Zeros that nobody ever writes to, so that they take no memory.
+    zeros: Vec<u8>,
+    /// Raw bytes that all streams together may hold, and those that they do.
+    memory: u64,
+    used: u64,
+}
+
+/// Names a stream of a [`Fetcher`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamId(u64);
+
+/// What comes next in a stream.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Front<'a> {
+    /// These bytes; never empty.
+    Data(&'a [u8]),
+    /// Something that is being fetched. [`Fetcher::wake_fd`] becomes readable when it may be there.
+    Pending,
+    /// Nothing: all was consumed.
+    End,
+}
+
+/// A piece of a body, for those who can make holes.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// These bytes.
+    Data(&'a [u8]),
+    /// So many zero bytes.
+    Zeros(u64),
+}
+
+impl Fetcher {
+    /// Starts all threads, none is started later. They and all streams hold at most `memory` bytes, but one chunk for
+    /// each stream (at most 256 KiB) is always had.
+    pub fn new(store: Arc<dyn Store>, manifest: &Manifest, memory: u64, threads: usize) -> Result<Self> {
+        let decoders = Decoders::start(store, keys(&manifest.packs), threads)?;
+        let memory = memory.saturating_sub(threads as u64 * UNIT_ENCODED);
+        Ok(Self { decoders, streams: BTreeMap::new(), next: 0, zeros: vec![0; ZEROS], memory, used: 0 })
+    }
+
+    /// Begins to read a body of the manifest, and to fetch its first bytes.
+    pub fn open(&mut self, body: &Body) -> StreamId {
+        let id = StreamId(self.next);
+        self.next += 1;
+        self.streams.insert(id, Stream::new(body));
+        self.ask(id);
+        id
+    }
+
+    /// What comes next in the stream. An error of any stream is returned once, and ends them all.
+    pub fn front(&mut self, id: StreamId) -> Result<Front<'_>> {
+        self.look(id)?;
+        Ok(match self.first(id)? {
+            First::Data(data) => Front::Data(data),
+            First::Zeros(length) => Front::Data(&self.zeros[..length.min(ZEROS as u64) as usize]),
+            First::Pending => Front::Pending,
+            First::End => Front::End,
+        })
+    }
+
+    /// Drops `count` bytes of what [`front`](Self::front) showed.
+    pub fn consume(&mut self, id: StreamId, count: usize) {
+        self.drop_front(id, count as u64);
+    }
+
+    /// Ends a stream before or after its end.
+    pub fn close(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.remove(&id) {
+            self.used -= stream.held;
+        }
+    }
+
+    /// Becomes readable when something may have come for a stream that was [`Front::Pending`]. Calling
+    /// [`front`](Self::front) for any stream makes it unreadable again.
+    pub fn wake_fd(&self) -> BorrowedFd<'_> {
+        self.decoders.wake_fd()
+    }
+
+    /// Reads a whole body, piece by piece, waiting where need be.
+    pub fn for_each(&mut self, body: &Body, mut each: impl FnMut(Piece<'_>) -> std::io::Result<()>) -> Result<()> {
+        let id = self.open(body);
+        let result = self.each_of(id, &mut each);
+        self.close(id);
+        result
+    }
+
+    /// Reads a whole body of at most `limit` bytes into memory; `what` names it in the error.
+    pub fn read_to_vec(&mut self, body: &Body, what: &str, limit: u64) -> Result<Vec<u8>> {
+        let size = body.size();
+        if size > limit {
+            return Err(ImageError::TooLarge { what: what.into(), size, limit });
+        }
+        let mut data = Vec::with_capacity(size as usize);
+        self.for_each(body, |piece| {
+            match piece {
+                Piece::Data(bytes) => data.extend_from_slice(bytes),
+                Piece::Zeros(length) => data.resize(data.len() + length as usize, 0),
+            }
+            Ok(())
+        })?;
+        Ok(data)
+    }
+
+    fn each_of(&mut self, id: StreamId, each: &mut impl FnMut(Piece<'_>) -> std::io::Result<()>) -> Result<()> {
+        loop {
+            self.look(id)?;
+            let count = match self.first(id)? {
+                First::Data(data) => {
+                    each(Piece::Data(data)).map_err(ImageError::Sink)?;
+                    data.len() as u64
+                }
+                First::Zeros(length) => {
+                    each(Piece::Zeros(length)).map_err(ImageError::Sink)?;
+                    length
+                }
+                First::Pending => {
+                    self.decoders.wait();
+                    continue;
+                }
+                First::End => return Ok(()),
+            };
+            self.drop_front(id, count);
+        }
+    }
+
+    fn first(&self, id: StreamId) -> Result<First<'_>> {
+        Ok(self.streams.get(&id).ok_or(ImageError::Ended)?.first())
+    }
+
+    fn drop_front(&mut self, id: StreamId, count: u64) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            let freed = stream.consume(count);
+            self.used -= freed;
+            if freed > 0 {
+                self.ask(id);
+            }
+        }
+    }
+
+    /// Takes what was decoded, and asks for more where the stream has room.
+    fn look(&mut self, id: StreamId) -> Result<()> {
+        for done in self.decoders.take() {
+            let Some(stream) = self.streams.get_mut(&StreamId(done.stream)) else { continue };
+            match done.chunks {
+                Ok(chunks) => stream.fill(done.number, chunks),
+                Err(error) => {
+                    self.streams.clear();
+                    self.used = 0;
+                    return Err(error);
+                }
+            }
+        }
+        self.ask(id);
+        Ok(())
+    }
+
+    /// Asks for as much of a stream as its window and share, and the memory, allow.
+    fn ask(&mut self, id: StreamId) {
+        let share = (self.memory / self.streams.len().max(1) as u64).max(CHUNK_MAX.into());
+        let left = self.memory.saturating_sub(self.used);
+        let needs = self.streams.get(&id).is_some_and(|stream| stream.held == 0);
+        if needs && left < CHUNK_MAX.into() {
+            self.take_from_the_largest(share);
+        }
+        while let Some(stream) = self.streams.get_mut(&id) {
+            let left = self.memory.saturating_sub(self.used);
+            let Some((number, chunks)) = stream.next_unit(share.min(stream.held + left)) else { return };
+            self.used += chunks.iter().map(|chunk| u64::from(chunk.raw)).sum::<u64>();
+            self.decoders.ask(Unit { stream: id.0, number, chunks });
+        }
+    }
+
+    fn take_from_the_largest(&mut self, share: u64) {
+        if let Some(stream) = self.streams.values_mut().max_by_key(|stream| stream.held) {
+            self.used -= stream.give_back(share);
+        }
+    }
+}
