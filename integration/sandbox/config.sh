@@ -1,0 +1,131 @@
+# shellcheck shell=bash disable=SC2154 # its variables are assigned in sandbox
+# config.sh - writes the OCI config.json of a container from the variables that
+# `sandbox` read from its command line. Part of `sandbox`.
+
+docker_caps=(CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP
+	NET_BIND_SERVICE SYS_CHROOT KILL AUDIT_WRITE)
+
+# Sets uid, caps, no_new_privs and profile (a file in seccomp/, or empty) for $setting.
+choose_setting() {
+	uid=0 no_new_privs=false caps=("${docker_caps[@]}" CHECKPOINT_RESTORE) profile=docker-default
+	case $setting in
+	restricted) uid=1000 no_new_privs=true caps=() ;;
+	restricted-podman) uid=1000 no_new_privs=true caps=() profile=containers-common ;;
+	caps) ;;
+	unconfined) caps+=(SYS_PTRACE) profile='' ;;
+	*) die "unknown setting $setting: restricted, restricted-podman, caps or unconfined" ;;
+	esac
+	caps=("${caps[@]/#/CAP_}")
+}
+
+# $1 as a JSON string.
+json() {
+	local s=$1
+	s=${s//\\/\\\\}
+	s=${s//\"/\\\"}
+	s=${s//$'\n'/\\n}
+	s=${s//$'\t'/\\t}
+	[[ $s != *[[:cntrl:]]* ]] || die "a control character in an argument: $1"
+	printf '"%s"' "$s"
+}
+
+# All arguments as the elements of a JSON array.
+json_list() {
+	local s sep=''
+	for s; do
+		printf '%s' "$sep"
+		json "$s"
+		sep=', '
+	done
+}
+
+# One more mount: DST TYPE SRC OPTION...
+mount_entry() {
+	printf ',\n    {"destination": %s, "type": "%s", "source": %s, "options": [%s]}' \
+		"$(json "$1")" "$2" "$(json "$3")" "$(json_list "${@:4}")"
+}
+
+extra_mounts() {
+	local bind src dst mode
+	for bind in "${tmpfs[@]}"; do mount_entry "$bind" tmpfs tmpfs nosuid noexec nodev mode=1777; done
+	for bind in "${binds[@]}"; do
+		IFS=: read -r src dst mode <<<"$bind"
+		[ -e "$src" ] || die "--bind $bind: $src does not exist"
+		mount_entry "$dst" bind "$(readlink -f "$src")" rbind rprivate "${mode:-rw}"
+	done
+}
+
+# The profile resolved for this setting's capabilities; made once, then cached.
+seccomp_file() {
+	local kernel machine arch made
+	read -r kernel </proc/sys/kernel/osrelease
+	made=$state/cache/seccomp-$setting-$kernel.json
+	if [[ ! ($made -nt $here/seccomp/$profile.json && $made -nt $here/resolve.jq && $made -nt $here/config.sh) ]]; then
+		machine=$(uname -m)
+		case $machine in x86_64) arch=amd64 ;; aarch64) arch=arm64 ;; *) arch=$machine ;; esac
+		jq -c --arg kernel "$kernel" --arg machine "$machine" --arg arch "$arch" \
+			--argjson caps "[$held]" \
+			-f "$here/resolve.jq" "$here/seccomp/$profile.json" >"$made.$$"
+		mv "$made.$$" "$made"
+	fi
+	printf '%s' "$made"
+}
+
+# Cgroup of container $1: one flat name, so that nothing is shared with another state folder.
+cgroup_path() { printf '/freeze%s.%s' "${state//\//.}" "$1"; }
+
+write_config() {
+	local uid caps no_new_privs profile held seccomp='' network='' limit='' nofile argv environ mounts
+	choose_setting
+	held=$(json_list "${caps[@]}")
+	argv=$(json_list "${args[@]}")
+	environ=$(json_list PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/ "${env[@]}")
+	mounts=$(extra_mounts)
+	if [ -n "$profile" ]; then
+		seccomp=$(seccomp_file)
+		seccomp=", \"seccomp\": $(<"$seccomp")"
+	fi
+	if [ "$net" = own ]; then network=', {"type": "network"}'; fi
+	if [ -n "$memory" ]; then limit=", \"memory\": {\"limit\": $((memory << 20)), \"swap\": $((memory << 20))}"; fi
+	nofile=$(ulimit -Hn)
+	[[ $nofile != unlimited && $nofile -le 524288 ]] || nofile=524288
+	cat <<-END
+		{
+		  "ociVersion": "1.0.2",
+		  "hostname": "$id",
+		  "root": {"path": "rootfs", "readonly": $read_only},
+		  "process": {
+		    "terminal": $tty,
+		    "user": {"uid": $uid, "gid": $uid},
+		    "args": [$argv],
+		    "cwd": "/",
+		    "env": [$environ],
+		    "capabilities": {"bounding": [$held], "effective": [$held], "permitted": [$held]},
+		    "noNewPrivileges": $no_new_privs,
+		    "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 1024, "hard": $nofile}]
+		  },
+		  "mounts": [
+		    {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
+		    {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]},
+		    {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]},
+		    {"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]},
+		    {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]},
+		    {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
+		    {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "noexec", "nodev", "relatime", "ro"]}$mounts
+		  ],
+		  "linux": {
+		    "namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}, {"type": "cgroup"}$network],
+		    "cgroupsPath": "$(cgroup_path "$id")",
+		    "resources": {"devices": [
+		      {"allow": false, "access": "rwm"},
+		      {"allow": true, "type": "c", "access": "m"},
+		      {"allow": true, "type": "b", "access": "m"}
+		    ]$limit},
+		    "maskedPaths": ["/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+		      "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats",
+		      "/sys/devices/virtual/powercap", "/sys/firmware"],
+		    "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]$seccomp
+		  }
+		}
+	END
+}
