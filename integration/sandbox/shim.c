@@ -7,8 +7,8 @@
  * that no mount outlives the container; runs RUNC, which must start the container
  * detached and write DIR/pid; copies its stdout and stderr, one pipe each, to
  * DIR/stdout.log and DIR/stderr.log; reaps PID 1 and writes its exit status to
- * DIR/status. Holds a lock on DIR/running until then, and on DIR/copying until
- * the last byte is copied: both end with the shim, however it ends.
+ * DIR/status. Holds a lock on DIR/running (in which is its PID) until then, and on
+ * DIR/copying until the last byte is copied: both end with the shim, however it ends.
  *
  *   -f  stays in the foreground, copies to its own stdout and stderr, and exits
  *       with the status; otherwise prints the PID of PID 1 once it runs
@@ -126,6 +126,7 @@ static int locked(const char *name)
 	int fd = must(open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0644), name);
 
 	must(flock(fd, LOCK_EX), name);
+	dprintf(fd, "%d\n", getpid());
 	return fd;
 }
 
@@ -148,6 +149,8 @@ static pid_t spawn(char **argv, int in, int out, int err)
 	if (pid)
 		return pid;
 	signal(SIGPIPE, SIG_DFL);
+	/* a runc without a shim would start what nobody watches */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (dup2(in, 0) < 0 || dup2(out, 1) < 0 || dup2(err, 2) < 0)
 		_exit(START_FAILED);
 	execvp(argv[0], argv);

@@ -1,0 +1,61 @@
+/*
+ * service.h - what the shapes of `service` share. A shape is one kind of program that a
+ * checkpoint must bring back whole; it looks after its own state and can say at any
+ * time whether that is still right. See main.c for the command line.
+ */
+#pragma once
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/types.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+struct shape {
+	const char *name, *arguments;
+	void (*start)(int argc, char **argv); /* argv[0] is the first argument of the shape */
+	void (*tick)(void);		      /* about every 10 ms; may be NULL */
+	void (*verify)(void);		      /* calls fail() or say() */
+	int (*word)(const char *word);	      /* a request of its own: 0 if unknown; may be NULL */
+};
+
+extern const struct shape one, big, signals, sysv, iouring; /* simple.c */
+extern const struct shape prefork, daemon_shape, sessions;  /* tree.c */
+extern const struct shape threads, mixed;		    /* threads.c */
+extern const struct shape files;			    /* files.c */
+
+/* Adds "key=value" to the answer. */
+void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Makes this and every later answer an error, from any process or thread; the first one counts. */
+void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Ends the program when it cannot begin: the container does not allow what the shape needs. */
+void cannot(const char *what) __attribute__((noreturn));
+
+/* A counter for each process or thread, shared by all, by which it shows that it lives. */
+enum { MAX_BEATS = 512 };
+extern atomic_long *beats;
+void await_beats(int n); /* until the first n have gone on; fail() after 10 s */
+
+void nap(void); /* 10 ms */
+
+/* Who a process or thread is, in every respect that others can see. */
+struct identity {
+	pid_t pid, ppid, sid, pgid, tid;
+};
+struct identity identity(void);
+void check_identity(const struct identity *before, const char *who);
+
+/* fork() in which the child runs body(arg) for ever, without the listening socket. */
+pid_t fork_child(void (*body)(int), int arg);
+
+uint64_t checksum(const void *data, size_t size);
