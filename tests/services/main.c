@@ -72,7 +72,7 @@ void nap(void)
 void await_beats(int n)
 {
 	long before[MAX_BEATS];
-	int tries = 1000, i;
+	int tries = 500, i;
 
 	for (i = 0; i < n; i++)
 		before[i] = beats[i];

@@ -44,7 +44,7 @@ void cannot(const char *what) __attribute__((noreturn));
 /* A counter for each process or thread, shared by all, by which it shows that it lives. */
 enum { MAX_BEATS = 512 };
 extern atomic_long *beats;
-void await_beats(int n); /* until the first n have gone on; fail() after 10 s */
+void await_beats(int n); /* until the first n have gone on; fail() after 5 s */
 
 void nap(void); /* 10 ms */
 
