@@ -1,7 +1,8 @@
 //! The holder: root of the tree that a checkpoint dumps. A program of its own, freestanding and of one page, that build.rs
 //! compiles and init executes from memory, so that no checkpoint depends on the file or the version of `freeze`.
 //!
-//! It adopts and reaps what the service's daemons leave behind, and ends as the service ends. It must never allocate, open
+//! It begins by moving out of its file into memory of its own, for CRIU dumps no page that a file holds, and this file is gone.
+//! Then it adopts and reaps what the service's daemons leave behind, and ends as the service ends. It must never allocate, open
 //! anything, or use a library, for all that it owns is dumped and restored with the service. Its signals are blocked by init.
 
 #![no_std]
@@ -17,10 +18,65 @@ const ALL_CHILDREN: usize = usize::MAX;
 const LOST: i32 = 170;
 
 /// The kernel enters here with the argument vector on the stack: `[argc, argv[0], argv[1], …]`.
+///
+/// Maps memory, copies the file's pages there and goes on in the copy; all of the program is position-independent. The
+/// linker's symbols are the file's first and last address.
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 extern "C" fn _start() -> ! {
-    naked_asm!("xor ebp, ebp", "mov rdi, rsp", "and rsp, -16", "call {hold}", "ud2", hold = sym hold)
+    naked_asm!(
+        "xor ebp, ebp",
+        "mov r12, rsp",
+        "and rsp, -16",
+        "lea rbx, [rip + __executable_start]",
+        "lea r13, [rip + _end + 4095]",
+        "and r13, -4096",
+        "sub r13, rbx",
+        // mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+        "mov eax, 9",
+        "xor edi, edi",
+        "mov rsi, r13",
+        "mov edx, 3",
+        "mov r10d, 0x22",
+        "mov r8, -1",
+        "xor r9d, r9d",
+        "syscall",
+        "test rax, rax",
+        "js {fail}",
+        "mov r14, rax",
+        "mov rdi, rax",
+        "mov rsi, rbx",
+        "mov rcx, r13",
+        "rep movsb",
+        // mprotect(copy, length, PROT_READ | PROT_EXEC)
+        "mov eax, 10",
+        "mov rdi, r14",
+        "mov rsi, r13",
+        "mov edx, 5",
+        "syscall",
+        "test rax, rax",
+        "js {fail}",
+        "lea rax, [rip + 2f]",
+        "sub rax, rbx",
+        "add rax, r14",
+        "jmp rax",
+        // munmap(file, length), from the copy
+        "2:",
+        "mov eax, 11",
+        "mov rdi, rbx",
+        "mov rsi, r13",
+        "syscall",
+        "mov rdi, r12",
+        "call {hold}",
+        "ud2",
+        fail = sym fail,
+        hold = sym hold
+    )
+}
+
+/// Where there is no memory to move to.
+extern "C" fn fail() -> ! {
+    exit(LOST)
 }
 
 /// Reaps until the service ends. `argv[1]` is its PID in decimal.
