@@ -17,4 +17,5 @@ pub mod restore;
 pub mod store;
 #[allow(unsafe_code)]
 pub mod sys;
+pub mod tree;
 pub mod worker;

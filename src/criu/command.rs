@@ -1,0 +1,99 @@
+//! CRIU's command lines. Every difference between containers is CRIU's to find out (`--rootless`), so these are the same everywhere.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use crate::sys::fd;
+
+/// Name of CRIU's log of a dump, in the work folder.
+pub const DUMP_LOG: &str = "dump.log";
+/// Name of CRIU's log of a restore, in the work folder.
+pub const RESTORE_LOG: &str = "restore.log";
+
+/// Deleted files that are still open travel in the image; up to this size each.
+const GHOST_LIMIT: &str = "4G";
+
+/// The criu that belongs to this freeze: the file beside it.
+pub fn path() -> io::Result<PathBuf> {
+    Ok(std::env::current_exe()?.with_file_name("criu"))
+}
+
+/// One `--inherit-fd`: CRIU's descriptor `fd` takes the place of what the service knew as `key`, such as `pipe:[4026]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inherit {
+    /// Descriptor number in the criu process.
+    pub fd: i32,
+    /// CRIU's name of the file.
+    pub key: String,
+}
+
+/// Arguments of `criu dump` for the tree below `root`, held at the end until `hold` says what becomes of the tasks.
+pub fn dump(root: i32, work: &Path, hold: i32) -> Vec<OsString> {
+    let mut args = common("dump", work, DUMP_LOG);
+    args.extend(["-t".into(), root.to_string().into()]);
+    args.extend(["--ghost-limit", GHOST_LIMIT, "--link-remap", "--hold-fd"].map(OsString::from));
+    args.push(hold.to_string().into());
+    args
+}
+
+/// Arguments of `criu restore`: detached, so that the tree is init's once CRIU and the worker have ended.
+pub fn restore(work: &Path, inherit: &[Inherit]) -> Vec<OsString> {
+    let mut args = common("restore", work, RESTORE_LOG);
+    // Engines give the root directory different modes: Docker 0755, Podman 0555.
+    args.extend(["-d", "--skip-file-rwx-check"].map(OsString::from));
+    for one in inherit {
+        args.extend(["--inherit-fd".into(), format!("fd[{}]:{}", one.fd, one.key).into()]);
+    }
+    args
+}
+
+fn common(verb: &str, work: &Path, log: &str) -> Vec<OsString> {
+    let mut args: Vec<OsString> =
+        [verb, "--unprivileged", "--rootless", "--stream", "-v4", "-o", log, "-D"].map(OsString::from).into();
+    args.push(work.into());
+    args.extend(["--file-locks", "--tcp-close"].map(OsString::from));
+    args
+}
+
+/// Starts criu with the worker's stdio and the descriptors `keep` beside it.
+///
+/// # Errors
+/// Those of fork and exec; a missing criu is `NotFound`.
+pub fn spawn(criu: &Path, args: &[OsString], keep: &[BorrowedFd]) -> io::Result<Child> {
+    for fd in keep {
+        fd::inherit(*fd)?;
+    }
+    let child = Command::new(criu).args(args).stdin(Stdio::inherit()).env_clear().current_dir("/").spawn();
+    for fd in keep {
+        fd::keep_from_exec(*fd)?;
+    }
+    child
+}
+
+/// The number that `fd` has in this process, and so in a criu that it is passed to.
+pub fn number(fd: BorrowedFd) -> i32 {
+    fd.as_raw_fd()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(args: Vec<OsString>) -> String {
+        args.join(" ".as_ref()).into_string().unwrap()
+    }
+
+    #[test]
+    fn dump_line() {
+        insta::assert_snapshot!(text(dump(1000, Path::new("/run/freeze/w"), 7)), @"dump --unprivileged --rootless --stream -v4 -o dump.log -D /run/freeze/w --file-locks --tcp-close -t 1000 --ghost-limit 4G --link-remap --hold-fd 7");
+    }
+
+    #[test]
+    fn restore_line() {
+        let inherit = [Inherit { fd: 1, key: "pipe:[12]".into() }, Inherit { fd: 2, key: "pipe:[13]".into() }];
+        insta::assert_snapshot!(text(restore(Path::new("/w"), &inherit)), @"restore --unprivileged --rootless --stream -v4 -o restore.log -D /w --file-locks --tcp-close -d --skip-file-rwx-check --inherit-fd fd[1]:pipe:[12] --inherit-fd fd[2]:pipe:[13]");
+    }
+}

@@ -1,0 +1,93 @@
+//! What CRIU's log says, in words that a user can act on. Reads a bounded part of the log; never fails.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+/// How much of a log is read, in bytes: errors stand near its end.
+const TAIL: u64 = 1 << 20;
+
+/// Parts of CRIU's messages, and what they mean to a user. The first that matches wins.
+const CAUSES: &[(&str, &str)] = &[
+    (
+        "has bad size",
+        "a file that the service uses differs from the one it was checkpointed with; use the same application files",
+    ),
+    (
+        "Can't open file",
+        "a file that the service had open is missing here; provide it, or name it with --include at the checkpoint",
+    ),
+    (
+        "somebody else takes IDs",
+        "another process took a PID that the service needs, such as a probe or an exec; only a new container has fresh PIDs, so start a new one",
+    ),
+    (
+        "Can't bind inet socket",
+        "the service listens on an address that this container does not have; listen on 0.0.0.0 or provide the address",
+    ),
+    (
+        "Unseizable non-zombie",
+        "a process runs as another user than freeze; run the service as one user, or add the capability SYS_PTRACE",
+    ),
+    (
+        "Can't dump half of stream unix connection",
+        "the service is connected to a unix socket outside the container; close it before a checkpoint",
+    ),
+    (
+        "External socket is used",
+        "the service is connected to a unix socket outside the container; close it before a checkpoint",
+    ),
+    ("No space left", "there is no room left; free some, or give the container more"),
+    ("Cannot allocate memory", "the container has not enough memory for the service; raise its memory limit"),
+    (
+        "has died",
+        "a process of the service died while it was restored, most often for lack of memory; raise the memory limit",
+    ),
+];
+
+/// The first error in a log, and what it means where that is known.
+pub fn cause(log: &Path) -> Option<String> {
+    explain(&tail(log)?)
+}
+
+fn explain(text: &str) -> Option<String> {
+    let line = text.lines().find(|line| line.contains("Error ("))?;
+    let message = line.split_once("): ").map_or(line, |(_, message)| message).trim();
+    let known =
+        CAUSES.iter().find(|(part, _)| text.lines().any(|line| line.contains("Error (") && line.contains(part)));
+    Some(match known {
+        Some((_, meaning)) => format!("{meaning} (CRIU: {message})"),
+        None => format!("CRIU: {message}"),
+    })
+}
+
+fn tail(log: &Path) -> Option<String> {
+    let mut file = File::open(log).ok()?;
+    let size = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(size.saturating_sub(TAIL))).ok()?;
+    let mut bytes = Vec::new();
+    file.take(TAIL).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_known_cause_is_explained() {
+        let log = "(00.01) 1000: Error (criu/files-reg.c:2144): File a/log has bad size 150 (expect 55)\n(00.02) Error (criu/cr-restore.c:1): Restoring FAILED.\n";
+        insta::assert_snapshot!(explain(log).unwrap(), @"a file that the service uses differs from the one it was checkpointed with; use the same application files (CRIU: File a/log has bad size 150 (expect 55))");
+    }
+
+    #[test]
+    fn an_unknown_one_is_quoted() {
+        assert_eq!(explain("Error (criu/x.c:1): Odd thing\n").unwrap(), "CRIU: Odd thing");
+    }
+
+    #[test]
+    fn a_log_without_errors_has_no_cause() {
+        assert_eq!(explain("(00.01) all is well\n"), None);
+        assert_eq!(cause(Path::new("/nonexistent/log")), None);
+    }
+}

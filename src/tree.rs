@@ -1,0 +1,123 @@
+//! The service's processes, as /proc shows them. Reads only; a process that ends meanwhile is left out, never an error.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// One process.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Process {
+    /// Its PID in our PID namespace.
+    pub pid: i32,
+    /// Parent.
+    pub ppid: i32,
+    /// Process group.
+    pub pgid: i32,
+    /// Session.
+    pub sid: i32,
+    /// State letter of proc(5): R, S, D, T, t, Z, X…
+    pub state: char,
+    /// Name, at most 15 bytes as the kernel keeps it.
+    pub comm: String,
+    /// Thread IDs in ascending order, the leader's included.
+    pub threads: Vec<i32>,
+}
+
+impl Process {
+    /// How messages name a process: `1004 (nginx)`.
+    pub fn name(&self) -> String {
+        format!("{} ({})", self.pid, self.comm)
+    }
+
+    /// Whether it has ended and only waits to be reaped.
+    pub fn is_zombie(&self) -> bool {
+        matches!(self.state, 'Z' | 'X')
+    }
+}
+
+/// `/proc/PID/NAME`.
+pub fn proc_path(pid: i32, name: &str) -> PathBuf {
+    Path::new("/proc").join(pid.to_string()).join(name)
+}
+
+/// Every process that this PID namespace shows, by PID.
+pub fn all() -> io::Result<BTreeMap<i32, Process>> {
+    let pids = fs::read_dir("/proc")?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    Ok(pids.filter_map(|pid| Some((pid, read(pid)?))).collect())
+}
+
+/// One process, or nothing if it is gone.
+pub fn read(pid: i32) -> Option<Process> {
+    let mut process = parse_stat(&fs::read_to_string(proc_path(pid, "stat")).ok()?)?;
+    let tasks = fs::read_dir(proc_path(pid, "task")).ok()?;
+    process.threads = tasks.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    process.threads.sort_unstable();
+    Some(process)
+}
+
+/// `root` and all its descendants, parents before their children.
+pub fn below(all: &BTreeMap<i32, Process>, root: i32) -> Vec<Process> {
+    let mut found: Vec<Process> = all.get(&root).cloned().into_iter().collect();
+    let mut next = 0;
+    while let Some(parent) = found.get(next).map(|process| process.pid) {
+        found.extend(all.values().filter(|process| process.ppid == parent).cloned());
+        next += 1;
+    }
+    found
+}
+
+/// Parses /proc/PID/stat. The name stands in parentheses and may itself hold any byte, parentheses included (proc(5)).
+fn parse_stat(text: &str) -> Option<Process> {
+    let (pid, rest) = text.split_once(" (")?;
+    let (comm, rest) = rest.rsplit_once(") ")?;
+    let mut fields = rest.split(' ');
+    let state = fields.next()?.chars().next()?;
+    let mut number = || fields.next()?.parse().ok();
+    Some(Process {
+        pid: pid.parse().ok()?,
+        comm: comm.to_owned(),
+        state,
+        ppid: number()?,
+        pgid: number()?,
+        sid: number()?,
+        threads: Vec::new(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process(pid: i32, ppid: i32) -> (i32, Process) {
+        (pid, Process { pid, ppid, ..Process::default() })
+    }
+
+    #[test]
+    fn a_name_may_hold_parentheses_and_spaces() {
+        let parsed = parse_stat("42 (a) b) (c) S 1 7 9 0 -1 4194560 1").unwrap();
+        assert_eq!((parsed.pid, parsed.comm.as_str(), parsed.state), (42, "a) b) (c", 'S'));
+        assert_eq!((parsed.ppid, parsed.pgid, parsed.sid), (1, 7, 9));
+    }
+
+    #[test]
+    fn a_cut_line_is_nothing() {
+        assert_eq!(parse_stat("42 (cat) S 1"), None);
+        assert_eq!(parse_stat(""), None);
+    }
+
+    #[test]
+    fn below_takes_the_whole_tree_and_nothing_else() {
+        let all = BTreeMap::from([process(1, 0), process(5, 1), process(6, 1), process(7, 5), process(3, 7)]);
+        let pids: Vec<i32> = below(&all, 5).iter().map(|process| process.pid).collect();
+        assert_eq!(pids, [5, 7, 3]);
+        assert!(below(&all, 99).is_empty());
+    }
+
+    #[test]
+    fn this_process_is_found_with_its_threads() {
+        let pid = std::process::id() as i32;
+        let found = read(pid).unwrap();
+        assert!(found.threads.contains(&pid) && !found.is_zombie());
+    }
+}
