@@ -1,0 +1,82 @@
+//! Captures files while the service stands still, with exact sizes and metadata.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::image::{self, BodyId, ImageError, ImageWriter, Kind};
+
+/// Why a file could not be captured.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    /// The file itself.
+    #[error(
+        "the file {path} of the service cannot be captured ({error}); make it readable for the container's user, or keep it on a volume"
+    )]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The system's word for it.
+        error: io::Error,
+    },
+    /// The image could not be written.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+}
+
+/// A captured file, and where its content is in the image that is being written.
+pub type Captured = (image::File, Option<BodyId>);
+
+/// Captures `paths`; folders come before what is in them, as they are sorted.
+pub fn capture<'a>(
+    paths: impl IntoIterator<Item = &'a PathBuf>,
+    writer: &ImageWriter,
+) -> Result<Vec<Captured>, CaptureError> {
+    paths.into_iter().map(|path| capture_one(path, writer)).collect()
+}
+
+fn capture_one(path: &Path, writer: &ImageWriter) -> Result<Captured, CaptureError> {
+    let unreadable = |error| CaptureError::Unreadable { path: path.to_owned(), error };
+    let meta = fs::symlink_metadata(path).map_err(unreadable)?;
+    let mut entry = image::File {
+        path: path.as_os_str().as_bytes().to_vec(),
+        mode: meta.mode() & 0o7777,
+        uid: meta.uid(),
+        gid: meta.gid(),
+        mtime_ns: meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec()),
+        ..image::File::default()
+    };
+    let kind = meta.file_type();
+    if kind.is_dir() {
+        entry.set_kind(Kind::Directory);
+    } else if kind.is_fifo() {
+        entry.set_kind(Kind::Fifo);
+    } else if kind.is_symlink() {
+        entry.set_kind(Kind::Symlink);
+        entry.target = fs::read_link(path).map_err(unreadable)?.as_os_str().as_bytes().to_vec();
+    } else {
+        entry.set_kind(Kind::Regular);
+        entry.size = meta.len();
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path).map_err(unreadable)?;
+        return Ok((entry, Some(content(file, meta.len(), writer, unreadable)?)));
+    }
+    Ok((entry, None))
+}
+
+/// Exactly `size` bytes: CRIU will compare the size, and a file that others write may grow meanwhile.
+fn content(
+    file: File,
+    size: u64,
+    writer: &ImageWriter,
+    unreadable: impl Fn(io::Error) -> CaptureError,
+) -> Result<BodyId, CaptureError> {
+    let mut body = writer.begin();
+    let mut file = file.take(size);
+    while body.fill_from(&mut file)? > 0 {}
+    if file.limit() > 0 {
+        return Err(unreadable(io::Error::new(io::ErrorKind::UnexpectedEof, "it shrank while it was read")));
+    }
+    Ok(body.finish()?)
+}

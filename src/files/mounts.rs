@@ -1,0 +1,123 @@
+//! Which file systems belong to the container alone, and so vanish with it.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+/// How long the files of a mount live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The container's root: the image's files, and what was changed since the container started.
+    Root,
+    /// A file system in memory of the container's own: all of it is new.
+    Memory,
+    /// A volume, a kernel file system, a file of the engine's: not ours.
+    Foreign,
+}
+
+/// The mounts of this mount namespace.
+#[derive(Debug)]
+pub struct Mounts(Vec<(PathBuf, Kind)>);
+
+impl Mounts {
+    /// Reads /proc/self/mountinfo.
+    pub fn read() -> io::Result<Self> {
+        Ok(Self::parse(&fs::read("/proc/self/mountinfo")?))
+    }
+
+    /// Kind of the mount on which the file `path` lies.
+    pub fn kind(&self, path: &Path) -> Kind {
+        // Of several mounts on one point the last hides the others.
+        let mut best = (0, Kind::Foreign);
+        for (point, kind) in &self.0 {
+            let depth = point.components().count();
+            if path.starts_with(point) && depth >= best.0 {
+                best = (depth, *kind);
+            }
+        }
+        best.1
+    }
+
+    fn parse(text: &[u8]) -> Self {
+        Self(text.split(|&byte| byte == b'\n').filter_map(parse_line).collect())
+    }
+}
+
+/// `36 35 98:0 /root /point options [optional…] - fstype source super-options` (proc_pid_mountinfo(5)).
+fn parse_line(line: &[u8]) -> Option<(PathBuf, Kind)> {
+    let mut fields = line.split(|&byte| byte == b' ');
+    let (root, point, options) = (fields.nth(3)?, fields.next()?, fields.next()?);
+    let fstype = fields.skip_while(|field| *field != b"-").nth(1)?;
+    let writable = options.split(|&byte| byte == b',').any(|option| option == b"rw");
+    let kind = match fstype {
+        _ if point == b"/" => Kind::Root,
+        // One that shows a folder of a larger tmpfs is the engine's: a secret, a config map, /etc/hosts.
+        b"tmpfs" | b"ramfs" if root == b"/" && writable => Kind::Memory,
+        _ => Kind::Foreign,
+    };
+    Some((PathBuf::from(OsString::from_vec(unescape(point))), kind))
+}
+
+/// Spaces, tabs, newlines and backslashes stand as `\ooo`.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let [first, tail @ ..] = rest {
+        let octal = tail.get(..3).and_then(|digits| u8::from_str_radix(str::from_utf8(digits).ok()?, 8).ok());
+        match octal {
+            Some(byte) if *first == b'\\' => {
+                out.push(byte);
+                rest = &tail[3..];
+            }
+            _ => {
+                out.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCKER: &[u8] = b"\
+500 400 0:50 / / rw,relatime - overlay overlay rw,lowerdir=/l
+501 500 0:51 / /proc rw,nosuid - proc proc rw
+502 500 0:52 / /dev rw,nosuid - tmpfs tmpfs rw
+503 502 0:53 / /dev/shm rw,nosuid - tmpfs shm rw
+504 500 254:0 /volumes/v /data rw,relatime shared:1 - ext4 /dev/vda rw
+505 500 0:54 /secret /run/secrets ro - tmpfs tmpfs rw
+506 500 0:55 / /with\\040space rw - tmpfs tmpfs rw
+";
+
+    #[test]
+    fn kinds_of_a_docker_container() {
+        let mounts = Mounts::parse(DOCKER);
+        for (path, kind) in [
+            ("/var/log/app.log", Kind::Root),
+            ("/dev/shm/cache", Kind::Memory),
+            ("/data/db", Kind::Foreign),
+            ("/database", Kind::Root),
+            ("/proc/self/maps", Kind::Foreign),
+            ("/run/secrets/key", Kind::Foreign),
+            ("/with space/x", Kind::Memory),
+        ] {
+            assert_eq!(mounts.kind(Path::new(path)), kind, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_last_mount_on_a_point_counts() {
+        let both = [DOCKER, b"507 500 0:56 / /data rw - tmpfs tmpfs rw\n"].concat();
+        assert_eq!(Mounts::parse(&both).kind(Path::new("/data/db")), Kind::Memory);
+    }
+
+    #[test]
+    fn this_machine_has_a_root() {
+        assert_eq!(Mounts::read().unwrap().kind(Path::new("/")), Kind::Root);
+    }
+}
