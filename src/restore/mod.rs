@@ -1,1 +1,120 @@
-//! restore
+//! The restore worker: manifest, checks, files, CRIU, and a look at what came back.
+//!
+//! Without privileges PIDs only go up, so all threads start before CRIU does and nothing here forks after that. On any
+//! failure nothing of the service may run.
+
+mod check;
+mod serve;
+mod stdio;
+mod verify;
+
+pub use check::cpu_features;
+pub use stdio::record as record_stdio;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+
+use crate::control::protocol::{Event, Phase};
+use crate::criu::{command, log, stream};
+use crate::files::put_back::{self, PutBackError};
+use crate::image::{Body, Fetcher, ImageError, Manifest};
+use crate::store::{self, StoreError};
+use crate::worker::report::Reporter;
+use crate::worker::work::Work;
+use crate::worker::{Common, Failure};
+use check::Unfit;
+use serve::ServeError;
+
+/// Why a restore failed.
+#[derive(Debug, thiserror::Error)]
+enum RestoreError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The image.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// This container cannot take it.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
+    /// The service's files.
+    #[error(transparent)]
+    Files(#[from] PutBackError),
+    /// No criu beside freeze.
+    #[error(
+        "CRIU cannot be started from {path} ({error}); freeze and criu must lie in one folder, as in freeze's image"
+    )]
+    NoCriu {
+        /// Where it should be.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+    /// The runtime folder.
+    #[error("the folder {path} cannot be used ({error}); set FREEZE_RUNTIME_DIR to a writable one")]
+    RuntimeDir {
+        /// The folder.
+        path: PathBuf,
+        /// The system's word for it.
+        error: io::Error,
+    },
+    /// While serving images.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// CRIU gave up; its own words, explained.
+    #[error("{0}")]
+    Criu(String),
+}
+
+/// Restores the newest generation. The answer is what init needs to know.
+pub fn run(common: &Common, reporter: &Reporter) -> Result<Event, Failure> {
+    let nothing_kept = |error: RestoreError| Failure { message: error.to_string(), log: None };
+    reporter.progress(Phase::Check);
+    let store = store::open(&common.store).map_err(|error| nothing_kept(error.into()))?;
+    let manifest = Manifest::load(&*store, None).map_err(|error| nothing_kept(error.into()))?;
+    let Some(manifest) = manifest else { return Ok(Event::NothingToRestore) };
+    let in_generation = |message: String| format!("generation {} cannot be restored: {message}", manifest.generation);
+    let work = Work::new(&common.runtime_dir, command::RESTORE_LOG)
+        .map_err(|error| nothing_kept(RestoreError::RuntimeDir { path: common.runtime_dir.clone(), error }))?;
+    let fetched = Fetcher::new(store, &manifest, common.memory, crate::worker::cores()).map_err(RestoreError::from);
+    fetched
+        .and_then(|fetcher| bring_back(&manifest, fetcher, &work, reporter))
+        .map_err(|error| Failure { message: in_generation(error.to_string()), log: work.kept_log() })?;
+    Ok(Event::Restored { generation: manifest.generation, root: manifest.root_pid, service: manifest.service_pid })
+}
+
+fn bring_back(manifest: &Manifest, mut fetcher: Fetcher, work: &Work, reporter: &Reporter) -> Result<(), RestoreError> {
+    check::check(manifest)?;
+    put_back::put_back(&manifest.files, &mut fetcher)?;
+    reporter.progress(Phase::Restore);
+    let status = run_criu(manifest, &mut fetcher, work)?;
+    if !status.success() {
+        let unknown = || "CRIU was killed, perhaps for lack of memory; raise the container's memory limit".to_owned();
+        let cause = log::cause(&work.path().join(command::RESTORE_LOG));
+        return Err(RestoreError::Criu(cause.unwrap_or_else(unknown)));
+    }
+    for difference in verify::differences(manifest) {
+        eprintln!("freeze: warning: after the restore {difference}; the next checkpoint may be refused");
+    }
+    Ok(())
+}
+
+fn run_criu(manifest: &Manifest, fetcher: &mut Fetcher, work: &Work) -> Result<ExitStatus, RestoreError> {
+    let runtime_dir = |error| RestoreError::RuntimeDir { path: work.path().to_owned(), error };
+    let listener = stream::listen(work.path(), stream::SERVE_SOCKET).map_err(runtime_dir)?;
+    let stdio = stdio::Stdio::join(&manifest.stdio).map_err(runtime_dir)?;
+    let images: BTreeMap<String, Body> =
+        manifest.images.iter().map(|image| (image.name.clone(), image.body.clone().unwrap_or_default())).collect();
+    let path = command::path().map_err(runtime_dir)?;
+    let mut child = command::spawn(&path, &command::restore(work.path(), stdio.inherit()), &stdio.descriptors())
+        .map_err(|error| RestoreError::NoCriu { path: path.clone(), error })?;
+    let served = serve::serve(&mut child, &listener, &images, fetcher);
+    if served.is_err() {
+        // CRIU ends the half-made tasks when its images stop; it must not outlive the answer.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    Ok(served?)
+}

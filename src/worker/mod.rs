@@ -1,12 +1,20 @@
 //! A worker: a short-lived process of the same executable that does what can fail, for one checkpoint or restore.
 //!
 //! Init starts it as `freeze worker` with a socket on descriptor [`SOCKET_FD`], sends it one line, the [`Job`], and reads
-//! [`Event`](crate::control::protocol::Event) lines until it ends. Init may kill a worker at any time, and a worker may
-//! die at any time: the service must go on running unless the generation was committed.
+//! [`Event`] lines until it ends. Init may kill a worker at any time, and a worker may die at any time: the service must
+//! go on running unless the generation was committed.
+
+pub mod report;
+pub mod work;
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::{self, Target};
+use crate::control::protocol::Event;
+use crate::{exit, restore};
+use report::Reporter;
 
 /// The descriptor on which a worker finds its socket to init.
 pub const SOCKET_FD: i32 = 3;
@@ -46,26 +54,37 @@ pub struct Common {
     pub memory: u64,
 }
 
-/// Does the job that init gives it.
+/// Why a job failed, in words for the user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// One sentence or two.
+    pub message: String,
+    /// CRIU's log, where there is one.
+    pub log: Option<PathBuf>,
+}
+
+/// How many threads share the work on page data.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The worker process, from its job to its last event.
 pub fn main() -> u8 {
-    use crate::control::{lines, protocol::Event};
-    use std::os::fd::FromRawFd;
-    #[allow(unsafe_code)]
-    // SAFETY: init put its socket there.
-    let mut socket = unsafe { std::os::unix::net::UnixStream::from_raw_fd(SOCKET_FD) };
-    let mut text = lines::Lines::default();
-    let job = loop {
-        if let Some(job) = text.next::<Job>() {
-            break job;
-        }
-        if !matches!(text.read(&mut socket), Ok(lines::Got::Bytes)) {
-            return 1;
+    let (reporter, job) = match Reporter::receive_job() {
+        Ok(received) => received,
+        Err(error) => {
+            eprintln!("freeze: a worker is started by init alone, as part of `freeze run` ({error})");
+            return exit::FATAL;
         }
     };
-    let event = match job {
-        Ok(Job::Restore { .. }) => Event::NothingToRestore,
-        _ => Event::Failed { message: "not built yet".into(), log: None },
+    let result = match job {
+        Job::Checkpoint { common, root, service, leave_running, include } => {
+            checkpoint::run(&common, &Target { root, service, leave_running, include }, &reporter)
+                .map(Event::Checkpointed)
+        }
+        Job::Restore { common } => restore::run(&common, &reporter),
     };
-    let _ = lines::write(&mut socket, &event);
-    0
+    let failed = result.is_err();
+    reporter.send(&result.unwrap_or_else(|Failure { message, log }| Event::Failed { message, log }));
+    if failed { exit::FAILED } else { exit::OK }
 }

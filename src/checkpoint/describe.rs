@@ -1,0 +1,100 @@
+//! What the manifest says of the service beside its memory and files.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::tree_of_service::Tree;
+use crate::files::used;
+use crate::image::{Executable, Manifest, Process};
+use crate::restore;
+use crate::tree;
+use crate::worker::Common;
+
+/// The description of a frozen service; images, files and figures are still to come.
+pub fn manifest(tree: &Tree, root: i32, service: i32) -> io::Result<Manifest> {
+    let machine = nix::sys::utsname::uname()?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let command = fs::read(tree::proc_path(service, "cmdline"))?;
+    Ok(Manifest {
+        created_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+        freeze_version: env!("CARGO_PKG_VERSION").to_owned(),
+        arch: std::env::consts::ARCH.to_owned(),
+        kernel: machine.release().to_string_lossy().into_owned(),
+        cpu_features: restore::cpu_features(),
+        root_pid: root,
+        service_pid: service,
+        command: command.strip_suffix(b"\0").unwrap_or(&command).split(|&byte| byte == 0).map(<[u8]>::to_vec).collect(),
+        uid: nix::unistd::geteuid().as_raw(),
+        gid: nix::unistd::getegid().as_raw(),
+        processes: tree.processes().iter().map(process).collect(),
+        stdio: restore::record_stdio(),
+        executables: executables(tree)?,
+        ..Manifest::default()
+    })
+}
+
+fn process(process: &tree::Process) -> Process {
+    let exe = fs::read_link(tree::proc_path(process.pid, "exe")).unwrap_or_default();
+    Process {
+        pid: process.pid,
+        ppid: process.ppid,
+        pgid: process.pgid,
+        sid: process.sid,
+        comm: process.comm.clone(),
+        threads: process.threads.clone(),
+        exe: exe.as_os_str().as_bytes().to_vec(),
+    }
+}
+
+/// Programs and libraries: what is mapped to be executed, and must be the same file where the service is restored.
+fn executables(tree: &Tree) -> io::Result<Vec<Executable>> {
+    let mut paths = BTreeSet::new();
+    for process in tree.processes().iter().filter(|process| !process.is_zombie()) {
+        paths.extend(used::executed(process.pid)?);
+    }
+    let file = |path: PathBuf| Some(Executable { size: fs::metadata(&path).ok()?.len(), path: bytes(&path) });
+    Ok(paths.into_iter().filter_map(file).collect())
+}
+
+/// Folders whose files are ours and not the service's: freeze's own, the runtime folder, a store in a folder.
+pub fn our_folders(common: &Common) -> Vec<PathBuf> {
+    let program = std::env::current_exe().ok().and_then(|path| Some(path.parent()?.to_owned()));
+    let store = common.store.strip_prefix("file:").map(PathBuf::from);
+    [program, store, Some(common.runtime_dir.clone())].into_iter().flatten().collect()
+}
+
+fn bytes(path: &Path) -> Vec<u8> {
+    path.as_os_str().as_bytes().to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+
+    use super::*;
+
+    #[test]
+    fn this_process_is_described() {
+        let us = std::process::id() as i32;
+        let tree = Tree::of_processes(vec![tree::read(us).unwrap()]);
+        let manifest = manifest(&tree, 1, us).unwrap();
+        let exe = std::env::current_exe().unwrap();
+        assert_eq!(manifest.service_pid, us);
+        assert_eq!(OsStr::from_bytes(&manifest.processes[0].exe), exe.as_os_str());
+        assert!(
+            manifest.executables.iter().any(|file| OsStr::from_bytes(&file.path) == exe.as_os_str() && file.size > 0)
+        );
+        assert!(!manifest.command.is_empty() && manifest.created_ms > 1_600_000_000_000);
+    }
+
+    #[test]
+    fn a_store_in_a_folder_is_ours() {
+        let common = Common { store: "file:/store".into(), runtime_dir: "/run/freeze".into(), memory: 1 };
+        let ours = our_folders(&common);
+        assert!(ours.contains(&PathBuf::from("/store")) && ours.contains(&PathBuf::from("/run/freeze")));
+    }
+}

@@ -1,0 +1,240 @@
+//! `criu dump`, fed into an [`ImageWriter`] while it runs, and held at its end until we know what becomes of the service.
+//!
+//! CRIU waits on the hold socket with all tasks frozen. If this worker dies, the socket closes and CRIU lets the tasks run
+//! on; so whatever fails before [`Dump::release`], the service survives.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::criu::{command, log, stream};
+use crate::image::{BodyId, BodyWriter, ImageError, ImageWriter};
+use crate::sys::fd;
+
+/// What CRIU writes to the hold socket when the dump is complete and all tasks stand still.
+const DUMPED: u8 = b'D';
+
+/// Room in the pipes of large images, in bytes: the most that pipe(7) gives without privileges.
+const PIPE_ROOM: i32 = 1 << 20;
+
+/// How long CRIU may take to let the tasks run on, after that it is killed (which lets them run as well).
+const LET_GO: Duration = Duration::from_secs(20);
+
+/// Why a dump failed.
+#[derive(Debug, thiserror::Error)]
+pub enum DumpError {
+    /// No criu beside freeze.
+    #[error(
+        "CRIU cannot be started from {path} ({error}); freeze and criu must lie in one folder, as in freeze's image"
+    )]
+    NoCriu {
+        /// Where it should be.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+    /// CRIU gave up; its own words, explained.
+    #[error("the service could not be dumped: {0}")]
+    Refused(String),
+    /// Something between us and CRIU.
+    #[error("the dump broke off while {doing} ({error}); try again, and look at the memory limit if it happens again")]
+    Broken {
+        /// The step.
+        doing: &'static str,
+        /// The system's word for it.
+        error: io::Error,
+    },
+    /// The image could not be written.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+}
+
+/// What becomes of the frozen service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It ends: the checkpoint is committed.
+    Kill,
+    /// It runs on.
+    Run,
+}
+
+/// A dump under way.
+#[derive(Debug)]
+pub struct Dump {
+    child: Child,
+    hold: Option<UnixStream>,
+    listener: UnixListener,
+    log: PathBuf,
+    /// Since when the service may stand still.
+    since: Instant,
+    released: Option<Instant>,
+}
+
+/// One image file that is still open.
+struct Open {
+    name: String,
+    pipe: std::fs::File,
+    body: BodyWriter,
+}
+
+impl Dump {
+    /// Starts CRIU on the tree below `root`, with its sockets and its log in the folder `work`.
+    pub fn start(root: i32, work: &Path) -> Result<Self, DumpError> {
+        let broken = |error| DumpError::Broken { doing: "preparing it", error };
+        let listener = stream::listen(work, stream::CAPTURE_SOCKET).map_err(broken)?;
+        let (hold, theirs) = UnixStream::pair().map_err(broken)?;
+        hold.set_nonblocking(true).map_err(broken)?;
+        let path = command::path().map_err(broken)?;
+        let args = command::dump(root, work, command::number(theirs.as_fd()));
+        let since = Instant::now();
+        let child = command::spawn(&path, &args, &[theirs.as_fd()])
+            .map_err(|error| DumpError::NoCriu { path: path.clone(), error })?;
+        Ok(Self { child, hold: Some(hold), listener, log: work.join(command::DUMP_LOG), since, released: None })
+    }
+
+    /// Takes in every image until the dump is complete and the service stands still.
+    pub fn collect(&mut self, writer: &ImageWriter) -> Result<Vec<(String, BodyId)>, DumpError> {
+        let broken = |error| DumpError::Broken { doing: "taking in images", error };
+        let mut criu: Option<stream::Connection> = None;
+        let mut connected = false;
+        let mut open: Vec<Open> = Vec::new();
+        let mut done = Vec::new();
+        let mut held = false;
+        while !held || criu.is_some() || !open.is_empty() {
+            let socket = criu.as_ref().map_or(self.listener.as_fd(), AsFd::as_fd);
+            let ready =
+                wait(self.hold.as_ref().filter(|_| !held), (!connected || criu.is_some()).then_some(socket), &open)
+                    .map_err(broken)?;
+            for index in ready.pipes.into_iter().rev() {
+                let Some(image) = open.get_mut(index) else { continue };
+                if drain(image)? {
+                    let image = open.swap_remove(index);
+                    done.push((image.name, image.body.finish()?));
+                }
+            }
+            if ready.socket {
+                match &mut criu {
+                    None => {
+                        criu =
+                            Some(stream::Connection::new(self.listener.accept().map_err(broken)?.0).map_err(broken)?);
+                        connected = true;
+                    }
+                    Some(connection) => match connection.request().map_err(broken)? {
+                        Some(name) => open.push(begin(name, connection, writer).map_err(broken)?),
+                        None => criu = None,
+                    },
+                }
+            }
+            if ready.hold {
+                held = self.is_held()?;
+            }
+        }
+        Ok(done)
+    }
+
+    /// How long the service may have stood still: until now, or until it was released.
+    pub fn frozen(&self) -> Duration {
+        self.released.unwrap_or_else(Instant::now) - self.since
+    }
+
+    /// Lets CRIU go on, which ends the service or lets it run, and waits until that is done.
+    pub fn release(&mut self, verdict: Verdict) -> Result<(), DumpError> {
+        let byte = match verdict {
+            Verdict::Kill => b'k',
+            Verdict::Run => b'r',
+        };
+        let broken = |error| DumpError::Broken { doing: "letting the service go", error };
+        if let Some(mut hold) = self.hold.take() {
+            hold.write_all(&[byte]).map_err(broken)?;
+        }
+        let status = self.child.wait().map_err(broken)?;
+        self.released = Some(Instant::now());
+        if status.success() { Ok(()) } else { Err(self.refused()) }
+    }
+
+    /// Whether the byte that came says "complete"; the end of the socket means that CRIU gave up.
+    fn is_held(&mut self) -> Result<bool, DumpError> {
+        let mut byte = [0];
+        let Some(hold) = &mut self.hold else { return Ok(false) };
+        match hold.read(&mut byte) {
+            Ok(1) if byte[0] == DUMPED => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            _ => {
+                let _ = self.child.wait();
+                Err(self.refused())
+            }
+        }
+    }
+
+    fn refused(&self) -> DumpError {
+        let unknown = || "CRIU was killed, perhaps for lack of memory; raise the container's memory limit".to_owned();
+        DumpError::Refused(log::cause(&self.log).unwrap_or_else(unknown))
+    }
+}
+
+impl Drop for Dump {
+    /// Whatever went wrong: closing the socket lets the service run on. Its caller may then say so, hence the wait.
+    fn drop(&mut self) {
+        drop(self.hold.take());
+        let until = Instant::now() + LET_GO;
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if Instant::now() > until {
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// What poll(2) found.
+#[derive(Default)]
+struct Ready {
+    hold: bool,
+    socket: bool,
+    /// Indexes, ascending.
+    pipes: Vec<usize>,
+}
+
+fn wait(hold: Option<&UnixStream>, socket: Option<BorrowedFd>, open: &[Open]) -> io::Result<Ready> {
+    let fixed = hold.map(AsFd::as_fd).into_iter().chain(socket);
+    let mut fds: Vec<PollFd> =
+        fixed.chain(open.iter().map(|image| image.pipe.as_fd())).map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+    match poll(&mut fds, PollTimeout::NONE) {
+        Err(nix::errno::Errno::EINTR) => return Ok(Ready::default()),
+        result => result?,
+    };
+    let mut flags = fds.iter().map(|fd| fd.any().unwrap_or(true));
+    Ok(Ready {
+        hold: hold.is_some() && flags.next().unwrap_or(false),
+        socket: socket.is_some() && flags.next().unwrap_or(false),
+        pipes: flags.enumerate().filter_map(|(index, ready)| ready.then_some(index)).collect(),
+    })
+}
+
+fn begin(name: String, connection: &mut stream::Connection, writer: &ImageWriter) -> io::Result<Open> {
+    let pipe = connection.pipe()?;
+    fd::set_nonblocking(pipe.as_fd())?;
+    if name.starts_with("pages-") || name.starts_with("ghost-file-") {
+        fd::widen_pipe(pipe.as_fd(), PIPE_ROOM);
+    }
+    Ok(Open { name, pipe: pipe.into(), body: writer.begin() })
+}
+
+/// Reads until the pipe is empty; says whether it has ended.
+fn drain(image: &mut Open) -> Result<bool, DumpError> {
+    loop {
+        match image.body.fill_from(&mut image.pipe) {
+            Ok(0) => return Ok(true),
+            Ok(_) => {}
+            Err(ImageError::Source(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The tree that is to be dumped, and whether it is all there is.
+
+use crate::tree::{self, Process};
+
+/// Why the service's processes cannot be taken as one tree. Nothing was frozen.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotWhole {
+    /// /proc cannot be read.
+    #[error("the processes of the container cannot be listed ({0}); freeze needs /proc mounted")]
+    NoProc(String),
+    /// The holder is gone, most often by a `kill -9 -1` in the service.
+    #[error(
+        "the service lost its first process {0}, below which freeze keeps it together; restart the container to make checkpoints possible again"
+    )]
+    RootGone(i32),
+    /// The service's first process has ended.
+    #[error("the service has just ended")]
+    ServiceGone,
+    /// A process that would be lost in silence.
+    #[error(
+        "process {process} is a child of init and outside the service's tree, so it would be lost; it was moved there when its parents ended: restart the container to make checkpoints possible again"
+    )]
+    Outside {
+        /// The process.
+        process: String,
+    },
+}
+
+/// The processes of the service, parents before their children.
+#[derive(Debug)]
+pub struct Tree(Vec<Process>);
+
+impl Tree {
+    /// The tree below `root`, proven to be whole: whatever else is init's child is the worker that asks.
+    pub fn of_service(root: i32, service: i32) -> Result<Self, NotWhole> {
+        let all = tree::all().map_err(|error| NotWhole::NoProc(error.to_string()))?;
+        let us = std::process::id() as i32;
+        let init = all.get(&us).map_or(1, |process| process.ppid);
+        let processes = tree::below(&all, root);
+        if processes.first().is_none_or(Process::is_zombie) {
+            return Err(NotWhole::RootGone(root));
+        }
+        if processes.iter().all(|process| process.pid != service || process.is_zombie()) {
+            return Err(NotWhole::ServiceGone);
+        }
+        // What exec brought in has no parent here (0), and zombies are about to be reaped.
+        let outside = all
+            .values()
+            .find(|process| process.ppid == init && ![root, us].contains(&process.pid) && !process.is_zombie());
+        match outside {
+            Some(process) => Err(NotWhole::Outside { process: process.name() }),
+            None => Ok(Self(processes)),
+        }
+    }
+
+    /// A tree of just these, for tests.
+    #[cfg(test)]
+    pub fn of_processes(processes: Vec<Process>) -> Self {
+        Self(processes)
+    }
+
+    /// The processes, parents before their children.
+    pub fn processes(&self) -> &[Process] {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_root_that_never_was_is_gone() {
+        assert_eq!(Tree::of_service(i32::MAX, 1).unwrap_err(), NotWhole::RootGone(i32::MAX));
+    }
+
+    #[test]
+    fn a_service_outside_the_tree_is_gone() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let found = Tree::of_service(child.id() as i32, i32::MAX).unwrap_err();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(found, NotWhole::ServiceGone);
+    }
+}

@@ -1,0 +1,62 @@
+//! Whether the tree that came back is the one that was dumped: a process outside it would be lost at the next checkpoint.
+
+use std::collections::BTreeMap;
+
+use crate::image::Manifest;
+use crate::tree::{self, Process};
+
+/// A sentence for each process whose parent is another than before; none for one that has ended since.
+pub fn differences(manifest: &Manifest) -> Vec<String> {
+    tree::all().map(|now| compare(manifest, &now)).unwrap_or_default()
+}
+
+fn compare(manifest: &Manifest, now: &BTreeMap<i32, Process>) -> Vec<String> {
+    let alive = |pid: i32| now.get(&pid).filter(|process| !process.is_zombie());
+    let mut found = Vec::new();
+    for then in manifest.processes.iter().filter(|process| process.pid != manifest.root_pid) {
+        // Where the parent has ended since, the process has rightly moved up.
+        if let (Some(process), Some(_)) = (alive(then.pid), alive(then.ppid))
+            && process.ppid != then.ppid
+        {
+            let (name, now, then) = (process.name(), process.ppid, then.ppid);
+            found.push(format!("process {name} is a child of {now} now and was one of {then}"));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image;
+
+    fn manifest() -> Manifest {
+        let process = |pid, ppid| image::Process { pid, ppid, ..image::Process::default() };
+        Manifest {
+            root_pid: 1000,
+            processes: vec![process(1000, 1), process(1001, 1000), process(1002, 1000)],
+            ..Manifest::default()
+        }
+    }
+
+    fn now(parents: &[(i32, i32)]) -> BTreeMap<i32, Process> {
+        let process = |&(pid, ppid)| (pid, Process { pid, ppid, state: 'S', comm: "app".into(), ..Process::default() });
+        parents.iter().map(process).collect()
+    }
+
+    #[test]
+    fn the_same_tree_has_no_differences() {
+        assert!(compare(&manifest(), &now(&[(1000, 50), (1001, 1000), (1002, 1000)])).is_empty());
+    }
+
+    #[test]
+    fn a_process_that_moved_to_init_is_named() {
+        let found = compare(&manifest(), &now(&[(1000, 1), (1001, 1000), (1002, 1)]));
+        assert_eq!(found, ["process 1002 (app) is a child of 1 now and was one of 1000"]);
+    }
+
+    #[test]
+    fn one_that_has_ended_is_no_difference() {
+        assert!(compare(&manifest(), &now(&[(1000, 1), (1001, 1000)])).is_empty());
+    }
+}

@@ -1,0 +1,38 @@
+//! A worker's side of its socket to init.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+
+use super::{Job, SOCKET_FD};
+use crate::control::protocol::{Event, MAX_LINE, Phase};
+use crate::sys::fd;
+
+/// Sends events to init.
+#[derive(Debug)]
+pub struct Reporter(UnixStream);
+
+impl Reporter {
+    /// Takes the inherited socket and reads the job from it.
+    ///
+    /// # Errors
+    /// Where this process was not started by init.
+    pub fn receive_job() -> io::Result<(Self, Job)> {
+        let stream = fd::inherited_socket(SOCKET_FD)?;
+        let mut line = Vec::new();
+        BufReader::new((&stream).take(MAX_LINE as u64)).read_until(b'\n', &mut line)?;
+        Ok((Self(stream), serde_json::from_slice(&line)?))
+    }
+
+    /// Sends one event. Where init is gone there is nobody to tell, and the container is ending.
+    pub fn send(&self, event: &Event) {
+        if let Ok(mut line) = serde_json::to_vec(event) {
+            line.push(b'\n');
+            let _ = (&self.0).write_all(&line);
+        }
+    }
+
+    /// Says that a step begins.
+    pub fn progress(&self, phase: Phase) {
+        self.send(&Event::Progress { phase });
+    }
+}
