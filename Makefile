@@ -1,0 +1,40 @@
+# What can be done with freeze's source; `make help` says it. Debian or Ubuntu, as root or with sudo.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help build criu roots demo test lint clean
+
+# Builds outlive the checkout here: they are named after what they are made of.
+export FREEZE_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/freeze
+export CARGO_TARGET_DIR ?= $(FREEZE_CACHE)/target
+# The folder that becomes /opt/freeze in containers.
+OPT := $(CARGO_TARGET_DIR)/opt
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
+
+build: criu ## freeze and criu, static, in one folder (printed last)
+	@integration/setup build
+	@cargo build --release --locked
+	@mkdir -p $(OPT)
+	@install -m 755 $(CARGO_TARGET_DIR)/*/release/freeze $(OPT)/freeze
+	@install -m 755 "$$(criu/build.sh)" $(OPT)/criu
+	@echo $(OPT)
+
+criu: ## our static, patched CRIU
+	@criu/build.sh
+
+demo: build ## redis moves between two containers of different base images
+	@integration/demo/demo $(OPT)
+
+test: build ## everything: lint, unit tests, containers
+	@integration/setup test
+	@tests/run $(OPT)
+
+lint: ## formatting, clippy, shellcheck
+	@cargo fmt --check
+	@cargo clippy --all-targets --locked -- -D warnings
+	@shellcheck -x integration/setup integration/sandbox/sandbox integration/sandbox/root criu/build.sh tests/run integration/demo/demo
+
+clean: ## throw-away containers and this checkout's build
+	@integration/sandbox/sandbox clean
+	@cargo clean

@@ -1,0 +1,102 @@
+//! Whatever fails before the commit leaves the service running, and a later checkpoint works.
+
+use std::process::Command;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::harness::{App, Container, Setting, in_all_settings, text};
+
+in_all_settings! {
+    killed_criu;
+    killed_worker;
+    killed_client;
+}
+
+/// A service whose dump takes long enough to be interrupted.
+fn large(setting: Setting) -> (App, Container) {
+    let app = App::new(setting, &["big", "192"]);
+    let container = app.start();
+    container.verified();
+    (app, container)
+}
+
+/// Asks for a checkpoint and kills the process whose command line begins with `words` as soon as it is seen.
+fn kill_during_checkpoint(container: &Container, words: &[&str]) -> std::process::Output {
+    std::thread::scope(|scope| {
+        let checkpoint = scope.spawn(|| container.try_checkpoint(&[]));
+        let victim = container.eventually("nothing to kill was seen", || container.find(words));
+        kill(Pid::from_raw(victim), Signal::SIGKILL).unwrap();
+        checkpoint.join().unwrap()
+    })
+}
+
+fn goes_on_and_can_be_moved(app: &App, container: &Container) {
+    container.running();
+    container.verified();
+    container.checkpoint(&[]);
+    assert_eq!(container.wait(), 172, "{}", container.story());
+    app.start().verified();
+}
+
+fn killed_criu(setting: Setting) {
+    let (app, container) = large(setting);
+    let out = kill_during_checkpoint(&container, &["/opt/freeze/criu", "dump"]);
+    assert_eq!(out.status.code(), Some(1), "{}", text(&out.stderr));
+    assert!(text(&out.stderr).contains("CRIU was killed"), "{}", text(&out.stderr));
+    goes_on_and_can_be_moved(&app, &container);
+}
+
+fn killed_worker(setting: Setting) {
+    let (app, container) = large(setting);
+    let out = kill_during_checkpoint(&container, &["freeze", "worker"]);
+    assert_eq!(out.status.code(), Some(1), "{}", text(&out.stderr));
+    goes_on_and_can_be_moved(&app, &container);
+}
+
+/// Nobody waits for the answer any more; the checkpoint goes on to its end.
+fn killed_client(setting: Setting) {
+    let (app, container) = large(setting);
+    let out = kill_during_checkpoint(&container, &["/opt/freeze/freeze", "checkpoint"]);
+    assert!(!out.status.success());
+    assert_eq!(container.wait(), 172, "{}", container.story());
+    app.start().verified();
+}
+
+/// The store's file system is full or read-only: nothing is frozen for long, nothing is lost.
+#[test]
+fn unwritable_store() {
+    let app = App::new(Setting::Restricted, &["one"]);
+    let container = app.start();
+    container.verified();
+    let store = app.store();
+    assert!(Command::new("chattr").arg("+i").arg(&store).status().is_ok_and(|status| status.success()));
+    let out = container.try_checkpoint(&[]);
+    assert!(Command::new("chattr").arg("-i").arg(&store).status().is_ok_and(|status| status.success()));
+    assert_eq!(out.status.code(), Some(1));
+    assert!(text(&out.stderr).contains("file:/store"), "{}", text(&out.stderr));
+    goes_on_and_can_be_moved(&app, &container);
+}
+
+/// Refused by name before anything is frozen.
+#[test]
+fn system_v_objects() {
+    let app = App::new(Setting::Restricted, &["sysv"]);
+    let container = app.start();
+    container.verified();
+    let out = container.try_checkpoint(&[]);
+    assert_eq!(out.status.code(), Some(1));
+    assert!(text(&out.stderr).contains("System V"), "{}", text(&out.stderr));
+    container.verified();
+}
+
+#[test]
+fn io_uring() {
+    let app = App::new(Setting::Unconfined, &["iouring"]);
+    let container = app.start();
+    container.verified();
+    let out = container.try_checkpoint(&[]);
+    assert_eq!(out.status.code(), Some(1));
+    assert!(text(&out.stderr).contains("io_uring"), "{}", text(&out.stderr));
+    container.verified();
+}

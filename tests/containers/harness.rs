@@ -1,0 +1,269 @@
+//! Starts, asks, freezes and ends containers. Looks at them from outside only, as whatever is started inside takes PIDs
+//! that a restore needs.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sched::{CloneFlags, setns};
+
+/// The settings of integration/sandbox/README.md.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setting {
+    Restricted,
+    RestrictedPodman,
+    Caps,
+    Unconfined,
+}
+
+impl Setting {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Restricted => "restricted",
+            Self::RestrictedPodman => "restricted-podman",
+            Self::Caps => "caps",
+            Self::Unconfined => "unconfined",
+        }
+    }
+
+    fn uid(self) -> u32 {
+        match self {
+            Self::Restricted | Self::RestrictedPodman => 1000,
+            Self::Caps | Self::Unconfined => 0,
+        }
+    }
+}
+
+/// How long anything may take that is waited for, on a slow and busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// An application: a store, and one container after another.
+pub struct App {
+    setting: Setting,
+    folder: tempfile::TempDir,
+    options: Vec<String>,
+    command: Vec<String>,
+}
+
+impl App {
+    /// One that runs the program `service` with these arguments.
+    pub fn new(setting: Setting, service: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let command = ["/services/service"].iter().chain(service).map(ToString::to_string).collect();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let app = Self { setting, folder, options: Vec::new(), command };
+        fs::create_dir(app.store()).unwrap();
+        chown(app.store(), Some(setting.uid()), Some(setting.uid())).unwrap();
+        app
+    }
+
+    /// Adds an option to `freeze run`.
+    pub fn option(mut self, option: &str) -> Self {
+        self.options.push(option.to_owned());
+        self
+    }
+
+    /// The store's folder, from outside.
+    pub fn store(&self) -> PathBuf {
+        self.folder.path().join("store")
+    }
+
+    /// A fresh container: it restores where there is a generation, else it starts the service.
+    pub fn start(&self) -> Container {
+        self.start_in(&root())
+    }
+
+    /// The same on another root.
+    pub fn start_in(&self, root: &str) -> Container {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let id = format!("test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let runtime = self.folder.path().join(&id);
+        fs::create_dir(&runtime).unwrap();
+        fs::set_permissions(&runtime, fs::Permissions::from_mode(0o700)).unwrap();
+        chown(&runtime, Some(self.setting.uid()), Some(self.setting.uid())).unwrap();
+        let binds = [
+            format!("{}:/opt/freeze:ro", needed("FREEZE_TEST_OPT")),
+            format!("{}:/services:ro", needed("FREEZE_TEST_SERVICES")),
+            format!("{}:/store", self.store().display()),
+            format!("{}:/runtime", runtime.display()),
+        ];
+        let mut args = vec!["start", "--id", &id, "--setting", self.setting.name()];
+        args.extend(binds.iter().flat_map(|bind| ["--bind", bind.as_str()]));
+        args.extend([root, "/opt/freeze/freeze", "run", "--store", "file:/store", "--runtime-dir", "/runtime"]);
+        args.extend(self.options.iter().map(String::as_str));
+        args.push("--");
+        args.extend(self.command.iter().map(String::as_str));
+        let out = sandbox(&args);
+        assert!(out.status.success(), "the sandbox did not start: {}", text(&out.stderr));
+        let pid = text(&out.stdout).trim().parse().unwrap();
+        Container { id, pid, runtime }
+    }
+}
+
+/// One container; removed when dropped.
+pub struct Container {
+    id: String,
+    pid: i32,
+    runtime: PathBuf,
+}
+
+impl Container {
+    /// Waits until the service runs, started or restored, and answers its first question.
+    pub fn verified(&self) -> String {
+        self.running();
+        let answer = self.ask("verify");
+        assert!(answer.starts_with("ok"), "{answer}\n{}", self.story());
+        answer
+    }
+
+    /// Waits until init says that the service runs.
+    pub fn running(&self) {
+        self.eventually("the service does not run", || self.status()?.contains(r#""state":"running""#).then_some(()));
+    }
+
+    /// Init's answer to a status request, if there is an init.
+    pub fn status(&self) -> Option<String> {
+        let mut socket = UnixStream::connect(self.runtime.join("control.sock")).ok()?;
+        socket.write_all(b"{\"version\":1,\"op\":\"status\"}\n").ok()?;
+        let mut line = String::new();
+        BufReader::new(socket).read_line(&mut line).ok()?;
+        Some(line)
+    }
+
+    /// Asks the service over its TCP port, from a thread of ours that enters the container's network alone.
+    pub fn ask(&self, word: &str) -> String {
+        self.eventually("the service does not answer", || self.try_ask(word))
+    }
+
+    fn try_ask(&self, word: &str) -> Option<String> {
+        let (pid, word) = (self.pid, word.to_owned());
+        let asked = std::thread::spawn(move || {
+            setns(fs::File::open(format!("/proc/{pid}/ns/net")).ok()?, CloneFlags::CLONE_NEWNET).ok()?;
+            let mut stream = TcpStream::connect("127.0.0.1:7000").ok()?;
+            stream.set_read_timeout(Some(PATIENCE)).ok()?;
+            stream.write_all(format!("{word}\n").as_bytes()).ok()?;
+            let mut line = String::new();
+            BufReader::new(stream).read_line(&mut line).ok()?;
+            (!line.is_empty()).then(|| line.trim_end().to_owned())
+        });
+        asked.join().unwrap()
+    }
+
+    /// Runs a command inside, as `docker exec` would.
+    pub fn exec(&self, command: &[&str]) -> Output {
+        sandbox(&[&["exec", self.id.as_str()], command].concat())
+    }
+
+    /// `freeze checkpoint` inside; it must succeed.
+    pub fn checkpoint(&self, options: &[&str]) -> String {
+        let out = self.try_checkpoint(options);
+        assert!(out.status.success(), "{}{}", text(&out.stderr), self.story());
+        text(&out.stdout)
+    }
+
+    /// `freeze checkpoint` inside.
+    pub fn try_checkpoint(&self, options: &[&str]) -> Output {
+        self.exec(&[&["/opt/freeze/freeze", "checkpoint", "--runtime-dir", "/runtime"], options].concat())
+    }
+
+    /// Signals PID 1.
+    pub fn kill(&self, signal: &str) {
+        assert!(sandbox(&["kill", &self.id, signal]).status.success());
+    }
+
+    /// Waits for the end of PID 1 and gives its exit status.
+    pub fn wait(&self) -> i32 {
+        let out = sandbox(&["wait", &self.id]);
+        text(&out.stdout).trim().parse().unwrap_or_else(|_| panic!("no exit status: {}", text(&out.stderr)))
+    }
+
+    /// What it has written to stdout and stderr.
+    pub fn logs(&self) -> (String, String) {
+        let out = sandbox(&["logs", &self.id]);
+        (text(&out.stdout), text(&out.stderr))
+    }
+
+    /// PID outside of the first process whose command line begins with `words`.
+    pub fn find(&self, words: &[&str]) -> Option<i32> {
+        let namespace = fs::read_link(format!("/proc/{}/ns/pid", self.pid)).ok()?;
+        let wanted = words.join("\0");
+        fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+            let inside = fs::read_link(entry.path().join("ns/pid")).ok()? == namespace;
+            let line = fs::read_to_string(entry.path().join("cmdline")).ok()?;
+            (inside && line.starts_with(&wanted)).then(|| entry.file_name().to_str()?.parse().ok())?
+        })
+    }
+
+    /// The runtime folder, from outside.
+    pub fn runtime(&self) -> &Path {
+        &self.runtime
+    }
+
+    /// Repeats `attempt` until it gives something.
+    pub fn eventually<T>(&self, what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(found) = attempt() {
+                return found;
+            }
+            assert!(Instant::now() < until, "{what}\n{}", self.story());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// For messages of failing tests.
+    pub fn story(&self) -> String {
+        let tail = |text: &str| {
+            text.lines().rev().take(15).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n")
+        };
+        let (out, err) = self.logs();
+        let criu = ["dump.log", "restore.log"].map(|log| {
+            let log = fs::read_to_string(self.runtime.join(log)).unwrap_or_default();
+            log.lines().filter(|line| line.contains("Error") || line.contains("Warn")).collect::<Vec<_>>().join("\n")
+        });
+        format!("--- stdout\n{}\n--- stderr\n{}\n--- criu\n{}", tail(&out), tail(&err), criu.join("\n"))
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        sandbox(&["rm", &self.id]);
+    }
+}
+
+/// What `make test` provides.
+pub fn needed(variable: &str) -> String {
+    std::env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: run `make test`"))
+}
+
+/// The tests' ordinary root.
+pub fn root() -> String {
+    needed("FREEZE_TEST_ROOT")
+}
+
+fn sandbox(args: &[&str]) -> Output {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/sandbox/sandbox");
+    Command::new(script).args(args).output().unwrap()
+}
+
+/// Output as text.
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Makes one test for each setting of a function that takes it.
+macro_rules! in_all_settings {
+    ($($(#[$meta:meta])* $name:ident;)*) => {
+        mod restricted { $(#[test] fn $name() { super::$name(crate::harness::Setting::Restricted) })* }
+        mod restricted_podman { $(#[test] fn $name() { super::$name(crate::harness::Setting::RestrictedPodman) })* }
+        mod caps { $(#[test] fn $name() { super::$name(crate::harness::Setting::Caps) })* }
+        mod unconfined { $(#[test] fn $name() { super::$name(crate::harness::Setting::Unconfined) })* }
+    };
+}
+pub(crate) use in_all_settings;

@@ -1,0 +1,9 @@
+//! Real containers: `freeze` as PID 1 of runc sandboxes, in all four settings, with services that check themselves.
+//!
+//! Run by `make test`, which builds what these need and says where it is in `FREEZE_TEST_OPT` (a folder with freeze and
+//! criu), `FREEZE_TEST_ROOT` (a root) and `FREEZE_TEST_SERVICES` (a folder with the program `service`).
+
+mod failures;
+mod harness;
+mod shapes;
+mod stores;
