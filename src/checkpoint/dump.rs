@@ -3,6 +3,7 @@
 //! CRIU waits on the hold socket with all tasks frozen. If this worker dies, the socket closes and CRIU lets the tasks run
 //! on; so whatever fails before [`Dump::release`], the service survives.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -98,12 +99,15 @@ impl Dump {
     }
 
     /// Takes in every image until the dump is complete and the service stands still.
-    pub fn collect(&mut self, writer: &ImageWriter) -> Result<Vec<(String, BodyId)>, DumpError> {
+    ///
+    /// CRIU writes some images twice, such as the memory of a memfd that is open as well as mapped; the later one counts, as it
+    /// would as a file.
+    pub fn collect(&mut self, writer: &ImageWriter) -> Result<BTreeMap<String, BodyId>, DumpError> {
         let broken = |error| DumpError::Broken { doing: "taking in images", error };
         let mut criu: Option<stream::Connection> = None;
         let mut connected = false;
         let mut open: Vec<Open> = Vec::new();
-        let mut done = Vec::new();
+        let mut done = BTreeMap::new();
         let mut held = false;
         while !held || criu.is_some() || !open.is_empty() {
             let socket = criu.as_ref().map_or(self.listener.as_fd(), AsFd::as_fd);
@@ -114,7 +118,7 @@ impl Dump {
                 let Some(image) = open.get_mut(index) else { continue };
                 if drain(image)? {
                     let image = open.swap_remove(index);
-                    done.push((image.name, image.body.finish()?));
+                    done.insert(image.name, image.body.finish()?);
                 }
             }
             if ready.socket {

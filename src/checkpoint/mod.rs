@@ -8,6 +8,7 @@ mod dump;
 mod preflight;
 mod tree_of_service;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -127,7 +128,7 @@ fn take(common: &Common, target: &Target, reporter: &Reporter, work: &Work) -> R
 /// Puts what was written into the manifest.
 fn fill(
     manifest: &mut Manifest,
-    images: Vec<(String, BodyId)>,
+    images: BTreeMap<String, BodyId>,
     files: Vec<Captured>,
     mut written: Written,
     figures: Figures,
