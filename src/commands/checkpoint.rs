@@ -38,7 +38,7 @@ fn ask(arguments: &Arguments) -> Result<u8, ClientError> {
     let op = Op::Checkpoint { leave_running: arguments.leave_running };
     let mut client = Client::ask(arguments.folder.runtime_dir.as_deref(), op)?;
     loop {
-        let event = client.next()?;
+        let event = client.next_event()?;
         match &event {
             Event::Progress { phase } if std::io::stderr().is_terminal() => say(doing(*phase)),
             Event::Checkpointed(report) => {

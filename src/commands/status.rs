@@ -22,7 +22,8 @@ pub struct Arguments {
 
 /// Returns the exit status.
 pub fn main(arguments: &Arguments) -> u8 {
-    let answer = Client::ask(arguments.folder.runtime_dir.as_deref(), Op::Status).and_then(|mut client| client.next());
+    let answer =
+        Client::ask(arguments.folder.runtime_dir.as_deref(), Op::Status).and_then(|mut client| client.next_event());
     let line = match &answer {
         Ok(event) if arguments.json => super::json(event),
         Ok(Event::Status { state, service }) => sentence(*state, *service),

@@ -61,9 +61,9 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::Closed`], [`ClientError::Answer`] and [`ClientError::Io`].
-    pub fn next(&mut self) -> Result<Event, ClientError> {
+    pub fn next_event(&mut self) -> Result<Event, ClientError> {
         loop {
-            if let Some(event) = self.lines.next() {
+            if let Some(event) = self.lines.next_line() {
                 return Ok(event?);
             }
             if self.lines.read(&mut self.stream)? == Got::End {

@@ -47,7 +47,7 @@ impl Lines {
     }
 
     /// The next complete line, if there is one.
-    pub fn next<T: DeserializeOwned>(&mut self) -> Option<serde_json::Result<T>> {
+    pub fn next_line<T: DeserializeOwned>(&mut self) -> Option<serde_json::Result<T>> {
         let end = self.buffer.iter().position(|byte| *byte == b'\n')?;
         let parsed = serde_json::from_slice(self.buffer.get(..end).unwrap_or_default());
         self.buffer.drain(..=end);
@@ -80,11 +80,11 @@ mod tests {
     fn a_line_comes_in_pieces_and_two_lines_in_one() {
         let mut lines = Lines::default();
         read(&mut lines, b"[1,").unwrap();
-        assert!(lines.next::<Vec<u8>>().is_none());
+        assert!(lines.next_line::<Vec<u8>>().is_none());
         read(&mut lines, b"2]\n[3]\n[").unwrap();
-        assert_eq!(lines.next::<Vec<u8>>().unwrap().unwrap(), [1, 2]);
-        assert_eq!(lines.next::<Vec<u8>>().unwrap().unwrap(), [3]);
-        assert!(lines.next::<Vec<u8>>().is_none());
+        assert_eq!(lines.next_line::<Vec<u8>>().unwrap().unwrap(), [1, 2]);
+        assert_eq!(lines.next_line::<Vec<u8>>().unwrap().unwrap(), [3]);
+        assert!(lines.next_line::<Vec<u8>>().is_none());
     }
 
     #[test]
@@ -94,9 +94,9 @@ mod tests {
         longest[0] = b'7';
         longest.push(b'\n');
         read(&mut lines, &longest).unwrap();
-        assert_eq!(lines.next::<u8>().unwrap().unwrap(), 7);
+        assert_eq!(lines.next_line::<u8>().unwrap().unwrap(), 7);
         read(&mut lines, &vec![b' '; MAX_LINE]).unwrap();
-        assert!(lines.next::<u8>().is_none());
+        assert!(lines.next_line::<u8>().is_none());
         assert_eq!(read(&mut lines, b"\n").unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 
@@ -104,8 +104,8 @@ mod tests {
     fn what_is_no_json_is_an_error_and_the_next_line_is_read() {
         let mut lines = Lines::default();
         read(&mut lines, b"\xff\xfe\n1\n").unwrap();
-        assert!(lines.next::<u8>().unwrap().is_err());
-        assert_eq!(lines.next::<u8>().unwrap().unwrap(), 1);
+        assert!(lines.next_line::<u8>().unwrap().is_err());
+        assert_eq!(lines.next_line::<u8>().unwrap().unwrap(), 1);
     }
 
     #[test]

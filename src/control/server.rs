@@ -98,7 +98,7 @@ impl Server {
         let client = entry.as_mut()?;
         // A client that has asked is polled only for its end.
         let read = if client.stage == Stage::Asking { client.lines.read(&mut client.stream) } else { Ok(Got::End) };
-        match (client.lines.next::<Request>(), read) {
+        match (client.lines.next_line::<Request>(), read) {
             (Some(Ok(request)), _) if request.version == VERSION => {
                 client.stage = Stage::Waiting;
                 return Some((client.id, request.op));

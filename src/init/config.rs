@@ -44,6 +44,13 @@ impl Config {
     }
 }
 
+/// Whether a store certainly holds nothing: it is a folder that does not exist. The first start needs no worker then.
+pub fn is_missing(store: &str) -> bool {
+    let path = store.strip_prefix("file:").map(|path| path.strip_prefix("//").unwrap_or(path));
+    let metadata = path.filter(|path| path.starts_with('/')).map(std::fs::symlink_metadata);
+    matches!(metadata, Some(Err(error)) if error.kind() == std::io::ErrorKind::NotFound)
+}
+
 /// Why a value is refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ParseError {
@@ -199,6 +206,18 @@ mod tests {
         assert_eq!("143:0".parse(), Ok(Pair { from: 143u8, to: 0u8 }));
         for text in ["256:0", "143", "143:-1", "a:b"] {
             assert!(text.parse::<Pair<u8>>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_a_folder_that_does_not_exist_is_certainly_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_str().unwrap();
+        assert!(is_missing(&format!("file:{path}/store")) && is_missing(&format!("file://{path}/store")));
+        for store in
+            [format!("file:{path}"), "file:store".to_owned(), format!("file:{path}/\0"), "s3://bucket/x".to_owned()]
+        {
+            assert!(!is_missing(&store), "{store}");
         }
     }
 

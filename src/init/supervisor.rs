@@ -9,7 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{
     checkpoint::Checkpoint,
-    config::Config,
+    config::{Config, is_missing},
     forward, say, service,
     tree::{self, Tree},
     worker::Worker,
@@ -21,6 +21,7 @@ use crate::{
     },
     exit,
     sys::{
+        memory,
         process::{self, Ending},
         signals::{Set, Signal, SignalFd},
         tty,
@@ -34,7 +35,7 @@ const LINGER: Duration = Duration::from_secs(2);
 /// What the worker is for.
 #[derive(Debug)]
 enum Task {
-    Restore { result: Option<Event>, cancelled: Option<Signal> },
+    Restore { result: Option<Event> },
     Checkpoint(Checkpoint),
 }
 
@@ -47,6 +48,8 @@ pub struct Supervisor {
     server: Server,
     worker: Option<(Worker, Task)>,
     tree: Option<Tree>,
+    /// The signal that ended the start, before there was a service to get it.
+    cancelled: Option<Signal>,
     /// Signals that came before there was a service to get them.
     waiting: Set,
     /// When the service is killed, if it has not ended upon SIGTERM.
@@ -55,6 +58,17 @@ pub struct Supervisor {
     farewell: Option<(ClientId, Event)>,
     /// Init's own end: its exit status, and until when it waits for its clients.
     end: Option<(u8, Instant)>,
+}
+
+/// The exit status for a process that a signal killed.
+fn killed_by(signal: Signal) -> u8 {
+    exit::SIGNAL_BASE.wrapping_add(signal as u8)
+}
+
+/// Holds nothing any more that only the start needed: the folder it was made in, and memory.
+fn settle() {
+    let _ = std::env::set_current_dir("/");
+    memory::give_back();
 }
 
 /// What poll(2) found.
@@ -74,6 +88,7 @@ impl Supervisor {
             server,
             worker: None,
             tree: None,
+            cancelled: None,
             waiting: Set::default(),
             kill_at: None,
             farewell: None,
@@ -106,9 +121,16 @@ impl Supervisor {
     }
 
     fn begin(&mut self) {
+        self.take_signals();
+        if let Some(signal) = self.cancelled {
+            return self.finish(killed_by(signal), "init was told to end");
+        }
+        if is_missing(&self.config.store) {
+            return self.start();
+        }
         let job = Job::Restore { common: self.common() };
         match Worker::start(&job, self.config.restore_timeout) {
-            Ok(worker) => self.worker = Some((worker, Task::Restore { result: None, cancelled: None })),
+            Ok(worker) => self.worker = Some((worker, Task::Restore { result: None })),
             Err(error) => self
                 .fail(&format!("cannot start the worker that looks for a checkpoint: {error}"), exit::RESTORE_FAILED),
         }
@@ -150,7 +172,7 @@ impl Supervisor {
 
     fn take_signals(&mut self) {
         let mut children = false;
-        while let Some(signal) = self.signals.next() {
+        while let Some(signal) = self.signals.next_signal() {
             children |= signal == libc::SIGCHLD;
             self.forward(signal);
         }
@@ -166,14 +188,11 @@ impl Supervisor {
     fn forward(&mut self, signal: Signal) {
         let Some(translated) = forward::translate(&self.config.rewrites, signal) else { return };
         let Some(tree) = self.tree else {
-            if let Some((worker, Task::Restore { cancelled, .. })) = &mut self.worker
-                && [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT].contains(&signal)
-            {
-                cancelled.get_or_insert(signal);
-                worker.kill();
-            } else {
-                self.waiting.insert(signal);
+            if [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT].contains(&signal) {
+                self.cancelled.get_or_insert(signal);
+                self.worker.iter_mut().for_each(|(worker, _)| worker.kill());
             }
+            self.waiting.insert(signal);
             return;
         };
         tree.signal(translated, self.config.to_group);
@@ -203,7 +222,7 @@ impl Supervisor {
     fn service_ended(&mut self, ending: Ending) {
         let code = match ending {
             Ending::Exited(code) => code,
-            Ending::Killed(signal) => exit::SIGNAL_BASE.wrapping_add(signal as u8),
+            Ending::Killed(signal) => killed_by(signal),
         };
         match &mut self.worker {
             // Its end was the checkpoint's last step.
@@ -235,10 +254,10 @@ impl Supervisor {
 
     fn hear_worker(&mut self) {
         while let Some((worker, task)) = &mut self.worker
-            && let Some(event) = worker.next()
+            && let Some(event) = worker.next_event()
         {
             match task {
-                Task::Restore { result, .. } => {
+                Task::Restore { result } => {
                     if let Event::Restored { root, service, .. } = event {
                         self.tree = Some(Tree { root, service });
                     }
@@ -279,18 +298,18 @@ impl Supervisor {
             && let Some((worker, task)) = self.worker.take()
         {
             match task {
-                Task::Restore { result, cancelled } => self.restore_over(result, cancelled, &worker.reason()),
+                Task::Restore { result } => self.restore_over(result, &worker.reason()),
                 Task::Checkpoint(checkpoint) => self.checkpoint_over(checkpoint, &worker.reason()),
             }
         }
     }
 
-    fn restore_over(&mut self, result: Option<Event>, cancelled: Option<Signal>, reason: &str) {
-        match (cancelled, result) {
-            (_, Some(Event::Restored { .. })) => {}
+    fn restore_over(&mut self, result: Option<Event>, reason: &str) {
+        match (self.cancelled, result) {
+            (_, Some(Event::Restored { .. })) => settle(),
             (Some(signal), _) => {
                 tree::kill_below(std::process::id() as i32);
-                self.finish(exit::SIGNAL_BASE.wrapping_add(signal as u8), "init was told to end");
+                self.finish(killed_by(signal), "init was told to end");
             }
             (None, Some(Event::NothingToRestore)) => self.start(),
             (None, Some(Event::Failed { message, log })) => {
@@ -306,6 +325,7 @@ impl Supervisor {
             Ok(tree) => {
                 self.tree = Some(tree);
                 self.send_waiting();
+                settle();
             }
             Err(error) => self.fail(&error.to_string(), exit::FATAL),
         }

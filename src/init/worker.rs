@@ -81,15 +81,15 @@ impl Worker {
         }
     }
 
-    /// The socket, to be polled for input as long as it has more to say; upon input [`next`](Self::next) is due.
+    /// The socket, to be polled for input as long as it has more to say; upon input [`next_event`](Self::next_event) is due.
     pub fn socket(&self) -> Option<BorrowedFd<'_>> {
         (!self.closed).then(|| self.socket.as_fd())
     }
 
     /// The next event that has come, or `None` where there is none now. A line that is no event is the worker's end.
-    pub fn next(&mut self) -> Option<Event> {
+    pub fn next_event(&mut self) -> Option<Event> {
         for _ in 0..MAX_READS {
-            match self.lines.next() {
+            match self.lines.next_line() {
                 Some(Ok(event)) => return Some(event),
                 Some(Err(_)) => self.give_up(Fault::Garbled),
                 None => {}

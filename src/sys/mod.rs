@@ -1,6 +1,7 @@
 //! Every `unsafe` of the crate, each with its reason. Must never decide anything: what to do is the callers' affair.
 
 pub mod fd;
+pub mod memory;
 pub mod pids;
 pub mod probe;
 pub mod process;

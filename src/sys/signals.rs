@@ -166,7 +166,7 @@ impl SignalFd {
     }
 
     /// The next signal, or `None` where no more are pending.
-    pub fn next(&self) -> Option<Signal> {
+    pub fn next_signal(&self) -> Option<Signal> {
         let mut info = mem::MaybeUninit::<libc::signalfd_siginfo>::uninit();
         let size = mem::size_of::<libc::signalfd_siginfo>();
         // SAFETY: the buffer holds exactly one record, and the kernel writes whole records only.
