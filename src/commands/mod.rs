@@ -1,6 +1,7 @@
 //! The command line: one verb, one file. Must do nothing itself but read it and hand over.
 
 mod checkpoint;
+mod list;
 mod run;
 mod status;
 mod worker;
@@ -30,6 +31,8 @@ enum Verb {
     Checkpoint(checkpoint::Arguments),
     /// Say what init is doing
     Status(status::Arguments),
+    /// List the checkpoints in a store
+    List(list::Arguments),
     /// Do one checkpoint or restore for init
     #[command(hide = true)]
     Worker,
@@ -49,6 +52,7 @@ pub fn main() -> ExitCode {
         Verb::Run(arguments) => run::main(arguments),
         Verb::Checkpoint(arguments) => checkpoint::main(&arguments),
         Verb::Status(arguments) => status::main(&arguments),
+        Verb::List(arguments) => list::main(&arguments),
         Verb::Worker => worker::main(),
     })
 }

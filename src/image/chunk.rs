@@ -46,3 +46,50 @@ fn fold(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);
     (product >> 64) as u64 ^ product as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(seed: u64) -> [u8; PAGE] {
+        let mut page = [0; PAGE];
+        blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut page);
+        page
+    }
+
+    #[test]
+    fn one_byte_makes_a_difference() {
+        for at in [0, 1, 63, 64, 1000, PAGE - 1] {
+            let mut data = [0; PAGE];
+            data[at] = 1;
+            assert!(!is_zero(&data));
+            assert!(!is_zero(&data[at..]) && is_zero(&data[at + 1..]));
+            assert_ne!(mix(&data), mix(&[0; PAGE]), "{at}");
+        }
+        assert!(is_zero(&[0; PAGE]) && is_zero(&[]));
+    }
+
+    #[test]
+    fn about_one_page_in_sixteen_ends_a_chunk() {
+        let ends = (0..4096).filter(|seed| ends_after(&page(*seed), MIN, false)).count();
+        assert!((4096 / 16 - 80..4096 / 16 + 80).contains(&ends), "{ends}");
+    }
+
+    #[test]
+    fn pages_of_little_variety_end_chunks_too() {
+        // A table of counters: all but one byte in 256 is the same from page to page.
+        let table =
+            |seed: u64| std::array::from_fn(|i| if i % 256 == 0 { (seed >> (i / 256 % 8 * 8)) as u8 } else { 7 });
+        let ends = (0..4096).filter(|seed| ends_after(&table(*seed), MIN, false)).count();
+        assert!((4096 / 16 - 80..4096 / 16 + 80).contains(&ends), "{ends}");
+    }
+
+    #[test]
+    fn lengths_are_bounded() {
+        for seed in 0..4096 {
+            assert!(!ends_after(&page(seed), MIN - PAGE, false));
+            assert!(ends_after(&page(seed), MAX, false) && ends_after(&[0; PAGE], MAX, true));
+        }
+        assert!(!ends_after(&[0; PAGE], MIN, true));
+    }
+}

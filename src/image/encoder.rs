@@ -197,7 +197,7 @@ impl Shared {
         packer.early.insert(segment.sequence, segment);
         while let Some(segment) = packer.take_next() {
             packer.place(self, &segment)?;
-            self.free_segments.push(segment.buffer);
+            self.free_segments.push_first(segment.buffer);
         }
         Ok(())
     }
@@ -215,7 +215,7 @@ fn encode(shared: &Shared, mut encoder: Encoder) {
 fn upload(shared: &Shared) {
     while let Some((id, data)) = shared.packs.pop() {
         match shared.store.put(&pack::key(&id), &data, PutMode::Create) {
-            Ok(_) => shared.free_packs.push(data),
+            Ok(_) => shared.free_packs.push_first(data),
             Err(error) => shared.fail(error.into()),
         }
     }

@@ -13,8 +13,7 @@ pub enum ImageError {
     Store(#[from] StoreError),
     /// An object is not what freeze wrote.
     #[error(
-        "{object} in {url} is damaged: {flaw}. Put it back from a copy of the store, or go back to an earlier \
-         generation"
+        "{object} in {url} is damaged: {flaw}. Put it back from a copy of the store, or start afresh with an empty store"
     )]
     Damaged { url: String, object: String, flaw: Flaw },
     /// An object is of a later format.

@@ -37,7 +37,7 @@ pub fn commit(store: &dyn Store, manifest: &mut Manifest) -> Result<u64> {
         match store.put(&key(number), &manifest.encode_object(), PutMode::Create) {
             Err(StoreError::Exists { .. }) => {}
             Err(error) => return Err(error.into()),
-            Ok(_) => break,
+            Ok(()) => break,
         }
     }
     head::advance(store, number)?;

@@ -44,7 +44,7 @@ pub fn newest(store: &dyn Store) -> Result<Option<u64>> {
 
 fn put(store: &dyn Store, generation: u64, mode: PutMode) -> Result<(), StoreError> {
     let text = format!("{{\"version\":{FORMAT},\"generation\":{generation}}}\n");
-    store.put(KEY, text.as_bytes(), mode).map(drop)
+    store.put(KEY, text.as_bytes(), mode)
 }
 
 /// Makes sure that there is a head, and returns the generation that it names.

@@ -70,11 +70,8 @@ pub struct Manifest {
     /// What the checkpoint took.
     #[prost(message, optional, tag = "17")]
     pub figures: Option<Figures>,
-    /// CRIU's stats-dump, as it was written.
-    #[prost(bytes = "vec", tag = "18")]
-    pub criu_stats: Vec<u8>,
     /// Programs and libraries that the service has mapped; they must be the same where it is restored.
-    #[prost(message, repeated, tag = "19")]
+    #[prost(message, repeated, tag = "18")]
     pub executables: Vec<Executable>,
 }
 
@@ -275,4 +272,92 @@ fn decode(object: &[u8], generation: u64) -> Result<Manifest, Refusal> {
     let manifest: Manifest = prost::Message::decode(message.as_slice()).map_err(|e| Flaw::Syntax(e.to_string()))?;
     check::manifest(&manifest, generation)?;
     Ok(manifest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::body::{ChunkRef, Extent};
+    use proptest::prelude::*;
+    use prost::Message;
+
+    fn sample() -> Manifest {
+        let mut body = Body::default();
+        body.push(Extent::Zero(8192));
+        body.push(Extent::Chunk(ChunkRef { pack: 0, offset: 8, encoded: 100, raw: 4096, hash: [9; 32] }));
+        let file = File { path: b"/a/b".into(), kind: Kind::Regular.into(), size: 3, ..File::default() };
+        let link = File { path: b"/l".into(), kind: Kind::Symlink.into(), target: b"../x".into(), ..File::default() };
+        Manifest {
+            generation: 7,
+            created_ms: 1_700_000_000_000,
+            command: vec![b"sh".into(), b"-c".into()],
+            processes: vec![Process { pid: 1000, comm: "sh".into(), threads: vec![1000, 1003], ..Process::default() }],
+            stdio: vec![Stdio { fd: 1, target: b"pipe:[5]".into() }],
+            images: vec![Image { name: "pages-1.img".into(), body: Some(body) }],
+            files: vec![File { body: Some(Body::from_inline(b"abc".into())), ..file }, link],
+            packs: vec![PackInfo { id: "0".repeat(32), size: 1000 }],
+            figures: Some(Figures { bytes: 1, stored: 2, frozen_ms: 3 }),
+            ..Manifest::default()
+        }
+    }
+
+    /// An object around any message, with the right hash.
+    fn wrap(message: &[u8]) -> Vec<u8> {
+        let mut rest = (message.len() as u64).to_le_bytes().to_vec();
+        rest.extend_from_slice(&zstd::bulk::compress(message, 1).unwrap());
+        [MAGIC, &FORMAT.to_le_bytes()[..], blake3::hash(&rest).as_bytes(), &rest].concat()
+    }
+
+    #[test]
+    fn what_is_encoded_is_decoded() {
+        let object = sample().encode_object();
+        assert_eq!(Manifest::decode_object(&object, 7, "file:/s").unwrap(), sample());
+        assert_eq!(object, wrap(&sample().encode_to_vec()));
+        assert!(matches!(Manifest::decode_object(&object, 8, "file:/s"), Err(ImageError::Damaged { .. })));
+    }
+
+    #[test]
+    fn an_image_is_found_by_its_name() {
+        assert_eq!(sample().image("pages-1.img").unwrap().size(), 8192 + 4096);
+        assert!(sample().image("pages-2.img").is_none());
+    }
+
+    #[test]
+    fn fields_of_a_later_freeze_are_skipped() {
+        let mut message = sample().encode_to_vec();
+        message.extend_from_slice(&[0xfa, 0x3f, 2, 1, 2]); // Field 1023, of two bytes.
+        assert_eq!(Manifest::decode_object(&wrap(&message), 7, "").unwrap(), sample());
+    }
+
+    proptest! {
+        #[test]
+        fn any_object_decodes_or_does_not(data in prop::collection::vec(any::<u8>(), 0..400)) {
+            let _ = Manifest::decode_object(&data, 7, "");
+            let _ = Manifest::decode_object(&wrap(&data), 7, "");
+        }
+
+        #[test]
+        fn a_changed_message_decodes_to_something_checked(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+            let mut message = sample().encode_to_vec();
+            let at = at.index(message.len());
+            message[at] = byte;
+            if let Ok(manifest) = Manifest::decode_object(&wrap(&message), 7, "") {
+                for body in manifest.images.iter().filter_map(|image| image.body.as_ref()) {
+                    let extents = body.extents().map(|extent| match extent {
+                        Extent::Zero(length) => length,
+                        Extent::Chunk(chunk) => chunk.raw.into(),
+                    });
+                    prop_assert_eq!(body.inline().len() as u64 + extents.sum::<u64>(), body.size());
+                }
+            }
+        }
+
+        #[test]
+        fn a_flipped_bit_is_seen(at in any::<prop::sample::Index>(), bit in 0..8) {
+            let mut object = sample().encode_object();
+            let at = at.index(object.len());
+            object[at] ^= 1u8 << bit;
+            prop_assert!(Manifest::decode_object(&object, 7, "").is_err());
+        }
+    }
 }

@@ -26,6 +26,7 @@ pub use error::{Flaw, ImageError};
 pub use generation::{Generation, commit, generations};
 pub use head::newest;
 pub use manifest::{Executable, Figures, File, Image, Kind, Manifest, PackInfo, Process, Stdio};
+pub use pack::{Entry, read_index};
 pub use reader::{Fetcher, Front, Piece, StreamId};
 pub use writer::{BodyId, BodyWriter, ImageWriter, Written};
 

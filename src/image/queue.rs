@@ -37,6 +37,15 @@ impl<T> Queue<T> {
         }
     }
 
+    /// Adds an item that is to be taken first, so that what is warm in the caches is used again.
+    pub(super) fn push_first(&self, item: T) {
+        let mut state = self.lock();
+        if !state.closed {
+            state.items.push_front(item);
+            self.changed.notify_one();
+        }
+    }
+
     /// Waits for an item; none comes after the queue was closed and is empty.
     pub(super) fn pop(&self) -> Option<T> {
         let mut state = self.lock();

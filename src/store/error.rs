@@ -91,3 +91,31 @@ impl StoreError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_says_is_explained() {
+        let text = |code| {
+            let error = StoreError::from_io("file:/s", "packs/a", Doing::Write, io::Error::from_raw_os_error(code));
+            error.to_string().replace(&nix::unistd::geteuid().to_string(), "UID")
+        };
+        let texts = [libc::EACCES, libc::EROFS, libc::ENOSPC, libc::EDQUOT, libc::EIO].map(text).join("\n");
+        insta::assert_snapshot!(texts, @r"
+    cannot write packs/a in file:/s: permission denied to uid UID. Give that uid access to the folder (a Kubernetes volume: securityContext.fsGroup), or use another --store
+    cannot write packs/a in file:/s: the file system is read-only. Mount a writable volume there, or use another --store
+    cannot write packs/a in file:/s: no space is left, or a quota is used up. Free some, or use another --store
+    cannot write packs/a in file:/s: no space is left, or a quota is used up. Free some, or use another --store
+    cannot write packs/a in file:/s: Input/output error (os error 5). Check the volume that holds the store
+    ");
+    }
+
+    #[test]
+    fn a_missing_object_is_only_missing_when_read() {
+        let error = |doing| StoreError::from_io("file:/s", "a", doing, io::ErrorKind::NotFound.into());
+        assert!(matches!(error(Doing::Read), StoreError::NotFound { .. }));
+        assert!(matches!(error(Doing::Write), StoreError::Io { .. }));
+    }
+}

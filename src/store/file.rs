@@ -5,20 +5,17 @@
 //! file that is not whole, and never follow a name that is not a key.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
-use std::time::{Duration, SystemTime};
 
 use super::error::Doing;
+use super::temp::{self, Temp};
 use super::{ObjectMeta, PutMode, Store, StoreError, Version, key};
 
-const TEMP_PREFIX: &str = ".tmp-";
 const LOCK: &str = ".lock";
-/// A temporary file this old whose writer holds no lock on it was left behind by a crash.
-const LEFTOVER_AGE: Duration = Duration::from_secs(3600);
 
 /// A store in a folder; the folder is made by the first write.
 pub struct FileStore {
@@ -75,10 +72,10 @@ impl FileStore {
         Ok(file)
     }
 
-    fn put_file(&self, key: &str, path: &Path, data: &[u8], mode: &PutMode) -> io::Result<Outcome> {
+    fn put_file(&self, path: &Path, data: &[u8], mode: &PutMode) -> io::Result<Outcome> {
         let folder = path.parent().unwrap_or(&self.root);
         make_folder(folder)?;
-        self.swept.call_once(|| sweep(&self.root));
+        self.swept.call_once(|| temp::sweep(&self.root));
         let temp = Temp::write(folder, data)?;
         match mode {
             PutMode::Create => {
@@ -88,15 +85,14 @@ impl FileStore {
             }
             PutMode::Overwrite => {
                 let _lock = self.lock()?;
-                fs::rename(&temp.path, path)?;
+                temp.rename_to(path)?;
             }
             PutMode::Update(version) => {
                 let _lock = self.lock()?;
-                match self.get(key, u64::MAX) {
-                    Ok((_, found)) if found == *version => fs::rename(&temp.path, path)?,
-                    Ok(_) | Err(StoreError::NotFound { .. }) => return Ok(Outcome::Changed),
-                    Err(e) => return Err(io::Error::other(e)),
+                if version_of(path)?.as_ref() != Some(version) {
+                    return Ok(Outcome::Changed);
                 }
+                temp.rename_to(path)?;
             }
         }
         File::open(folder)?.sync_all()?;
@@ -120,11 +116,11 @@ impl Store for FileStore {
         attempt().map_err(self.error("objects", Doing::Write))
     }
 
-    fn put(&self, key: &str, data: &[u8], mode: PutMode) -> Result<Version, StoreError> {
+    fn put(&self, key: &str, data: &[u8], mode: PutMode) -> Result<(), StoreError> {
         let path = self.path(key)?;
         let (url, name) = (self.url.clone(), key.to_owned());
-        match self.put_file(key, &path, data, &mode).map_err(self.error(key, Doing::Write))? {
-            Outcome::Written => Ok(version_of(data)),
+        match self.put_file(&path, data, &mode).map_err(self.error(key, Doing::Write))? {
+            Outcome::Written => Ok(()),
             Outcome::Exists => Err(StoreError::Exists { url, key: name }),
             Outcome::Changed => Err(StoreError::Changed { url, key: name }),
         }
@@ -137,7 +133,7 @@ impl Store for FileStore {
         }
         let mut data = Vec::with_capacity(size as usize);
         file.take(size).read_to_end(&mut data).map_err(self.error(key, Doing::Read))?;
-        let version = version_of(&data);
+        let version = version(&blake3::hash(&data));
         Ok((data, version))
     }
 
@@ -191,14 +187,25 @@ impl Store for FileStore {
 }
 
 /// By content, since the times of a file are too coarse to tell two states apart.
-fn version_of(data: &[u8]) -> Version {
-    Version(blake3::hash(data).to_hex().to_string())
+fn version(hash: &blake3::Hash) -> Version {
+    Version(hash.to_hex().to_string())
+}
+
+/// The version of a file of any size; none where there is no file.
+fn version_of(path: &Path) -> io::Result<Option<Version>> {
+    match File::open(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        file => Ok(Some(version(&blake3::Hasher::new().update_reader(file?)?.finalize()))),
+    }
 }
 
 /// Makes a folder and those above it, durably.
 fn make_folder(folder: &Path) -> io::Result<()> {
-    if folder.is_dir() {
-        return Ok(());
+    match fs::metadata(folder) {
+        Ok(meta) if meta.is_dir() => return Ok(()),
+        Ok(_) => return Err(io::ErrorKind::NotADirectory.into()),
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        Err(_) => {}
     }
     let parent = folder.parent().unwrap_or(Path::new("/"));
     make_folder(parent)?;
@@ -232,70 +239,79 @@ fn list_folder(root: &Path, folder: &str, found: &mut Vec<ObjectMeta>) -> io::Re
     Ok(())
 }
 
-/// A file under a temporary name, removed when dropped. Its writer holds a lock on it, which ends with the writer.
-struct Temp {
-    path: PathBuf,
-    _file: File,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{conformance, open};
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
-impl Temp {
-    fn write(folder: &Path, data: &[u8]) -> io::Result<Self> {
-        let mut random = [0; 8];
-        getrandom::fill(&mut random)?;
-        let path = folder.join(format!("{TEMP_PREFIX}{:016x}", u64::from_ne_bytes(random)));
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-        let mut temp = Self { path, _file: file };
-        // A mark for the sweep alone: where a file system cannot lock, age has to do.
-        let _ = temp._file.lock();
-        temp._file.write_all(data)?;
-        temp._file.sync_all()?;
-        Ok(temp)
+    fn store() -> (tempfile::TempDir, FileStore) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FileStore::new(&format!("file:{}/a/store", folder.path().display())).unwrap();
+        (folder, store)
     }
 
-    /// Gives the file its name unless that exists; says whether it did.
-    fn link_to(&self, path: &Path) -> io::Result<bool> {
-        match fs::hard_link(&self.path, path) {
-            Ok(()) => Ok(true),
-            // Over NFS the reply to a link that succeeded can be lost, and the second attempt finds the first.
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(fs::metadata(&self.path)?.nlink() == 2),
-            // Some network file systems have no hard links.
-            Err(e) if matches!(e.raw_os_error(), Some(libc::EPERM | libc::EOPNOTSUPP)) => self.rename_to_new(path),
-            Err(e) => Err(e),
+    #[test]
+    fn conforms() {
+        let (_folder, store) = store();
+        conformance::run(&store);
+    }
+
+    #[test]
+    fn urls_are_understood() {
+        assert_eq!(open("file:/a//b/").unwrap().url(), "file:/a/b");
+        assert_eq!(open("file:///a/b").unwrap().url(), "file:/a/b");
+        for url in ["", "/a", "file:", "file:a", "file://a", "http://a", "file:/a\0b"] {
+            assert!(matches!(open(url), Err(StoreError::BadUrl { .. })), "{url:?}");
         }
+        assert!(matches!(open("s3://bucket"), Err(StoreError::NoS3 { .. })));
     }
 
-    fn rename_to_new(&self, path: &Path) -> io::Result<bool> {
-        use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
-        match renameat2(AT_FDCWD, &self.path, AT_FDCWD, path, RenameFlags::RENAME_NOREPLACE) {
-            Ok(()) => Ok(true),
-            Err(nix::Error::EEXIST) => Ok(false),
-            Err(e) => Err(e.into()),
-        }
+    #[test]
+    fn only_the_owner_can_read() {
+        let (folder, store) = store();
+        store.put("packs/a", b"secret", PutMode::Create).unwrap();
+        let mode = |path: &str| fs::metadata(folder.path().join(path)).unwrap().permissions().mode() & 0o777;
+        assert_eq!([mode("a"), mode("a/store"), mode("a/store/packs")], [0o700; 3]);
+        assert_eq!(mode("a/store/packs/a"), 0o600);
     }
-}
 
-impl Drop for Temp {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+    #[test]
+    fn what_is_no_key_is_not_listed() {
+        let (_folder, store) = store();
+        store.put("packs/a", b"x", PutMode::Overwrite).unwrap();
+        fs::write(store.root.join("packs/.tmp-0123"), b"half").unwrap();
+        fs::write(store.root.join("packs/b c"), b"whose?").unwrap();
+        symlink("/etc/passwd", store.root.join("packs/link")).unwrap();
+        let found = store.list("").unwrap();
+        assert_eq!(found, [ObjectMeta { key: "packs/a".into(), size: 1 }]);
+        assert!(store.get("packs/link", u64::MAX).is_err());
     }
-}
 
-/// Removes what crashed writers left, below `folder`. What cannot be looked at is left alone: nothing depends on this.
-fn sweep(folder: &Path) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let Ok(meta) = entry.metadata() else { continue };
-        if meta.is_dir() && !name.as_encoded_bytes().starts_with(b".") {
-            sweep(&entry.path());
-        } else if name.as_encoded_bytes().starts_with(TEMP_PREFIX.as_bytes()) && is_leftover(&entry.path(), &meta) {
-            let _ = fs::remove_file(entry.path());
-        }
+    #[test]
+    fn nothing_temporary_stays() {
+        let (_folder, store) = store();
+        store.put("a", b"1", PutMode::Create).unwrap();
+        let version = store.get("a", 1).unwrap().1;
+        store.put("a", b"2", PutMode::Create).unwrap_err();
+        store.put("a", b"3", PutMode::Update(version.clone())).unwrap();
+        store.put("a", b"4", PutMode::Update(version)).unwrap_err();
+        store.put("a", b"5", PutMode::Overwrite).unwrap();
+        let names = fs::read_dir(&store.root).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        assert_eq!(names, [LOCK, "a"]);
     }
-}
 
-fn is_leftover(path: &Path, meta: &fs::Metadata) -> bool {
-    let age = meta.modified().ok().and_then(|time| SystemTime::now().duration_since(time).ok());
-    meta.is_file()
-        && age.is_some_and(|age| age > LEFTOVER_AGE)
-        && File::open(path).is_ok_and(|file| file.try_lock().is_ok())
+    #[test]
+    fn a_store_that_cannot_be_written_says_why() {
+        let (folder, _) = store();
+        let file = folder.path().join("file");
+        fs::write(&file, b"").unwrap();
+        let store = FileStore::new(&format!("file:{}/store", file.display())).unwrap();
+        let text = store.prepare().unwrap_err().to_string();
+        assert!(text.contains("Not a directory") && text.contains(store.url()), "{text}");
+        let store = FileStore::new("file:/proc/freeze").unwrap();
+        assert!(matches!(store.prepare(), Err(StoreError::Io { .. } | StoreError::Denied { .. })));
+    }
 }

@@ -8,6 +8,7 @@ mod conformance;
 mod error;
 mod file;
 mod key;
+mod temp;
 
 pub use error::StoreError;
 pub use file::FileStore;
@@ -23,7 +24,7 @@ pub enum PutMode {
     Update(Version),
 }
 
-/// Names one state of one object (S3: its ETag).
+/// Names one state of one object, as [`Store::get`] found it (S3: its ETag).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version(pub String);
 
@@ -44,7 +45,7 @@ pub trait Store: Send + Sync {
     /// Finds out whether objects can be written, before anything depends on it. Leaves no object behind.
     fn prepare(&self) -> Result<(), StoreError>;
     /// Writes a whole object.
-    fn put(&self, key: &str, data: &[u8], mode: PutMode) -> Result<Version, StoreError>;
+    fn put(&self, key: &str, data: &[u8], mode: PutMode) -> Result<(), StoreError>;
     /// Reads a whole object of at most `limit` bytes, with its version.
     fn get(&self, key: &str, limit: u64) -> Result<(Vec<u8>, Version), StoreError>;
     /// Reads exactly the bytes of `range`.

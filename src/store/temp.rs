@@ -1,0 +1,124 @@
+//! Temporary files of a folder store: how an object is written before it has its name, and what crashes leave of that.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+/// Begins with a dot, so that it is no key.
+const PREFIX: &str = ".tmp-";
+/// A temporary file this old whose writer holds no lock on it was left behind by a crash.
+const LEFTOVER_AGE: Duration = Duration::from_secs(3600);
+
+/// A file under a temporary name, removed when dropped. Its writer holds a lock on it, which ends with the writer.
+pub(super) struct Temp {
+    path: PathBuf,
+    /// Open, for the lock.
+    file: File,
+}
+
+impl Temp {
+    /// Writes a new file, durably but for its name.
+    pub(super) fn write(folder: &Path, data: &[u8]) -> io::Result<Self> {
+        let mut random = [0; 8];
+        getrandom::fill(&mut random)?;
+        let path = folder.join(format!("{PREFIX}{:016x}", u64::from_ne_bytes(random)));
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        let mut temp = Self { path, file };
+        // A mark for the sweep alone: where a file system cannot lock, age has to do.
+        let _ = temp.file.lock();
+        temp.file.write_all(data)?;
+        temp.file.sync_all()?;
+        Ok(temp)
+    }
+
+    /// Gives the file its name unless that exists; says whether it did.
+    pub(super) fn link_to(&self, path: &Path) -> io::Result<bool> {
+        match fs::hard_link(&self.path, path) {
+            Ok(()) => Ok(true),
+            // Over NFS the reply to a link that succeeded can be lost, and the second attempt finds the first.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(fs::metadata(&self.path)?.nlink() == 2),
+            // Some network file systems have no hard links.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EPERM | libc::EOPNOTSUPP)) => self.rename_to_new(path),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Gives the file its name, in the place of one that has it.
+    pub(super) fn rename_to(&self, path: &Path) -> io::Result<()> {
+        fs::rename(&self.path, path)
+    }
+
+    fn rename_to_new(&self, path: &Path) -> io::Result<bool> {
+        use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+        match renameat2(AT_FDCWD, &self.path, AT_FDCWD, path, RenameFlags::RENAME_NOREPLACE) {
+            Ok(()) => Ok(true),
+            Err(nix::Error::EEXIST) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+impl Drop for Temp {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Removes what crashed writers left, below `folder`. What cannot be looked at is left alone: nothing depends on this.
+pub(super) fn sweep(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Ok(meta) = entry.metadata() else { continue };
+        if meta.is_dir() && !name.as_encoded_bytes().starts_with(b".") {
+            sweep(&entry.path());
+        } else if name.as_encoded_bytes().starts_with(PREFIX.as_bytes()) && is_leftover(&entry.path(), &meta) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn is_leftover(path: &Path, meta: &fs::Metadata) -> bool {
+    let age = meta.modified().ok().and_then(|time| SystemTime::now().duration_since(time).ok());
+    meta.is_file()
+        && age.is_some_and(|age| age > LEFTOVER_AGE)
+        && File::open(path).is_ok_and(|file| file.try_lock().is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn old(folder: &Path, name: &str, age: Duration) -> File {
+        let file = File::create(folder.join(name)).unwrap();
+        file.set_modified(SystemTime::now() - age).unwrap();
+        file
+    }
+
+    #[test]
+    fn the_sweep_takes_leftovers_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        fs::create_dir(folder.join("packs")).unwrap();
+        old(folder, ".tmp-dead", 2 * LEFTOVER_AGE);
+        old(folder, "packs/.tmp-dead", 2 * LEFTOVER_AGE);
+        old(folder, ".tmp-young", LEFTOVER_AGE / 2);
+        old(folder, "packs/object", 2 * LEFTOVER_AGE);
+        let alive = old(folder, ".tmp-alive", 2 * LEFTOVER_AGE);
+        alive.lock().unwrap();
+        sweep(folder);
+        let left = |path: &str| folder.join(path).exists();
+        assert!(!left(".tmp-dead") && !left("packs/.tmp-dead"));
+        assert!(left(".tmp-young") && left("packs/object") && left(".tmp-alive"));
+    }
+
+    #[test]
+    fn renaming_without_links_creates_once_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = folder.path().join("a");
+        assert!(Temp::write(folder.path(), b"1").unwrap().rename_to_new(&name).unwrap());
+        assert!(!Temp::write(folder.path(), b"2").unwrap().rename_to_new(&name).unwrap());
+        assert_eq!(fs::read(name).unwrap(), b"1");
+    }
+}
