@@ -30,7 +30,7 @@ pub fn main(arguments: &Arguments) -> u8 {
     }
 }
 
-fn list(args: &Arguments) -> Result<(), ImageError> {
+fn list(arguments: &Arguments) -> Result<(), ImageError> {
     let store = store::open(&arguments.store)?;
     let rows: Vec<Row> = image::generations(&*store)?.into_iter().map(Row::new).collect();
     if arguments.json {

@@ -1,5 +1,6 @@
 //! Captures files while the service stands still, with exact sizes and metadata.
 
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
@@ -34,10 +35,14 @@ pub fn capture<'a>(
     paths: impl IntoIterator<Item = &'a PathBuf>,
     writer: &ImageWriter,
 ) -> Result<Vec<Captured>, CaptureError> {
-    paths.into_iter().map(|path| capture_one(path, writer)).collect()
+    let mut names = Names::new();
+    paths.into_iter().map(|path| capture_one(path, &mut names, writer)).collect()
 }
 
-fn capture_one(path: &Path, writer: &ImageWriter) -> Result<Captured, CaptureError> {
+/// The first name of each file that has several, by device and inode.
+type Names = HashMap<(u64, u64), Vec<u8>>;
+
+fn capture_one(path: &Path, names: &mut Names, writer: &ImageWriter) -> Result<Captured, CaptureError> {
     let unreadable = |error| CaptureError::Unreadable { path: path.to_owned(), error };
     let meta = fs::symlink_metadata(path).map_err(unreadable)?;
     let mut entry = image::File {
@@ -56,9 +61,15 @@ fn capture_one(path: &Path, writer: &ImageWriter) -> Result<Captured, CaptureErr
     } else if kind.is_symlink() {
         entry.set_kind(Kind::Symlink);
         entry.target = fs::read_link(path).map_err(unreadable)?.as_os_str().as_bytes().to_vec();
+    } else if let Some(first) = names.get(&(meta.dev(), meta.ino())) {
+        entry.set_kind(Kind::HardLink);
+        entry.target.clone_from(first);
     } else {
         entry.set_kind(Kind::Regular);
         entry.size = meta.len();
+        if meta.nlink() > 1 {
+            names.insert((meta.dev(), meta.ino()), entry.path.clone());
+        }
         let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path).map_err(unreadable)?;
         return Ok((entry, Some(content(file, meta.len(), writer, unreadable)?)));
     }

@@ -53,6 +53,7 @@ fn put_one(path: &Path, file: &image::File, fetcher: &mut Fetcher) -> Result<(),
         Kind::Directory => make_folder(path, file).map_err(unwritable),
         Kind::Symlink => make_link(path, file).map_err(unwritable),
         Kind::Fifo => make_fifo(path, file).map_err(unwritable),
+        Kind::HardLink => add_name(path, file).map_err(unwritable),
         // The manifest was checked: nothing else is in it.
         Kind::Regular | Kind::Unknown => write_file(path, file, fetcher),
     }
@@ -77,6 +78,11 @@ fn make_link(path: &Path, file: &image::File) -> io::Result<()> {
     // Only root may give files away, and then the owner matters; otherwise it is ours already.
     let _ = lchown(path, Some(file.uid), Some(file.gid));
     Ok(())
+}
+
+fn add_name(path: &Path, file: &image::File) -> io::Result<()> {
+    remove(path)?;
+    fs::hard_link(OsStr::from_bytes(&file.target), path)
 }
 
 fn make_fifo(path: &Path, file: &image::File) -> io::Result<()> {

@@ -106,7 +106,9 @@ fn used_by(processes: &[Process]) -> io::Result<BTreeMap<PathBuf, bool>> {
         }
         for (fd, target) in descriptors(process.pid)? {
             let name = target.as_os_str().as_bytes();
-            if name.starts_with(b"/") {
+            if is_deleted(&target) {
+                other_names(process.pid, fd, &target).into_iter().for_each(|path| note(path, true));
+            } else if name.starts_with(b"/") {
                 note(target, opened_for_writing(process.pid, fd));
             } else if let Some(folder) = sockets.get(name).and_then(|path| path.parent()) {
                 note(folder.to_owned(), false);
@@ -151,6 +153,16 @@ fn mapped(pid: i32) -> io::Result<Vec<(PathBuf, [u8; 4])>> {
 pub fn executed(pid: i32) -> io::Result<BTreeSet<PathBuf>> {
     let files = mapped(pid)?.into_iter().filter(|(path, permissions)| permissions[2] == b'x' && !is_deleted(path));
     Ok(files.map(|(path, _)| path).collect())
+}
+
+/// Names that an open file has left beside the deleted one, CRIU's own among them: it links such a file to `link_remap.N` in the
+/// same folder, and expects to find that at the restore.
+fn other_names(pid: i32, fd: i32, deleted: &Path) -> Vec<PathBuf> {
+    let Ok(file) = fs::metadata(tree::proc_path(pid, &format!("fd/{fd}"))) else { return Vec::new() };
+    let Some(folder) = deleted.parent().filter(|_| file.is_file() && file.nlink() > 0) else { return Vec::new() };
+    let same = |meta: Metadata| (meta.dev(), meta.ino()) == (file.dev(), file.ino());
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.filter(|path| fs::symlink_metadata(path).is_ok_and(same)).collect()
 }
 
 fn is_deleted(path: &Path) -> bool {
@@ -209,6 +221,16 @@ mod tests {
         let _open = File::create(&path).unwrap();
         fs::remove_file(&path).unwrap();
         assert!(!used_by(&this_process()).unwrap().keys().any(|found| found.starts_with(folder.path())));
+    }
+
+    #[test]
+    fn the_names_that_a_deleted_file_has_left_are_needed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (gone, left) = (folder.path().join("gone"), folder.path().join("left"));
+        let _open = File::create(&gone).unwrap();
+        fs::hard_link(&gone, &left).unwrap();
+        fs::remove_file(&gone).unwrap();
+        assert!(used_by(&this_process()).unwrap().contains_key(&left));
     }
 
     #[test]

@@ -58,6 +58,9 @@ pub(super) fn manifest(manifest: &Manifest, generation: u64) -> Result<(), Flaw>
     let mut paths = HashSet::new();
     for file in &manifest.files {
         check_file(file, manifest)?;
+        if file.kind() == Kind::HardLink && !paths.contains(&file.target) {
+            return Err(Flaw::Name { what: "the link target", name: lossy(&file.target) });
+        }
         if !paths.insert(&file.path) {
             return Err(Flaw::Twice { what: "the path", name: lossy(&file.path) });
         }
@@ -94,7 +97,7 @@ fn check_file(file: &File, manifest: &Manifest) -> Result<(), Flaw> {
         }
         (Kind::Symlink, None) if is_target(&file.target) => Ok(()),
         (Kind::Symlink, None) => Err(Flaw::Name { what: "the link target", name: lossy(&file.target) }),
-        (Kind::Directory | Kind::Fifo, None) => Ok(()),
+        (Kind::Directory | Kind::Fifo | Kind::HardLink, None) => Ok(()),
         _ => Err(Flaw::Disagree("the kind of a file and its body")),
     }
 }

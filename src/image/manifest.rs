@@ -161,7 +161,7 @@ pub struct File {
     /// Content of a regular file; always there after decoding, and of `size` bytes.
     #[prost(message, optional, tag = "8")]
     pub body: Option<Body>,
-    /// Where a symbolic link leads.
+    /// Where a symbolic link leads, or the first name of a file with several.
     #[prost(bytes = "vec", tag = "9")]
     pub target: Vec<u8>,
 }
@@ -180,6 +180,8 @@ pub enum Kind {
     Symlink = 3,
     /// A named pipe.
     Fifo = 4,
+    /// Another name of a regular file that comes before it.
+    HardLink = 5,
 }
 
 /// A pack that bodies refer to.
