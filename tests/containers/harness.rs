@@ -41,13 +41,12 @@ impl Setting {
 }
 
 /// How long anything may take that is waited for, on a slow and busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// An application: a store, and one container after another.
 pub struct App {
     setting: Setting,
     folder: tempfile::TempDir,
-    options: Vec<String>,
     command: Vec<String>,
 }
 
@@ -57,16 +56,10 @@ impl App {
         let folder = tempfile::tempdir().unwrap();
         let command = ["/services/service"].iter().chain(service).map(ToString::to_string).collect();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let app = Self { setting, folder, options: Vec::new(), command };
+        let app = Self { setting, folder, command };
         fs::create_dir(app.store()).unwrap();
         chown(app.store(), Some(setting.uid()), Some(setting.uid())).unwrap();
         app
-    }
-
-    /// Adds an option to `freeze run`.
-    pub fn option(mut self, option: &str) -> Self {
-        self.options.push(option.to_owned());
-        self
     }
 
     /// The store's folder, from outside.
@@ -96,7 +89,6 @@ impl App {
         let mut args = vec!["start", "--id", &id, "--setting", self.setting.name()];
         args.extend(binds.iter().flat_map(|bind| ["--bind", bind.as_str()]));
         args.extend([root, "/opt/freeze/freeze", "run", "--store", "file:/store", "--runtime-dir", "/runtime"]);
-        args.extend(self.options.iter().map(String::as_str));
         args.push("--");
         args.extend(self.command.iter().map(String::as_str));
         let out = sandbox(&args);
@@ -200,11 +192,6 @@ impl Container {
         })
     }
 
-    /// The runtime folder, from outside.
-    pub fn runtime(&self) -> &Path {
-        &self.runtime
-    }
-
     /// Repeats `attempt` until it gives something.
     pub fn eventually<T>(&self, what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
         let until = Instant::now() + PATIENCE;
@@ -249,7 +236,7 @@ pub fn root() -> String {
 
 fn sandbox(args: &[&str]) -> Output {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/sandbox/sandbox");
-    Command::new(script).args(args).output().unwrap()
+    Command::new("timeout").arg(PATIENCE.as_secs().to_string()).arg(script).args(args).output().unwrap()
 }
 
 /// Output as text.
