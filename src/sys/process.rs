@@ -1,10 +1,14 @@
 //! Processes: fork, exec, wait, kill, by plain numbers, for the usual libraries' types refuse statuses with a real-time signal.
 
 use std::{
-    ffi::{CStr, CString},
+    ffi::{CStr, CString, OsStr},
     fs::File,
     io::{self, Write},
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
     ptr,
 };
 
@@ -41,12 +45,31 @@ pub fn fork() -> io::Result<Fork> {
     }
 }
 
-/// Executes a program found by PATH. Returns only the error.
+/// Executes a program, looked for in PATH if its name has no slash. Returns only the error: `NotFound` where there is no such
+/// file, also where a folder of PATH is closed to us, which execvp(3) would tell as `PermissionDenied`.
 pub fn exec(command: &[CString]) -> io::Error {
-    let Some(program) = command.first() else { return io::ErrorKind::NotFound.into() };
+    let Some(program) = command.first().map(|name| name.to_bytes()) else { return io::ErrorKind::NotFound.into() };
+    if program.is_empty() || program.contains(&b'/') {
+        return exec_at(program, command);
+    }
+    let path = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
+    let mut best = io::Error::from_raw_os_error(libc::ENOENT);
+    for folder in std::env::split_paths(&path) {
+        let file = Path::new(".").join(folder).join(OsStr::from_bytes(program));
+        let error = exec_at(file.as_os_str().as_bytes(), command);
+        if file.is_file() && error.kind() != io::ErrorKind::NotFound {
+            best = error;
+        }
+    }
+    best
+}
+
+/// Executes one file; by the shell if it is a text without `#!`, as execvp(3) does.
+fn exec_at(file: &[u8], command: &[CString]) -> io::Error {
+    let Ok(file) = CString::new(file) else { return io::ErrorKind::InvalidInput.into() };
     let argv = pointers(command);
     // SAFETY: strings that end in NUL, in an array that ends in NULL.
-    unsafe { libc::execvp(program.as_ptr(), argv.as_ptr()) };
+    unsafe { libc::execvp(file.as_ptr(), argv.as_ptr()) };
     io::Error::last_os_error()
 }
 
