@@ -51,20 +51,6 @@ pub fn receive(socket: &UnixStream) -> io::Result<OwnedFd> {
     }
 }
 
-/// Takes over the socket that the process was started with on descriptor `fd`.
-///
-/// # Errors
-/// `InvalidInput` where `fd` is not an open descriptor.
-pub fn inherited_socket(fd: i32) -> io::Result<UnixStream> {
-    if std::fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_err() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("descriptor {fd} is not open")));
-    }
-    // SAFETY: the descriptor is open, and by contract with the one who started this process it is ours alone.
-    let stream = unsafe { UnixStream::from_raw_fd(fd) };
-    keep_from_exec(stream.as_fd())?;
-    Ok(stream)
-}
-
 /// A descriptor that becomes readable when `child` has ended (pidfd_open(2), Linux 5.3; allowed by the runtimes' seccomp profiles).
 pub fn child_exit(child: &std::process::Child) -> io::Result<OwnedFd> {
     // SAFETY: takes a PID and flags, touches no memory of ours. The PID is our child's, which cannot be reused before it is reaped.

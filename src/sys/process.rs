@@ -191,6 +191,19 @@ pub fn place(fd: &OwnedFd, target: i32) -> io::Result<()> {
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Takes over a descriptor that this process got from the one that started it. To be called once for each.
+///
+/// # Errors
+/// Where it is not open.
+pub fn inherited(fd: i32) -> io::Result<OwnedFd> {
+    // SAFETY: reads the descriptor's flags.
+    if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and its number is agreed upon: nobody else in this process has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// Makes a descriptor close on exec.
 pub fn close_on_exec(fd: i32) {
     // SAFETY: changes a flag of the descriptor, if there is one.

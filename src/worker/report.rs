@@ -1,11 +1,12 @@
 //! A worker's side of its socket to init.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
 use super::{Job, SOCKET_FD};
 use crate::control::protocol::{Event, MAX_LINE, Phase};
-use crate::sys::fd;
+use crate::sys::{fd, process};
 
 /// Sends events to init.
 #[derive(Debug)]
@@ -17,7 +18,8 @@ impl Reporter {
     /// # Errors
     /// Where this process was not started by init.
     pub fn receive_job() -> io::Result<(Self, Job)> {
-        let stream = fd::inherited_socket(SOCKET_FD)?;
+        let stream = UnixStream::from(process::inherited(SOCKET_FD)?);
+        fd::keep_from_exec(stream.as_fd())?;
         let mut line = Vec::new();
         BufReader::new((&stream).take(MAX_LINE as u64)).read_until(b'\n', &mut line)?;
         Ok((Self(stream), serde_json::from_slice(&line)?))

@@ -1,0 +1,362 @@
+//! Workers that fail in every way: what init does then. Init executes its own file as its worker, so this file is all three:
+//! as `run` init, as `worker` a player of the steps in PLAY_RESTORE or PLAY_CHECKPOINT, and else the tests.
+
+mod init_support;
+
+use std::{
+    fs,
+    io::Write,
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    process::{Command, ExitCode, Stdio},
+    thread,
+};
+
+use freeze::{
+    control::{
+        client::Client,
+        lines::{self, Lines},
+        protocol::{Event, Op, Phase, Report, State},
+    },
+    sys::process::inherited,
+    worker::{Job, SOCKET_FD},
+};
+use init_support::*;
+
+fn main() -> ExitCode {
+    match std::env::args().nth(1).as_deref() {
+        Some("run") => freeze::commands::main(),
+        Some("worker") => play(),
+        only => test(only.filter(|text| !text.starts_with('-'))),
+    }
+}
+
+const TESTS: &[(&str, fn())] = &[
+    ("nothing_to_restore_starts_the_command", nothing_to_restore_starts_the_command),
+    ("a_failed_restore_is_171_and_tells_why", a_failed_restore_is_171_and_tells_why),
+    ("a_restored_service_is_supervised", a_restored_service_is_supervised),
+    ("what_a_worker_leaves_behind_is_ended", what_a_worker_leaves_behind_is_ended),
+    ("sigterm_ends_a_start_that_hangs", sigterm_ends_a_start_that_hangs),
+    ("other_signals_wait_for_the_service", other_signals_wait_for_the_service),
+    ("a_failed_checkpoint_leaves_the_service_running", a_failed_checkpoint_leaves_the_service_running),
+    ("a_stopped_service_is_continued_after_a_failure", a_stopped_service_is_continued_after_a_failure),
+    ("there_is_one_checkpoint_at_a_time", there_is_one_checkpoint_at_a_time),
+    ("a_commit_ends_the_service_and_init_with_172", a_commit_ends_the_service_and_init_with_172),
+    (
+        "after_the_commit_the_death_of_the_worker_changes_nothing",
+        after_the_commit_the_death_of_the_worker_changes_nothing,
+    ),
+    ("left_running_the_service_runs_on", left_running_the_service_runs_on),
+    ("init_waits_for_its_client_but_not_for_ever", init_waits_for_its_client_but_not_for_ever),
+    ("a_checkpoint_goes_on_without_its_client", a_checkpoint_goes_on_without_its_client),
+    ("a_client_that_does_not_read_is_dropped", a_client_that_does_not_read_is_dropped),
+    (
+        "a_service_that_ends_during_its_checkpoint_has_its_own_status",
+        a_service_that_ends_during_its_checkpoint_has_its_own_status,
+    ),
+];
+
+fn test(only: Option<&str>) -> ExitCode {
+    for (name, test) in TESTS.iter().filter(|(name, _)| only.is_none_or(|only| name.contains(only))) {
+        test();
+        println!("test {name} ... ok");
+    }
+    ExitCode::SUCCESS
+}
+
+/// The worker: does the steps that the environment lists.
+fn play() -> ExitCode {
+    let mut socket = UnixStream::from(inherited(SOCKET_FD).unwrap());
+    let mut received = Lines::default();
+    let job: Job = loop {
+        if let Some(job) = received.next_line() {
+            break job.unwrap();
+        }
+        received.read(&mut socket).unwrap();
+    };
+    let (steps, tree) = match &job {
+        Job::Restore { .. } => ("PLAY_RESTORE", (0, 0)),
+        Job::Checkpoint { root, service, .. } => ("PLAY_CHECKPOINT", (*root, *service)),
+    };
+    for step in std::env::var(steps).unwrap_or_else(|_| "nothing".to_owned()).split(' ') {
+        do_step(step, &mut socket, tree);
+    }
+    ExitCode::SUCCESS
+}
+
+fn do_step(step: &str, socket: &mut UnixStream, (root, service): (i32, i32)) {
+    let mut send = |event: Event| lines::write(socket, &event).unwrap();
+    match step {
+        "nothing" => send(Event::NothingToRestore),
+        "fail" => send(Event::Failed { message: "no luck".to_owned(), log: Some("/log".into()) }),
+        "progress" => send(Event::Progress { phase: Phase::Dump }),
+        "flood" => (0..20_000).for_each(|_| send(Event::Progress { phase: Phase::Dump })),
+        "committed" => send(Event::Committed { generation: 5 }),
+        "checkpointed" => send(Event::Checkpointed(REPORT)),
+        "garbage" => socket.write_all(b"garbage\n").unwrap(),
+        "huge" => drop(socket.write_all(&[b'x'; 20_000])),
+        "restored" => {
+            let text = "trap 'exit 6' TERM; echo restored; while :; do sleep 0.01; done";
+            let pid = Command::new("setsid").args(["sh", "-c", text]).spawn().unwrap().id() as i32;
+            send(Event::Restored { generation: 5, root: pid, service: pid });
+        }
+        "orphan" => {
+            drop(Command::new("sleep").arg("1000").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+        }
+        "kill-tree" => [root, service].into_iter().for_each(|pid| kill(pid, 9)),
+        // Its holder ends by itself, and so may be gone before it could be killed.
+        "kill-service" => kill(service, 9),
+        "stop-service" => {
+            kill(service, 19);
+            wait_for(|| state(service).filter(|state| state == "T"));
+        }
+        "wait" => wait_for(|| go_file().exists().then_some(())),
+        "die" => kill(std::process::id() as i32, 9),
+        "hang" => thread::park(),
+        other => panic!("no such step: {other}"),
+    }
+}
+
+const REPORT: Report = Report { generation: 5, bytes: 1, stored: 2, frozen_ms: 3, total_ms: 4, ended: true };
+
+/// A worker that waits goes on when this file exists.
+fn go_file() -> PathBuf {
+    PathBuf::from(std::env::var_os("PLAY_GO").unwrap())
+}
+
+struct Play {
+    init: Init,
+}
+
+/// Init whose workers play these steps, with a service that says so when it runs.
+fn start(place: Place, options: &[&str], restore: &str, checkpoint: &str) -> Play {
+    let folder = folder();
+    fs::create_dir(folder.path().join("store")).unwrap();
+    let me = std::env::current_exe().unwrap();
+    let text = "trap 'exit 9' TERM; echo ready; while :; do sleep 0.01; done";
+    let arguments = [&[me.to_str().unwrap(), "run"], options, &["--", "sh", "-c", text]].concat();
+    let mut command = command_at(place, folder.path(), &arguments);
+    command.env("PLAY_RESTORE", restore).env("PLAY_CHECKPOINT", checkpoint);
+    command.env("PLAY_GO", folder.path().join("go")).stdin(Stdio::null());
+    Play { init: Init::start(place, command, folder) }
+}
+
+/// The same, once the service runs.
+fn running(place: Place, options: &[&str], checkpoint: &str) -> Play {
+    let mut play = start(place, options, "nothing", checkpoint);
+    play.init.expect("ready");
+    play
+}
+
+impl Play {
+    fn ask(&self, op: Op) -> Client {
+        wait_for(|| Client::ask(Some(&self.init.runtime_dir()), op.clone()).ok())
+    }
+
+    fn checkpoint(&self) -> Client {
+        self.ask(Op::Checkpoint { leave_running: false })
+    }
+
+    /// Asks for a checkpoint that must fail; the sentence.
+    fn refused(&self) -> String {
+        match self.checkpoint().next_event().unwrap() {
+            Event::Failed { message, .. } => message,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn state(&self) -> State {
+        match self.ask(Op::Status).next_event().unwrap() {
+            Event::Status { state, .. } => state,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn go(&self) {
+        fs::write(self.init.folder.path().join("go"), "").unwrap();
+    }
+
+    /// The service still runs, and SIGTERM ends it with its own status.
+    fn runs_on(self) {
+        wait_for(|| (self.state() == State::Running).then_some(()));
+        self.init.signal(15);
+        assert_eq!(self.init.end().0, 9);
+    }
+}
+
+fn nothing_to_restore_starts_the_command() {
+    running(Place::Pid1, &[], "fail").runs_on();
+}
+
+fn a_failed_restore_is_171_and_tells_why() {
+    for (steps, why) in [
+        ("fail", "no luck (log: /log)"),
+        ("die", "killed by signal 9"),
+        ("hang", "exceeded its time limit of 200ms"),
+        ("garbage hang", "no message of this version"),
+        ("huge hang", "no message of this version"),
+        ("progress", "ended without a result (exit status 0)"),
+    ] {
+        for place in [Place::Host, Place::Pid1] {
+            let (code, error) = start(place, &["--restore-timeout", "200ms"], steps, "").init.end();
+            assert_eq!(code, 171, "{steps}: {error}");
+            assert!(error.contains(why), "{steps}: {error}");
+        }
+    }
+}
+
+fn a_restored_service_is_supervised() {
+    for place in [Place::Host, Place::Pid1] {
+        let mut play = start(place, &[], "restored", "");
+        play.init.expect("restored");
+        wait_for(|| (play.state() == State::Running).then_some(()));
+        assert_eq!(children(play.init.pid).len(), 1);
+        play.init.signal(15);
+        assert_eq!(play.init.end().0, 6);
+    }
+}
+
+fn what_a_worker_leaves_behind_is_ended() {
+    let mut play = start(Place::Pid1, &[], "orphan nothing", "");
+    play.init.expect("ready");
+    assert_eq!(children(play.init.pid).len(), 1);
+}
+
+fn sigterm_ends_a_start_that_hangs() {
+    for place in [Place::Host, Place::Pid1] {
+        let play = start(place, &[], "orphan hang", "");
+        wait_for(|| (play.state() == State::Starting).then_some(()));
+        assert!(play.refused().contains("still starting"));
+        play.init.signal(15);
+        assert_eq!(play.init.end().0, 143);
+    }
+}
+
+fn other_signals_wait_for_the_service() {
+    let play = start(Place::Pid1, &[], "wait nothing", "");
+    wait_for(|| (play.state() == State::Starting).then_some(()));
+    play.init.signal(10);
+    // Answered after the signal was taken, as init looks at signals first.
+    assert_eq!(play.state(), State::Starting);
+    play.go();
+    assert_eq!(play.init.end().0, 138);
+}
+
+fn a_failed_checkpoint_leaves_the_service_running() {
+    for (steps, why) in [
+        ("fail", "no luck"),
+        ("die", "killed by signal 9"),
+        ("hang", "exceeded its time limit of 200ms"),
+        ("garbage hang", "no message of this version"),
+        ("checkpointed", "ended without a result"),
+    ] {
+        let play = running(Place::Pid1, &["--checkpoint-timeout", "200ms"], steps);
+        for _ in 0..2 {
+            let message = play.refused();
+            assert!(message.contains(why), "{steps}: {message}");
+        }
+        play.runs_on();
+    }
+}
+
+fn a_stopped_service_is_continued_after_a_failure() {
+    let play = running(Place::Pid1, &[], "stop-service die");
+    let (_, service) = play.init.tree();
+    play.refused();
+    wait_for(|| state(service).filter(|state| state != "T"));
+    play.runs_on();
+}
+
+fn there_is_one_checkpoint_at_a_time() {
+    let play = running(Place::Pid1, &[], "progress wait fail");
+    let mut first = play.checkpoint();
+    assert_eq!(first.next_event().unwrap(), Event::Progress { phase: Phase::Dump });
+    assert_eq!(play.state(), State::Checkpointing);
+    assert!(play.refused().contains("already under way"));
+    play.go();
+    assert!(matches!(first.next_event().unwrap(), Event::Failed { message, .. } if message == "no luck"));
+    play.runs_on();
+}
+
+fn a_commit_ends_the_service_and_init_with_172() {
+    for (options, kill, code) in [(&[][..], "kill-tree", 172), (&["--checkpointed-status", "0"], "kill-service", 0)] {
+        let play = running(Place::Pid1, options, &format!("progress committed {kill} checkpointed"));
+        let mut client = play.checkpoint();
+        assert_eq!(client.next_event().unwrap(), Event::Progress { phase: Phase::Dump });
+        assert_eq!(client.next_event().unwrap(), Event::Checkpointed(REPORT));
+        drop(client);
+        assert_eq!(play.init.end(), (code, String::new()));
+    }
+}
+
+fn after_the_commit_the_death_of_the_worker_changes_nothing() {
+    for place in [Place::Host, Place::Pid1] {
+        for steps in [
+            "committed die",
+            "committed stop-service die",
+            "committed kill-tree die",
+            "committed fail",
+            "committed checkpointed",
+        ] {
+            let play = running(place, &[], steps);
+            let (holder, service) = play.init.tree();
+            let answer = play.checkpoint().next_event().unwrap();
+            assert!(
+                matches!(answer, Event::Checkpointed(Report { generation: 5, ended: true, .. })),
+                "{steps}: {answer:?}"
+            );
+            assert!(!is_alive(holder) && !is_alive(service));
+            assert_eq!(play.init.end().0, 172, "{steps}");
+        }
+    }
+}
+
+fn left_running_the_service_runs_on() {
+    for (steps, ended) in [("committed die", false), ("committed checkpointed", true)] {
+        let play = running(Place::Pid1, &[], steps);
+        let answer = play.ask(Op::Checkpoint { leave_running: true }).next_event().unwrap();
+        // What the worker says is passed on as it is; only in its absence does init say itself how it is.
+        assert!(matches!(answer, Event::Checkpointed(report) if report.ended == ended), "{answer:?}");
+        play.runs_on();
+    }
+}
+
+fn init_waits_for_its_client_but_not_for_ever() {
+    let play = running(Place::Pid1, &[], "committed kill-tree checkpointed");
+    let mut client = play.checkpoint();
+    client.next_event().unwrap();
+    assert!(is_alive(play.init.pid));
+    assert_eq!(play.init.end().0, 172);
+    drop(client);
+}
+
+fn a_checkpoint_goes_on_without_its_client() {
+    let play = running(Place::Pid1, &[], "progress wait committed kill-tree checkpointed");
+    let mut client = play.checkpoint();
+    client.next_event().unwrap();
+    drop(client);
+    play.go();
+    assert_eq!(play.init.end().0, 172);
+}
+
+fn a_client_that_does_not_read_is_dropped() {
+    let play = running(Place::Pid1, &[], "flood fail");
+    let client = play.checkpoint();
+    wait_for(|| (play.state() == State::Running).then_some(()));
+    drop(client);
+    play.runs_on();
+}
+
+fn a_service_that_ends_during_its_checkpoint_has_its_own_status() {
+    let play = running(Place::Pid1, &[], "progress hang");
+    let mut client = play.checkpoint();
+    client.next_event().unwrap();
+    play.init.signal(15);
+    let answer = client.next_event().unwrap();
+    assert!(
+        matches!(&answer, Event::Failed { message, .. } if message.contains("ended by itself (exit status 9)")),
+        "{answer:?}"
+    );
+    drop(client);
+    assert_eq!(play.init.end().0, 9);
+}
