@@ -319,6 +319,23 @@ fn a_source_that_has_nothing_yet_is_asked_again() {
 }
 
 #[test]
+fn chunks_lie_in_the_order_of_their_body() {
+    let (_folder, store) = folder_store();
+    // What is slow and what is quick to encode, in turn.
+    let text = b"word and word again, ".repeat(50_000);
+    let data: Vec<u8> = (0..12).flat_map(|i| if i % 2 == 0 { text.clone() } else { noise(i, 1 << 20) }).collect();
+    let (_, bodies) = write(&store, &[&data]);
+    let mut last = (0, 8);
+    for extent in bodies[0].extents() {
+        let Extent::Chunk(chunk) = extent else { continue };
+        let here = (chunk.pack, chunk.offset);
+        assert!(here == last || here == (last.0 + 1, 8), "{here:?} after {last:?}");
+        last = (chunk.pack, chunk.offset + chunk.encoded);
+    }
+    assert!(last.1 > 8);
+}
+
+#[test]
 fn packs_can_be_read_without_a_manifest() {
     let (_folder, store) = folder_store();
     let (manifest, bodies) = write(&store, &[&memory(3, 6000)]);

@@ -283,3 +283,46 @@ impl Packer {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::codec::Decoder;
+    use crate::store::open;
+
+    fn segment(sequence: u64, number: usize, raw: &[u8]) -> Segment {
+        let mut segment = Segment { sequence, buffer: raw.to_vec(), pieces: vec![Piece::new(number, 0..raw.len())] };
+        segment.encode(&mut Encoder::new(chunk::MAX).unwrap());
+        segment
+    }
+
+    #[test]
+    fn segments_are_packed_in_order_whichever_is_encoded_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(&format!("file:{}", folder.path().display())).unwrap();
+        let pipeline = Pipeline::start(store, 64 << 20, 1).unwrap();
+        for (sequence, raw) in [(2, &b"three"[..]), (0, b"one"), (1, b"to")] {
+            pipeline.shared.pack(segment(sequence, sequence as usize, raw)).unwrap();
+        }
+        let placed = pipeline.finish().unwrap();
+        let chunks: Vec<_> = placed.chunks.iter().flatten().map(|chunk| (chunk.offset, chunk.encoded)).collect();
+        assert_eq!(chunks, [(8, 3), (11, 2), (13, 5)]);
+    }
+
+    #[test]
+    fn pieces_are_encoded_in_place_without_touching_each_other() {
+        let noise = blake3::hash(b"").as_bytes().to_vec();
+        let text = b"a ".repeat(500);
+        let buffer = [&noise[..], &text, &noise, &text].concat();
+        let mut segment = Segment { sequence: 0, buffer, pieces: Vec::new() };
+        for (number, (start, length)) in [(0, 32), (32, 1000), (1032, 32), (1064, 1000)].into_iter().enumerate() {
+            segment.pieces.push(Piece::new(number, start..start + length));
+        }
+        segment.encode(&mut Encoder::new(chunk::MAX).unwrap());
+        for (piece, raw) in segment.pieces.iter().zip([&noise, &text, &noise, &text]) {
+            let encoded = &segment.buffer[piece.range.clone()];
+            assert_eq!(Decoder::new().unwrap().decode(encoded, raw.len()).unwrap(), *raw);
+        }
+        assert!(segment.pieces[3].range.end < 200);
+    }
+}

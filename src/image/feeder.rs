@@ -133,6 +133,7 @@ impl Feeder {
         draft.size += read as u64;
         if !draft.is_small() {
             self.held += draft.waiting.len();
+            self.enter(body)?;
         }
         Ok(read)
     }
@@ -283,6 +284,32 @@ fn read(source: &mut impl Read, buffer: &mut [u8]) -> Result<usize> {
         match source.read(buffer) {
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
             result => return result.map_err(ImageError::Source),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::open;
+
+    #[test]
+    fn what_waits_is_bounded() {
+        const BODIES: usize = 200;
+        const HELD_MAX: usize = 1 << 20;
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(&format!("file:{}", folder.path().display())).unwrap();
+        let mut feeder = Feeder::new(Pipeline::start(store, 64 << 20, 1).unwrap(), HELD_MAX).unwrap();
+        let mut noise = vec![0; 20_000];
+        blake3::Hasher::new().finalize_xof().fill(&mut noise);
+        (0..BODIES).for_each(|body| assert_eq!(feeder.begin(), body));
+        for _ in 0..5 {
+            for body in 0..BODIES {
+                feeder.fill(body, &mut &noise[..]).unwrap();
+                assert!(feeder.held <= HELD_MAX + BODIES * PAGE, "{}", feeder.held);
+                let waiting = feeder.bodies.iter().map(|draft| draft.waiting.len()).sum::<usize>();
+                assert_eq!(feeder.held, waiting);
+            }
         }
     }
 }

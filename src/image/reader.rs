@@ -202,3 +202,72 @@ impl Fetcher {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::ImageWriter;
+    use crate::store::open;
+
+    /// A fetcher of so little memory, with a body of 16 MiB.
+    fn fetcher(memory: u64) -> (tempfile::TempDir, Fetcher, Body) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(&format!("file:{}", folder.path().display())).unwrap();
+        let writer = ImageWriter::new(store.clone(), 64 << 20, 2).unwrap();
+        let mut noise = vec![0; 16 << 20];
+        blake3::Hasher::new().finalize_xof().fill(&mut noise);
+        let mut body = writer.begin();
+        body.write_all(&noise).unwrap();
+        let id = body.finish().unwrap();
+        let mut written = writer.finish().unwrap();
+        let body = written.take(id);
+        let manifest = Manifest { packs: written.packs, ..Manifest::default() };
+        (folder, Fetcher::new(store, &manifest, memory + UNIT_ENCODED, 1).unwrap(), body)
+    }
+
+    /// Reads until nothing more is asked for, and so the stream looks ahead as far as it may.
+    fn read_ahead(fetcher: &mut Fetcher, id: StreamId, count: usize) {
+        let mut read = 0;
+        while read < count {
+            match fetcher.front(id).unwrap() {
+                Front::Data(data) => {
+                    let length = data.len();
+                    fetcher.consume(id, length);
+                    read += length;
+                }
+                Front::Pending => fetcher.decoders.wait(),
+                Front::End => panic!("the body is longer"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_stream_that_pauses_gives_way() {
+        const MEMORY: u64 = 4 << 20;
+        let (_folder, mut fetcher, body) = fetcher(MEMORY);
+        let first = fetcher.open(&body);
+        read_ahead(&mut fetcher, first, 6 << 20);
+        assert!(fetcher.streams[&first].held > MEMORY / 2, "alone it may look far ahead");
+        // What it asked for comes, and then it pauses.
+        while fetcher.streams[&first].is_waiting() {
+            fetcher.decoders.wait();
+            fetcher.look(first).unwrap();
+        }
+        let others: Vec<_> = (0..3).map(|_| fetcher.open(&body)).collect();
+        assert!(fetcher.used <= MEMORY, "{}", fetcher.used);
+        for id in others {
+            read_ahead(&mut fetcher, id, 4 << 20);
+            assert!(fetcher.used <= MEMORY, "{}", fetcher.used);
+        }
+        read_ahead(&mut fetcher, first, 8 << 20);
+    }
+
+    #[test]
+    fn closing_frees_all() {
+        let (_folder, mut fetcher, body) = fetcher(8 << 20);
+        let ids: Vec<_> = (0..4).map(|_| fetcher.open(&body)).collect();
+        ids.iter().for_each(|id| read_ahead(&mut fetcher, *id, 1 << 20));
+        ids.into_iter().for_each(|id| fetcher.close(id));
+        assert_eq!(fetcher.used, 0);
+    }
+}

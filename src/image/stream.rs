@@ -156,6 +156,14 @@ impl Stream {
     }
 }
 
+#[cfg(test)]
+impl Stream {
+    /// Whether anything is asked for that has not come.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.slots.iter().any(|slot| matches!(slot, Slot::Asked { .. }))
+    }
+}
+
 fn are_adjacent(a: &ChunkRef, b: &ChunkRef) -> bool {
     a.pack == b.pack && a.offset.checked_add(a.encoded) == Some(b.offset)
 }
