@@ -5,74 +5,94 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use freeze::image::{Fetcher, Front, ImageWriter, Manifest};
-use freeze::store;
+use freeze::image::{Fetcher, Front, Image, ImageWriter, Manifest};
+use freeze::store::{self, Store};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 const MIB: usize = 1 << 20;
 const MEMORY: u64 = 64 << 20;
+const IMAGE: &str = "pages-1.img";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
-    let mib: usize = arguments.next().map_or(Ok(512), |n| n.parse())?;
+    let first = arguments.next().unwrap_or_else(|| "512".into());
     let folder = arguments.next().map_or_else(|| std::env::temp_dir().join("image-throughput"), PathBuf::from);
     let store = store::open(&format!("file:{}", folder.display()))?;
-    let threads = thread::available_parallelism()?.get();
+    if first == "restore" {
+        return restore(store);
+    }
+    checkpoint(store, first.parse()?)?;
+    // In a process of its own, so that its memory can be told apart.
+    Command::new(std::env::current_exe()?).arg("restore").arg(&folder).status()?;
+    fs::remove_dir_all(folder)?;
+    Ok(())
+}
+
+fn checkpoint(store: Arc<dyn Store>, mib: usize) -> Result<(), Box<dyn std::error::Error>> {
     let blocks = Blocks::new();
     let resident = resident_kib()?;
-
     let (mut source, sink) = pipe()?;
     let feeder = thread::spawn(move || blocks.feed(sink, mib));
     let begin = Instant::now();
-    let writer = ImageWriter::new(store.clone(), MEMORY, threads)?;
+    let writer = ImageWriter::new(store.clone(), MEMORY, thread::available_parallelism()?.get())?;
     let mut body = writer.begin();
     while body.fill_from(&mut source)? > 0 {}
     let id = body.finish()?;
     let read = begin.elapsed();
     let mut written = writer.finish()?;
-    let total = begin.elapsed();
+    let stored = begin.elapsed();
     feeder.join().expect("the feeder does not panic")?;
-    let rate = |time: std::time::Duration| mib as f64 / time.as_secs_f64();
-    println!(
-        "read {mib} MiB in {read:.0?} ({:.0} MiB/s), stored after {total:.0?} ({:.0} MiB/s)",
-        rate(read),
-        rate(total)
-    );
-    println!("{} packs, {} MiB, peak {} KiB", written.packs.len(), written.stored >> 20, resident_kib()? - resident);
+    println!("read     {}, all stored after {stored:.0?}, at most {} KiB", rate(mib, read), resident_kib()? - resident);
 
-    let manifest = Manifest { packs: std::mem::take(&mut written.packs), ..Manifest::default() };
     let body = written.take(id);
-    println!("{} chunks of {} KiB", body.extents().count(), (mib << 10) / body.extents().count());
-    let resident = resident_kib()?;
+    let chunks = body.extents().count();
+    let image = Image { name: IMAGE.into(), body: Some(body) };
+    let mut manifest = Manifest { images: vec![image], packs: written.packs, ..Manifest::default() };
+    println!("stored   {} MiB, {chunks} extents of {} KiB", written.stored >> 20, (mib << 10) / chunks);
+    println!("manifest {} KiB", manifest.encode_object().len() >> 10);
+    freeze::image::commit(&*store, &mut manifest)?;
+    Ok(())
+}
+
+fn restore(store: Arc<dyn Store>) -> Result<(), Box<dyn std::error::Error>> {
     let (mut drain, mut out) = pipe()?;
     let drain = thread::spawn(move || -> std::io::Result<()> {
         let mut buffer = vec![0; MIB];
         while drain.read(&mut buffer)? > 0 {}
         Ok(())
     });
+    let resident = resident_kib()?;
     let begin = Instant::now();
-    let mut fetcher = Fetcher::new(store.clone(), &manifest, MEMORY, threads.max(4))?;
-    let stream = fetcher.open(&body);
+    let manifest = Manifest::load(&*store, None)?.ok_or("nothing was committed")?;
+    let body = manifest.image(IMAGE).ok_or("no image")?;
+    let mut fetcher = Fetcher::new(store, &manifest, MEMORY, thread::available_parallelism()?.get().max(4))?;
+    let stream = fetcher.open(body);
     loop {
         let count = match fetcher.front(stream)? {
             Front::Data(data) => out.write(data)?,
             Front::Pending => {
-                let mut fds = [nix::poll::PollFd::new(fetcher.wake_fd(), nix::poll::PollFlags::POLLIN)];
-                nix::poll::poll(&mut fds, nix::poll::PollTimeout::NONE)?;
+                let mut fds = [PollFd::new(fetcher.wake_fd(), PollFlags::POLLIN)];
+                poll(&mut fds, PollTimeout::NONE)?;
                 continue;
             }
             Front::End => break,
         };
         fetcher.consume(stream, count);
     }
-    let time = begin.elapsed();
     drop(out);
     drain.join().expect("the drain does not panic")?;
-    println!("restored in {time:.0?} ({:.0} MiB/s), peak {} KiB", rate(time), resident_kib()? - resident);
-    fs::remove_dir_all(folder)?;
+    let time = begin.elapsed();
+    println!("restored {}, at most {} KiB", rate((body.size() >> 20) as usize, time), resident_kib()? - resident);
     Ok(())
+}
+
+fn rate(mib: usize, time: Duration) -> String {
+    format!("{mib} MiB in {time:.0?}, {:.0} MiB/s", mib as f64 / time.as_secs_f64())
 }
 
 fn pipe() -> std::io::Result<(std::io::PipeReader, std::io::PipeWriter)> {

@@ -1,5 +1,6 @@
 //! `freeze list`: the generations of a store, from anywhere. Changes nothing.
 
+use std::io::{ErrorKind, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
@@ -33,14 +34,17 @@ pub fn main(arguments: &Arguments) -> u8 {
 fn list(arguments: &Arguments) -> Result<(), ImageError> {
     let store = store::open(&arguments.store)?;
     let rows: Vec<Row> = image::generations(&*store)?.into_iter().map(Row::new).collect();
-    if arguments.json {
-        rows.iter().for_each(|row| println!("{}", serde_json::json!(row)));
+    let text = if arguments.json {
+        rows.iter().map(|row| format!("{}\n", serde_json::json!(row))).collect()
     } else if rows.is_empty() {
-        println!("{} holds no generation", store.url());
+        format!("{} holds no generation\n", store.url())
     } else {
-        print!("{}", table(&rows, SystemTime::now()));
+        table(&rows, SystemTime::now())
+    };
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(ImageError::Sink(e)),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 #[derive(Serialize)]

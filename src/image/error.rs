@@ -44,8 +44,8 @@ pub enum ImageError {
     /// What was to be stored could not be read.
     #[error("cannot read what is to be stored: {0}. Nothing was committed")]
     Source(io::Error),
-    /// What was fetched could not be written out.
-    #[error("cannot write what was fetched: {0}")]
+    /// What was read from the store could not be written out.
+    #[error("cannot write what was read from the store: {0}")]
     Sink(io::Error),
     /// A body is larger than its reader can take.
     #[error(

@@ -93,7 +93,12 @@ impl Stream {
     /// Takes the next chunks that lie side by side in one pack, with zero runs between them, as far as `share` allows.
     /// One chunk is always allowed where the stream has nothing.
     pub(super) fn next_unit(&mut self, share: u64) -> Option<(u64, Vec<ChunkRef>)> {
-        let room = self.window.min(share).saturating_sub(self.held).min(UNIT_RAW);
+        let limit = self.window.min(share);
+        let room = limit.saturating_sub(self.held).min(UNIT_RAW);
+        // Otherwise every chunk that is consumed would be a request of its own.
+        if self.held > 0 && room < UNIT_RAW.min(limit / 2) {
+            return None;
+        }
         let mut chunks: Vec<ChunkRef> = Vec::new();
         let (mut raw, mut encoded) = (0, 0);
         while let Some(extent) = self.extents.front().copied() {
