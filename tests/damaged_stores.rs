@@ -305,6 +305,9 @@ fn forged_names() {
         ("a zero byte in a path", |f| f.forge(|m| m.files.push(file(b"/a\0b", Kind::Fifo, b"")))),
         ("a path twice", |f| f.forge(|m| m.files.push(file(b"/data/dump", Kind::Directory, b"")))),
         ("a link to nowhere", |f| f.forge(|m| m.files.push(file(b"/link", Kind::Symlink, b"")))),
+        ("another name of a file that is not there", |f| {
+            f.forge(|m| m.files.push(file(b"/a", Kind::HardLink, b"/etc/shadow")))
+        }),
         ("an unknown kind", |f| f.forge(|m| m.files.push(file(b"/a", Kind::Unknown, b"")))),
         ("a regular file without content", |f| f.forge(|m| m.files.push(file(b"/a", Kind::Regular, b"")))),
         ("bits beside the mode", |f| f.forge(|m| m.files[0].mode = 0o100_644)),
@@ -325,6 +328,8 @@ fn forged_names() {
         generations/1.manifest in file:/STORE is damaged: the path "/data/dump" appears twice. Put it back from a copy of the store, or start afresh with an empty store
     a link to nowhere:
         generations/1.manifest in file:/STORE is damaged: the link target "" is not allowed. Put it back from a copy of the store, or start afresh with an empty store
+    another name of a file that is not there:
+        generations/1.manifest in file:/STORE is damaged: the link target "/etc/shadow" is not allowed. Put it back from a copy of the store, or start afresh with an empty store
     an unknown kind:
         generations/1.manifest in file:/STORE is damaged: the kind of a file and its body do not agree with each other. Put it back from a copy of the store, or start afresh with an empty store
     a regular file without content:
