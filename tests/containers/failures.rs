@@ -49,7 +49,7 @@ fn killed_criu(setting: Setting) {
 
 fn killed_worker(setting: Setting) {
     let (app, container) = large(setting);
-    let out = kill_during_checkpoint(&container, &["freeze", "worker"]);
+    let out = kill_during_checkpoint(&container, &["/proc/self/exe", "worker"]);
     assert_eq!(out.status.code(), Some(1), "{}", text(&out.stderr));
     goes_on_and_can_be_moved(&app, &container);
 }
