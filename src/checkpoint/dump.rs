@@ -8,7 +8,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::Child;
+use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -23,8 +23,8 @@ const DUMPED: u8 = b'D';
 /// Room in the pipes of large images, in bytes: the most that pipe(7) gives without privileges.
 const PIPE_ROOM: i32 = 1 << 20;
 
-/// How long CRIU may take to let the tasks run on, after that it is killed (which lets them run as well).
-const LET_GO: Duration = Duration::from_secs(20);
+/// How many milliseconds CRIU may take to let the tasks run on; after that it is killed (which lets them run as well).
+const LET_GO: u16 = 20_000;
 
 /// Why a dump failed.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +103,16 @@ impl Dump {
     /// CRIU writes some images twice, such as the memory of a memfd that is open as well as mapped; the later one counts, as it
     /// would as a file.
     pub fn collect(&mut self, writer: &ImageWriter) -> Result<BTreeMap<String, BodyId>, DumpError> {
+        match self.take_in(writer) {
+            // What breaks when CRIU ends is only how that shows.
+            Err(DumpError::Broken { doing, error }) => {
+                Err(self.refusal_at_end().unwrap_or(DumpError::Broken { doing, error }))
+            }
+            result => result,
+        }
+    }
+
+    fn take_in(&mut self, writer: &ImageWriter) -> Result<BTreeMap<String, BodyId>, DumpError> {
         let broken = |error| DumpError::Broken { doing: "taking in images", error };
         let mut criu: Option<stream::Connection> = None;
         let mut connected = false;
@@ -175,6 +185,13 @@ impl Dump {
         }
     }
 
+    /// Ends CRIU, unless it has ended, and gives its reason if it had one to fail.
+    fn refusal_at_end(&mut self) -> Option<DumpError> {
+        drop(self.hold.take());
+        let status = wait_for(&mut self.child)?;
+        (!status.success()).then(|| self.refused())
+    }
+
     fn refused(&self) -> DumpError {
         let unknown = || "CRIU was killed, perhaps for lack of memory; raise the container's memory limit".to_owned();
         DumpError::Refused(log::cause(&self.log).unwrap_or_else(unknown))
@@ -185,16 +202,21 @@ impl Drop for Dump {
     /// Whatever went wrong: closing the socket lets the service run on. Its caller may then say so, hence the wait.
     fn drop(&mut self) {
         drop(self.hold.take());
-        let until = Instant::now() + LET_GO;
-        while matches!(self.child.try_wait(), Ok(None)) {
-            if Instant::now() > until {
-                let _ = self.child.kill();
-                let _ = self.child.wait();
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        wait_for(&mut self.child);
     }
+}
+
+/// Waits for a CRIU that was told to let the tasks go; kills it when that takes too long, which lets them go as well.
+fn wait_for(child: &mut Child) -> Option<ExitStatus> {
+    let exit = fd::child_exit(child).ok();
+    let in_time = exit.is_none_or(|exit| {
+        let mut fds = [PollFd::new(exit.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, LET_GO).is_ok_and(|ready| ready > 0)
+    });
+    if !in_time {
+        let _ = child.kill();
+    }
+    child.wait().ok()
 }
 
 /// What poll(2) found.

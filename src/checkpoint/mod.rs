@@ -111,8 +111,8 @@ fn take(common: &Common, target: &Target, reporter: &Reporter, work: &Work) -> R
     let figures = Figures { bytes: written.bytes, stored: written.stored, frozen_ms };
     fill(&mut manifest, images, files, written, figures);
     let generation = image::commit(&*store, &mut manifest)?;
+    reporter.send(&Event::Committed { generation });
     if !target.leave_running {
-        reporter.send(&Event::Committed { generation });
         dump.release(Verdict::Kill)?;
     }
     Ok(Report {

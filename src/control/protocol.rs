@@ -46,8 +46,8 @@ pub enum Event {
         /// The step.
         phase: Phase,
     },
-    /// From a worker to init alone: the generation is committed, and unless the service is left running it must end now,
-    /// whatever becomes of the worker.
+    /// From a worker to init alone, before [`Event::Checkpointed`]: the generation is committed, and unless the service is left
+    /// running it must end now, whatever becomes of the worker.
     Committed {
         /// Number of the generation.
         generation: u64,
