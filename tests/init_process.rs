@@ -56,7 +56,8 @@ fn what_cannot_be_executed_is_named() {
 #[test]
 fn values_that_cannot_be_used_are_refused_at_the_start() {
     for options in [
-        &["--rewrite", "TERM"][..],
+        &["--no-such-option"][..],
+        &["--rewrite", "TERM"],
         &["--rewrite", "KILL:TERM"],
         &["--remap-exit", "256:0"],
         &["--first-pid", "1"],

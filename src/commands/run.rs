@@ -2,6 +2,8 @@
 
 use std::{ffi::CString, ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf, time::Duration};
 
+use clap::builder::FalseyValueParser;
+
 use crate::{
     exit,
     init::{self, Config, Pair, SignalArg, parse_size},
@@ -22,7 +24,7 @@ pub struct Arguments {
     #[arg(long, env = "FREEZE_REWRITE", value_name = "FROM:TO", value_delimiter = ',')]
     rewrite: Vec<Pair<SignalArg>>,
     /// Send signals to the service's process group instead of its first process
-    #[arg(long, env = "FREEZE_TO_GROUP")]
+    #[arg(long, env = "FREEZE_TO_GROUP", value_parser = FalseyValueParser::new())]
     to_group: bool,
     /// Kill the service where it has not ended this long after SIGTERM
     #[arg(long, env = "FREEZE_KILL_TIMEOUT", value_name = "DURATION", value_parser = humantime::parse_duration)]
@@ -49,7 +51,7 @@ pub struct Arguments {
     #[arg(long, env = "FREEZE_MEMORY_LIMIT", value_name = "SIZE", default_value = "64MiB", value_parser = parse_size)]
     memory_limit: u64,
     /// The service's program and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(required = true, trailing_var_arg = true)]
     command: Vec<OsString>,
 }
 

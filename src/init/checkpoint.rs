@@ -16,6 +16,8 @@ pub struct Checkpoint {
     /// Who asked for it.
     pub client: ClientId,
     leave_running: bool,
+    /// The service was stopped by its user before, and is to stay so.
+    pub was_stopped: bool,
     began: Instant,
     committed: Option<u64>,
     result: Option<Event>,
@@ -23,8 +25,8 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     /// A checkpoint that begins now.
-    pub fn new(client: ClientId, leave_running: bool) -> Checkpoint {
-        Checkpoint { client, leave_running, began: Instant::now(), committed: None, result: None }
+    pub fn new(client: ClientId, leave_running: bool, was_stopped: bool) -> Checkpoint {
+        Checkpoint { client, leave_running, was_stopped, began: Instant::now(), committed: None, result: None }
     }
 
     /// Takes an event of the worker; returns the one to pass on to the client at once.
@@ -43,14 +45,9 @@ impl Checkpoint {
         self.result.is_some()
     }
 
-    /// Whether there was a commit.
-    pub fn is_committed(&self) -> bool {
-        self.committed.is_some()
-    }
-
     /// Whether the service is to end, as its checkpoint is committed.
     pub fn ends_service(&self) -> bool {
-        self.is_committed() && !self.leave_running
+        self.committed.is_some() && !self.leave_running
     }
 
     /// The answer, once the worker is gone. `reason` says why, if it left no result.

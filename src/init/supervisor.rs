@@ -230,9 +230,8 @@ impl Supervisor {
             Some((worker, _)) => worker.kill(),
             None => {}
         }
-        if let Some((client, event)) = self.farewell.take() {
-            self.server.finish(client, &event);
-            return self.finish(self.config.checkpointed_status, "the service was checkpointed and ended");
+        if let Some((client, answer)) = self.farewell.take() {
+            return self.say_farewell(client, &answer);
         }
         let code = self.config.remapped(code);
         self.finish(code, &format!("the service has ended by itself (exit status {code})"));
@@ -332,26 +331,30 @@ impl Supervisor {
     }
 
     fn checkpoint_over(&mut self, checkpoint: Checkpoint, reason: &str) {
-        let client = checkpoint.client;
+        let Checkpoint { client, was_stopped, .. } = checkpoint;
         let ends = checkpoint.ends_service();
-        let committed = checkpoint.is_committed();
         let answer = checkpoint.answer(reason);
         match self.tree {
             Some(tree) if ends => {
-                tree.kill();
                 self.farewell = Some((client, answer));
+                tree.kill();
             }
-            None if ends => {
-                self.server.finish(client, &answer);
-                self.finish(self.config.checkpointed_status, "the service was checkpointed and ended");
-            }
+            None if ends => self.say_farewell(client, &answer),
             tree => {
-                if let (Some(tree), false) = (tree, committed) {
+                // A worker that died may have left the service standing still.
+                if let (Some(tree), false) = (tree, was_stopped) {
                     tree::continue_below(tree.root);
                 }
                 self.server.finish(client, &answer);
+                memory::give_back();
             }
         }
+    }
+
+    /// The service was checkpointed and has ended: so does init.
+    fn say_farewell(&mut self, client: ClientId, answer: &Event) {
+        self.server.finish(client, answer);
+        self.finish(self.config.checkpointed_status, "the service was checkpointed and has ended");
     }
 
     fn serve(&mut self, slot: usize) {
@@ -395,7 +398,8 @@ impl Supervisor {
             Job::Checkpoint { common: self.common(), root: tree.root, service: tree.service, leave_running, include };
         let worker = Worker::start(&job, self.config.checkpoint_timeout)
             .map_err(|error| format!("cannot start a worker for the checkpoint; the service runs on: {error}"))?;
-        self.worker = Some((worker, Task::Checkpoint(Checkpoint::new(client, leave_running))));
+        let was_stopped = tree::is_stopped(tree.service);
+        self.worker = Some((worker, Task::Checkpoint(Checkpoint::new(client, leave_running, was_stopped))));
         Ok(())
     }
 }

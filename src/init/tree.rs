@@ -39,7 +39,12 @@ pub fn kill_below(top: i32) {
     }
 }
 
-/// Continues every stopped process of the tree: a checkpoint that died may have left them so.
+/// Whether a process is stopped, by SIGSTOP or the like.
+pub fn is_stopped(pid: i32) -> bool {
+    stat(pid).is_some_and(|(state, _)| state == b'T')
+}
+
+/// Continues every stopped process of the tree.
 pub fn continue_below(top: i32) {
     each_below(top, |pid, state| state == b'T' && process::kill(pid, libc::SIGCONT));
 }
