@@ -292,10 +292,10 @@ impl Supervisor {
                 tree.signal(libc::SIGKILL, self.config.to_group);
             }
         }
-        if let Some((worker, _)) = &mut self.worker
-            && worker.is_gone(now)
-            && let Some((worker, task)) = self.worker.take()
-        {
+        if self.worker.as_mut().is_some_and(|(worker, _)| worker.is_gone(now)) {
+            // Its last words may have come after we listened.
+            self.hear_worker();
+            let Some((worker, task)) = self.worker.take() else { return };
             match task {
                 Task::Restore { result } => self.restore_over(result, &worker.reason()),
                 Task::Checkpoint(checkpoint) => self.checkpoint_over(checkpoint, &worker.reason()),
