@@ -155,7 +155,7 @@ impl Container {
     /// `freeze checkpoint` inside; it must succeed.
     pub fn checkpoint(&self, options: &[&str]) -> String {
         let out = self.try_checkpoint(options);
-        assert!(out.status.success(), "{}{}", text(&out.stderr), self.story());
+        assert!(out.status.success(), "{}: {}{}", out.status, text(&out.stderr), self.story());
         text(&out.stdout)
     }
 

@@ -70,14 +70,17 @@ fn files_in_memory(setting: Setting) {
 /// Three moves in a row: each container goes on with the very line after the last one's, on stdout and on stderr.
 fn three_generations(setting: Setting) {
     let app = App::new(setting, &["one"]);
+    let has_spoken = |container: &Container| {
+        container.eventually("nothing on stderr", || container.logs().1.contains("tock ").then_some(()));
+    };
     let mut containers = vec![app.start()];
     containers[0].verified();
     for _ in 0..3 {
-        let next = move_once(&app, containers.last().unwrap());
-        next.eventually("nothing on stderr", || next.logs().1.contains("tock ").then_some(()));
-        containers.push(next);
+        has_spoken(containers.last().unwrap());
+        containers.push(move_once(&app, containers.last().unwrap()));
     }
     let last = containers.last().unwrap();
+    has_spoken(last);
     last.ask("exit 0");
     assert_eq!(last.wait(), 0, "{}", last.story());
     let (outs, errs): (Vec<String>, Vec<String>) = containers.iter().map(Container::logs).unzip();
