@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import re
+import select
 import shutil
 import statistics
 import subprocess
@@ -165,14 +166,15 @@ class Bench:
                 time.sleep(0.05)
         raise Failed("no answer to %r: %s" % (line, err))
 
-    def watched(self, cfg, action, quiet=0.3, after=0.2):
+    def watched(self, cfg, action, after=0.2):
         """Runs action under the probe. Returns its result, its ms and the probe's report."""
         argv = [sys.executable, os.path.join(HERE, "probe.py"), "--watch-stdin"]
         for t in cfg["targets"]:
             argv += ["--target", t]
         p = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         try:
-            time.sleep(quiet)
+            if not select.select([p.stdout], [], [], 30)[0] or p.stdout.readline() != "watching\n":
+                raise Failed("the probe got no answers")
             begin = time.monotonic()
             result = action()
             end = time.monotonic()
@@ -184,9 +186,12 @@ class Bench:
             raise
         out, _ = p.communicate("")
         try:
-            return result, (end - begin) * 1000, json.loads(out), begin
+            report = json.loads(out)
         except ValueError:
             raise Failed("the probe failed")
+        if report["ok"] and not report["first_after"] > begin:
+            raise Failed("the longest gap was before the action")
+        return result, (end - begin) * 1000, report
 
     def check_state(self, cfg, before, rec):
         """After the move, everything the service held must still be there."""
@@ -234,7 +239,7 @@ class Bench:
         if not before["ok"]:
             raise Failed("wrong sum before the move")
         old = self.inside(cfg, "src")
-        result, ms, probe, begin = self.watched(cfg, lambda: ad.call_json(cfg, "migrate"))
+        result, ms, probe = self.watched(cfg, lambda: ad.call_json(cfg, "migrate"))
         rec["migrate_ms"], rec["phases"], rec["probe"] = round(ms, 1), result.get("phases", {}), probe
         if not probe["ok"]:
             raise Failed("; ".join(probe["problems"]) or "no answers after the move")
@@ -246,7 +251,7 @@ class Bench:
         rec["bytes"] = int(ad.call(cfg, "size").strip() or 0)
 
     def frozen(self, ad, cfg, rec, suffix=""):
-        result, ms, probe, _ = self.watched(cfg, lambda: ad.call_json(cfg, "checkpoint"))
+        result, ms, probe = self.watched(cfg, lambda: ad.call_json(cfg, "checkpoint"))
         rec["checkpoint%s_ms" % suffix], rec["phases" + suffix], rec["probe" + suffix] = \
             round(ms, 1), result.get("phases", {}), probe
         if not probe["ok"]:

@@ -6,7 +6,6 @@
 #   box.sh exec  ID CMD...               runs a command in a box
 #   box.sh pid|ip|upper|pids ID          facts about a box
 #   box.sh kill  ID [SIGNAL]             signals its PID 1 (KILL), waits for its end
-#   box.sh ended ID                      waits for the end of its PID 1
 #   box.sh rm    ID                      kills and removes a box
 #   box.sh list [PREFIX] | clean [PREFIX]
 #
@@ -152,7 +151,6 @@ kill)
 	kill -s "${2:-KILL}" "$pid" 2>/dev/null || true
 	gone "$pid"
 	;;
-ended) gone "$(cat "$boxes/$1/pid")" ;;
 rm) remove "$1" ;;
 list) ls "$boxes" 2>/dev/null | grep "^${1:-}" || true ;;
 clean) for b in $(ls "$boxes" 2>/dev/null | grep "^${1:-}"); do remove "$b"; done ;;
