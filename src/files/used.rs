@@ -10,7 +10,10 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
+
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{SysconfVar, sysconf};
 
 use super::mounts::{Kind, Mounts};
 use crate::tree::{self, Process};
@@ -47,7 +50,8 @@ impl Rules {
 
     /// Overlay file systems show a file's lower and upper copy with one device number, but a copy made here is born here.
     fn is_new(&self, meta: &Metadata) -> bool {
-        let changed = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(meta.ctime().max(0) as u64);
+        let changed = Duration::new(meta.ctime().max(0) as u64, meta.ctime_nsec().clamp(0, 999_999_999) as u32);
+        let changed = SystemTime::UNIX_EPOCH + changed;
         meta.created().is_ok_and(|born| born >= self.container_start) || changed >= self.container_start
     }
 }
@@ -180,17 +184,17 @@ fn bound_sockets() -> BTreeMap<Vec<u8>, PathBuf> {
     rows.collect()
 }
 
-/// When a process started, by the clock of file times, rounded down to a second.
+/// When a process started, by the clock of file times, to a hundredth of a second.
 fn start_of(pid: i32) -> io::Result<SystemTime> {
-    let unknown = || io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat has no start time"));
     let stat = fs::read_to_string(tree::proc_path(pid, "stat"))?;
-    // Field 22; what follows the name begins with field 3 (proc_pid_stat(5)).
-    let ticks: u64 =
-        stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(19)?.parse().ok()).ok_or_else(unknown)?;
-    let ticks_per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.unwrap_or(100) as u64;
-    let boot = fs::read_to_string("/proc/stat")?;
-    let boot: u64 = boot.lines().find_map(|line| line.strip_prefix("btime ")?.parse().ok()).ok_or_else(unknown)?;
-    Ok(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(boot + ticks / ticks_per_second))
+    // Field 22, in ticks since the boot; what follows the name begins with field 3 (proc_pid_stat(5)).
+    let ticks: Option<u64> = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(19)?.parse().ok());
+    let ticks = ticks
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat has no start time")))?;
+    let per_second = sysconf(SysconfVar::CLK_TCK)?.unwrap_or(100) as u64;
+    let uptime = Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME)?);
+    let age = uptime.saturating_sub(Duration::from_millis(ticks.saturating_mul(1000) / per_second));
+    Ok(SystemTime::now() - age)
 }
 
 #[cfg(test)]
@@ -244,7 +248,7 @@ mod tests {
     fn old_files_of_the_root_travel_only_when_written() {
         let rules = Rules {
             mounts: Mounts::read().unwrap(),
-            container_start: SystemTime::now() + std::time::Duration::from_secs(3600),
+            container_start: SystemTime::now() + Duration::from_secs(3600),
             ours: vec!["/opt/freeze".into()],
         };
         let meta = fs::metadata("/etc/passwd").unwrap();
@@ -258,16 +262,19 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let rules = Rules {
             mounts: Mounts::read().unwrap(),
-            container_start: SystemTime::now() - std::time::Duration::from_secs(60),
+            container_start: SystemTime::now() - Duration::from_secs(60),
             ours: Vec::new(),
         };
         assert!(rules.is_new(&file.as_file().metadata().unwrap()));
     }
 
     #[test]
-    fn this_process_started_before_now() {
-        let start = start_of(std::process::id() as i32).unwrap();
-        let age = SystemTime::now().duration_since(start).unwrap();
-        assert!(age.as_secs() < 24 * 3600);
+    fn a_process_starts_when_it_is_started() {
+        let before = SystemTime::now() - Duration::from_millis(20);
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let start = start_of(child.id() as i32).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(before <= start && start <= SystemTime::now());
     }
 }
