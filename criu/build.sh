@@ -16,6 +16,7 @@ packages=(build-essential pkg-config libprotobuf-dev libprotobuf-c-dev protobuf-
 cache=${FREEZE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/freeze}/criu
 id=$(cd "$here" && cat build.sh patches/*.patch | sha256sum | cut -d' ' -f1)
 result=$cache/$id/criu
+[ -z "${FREEZE_DEBIAN_MIRROR:-}" ] || packages+=(debian-archive-keyring)
 
 say() { echo "criu/build.sh: $*" >&2; }
 die() { say "$*"; exit 1; }
@@ -39,7 +40,7 @@ install_packages() {
 
 have_tarball() { echo "$checksum  $cache/$tarball" | sha256sum --status -c 2>/dev/null; }
 
-# The Debian mirror that this machine's apt uses; on others (Ubuntu) the one that apt itself is told of in FREEZE_DEBIAN_MIRROR.
+# The Debian mirror that this machine's apt uses. Ubuntu's knows none, so FREEZE_DEBIAN_MIRROR may name one.
 mirror() {
 	local list
 	list=${FREEZE_DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Label: Debian')}
@@ -53,10 +54,11 @@ mirror() {
 
 # Downloads the source by apt with lists of its own, so that this machine's own sources stay as they are.
 fetch_tarball() {
-	local apt=$work/apt from options
+	local apt=$work/apt from trust='' options
 	from=$(mirror) || return 1
 	mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/source"
-	echo "deb-src $from sid main" >"$apt/sources.list"
+	[ -z "${FREEZE_DEBIAN_MIRROR:-}" ] || trust='[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] '
+	echo "deb-src ${trust}$from sid main" >"$apt/sources.list"
 	options=(-qq -o Dir::Etc::sourcelist="$apt/sources.list" -o Dir::Etc::sourceparts=- -o Dir::State::lists="$apt/lists"
 		-o Dir::Cache="$apt/cache" -o Acquire::Check-Valid-Until=false -o APT::Sandbox::User="$(id -un)")
 	apt-get "${options[@]}" update || return 1
