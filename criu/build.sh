@@ -3,6 +3,7 @@
 # About a minute the first time, nothing while this file and the patches stay the same. Needs Debian or
 # Ubuntu with root or sudo, and an apt mirror that carries Debian sid. May run several times at once.
 # Licence of this file: Apache-2.0. What it builds is GPL-2.0, as CRIU is.
+# shellcheck disable=SC2016
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
