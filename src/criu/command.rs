@@ -53,7 +53,9 @@ pub fn restore(work: &Path, inherit: &[Inherit]) -> Vec<OsString> {
 
 fn common(verb: &str, work: &Path, log: &str) -> Vec<OsString> {
     let mut args: Vec<OsString> =
-        [verb, "--unprivileged", "--rootless", "--stream", "-v2", "-o", log, "-D"].map(OsString::from).into();
+        [verb, "--no-default-config", "--unprivileged", "--rootless", "--stream", "-v2", "-o", log, "-D"]
+            .map(OsString::from)
+            .into();
     args.push(work.into());
     args.extend(["--file-locks", "--tcp-close"].map(OsString::from));
     args
@@ -89,12 +91,12 @@ mod tests {
 
     #[test]
     fn dump_line() {
-        insta::assert_snapshot!(text(dump(1000, Path::new("/run/freeze/w"), 7)), @"dump --unprivileged --rootless --stream -v4 -o dump.log -D /run/freeze/w --file-locks --tcp-close -t 1000 --skip-in-flight --ghost-limit 4G --link-remap --hold-fd 7");
+        insta::assert_snapshot!(text(dump(1000, Path::new("/run/freeze/w"), 7)), @"dump --no-default-config --unprivileged --rootless --stream -v2 -o dump.log -D /run/freeze/w --file-locks --tcp-close -t 1000 --skip-in-flight --ghost-limit 4G --link-remap --hold-fd 7");
     }
 
     #[test]
     fn restore_line() {
         let inherit = [Inherit { fd: 1, key: "pipe:[12]".into() }, Inherit { fd: 2, key: "pipe:[13]".into() }];
-        insta::assert_snapshot!(text(restore(Path::new("/w"), &inherit)), @"restore --unprivileged --rootless --stream -v4 -o restore.log -D /w --file-locks --tcp-close -d --skip-file-rwx-check --inherit-fd fd[1]:pipe:[12] --inherit-fd fd[2]:pipe:[13]");
+        insta::assert_snapshot!(text(restore(Path::new("/w"), &inherit)), @"restore --no-default-config --unprivileged --rootless --stream -v2 -o restore.log -D /w --file-locks --tcp-close -d --skip-file-rwx-check --inherit-fd fd[1]:pipe:[12] --inherit-fd fd[2]:pipe:[13]");
     }
 }
