@@ -1,4 +1,5 @@
-//! Compiles the holder (src/sys/holder): a freestanding program of a page or two that the executable carries inside.
+//! Compiles the holder (src/sys/holder): a freestanding program of a page or two that the executable carries inside. And has
+//! the executable begin where it blocks the signals (src/sys/signals.rs).
 
 use std::{env, path::PathBuf, process::Command};
 
@@ -7,6 +8,7 @@ const SOURCE: &str = "src/sys/holder/main.rs";
 fn main() {
     println!("cargo::rerun-if-changed={SOURCE}");
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rustc-link-arg-bins=-Wl,--entry=freeze_start");
     let output = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("holder");
     let status = Command::new(env::var_os("RUSTC").expect("cargo sets RUSTC"))
         .args([SOURCE, "--edition=2024", "--crate-type=bin", "--crate-name=holder", "-Dwarnings"])

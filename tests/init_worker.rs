@@ -100,6 +100,7 @@ fn do_step(step: &str, socket: &mut UnixStream, (root, service): (i32, i32)) {
             let pid = Command::new("setsid").args(["sh", "-c", text]).spawn().unwrap().id() as i32;
             send(Event::Restored { generation: 5, root: pid, service: pid });
         }
+        "restored-nobody" => send(Event::Restored { generation: 5, root: 4_000_000, service: 4_000_000 }),
         "orphan" => {
             drop(Command::new("sleep").arg("1000").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
         }
@@ -196,6 +197,7 @@ fn a_failed_restore_is_171_and_tells_why() {
         ("garbage hang", "no message of this version"),
         ("huge hang", "no message of this version"),
         ("progress", "ended without a result (exit status 0)"),
+        ("restored-nobody", "ended before init could take it over"),
     ] {
         for place in [Place::Host, Place::Pid1] {
             let (code, error) = start(place, &["--restore-timeout", "200ms"], steps, "").init.end();

@@ -305,7 +305,13 @@ impl Supervisor {
 
     fn restore_over(&mut self, result: Option<Event>, reason: &str) {
         match (self.cancelled, result) {
-            (_, Some(Event::Restored { .. })) => settle(),
+            (_, Some(Event::Restored { root, .. })) if self.tree.is_none() || process::is_child(root) => settle(),
+            (_, Some(Event::Restored { .. })) => {
+                self.fail(
+                    "the restored service is not there: it ended before init could take it over",
+                    exit::RESTORE_FAILED,
+                );
+            }
             (Some(signal), _) => {
                 tree::kill_below(std::process::id() as i32);
                 self.finish(killed_by(signal), "init was told to end");

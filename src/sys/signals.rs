@@ -59,14 +59,50 @@ fn bit(signal: Signal) -> u64 {
     if (1..=MAX).contains(&signal) { 1 << (signal - 1) } else { 0 }
 }
 
-/// What the launcher left to us, to be given to the service.
-static HELD: AtomicBool = AtomicBool::new(false);
+/// All signals are blocked, and [`LAUNCHER_MASK`] is what was before.
+static BLOCKED: AtomicBool = AtomicBool::new(false);
+/// [`LAUNCHER_IGNORED`] is set.
+static NOTED: AtomicBool = AtomicBool::new(false);
+/// The mask that the launcher left to us, to be given to the service.
 static LAUNCHER_MASK: AtomicU64 = AtomicU64::new(0);
 /// Of the signals whose disposition this process changes (SIGPIPE by Rust's runtime, SIGCHLD by init) those that were ignored.
 static LAUNCHER_IGNORED: AtomicU64 = AtomicU64::new(0);
 
-/// The C library calls this before anything else of ours: the kernel drops a signal that finds PID 1 with neither a handler
-/// nor a mask, so `freeze run` blocks all signals at the first moment there is.
+/// Where the kernel enters the executable (build.rs tells the linker). It drops a signal that finds PID 1 with neither a handler
+/// nor a mask, so `freeze run` blocks all signals by its first instructions, before the C library begins.
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+extern "C" fn freeze_start() -> ! {
+    // The stack is argc, argv[0], argv[1], …; rdx is the C library's. A word of four bytes is `run` and its NUL.
+    std::arch::naked_asm!(
+        "cmp qword ptr [rsp], 2",
+        "jb 2f",
+        "mov rax, [rsp + 16]",
+        "cmp dword ptr [rax], {run}",
+        "jne 2f",
+        "mov r12, rdx",
+        "mov eax, {sigprocmask}",
+        "mov edi, {set}",
+        "lea rsi, [rip + {all}]",
+        "lea rdx, [rip + {before}]",
+        "mov r10d, 8",
+        "syscall",
+        "mov byte ptr [rip + {blocked}], 1",
+        "mov rdx, r12",
+        "2:",
+        "jmp _start",
+        run = const u32::from_le_bytes(*b"run\0"),
+        sigprocmask = const libc::SYS_rt_sigprocmask,
+        set = const libc::SIG_SETMASK,
+        all = sym ALL_SIGNALS,
+        before = sym LAUNCHER_MASK,
+        blocked = sym BLOCKED,
+    )
+}
+
+static ALL_SIGNALS: u64 = u64::MAX;
+
+/// The C library calls this before Rust's runtime, which ignores SIGPIPE.
 #[used]
 #[unsafe(link_section = ".preinit_array")]
 static FIRST: extern "C" fn(i32, *const *const libc::c_char) = first;
@@ -81,8 +117,10 @@ extern "C" fn first(argc: i32, argv: *const *const libc::c_char) {
 
 /// Blocks every signal for good and remembers what the launcher had set. Only the first call does anything.
 pub fn hold() {
-    if !HELD.swap(true, Relaxed) {
+    if !BLOCKED.swap(true, Relaxed) {
         LAUNCHER_MASK.store(set_mask(Set::ALL).0, Relaxed);
+    }
+    if !NOTED.swap(true, Relaxed) {
         let ignored: Set = [libc::SIGPIPE, libc::SIGCHLD].into_iter().filter(|signal| is_ignored(*signal)).collect();
         LAUNCHER_IGNORED.store(ignored.0, Relaxed);
     }
