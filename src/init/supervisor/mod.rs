@@ -1,5 +1,8 @@
 //! The loop: signals, children, clients and the worker, one after the other, whenever poll(2) says that there is something.
 
+mod clients;
+mod work;
+
 use std::{
     path::PathBuf,
     time::{Duration, Instant},
@@ -9,24 +12,22 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{
     checkpoint::Checkpoint,
-    config::{Config, is_missing},
-    forward, say, service,
+    config::Config,
+    forward, say,
     tree::{self, Tree},
     worker::Worker,
 };
 use crate::{
     control::{
-        protocol::{Event, Op, State},
-        server::{ClientId, MAX_CLIENTS, Server, failed},
+        protocol::Event,
+        server::{ClientId, MAX_CLIENTS, Server},
     },
     exit,
     sys::{
-        memory,
         process::{self, Ending},
         signals::{Set, Signal, SignalFd},
         tty,
     },
-    worker::{Common, Job},
 };
 
 /// How long init waits at its end for clients that have their answer to be gone.
@@ -63,12 +64,6 @@ pub struct Supervisor {
 /// The exit status for a process that a signal killed.
 fn killed_by(signal: Signal) -> u8 {
     exit::SIGNAL_BASE.wrapping_add(signal as u8)
-}
-
-/// Holds nothing any more that only the start needed: the folder it was made in, and memory.
-fn settle() {
-    let _ = std::env::set_current_dir("/");
-    memory::give_back();
 }
 
 /// What poll(2) found.
@@ -118,26 +113,6 @@ impl Supervisor {
             }
             self.look_at_clock();
         }
-    }
-
-    fn begin(&mut self) {
-        self.take_signals();
-        if let Some(signal) = self.cancelled {
-            return self.finish(killed_by(signal), "init was told to end");
-        }
-        if is_missing(&self.config.store) {
-            return self.start();
-        }
-        let job = Job::Restore { common: self.common() };
-        match Worker::start(&job, self.config.restore_timeout) {
-            Ok(worker) => self.worker = Some((worker, Task::Restore { result: None })),
-            Err(error) => self
-                .fail(&format!("cannot start the worker that looks for a checkpoint: {error}"), exit::RESTORE_FAILED),
-        }
-    }
-
-    fn common(&self) -> Common {
-        Common { store: self.config.store.clone(), runtime_dir: self.runtime_dir.clone(), memory: self.config.memory }
     }
 
     /// Sleeps until something happens or a deadline passes.
@@ -251,33 +226,6 @@ impl Supervisor {
         self.finish(code, message);
     }
 
-    fn hear_worker(&mut self) {
-        while let Some((worker, task)) = &mut self.worker
-            && let Some(event) = worker.next_event()
-        {
-            match task {
-                Task::Restore { result } => {
-                    if let Event::Restored { root, service, .. } = event {
-                        self.tree = Some(Tree { root, service });
-                    }
-                    *result = Some(event);
-                    worker.hurry();
-                }
-                Task::Checkpoint(checkpoint) => {
-                    if let Some(progress) = checkpoint.take(event) {
-                        self.server.send(checkpoint.client, &progress);
-                    }
-                    if checkpoint.has_result() {
-                        worker.hurry();
-                    }
-                }
-            }
-        }
-        if self.tree.is_some() {
-            self.send_waiting();
-        }
-    }
-
     fn send_waiting(&mut self) {
         for signal in self.waiting.drain() {
             self.forward(signal);
@@ -301,111 +249,5 @@ impl Supervisor {
                 Task::Checkpoint(checkpoint) => self.checkpoint_over(checkpoint, &worker.reason()),
             }
         }
-    }
-
-    fn restore_over(&mut self, result: Option<Event>, reason: &str) {
-        match (self.cancelled, result) {
-            (_, Some(Event::Restored { root, .. })) if self.tree.is_none() || process::is_child(root) => settle(),
-            (_, Some(Event::Restored { .. })) => {
-                self.fail(
-                    "the restored service is not there: it ended before init could take it over",
-                    exit::RESTORE_FAILED,
-                );
-            }
-            (Some(signal), _) => {
-                tree::kill_below(std::process::id() as i32);
-                self.finish(killed_by(signal), "init was told to end");
-            }
-            (None, Some(Event::NothingToRestore)) => self.start(),
-            (None, Some(Event::Failed { message, log })) => {
-                let log = log.map(|path| format!(" (log: {})", path.display())).unwrap_or_default();
-                self.fail(&format!("{message}{log}"), exit::RESTORE_FAILED);
-            }
-            (None, _) => self.fail(&format!("the restore failed: its worker {reason}"), exit::RESTORE_FAILED),
-        }
-    }
-
-    fn start(&mut self) {
-        match service::start(&self.config) {
-            Ok(tree) => {
-                self.tree = Some(tree);
-                self.send_waiting();
-                settle();
-            }
-            Err(error) => self.fail(&error.to_string(), exit::FATAL),
-        }
-    }
-
-    fn checkpoint_over(&mut self, checkpoint: Checkpoint, reason: &str) {
-        let Checkpoint { client, was_stopped, .. } = checkpoint;
-        let ends = checkpoint.ends_service();
-        let answer = checkpoint.answer(reason);
-        match self.tree {
-            Some(tree) if ends => {
-                self.farewell = Some((client, answer));
-                tree.kill();
-            }
-            None if ends => self.say_farewell(client, &answer),
-            tree => {
-                // A worker that died may have left the service standing still.
-                if let (Some(tree), false) = (tree, was_stopped) {
-                    tree::continue_below(tree.root);
-                }
-                self.server.finish(client, &answer);
-                memory::give_back();
-            }
-        }
-    }
-
-    /// The service was checkpointed and has ended: so does init.
-    fn say_farewell(&mut self, client: ClientId, answer: &Event) {
-        self.server.finish(client, answer);
-        self.finish(self.config.checkpointed_status, "the service was checkpointed and has ended");
-    }
-
-    fn serve(&mut self, slot: usize) {
-        match self.server.serve(slot) {
-            Some((client, Op::Status)) => {
-                let service = self.tree.map_or(0, |tree| tree.service);
-                self.server.finish(client, &Event::Status { state: self.state(), service });
-            }
-            Some((client, Op::Checkpoint { leave_running })) => {
-                if let Err(message) = self.checkpoint(client, leave_running) {
-                    self.server.finish(client, &failed(message));
-                }
-            }
-            None => {}
-        }
-    }
-
-    fn state(&self) -> State {
-        match (&self.worker, self.tree) {
-            _ if self.end.is_some() || self.farewell.is_some() => State::Ending,
-            (Some((_, Task::Checkpoint(_))), _) => State::Checkpointing,
-            (Some((_, Task::Restore { .. })), _) | (None, None) => State::Starting,
-            (None, Some(_)) => State::Running,
-        }
-    }
-
-    fn checkpoint(&mut self, client: ClientId, leave_running: bool) -> Result<(), String> {
-        let tree = match (self.state(), self.tree) {
-            (State::Running, Some(tree)) => tree,
-            (State::Checkpointing, _) => return Err("a checkpoint is already under way: wait for its end".to_owned()),
-            (State::Ending, _) => return Err("the service is ending".to_owned()),
-            _ => return Err("the service is still starting: try again when `freeze status` says running".to_owned()),
-        };
-        if tree.root == 0 {
-            return Err("the holder of the service's processes was killed, so not all of them can be found: \
-                        restart the container to be able to checkpoint again"
-                .to_owned());
-        }
-        let include = self.config.include.clone();
-        let job =
-            Job::Checkpoint { common: self.common(), root: tree.root, service: tree.service, leave_running, include };
-        let worker = Worker::start(&job, self.config.checkpoint_timeout)
-            .map_err(|error| format!("cannot start a worker for the checkpoint; the service runs on: {error}"))?;
-        let was_stopped = tree::is_stopped(tree.service);
-        self.worker = Some((worker, Task::Checkpoint(Checkpoint::new(client, leave_running, was_stopped))));
-        Ok(())
     }
 }

@@ -1,0 +1,59 @@
+//! What clients ask for.
+
+use super::{Supervisor, Task};
+use crate::{
+    control::{
+        protocol::{Event, Op, State},
+        server::{ClientId, failed},
+    },
+    init::{checkpoint::Checkpoint, tree, worker::Worker},
+    worker::Job,
+};
+
+impl Supervisor {
+    pub(super) fn serve(&mut self, slot: usize) {
+        match self.server.serve(slot) {
+            Some((client, Op::Status)) => {
+                let service = self.tree.map_or(0, |tree| tree.service);
+                self.server.finish(client, &Event::Status { state: self.state(), service });
+            }
+            Some((client, Op::Checkpoint { leave_running })) => {
+                if let Err(message) = self.checkpoint(client, leave_running) {
+                    self.server.finish(client, &failed(message));
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn state(&self) -> State {
+        match (&self.worker, self.tree) {
+            _ if self.end.is_some() || self.farewell.is_some() => State::Ending,
+            (Some((_, Task::Checkpoint(_))), _) => State::Checkpointing,
+            (Some((_, Task::Restore { .. })), _) | (None, None) => State::Starting,
+            (None, Some(_)) => State::Running,
+        }
+    }
+
+    fn checkpoint(&mut self, client: ClientId, leave_running: bool) -> Result<(), String> {
+        let tree = match (self.state(), self.tree) {
+            (State::Running, Some(tree)) => tree,
+            (State::Checkpointing, _) => return Err("a checkpoint is already under way: wait for its end".to_owned()),
+            (State::Ending, _) => return Err("the service is ending".to_owned()),
+            _ => return Err("the service is still starting: try again when `freeze status` says running".to_owned()),
+        };
+        if tree.root == 0 {
+            return Err("the holder of the service's processes was killed, so not all of them can be found: \
+                        restart the container to be able to checkpoint again"
+                .to_owned());
+        }
+        let include = self.config.include.clone();
+        let job =
+            Job::Checkpoint { common: self.common(), root: tree.root, service: tree.service, leave_running, include };
+        let worker = Worker::start(&job, self.config.checkpoint_timeout)
+            .map_err(|error| format!("cannot start a worker for the checkpoint; the service runs on: {error}"))?;
+        let was_stopped = tree::is_stopped(tree.service);
+        self.worker = Some((worker, Task::Checkpoint(Checkpoint::new(client, leave_running, was_stopped))));
+        Ok(())
+    }
+}

@@ -1,0 +1,131 @@
+//! What the workers bring: a restored service or none, a checkpoint or the reason why not.
+
+use super::{Supervisor, Task, killed_by};
+use crate::{
+    control::{protocol::Event, server::ClientId},
+    exit,
+    init::{
+        checkpoint::Checkpoint,
+        config::is_missing,
+        service,
+        tree::{self, Tree},
+        worker::Worker,
+    },
+    sys::{memory, process},
+    worker::{Common, Job},
+};
+
+impl Supervisor {
+    pub(super) fn begin(&mut self) {
+        self.take_signals();
+        if let Some(signal) = self.cancelled {
+            return self.finish(killed_by(signal), "init was told to end");
+        }
+        if is_missing(&self.config.store) {
+            return self.start();
+        }
+        let job = Job::Restore { common: self.common() };
+        match Worker::start(&job, self.config.restore_timeout) {
+            Ok(worker) => self.worker = Some((worker, Task::Restore { result: None })),
+            Err(error) => self
+                .fail(&format!("cannot start the worker that looks for a checkpoint: {error}"), exit::RESTORE_FAILED),
+        }
+    }
+
+    fn start(&mut self) {
+        match service::start(&self.config) {
+            Ok(tree) => {
+                self.tree = Some(tree);
+                self.send_waiting();
+                settle();
+            }
+            Err(error) => self.fail(&error.to_string(), exit::FATAL),
+        }
+    }
+
+    pub(super) fn common(&self) -> Common {
+        Common { store: self.config.store.clone(), runtime_dir: self.runtime_dir.clone(), memory: self.config.memory }
+    }
+
+    pub(super) fn hear_worker(&mut self) {
+        while let Some((worker, task)) = &mut self.worker
+            && let Some(event) = worker.next_event()
+        {
+            match task {
+                Task::Restore { result } => {
+                    if let Event::Restored { root, service, .. } = event {
+                        self.tree = Some(Tree { root, service });
+                    }
+                    *result = Some(event);
+                    worker.hurry();
+                }
+                Task::Checkpoint(checkpoint) => {
+                    if let Some(progress) = checkpoint.take(event) {
+                        self.server.send(checkpoint.client, &progress);
+                    }
+                    if checkpoint.has_result() {
+                        worker.hurry();
+                    }
+                }
+            }
+        }
+        if self.tree.is_some() {
+            self.send_waiting();
+        }
+    }
+
+    pub(super) fn restore_over(&mut self, result: Option<Event>, reason: &str) {
+        match (self.cancelled, result) {
+            (_, Some(Event::Restored { root, .. })) if self.tree.is_none() || process::is_child(root) => settle(),
+            (_, Some(Event::Restored { .. })) => {
+                self.fail(
+                    "the restored service is not there: it ended before init could take it over",
+                    exit::RESTORE_FAILED,
+                );
+            }
+            (Some(signal), _) => {
+                tree::kill_below(std::process::id() as i32);
+                self.finish(killed_by(signal), "init was told to end");
+            }
+            (None, Some(Event::NothingToRestore)) => self.start(),
+            (None, Some(Event::Failed { message, log })) => {
+                let log = log.map(|path| format!(" (log: {})", path.display())).unwrap_or_default();
+                self.fail(&format!("{message}{log}"), exit::RESTORE_FAILED);
+            }
+            (None, _) => self.fail(&format!("the restore failed: its worker {reason}"), exit::RESTORE_FAILED),
+        }
+    }
+
+    pub(super) fn checkpoint_over(&mut self, checkpoint: Checkpoint, reason: &str) {
+        let Checkpoint { client, was_stopped, .. } = checkpoint;
+        let ends = checkpoint.ends_service();
+        let answer = checkpoint.answer(reason);
+        match self.tree {
+            Some(tree) if ends => {
+                self.farewell = Some((client, answer));
+                tree.kill();
+            }
+            None if ends => self.say_farewell(client, &answer),
+            tree => {
+                // A worker that died may have left the service standing still.
+                if let (Some(tree), false) = (tree, was_stopped) {
+                    tree::continue_below(tree.root);
+                }
+                self.server.finish(client, &answer);
+                memory::give_back();
+            }
+        }
+    }
+
+    /// The service was checkpointed and has ended: so does init.
+    pub(super) fn say_farewell(&mut self, client: ClientId, answer: &Event) {
+        self.server.finish(client, answer);
+        self.finish(self.config.checkpointed_status, "the service was checkpointed and has ended");
+    }
+}
+
+/// Holds nothing any more that only the start needed: the folder it was made in, and memory.
+fn settle() {
+    let _ = std::env::set_current_dir("/");
+    memory::give_back();
+}
