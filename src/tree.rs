@@ -49,7 +49,8 @@ pub fn all() -> io::Result<BTreeMap<i32, Process>> {
 
 /// One process, or nothing if it is gone.
 pub fn read(pid: i32) -> Option<Process> {
-    let mut process = parse_stat(&fs::read_to_string(proc_path(pid, "stat")).ok()?)?;
+    let stat = fs::read(proc_path(pid, "stat")).ok()?;
+    let mut process = parse_stat(&String::from_utf8_lossy(&stat))?;
     let tasks = fs::read_dir(proc_path(pid, "task")).ok()?;
     process.threads = tasks.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     process.threads.sort_unstable();
@@ -67,7 +68,8 @@ pub fn below(all: &BTreeMap<i32, Process>, root: i32) -> Vec<Process> {
     found
 }
 
-/// Parses /proc/PID/stat. The name stands in parentheses and may itself hold any byte, parentheses included (proc(5)).
+/// Parses /proc/PID/stat. The name stands in parentheses and may itself hold any byte, parentheses and halves of characters
+/// included (proc(5)).
 fn parse_stat(text: &str) -> Option<Process> {
     let (pid, rest) = text.split_once(" (")?;
     let (comm, rest) = rest.rsplit_once(") ")?;
@@ -112,6 +114,16 @@ mod tests {
         let pids: Vec<i32> = below(&all, 5).iter().map(|process| process.pid).collect();
         assert_eq!(pids, [5, 7, 3]);
         assert!(below(&all, 99).is_empty());
+    }
+
+    #[test]
+    fn a_name_that_is_cut_within_a_character_hides_nobody() {
+        let name = format!("/proc/{}/comm", std::process::id());
+        let before = fs::read(&name).unwrap();
+        fs::write(&name, b"\xd0\xa1\xd0").unwrap();
+        let found = read(std::process::id() as i32);
+        fs::write(&name, before).unwrap();
+        assert!(found.is_some());
     }
 
     #[test]

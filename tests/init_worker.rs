@@ -48,7 +48,14 @@ const TESTS: &[(&str, fn())] = &[
     ),
     ("left_running_the_service_runs_on", left_running_the_service_runs_on),
     ("init_waits_for_its_client_but_not_for_ever", init_waits_for_its_client_but_not_for_ever),
-    ("a_checkpoint_goes_on_without_its_client", a_checkpoint_goes_on_without_its_client),
+    ("a_checkpoint_is_given_up_without_its_client", a_checkpoint_is_given_up_without_its_client),
+    ("once_committed_it_needs_no_client", once_committed_it_needs_no_client),
+    ("a_client_has_one_request", a_client_has_one_request),
+    ("a_restore_may_take_its_time", a_restore_may_take_its_time),
+    (
+        "a_restored_service_that_ends_at_once_has_its_own_status",
+        a_restored_service_that_ends_at_once_has_its_own_status,
+    ),
     ("a_client_that_does_not_read_is_dropped", a_client_that_does_not_read_is_dropped),
     (
         "a_service_that_ends_during_its_checkpoint_has_its_own_status",
@@ -100,6 +107,18 @@ fn do_step(step: &str, socket: &mut UnixStream, (root, service): (i32, i32)) {
             let pid = Command::new("setsid").args(["sh", "-c", text]).spawn().unwrap().id() as i32;
             send(Event::Restored { generation: 5, root: pid, service: pid });
         }
+        // Its parent ends at once, so that init reaps it while this worker still talks.
+        "restored-briefly" => {
+            let text =
+                "setsid sh -c 'until [ -e \"$PLAY_GO\" ]; do sleep 0.01; done; exit 4' >/dev/null 2>&1 & echo $!";
+            let output = Command::new("sh").args(["-c", text]).output().unwrap();
+            let root: i32 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
+            send(Event::Restoring { root });
+            fs::write(go_file(), "").unwrap();
+            wait_for(|| (!exists(root)).then_some(()));
+            send(Event::Restored { generation: 5, root, service: root });
+        }
+        "linger" => thread::sleep(std::time::Duration::from_secs(7)),
         "restored-nobody" => send(Event::Restored { generation: 5, root: 4_000_000, service: 4_000_000 }),
         "orphan" => {
             drop(Command::new("sleep").arg("1000").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
@@ -116,6 +135,11 @@ fn do_step(step: &str, socket: &mut UnixStream, (root, service): (i32, i32)) {
         "hang" => thread::park(),
         other => panic!("no such step: {other}"),
     }
+}
+
+/// Whether there is such a process, if only as a zombie.
+fn exists(pid: i32) -> bool {
+    std::path::Path::new(&format!("/proc/{pid}")).exists()
 }
 
 const REPORT: Report = Report { generation: 5, bytes: 1, stored: 2, frozen_ms: 3, total_ms: 4, ended: true };
@@ -332,13 +356,46 @@ fn init_waits_for_its_client_but_not_for_ever() {
     drop(client);
 }
 
-fn a_checkpoint_goes_on_without_its_client() {
-    let play = running(Place::Pid1, &[], "progress wait committed kill-tree checkpointed");
+fn a_checkpoint_is_given_up_without_its_client() {
+    let play = running(Place::Pid1, &[], "progress hang");
     let mut client = play.checkpoint();
+    client.next_event().unwrap();
+    drop(client);
+    play.runs_on();
+}
+
+fn once_committed_it_needs_no_client() {
+    let play = running(Place::Pid1, &[], "progress committed progress wait kill-tree checkpointed");
+    let mut client = play.checkpoint();
+    client.next_event().unwrap();
     client.next_event().unwrap();
     drop(client);
     play.go();
     assert_eq!(play.init.end().0, 172);
+}
+
+/// What comes after the request is not read, not even when the client goes.
+fn a_client_has_one_request() {
+    let play = running(Place::Pid1, &[], "committed kill-tree checkpointed");
+    let mut socket = UnixStream::connect(play.init.runtime_dir().join("control.sock")).unwrap();
+    let requests = "{\"version\":1,\"op\":\"status\"}\n{\"version\":1,\"op\":\"checkpoint\"}\n";
+    socket.write_all(requests.as_bytes()).unwrap();
+    drop(socket);
+    play.runs_on();
+}
+
+/// A large service takes longer than a worker that is done may take to end.
+fn a_restore_may_take_its_time() {
+    let play = start(Place::Pid1, &[], "progress linger restored", "");
+    wait_for(|| (play.state() == State::Running).then_some(()));
+    play.init.signal(15);
+    assert_eq!(play.init.end().0, 6);
+}
+
+fn a_restored_service_that_ends_at_once_has_its_own_status() {
+    for place in [Place::Host, Place::Pid1] {
+        assert_eq!(start(place, &[], "restored-briefly", "").init.end().0, 4);
+    }
 }
 
 fn a_client_that_does_not_read_is_dropped() {

@@ -173,8 +173,10 @@ fn watches(pid: i32, fd: i32) -> bool {
 
 /// A number from /proc/PID/status, which exists for threads as well.
 fn status_number(pid: i32, name: &str) -> Option<i64> {
-    let status = fs::read_to_string(tree::proc_path(pid, "status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok())
+    let status = fs::read(tree::proc_path(pid, "status")).ok()?;
+    String::from_utf8_lossy(&status)
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok())
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `freeze checkpoint`: asks init for a checkpoint and waits for its result.
 
 use std::io::{IsTerminal, Write};
+use std::mem::ManuallyDrop;
 
 use super::say;
 use crate::{
@@ -36,7 +37,8 @@ pub fn main(arguments: &Arguments) -> u8 {
 
 fn ask(arguments: &Arguments) -> Result<u8, ClientError> {
     let op = Op::Checkpoint { leave_running: arguments.leave_running };
-    let mut client = Client::ask(arguments.folder.runtime_dir.as_deref(), op)?;
+    // The kernel closes it when this process has ended, and not a moment earlier: init, which ends the container then, waits for that.
+    let mut client = ManuallyDrop::new(Client::ask(arguments.folder.runtime_dir.as_deref(), op)?);
     loop {
         let event = client.next_event()?;
         match &event {

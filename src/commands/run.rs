@@ -5,9 +5,13 @@ use std::{ffi::CString, ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf
 use clap::builder::FalseyValueParser;
 
 use crate::{
+    control::protocol::MAX_LINE,
     exit,
     init::{self, Config, Pair, SignalArg, parse_size},
 };
+
+/// Most bytes of paths to include: they have to fit into one line to a worker.
+const MAX_INCLUDE: usize = MAX_LINE / 2;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -62,10 +66,16 @@ pub fn main(arguments: Arguments) -> u8 {
         super::say("the command holds a NUL byte, which no program can be given");
         return exit::USAGE;
     };
+    let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+    let include: Vec<PathBuf> = arguments.include.into_iter().map(absolute).collect();
+    if include.iter().map(|path| path.as_os_str().len() + 4).sum::<usize>() > MAX_INCLUDE {
+        super::say(&format!("--include names more than {MAX_INCLUDE} bytes of paths: name the folders above them"));
+        return exit::USAGE;
+    }
     init::run(Config {
         command,
         store: arguments.store,
-        runtime_dir: arguments.folder.runtime_dir,
+        runtime_dir: arguments.folder.runtime_dir.map(absolute),
         first_pid: arguments.first_pid,
         rewrites: arguments.rewrite,
         to_group: arguments.to_group,
@@ -75,7 +85,7 @@ pub fn main(arguments: Arguments) -> u8 {
         checkpointed_status: arguments.checkpointed_status,
         checkpoint_timeout: arguments.checkpoint_timeout,
         restore_timeout: arguments.restore_timeout,
-        include: arguments.include,
+        include,
         memory: arguments.memory_limit,
     })
 }

@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+
 use super::{
     folder::DEFAULTS,
     lines::{self, Got, Lines},
@@ -47,6 +49,10 @@ impl Client {
         let mut reasons = Vec::new();
         for folder in folders {
             match UnixStream::connect(folder.join(SOCKET_NAME)) {
+                // The containers of a pod may share these folders.
+                Ok(stream) if named.is_none() && is_elsewhere(&stream) => {
+                    reasons.push(format!("{}: the init there is of another container", folder.display()));
+                }
                 Ok(mut stream) => {
                     lines::write(&mut stream, &Request { version: VERSION, op })?;
                     return Ok(Client { stream, lines: Lines::default() });
@@ -71,4 +77,9 @@ impl Client {
             }
         }
     }
+}
+
+/// Whether the init behind a socket is not of this PID namespace, which knows its process by no number.
+fn is_elsewhere(stream: &UnixStream) -> bool {
+    getsockopt(stream, PeerCredentials).is_ok_and(|peer| peer.pid() == 0)
 }

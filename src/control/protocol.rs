@@ -71,6 +71,11 @@ pub enum Event {
     },
     /// From a restore worker: the store holds no generation, so start the command.
     NothingToRestore,
+    /// From a restore worker: the tree below this process is about to come back.
+    Restoring {
+        /// Root of the tree (the holder).
+        root: i32,
+    },
     /// From a restore worker: the service runs again.
     Restored {
         /// The generation that it came from.

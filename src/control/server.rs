@@ -46,6 +46,15 @@ pub struct Server {
     next_id: u64,
 }
 
+/// What a client did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    /// It asked for something.
+    Asked(ClientId, Op),
+    /// It went away before it had its answer.
+    Left(ClientId),
+}
+
 impl Server {
     /// Serves a listening socket that does not block.
     pub fn new(listener: UnixListener) -> Server {
@@ -92,16 +101,21 @@ impl Server {
         self.clients.iter_mut().filter(|slot| age(slot).is_some()).min_by_key(|slot| age(slot))
     }
 
-    /// Reads from the client in a slot that has something to say or has gone. Returns its request when that is complete.
-    pub fn serve(&mut self, slot: usize) -> Option<(ClientId, Op)> {
+    /// Reads from the client in a slot that has something to say or has gone.
+    pub fn serve(&mut self, slot: usize) -> Option<Said> {
         let entry = self.clients.get_mut(slot)?;
         let client = entry.as_mut()?;
-        // A client that has asked is polled only for its end.
-        let read = if client.stage == Stage::Asking { client.lines.read(&mut client.stream) } else { Ok(Got::End) };
+        // A client that has asked is polled only for its end; whatever else it wrote is not read.
+        if client.stage != Stage::Asking {
+            let left = (client.stage == Stage::Waiting).then_some(Said::Left(client.id));
+            *entry = None;
+            return left;
+        }
+        let read = client.lines.read(&mut client.stream);
         match (client.lines.next_line::<Request>(), read) {
             (Some(Ok(request)), _) if request.version == VERSION => {
                 client.stage = Stage::Waiting;
-                return Some((client.id, request.op));
+                return Some(Said::Asked(client.id, request.op));
             }
             (Some(Ok(request)), _) => {
                 let message = format!("the client speaks version {} and this init version {VERSION}", request.version);

@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use crate::control::{
-    protocol::{Event, Report},
+    protocol::{Event, Phase, Report},
     server::{ClientId, failed},
 };
 
@@ -19,6 +19,8 @@ pub struct Checkpoint {
     /// The service was stopped by its user before, and is to stay so.
     pub was_stopped: bool,
     began: Instant,
+    /// The commit has begun.
+    committing: bool,
     committed: Option<u64>,
     result: Option<Event>,
 }
@@ -26,13 +28,24 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// A checkpoint that begins now.
     pub fn new(client: ClientId, leave_running: bool, was_stopped: bool) -> Checkpoint {
-        Checkpoint { client, leave_running, was_stopped, began: Instant::now(), committed: None, result: None }
+        Checkpoint {
+            client,
+            leave_running,
+            was_stopped,
+            began: Instant::now(),
+            committing: false,
+            committed: None,
+            result: None,
+        }
     }
 
     /// Takes an event of the worker; returns the one to pass on to the client at once.
     pub fn take(&mut self, event: Event) -> Option<Event> {
         match event {
-            Event::Progress { .. } => return Some(event),
+            Event::Progress { phase } => {
+                self.committing |= phase == Phase::Commit;
+                return Some(event);
+            }
             Event::Committed { generation } => self.committed = Some(generation),
             Event::Checkpointed(_) | Event::Failed { .. } => self.result = Some(event),
             _ => {}
@@ -43,6 +56,11 @@ impl Checkpoint {
     /// Whether the worker has nothing left to do.
     pub fn has_result(&self) -> bool {
         self.result.is_some()
+    }
+
+    /// Whether there was a commit.
+    pub fn is_committed(&self) -> bool {
+        self.committed.is_some()
     }
 
     /// Whether the service is to end, as its checkpoint is committed.
@@ -64,6 +82,9 @@ impl Checkpoint {
                 ended: !self.leave_running,
             }),
             (None, Some(result @ Event::Failed { .. })) => result,
+            (None, _) if self.committing => failed(format!(
+                "the checkpoint's worker {reason} while it committed; `freeze list` tells whether it did, and the service runs on"
+            )),
             (None, _) => {
                 failed(format!("the checkpoint's worker {reason}; nothing was committed and the service runs on"))
             }

@@ -11,7 +11,9 @@ mod supervisor;
 mod tree;
 mod worker;
 
-use std::io::Write;
+use std::{io::Write, os::fd::AsFd};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 pub use config::{Config, Pair, ParseError, SignalArg, parse_size};
 
@@ -61,7 +63,14 @@ fn prepare(config: Config) -> Result<supervisor::Supervisor, InitError> {
     Ok(supervisor::Supervisor::new(config, runtime_dir, signals, Server::new(listener)))
 }
 
-/// Tells the user something on standard error, which may be closed, full, or gone.
+/// Tells the user something on standard error, which may be closed, full, or gone: where it cannot take the message at once, the
+/// message is lost, for init waits for nobody.
 fn say(message: &str) {
-    let _ = std::io::stderr().write_all(format!("freeze: {message}\n").as_bytes());
+    let mut stderr = std::io::stderr();
+    let text = format!("freeze: {message}\n");
+    let room = poll(&mut [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)], PollTimeout::ZERO);
+    if room.is_ok_and(|ready| ready > 0) {
+        // A pipe that can be written to takes so much without waiting (pipe(7)).
+        let _ = stderr.write(text.as_bytes().get(..libc::PIPE_BUF).unwrap_or(text.as_bytes()));
+    }
 }

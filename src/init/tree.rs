@@ -20,6 +20,10 @@ impl Tree {
     /// Sends a signal to the service's first process, or to its process group.
     pub fn signal(self, signal: Signal, to_group: bool) {
         process::kill(if to_group { -self.service } else { self.service }, signal);
+        // A `kill -STOP -1` in the service stops the holder as well, which then would reap no more.
+        if signal == libc::SIGCONT && self.root > 0 {
+            process::kill(self.root, signal);
+        }
     }
 
     /// Kills every process of the tree, the root last, so that orphans cannot leave it meanwhile.

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::config::is_missing;
 use crate::{
     control::{
         lines::{self, Got, Lines},
@@ -23,6 +24,8 @@ use crate::{
     worker::{Job, SOCKET_FD},
 };
 
+/// Longest time limit: sums of times must not overflow.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 /// How long processes that a worker left behind may go on before they are killed.
 const GRACE: Duration = Duration::from_secs(5);
 /// How long init waits for those to be gone once they were killed.
@@ -50,6 +53,7 @@ pub struct Worker {
 enum Fault {
     Expired,
     Garbled,
+    Unwanted,
 }
 
 impl Worker {
@@ -63,9 +67,9 @@ impl Worker {
         lines::write(&mut socket, job)?;
         let theirs = OwnedFd::from(theirs);
         match process::fork()? {
-            Fork::Child => be_worker(&theirs),
+            Fork::Child => be_worker(&theirs, job),
             Fork::Parent(pid) => {
-                let deadline = Instant::now() + limit;
+                let deadline = Instant::now() + limit.min(LONGEST);
                 Ok(Worker {
                     pid,
                     socket,
@@ -108,10 +112,18 @@ impl Worker {
         None
     }
 
+    /// Ends a worker whose result nobody wants any more.
+    pub fn dismiss(&mut self) {
+        self.give_up(Fault::Unwanted);
+    }
+
+    /// Kills the worker alone: its CRIU notices, and clears up behind itself. What is left after a while is killed as well.
     fn give_up(&mut self, fault: Fault) {
         self.closed = true;
         self.fault.get_or_insert(fault);
-        self.kill();
+        if self.ending.is_none() {
+            process::kill(self.pid, libc::SIGKILL);
+        }
     }
 
     /// Whether this was the worker's process that ended.
@@ -165,6 +177,7 @@ impl Worker {
             (Some(Fault::Expired), _) => {
                 format!("exceeded its time limit of {}", humantime::format_duration(self.limit))
             }
+            (Some(Fault::Unwanted), _) => "was ended, as the one who asked for it had gone".to_owned(),
             (Some(Fault::Garbled), _) => "sent what is no message of this version of freeze".to_owned(),
             (None, Some(Ending::Killed(libc::SIGKILL))) => {
                 "was killed by signal 9: the container's memory may have run out".to_owned()
@@ -177,8 +190,18 @@ impl Worker {
 }
 
 /// The child: this executable again, in a session of its own, with the socket at the agreed descriptor.
-fn be_worker(socket: &OwnedFd) -> ! {
+///
+/// Where a folder that is to be the store does not exist there is nothing to restore, and nothing to execute for that. Only
+/// this child looks: a file system that does not answer must not hang init.
+fn be_worker(socket: &OwnedFd, job: &Job) -> ! {
     process::lead_session();
+    if let Job::Restore { common } = job
+        && is_missing(&common.store)
+        && let Ok(socket) = socket.try_clone()
+    {
+        let told = lines::write(&mut UnixStream::from(socket), &Event::NothingToRestore);
+        process::exit_now(if told.is_ok() { exit::OK } else { exit::FATAL });
+    }
     if process::place(socket, SOCKET_FD).is_ok() {
         signals::release();
         process::exec(&[c"/proc/self/exe", c"worker"].map(CString::from));

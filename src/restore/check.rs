@@ -38,6 +38,14 @@ pub enum Unfit {
         /// Newest PID here.
         used: i32,
     },
+    /// A PID that this host does not have.
+    #[error("the service has PID {wanted}, and PIDs end at {max} on this host; raise kernel.pid_max there")]
+    PidMax {
+        /// Highest PID or TID of the service.
+        wanted: i32,
+        /// Highest here.
+        max: i32,
+    },
     /// Not enough memory.
     #[error(
         "the service needs {needed} MiB of memory and this container may take {free} MiB more; raise its memory limit"
@@ -111,6 +119,7 @@ const USED_FEATURES: &[&str] = &[
 /// Checks everything that can be known now.
 pub fn check(manifest: &Manifest) -> Result<(), Unfit> {
     check_machine(manifest, std::env::consts::ARCH, &cpu_features())?;
+    check_pid_max(manifest.processes.iter().flat_map(|process| &process.threads).copied().max(), pid_max())?;
     if !privileges::can_choose_pids() {
         check_pids(manifest.processes.iter().map(|process| process.pid).min(), newest_pid())?;
     }
@@ -132,6 +141,13 @@ fn check_machine(manifest: &Manifest, arch: &str, features: &[String]) -> Result
 fn check_pids(wanted: Option<i32>, used: Option<i32>) -> Result<(), Unfit> {
     match (wanted, used) {
         (Some(wanted), Some(used)) if used >= wanted => Err(Unfit::PidsUsed { wanted, used }),
+        _ => Ok(()),
+    }
+}
+
+fn check_pid_max(wanted: Option<i32>, max: Option<i32>) -> Result<(), Unfit> {
+    match (wanted, max) {
+        (Some(wanted), Some(max)) if wanted >= max => Err(Unfit::PidMax { wanted, max: max - 1 }),
         _ => Ok(()),
     }
 }
@@ -162,6 +178,11 @@ pub fn cpu_features() -> Vec<String> {
     let flags = text.lines().find_map(|line| line.strip_prefix("flags")?.split_once(':'));
     let flags = flags.map_or("", |(_, flags)| flags);
     flags.split_ascii_whitespace().filter(|flag| USED_FEATURES.contains(flag)).map(str::to_owned).collect()
+}
+
+/// The number that PIDs stay below (proc_sys_kernel(5)).
+fn pid_max() -> Option<i32> {
+    fs::read_to_string("/proc/sys/kernel/pid_max").ok()?.trim().parse().ok()
 }
 
 /// The newest PID of this PID namespace: the last field of /proc/loadavg (proc_loadavg(5)).
@@ -199,6 +220,7 @@ mod tests {
         insta::assert_snapshot!(unfit(check_machine(&manifest(), "aarch64", &[])), @"the checkpoint is of a x86_64 machine and this is aarch64; restore it on x86_64");
         insta::assert_snapshot!(unfit(check_machine(&manifest(), "x86_64", &["avx2".into()])), @"this CPU lacks bmi2, which the one of the checkpoint had and the service may use; restore it on a host with these features");
         insta::assert_snapshot!(unfit(check_pids(Some(1000), Some(1200))), @"PID 1000 of the service cannot be had here, as this container has already used PIDs up to 1200; only a new container has fresh PIDs, so start a new one");
+        insta::assert_snapshot!(unfit(check_pid_max(Some(40_000), Some(32_768))), @"the service has PID 40000, and PIDs end at 32767 on this host; raise kernel.pid_max there");
         insta::assert_snapshot!(unfit(check_memory(512 << 20, Some(100 << 20))), @"the service needs 512 MiB of memory and this container may take 100 MiB more; raise its memory limit");
     }
 

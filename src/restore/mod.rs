@@ -12,7 +12,7 @@ pub use check::cpu_features;
 pub use stdio::record as record_stdio;
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitStatus;
 
@@ -89,6 +89,7 @@ fn bring_back(manifest: &Manifest, mut fetcher: Fetcher, work: &Work, reporter: 
     check::check(manifest)?;
     put_back::put_back(&manifest.files, &mut fetcher)?;
     reporter.progress(Phase::Restore);
+    reporter.send(&Event::Restoring { root: manifest.root_pid });
     let status = run_criu(manifest, &mut fetcher, work)?;
     if !status.success() {
         let unknown = || "CRIU was killed, perhaps for lack of memory; raise the container's memory limit".to_owned();
@@ -96,7 +97,11 @@ fn bring_back(manifest: &Manifest, mut fetcher: Fetcher, work: &Work, reporter: 
         return Err(RestoreError::Criu(cause.unwrap_or_else(unknown)));
     }
     for difference in verify::differences(manifest) {
-        eprintln!("freeze: warning: after the restore {difference}; the next checkpoint may be refused");
+        // Whether anybody can read it must not matter: the service runs.
+        let _ = writeln!(
+            io::stderr(),
+            "freeze: warning: after the restore {difference}; the next checkpoint may be refused"
+        );
     }
     Ok(())
 }

@@ -32,10 +32,15 @@ pub fn last_pid() -> Option<i32> {
 
 fn burn_up_to(wanted: i32) -> io::Result<i32> {
     let mut refused = 0;
+    let mut last = 0;
     loop {
         match burn_one() {
             pid if pid >= wanted => return Ok(pid),
-            pid if pid > 0 => refused = 0,
+            pid if pid > last => (refused, last) = (0, pid),
+            pid if pid > 0 => {
+                let reason = format!("PIDs end at {last} here (kernel.pid_max), below {wanted}");
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+            }
             // The limit counts threads that have ended until the kernel has buried them.
             error if -error == libc::EAGAIN && refused < MAX_REFUSALS => {
                 refused += 1;

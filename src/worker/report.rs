@@ -8,6 +8,9 @@ use super::{Job, SOCKET_FD};
 use crate::control::protocol::{Event, MAX_LINE, Phase};
 use crate::sys::{fd, process};
 
+/// Longest message, in bytes, that fits into a line whatever it is made of.
+const MAX_MESSAGE: usize = MAX_LINE / 8;
+
 /// Sends events to init.
 #[derive(Debug)]
 pub struct Reporter(UnixStream);
@@ -25,8 +28,15 @@ impl Reporter {
         Ok((Self(stream), serde_json::from_slice(&line)?))
     }
 
-    /// Sends one event. Where init is gone there is nobody to tell, and the container is ending.
+    /// Sends one event, of a line at most. Where init is gone there is nobody to tell, and the container is ending.
     pub fn send(&self, event: &Event) {
+        let event = match event {
+            Event::Failed { message, log } if message.len() > MAX_MESSAGE => &Event::Failed {
+                message: message.chars().take(MAX_MESSAGE / 4).chain("…".chars()).collect(),
+                log: log.clone(),
+            },
+            event => event,
+        };
         if let Ok(mut line) = serde_json::to_vec(event) {
             line.push(b'\n');
             let _ = (&self.0).write_all(&line);

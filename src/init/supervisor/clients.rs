@@ -4,7 +4,7 @@ use super::{Supervisor, Task};
 use crate::{
     control::{
         protocol::{Event, Op, State},
-        server::{ClientId, failed},
+        server::{ClientId, Said, failed},
     },
     init::{checkpoint::Checkpoint, tree, worker::Worker},
     worker::Job,
@@ -13,16 +13,27 @@ use crate::{
 impl Supervisor {
     pub(super) fn serve(&mut self, slot: usize) {
         match self.server.serve(slot) {
-            Some((client, Op::Status)) => {
+            Some(Said::Asked(client, Op::Status)) => {
                 let service = self.tree.map_or(0, |tree| tree.service);
                 self.server.finish(client, &Event::Status { state: self.state(), service });
             }
-            Some((client, Op::Checkpoint { leave_running })) => {
+            Some(Said::Asked(client, Op::Checkpoint { leave_running })) => {
                 if let Err(message) = self.checkpoint(client, leave_running) {
                     self.server.finish(client, &failed(message));
                 }
             }
+            Some(Said::Left(client)) => self.cancel(client),
             None => {}
+        }
+    }
+
+    /// Nobody waits for the checkpoint any more: unless it is committed, the service just runs on.
+    fn cancel(&mut self, client: ClientId) {
+        if let Some((worker, Task::Checkpoint(checkpoint))) = &mut self.worker
+            && checkpoint.client == client
+            && !checkpoint.is_committed()
+        {
+            worker.dismiss();
         }
     }
 
@@ -30,7 +41,7 @@ impl Supervisor {
         match (&self.worker, self.tree) {
             _ if self.end.is_some() || self.farewell.is_some() => State::Ending,
             (Some((_, Task::Checkpoint(_))), _) => State::Checkpointing,
-            (Some((_, Task::Restore { .. })), _) | (None, None) => State::Starting,
+            (Some((_, Task::Restore(_))), _) | (None, None) => State::Starting,
             (None, Some(_)) => State::Running,
         }
     }

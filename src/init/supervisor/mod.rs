@@ -36,8 +36,18 @@ const LINGER: Duration = Duration::from_secs(2);
 /// What the worker is for.
 #[derive(Debug)]
 enum Task {
-    Restore { result: Option<Event> },
+    Restore(Restore),
     Checkpoint(Checkpoint),
+}
+
+/// A restore under way.
+#[derive(Debug, Default)]
+struct Restore {
+    /// Root of the tree that is coming, once the worker has named it.
+    root: i32,
+    /// How that ended, where it did before the worker said that it is there.
+    ended: Option<Ending>,
+    result: Option<Event>,
 }
 
 /// Init's whole state.
@@ -129,11 +139,12 @@ impl Supervisor {
                 *place = watch(fd, input);
             }
         }
-        let _ = poll(&mut fds, self.timeout());
+        // Where poll itself fails, signals are all that can be served.
+        let failed = poll(&mut fds, self.timeout()).is_err_and(|error| error != nix::errno::Errno::EINTR);
         let mut found = fds.iter().map(|fd| fd.any().unwrap_or(true));
         let mut next = || found.next().unwrap_or_default();
         let (signals, newcomer, _worker) = (next(), next(), next());
-        Ready { signals, newcomer, clients: std::array::from_fn(|_| next()) }
+        Ready { signals: signals || failed, newcomer, clients: std::array::from_fn(|_| next()) }
     }
 
     fn timeout(&self) -> PollTimeout {
@@ -172,7 +183,7 @@ impl Supervisor {
         };
         tree.signal(translated, self.config.to_group);
         if signal == libc::SIGTERM && self.kill_at.is_none() {
-            self.kill_at = self.config.kill_timeout.map(|limit| Instant::now() + limit);
+            self.kill_at = self.config.kill_timeout.and_then(|limit| Instant::now().checked_add(limit));
         }
         if forward::is_stop(signal) && std::process::id() != 1 {
             tty::stop_self();
@@ -181,8 +192,21 @@ impl Supervisor {
 
     /// A child was reaped.
     fn buried(&mut self, pid: i32, ending: Ending) {
-        if self.worker.as_mut().is_some_and(|(worker, _)| worker.ended(pid, ending)) {
-            return;
+        if let Some((worker, task)) = &mut self.worker {
+            if worker.ended(pid, ending) {
+                // CRIU lets the service run on when its worker dies, and after a commit it must not.
+                if let (Task::Checkpoint(checkpoint), Some(tree)) = (task, self.tree)
+                    && checkpoint.ends_service()
+                {
+                    tree.kill();
+                }
+                return;
+            }
+            if let (Task::Restore(restore), None) = (task, self.tree)
+                && pid == restore.root
+            {
+                restore.ended = Some(ending);
+            }
         }
         let Some(tree) = &mut self.tree else { return };
         if pid == tree.root && matches!(ending, Ending::Killed(_)) && process::is_child(tree.service) {
@@ -221,8 +245,8 @@ impl Supervisor {
     }
 
     fn fail(&mut self, message: &str, code: u8) {
-        say(message);
         tree::kill_below(std::process::id() as i32);
+        say(message);
         self.finish(code, message);
     }
 
@@ -245,7 +269,7 @@ impl Supervisor {
             self.hear_worker();
             let Some((worker, task)) = self.worker.take() else { return };
             match task {
-                Task::Restore { result } => self.restore_over(result, &worker.reason()),
+                Task::Restore(restore) => self.restore_over(restore.result, &worker.reason()),
                 Task::Checkpoint(checkpoint) => self.checkpoint_over(checkpoint, &worker.reason()),
             }
         }

@@ -1,12 +1,11 @@
 //! What the workers bring: a restored service or none, a checkpoint or the reason why not.
 
-use super::{Supervisor, Task, killed_by};
+use super::{Restore, Supervisor, Task, killed_by};
 use crate::{
     control::{protocol::Event, server::ClientId},
     exit,
     init::{
         checkpoint::Checkpoint,
-        config::is_missing,
         service,
         tree::{self, Tree},
         worker::Worker,
@@ -21,12 +20,9 @@ impl Supervisor {
         if let Some(signal) = self.cancelled {
             return self.finish(killed_by(signal), "init was told to end");
         }
-        if is_missing(&self.config.store) {
-            return self.start();
-        }
         let job = Job::Restore { common: self.common() };
         match Worker::start(&job, self.config.restore_timeout) {
-            Ok(worker) => self.worker = Some((worker, Task::Restore { result: None })),
+            Ok(worker) => self.worker = Some((worker, Task::Restore(Restore::default()))),
             Err(error) => self
                 .fail(&format!("cannot start the worker that looks for a checkpoint: {error}"), exit::RESTORE_FAILED),
         }
@@ -48,17 +44,23 @@ impl Supervisor {
     }
 
     pub(super) fn hear_worker(&mut self) {
+        let mut ended_already = None;
         while let Some((worker, task)) = &mut self.worker
             && let Some(event) = worker.next_event()
         {
             match task {
-                Task::Restore { result } => {
-                    if let Event::Restored { root, service, .. } = event {
-                        self.tree = Some(Tree { root, service });
+                Task::Restore(restore) => match event {
+                    Event::Progress { .. } => {}
+                    Event::Restoring { root } => restore.root = root,
+                    _ => {
+                        if let Event::Restored { root, service, .. } = event {
+                            self.tree = Some(Tree { root, service });
+                            ended_already = restore.ended;
+                        }
+                        restore.result = Some(event);
+                        worker.hurry();
                     }
-                    *result = Some(event);
-                    worker.hurry();
-                }
+                },
                 Task::Checkpoint(checkpoint) => {
                     if let Some(progress) = checkpoint.take(event) {
                         self.server.send(checkpoint.client, &progress);
@@ -69,7 +71,10 @@ impl Supervisor {
                 }
             }
         }
-        if self.tree.is_some() {
+        if let Some(ending) = ended_already {
+            self.tree = None;
+            self.service_ended(ending);
+        } else if self.tree.is_some() {
             self.send_waiting();
         }
     }
