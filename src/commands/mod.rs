@@ -13,6 +13,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     control::{client::ClientError, protocol::Event},
     exit,
+    sys::process,
 };
 
 /// Checkpoints a container's service without privileges and restores it in another container.
@@ -48,6 +49,8 @@ struct Folder {
 
 /// Runs the command that the command line asks for, and gives its exit status.
 pub fn main() -> ExitCode {
+    // A manifest that sets a variable to nothing means that it is not set.
+    process::forget_empty_variables("FREEZE_");
     ExitCode::from(match Cli::parse().verb {
         Verb::Run(arguments) => run::main(arguments),
         Verb::Checkpoint(arguments) => checkpoint::main(&arguments),

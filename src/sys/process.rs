@@ -1,7 +1,7 @@
 //! Processes: fork, exec, wait, kill, by plain numbers, for the usual libraries' types refuse statuses with a real-time signal.
 
 use std::{
-    ffi::{CStr, CString, OsStr},
+    ffi::{CStr, CString, OsStr, OsString},
     fs::File,
     io::{self, Write},
     os::{
@@ -189,6 +189,16 @@ pub fn place(fd: &OwnedFd, target: i32) -> io::Result<()> {
         }
     };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Takes the variables that begin with `prefix` and are empty out of the environment. To be called before any thread is made.
+pub fn forget_empty_variables(prefix: &str) {
+    let is_empty =
+        |(name, value): &(OsString, OsString)| value.is_empty() && name.to_string_lossy().starts_with(prefix);
+    for (name, _) in std::env::vars_os().filter(is_empty) {
+        // SAFETY: this process has one thread, so nobody reads the environment meanwhile.
+        unsafe { std::env::remove_var(name) };
+    }
 }
 
 /// Takes over a descriptor that this process got from the one that started it. To be called once for each.
