@@ -114,6 +114,8 @@ impl Dump {
 
     fn take_in(&mut self, writer: &ImageWriter) -> Result<BTreeMap<String, BodyId>, DumpError> {
         let broken = |error| DumpError::Broken { doing: "taking in images", error };
+        // Not the hold socket's end alone: a child of a CRIU that was killed may have that open still.
+        let exit = fd::child_exit(&self.child).map_err(broken)?;
         let mut criu: Option<stream::Connection> = None;
         let mut connected = false;
         let mut open: Vec<Open> = Vec::new();
@@ -121,9 +123,8 @@ impl Dump {
         let mut held = false;
         while !held || criu.is_some() || !open.is_empty() {
             let socket = criu.as_ref().map_or(self.listener.as_fd(), AsFd::as_fd);
-            let ready =
-                wait(self.hold.as_ref().filter(|_| !held), (!connected || criu.is_some()).then_some(socket), &open)
-                    .map_err(broken)?;
+            let socket = (!connected || criu.is_some()).then_some(socket);
+            let ready = wait(exit.as_fd(), self.hold.as_ref().filter(|_| !held), socket, &open).map_err(broken)?;
             for index in ready.pipes.into_iter().rev() {
                 let Some(image) = open.get_mut(index) else { continue };
                 if drain(image)? {
@@ -146,6 +147,9 @@ impl Dump {
             }
             if ready.hold {
                 held = self.is_held()?;
+            }
+            if ready.exited {
+                return Err(self.refused());
             }
         }
         Ok(done)
@@ -222,14 +226,15 @@ fn wait_for(child: &mut Child) -> Option<ExitStatus> {
 /// What poll(2) found.
 #[derive(Default)]
 struct Ready {
+    exited: bool,
     hold: bool,
     socket: bool,
     /// Indexes, ascending.
     pipes: Vec<usize>,
 }
 
-fn wait(hold: Option<&UnixStream>, socket: Option<BorrowedFd>, open: &[Open]) -> io::Result<Ready> {
-    let fixed = hold.map(AsFd::as_fd).into_iter().chain(socket);
+fn wait(exit: BorrowedFd, hold: Option<&UnixStream>, socket: Option<BorrowedFd>, open: &[Open]) -> io::Result<Ready> {
+    let fixed = [exit].into_iter().chain(hold.map(AsFd::as_fd)).chain(socket);
     let mut fds: Vec<PollFd> =
         fixed.chain(open.iter().map(|image| image.pipe.as_fd())).map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
     match poll(&mut fds, PollTimeout::NONE) {
@@ -238,6 +243,7 @@ fn wait(hold: Option<&UnixStream>, socket: Option<BorrowedFd>, open: &[Open]) ->
     };
     let mut flags = fds.iter().map(|fd| fd.any().unwrap_or(true));
     Ok(Ready {
+        exited: flags.next().unwrap_or(false),
         hold: hold.is_some() && flags.next().unwrap_or(false),
         socket: socket.is_some() && flags.next().unwrap_or(false),
         pipes: flags.enumerate().filter_map(|(index, ready)| ready.then_some(index)).collect(),

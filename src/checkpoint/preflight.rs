@@ -3,6 +3,7 @@
 //! CRIU would refuse most of it too, but with an errno and while the service stands still; the rest it would lose in silence.
 
 use std::fs;
+use std::io::{self, IsTerminal};
 use std::path::Path;
 
 use super::tree_of_service::Tree;
@@ -68,6 +69,11 @@ pub enum Refusal {
         /// Its root.
         root: String,
     },
+    /// A terminal belongs to the old container.
+    #[error(
+        "the service has a terminal, which cannot be carried to another container; run it without one (docker run without -t)"
+    )]
+    Terminal,
     /// System V objects belong to the IPC namespace and to no process.
     #[error(
         "the container has System V {kind} (see `ipcs`), which would be lost; let the service use POSIX shared memory or sockets instead"
@@ -94,19 +100,35 @@ const SYSTEM_V: &[(&str, &str)] = &[("shm", "shared memory"), ("msg", "message q
 
 /// Looks for everything that cannot be dumped and returns the first that it finds.
 pub fn check(tree: &Tree) -> Result<(), Refusal> {
+    // Ours are init's, and the service has them from init as well.
+    if io::stdin().is_terminal() || io::stdout().is_terminal() || io::stderr().is_terminal() {
+        return Err(Refusal::Terminal);
+    }
     for (file, kind) in SYSTEM_V {
         let rows = fs::read_to_string(Path::new("/proc/sysvipc").join(file)).unwrap_or_default();
         if rows.lines().count() > 1 {
             return Err(Refusal::SystemV { kind });
         }
     }
+    check_processes(tree)
+}
+
+fn check_processes(tree: &Tree) -> Result<(), Refusal> {
     let filters = status_number(std::process::id() as i32, "Seccomp_filters");
     for process in tree.processes().iter().filter(|process| !process.is_zombie()) {
-        check_status(process, filters)?;
-        check_namespaces(process)?;
-        check_descriptors(process)?;
+        let checked = check_status(process, filters)
+            .and_then(|()| check_namespaces(process))
+            .and_then(|()| check_descriptors(process));
+        // What ends meanwhile cannot be looked at, and need not be.
+        if checked.is_err() && is_alive(process.pid) {
+            return checked;
+        }
     }
     Ok(())
+}
+
+fn is_alive(pid: i32) -> bool {
+    tree::read(pid).is_some_and(|process| !process.is_zombie())
 }
 
 fn check_status(process: &Process, our_filters: Option<i64>) -> Result<(), Refusal> {
@@ -124,7 +146,7 @@ fn check_status(process: &Process, our_filters: Option<i64>) -> Result<(), Refus
 
 fn check_namespaces(process: &Process) -> Result<(), Refusal> {
     let not_inspectable =
-        |error: std::io::Error| Refusal::NotInspectable { process: process.name(), reason: error.to_string() };
+        |error: io::Error| Refusal::NotInspectable { process: process.name(), reason: error.to_string() };
     for namespace in NAMESPACES {
         let ours = fs::read_link(Path::new("/proc/self/ns").join(namespace));
         let theirs = fs::read_link(tree::proc_path(process.pid, &format!("ns/{namespace}")));
@@ -132,7 +154,7 @@ fn check_namespaces(process: &Process) -> Result<(), Refusal> {
             (Ok(ours), Ok(theirs)) if ours != theirs => {
                 return Err(Refusal::OwnNamespace { process: process.name(), namespace });
             }
-            (Ok(_), Err(error)) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            (Ok(_), Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
                 return Err(not_inspectable(error));
             }
             _ => {}
@@ -208,7 +230,7 @@ mod tests {
     #[test]
     fn an_ordinary_process_is_fine() {
         let (_child, process) = sleeper(Command::new("sleep").arg("60"));
-        assert_eq!(check(&Tree::of_processes(vec![process])), Ok(()));
+        assert_eq!(check_processes(&Tree::of_processes(vec![process])), Ok(()));
     }
 
     #[test]

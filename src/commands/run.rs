@@ -1,6 +1,11 @@
 //! `freeze run`: be init.
 
-use std::{ffi::CString, ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf, time::Duration};
+use std::{
+    ffi::{CString, OsString},
+    os::unix::ffi::OsStringExt,
+    path::{Component, PathBuf},
+    time::Duration,
+};
 
 use clap::builder::FalseyValueParser;
 
@@ -8,6 +13,7 @@ use crate::{
     control::protocol::MAX_LINE,
     exit,
     init::{self, Config, Pair, SignalArg, parse_size},
+    store,
 };
 
 /// Most bytes of paths to include: they have to fit into one line to a worker.
@@ -66,8 +72,15 @@ pub fn main(arguments: Arguments) -> u8 {
         super::say("the command holds a NUL byte, which no program can be given");
         return exit::USAGE;
     };
-    let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
-    let include: Vec<PathBuf> = arguments.include.into_iter().map(absolute).collect();
+    if let Err(error) = store::open(&arguments.store) {
+        super::say(&error.to_string());
+        return exit::USAGE;
+    }
+    let include: Vec<PathBuf> = arguments.include.into_iter().map(plain).collect();
+    if let Some(path) = include.iter().find(|path| path.components().any(|part| part == Component::ParentDir)) {
+        super::say(&format!("--include {}: give the path without \"..\"", path.display()));
+        return exit::USAGE;
+    }
     if include.iter().map(|path| path.as_os_str().len() + 4).sum::<usize>() > MAX_INCLUDE {
         super::say(&format!("--include names more than {MAX_INCLUDE} bytes of paths: name the folders above them"));
         return exit::USAGE;
@@ -75,7 +88,7 @@ pub fn main(arguments: Arguments) -> u8 {
     init::run(Config {
         command,
         store: arguments.store,
-        runtime_dir: arguments.folder.runtime_dir.map(absolute),
+        runtime_dir: arguments.folder.runtime_dir.map(plain),
         first_pid: arguments.first_pid,
         rewrites: arguments.rewrite,
         to_group: arguments.to_group,
@@ -88,4 +101,24 @@ pub fn main(arguments: Arguments) -> u8 {
         include,
         memory: arguments.memory_limit,
     })
+}
+
+/// A path as the kernel shows it: absolute, without a slash at its end.
+fn plain(path: PathBuf) -> PathBuf {
+    std::path::absolute(&path).unwrap_or(path).components().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_made_plain() {
+        let here = std::env::current_dir().unwrap();
+        for (given, plain_path) in
+            [("/data/", "/data".into()), ("/a//b/./c", "/a/b/c".into()), ("data", here.join("data"))]
+        {
+            assert_eq!(plain(given.into()), plain_path);
+        }
+    }
 }

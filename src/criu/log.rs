@@ -7,6 +7,8 @@ use std::path::Path;
 /// How much of a log is read, in bytes: errors stand near its end.
 const TAIL: u64 = 1 << 20;
 
+const TAKEN: &str = "another process took a PID that the service needs, such as a probe or an exec; only a new container has fresh PIDs, so start a new one";
+
 /// Parts of CRIU's messages, and what they mean to a user. The first that matches wins.
 const CAUSES: &[(&str, &str)] = &[
     (
@@ -17,10 +19,8 @@ const CAUSES: &[(&str, &str)] = &[
         "Can't open file",
         "a file that the service had open is missing here; provide it, or name it with --include at the checkpoint",
     ),
-    (
-        "somebody else takes IDs",
-        "another process took a PID that the service needs, such as a probe or an exec; only a new container has fresh PIDs, so start a new one",
-    ),
+    ("was taken during restore", TAKEN),
+    ("IDs in this container have reached", TAKEN),
     (
         "Can't bind inet socket",
         "the service listens on an address that this container does not have; listen on 0.0.0.0 or provide the address",

@@ -8,6 +8,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::time::Duration;
 
 use prost::Message;
 
@@ -38,7 +39,10 @@ pub fn listen(work: &Path, name: &str) -> io::Result<UnixListener> {
     UnixListener::bind(work.join(name))
 }
 
-/// The connection to criu, blocking: criu never leaves a message half written.
+/// How long a message may take that has begun: only a criu that was killed leaves one half written.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The connection to criu, blocking.
 #[derive(Debug)]
 pub struct Connection(UnixStream);
 
@@ -46,6 +50,7 @@ impl Connection {
     /// Takes over an accepted connection.
     pub fn new(stream: UnixStream) -> io::Result<Self> {
         stream.set_nonblocking(false)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
         Ok(Self(stream))
     }
 

@@ -2,7 +2,7 @@
 
 use super::error::ImageError;
 use super::manifest::Manifest;
-use super::{Result, head};
+use super::{Result, check, head};
 use crate::store::{PutMode, Store, StoreError};
 
 const FOLDER: &str = "generations/";
@@ -29,6 +29,12 @@ pub(super) fn numbers(store: &dyn Store) -> Result<Vec<u64>> {
 /// Everything that it refers to must be in the store. When this returns, the generation is durable; on any error it
 /// counts for nothing.
 pub fn commit(store: &dyn Store, manifest: &mut Manifest) -> Result<u64> {
+    // What no reader would take must not become a generation: the service is about to end.
+    check::manifest(manifest, manifest.generation).map_err(|flaw| ImageError::Damaged {
+        url: store.url().to_owned(),
+        object: "the new manifest".to_owned(),
+        flaw,
+    })?;
     let head = head::ensure(store)?;
     let mut number = numbers(store)?.last().copied().unwrap_or(0).max(head);
     loop {
