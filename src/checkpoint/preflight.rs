@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn inotify_counts_from_the_first_watch_on() {
-        let instance = Inotify::init(InitFlags::empty()).unwrap();
+        let instance = Inotify::init(InitFlags::IN_CLOEXEC).unwrap();
         let process = tree::read(std::process::id() as i32).unwrap();
         assert_eq!(check_descriptors(&process), Ok(()));
         instance.add_watch("/", AddWatchFlags::IN_CREATE).unwrap();
