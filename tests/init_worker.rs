@@ -386,8 +386,8 @@ fn a_client_has_one_request() {
 
 /// A large service takes longer than a worker that is done may take to end.
 fn a_restore_may_take_its_time() {
-    let play = start(Place::Pid1, &[], "progress linger restored", "");
-    wait_for(|| (play.state() == State::Running).then_some(()));
+    let mut play = start(Place::Pid1, &[], "progress linger restored", "");
+    play.init.expect("restored");
     play.init.signal(15);
     assert_eq!(play.init.end().0, 6);
 }
