@@ -170,7 +170,7 @@ impl Dump {
         if let Some(mut hold) = self.hold.take() {
             hold.write_all(&[byte]).map_err(broken)?;
         }
-        let status = self.child.wait().map_err(broken)?;
+        let status = wait_for(&mut self.child).ok_or_else(|| broken(io::ErrorKind::TimedOut.into()))?;
         self.released = Some(Instant::now());
         if status.success() { Ok(()) } else { Err(self.refused()) }
     }

@@ -83,6 +83,7 @@ pub fn run(common: &Common, target: &Target, reporter: &Reporter) -> Result<Repo
 
 fn take(common: &Common, target: &Target, reporter: &Reporter, work: &Work) -> Result<Report, CheckpointError> {
     let started = Instant::now();
+    prefer_for_the_oom_killer();
     reporter.progress(Phase::Preflight);
     let tree = Tree::of_service(target.root, target.service)?;
     preflight::check(&tree)?;
@@ -138,6 +139,12 @@ fn fill(
     manifest.files = files.into_iter().map(with_body).collect();
     manifest.packs = written.packs;
     manifest.figures = Some(figures);
+}
+
+/// Where the container's memory runs out because of the checkpoint, the checkpoint has to go and not the service. Raising
+/// it needs no privilege (proc_pid_oom_score_adj(5)); CRIU inherits it.
+fn prefer_for_the_oom_killer() {
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
 }
 
 fn millis(time: Duration) -> u64 {

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::tree_of_service::Tree;
 use crate::files::used;
+use crate::privileges;
 use crate::tree::{self, Process};
 
 /// Why a service cannot be checkpointed as it is. Nothing was frozen.
@@ -69,6 +70,14 @@ pub enum Refusal {
         /// Its root.
         root: String,
     },
+    /// Yama lets a process be traced by its ancestors only, and CRIU is none.
+    #[error(
+        "this host restricts ptrace (kernel.yama.ptrace_scope is {scope}), so no process can be checkpointed; add the capability SYS_PTRACE, or set it to 0"
+    )]
+    Yama {
+        /// The setting.
+        scope: String,
+    },
     /// A terminal belongs to the old container.
     #[error(
         "the service has a terminal, which cannot be carried to another container; run it without one (docker run without -t)"
@@ -103,6 +112,10 @@ pub fn check(tree: &Tree) -> Result<(), Refusal> {
     // Ours are init's, and the service has them from init as well.
     if io::stdin().is_terminal() || io::stdout().is_terminal() || io::stderr().is_terminal() {
         return Err(Refusal::Terminal);
+    }
+    let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
+    if !["", "0"].contains(&scope.trim()) && !privileges::can_trace_everyone() {
+        return Err(Refusal::Yama { scope: scope.trim().to_owned() });
     }
     for (file, kind) in SYSTEM_V {
         let rows = fs::read_to_string(Path::new("/proc/sysvipc").join(file)).unwrap_or_default();

@@ -18,7 +18,7 @@ pub enum NotWhole {
     ServiceGone,
     /// A process that would be lost in silence.
     #[error(
-        "process {process} is a child of init and outside the service's tree, so it would be lost; it was moved there when its parents ended: restart the container to make checkpoints possible again"
+        "process {process} is a child of init and outside the service's tree, so it would be lost; if an exec left it behind, end it; if it is the service's, restart the container to make checkpoints possible again"
     )]
     Outside {
         /// The process.

@@ -51,10 +51,10 @@ pub fn cause(log: &Path) -> Option<String> {
 }
 
 fn explain(text: &str) -> Option<String> {
-    let line = text.lines().find(|line| line.contains("Error ("))?;
+    let errors = || text.lines().filter(|line| line.contains("Error ("));
+    let known = CAUSES.iter().find_map(|(part, meaning)| Some((errors().find(|line| line.contains(part))?, meaning)));
+    let line = known.map(|(line, _)| line).or_else(|| errors().next())?;
     let message = line.split_once("): ").map_or(line, |(_, message)| message).trim();
-    let known =
-        CAUSES.iter().find(|(part, _)| text.lines().any(|line| line.contains("Error (") && line.contains(part)));
     Some(match known {
         Some((_, meaning)) => format!("{meaning} (CRIU: {message})"),
         None => format!("CRIU: {message}"),

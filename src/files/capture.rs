@@ -70,7 +70,11 @@ fn capture_one(path: &Path, names: &mut Names, writer: &ImageWriter) -> Result<C
         if meta.nlink() > 1 {
             names.insert((meta.dev(), meta.ino()), entry.path.clone());
         }
-        let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path).map_err(unreadable)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(path)
+            .map_err(unreadable)?;
         return Ok((entry, Some(content(file, meta.len(), writer, unreadable)?)));
     }
     Ok((entry, None))

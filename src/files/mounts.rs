@@ -11,15 +11,18 @@ use std::path::{Path, PathBuf};
 pub enum Kind {
     /// The container's root: the image's files, and what was changed since the container started.
     Root,
-    /// A file system in memory of the container's own: all of it is new.
-    Memory,
+    /// A file system of the container's own: in memory, or an empty volume that the engine made for it. All of it is new.
+    Own,
     /// A volume, a kernel file system, a file of the engine's: not ours.
     Foreign,
 }
 
 /// The mounts of this mount namespace.
 #[derive(Debug)]
-pub struct Mounts(Vec<(PathBuf, Kind)>);
+pub struct Mounts {
+    mounts: Vec<(PathBuf, Kind)>,
+    root_is_overlay: bool,
+}
 
 impl Mounts {
     /// Reads /proc/self/mountinfo.
@@ -31,7 +34,7 @@ impl Mounts {
     pub fn kind(&self, path: &Path) -> Kind {
         // Of several mounts on one point the last hides the others.
         let mut best = (0, Kind::Foreign);
-        for (point, kind) in &self.0 {
+        for (point, kind) in &self.mounts {
             let depth = point.components().count();
             if path.starts_with(point) && depth >= best.0 {
                 best = (depth, *kind);
@@ -40,13 +43,26 @@ impl Mounts {
         best.1
     }
 
+    /// Whether the root is an overlay file system, as engines make it.
+    pub fn root_is_overlay(&self) -> bool {
+        self.root_is_overlay
+    }
+
     fn parse(text: &[u8]) -> Self {
-        Self(text.split(|&byte| byte == b'\n').filter_map(parse_line).collect())
+        let mut mounts = Self { mounts: Vec::new(), root_is_overlay: false };
+        for line in text.split(|&byte| byte == b'\n') {
+            let Some((point, kind, fstype)) = parse_line(line) else { continue };
+            if kind == Kind::Root {
+                mounts.root_is_overlay = fstype == b"overlay";
+            }
+            mounts.mounts.push((point, kind));
+        }
+        mounts
     }
 }
 
 /// `36 35 98:0 /root /point options [optional…] - fstype source super-options` (proc_pid_mountinfo(5)).
-fn parse_line(line: &[u8]) -> Option<(PathBuf, Kind)> {
+fn parse_line(line: &[u8]) -> Option<(PathBuf, Kind, &[u8])> {
     let mut fields = line.split(|&byte| byte == b' ');
     let (root, point, options) = (fields.nth(3)?, fields.next()?, fields.next()?);
     let fstype = fields.skip_while(|field| *field != b"-").nth(1)?;
@@ -54,10 +70,19 @@ fn parse_line(line: &[u8]) -> Option<(PathBuf, Kind)> {
     let kind = match fstype {
         _ if point == b"/" => Kind::Root,
         // One that shows a folder of a larger tmpfs is the engine's: a secret, a config map, /etc/hosts.
-        b"tmpfs" | b"ramfs" if root == b"/" && writable => Kind::Memory,
+        b"tmpfs" | b"ramfs" if root == b"/" && writable => Kind::Own,
+        _ if is_empty_volume(root) && writable => Kind::Own,
         _ => Kind::Foreign,
     };
-    Some((PathBuf::from(OsString::from_vec(unescape(point))), kind))
+    Some((PathBuf::from(OsString::from_vec(unescape(point))), kind, fstype))
+}
+
+/// A volume that ends with the pod or the container: Kubernetes' emptyDir, and Docker's and Podman's volumes without a name.
+fn is_empty_volume(root: &[u8]) -> bool {
+    let anonymous = |name: &[u8]| name.len() == 64 && name.iter().all(u8::is_ascii_hexdigit);
+    let parts: Vec<&[u8]> = root.split(|&byte| byte == b'/').collect();
+    parts.contains(&b"kubernetes.io~empty-dir".as_slice())
+        || matches!(parts.as_slice(), [.., b"volumes", name, b"_data"] if anonymous(name))
 }
 
 /// Spaces, tabs, newlines and backslashes stand as `\ooo`.
@@ -91,6 +116,8 @@ mod tests {
 503 502 0:53 / /dev/shm rw,nosuid - tmpfs shm rw
 504 500 254:0 /volumes/v /data rw,relatime shared:1 - ext4 /dev/vda rw
 505 500 0:54 /secret /run/secrets ro - tmpfs tmpfs rw
+508 500 254:0 /lib/kubelet/pods/u/volumes/kubernetes.io~empty-dir/cache /cache rw - ext4 /dev/vda rw
+509 500 254:0 /docker/volumes/0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef/_data /anonymous rw - ext4 /dev/vda rw
 506 500 0:55 / /with\\040space rw - tmpfs tmpfs rw
 ";
 
@@ -99,12 +126,14 @@ mod tests {
         let mounts = Mounts::parse(DOCKER);
         for (path, kind) in [
             ("/var/log/app.log", Kind::Root),
-            ("/dev/shm/cache", Kind::Memory),
+            ("/dev/shm/cache", Kind::Own),
             ("/data/db", Kind::Foreign),
             ("/database", Kind::Root),
             ("/proc/self/maps", Kind::Foreign),
             ("/run/secrets/key", Kind::Foreign),
-            ("/with space/x", Kind::Memory),
+            ("/with space/x", Kind::Own),
+            ("/cache/x", Kind::Own),
+            ("/anonymous/x", Kind::Own),
         ] {
             assert_eq!(mounts.kind(Path::new(path)), kind, "{path}");
         }
@@ -113,7 +142,7 @@ mod tests {
     #[test]
     fn the_last_mount_on_a_point_counts() {
         let both = [DOCKER, b"507 500 0:56 / /data rw - tmpfs tmpfs rw\n"].concat();
-        assert_eq!(Mounts::parse(&both).kind(Path::new("/data/db")), Kind::Memory);
+        assert_eq!(Mounts::parse(&both).kind(Path::new("/data/db")), Kind::Own);
     }
 
     #[test]

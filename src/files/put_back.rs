@@ -4,11 +4,12 @@ use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, FileTimes, OpenOptions, Permissions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown, lchown, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use nix::sys::stat::Mode;
+use nix::unistd::geteuid;
 
 use crate::image::{self, Fetcher, ImageError, Kind, Piece};
 
@@ -17,7 +18,7 @@ use crate::image::{self, Fetcher, ImageError, Kind, Piece};
 pub enum PutBackError {
     /// The file itself.
     #[error(
-        "the service's file {path} cannot be put back ({error}); make its folder writable for the container's user"
+        "the service's file {path} cannot be put back ({error}); make it and its folder writable for the container's user"
     )]
     Unwritable {
         /// The file.
@@ -30,15 +31,17 @@ pub enum PutBackError {
     Image(#[from] ImageError),
 }
 
-/// Puts back `files` in their order, then the folders' times, which that has changed.
+/// Puts back `files` in their order, then the modes and times of the folders, the innermost first: a folder that may not be
+/// written to has to be filled before.
 pub fn put_back(files: &[image::File], fetcher: &mut Fetcher) -> Result<(), PutBackError> {
     for file in files {
         let path = Path::new(OsStr::from_bytes(&file.path));
         put_one(path, file, fetcher)?;
     }
-    for file in files.iter().filter(|file| file.kind() == Kind::Directory) {
+    for file in files.iter().rev().filter(|file| file.kind() == Kind::Directory) {
         let path = Path::new(OsStr::from_bytes(&file.path));
-        // Only their owner may: a folder of the image's keeps its own times.
+        // Only its owner may: a folder of the image's keeps its own.
+        let _ = fs::set_permissions(path, Permissions::from_mode(file.mode));
         let _ = File::open(path).and_then(|folder| folder.set_times(times(file)));
     }
     Ok(())
@@ -59,12 +62,16 @@ fn put_one(path: &Path, file: &image::File, fetcher: &mut Fetcher) -> Result<(),
     }
 }
 
+/// Its mode is set at the end.
 fn make_folder(path: &Path, file: &image::File) -> io::Result<()> {
-    match DirBuilder::new().mode(file.mode).create(path) {
-        // One of the image's: it may be somebody else's, and its mode is the image's affair.
+    match DirBuilder::new().mode(file.mode | 0o700).create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         Err(error) => Err(error),
-        Ok(()) => own(path, file),
+        Ok(()) => {
+            // Only root may give files away; otherwise it is ours, as the service is.
+            let _ = chown(path, Some(file.uid), Some(file.gid));
+            Ok(())
+        }
     }
 }
 
@@ -105,6 +112,10 @@ fn write_file(path: &Path, file: &image::File, fetcher: &mut Fetcher) -> Result<
         }
     }
     out.set_len(file.size).map_err(unwritable)?;
+    // One of the image's that the service may write to and does not own keeps its owner, its mode and its times.
+    if out.metadata().map_err(unwritable)?.uid() != geteuid().as_raw() && !geteuid().is_root() {
+        return Ok(());
+    }
     own(path, file).map_err(unwritable)?;
     out.set_times(times(file)).map_err(unwritable)
 }

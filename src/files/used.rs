@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -34,16 +34,24 @@ pub struct Rules {
 impl Rules {
     /// Rules for this container; nothing below the folders `ours` ever counts.
     pub fn of_this_container(ours: Vec<PathBuf>) -> io::Result<Self> {
-        Ok(Self { mounts: Mounts::read()?, container_start: start_of(1)?, ours })
+        let mounts = Mounts::read()?;
+        // The root folder of an overlay is born with the container, which may be started again later.
+        let born = mounts.root_is_overlay().then(|| fs::metadata("/")?.created()).transpose().ok().flatten();
+        let started = start_of(1)?;
+        Ok(Self { mounts, container_start: born.map_or(started, |born| born.min(started)), ours })
+    }
+
+    fn is_ours(&self, path: &Path) -> bool {
+        self.ours.iter().any(|folder| path.starts_with(folder))
     }
 
     fn travels(&self, path: &Path, meta: &Metadata, written: bool) -> bool {
-        if self.ours.iter().any(|folder| path.starts_with(folder)) {
+        if self.is_ours(path) {
             return false;
         }
         match self.mounts.kind(path) {
             Kind::Foreign => false,
-            Kind::Memory => true,
+            Kind::Own => true,
             Kind::Root => written || self.is_new(meta),
         }
     }
@@ -68,7 +76,11 @@ pub fn paths(processes: &[Process], include: &[PathBuf], rules: &Rules) -> io::R
         }
     }
     for path in include {
-        walk(path, &mut found);
+        if !path.exists() {
+            // It may come later; but a misspelt one should not go unnoticed.
+            let _ = writeln!(io::stderr(), "freeze: warning: --include {}: there is no such file now", path.display());
+        }
+        walk(path, path, rules, &mut found)?;
     }
     let parents: Vec<PathBuf> = found.iter().flat_map(|path| path.ancestors().skip(1)).map(Path::to_owned).collect();
     for folder in parents {
@@ -86,17 +98,28 @@ fn captured_kind(meta: &Metadata) -> bool {
     kind.is_file() || kind.is_dir() || kind.is_fifo() || kind.is_symlink()
 }
 
-/// `path` and everything below it, without following links.
-fn walk(path: &Path, found: &mut BTreeSet<PathBuf>) {
-    let Ok(meta) = fs::symlink_metadata(path) else { return };
+/// `path` and everything below it, without following links. Where `top` is not on a volume itself, volumes below it are passed over,
+/// and so is what is ours in any case.
+fn walk(top: &Path, path: &Path, rules: &Rules, found: &mut BTreeSet<PathBuf>) -> io::Result<()> {
+    let foreign = |path: &Path| rules.mounts.kind(path) == Kind::Foreign;
+    if rules.is_ours(path) || (foreign(path) && !foreign(top)) {
+        return Ok(());
+    }
+    let meta = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        meta => meta?,
+    };
     if captured_kind(&meta) {
         found.insert(path.to_owned());
     }
     if meta.is_dir() {
-        for entry in fs::read_dir(path).into_iter().flatten().flatten() {
-            walk(&entry.path(), found);
+        let unreadable =
+            |error: io::Error| io::Error::new(error.kind(), format!("--include, at {}: {error}", path.display()));
+        for entry in fs::read_dir(path).map_err(unreadable)? {
+            walk(top, &entry.map_err(unreadable)?.path(), rules, found)?;
         }
     }
+    Ok(())
 }
 
 /// Every path that a process has open, mapped, bound or as its working directory, and whether it is open for writing.
@@ -255,6 +278,18 @@ mod tests {
         assert!(!rules.travels(Path::new("/etc/passwd"), &meta, false));
         assert!(rules.travels(Path::new("/etc/passwd"), &meta, true));
         assert!(!rules.travels(Path::new("/opt/freeze/freeze"), &meta, true));
+    }
+
+    #[test]
+    fn nothing_of_ours_is_included() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("store")).unwrap();
+        File::create(folder.path().join("store/head")).unwrap();
+        let mine = folder.path().join("mine");
+        File::create(&mine).unwrap();
+        let rules = Rules::of_this_container(vec![folder.path().join("store")]).unwrap();
+        let found = paths(&[], &[folder.path().to_owned()], &rules).unwrap();
+        assert!(found.contains(&mine) && !found.contains(&folder.path().join("store")), "{found:?}");
     }
 
     #[test]

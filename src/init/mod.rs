@@ -42,7 +42,7 @@ pub fn run(config: Config) -> u8 {
     if std::process::id() != 1 {
         process::adopt_orphans();
         say(
-            "warning: this is not PID 1: it reaps what its own service leaves behind, and no PIDs are set apart for a restore",
+            "warning: this is not PID 1: it reaps what its own service leaves behind, and a restore needs the service's PIDs to be free",
         );
     }
     if let Some(signal) = config.parent_death_signal {

@@ -45,9 +45,7 @@ pub enum StartError {
 /// [`StartError`]; then nothing of the service runs.
 pub fn start(config: &Config) -> Result<Tree, StartError> {
     let holder = process::program_in_memory(HOLDER_NAME, HOLDER).map_err(StartError::Holder)?;
-    if std::process::id() == 1 {
-        reserve_pids(config.first_pid);
-    }
+    reserve_pids(config.first_pid);
     tty::give_up();
     let (mut reader, writer) = io::pipe().map_err(StartError::Fork)?;
     let root = match process::fork().map_err(StartError::Fork)? {

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::image::Manifest;
+use crate::image::{Body, Manifest};
 use crate::privileges;
 
 /// Why the restore cannot work here. Nothing was started or changed.
@@ -45,6 +45,14 @@ pub enum Unfit {
         wanted: i32,
         /// Highest here.
         max: i32,
+    },
+    /// Another user.
+    #[error("the service ran as uid {theirs} and this container runs as uid {ours}; start it with the same user")]
+    User {
+        /// Uid of the service.
+        theirs: u32,
+        /// Uid here.
+        ours: u32,
     },
     /// Not enough memory.
     #[error(
@@ -109,8 +117,12 @@ const USED_FEATURES: &[&str] = &[
     "amx_bf16",
     "rtm",
     "fsgsbase",
-    "erms",
-    "fsrm",
+    "abm",
+    "cx16",
+    "sse4a",
+    "fma4",
+    "pku",
+    "ospke",
     "xsavec",
     "clwb",
     "serialize",
@@ -123,7 +135,8 @@ pub fn check(manifest: &Manifest) -> Result<(), Unfit> {
     if !privileges::can_choose_pids() {
         check_pids(manifest.processes.iter().map(|process| process.pid).min(), newest_pid())?;
     }
-    check_memory(manifest.figures.unwrap_or_default().bytes, free_memory())?;
+    check_user(manifest.uid, nix::unistd::geteuid().as_raw())?;
+    check_memory(memory_of(manifest), free_memory())?;
     check_executables(manifest)
 }
 
@@ -152,6 +165,17 @@ fn check_pid_max(wanted: Option<i32>, max: Option<i32>) -> Result<(), Unfit> {
     }
 }
 
+/// Bytes of memory that the service had: of its pages, without its files.
+fn memory_of(manifest: &Manifest) -> u64 {
+    let pages = manifest.images.iter().filter(|image| image.name.starts_with("pages-"));
+    pages.filter_map(|image| image.body.as_ref()).map(Body::size).sum()
+}
+
+/// Only root may make processes of another user.
+fn check_user(theirs: u32, ours: u32) -> Result<(), Unfit> {
+    if theirs == ours || ours == 0 { Ok(()) } else { Err(Unfit::User { theirs, ours }) }
+}
+
 fn check_memory(needed: u64, free: Option<u64>) -> Result<(), Unfit> {
     match free {
         Some(free) if free < needed => Err(Unfit::Memory { needed: needed >> 20, free: free >> 20 }),
@@ -160,7 +184,9 @@ fn check_memory(needed: u64, free: Option<u64>) -> Result<(), Unfit> {
 }
 
 fn check_executables(manifest: &Manifest) -> Result<(), Unfit> {
-    for file in &manifest.executables {
+    // What was made at run time travels itself.
+    let travels: BTreeSet<&[u8]> = manifest.files.iter().map(|file| file.path.as_slice()).collect();
+    for file in manifest.executables.iter().filter(|file| !travels.contains(file.path.as_slice())) {
         let path = Path::new(OsStr::from_bytes(&file.path));
         let what = match fs::metadata(path) {
             Err(error) => format!("cannot be used here ({error})"),
@@ -221,6 +247,7 @@ mod tests {
         insta::assert_snapshot!(unfit(check_machine(&manifest(), "x86_64", &["avx2".into()])), @"this CPU lacks bmi2, which the one of the checkpoint had and the service may use; restore it on a host with these features");
         insta::assert_snapshot!(unfit(check_pids(Some(1000), Some(1200))), @"PID 1000 of the service cannot be had here, as this container has already used PIDs up to 1200; only a new container has fresh PIDs, so start a new one");
         insta::assert_snapshot!(unfit(check_pid_max(Some(40_000), Some(32_768))), @"the service has PID 40000, and PIDs end at 32767 on this host; raise kernel.pid_max there");
+        insta::assert_snapshot!(unfit(check_user(1000, 1001)), @"the service ran as uid 1000 and this container runs as uid 1001; start it with the same user");
         insta::assert_snapshot!(unfit(check_memory(512 << 20, Some(100 << 20))), @"the service needs 512 MiB of memory and this container may take 100 MiB more; raise its memory limit");
     }
 
@@ -231,6 +258,14 @@ mod tests {
         let executables = vec![Executable { path: path.as_os_str().as_bytes().to_vec(), size: 5 }];
         let error = check_executables(&Manifest { executables, ..manifest() }).unwrap_err();
         assert_eq!(error, Unfit::Executable { path, what: "has 0 bytes here and had 5".into() });
+    }
+
+    #[test]
+    fn a_program_that_travels_need_not_be_here() {
+        let path = b"/tmp/made at run time".to_vec();
+        let files = vec![crate::image::File { path: path.clone(), ..Default::default() }];
+        let executables = vec![Executable { path, size: 5 }];
+        assert_eq!(check_executables(&Manifest { executables, files, ..manifest() }), Ok(()));
     }
 
     #[test]

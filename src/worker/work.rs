@@ -4,6 +4,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+const PREFIX: &str = "work-";
+
 /// A work folder, removed when dropped.
 #[derive(Debug)]
 pub struct Work {
@@ -16,7 +18,13 @@ pub struct Work {
 impl Work {
     /// Makes one in `runtime_dir`, whose log named `log` will be kept there under the same name.
     pub fn new(runtime_dir: &Path, log: &str) -> io::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("work-").tempdir_in(runtime_dir)?;
+        for entry in fs::read_dir(runtime_dir)?.flatten() {
+            // There is one worker at a time, so this one's maker was killed.
+            if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+        let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in(runtime_dir)?;
         let work = Self { log: folder.path().join(log), kept: runtime_dir.join(log), folder };
         // One that a killed worker left behind is of no use any more.
         let _ = fs::remove_file(&work.kept);

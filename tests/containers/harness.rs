@@ -47,16 +47,23 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct App {
     setting: Setting,
     folder: tempfile::TempDir,
+    options: Vec<String>,
     command: Vec<String>,
 }
 
 impl App {
     /// One that runs the program `service` with these arguments.
     pub fn new(setting: Setting, service: &[&str]) -> Self {
+        Self::with_options(setting, &[], &[&["/services/service"], service].concat())
+    }
+
+    /// One with options for `freeze run`, and any command.
+    pub fn with_options(setting: Setting, options: &[&str], command: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let command = ["/services/service"].iter().chain(service).map(ToString::to_string).collect();
+        let owned = |words: &[&str]| words.iter().map(ToString::to_string).collect();
+        let (options, command) = (owned(options), owned(command));
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let app = Self { setting, folder, command };
+        let app = Self { setting, folder, options, command };
         fs::create_dir(app.store()).unwrap();
         chown(app.store(), Some(setting.uid()), Some(setting.uid())).unwrap();
         app
@@ -89,6 +96,7 @@ impl App {
         let mut args = vec!["start", "--id", &id, "--setting", self.setting.name()];
         args.extend(binds.iter().flat_map(|bind| ["--bind", bind.as_str()]));
         args.extend([root, "/opt/freeze/freeze", "run", "--store", "file:/store", "--runtime-dir", "/runtime"]);
+        args.extend(self.options.iter().map(String::as_str));
         args.push("--");
         args.extend(self.command.iter().map(String::as_str));
         let out = sandbox(&args);

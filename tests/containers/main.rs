@@ -4,6 +4,7 @@
 //! criu), `FREEZE_TEST_ROOT` (a root) and `FREEZE_TEST_SERVICES` (a folder with the program `service`).
 
 mod failures;
+mod files;
 mod harness;
 mod shapes;
 mod stores;

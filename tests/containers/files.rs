@@ -1,0 +1,83 @@
+//! Which files travel, and how they come back: as a fresh container lacks them, and no others.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+
+use crate::harness::{App, Container, Setting, in_all_settings, root, text};
+
+in_all_settings! {
+    a_program_made_at_run_time;
+    included_files;
+}
+
+/// A shell prepares something, then becomes the service.
+fn prepared(setting: Setting, options: &[&str], script: &str) -> App {
+    let script = format!("{script} && exec /services/service one");
+    App::with_options(setting, options, &["/bin/sh", "-c", &script])
+}
+
+fn moved(app: &App) -> Container {
+    let first = app.start();
+    first.verified();
+    first.checkpoint(&[]);
+    assert_eq!(first.wait(), 172, "{}", first.story());
+    let second = app.start();
+    second.verified();
+    second
+}
+
+fn read(container: &Container, path: &str) -> String {
+    text(&container.exec(&["cat", path]).stdout)
+}
+
+/// The new container does not have it before the restore puts it there.
+fn a_program_made_at_run_time(setting: Setting) {
+    let script = "cp /services/service /data/made && exec /data/made one";
+    let app = App::with_options(setting, &[], &["/bin/sh", "-c", script]);
+    moved(&app);
+}
+
+/// Closed files travel when they are asked for, with the folders above them, even if those may not be written to.
+fn included_files(setting: Setting) {
+    let script = "mkdir -p /data/keep/deep && echo kept >/data/keep/deep/file && ln -s deep/file /data/keep/link \
+                  && chmod 500 /data/keep/deep && echo lost >/data/other";
+    let app = prepared(setting, &["--include", "/data/keep/"], script);
+    let second = moved(&app);
+    assert_eq!(read(&second, "/data/keep/link"), "kept\n");
+    assert_eq!(read(&second, "/data/other"), "");
+    let mode = text(&second.exec(&["stat", "-c", "%a", "/data/keep/deep"]).stdout);
+    assert_eq!(mode, "500\n");
+}
+
+/// What the image lets everybody write to is written back, and stays its owner's.
+#[test]
+fn a_file_of_another_owner() {
+    let layer = tempfile::tempdir().unwrap();
+    let shared = layer.path().join("shared");
+    fs::set_permissions(layer.path(), Permissions::from_mode(0o755)).unwrap();
+    fs::write(&shared, "image\n").unwrap();
+    fs::set_permissions(&shared, Permissions::from_mode(0o666)).unwrap();
+    let root = format!("{}:{}", layer.path().display(), root());
+    let app = prepared(Setting::Restricted, &["--include", "/shared"], "echo mine >>/shared");
+    let first = app.start_in(&root);
+    first.verified();
+    first.checkpoint(&[]);
+    assert_eq!(first.wait(), 172, "{}", first.story());
+    let second = app.start_in(&root);
+    second.verified();
+    assert_eq!(read(&second, "/shared"), "image\nmine\n");
+    assert_eq!(text(&second.exec(&["stat", "-c", "%u %a", "/shared"]).stdout), "0 666\n");
+}
+
+/// A store below an included folder does not swallow itself: its head stays as the last commit left it.
+#[test]
+fn a_folder_above_the_store() {
+    let app = prepared(Setting::Caps, &["--include", "/"], "true");
+    let second = moved(&app);
+    second.checkpoint(&[]);
+    assert_eq!(second.wait(), 172, "{}", second.story());
+    let head = || fs::read_to_string(app.store().join("head")).unwrap();
+    let committed = head();
+    app.start().verified();
+    assert_eq!(head(), committed);
+}
