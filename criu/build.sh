@@ -14,7 +14,8 @@ checksum=29ec0ee09e296479fe7048c80980e8ef1d0684d0b0204c2b101dfea19f6725b9
 packages=(build-essential pkg-config libprotobuf-dev libprotobuf-c-dev protobuf-c-compiler protobuf-compiler
 	python3 xz-utils libcap-dev libnl-3-dev libnet1-dev uuid-dev libbsd-dev libaio-dev)
 
-cache=${FREEZE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/freeze}/criu
+# systemd and CI may set no HOME; bash then takes the tilde from the user database.
+cache=${FREEZE_CACHE:-${XDG_CACHE_HOME:-${HOME:-~}/.cache}/freeze}/criu
 id=$(cd "$here" && cat build.sh patches/*.patch | sha256sum | cut -d' ' -f1)
 result=$cache/$id/criu
 [ -z "${FREEZE_DEBIAN_MIRROR:-}" ] || packages+=(debian-archive-keyring)
@@ -90,12 +91,14 @@ flock 9
 if [ ! -x "$result" ]; then
 	work=$(mktemp -d "$cache/build.XXXXXX")
 	trap 'rm -rf "$work"' EXIT
-	install_packages
+	install_packages 9>&-
 	have_tarball || fetch_tarball >"$cache/fetch.log" 2>&1 9>&- || true
-	have_tarball || die "there is no source of criu $version (see $cache/fetch.log): Debian sid has moved on, or this machine's apt
-  knows no Debian mirror (FREEZE_DEBIAN_MIRROR names one). Put $tarball with the sha256
+	have_tarball || die "there is no source of criu $version (see $cache/fetch.log).
+  If this machine's apt knows no Debian mirror, name one in FREEZE_DEBIAN_MIRROR. If Debian sid has moved on to another version,
+  name a snapshot that has this one, https://snapshot.debian.org/archive/debian/YYYYMMDDT000000Z
+  (https://snapshot.debian.org/package/criu/ lists the dates), or put $tarball with the sha256
   $checksum
-  at $cache/$tarball and start again."
+  at $cache/$tarball. Then start again."
 	say "building criu $version"
 	build >"$cache/build.log" 2>&1 9>&- || die "the build failed, see $cache/build.log"
 	mkdir -p "$(dirname "$result")"
