@@ -16,7 +16,7 @@ in_all_settings! {
 
 /// A service whose dump takes long enough to be interrupted.
 fn large(setting: Setting) -> (App, Container) {
-    let app = App::new(setting, &["big", "192"]);
+    let app = App::new(setting, &["big", "384"]);
     let container = app.start();
     container.verified();
     (app, container)
@@ -24,19 +24,20 @@ fn large(setting: Setting) -> (App, Container) {
 
 /// Asks for a checkpoint and kills the process whose command line begins with `words` while the service stands still.
 fn kill_during_checkpoint(container: &Container, words: &[&str]) -> std::process::Output {
+    let service = container.find(&["/services/service"]).expect("there is a service");
     std::thread::scope(|scope| {
         let checkpoint = scope.spawn(|| container.try_checkpoint(&[]));
-        container.eventually("the service was not frozen", || is_frozen(container).then_some(()));
+        container.eventually("the service was not frozen", || is_frozen(service).then_some(()));
         let victim = container.find(words).expect("the dump was over too soon");
         kill(Pid::from_raw(victim), Signal::SIGKILL).unwrap();
         checkpoint.join().unwrap()
     })
 }
 
-/// Whether CRIU has stopped the service (`t`: tracing stop, proc(5)).
-fn is_frozen(container: &Container) -> bool {
-    let stat = container.find(&["/services/service"]).map(|pid| fs::read_to_string(format!("/proc/{pid}/stat")));
-    stat.and_then(Result::ok).is_some_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('t')))
+/// Whether CRIU has stopped the process (`t`: tracing stop, proc(5)).
+fn is_frozen(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('t'))
 }
 
 fn goes_on_and_can_be_moved(app: &App, container: &Container) {
@@ -65,13 +66,8 @@ fn killed_worker(setting: Setting) {
 /// Nobody waits for the answer any more, so the checkpoint is given up.
 fn killed_client(setting: Setting) {
     let (app, container) = large(setting);
-    std::thread::scope(|scope| {
-        let checkpoint = scope.spawn(|| container.try_checkpoint(&[]));
-        container.eventually("the service was not frozen", || is_frozen(&container).then_some(()));
-        let client = container.find(&["/opt/freeze/freeze", "checkpoint"]).unwrap();
-        kill(Pid::from_raw(client), Signal::SIGKILL).unwrap();
-        assert!(!checkpoint.join().unwrap().status.success());
-    });
+    let out = kill_during_checkpoint(&container, &["/opt/freeze/freeze", "checkpoint"]);
+    assert!(!out.status.success());
     goes_on_and_can_be_moved(&app, &container);
 }
 
