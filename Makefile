@@ -1,10 +1,10 @@
 # What can be done with freeze's source; `make help` says it. Debian or Ubuntu, as root or with sudo.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build criu roots demo test lint clean
+.PHONY: help build criu demo test bench lint clean
 
 # Builds outlive the checkout here: they are named after what they are made of.
-export FREEZE_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/freeze
+export FREEZE_CACHE ?= $(or $(XDG_CACHE_HOME),$(or $(HOME),/root)/.cache)/freeze
 export CARGO_TARGET_DIR ?= $(FREEZE_CACHE)/target
 # The folder that becomes /opt/freeze in containers.
 OPT := $(CARGO_TARGET_DIR)/opt
@@ -30,10 +30,13 @@ test: build ## everything: lint, unit tests, containers
 	@integration/setup test
 	@tests/run $(OPT)
 
+bench: build ## freeze against plain CRIU; CRIU=FILE names a static stock criu
+	@bench/bench.py --suite quick --freeze $(OPT) --criu "$(CRIU)" --opt freeze:setting=restricted
+
 lint: ## formatting, clippy, shellcheck
 	@cargo fmt --check
 	@cargo clippy --all-targets --locked -- -D warnings
-	@shellcheck -x integration/setup integration/sandbox/sandbox integration/sandbox/root criu/build.sh tests/run integration/demo/demo
+	@shellcheck -x integration/setup integration/sandbox/{sandbox,root,test} integration/demo/demo criu/build.sh tests/run tests/services/{build,test} .ci/run
 
 clean: ## throw-away containers and this checkout's build
 	@integration/sandbox/sandbox clean

@@ -95,8 +95,7 @@ if [ ! -x "$result" ]; then
 	have_tarball || fetch_tarball >"$cache/fetch.log" 2>&1 9>&- || true
 	have_tarball || die "there is no source of criu $version (see $cache/fetch.log).
   If this machine's apt knows no Debian mirror, name one in FREEZE_DEBIAN_MIRROR. If Debian sid has moved on to another version,
-  name a snapshot that has this one, https://snapshot.debian.org/archive/debian/YYYYMMDDT000000Z
-  (https://snapshot.debian.org/package/criu/ lists the dates), or put $tarball with the sha256
+  name Debian's snapshot archive of a day that has this one, or put $tarball with the sha256
   $checksum
   at $cache/$tarball. Then start again."
 	say "building criu $version"
