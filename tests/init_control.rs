@@ -19,7 +19,7 @@ fn running(place: Place) -> Init {
 }
 
 fn freeze(arguments: &[&str], runtime_dir: &Path) -> Output {
-    Command::new(FREEZE).args(arguments).arg("--runtime-dir").arg(runtime_dir).output().unwrap()
+    Command::new(program()).args(arguments).arg("--runtime-dir").arg(runtime_dir).output().unwrap()
 }
 
 fn text(bytes: &[u8]) -> &str {
@@ -120,8 +120,9 @@ fn only_root_and_inits_own_user_are_heard() {
         fs::set_permissions(init.runtime_dir(), fs::Permissions::from_mode(0o777)).unwrap();
         fs::set_permissions(init.runtime_dir().join("control.sock"), fs::Permissions::from_mode(0o666)).unwrap();
         let script = format!(
-            "exec setpriv --reuid={user} --regid={user} --clear-groups {FREEZE} status --runtime-dir {}",
-            init.runtime_dir().display()
+            "exec setpriv --reuid={user} --regid={user} --clear-groups {freeze} status --runtime-dir {}",
+            init.runtime_dir().display(),
+            freeze = program()
         );
         let output = Command::new("sh").args(["-c", &script]).output().unwrap();
         assert_eq!(output.status.success(), heard, "{}", text(&output.stderr));
@@ -138,7 +139,7 @@ fn a_folder_that_cannot_be_used_is_named_and_nothing_starts() {
         [(link.as_path(), "it is not a folder"), (Path::new("/proc/nothing"), "No such file"), (Path::new("/"), "")]
     {
         let output = Command::new("setpriv")
-            .args(["--reuid=1000", "--regid=1000", "--clear-groups", FREEZE, "run", "--runtime-dir"])
+            .args(["--reuid=1000", "--regid=1000", "--clear-groups", program(), "run", "--runtime-dir"])
             .arg(runtime_dir)
             .args(["--", "echo", "started"])
             .output()

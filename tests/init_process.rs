@@ -31,12 +31,12 @@ fn exit_statuses_are_remapped() {
 #[test]
 fn what_cannot_be_executed_is_126_or_127_even_with_stderr_closed() {
     for place in PLACES {
-        for (program, code) in [("/nowhere/at-all", 127), ("no-such-program", 127), ("/etc/passwd", 126), ("/", 126)] {
+        for (missing, code) in [("/nowhere/at-all", 127), ("no-such-program", 127), ("/etc/passwd", 126), ("/", 126)] {
             let folder = folder();
-            let text = format!("exec {FREEZE} run -- {program} 2>&-");
+            let text = format!("exec {freeze} run -- {missing} 2>&-", freeze = program());
             let mut command = command_at(place, folder.path(), &["sh", "-c", &text]);
             command.stdin(Stdio::null());
-            assert_eq!(Init::start(place, command, folder).end().0, code, "{place:?}: {program}");
+            assert_eq!(Init::start(place, command, folder).end().0, code, "{place:?}: {missing}");
         }
     }
 }
@@ -44,7 +44,7 @@ fn what_cannot_be_executed_is_126_or_127_even_with_stderr_closed() {
 #[test]
 fn what_cannot_be_executed_is_named() {
     let folder = folder();
-    let mut command = command_at(Place::Pid1, folder.path(), &[FREEZE, "run", "--", "no-such-program"]);
+    let mut command = command_at(Place::Pid1, folder.path(), &[program(), "run", "--", "no-such-program"]);
     command.stdin(Stdio::null());
     let (code, error) = Init::start(Place::Pid1, command, folder).end();
     assert_eq!(
@@ -74,7 +74,7 @@ fn values_that_cannot_be_used_are_refused_at_the_start() {
 
 #[test]
 fn every_option_has_an_environment_twin() {
-    let help = Command::new(FREEZE).args(["run", "--help"]).output().unwrap();
+    let help = Command::new(program()).args(["run", "--help"]).output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
     let options: Vec<_> = help.lines().filter_map(|line| line.trim().strip_prefix("--")?.split(' ').next()).collect();
     assert!(options.len() > 10, "{help}");
@@ -87,7 +87,7 @@ fn every_option_has_an_environment_twin() {
 fn sigchld_ignored_by_the_launcher_does_not_hang() {
     for place in PLACES {
         let folder = folder();
-        let text = format!("trap '' CHLD; exec {FREEZE} run -- sh -c 'exit 7'");
+        let text = format!("trap '' CHLD; exec {freeze} run -- sh -c 'exit 7'", freeze = program());
         let mut command = command_at(place, folder.path(), &["bash", "-c", &text]);
         command.stdin(Stdio::null());
         assert_eq!(Init::start(place, command, folder).end().0, 7, "{place:?}");
@@ -98,7 +98,7 @@ fn sigchld_ignored_by_the_launcher_does_not_hang() {
 fn closed_standard_descriptors_are_survived() {
     for place in PLACES {
         let folder = folder();
-        let text = format!("exec {FREEZE} run -- sh -c 'exit 7' <&- >&- 2>&-");
+        let text = format!("exec {freeze} run -- sh -c 'exit 7' <&- >&- 2>&-", freeze = program());
         let command = command_at(place, folder.path(), &["sh", "-c", &text]);
         assert_eq!(Init::start(place, command, folder).end().0, 7, "{place:?}");
     }
@@ -108,7 +108,7 @@ fn closed_standard_descriptors_are_survived() {
 fn descriptors_above_two_are_closed() {
     let folder = folder();
     let look = "for n in 3 4 5 77; do test ! -e /proc/$$/fd/$n || echo $n; done; echo done";
-    let text = format!("exec 3</dev/null 77</dev/null; exec {FREEZE} run -- sh -c '{look}'");
+    let text = format!("exec 3</dev/null 77</dev/null; exec {freeze} run -- sh -c '{look}'", freeze = program());
     let mut command = command_at(Place::Pid1User, folder.path(), &["bash", "-c", &text]);
     command.stdin(Stdio::null());
     Init::start(Place::Pid1User, command, folder).expect("done");
@@ -117,7 +117,7 @@ fn descriptors_above_two_are_closed() {
 #[test]
 fn stdin_passes_a_pipe_through() {
     let folder = folder();
-    let mut command = command_at(Place::Pid1User, folder.path(), &[FREEZE, "run", "--", "cat"]);
+    let mut command = command_at(Place::Pid1User, folder.path(), &[program(), "run", "--", "cat"]);
     command.stdin(Stdio::piped());
     let mut init = Init::start(Place::Pid1User, command, folder);
     let mut input = init.child.stdin.take().unwrap();
@@ -132,7 +132,7 @@ fn the_service_has_the_launchers_folder_and_init_none() {
     let folder = folder();
     let here = folder.path().canonicalize().unwrap();
     let mut command =
-        command_at(Place::Pid1User, folder.path(), &[FREEZE, "run", "--", "sh", "-c", "pwd -P; exec sleep 1000"]);
+        command_at(Place::Pid1User, folder.path(), &[program(), "run", "--", "sh", "-c", "pwd -P; exec sleep 1000"]);
     command.stdin(Stdio::null()).current_dir(&here);
     let mut init = Init::start(Place::Pid1User, command, folder);
     init.expect(here.to_str().unwrap());
@@ -197,7 +197,7 @@ fn init_takes_over_where_the_holder_is_killed() {
         kill(holder, 9);
         wait_for(|| children(init.pid).contains(&service).then_some(()));
         let answer =
-            Command::new(FREEZE).args(["checkpoint", "--runtime-dir"]).arg(init.runtime_dir()).output().unwrap();
+            Command::new(program()).args(["checkpoint", "--runtime-dir"]).arg(init.runtime_dir()).output().unwrap();
         assert_eq!(answer.status.code(), Some(1));
         assert!(String::from_utf8_lossy(&answer.stderr).contains("the holder of the service's processes was killed"));
         init.signal(15);
@@ -234,7 +234,7 @@ fn a_read_only_root_and_no_shell_are_enough() {
         &shell.replace("setpriv --reuid=4242 --regid=0 --clear-groups chroot $R", "chroot --userspec=4242:0 $R"),
     ];
     let mut command = command_at(Place::Pid1, folder.path(), &arguments);
-    command.stdin(Stdio::null()).env("R", &root).env("F", FREEZE).env_remove("FREEZE_RUNTIME_DIR");
+    command.stdin(Stdio::null()).env("R", &root).env("F", program()).env_remove("FREEZE_RUNTIME_DIR");
     let mut init = Init::start(Place::Pid1, command, folder);
     assert!(init.line().starts_with("freeze "));
     let (code, error) = init.end();

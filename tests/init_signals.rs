@@ -16,7 +16,7 @@ fn listener(place: Place, options: &[&str]) -> Init {
     let folder = folder();
     let numbers: Vec<String> = trappable().map(|signal| signal.to_string()).collect();
     let mut command =
-        command_at(place, folder.path(), &[&[FREEZE, "run"], options, &["--", "bash", "-c", LISTENER]].concat());
+        command_at(place, folder.path(), &[&[program(), "run"], options, &["--", "bash", "-c", LISTENER]].concat());
     command.stdin(Stdio::null()).env("SIGNALS", numbers.join(" "));
     let mut init = Init::start(place, command, folder);
     init.expect("ready");
@@ -92,7 +92,7 @@ fn a_sigterm_that_is_pending_at_exec_ends_the_start() {
     for place in [Place::Host, Place::Pid1] {
         for _ in 0..100 {
             let folder = folder();
-            let text = format!("kill -TERM $$; exec {FREEZE} run -- sleep 1000");
+            let text = format!("kill -TERM $$; exec {freeze} run -- sleep 1000", freeze = program());
             let mut command = command_at(place, folder.path(), &["env", "--block-signal=TERM", "bash", "-c", &text]);
             command.stdin(Stdio::null());
             assert_eq!(Init::start(place, command, folder).end().0, 143);
@@ -114,7 +114,7 @@ fn a_sigterm_in_the_first_moments_is_not_lost() {
 fn masks(launcher: &str) -> (Vec<String>, Vec<String>) {
     let folder = folder();
     let look = "grep -E 'Sig(Blk|Ign)' /proc/self/status";
-    let text = format!("{launcher}; {look}; exec {FREEZE} run -- {look}");
+    let text = format!("{launcher}; {look}; exec {freeze} run -- {look}", freeze = program());
     let mut command = command_at(Place::Host, folder.path(), &["env", "--block-signal=USR2", "bash", "-c", &text]);
     command.stdin(Stdio::null());
     let mut init = Init::start(Place::Host, command, folder);
@@ -141,7 +141,8 @@ fn what_the_launcher_did_not_ignore_the_service_does_not_either() {
 fn the_death_of_the_parent_is_told() {
     let folder = folder();
     let text = format!(
-        "{FREEZE} run --parent-death-signal USR1 -- sh -c 'trap \"echo told; exit\" USR1; echo ready; while :; do sleep 0.01; done' & wait"
+        "{freeze} run --parent-death-signal USR1 -- sh -c 'trap \"echo told; exit\" USR1; echo ready; while :; do sleep 0.01; done' & wait",
+        freeze = program()
     );
     let mut command = command_at(Place::Host, folder.path(), &["bash", "-c", &text]);
     command.stdin(Stdio::null());

@@ -15,7 +15,7 @@ use nix::pty::openpty;
 fn on_terminal(text: &str) -> (Init, File, BufReader<File>) {
     let pty = openpty(None, None).unwrap();
     let folder = folder();
-    let command = ["setsid", "--ctty", FREEZE, "run", "--", "sh", "-c", text];
+    let command = ["setsid", "--ctty", program(), "run", "--", "sh", "-c", text];
     let mut command = command_at(Place::Pid1, folder.path(), &command);
     command.stdin(pty.slave);
     let init = Init::start(Place::Pid1, command, folder);

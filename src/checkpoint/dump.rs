@@ -20,9 +20,6 @@ use crate::sys::fd;
 /// What CRIU writes to the hold socket when the dump is complete and all tasks stand still.
 const DUMPED: u8 = b'D';
 
-/// Room in the pipes of large images, in bytes: the most that pipe(7) gives without privileges.
-const PIPE_ROOM: i32 = 1 << 20;
-
 /// How many milliseconds CRIU may take to let the tasks run on; after that it is killed (which lets them run as well).
 const LET_GO: u16 = 20_000;
 
@@ -197,8 +194,7 @@ impl Dump {
     }
 
     fn refused(&self) -> DumpError {
-        let unknown = || "CRIU was killed, perhaps for lack of memory; raise the container's memory limit".to_owned();
-        DumpError::Refused(log::cause(&self.log).unwrap_or_else(unknown))
+        DumpError::Refused(log::cause(&self.log))
     }
 }
 
@@ -254,7 +250,7 @@ fn begin(name: String, connection: &mut stream::Connection, writer: &ImageWriter
     let pipe = connection.pipe()?;
     fd::set_nonblocking(pipe.as_fd())?;
     if name.starts_with("pages-") || name.starts_with("ghost-file-") {
-        fd::widen_pipe(pipe.as_fd(), PIPE_ROOM);
+        fd::widen_pipe(pipe.as_fd(), stream::PIPE_ROOM);
     }
     Ok(Open { name, pipe: pipe.into(), body: writer.begin() })
 }

@@ -45,9 +45,10 @@ const CAUSES: &[(&str, &str)] = &[
     ),
 ];
 
-/// The first error in a log, and what it means where that is known.
-pub fn cause(log: &Path) -> Option<String> {
-    explain(&tail(log)?)
+/// Why a CRIU failed that left this log: its first error, and what that means where it is known.
+pub fn cause(log: &Path) -> String {
+    let killed = || "CRIU was killed, perhaps for lack of memory; raise the container's memory limit".to_owned();
+    tail(log).and_then(|text| explain(&text)).unwrap_or_else(killed)
 }
 
 fn explain(text: &str) -> Option<String> {
@@ -88,6 +89,6 @@ mod tests {
     #[test]
     fn a_log_without_errors_has_no_cause() {
         assert_eq!(explain("(00.01) all is well\n"), None);
-        assert_eq!(cause(Path::new("/nonexistent/log")), None);
+        assert!(cause(Path::new("/nonexistent/log")).starts_with("CRIU was killed"));
     }
 }

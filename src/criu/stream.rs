@@ -19,6 +19,9 @@ pub const CAPTURE_SOCKET: &str = "streamer-capture.sock";
 /// Socket that criu connects to for a restore, in the work folder.
 pub const SERVE_SOCKET: &str = "streamer-serve.sock";
 
+/// Room in the pipes of large images, in bytes: the most that pipe(7) gives without privileges.
+pub const PIPE_ROOM: i32 = 1 << 20;
+
 /// Longest request accepted, in bytes: image names are short.
 const MAX_REQUEST: usize = 512;
 

@@ -92,9 +92,7 @@ fn bring_back(manifest: &Manifest, mut fetcher: Fetcher, work: &Work, reporter: 
     reporter.send(&Event::Restoring { root: manifest.root_pid });
     let status = run_criu(manifest, &mut fetcher, work)?;
     if !status.success() {
-        let unknown = || "CRIU was killed, perhaps for lack of memory; raise the container's memory limit".to_owned();
-        let cause = log::cause(&work.path().join(command::RESTORE_LOG));
-        return Err(RestoreError::Criu(cause.unwrap_or_else(unknown)));
+        return Err(RestoreError::Criu(log::cause(&work.path().join(command::RESTORE_LOG))));
     }
     for difference in verify::differences(manifest) {
         // Whether anybody can read it must not matter: the service runs.

@@ -12,12 +12,9 @@ use std::process::{Child, ExitStatus};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::criu::stream::Connection;
+use crate::criu::stream::{Connection, PIPE_ROOM};
 use crate::image::{Body, Fetcher, Front, ImageError, StreamId};
 use crate::sys::fd;
-
-/// Room in the pipes, in bytes: the most that pipe(7) gives without privileges.
-const PIPE_ROOM: i32 = 1 << 20;
 
 /// Why serving broke off.
 #[derive(Debug, thiserror::Error)]

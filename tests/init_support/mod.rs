@@ -7,10 +7,27 @@ use std::{
     os::unix::{fs::PermissionsExt, process::ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
+    sync::LazyLock,
     time::{Duration, Instant},
 };
 
-pub const FREEZE: &str = env!("CARGO_BIN_EXE_freeze");
+/// The executable, where every user can execute it: the folder that cargo builds in may be closed to others.
+pub fn program() -> &'static str {
+    static COPY: LazyLock<String> = LazyLock::new(|| {
+        // `make test` names the release build, which is what has to be small.
+        let release = std::env::var("FREEZE_TEST_OPT").map(|folder| folder + "/freeze");
+        let built = release.unwrap_or_else(|_| env!("CARGO_BIN_EXE_freeze").to_owned());
+        let folder = tempfile::Builder::new().prefix("freeze-under-test-").tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::copy(built, folder.path().join("freeze")).unwrap();
+        // One name for all runs, so that only one copy is left behind.
+        let name = std::env::temp_dir().join("freeze-under-test");
+        fs::create_dir_all(&name).unwrap();
+        fs::rename(folder.path().join("freeze"), name.join("freeze")).unwrap();
+        name.join("freeze").to_str().unwrap().to_owned()
+    });
+    &COPY
+}
 
 /// Where init runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +81,7 @@ pub struct Init {
 /// Runs `freeze run OPTIONS -- sh -c SCRIPT`.
 pub fn script(place: Place, options: &[&str], script: &str) -> Init {
     let folder = folder();
-    let arguments = [&[FREEZE, "run"], options, &["--", "sh", "-c", script]].concat();
+    let arguments = [&[program(), "run"], options, &["--", "sh", "-c", script]].concat();
     let mut command = command_at(place, folder.path(), &arguments);
     command.stdin(Stdio::null());
     Init::start(place, command, folder)
