@@ -14,26 +14,33 @@ use crate::restore;
 use crate::tree;
 use crate::worker::Common;
 
-/// The description of a frozen service; images, files and figures are still to come.
-pub fn manifest(tree: &Tree, root: i32, service: i32) -> io::Result<Manifest> {
+/// What can be said of the machine, the user and stdio while the service still runs: reading it takes time on a large host.
+pub fn host() -> io::Result<Manifest> {
     let machine = nix::sys::utsname::uname()?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let command = fs::read(tree::proc_path(service, "cmdline"))?;
     Ok(Manifest {
-        created_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
         freeze_version: env!("CARGO_PKG_VERSION").to_owned(),
         arch: std::env::consts::ARCH.to_owned(),
         kernel: machine.release().to_string_lossy().into_owned(),
         cpu_features: restore::cpu_features(),
+        uid: nix::unistd::geteuid().as_raw(),
+        gid: nix::unistd::getegid().as_raw(),
+        stdio: restore::record_stdio(),
+        ..Manifest::default()
+    })
+}
+
+/// Adds what has to be looked at while the service stands still; images, files and figures are still to come.
+pub fn service(host: Manifest, tree: &Tree, root: i32, service: i32) -> io::Result<Manifest> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let command = fs::read(tree::proc_path(service, "cmdline"))?;
+    Ok(Manifest {
+        created_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
         root_pid: root,
         service_pid: service,
         command: command.strip_suffix(b"\0").unwrap_or(&command).split(|&byte| byte == 0).map(<[u8]>::to_vec).collect(),
-        uid: nix::unistd::geteuid().as_raw(),
-        gid: nix::unistd::getegid().as_raw(),
         processes: tree.processes().iter().map(process).collect(),
-        stdio: restore::record_stdio(),
         executables: executables(tree)?,
-        ..Manifest::default()
+        ..host
     })
 }
 
@@ -81,7 +88,7 @@ mod tests {
     fn this_process_is_described() {
         let us = std::process::id() as i32;
         let tree = Tree::of_processes(vec![tree::read(us).unwrap()]);
-        let manifest = manifest(&tree, 1, us).unwrap();
+        let manifest = service(host().unwrap(), &tree, 1, us).unwrap();
         let exe = std::env::current_exe().unwrap();
         assert_eq!(manifest.service_pid, us);
         assert_eq!(OsStr::from_bytes(&manifest.processes[0].exe), exe.as_os_str());

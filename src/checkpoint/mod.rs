@@ -87,6 +87,8 @@ fn take(common: &Common, target: &Target, reporter: &Reporter, work: &Work) -> R
     reporter.progress(Phase::Preflight);
     let tree = Tree::of_service(target.root, target.service)?;
     preflight::check(&tree)?;
+    let rules = Rules::of_this_container(describe::our_folders(common)).map_err(CheckpointError::Proc)?;
+    let host = describe::host().map_err(CheckpointError::Proc)?;
     let store = store::open(&common.store)?;
     store.prepare()?;
     let writer = ImageWriter::new(store.clone(), common.memory, worker::cores())?;
@@ -98,10 +100,9 @@ fn take(common: &Common, target: &Target, reporter: &Reporter, work: &Work) -> R
     reporter.progress(Phase::Files);
     // Processes may have come and gone between the preflight and the freeze.
     let tree = Tree::of_service(target.root, target.service)?;
-    let rules = Rules::of_this_container(describe::our_folders(common)).map_err(CheckpointError::Proc)?;
     let paths = used::paths(tree.processes(), &target.include, &rules).map_err(CheckpointError::Proc)?;
     let files = capture::capture(&paths, &writer)?;
-    let mut manifest = describe::manifest(&tree, target.root, target.service).map_err(CheckpointError::Proc)?;
+    let mut manifest = describe::service(host, &tree, target.root, target.service).map_err(CheckpointError::Proc)?;
     if target.leave_running {
         dump.release(Verdict::Run)?;
     }

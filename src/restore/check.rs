@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -200,9 +201,10 @@ fn check_executables(manifest: &Manifest) -> Result<(), Unfit> {
 
 /// The CPU's features that programs choose their code by.
 pub fn cpu_features() -> Vec<String> {
-    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let flags = text.lines().find_map(|line| line.strip_prefix("flags")?.split_once(':'));
-    let flags = flags.map_or("", |(_, flags)| flags);
+    let Ok(file) = fs::File::open("/proc/cpuinfo") else { return Vec::new() };
+    // All processors have the same, so the first one's are enough; the whole file is long on a large host.
+    let line = BufReader::new(file).lines().map_while(Result::ok).find(|line| line.starts_with("flags"));
+    let flags = line.as_deref().and_then(|line| line.split_once(':')).map_or("", |(_, flags)| flags);
     flags.split_ascii_whitespace().filter(|flag| USED_FEATURES.contains(flag)).map(str::to_owned).collect()
 }
 
