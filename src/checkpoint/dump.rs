@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::criu::{command, log, stream};
+use crate::criu::command::{self, NotStarted};
+use crate::criu::{log, stream};
 use crate::image::{BodyId, BodyWriter, ImageError, ImageWriter};
 use crate::sys::fd;
 
@@ -26,16 +27,9 @@ const LET_GO: u16 = 20_000;
 /// Why a dump failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DumpError {
-    /// No criu beside freeze.
-    #[error(
-        "CRIU cannot be started from {path} ({error}); freeze and criu must lie in one folder, as in freeze's image"
-    )]
-    NoCriu {
-        /// Where it should be.
-        path: PathBuf,
-        /// Why not.
-        error: io::Error,
-    },
+    /// No criu.
+    #[error(transparent)]
+    NotStarted(#[from] NotStarted),
     /// CRIU gave up; its own words, explained.
     #[error("the service could not be dumped: {0}")]
     Refused(String),
@@ -87,11 +81,9 @@ impl Dump {
         let listener = stream::listen(work, stream::CAPTURE_SOCKET).map_err(broken)?;
         let (hold, theirs) = UnixStream::pair().map_err(broken)?;
         hold.set_nonblocking(true).map_err(broken)?;
-        let path = command::path().map_err(broken)?;
         let args = command::dump(root, work, command::number(theirs.as_fd()));
         let since = Instant::now();
-        let child = command::spawn(&path, &args, &[theirs.as_fd()])
-            .map_err(|error| DumpError::NoCriu { path: path.clone(), error })?;
+        let child = command::spawn(&args, &[theirs.as_fd()])?;
         Ok(Self { child, hold: Some(hold), listener, log: work.join(command::DUMP_LOG), since, released: None })
     }
 

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 
 use crate::sys::fd;
 
@@ -17,7 +17,7 @@ pub const RESTORE_LOG: &str = "restore.log";
 const GHOST_LIMIT: &str = "4G";
 
 /// The criu that belongs to this freeze: the file beside it.
-pub fn path() -> io::Result<PathBuf> {
+fn path() -> io::Result<PathBuf> {
     Ok(std::env::current_exe()?.with_file_name("criu"))
 }
 
@@ -61,15 +61,28 @@ fn common(verb: &str, work: &Path, log: &str) -> Vec<OsString> {
     args
 }
 
-/// Starts criu with the worker's stdio and the descriptors `keep` beside it.
+/// No criu beside freeze, or not one that can be executed.
+#[derive(Debug, thiserror::Error)]
+#[error("CRIU cannot be started from {path} ({error}); freeze and criu must lie in one folder, as in freeze's image")]
+pub struct NotStarted {
+    path: PathBuf,
+    error: io::Error,
+}
+
+/// Starts the criu that belongs to this freeze with the worker's stdio and the descriptors `keep` beside it.
 ///
 /// # Errors
-/// Those of fork and exec; a missing criu is `NotFound`.
-pub fn spawn(criu: &Path, args: &[OsString], keep: &[BorrowedFd]) -> io::Result<Child> {
+/// [`NotStarted`].
+pub fn spawn(args: &[OsString], keep: &[BorrowedFd]) -> Result<Child, NotStarted> {
+    let path = path().map_err(|error| NotStarted { path: "criu".into(), error })?;
+    execute(&path, args, keep).map_err(|error| NotStarted { path, error })
+}
+
+fn execute(criu: &Path, args: &[OsString], keep: &[BorrowedFd]) -> io::Result<Child> {
     for fd in keep {
         fd::inherit(*fd)?;
     }
-    let child = Command::new(criu).args(args).stdin(Stdio::inherit()).env_clear().current_dir("/").spawn();
+    let child = Command::new(criu).args(args).env_clear().current_dir("/").spawn();
     for fd in keep {
         fd::keep_from_exec(*fd)?;
     }

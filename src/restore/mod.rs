@@ -17,7 +17,8 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 
 use crate::control::protocol::{Event, Phase};
-use crate::criu::{command, log, stream};
+use crate::criu::command::{self, NotStarted};
+use crate::criu::{log, stream};
 use crate::files::put_back::{self, PutBackError};
 use crate::image::{Body, Fetcher, ImageError, Manifest};
 use crate::store::{self, StoreError};
@@ -42,16 +43,9 @@ enum RestoreError {
     /// The service's files.
     #[error(transparent)]
     Files(#[from] PutBackError),
-    /// No criu beside freeze.
-    #[error(
-        "CRIU cannot be started from {path} ({error}); freeze and criu must lie in one folder, as in freeze's image"
-    )]
-    NoCriu {
-        /// Where it should be.
-        path: PathBuf,
-        /// Why not.
-        error: io::Error,
-    },
+    /// No criu.
+    #[error(transparent)]
+    NotStarted(#[from] NotStarted),
     /// The runtime folder.
     #[error("the folder {path} cannot be used ({error}); set FREEZE_RUNTIME_DIR to a writable one")]
     RuntimeDir {
@@ -108,11 +102,9 @@ fn run_criu(manifest: &Manifest, fetcher: &mut Fetcher, work: &Work) -> Result<E
     let runtime_dir = |error| RestoreError::RuntimeDir { path: work.path().to_owned(), error };
     let listener = stream::listen(work.path(), stream::SERVE_SOCKET).map_err(runtime_dir)?;
     let stdio = stdio::Stdio::join(&manifest.stdio).map_err(runtime_dir)?;
-    let images: BTreeMap<String, Body> =
-        manifest.images.iter().map(|image| (image.name.clone(), image.body.clone().unwrap_or_default())).collect();
-    let path = command::path().map_err(runtime_dir)?;
-    let mut child = command::spawn(&path, &command::restore(work.path(), stdio.inherit()), &stdio.descriptors())
-        .map_err(|error| RestoreError::NoCriu { path: path.clone(), error })?;
+    let images: BTreeMap<&str, &Body> =
+        manifest.images.iter().filter_map(|image| Some((image.name.as_str(), image.body.as_ref()?))).collect();
+    let mut child = command::spawn(&command::restore(work.path(), stdio.inherit()), &stdio.descriptors())?;
     let served = serve::serve(&mut child, &listener, &images, fetcher);
     if served.is_err() {
         // CRIU ends the half-made tasks when its images stop; it must not outlive the answer.

@@ -51,7 +51,7 @@ struct Open {
 pub fn serve(
     child: &mut Child,
     listener: &UnixListener,
-    images: &BTreeMap<String, Body>,
+    images: &BTreeMap<&str, &Body>,
     fetcher: &mut Fetcher,
 ) -> Result<ExitStatus, ServeError> {
     let exit = fd::child_exit(child)?;
@@ -78,7 +78,7 @@ pub fn serve(
 /// Takes CRIU's connection, or its next request.
 fn talk<'a>(
     socket: Socket<'a>,
-    images: &BTreeMap<String, Body>,
+    images: &BTreeMap<&str, &Body>,
     fetcher: &mut Fetcher,
     open: &mut Vec<Open>,
 ) -> Result<Socket<'a>, ServeError> {
@@ -93,7 +93,7 @@ fn talk<'a>(
         result => result?,
     };
     let Some(name) = name else { return Ok(Socket::Closed) };
-    let image = images.get(&name);
+    let image = images.get(name.as_str());
     connection.reply(image.is_some())?;
     if let Some(body) = image {
         let pipe = connection.pipe()?;
