@@ -3,11 +3,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use freeze::image::{self, Body, Fetcher, File, Image, ImageError, ImageWriter, Kind, Manifest};
-use freeze::store;
+use freeze::image::{self, Body, Fetcher, File, Image, ImageError, ImageWriter, KeyFiles, Kind, Manifest, Vault};
+use freeze::store::{self, Location};
 use prost::Message;
 
 const MEMORY: u64 = 64 << 20;
+
+fn open(folder: &Path) -> Result<Vault, ImageError> {
+    Vault::create(store::open(&Location::at(&format!("file:{}", folder.display())))?, &KeyFiles::default())
+}
 
 /// A body as it is on the wire, to be filled with anything.
 #[derive(Clone, PartialEq, Message)]
@@ -35,8 +39,8 @@ struct Fixture {
 impl Fixture {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store = store::open(&format!("file:{}", folder.path().display())).unwrap();
-        let writer = ImageWriter::new(store.clone(), MEMORY, 1).unwrap();
+        let vault = open(folder.path()).unwrap();
+        let writer = ImageWriter::new(&vault, MEMORY, 1).unwrap();
         let mut noise = vec![0; 300_000];
         blake3::Hasher::new().finalize_xof().fill(&mut noise);
         let text = b"some text that shrinks ".repeat(10_000);
@@ -56,7 +60,7 @@ impl Fixture {
             packs: written.packs,
             ..Manifest::default()
         };
-        image::commit(&*store, &mut manifest).unwrap();
+        image::commit(&vault, &mut manifest).unwrap();
         Self { folder, manifest }
     }
 
@@ -97,9 +101,9 @@ impl Fixture {
 
     /// What a restore does: reads everything.
     fn restore(&self) -> Result<(), ImageError> {
-        let store = store::open(&format!("file:{}", self.folder.path().display()))?;
-        let Some(manifest) = Manifest::load(&*store, None)? else { return Ok(()) };
-        let mut fetcher = Fetcher::new(store, &manifest, MEMORY, 1)?;
+        let vault = open(self.folder.path())?;
+        let Some(manifest) = Manifest::load(&vault, None)? else { return Ok(()) };
+        let mut fetcher = Fetcher::new(&vault, &manifest, MEMORY, 1)?;
         let images = manifest.images.iter().map(|image| &image.body);
         for body in images.chain(manifest.files.iter().map(|file| &file.body)) {
             fetcher.read_to_vec(body.as_ref().unwrap(), "the body", 1 << 30)?;
@@ -386,11 +390,11 @@ fn damaged_pack() {
 #[test]
 fn one_damaged_manifest_does_not_hide_the_others() {
     let fixture = Fixture::new();
-    let store = store::open(&format!("file:{}", fixture.folder.path().display())).unwrap();
-    image::commit(&*store, &mut fixture.manifest.clone()).unwrap();
+    let vault = open(fixture.folder.path()).unwrap();
+    image::commit(&vault, &mut fixture.manifest.clone()).unwrap();
     flip(&fixture.manifest_path(), 100);
     let whole: Vec<_> =
-        image::generations(&*store).unwrap().into_iter().map(|g| (g.number, g.manifest.is_ok())).collect();
+        image::generations(&vault).unwrap().into_iter().map(|g| (g.number, g.manifest.is_ok())).collect();
     assert_eq!(whole, [(1, false), (2, true)]);
     fixture.restore().unwrap();
 }

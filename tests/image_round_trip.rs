@@ -6,17 +6,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::{ops::Range, thread};
 
-use freeze::image::{self, Body, Extent, Fetcher, Front, ImageError, ImageWriter, Manifest, Piece};
-use freeze::store::{self, ObjectMeta, PutMode, Store, StoreError, Version};
+use bytes::Bytes;
+use freeze::image::{self, Body, Extent, Fetcher, Front, ImageError, ImageWriter, KeyFiles, Manifest, Piece, Vault};
+use freeze::store::{self, Fencing, Location, ObjectMeta, PutMode, Store, StoreError, Version};
 use proptest::prelude::*;
 
 const MEMORY: u64 = 64 << 20;
 const PAGE: usize = 4096;
 
-fn folder_store() -> (tempfile::TempDir, Arc<dyn Store>) {
+fn folder_vault() -> (tempfile::TempDir, Vault) {
     let folder = tempfile::tempdir().unwrap();
-    let store = store::open(&format!("file:{}/store", folder.path().display())).unwrap();
-    (folder, store)
+    let store = store::open(&Location::at(&format!("file:{}/store", folder.path().display()))).unwrap();
+    (folder, open(store))
+}
+
+fn open(store: Arc<dyn Store>) -> Vault {
+    Vault::create(store, &KeyFiles::default()).unwrap()
 }
 
 /// `length` bytes that no compressor shortens, the same for the same seed.
@@ -26,8 +31,8 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
     data
 }
 
-fn write(store: &Arc<dyn Store>, bodies: &[&[u8]]) -> (Manifest, Vec<Body>) {
-    let writer = ImageWriter::new(store.clone(), MEMORY, 2).unwrap();
+fn write(vault: &Vault, bodies: &[&[u8]]) -> (Manifest, Vec<Body>) {
+    let writer = ImageWriter::new(vault, MEMORY, 2).unwrap();
     let mut ids = Vec::new();
     for data in bodies {
         let mut body = writer.begin();
@@ -39,8 +44,8 @@ fn write(store: &Arc<dyn Store>, bodies: &[&[u8]]) -> (Manifest, Vec<Body>) {
     (Manifest { packs: written.packs, ..Manifest::default() }, bodies)
 }
 
-fn read(store: &Arc<dyn Store>, manifest: &Manifest, body: &Body) -> Vec<u8> {
-    Fetcher::new(store.clone(), manifest, MEMORY, 2).unwrap().read_to_vec(body, "the body", 1 << 30).unwrap()
+fn read(vault: &Vault, manifest: &Manifest, body: &Body) -> Vec<u8> {
+    Fetcher::new(vault, manifest, MEMORY, 2).unwrap().read_to_vec(body, "the body", 1 << 30).unwrap()
 }
 
 /// What memory looks like: runs of pages of each kind, and an end that is no page.
@@ -59,42 +64,42 @@ fn memory(seed: u64, pages: usize) -> Vec<u8> {
 
 #[test]
 fn every_size_comes_back() {
-    let (_folder, store) = folder_store();
+    let (_folder, vault) = folder_vault();
     let long = memory(1, 1000);
     let lengths = [0, 1, 4095, 4096, 16_384, 16_385, 20_000, 48 << 10, 1 << 20, (1 << 20) + 1, long.len()];
     let bodies: Vec<&[u8]> = lengths.iter().map(|length| &long[..*length]).collect();
-    let (manifest, written) = write(&store, &bodies);
+    let (manifest, written) = write(&vault, &bodies);
     for (data, body) in bodies.iter().zip(&written) {
         assert_eq!(body.size(), data.len() as u64);
-        assert!(read(&store, &manifest, body) == *data, "{} bytes", data.len());
+        assert!(read(&vault, &manifest, body) == *data, "{} bytes", data.len());
     }
 }
 
 #[test]
 fn zero_pages_are_dropped() {
-    let (_folder, store) = folder_store();
+    let (_folder, vault) = folder_vault();
     let mut data = vec![0; 16 << 20];
-    let (manifest, bodies) = write(&store, &[&data, &data[..PAGE * 5 + 1]]);
+    let (manifest, bodies) = write(&vault, &[&data, &data[..PAGE * 5 + 1]]);
     assert_eq!((manifest.packs.len(), bodies[0].extents().collect::<Vec<_>>()), (0, vec![Extent::Zero(16 << 20)]));
     assert_eq!(bodies[1].extents().collect::<Vec<_>>(), [Extent::Zero(PAGE as u64 * 5 + 1)]);
     data[10 << 20] = 1;
-    let (manifest, bodies) = write(&store, &[&data]);
+    let (manifest, bodies) = write(&vault, &[&data]);
     assert!(manifest.packs[0].size < 1024);
     let mut zeros = 0;
     let count = |piece: Piece<'_>| {
         zeros += if let Piece::Zeros(length) = piece { length } else { 0 };
         Ok(())
     };
-    Fetcher::new(store.clone(), &manifest, MEMORY, 1).unwrap().for_each(&bodies[0], count).unwrap();
+    Fetcher::new(&vault, &manifest, MEMORY, 1).unwrap().for_each(&bodies[0], count).unwrap();
     assert!(zeros > (15 << 20), "{zeros}");
-    assert!(read(&store, &manifest, &bodies[0]) == data);
+    assert!(read(&vault, &manifest, &bodies[0]) == data);
 }
 
 #[test]
 fn bodies_can_be_fed_in_turn() {
-    let (_folder, store) = folder_store();
+    let (_folder, vault) = folder_vault();
     let data: Vec<Vec<u8>> = (0..40).map(|i| memory(i, 20 + 10 * i as usize)).collect();
-    let writer = ImageWriter::new(store.clone(), MEMORY, 2).unwrap();
+    let writer = ImageWriter::new(&vault, MEMORY, 2).unwrap();
     let mut open: Vec<_> = data.iter().map(|data| (writer.begin(), &data[..])).collect();
     let mut step = 1;
     while open.iter().any(|(_, rest)| !rest.is_empty()) {
@@ -107,7 +112,7 @@ fn bodies_can_be_fed_in_turn() {
     let mut written = writer.finish().unwrap();
     let manifest = Manifest { packs: std::mem::take(&mut written.packs), ..Manifest::default() };
     for (id, data) in ids.into_iter().zip(&data) {
-        assert!(read(&store, &manifest, &written.take(id)) == *data);
+        assert!(read(&vault, &manifest, &written.take(id)) == *data);
     }
 }
 
@@ -120,12 +125,12 @@ proptest! {
 
     #[test]
     fn an_inserted_page_changes_few_chunks(seed in any::<u64>(), at in any::<prop::sample::Index>()) {
-        let (_folder, store) = folder_store();
+        let (_folder, vault) = folder_vault();
         let before = memory(seed, 1500);
         let mut after = before.clone();
         let page = at.index(before.len() / PAGE) * PAGE;
         after.splice(page..page, noise(!seed, PAGE));
-        let (_, bodies) = write(&store, &[&before, &after]);
+        let (_, bodies) = write(&vault, &[&before, &after]);
         let known: HashSet<_> = hashes(&bodies[0]).into_iter().collect();
         let new = hashes(&bodies[1]).iter().filter(|hash| !known.contains(*hash)).count();
         prop_assert!(known.len() > 20 && new <= 4, "{} of {} are new", new, known.len());
@@ -133,10 +138,10 @@ proptest! {
 
     #[test]
     fn cuts_do_not_depend_on_how_a_body_was_fed(seed in any::<u64>(), reads in prop::collection::vec(1u64..300_000, 1..20)) {
-        let (_folder, store) = folder_store();
+        let (_folder, vault) = folder_vault();
         let (one, two) = (memory(seed, 400), memory(!seed, 300));
-        let (_, expected) = write(&store, &[&one, &two]);
-        let writer = ImageWriter::new(store.clone(), MEMORY, 2).unwrap();
+        let (_, expected) = write(&vault, &[&one, &two]);
+        let writer = ImageWriter::new(&vault, MEMORY, 2).unwrap();
         let mut open = [(writer.begin(), &one[..]), (writer.begin(), &two[..])];
         let mut reads = reads.into_iter().cycle();
         while open.iter().any(|(_, rest)| !rest.is_empty()) {
@@ -154,11 +159,11 @@ proptest! {
 
 #[test]
 fn streams_are_read_at_their_own_pace() {
-    let (_folder, store) = folder_store();
+    let (_folder, vault) = folder_vault();
     let data: Vec<Vec<u8>> = (0..24).map(|i| memory(100 + i, 800)).collect();
-    let (manifest, bodies) = write(&store, &data.iter().map(|d| &d[..]).collect::<Vec<_>>());
+    let (manifest, bodies) = write(&vault, &data.iter().map(|d| &d[..]).collect::<Vec<_>>());
     // So little memory that the streams which pause would use it up.
-    let mut fetcher = Fetcher::new(store.clone(), &manifest, 8 << 20, 2).unwrap();
+    let mut fetcher = Fetcher::new(&vault, &manifest, 8 << 20, 2).unwrap();
     let ids: Vec<_> = bodies.iter().map(|body| fetcher.open(body)).collect();
     let mut got: Vec<Vec<u8>> = vec![Vec::new(); data.len()];
     // All streams are begun, then read to the end one after the other while the rest pauses.
@@ -192,10 +197,10 @@ fn wait(fetcher: &Fetcher) {
 
 #[test]
 fn a_closed_stream_gives_back_its_memory() {
-    let (_folder, store) = folder_store();
+    let (_folder, vault) = folder_vault();
     let data = memory(5, 2000);
-    let (manifest, bodies) = write(&store, &[&data]);
-    let mut fetcher = Fetcher::new(store.clone(), &manifest, 8 << 20, 2).unwrap();
+    let (manifest, bodies) = write(&vault, &[&data]);
+    let mut fetcher = Fetcher::new(&vault, &manifest, 8 << 20, 2).unwrap();
     for _ in 0..50 {
         let id = fetcher.open(&bodies[0]);
         fetcher.close(id);
@@ -207,9 +212,9 @@ fn a_closed_stream_gives_back_its_memory() {
 
 #[test]
 fn threads_start_at_once_and_never_later() {
-    let (_folder, store) = folder_store();
+    let (_folder, vault) = folder_vault();
     let data = memory(6, 2000);
-    let (manifest, bodies) = write(&store, &[&data]);
+    let (manifest, bodies) = write(&vault, &[&data]);
     let threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
     // Other tests start threads meanwhile, so this one looks at itself in a process of its own.
     if std::env::var_os("ALONE").is_none() {
@@ -218,7 +223,7 @@ fn threads_start_at_once_and_never_later() {
         assert!(again.status().unwrap().success());
         return;
     }
-    let mut fetcher = Fetcher::new(store.clone(), &manifest, MEMORY, 5).unwrap();
+    let mut fetcher = Fetcher::new(&vault, &manifest, MEMORY, 5).unwrap();
     let begun = threads();
     fetcher.read_to_vec(&bodies[0], "the body", 1 << 30).unwrap();
     assert_eq!(threads(), begun);
@@ -231,10 +236,10 @@ struct Failing {
 }
 
 impl Store for Failing {
-    fn prepare(&self) -> Result<(), StoreError> {
+    fn prepare(&self) -> Result<Fencing, StoreError> {
         self.inner.prepare()
     }
-    fn put(&self, key: &str, data: &[u8], mode: PutMode) -> Result<(), StoreError> {
+    fn put(&self, key: &str, data: Bytes, mode: PutMode) -> Result<(), StoreError> {
         if self.good.fetch_update(Relaxed, Relaxed, |good| good.checked_sub(1)).is_err() {
             return Err(StoreError::NotFound { url: self.url().into(), key: key.into() });
         }
@@ -252,6 +257,9 @@ impl Store for Failing {
     fn delete(&self, key: &str) -> Result<(), StoreError> {
         self.inner.delete(key)
     }
+    fn concurrency(&self) -> usize {
+        self.inner.concurrency()
+    }
     fn url(&self) -> &str {
         self.inner.url()
     }
@@ -260,9 +268,9 @@ impl Store for Failing {
 #[test]
 fn a_failed_upload_ends_the_writer() {
     for good in [0, 1, 3] {
-        let (_folder, inner) = folder_store();
-        let store = Arc::new(Failing { inner, good: AtomicUsize::new(good) });
-        let writer = ImageWriter::new(store, MEMORY, 2).unwrap();
+        let (_folder, inner) = folder_vault();
+        let vault = open(Arc::new(Failing { inner: inner.store().clone(), good: AtomicUsize::new(good) }));
+        let writer = ImageWriter::new(&vault, MEMORY, 2).unwrap();
         let mut body = writer.begin();
         let data = noise(1, 1 << 20);
         let error = (0..200).find_map(|_| body.write_all(&data).err()).expect("200 MiB cannot all be in memory");
@@ -274,9 +282,9 @@ fn a_failed_upload_ends_the_writer() {
 
 #[test]
 fn an_upload_that_fails_last_fails_the_finish() {
-    let (_folder, inner) = folder_store();
-    let store = Arc::new(Failing { inner, good: AtomicUsize::new(0) });
-    let writer = ImageWriter::new(store, MEMORY, 2).unwrap();
+    let (_folder, inner) = folder_vault();
+    let vault = open(Arc::new(Failing { inner: inner.store().clone(), good: AtomicUsize::new(0) }));
+    let writer = ImageWriter::new(&vault, MEMORY, 2).unwrap();
     let mut body = writer.begin();
     body.write_all(&noise(1, 1 << 20)).unwrap();
     body.finish().unwrap();
@@ -300,8 +308,8 @@ fn a_source_that_has_nothing_yet_is_asked_again() {
             }
         }
     }
-    let (_folder, store) = folder_store();
-    let writer = ImageWriter::new(store.clone(), MEMORY, 2).unwrap();
+    let (_folder, vault) = folder_vault();
+    let writer = ImageWriter::new(&vault, MEMORY, 2).unwrap();
     let mut body = writer.begin();
     let mut source = Later(0);
     loop {
@@ -315,16 +323,16 @@ fn a_source_that_has_nothing_yet_is_asked_again() {
     let id = body.finish().unwrap();
     let mut written = writer.finish().unwrap();
     let manifest = Manifest { packs: std::mem::take(&mut written.packs), ..Manifest::default() };
-    assert!(read(&store, &manifest, &written.take(id)) == [7; 100_000]);
+    assert!(read(&vault, &manifest, &written.take(id)) == [7; 100_000]);
 }
 
 #[test]
 fn chunks_lie_in_the_order_of_their_body() {
-    let (_folder, store) = folder_store();
+    let (_folder, vault) = folder_vault();
     // What is slow and what is quick to encode, in turn.
     let text = b"word and word again, ".repeat(50_000);
     let data: Vec<u8> = (0..12).flat_map(|i| if i % 2 == 0 { text.clone() } else { noise(i, 1 << 20) }).collect();
-    let (_, bodies) = write(&store, &[&data]);
+    let (_, bodies) = write(&vault, &[&data]);
     let mut last = (0, 8);
     for extent in bodies[0].extents() {
         let Extent::Chunk(chunk) = extent else { continue };
@@ -337,10 +345,10 @@ fn chunks_lie_in_the_order_of_their_body() {
 
 #[test]
 fn packs_can_be_read_without_a_manifest() {
-    let (_folder, store) = folder_store();
-    let (manifest, bodies) = write(&store, &[&memory(3, 6000)]);
+    let (_folder, vault) = folder_vault();
+    let (manifest, bodies) = write(&vault, &[&memory(3, 6000)]);
     assert!(manifest.packs.len() > 1);
-    let indexes: Vec<_> = manifest.packs.iter().map(|pack| image::read_index(&*store, pack).unwrap()).collect();
+    let indexes: Vec<_> = manifest.packs.iter().map(|pack| image::read_index(&vault, pack).unwrap()).collect();
     for extent in bodies[0].extents() {
         let Extent::Chunk(chunk) = extent else { continue };
         let entry = indexes[chunk.pack as usize].iter().find(|(offset, _)| *offset == chunk.offset).unwrap().1;
@@ -350,16 +358,16 @@ fn packs_can_be_read_without_a_manifest() {
 
 #[test]
 fn generations_are_numbered_and_the_newest_is_found() {
-    let (_folder, store) = folder_store();
-    assert!(Manifest::load(&*store, None).unwrap().is_none());
+    let (_folder, vault) = folder_vault();
+    assert!(Manifest::load(&vault, None).unwrap().is_none());
     for n in 1..=3 {
         let mut manifest = Manifest { created_ms: n, ..Manifest::default() };
-        assert_eq!(image::commit(&*store, &mut manifest).unwrap(), n);
-        assert_eq!(Manifest::load(&*store, None).unwrap(), Some(manifest));
-        assert_eq!(image::newest(&*store).unwrap(), Some(n));
+        assert_eq!(image::commit(&vault, &mut manifest).unwrap(), n);
+        assert_eq!(Manifest::load(&vault, None).unwrap(), Some(manifest));
+        assert_eq!(image::newest(&vault).unwrap(), Some(n));
     }
-    assert_eq!(Manifest::load(&*store, Some(2)).unwrap().unwrap().created_ms, 2);
-    let numbers: Vec<_> = image::generations(&*store).unwrap().iter().map(|g| (g.number, g.newest)).collect();
+    assert_eq!(Manifest::load(&vault, Some(2)).unwrap().unwrap().created_ms, 2);
+    let numbers: Vec<_> = image::generations(&vault).unwrap().iter().map(|g| (g.number, g.newest)).collect();
     assert_eq!(numbers, [(1, false), (2, false), (3, true)]);
 }
 
@@ -368,18 +376,18 @@ fn a_commit_that_did_not_reach_head_counts_for_nothing() {
     // The first commit makes head, then the manifest, then advances head; later ones find head there.
     for (committed, puts) in [(0, 3), (1, 2), (2, 2)] {
         for good in 0..puts {
-            let (_folder, inner) = folder_store();
+            let (_folder, inner) = folder_vault();
             for number in 1..=committed {
-                assert_eq!(image::commit(&*inner, &mut Manifest::default()).unwrap(), number);
+                assert_eq!(image::commit(&inner, &mut Manifest::default()).unwrap(), number);
             }
-            let store = Failing { inner: inner.clone(), good: AtomicUsize::new(good) };
-            image::commit(&store, &mut Manifest::default()).unwrap_err();
-            assert_eq!(image::newest(&*inner).unwrap().unwrap_or(0), committed);
-            assert_eq!(Manifest::load(&*inner, None).unwrap().map_or(0, |manifest| manifest.generation), committed);
-            assert_eq!(image::generations(&*inner).unwrap().len() as u64, committed);
-            let next = image::commit(&*inner, &mut Manifest::default()).unwrap();
+            let failing = Failing { inner: inner.store().clone(), good: AtomicUsize::new(good) };
+            image::commit(&open(Arc::new(failing)), &mut Manifest::default()).unwrap_err();
+            assert_eq!(image::newest(&inner).unwrap().unwrap_or(0), committed);
+            assert_eq!(Manifest::load(&inner, None).unwrap().map_or(0, |manifest| manifest.generation), committed);
+            assert_eq!(image::generations(&inner).unwrap().len() as u64, committed);
+            let next = image::commit(&inner, &mut Manifest::default()).unwrap();
             assert!(next > committed);
-            assert_eq!(image::newest(&*inner).unwrap(), Some(next));
+            assert_eq!(image::newest(&inner).unwrap(), Some(next));
         }
     }
 }
@@ -387,9 +395,9 @@ fn a_commit_that_did_not_reach_head_counts_for_nothing() {
 #[test]
 fn many_bodies_can_wait_with_much_in_hand() {
     const BODIES: u64 = 300;
-    let (_folder, store) = folder_store();
+    let (_folder, vault) = folder_vault();
     let data: Vec<Vec<u8>> = (0..BODIES).map(|i| noise(i, 90_000 + i as usize)).collect();
-    let writer = ImageWriter::new(store.clone(), MEMORY, 2).unwrap();
+    let writer = ImageWriter::new(&vault, MEMORY, 2).unwrap();
     let mut open: Vec<_> = data.iter().map(|data| (writer.begin(), data.chunks(30_001))).collect();
     for _ in 0..4 {
         for (body, pieces) in &mut open {
@@ -400,15 +408,15 @@ fn many_bodies_can_wait_with_much_in_hand() {
     let mut written = writer.finish().unwrap();
     let manifest = Manifest { packs: std::mem::take(&mut written.packs), ..Manifest::default() };
     for (id, data) in ids.into_iter().zip(&data) {
-        assert!(read(&store, &manifest, &written.take(id)) == *data);
+        assert!(read(&vault, &manifest, &written.take(id)) == *data);
     }
 }
 
 #[test]
 fn a_body_that_is_given_up_harms_no_other() {
-    let (_folder, store) = folder_store();
+    let (_folder, vault) = folder_vault();
     let (one, two) = (memory(1, 100), memory(2, 100));
-    let writer = ImageWriter::new(store.clone(), MEMORY, 2).unwrap();
+    let writer = ImageWriter::new(&vault, MEMORY, 2).unwrap();
     let mut given_up = writer.begin();
     let mut body = writer.begin();
     given_up.write_all(&one).unwrap();
@@ -419,13 +427,13 @@ fn a_body_that_is_given_up_harms_no_other() {
     let id = body.finish().unwrap();
     let mut written = writer.finish().unwrap();
     let manifest = Manifest { packs: std::mem::take(&mut written.packs), ..Manifest::default() };
-    assert!(read(&store, &manifest, &written.take(id)) == two);
+    assert!(read(&vault, &manifest, &written.take(id)) == two);
 }
 
 #[test]
 fn of_many_commits_at_once_none_is_lost() {
-    let (_folder, store) = folder_store();
-    let commit = || image::commit(&*store, &mut Manifest::default());
+    let (_folder, vault) = folder_vault();
+    let commit = || image::commit(&vault, &mut Manifest::default());
     let results: Vec<_> = thread::scope(|scope| {
         let threads: Vec<_> = (0..8).map(|_| scope.spawn(commit)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
@@ -440,5 +448,5 @@ fn of_many_commits_at_once_none_is_lost() {
     }
     committed.sort();
     assert!(committed.windows(2).all(|pair| pair[0] < pair[1]), "{committed:?}");
-    assert_eq!(image::newest(&*store).unwrap(), committed.last().copied());
+    assert_eq!(image::newest(&vault).unwrap(), committed.last().copied());
 }

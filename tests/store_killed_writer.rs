@@ -2,10 +2,9 @@
 
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 
-use freeze::image::{self, Fetcher, Image, ImageWriter, Manifest};
-use freeze::store::{self, Store};
+use freeze::image::{self, Fetcher, Image, ImageWriter, KeyFiles, Manifest, Vault};
+use freeze::store::{self, Location};
 
 const MEMORY: u64 = 64 << 20;
 const STORE: &str = "STORE_OF_THE_KILLED_WRITER";
@@ -18,10 +17,14 @@ fn pages(seed: u64) -> Vec<u8> {
     data
 }
 
+fn open(url: &str) -> Vault {
+    Vault::create(store::open(&Location::at(url)).unwrap(), &KeyFiles::default()).unwrap()
+}
+
 /// Commits for ever, and says so by one byte each time.
-fn commit_for_ever(store: Arc<dyn Store>) {
+fn commit_for_ever(vault: Vault) {
     for seed in 0.. {
-        let writer = ImageWriter::new(store.clone(), MEMORY, 1).unwrap();
+        let writer = ImageWriter::new(&vault, MEMORY, 1).unwrap();
         let mut body = writer.begin();
         body.write_all(&pages(seed)).unwrap();
         let id = body.finish().unwrap();
@@ -29,7 +32,7 @@ fn commit_for_ever(store: Arc<dyn Store>) {
         let image = Image { name: "pages-1.img".into(), body: Some(written.take(id)) };
         let mut manifest =
             Manifest { created_ms: seed, images: vec![image], packs: written.packs, ..Manifest::default() };
-        image::commit(&*store, &mut manifest).unwrap();
+        image::commit(&vault, &mut manifest).unwrap();
         std::io::stderr().write_all(b".").unwrap();
     }
 }
@@ -37,11 +40,11 @@ fn commit_for_ever(store: Arc<dyn Store>) {
 #[test]
 fn what_was_committed_survives_the_writer() {
     if let Ok(url) = std::env::var(STORE) {
-        return commit_for_ever(store::open(&url).unwrap());
+        return commit_for_ever(open(&url));
     }
     let folder = tempfile::tempdir().unwrap();
     let url = format!("file:{}", folder.path().display());
-    let store = store::open(&url).unwrap();
+    let vault = open(&url);
     let mut newest = 0;
     for round in 0..20 {
         let mut writer = Command::new(std::env::current_exe().unwrap());
@@ -53,12 +56,12 @@ fn what_was_committed_survives_the_writer() {
         writer.kill().unwrap();
         writer.wait().unwrap();
 
-        let found = image::newest(&*store).unwrap().unwrap_or(0);
+        let found = image::newest(&vault).unwrap().unwrap_or(0);
         assert!(found >= newest + commits, "{found} after {newest} and {commits} more");
         newest = found;
-        for generation in image::generations(&*store).unwrap() {
+        for generation in image::generations(&vault).unwrap() {
             let manifest = generation.manifest.unwrap();
-            let mut fetcher = Fetcher::new(store.clone(), &manifest, MEMORY, 1).unwrap();
+            let mut fetcher = Fetcher::new(&vault, &manifest, MEMORY, 1).unwrap();
             let body = manifest.image("pages-1.img").unwrap();
             assert!(fetcher.read_to_vec(body, "the pages", PAGES as u64).unwrap() == pages(manifest.created_ms));
         }

@@ -70,7 +70,7 @@ fn executables(tree: &Tree) -> io::Result<Vec<Executable>> {
 /// Folders whose files are ours and not the service's: freeze's own, the runtime folder, a store in a folder.
 pub fn our_folders(common: &Common) -> Vec<PathBuf> {
     let program = std::env::current_exe().ok().and_then(|path| Some(path.parent()?.to_owned()));
-    let store = common.store.strip_prefix("file:").map(PathBuf::from);
+    let store = common.store.url.strip_prefix("file:").map(PathBuf::from);
     [program, store, Some(common.runtime_dir.clone())].into_iter().flatten().collect()
 }
 
@@ -100,7 +100,14 @@ mod tests {
 
     #[test]
     fn a_store_in_a_folder_is_ours() {
-        let common = Common { store: "file:/store".into(), runtime_dir: "/run/freeze".into(), memory: 1 };
+        use crate::image::KeyFiles;
+        use crate::store::Location;
+        let common = Common {
+            store: Location::at("file:/store"),
+            keys: KeyFiles::default(),
+            runtime_dir: "/run/freeze".into(),
+            memory: 1,
+        };
         let ours = our_folders(&common);
         assert!(ours.contains(&PathBuf::from("/store")) && ours.contains(&PathBuf::from("/run/freeze")));
     }

@@ -17,7 +17,7 @@ use crate::control::protocol::{Event, Phase, Report};
 use crate::criu::{command, stats};
 use crate::files::capture::{self, CaptureError, Captured};
 use crate::files::used::{self, Rules};
-use crate::image::{self, BodyId, Figures, File, Image, ImageError, ImageWriter, Manifest, Written};
+use crate::image::{self, BodyId, Figures, File, Image, ImageError, ImageWriter, Manifest, Vault, Written};
 use crate::store::{self, StoreError};
 use crate::worker::report::Reporter;
 use crate::worker::work::Work;
@@ -91,7 +91,8 @@ fn take(common: &Common, target: &Target, reporter: &Reporter, work: &Work) -> R
     let host = describe::host().map_err(CheckpointError::Proc)?;
     let store = store::open(&common.store)?;
     store.prepare()?;
-    let writer = ImageWriter::new(store.clone(), common.memory, worker::cores())?;
+    let vault = Vault::create(store, &common.keys)?;
+    let writer = ImageWriter::new(&vault, common.memory, worker::cores())?;
 
     reporter.progress(Phase::Dump);
     let mut dump = Dump::start(target.root, work.path())?;
@@ -112,7 +113,7 @@ fn take(common: &Common, target: &Target, reporter: &Reporter, work: &Work) -> R
     let frozen_ms = millis(dump.frozen());
     let figures = Figures { bytes: written.bytes, stored: written.stored, frozen_ms };
     fill(&mut manifest, images, files, written, figures);
-    let generation = image::commit(&*store, &mut manifest)?;
+    let generation = image::commit(&vault, &mut manifest)?;
     reporter.send(&Event::Committed { generation });
     if !target.leave_running {
         dump.release(Verdict::Kill)?;

@@ -7,14 +7,12 @@ use serde::Serialize;
 
 use crate::exit;
 use crate::image::{self, Generation, ImageError, Manifest};
-use crate::store;
 
 /// Arguments of `freeze list`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// The store, as file:/FOLDER
-    #[arg(long, env = "FREEZE_STORE", default_value = "file:/var/lib/freeze")]
-    store: String,
+    #[command(flatten)]
+    store: super::StoreArguments,
     /// Print one JSON object a generation
     #[arg(long)]
     json: bool,
@@ -32,12 +30,13 @@ pub fn main(arguments: &Arguments) -> u8 {
 }
 
 fn list(arguments: &Arguments) -> Result<(), ImageError> {
-    let store = store::open(&arguments.store)?;
-    let rows: Vec<Row> = image::generations(&*store)?.into_iter().map(Row::new).collect();
+    let vault = arguments.store.open()?;
+    let generations = vault.as_ref().map_or(Ok(Vec::new()), image::generations)?;
+    let rows: Vec<Row> = generations.into_iter().map(Row::new).collect();
     let text = if arguments.json {
         rows.iter().map(|row| format!("{}\n", serde_json::json!(row))).collect()
     } else if rows.is_empty() {
-        format!("{} holds no generation\n", store.url())
+        format!("{} holds no generation\n", arguments.store.location.url)
     } else {
         table(&rows, SystemTime::now())
     };

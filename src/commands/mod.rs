@@ -13,6 +13,8 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     control::{client::ClientError, protocol::Event},
     exit,
+    image::{ImageError, KeyFiles, Vault},
+    store::{self, Location},
     sys::process,
 };
 
@@ -45,6 +47,22 @@ struct Folder {
     /// Folder of init's control socket [default: the first of /run/freeze, /dev/shm/freeze, /tmp/freeze with one]
     #[arg(long, env = "FREEZE_RUNTIME_DIR", value_name = "FOLDER")]
     runtime_dir: Option<PathBuf>,
+}
+
+/// A store that is looked after from anywhere.
+#[derive(Debug, Args)]
+struct StoreArguments {
+    #[command(flatten)]
+    location: Location,
+    #[command(flatten)]
+    keys: KeyFiles,
+}
+
+impl StoreArguments {
+    /// None where nothing was ever written to the store.
+    fn open(&self) -> Result<Option<Vault>, ImageError> {
+        Vault::open(store::open(&self.location)?, &self.keys)
+    }
 }
 
 /// Runs the command that the command line asks for, and gives its exit status.

@@ -12,8 +12,9 @@ use clap::builder::FalseyValueParser;
 use crate::{
     control::protocol::MAX_LINE,
     exit,
+    image::KeyFiles,
     init::{self, Config, Pair, SignalArg, parse_size},
-    store,
+    store::{self, Location},
 };
 
 /// Most bytes of paths to include: they have to fit into one line to a worker.
@@ -21,9 +22,10 @@ const MAX_INCLUDE: usize = MAX_LINE / 2;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Where checkpoints are kept
-    #[arg(long, alias = "image-url", env = "FREEZE_STORE", value_name = "URL", default_value = "file:/var/lib/freeze")]
-    store: String,
+    #[command(flatten)]
+    store: Location,
+    #[command(flatten)]
+    keys: KeyFiles,
     #[command(flatten)]
     folder: super::Folder,
     /// First PID of the service: those below are left to init and to what is executed from outside
@@ -88,6 +90,7 @@ pub fn main(arguments: Arguments) -> u8 {
     init::run(Config {
         command,
         store: arguments.store,
+        keys: arguments.keys,
         runtime_dir: arguments.folder.runtime_dir.map(plain),
         first_pid: arguments.first_pid,
         rewrites: arguments.rewrite,

@@ -12,8 +12,8 @@ use super::body::ChunkRef;
 use super::codec::Decoder;
 use super::error::{Flaw, ImageError};
 use super::queue::Queue;
+use super::vault::Vault;
 use super::{Result, pack};
-use crate::store::Store;
 
 /// Chunks that lie side by side in one pack.
 pub(super) struct Unit {
@@ -33,7 +33,7 @@ pub(super) struct Done {
 pub(super) struct Decoders(Arc<Shared>);
 
 struct Shared {
-    store: Arc<dyn Store>,
+    vault: Vault,
     packs: Vec<String>,
     asked: Queue<Unit>,
     done: Mutex<VecDeque<Done>>,
@@ -44,10 +44,10 @@ struct Shared {
 
 impl Decoders {
     /// Starts all threads. `packs` are the keys that [`ChunkRef::pack`] counts.
-    pub(super) fn start(store: Arc<dyn Store>, packs: Vec<String>, threads: usize) -> Result<Self> {
+    pub(super) fn start(vault: Vault, packs: Vec<String>, threads: usize) -> Result<Self> {
         let wake = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
         let shared = Arc::new(Shared {
-            store,
+            vault,
             packs,
             asked: Queue::new(),
             done: Mutex::default(),
@@ -105,8 +105,8 @@ impl Shared {
         let (Some(first), Some(last)) = (chunks.first(), chunks.last()) else { return Ok(Vec::new()) };
         let range = u64::from(first.offset)..u64::from(last.offset) + u64::from(last.encoded);
         let key = &self.packs[first.pack as usize];
-        let data = self.store.get_range(key, range)?;
-        let damaged = |flaw| ImageError::Damaged { url: self.store.url().into(), object: key.clone(), flaw };
+        let data = self.vault.store().get_range(key, range)?;
+        let damaged = |flaw| ImageError::Damaged { url: self.vault.url().into(), object: key.clone(), flaw };
         let decode = |chunk: &ChunkRef| {
             let start = (chunk.offset - first.offset) as usize;
             let encoded = &data[start..start + chunk.encoded as usize];

@@ -10,13 +10,16 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use bytes::Bytes;
+
 use super::body::ChunkRef;
 use super::codec::Encoder;
 use super::error::ImageError;
 use super::manifest::PackInfo;
 use super::queue::Queue;
+use super::vault::Vault;
 use super::{Result, chunk, pack};
-use crate::store::{PutMode, Store};
+use crate::store::PutMode;
 
 /// Bytes of a segment: some chunks, so that the unfinished one that moves on to the next segment is a small part.
 pub(super) const SEGMENT: usize = 1 << 20;
@@ -57,7 +60,7 @@ pub(super) struct Pipeline {
 }
 
 struct Shared {
-    store: Arc<dyn Store>,
+    vault: Vault,
     free_segments: Queue<Vec<u8>>,
     segments: Queue<Segment>,
     free_packs: Queue<Vec<u8>>,
@@ -85,13 +88,13 @@ pub(super) struct Placed {
 
 impl Pipeline {
     /// Starts all threads: one encoder for each of `threads` as far as `memory` bytes allow, and the uploads.
-    pub(super) fn start(store: Arc<dyn Store>, memory: u64, threads: usize) -> Result<Self> {
+    pub(super) fn start(vault: Vault, memory: u64, threads: usize) -> Result<Self> {
         let packs = (UPLOADS + 1) * PACK_BUFFER;
         let memory = usize::try_from(memory).unwrap_or(usize::MAX).saturating_sub(packs);
         let threads = threads.clamp(1, (memory / (2 * ENCODER)).max(1));
         let segments = (memory.saturating_sub(threads * ENCODER) / SEGMENT).max(SEGMENTS_MIN);
         let shared = Arc::new(Shared {
-            store,
+            vault,
             free_segments: Queue::from_iter((0..segments).map(|_| Vec::new())),
             segments: Queue::new(),
             free_packs: Queue::from_iter((0..=UPLOADS).map(|_| Vec::new())),
@@ -214,8 +217,9 @@ fn encode(shared: &Shared, mut encoder: Encoder) {
 
 fn upload(shared: &Shared) {
     while let Some((id, data)) = shared.packs.pop() {
-        match shared.store.put(&pack::key(&id), &data, PutMode::Create) {
-            Ok(_) => shared.free_packs.push_first(data),
+        let data = Bytes::from(data);
+        match shared.vault.store().put(&pack::key(&id), data.clone(), PutMode::Create) {
+            Ok(_) => shared.free_packs.push_first(data.into()),
             Err(error) => shared.fail(error.into()),
         }
     }
@@ -288,7 +292,7 @@ impl Packer {
 mod tests {
     use super::*;
     use crate::image::codec::Decoder;
-    use crate::store::open;
+    use crate::image::test_vault;
 
     fn segment(sequence: u64, number: usize, raw: &[u8]) -> Segment {
         let mut segment = Segment { sequence, buffer: raw.to_vec(), pieces: vec![Piece::new(number, 0..raw.len())] };
@@ -299,8 +303,7 @@ mod tests {
     #[test]
     fn segments_are_packed_in_order_whichever_is_encoded_first() {
         let folder = tempfile::tempdir().unwrap();
-        let store = open(&format!("file:{}", folder.path().display())).unwrap();
-        let pipeline = Pipeline::start(store, 64 << 20, 1).unwrap();
+        let pipeline = Pipeline::start(test_vault(folder.path()), 64 << 20, 1).unwrap();
         for (sequence, raw) in [(2, &b"three"[..]), (0, b"one"), (1, b"to")] {
             pipeline.shared.pack(segment(sequence, sequence as usize, raw)).unwrap();
         }

@@ -291,15 +291,15 @@ fn read(source: &mut impl Read, buffer: &mut [u8]) -> Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::open;
+    use crate::image::test_vault;
 
     #[test]
     fn what_waits_is_bounded() {
         const BODIES: usize = 200;
         const HELD_MAX: usize = 1 << 20;
         let folder = tempfile::tempdir().unwrap();
-        let store = open(&format!("file:{}", folder.path().display())).unwrap();
-        let mut feeder = Feeder::new(Pipeline::start(store, 64 << 20, 1).unwrap(), HELD_MAX).unwrap();
+        let mut feeder =
+            Feeder::new(Pipeline::start(test_vault(folder.path()), 64 << 20, 1).unwrap(), HELD_MAX).unwrap();
         let mut noise = vec![0; 20_000];
         blake3::Hasher::new().finalize_xof().fill(&mut noise);
         (0..BODIES).for_each(|body| assert_eq!(feeder.begin(), body));

@@ -2,6 +2,7 @@
 
 use super::error::ImageError;
 use super::manifest::Manifest;
+use super::vault::Vault;
 use super::{Result, check, head};
 use crate::store::{PutMode, Store, StoreError};
 
@@ -28,7 +29,8 @@ pub(super) fn numbers(store: &dyn Store) -> Result<Vec<u64>> {
 ///
 /// Everything that it refers to must be in the store. When this returns, the generation is durable; on any error it
 /// counts for nothing.
-pub fn commit(store: &dyn Store, manifest: &mut Manifest) -> Result<u64> {
+pub fn commit(vault: &Vault, manifest: &mut Manifest) -> Result<u64> {
+    let store = &**vault.store();
     // What no reader would take must not become a generation: the service is about to end.
     check::manifest(manifest, manifest.generation).map_err(|flaw| ImageError::Damaged {
         url: store.url().to_owned(),
@@ -40,7 +42,7 @@ pub fn commit(store: &dyn Store, manifest: &mut Manifest) -> Result<u64> {
     loop {
         number += 1;
         manifest.generation = number;
-        match store.put(&key(number), &manifest.encode_object(), PutMode::Create) {
+        match store.put(&key(number), manifest.encode_object().into(), PutMode::Create) {
             Err(StoreError::Exists { .. }) => {}
             Err(error) => return Err(error.into()),
             Ok(()) => break,
@@ -61,8 +63,9 @@ pub struct Generation {
 }
 
 /// All committed generations in ascending order. A damaged manifest does not hide the others.
-pub fn generations(store: &dyn Store) -> Result<Vec<Generation>> {
-    let Some(newest) = head::newest(store)? else { return Ok(Vec::new()) };
+pub fn generations(vault: &Vault) -> Result<Vec<Generation>> {
+    let store = &**vault.store();
+    let Some(newest) = head::newest_in(store)? else { return Ok(Vec::new()) };
     let mut numbers = numbers(store)?;
     numbers.retain(|number| *number < newest);
     numbers.push(newest);
@@ -72,8 +75,9 @@ pub fn generations(store: &dyn Store) -> Result<Vec<Generation>> {
 
 impl Manifest {
     /// Reads and checks the manifest of `generation`, or of the newest one. None where nothing was ever committed.
-    pub fn load(store: &dyn Store, generation: Option<u64>) -> Result<Option<Manifest>> {
-        let Some(newest) = head::newest(store)? else { return Ok(None) };
+    pub fn load(vault: &Vault, generation: Option<u64>) -> Result<Option<Manifest>> {
+        let store = &**vault.store();
+        let Some(newest) = head::newest_in(store)? else { return Ok(None) };
         Self::read(store, generation.unwrap_or(newest)).map(Some)
     }
 
@@ -82,7 +86,7 @@ impl Manifest {
         let url = store.url().to_owned();
         match store.get(&object, super::manifest::OBJECT_LIMIT) {
             Ok((data, _)) => Manifest::decode_object(&data, generation, &url),
-            Err(StoreError::NotFound { .. }) if head::newest(store)? == Some(generation) => {
+            Err(StoreError::NotFound { .. }) if head::newest_in(store)? == Some(generation) => {
                 Err(ImageError::NoManifest { url, generation, object })
             }
             Err(StoreError::NotFound { .. }) => Err(ImageError::NoGeneration { url, generation }),

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::error::{Flaw, ImageError};
+use super::vault::Vault;
 use super::{Result, generation};
 use crate::store::{PutMode, Store, StoreError, Version};
 
@@ -33,7 +34,11 @@ pub(super) fn read(store: &dyn Store) -> Result<Option<(u64, Version)>> {
 }
 
 /// The newest committed generation, if there is one.
-pub fn newest(store: &dyn Store) -> Result<Option<u64>> {
+pub fn newest(vault: &Vault) -> Result<Option<u64>> {
+    newest_in(&**vault.store())
+}
+
+pub(super) fn newest_in(store: &dyn Store) -> Result<Option<u64>> {
     match read(store)? {
         Some((0, _)) => Ok(None),
         Some((generation, _)) => Ok(Some(generation)),
@@ -44,18 +49,18 @@ pub fn newest(store: &dyn Store) -> Result<Option<u64>> {
 
 fn put(store: &dyn Store, generation: u64, mode: PutMode) -> Result<(), StoreError> {
     let text = format!("{{\"version\":{FORMAT},\"generation\":{generation}}}\n");
-    store.put(KEY, text.as_bytes(), mode)
+    store.put(KEY, text.into(), mode)
 }
 
 /// Makes sure that there is a head, and returns the generation that it names.
 pub(super) fn ensure(store: &dyn Store) -> Result<u64> {
-    if newest(store)?.is_none() {
+    if newest_in(store)?.is_none() {
         match put(store, 0, PutMode::Create) {
             Ok(()) | Err(StoreError::Exists { .. }) => {}
             Err(e) => return Err(e.into()),
         }
     }
-    Ok(newest(store)?.unwrap_or(0))
+    Ok(newest_in(store)?.unwrap_or(0))
 }
 
 /// Lets head name `generation`, unless it names a later one: then another writer was faster, and theirs stands.

@@ -18,7 +18,9 @@ mod manifest;
 mod pack;
 mod queue;
 mod reader;
+mod seal;
 mod stream;
+mod vault;
 mod writer;
 
 pub use body::{Body, ChunkRef, Extent, INLINE_MAX};
@@ -28,7 +30,15 @@ pub use head::newest;
 pub use manifest::{Executable, Figures, File, Image, Kind, Manifest, PackInfo, Process, Stdio};
 pub use pack::{Entry, read_index};
 pub use reader::{Fetcher, Front, Piece, StreamId};
+pub use vault::{KeyFiles, Vault};
 pub use writer::{BodyId, BodyWriter, ImageWriter, Written};
 
 /// Result of everything here.
 pub type Result<T, E = ImageError> = std::result::Result<T, E>;
+
+/// A vault in that folder.
+#[cfg(test)]
+fn test_vault(folder: &std::path::Path) -> Vault {
+    let location = crate::store::Location::at(&format!("file:{}", folder.display()));
+    Vault::create(crate::store::open(&location).unwrap(), &KeyFiles::default()).unwrap()
+}

@@ -6,7 +6,7 @@ use super::Result;
 use super::body::CHUNK_MAX;
 use super::error::{Flaw, ImageError};
 use super::manifest::PackInfo;
-use crate::store::Store;
+use super::vault::Vault;
 
 const MAGIC: &[u8; 8] = b"FRZPACK\x01";
 /// Bytes before the first chunk.
@@ -69,7 +69,8 @@ impl Builder {
 }
 
 /// Reads and checks the index of a pack; with each chunk comes its offset. Needs no manifest and no chunk.
-pub fn read_index(store: &dyn Store, pack: &PackInfo) -> Result<Vec<(u32, Entry)>> {
+pub fn read_index(vault: &Vault, pack: &PackInfo) -> Result<Vec<(u32, Entry)>> {
+    let store = vault.store();
     let object = key(&pack.id);
     let damaged = |flaw| ImageError::Damaged { url: store.url().into(), object: object.clone(), flaw };
     let size = Flaw::bound("size of a pack", pack.size, LIMIT).map_err(damaged)?;

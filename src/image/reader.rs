@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
-use std::sync::Arc;
 
 use super::Result;
 use super::body::{Body, CHUNK_MAX};
@@ -14,7 +13,7 @@ use super::decoder::{Decoders, Unit, keys};
 use super::error::ImageError;
 use super::manifest::Manifest;
 use super::stream::{First, Stream, UNIT_ENCODED};
-use crate::store::Store;
+use super::vault::Vault;
 
 /// Most bytes of zeros that [`Front::Data`] shows at once.
 const ZEROS: usize = 1 << 20;
@@ -58,8 +57,8 @@ pub enum Piece<'a> {
 impl Fetcher {
     /// Starts all threads, none is started later. They and all streams hold at most `memory` bytes, but one chunk for
     /// each stream (at most 256 KiB) is always had.
-    pub fn new(store: Arc<dyn Store>, manifest: &Manifest, memory: u64, threads: usize) -> Result<Self> {
-        let decoders = Decoders::start(store, keys(&manifest.packs), threads)?;
+    pub fn new(vault: &Vault, manifest: &Manifest, memory: u64, threads: usize) -> Result<Self> {
+        let decoders = Decoders::start(vault.clone(), keys(&manifest.packs), threads)?;
         // An eighth is left to the allocator, which cannot use again all that is freed.
         let memory = memory.saturating_sub(threads as u64 * UNIT_ENCODED) / 8 * 7;
         Ok(Self { decoders, streams: BTreeMap::new(), next: 0, zeros: vec![0; ZEROS], memory, used: 0 })
@@ -207,14 +206,13 @@ impl Fetcher {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::ImageWriter;
-    use crate::store::open;
+    use crate::image::{ImageWriter, test_vault};
 
     /// A fetcher of so little memory, with a body of 16 MiB.
     fn fetcher(memory: u64) -> (tempfile::TempDir, Fetcher, Body) {
         let folder = tempfile::tempdir().unwrap();
-        let store = open(&format!("file:{}", folder.path().display())).unwrap();
-        let writer = ImageWriter::new(store.clone(), 64 << 20, 2).unwrap();
+        let vault = test_vault(folder.path());
+        let writer = ImageWriter::new(&vault, 64 << 20, 2).unwrap();
         let mut noise = vec![0; 16 << 20];
         blake3::Hasher::new().finalize_xof().fill(&mut noise);
         let mut body = writer.begin();
@@ -223,7 +221,7 @@ mod tests {
         let mut written = writer.finish().unwrap();
         let body = written.take(id);
         let manifest = Manifest { packs: written.packs, ..Manifest::default() };
-        (folder, Fetcher::new(store, &manifest, memory + UNIT_ENCODED, 1).unwrap(), body)
+        (folder, Fetcher::new(&vault, &manifest, memory + UNIT_ENCODED, 1).unwrap(), body)
     }
 
     /// Reads `count` bytes as fast as they come, so that the stream learns to look ahead.

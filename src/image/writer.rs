@@ -8,7 +8,7 @@ use super::body::Body;
 use super::encoder::Pipeline;
 use super::feeder::{Draft, Feeder};
 use super::manifest::PackInfo;
-use crate::store::Store;
+use super::vault::Vault;
 
 /// Writes the bodies of one generation into packs.
 pub struct ImageWriter {
@@ -46,9 +46,9 @@ impl Written {
 impl ImageWriter {
     /// Starts all threads: one for each of `threads` to encode, and some to upload. They hold at most `memory` bytes,
     /// but never less than some 40 MiB are needed.
-    pub fn new(store: Arc<dyn Store>, memory: u64, threads: usize) -> Result<Self> {
+    pub fn new(vault: &Vault, memory: u64, threads: usize) -> Result<Self> {
         let held_max = usize::try_from(memory / 16).unwrap_or(usize::MAX);
-        let pipeline = Pipeline::start(store, memory - memory / 16, threads)?;
+        let pipeline = Pipeline::start(vault.clone(), memory - memory / 16, threads)?;
         Ok(Self { feeder: Arc::new(Mutex::new(Feeder::new(pipeline, held_max)?)) })
     }
 

@@ -2,6 +2,8 @@
 
 use std::{ffi::CString, path::PathBuf, str::FromStr, time::Duration};
 
+use crate::image::KeyFiles;
+use crate::store::Location;
 use crate::sys::signals::{self, Signal};
 
 /// Everything that `freeze run` can be told.
@@ -9,8 +11,10 @@ use crate::sys::signals::{self, Signal};
 pub struct Config {
     /// The service's program and arguments; not empty.
     pub command: Vec<CString>,
-    /// The store's URL, which init does not look into.
-    pub store: String,
+    /// Where the store is, which init does not look into.
+    pub store: Location,
+    /// Where its key is, which init does not look into either.
+    pub keys: KeyFiles,
     /// Folder for the control socket; `None` for the first usable one of the usual ones.
     pub runtime_dir: Option<PathBuf>,
     /// PID of the root of the service's tree, where this is PID 1.

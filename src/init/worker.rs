@@ -196,7 +196,7 @@ impl Worker {
 fn be_worker(socket: &OwnedFd, job: &Job) -> ! {
     process::lead_session();
     if let Job::Restore { common } = job
-        && is_missing(&common.store)
+        && is_missing(&common.store.url)
         && let Ok(socket) = socket.try_clone()
     {
         let told = lines::write(&mut UnixStream::from(socket), &Event::NothingToRestore);

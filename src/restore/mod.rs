@@ -15,13 +15,14 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitStatus;
+use std::sync::Arc;
 
 use crate::control::protocol::{Event, Phase};
 use crate::criu::command::{self, NotStarted};
 use crate::criu::{log, stream};
 use crate::files::put_back::{self, PutBackError};
-use crate::image::{Body, Fetcher, ImageError, Manifest};
-use crate::store::{self, StoreError};
+use crate::image::{Body, Fetcher, ImageError, Manifest, Vault};
+use crate::store::{self, Store, StoreError};
 use crate::worker::report::Reporter;
 use crate::worker::work::Work;
 use crate::worker::{Common, Failure};
@@ -67,16 +68,21 @@ pub fn run(common: &Common, reporter: &Reporter) -> Result<Event, Failure> {
     let nothing_kept = |error: RestoreError| Failure { message: error.to_string(), log: None };
     reporter.progress(Phase::Check);
     let store = store::open(&common.store).map_err(|error| nothing_kept(error.into()))?;
-    let manifest = Manifest::load(&*store, None).map_err(|error| nothing_kept(error.into()))?;
-    let Some(manifest) = manifest else { return Ok(Event::NothingToRestore) };
+    let loaded = newest(store, common).map_err(|error| nothing_kept(error.into()))?;
+    let Some((vault, manifest)) = loaded else { return Ok(Event::NothingToRestore) };
     let in_generation = |message: String| format!("generation {} cannot be restored: {message}", manifest.generation);
     let work = Work::new(&common.runtime_dir, command::RESTORE_LOG)
         .map_err(|error| nothing_kept(RestoreError::RuntimeDir { path: common.runtime_dir.clone(), error }))?;
-    let fetched = Fetcher::new(store, &manifest, common.memory, crate::worker::cores()).map_err(RestoreError::from);
+    let fetched = Fetcher::new(&vault, &manifest, common.memory, crate::worker::cores()).map_err(RestoreError::from);
     fetched
         .and_then(|fetcher| bring_back(&manifest, fetcher, &work, reporter))
         .map_err(|error| Failure { message: in_generation(error.to_string()), log: work.kept_log() })?;
     Ok(Event::Restored { generation: manifest.generation, root: manifest.root_pid, service: manifest.service_pid })
+}
+
+fn newest(store: Arc<dyn Store>, common: &Common) -> Result<Option<(Vault, Manifest)>, ImageError> {
+    let Some(vault) = Vault::open(store, &common.keys)? else { return Ok(None) };
+    Ok(Manifest::load(&vault, None)?.map(|manifest| (vault, manifest)))
 }
 
 fn bring_back(manifest: &Manifest, mut fetcher: Fetcher, work: &Work, reporter: &Reporter) -> Result<(), RestoreError> {

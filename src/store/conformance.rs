@@ -2,6 +2,8 @@
 
 use std::thread;
 
+use bytes::Bytes;
+
 use super::{PutMode, Store, StoreError, Version};
 
 const LIMIT: u64 = 1 << 30;
@@ -37,41 +39,53 @@ fn preparing_leaves_nothing(store: &dyn Store) {
 }
 
 fn what_is_put_can_be_read(store: &dyn Store) {
-    store.put("put/a", b"one", PutMode::Overwrite).unwrap();
+    store.put("put/a", Bytes::from_static(b"one"), PutMode::Overwrite).unwrap();
     let (data, first) = store.get("put/a", 3).unwrap();
     assert_eq!((data, &first), (b"one".to_vec(), &store.get("put/a", 3).unwrap().1));
-    store.put("put/a", b"longer", PutMode::Overwrite).unwrap();
+    store.put("put/a", Bytes::from_static(b"longer"), PutMode::Overwrite).unwrap();
     let (data, second) = store.get("put/a", LIMIT).unwrap();
     assert_eq!(data, b"longer");
     assert_ne!(first, second);
     assert!(matches!(store.get("put/a", 5), Err(StoreError::TooLarge { size: 6, limit: 5, .. })));
-    store.put("put/empty", b"", PutMode::Create).unwrap();
+    store.put("put/empty", Bytes::from_static(b""), PutMode::Create).unwrap();
     assert_eq!(store.get("put/empty", 0).unwrap().0, b"");
 }
 
 fn creating_is_done_once(store: &dyn Store) {
-    store.put("create/a", b"mine", PutMode::Create).unwrap();
-    assert!(matches!(store.put("create/a", b"yours", PutMode::Create), Err(StoreError::Exists { .. })));
-    assert!(matches!(store.put("create/a", b"mine", PutMode::Create), Err(StoreError::Exists { .. })));
+    store.put("create/a", Bytes::from_static(b"mine"), PutMode::Create).unwrap();
+    assert!(matches!(
+        store.put("create/a", Bytes::from_static(b"yours"), PutMode::Create),
+        Err(StoreError::Exists { .. })
+    ));
+    assert!(matches!(
+        store.put("create/a", Bytes::from_static(b"mine"), PutMode::Create),
+        Err(StoreError::Exists { .. })
+    ));
     assert_eq!(store.get("create/a", LIMIT).unwrap().0, b"mine");
 }
 
 fn updating_needs_the_version(store: &dyn Store) {
-    store.put("update/a", b"1", PutMode::Create).unwrap();
+    store.put("update/a", Bytes::from_static(b"1"), PutMode::Create).unwrap();
     let (_, first) = store.get("update/a", LIMIT).unwrap();
-    store.put("update/a", b"2", PutMode::Update(first.clone())).unwrap();
-    assert!(matches!(store.put("update/a", b"3", PutMode::Update(first)), Err(StoreError::Changed { .. })));
+    store.put("update/a", Bytes::from_static(b"2"), PutMode::Update(first.clone())).unwrap();
+    assert!(matches!(
+        store.put("update/a", Bytes::from_static(b"3"), PutMode::Update(first)),
+        Err(StoreError::Changed { .. })
+    ));
     let (data, second) = store.get("update/a", LIMIT).unwrap();
     assert_eq!(data, b"2");
     store.delete("update/a").unwrap();
-    assert!(matches!(store.put("update/a", b"4", PutMode::Update(second)), Err(StoreError::Changed { .. })));
+    assert!(matches!(
+        store.put("update/a", Bytes::from_static(b"4"), PutMode::Update(second)),
+        Err(StoreError::Changed { .. })
+    ));
     let invented = PutMode::Update(Version("invented".into()));
-    assert!(matches!(store.put("update/b", b"5", invented), Err(StoreError::Changed { .. })));
+    assert!(matches!(store.put("update/b", Bytes::from_static(b"5"), invented), Err(StoreError::Changed { .. })));
     assert_eq!(store.list("update/").unwrap(), []);
 }
 
 fn of_many_creators_one_wins(store: &dyn Store) {
-    let create = |text: String| match store.put("race/create", text.as_bytes(), PutMode::Create) {
+    let create = |text: String| match store.put("race/create", text.clone().into(), PutMode::Create) {
         Ok(_) => Some(text),
         Err(StoreError::Exists { .. }) => None,
         Err(e) => panic!("{e}"),
@@ -86,13 +100,13 @@ fn of_many_creators_one_wins(store: &dyn Store) {
 
 fn no_update_is_lost(store: &dyn Store) {
     const EACH: u32 = 20;
-    store.put("race/update", b"0", PutMode::Create).unwrap();
+    store.put("race/update", Bytes::from_static(b"0"), PutMode::Create).unwrap();
     let count_up = || {
         let mut done = 0;
         while done < EACH {
             let (data, version) = store.get("race/update", LIMIT).unwrap();
             let next: u32 = std::str::from_utf8(&data).unwrap().parse::<u32>().unwrap() + 1;
-            match store.put("race/update", next.to_string().as_bytes(), PutMode::Update(version)) {
+            match store.put("race/update", next.to_string().into(), PutMode::Update(version)) {
                 Ok(_) => done += 1,
                 Err(StoreError::Changed { .. }) => {}
                 Err(e) => panic!("{e}"),
@@ -104,7 +118,7 @@ fn no_update_is_lost(store: &dyn Store) {
 }
 
 fn ranges_are_exact(store: &dyn Store) {
-    store.put("range/a", b"0123456789", PutMode::Create).unwrap();
+    store.put("range/a", Bytes::from_static(b"0123456789"), PutMode::Create).unwrap();
     assert_eq!(store.get_range("range/a", 0..10).unwrap(), b"0123456789");
     assert_eq!(store.get_range("range/a", 3..5).unwrap(), b"34");
     assert_eq!(store.get_range("range/a", 9..10).unwrap(), b"9");
@@ -115,7 +129,7 @@ fn ranges_are_exact(store: &dyn Store) {
 fn lists_are_sorted_and_filtered(store: &dyn Store) {
     for key in ["list/b", "list/a/2", "list/a/10", "list/a.x", "list"] {
         // A folder cannot be a file too, so the last one may be refused; it must not hide the others.
-        let _ = store.put(key, key.as_bytes(), PutMode::Create);
+        let _ = store.put(key, key.into(), PutMode::Create);
     }
     let keys = |prefix| store.list(prefix).unwrap().into_iter().map(|object| object.key).collect::<Vec<_>>();
     assert_eq!(keys("list/"), ["list/a.x", "list/a/10", "list/a/2", "list/b"]);
@@ -126,16 +140,19 @@ fn lists_are_sorted_and_filtered(store: &dyn Store) {
 }
 
 fn deleting_twice_is_no_error(store: &dyn Store) {
-    store.put("delete/a", b"x", PutMode::Create).unwrap();
+    store.put("delete/a", Bytes::from_static(b"x"), PutMode::Create).unwrap();
     store.delete("delete/a").unwrap();
     store.delete("delete/a").unwrap();
     assert!(matches!(store.get("delete/a", LIMIT), Err(StoreError::NotFound { .. })));
-    store.put("delete/a", b"y", PutMode::Create).unwrap();
+    store.put("delete/a", Bytes::from_static(b"y"), PutMode::Create).unwrap();
 }
 
 fn bad_keys_are_refused(store: &dyn Store) {
     for key in ["", "../a", "/a", "a//b", "a/../../b", ".lock", "a\nb"] {
-        assert!(matches!(store.put(key, b"x", PutMode::Overwrite), Err(StoreError::BadKey { .. })), "{key:?}");
+        assert!(
+            matches!(store.put(key, Bytes::from_static(b"x"), PutMode::Overwrite), Err(StoreError::BadKey { .. })),
+            "{key:?}"
+        );
         assert!(matches!(store.get(key, LIMIT), Err(StoreError::BadKey { .. })), "{key:?}");
         assert!(matches!(store.get_range(key, 0..1), Err(StoreError::BadKey { .. })), "{key:?}");
         assert!(matches!(store.delete(key), Err(StoreError::BadKey { .. })), "{key:?}");
@@ -145,7 +162,7 @@ fn bad_keys_are_refused(store: &dyn Store) {
 
 fn large_objects_come_back(store: &dyn Store) {
     let data: Vec<u8> = (0..12_000_001u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    store.put("large/a", &data, PutMode::Create).unwrap();
+    store.put("large/a", data.clone().into(), PutMode::Create).unwrap();
     assert!(store.get("large/a", LIMIT).unwrap().0 == data);
     assert!(store.get_range("large/a", 11_000_000..12_000_001).unwrap() == data[11_000_000..]);
 }

@@ -11,9 +11,11 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
+use bytes::Bytes;
+
 use super::error::Doing;
 use super::temp::{self, Temp};
-use super::{ObjectMeta, PutMode, Store, StoreError, Version, key};
+use super::{Fencing, ObjectMeta, PutMode, Store, StoreError, Version, key};
 
 const LOCK: &str = ".lock";
 
@@ -107,19 +109,19 @@ enum Outcome {
 }
 
 impl Store for FileStore {
-    fn prepare(&self) -> Result<(), StoreError> {
+    fn prepare(&self) -> Result<Fencing, StoreError> {
         let attempt = || {
             make_folder(&self.root)?;
             Temp::write(&self.root, b"freeze").map(drop)?;
-            self.lock().map(drop)
+            self.lock().map(|_| Fencing::Held)
         };
         attempt().map_err(self.error("objects", Doing::Write))
     }
 
-    fn put(&self, key: &str, data: &[u8], mode: PutMode) -> Result<(), StoreError> {
+    fn put(&self, key: &str, data: Bytes, mode: PutMode) -> Result<(), StoreError> {
         let path = self.path(key)?;
         let (url, name) = (self.url.clone(), key.to_owned());
-        match self.put_file(&path, data, &mode).map_err(self.error(key, Doing::Write))? {
+        match self.put_file(&path, &data, &mode).map_err(self.error(key, Doing::Write))? {
             Outcome::Written => Ok(()),
             Outcome::Exists => Err(StoreError::Exists { url, key: name }),
             Outcome::Changed => Err(StoreError::Changed { url, key: name }),
@@ -181,6 +183,10 @@ impl Store for FileStore {
         }
     }
 
+    fn concurrency(&self) -> usize {
+        std::thread::available_parallelism().map_or(1, usize::from)
+    }
+
     fn url(&self) -> &str {
         &self.url
     }
@@ -230,7 +236,9 @@ fn list_folder(root: &Path, folder: &str, found: &mut Vec<ObjectMeta>) -> io::Re
             continue;
         }
         match entry.metadata() {
-            Ok(meta) if meta.is_file() => found.push(ObjectMeta { key, size: meta.len() }),
+            Ok(meta) if meta.is_file() => {
+                found.push(ObjectMeta { key, size: meta.len(), modified: meta.modified()? });
+            }
             Ok(meta) if meta.is_dir() => list_folder(root, &key, found)?,
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
@@ -242,7 +250,7 @@ fn list_folder(root: &Path, folder: &str, found: &mut Vec<ObjectMeta>) -> io::Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{conformance, open};
+    use crate::store::{Location, conformance, open};
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     fn store() -> (tempfile::TempDir, FileStore) {
@@ -259,18 +267,18 @@ mod tests {
 
     #[test]
     fn urls_are_understood() {
-        assert_eq!(open("file:/a//b/").unwrap().url(), "file:/a/b");
-        assert_eq!(open("file:///a/b").unwrap().url(), "file:/a/b");
+        assert_eq!(open(&Location::at("file:/a//b/")).unwrap().url(), "file:/a/b");
+        assert_eq!(open(&Location::at("file:///a/b")).unwrap().url(), "file:/a/b");
         for url in ["", "/a", "file:", "file:a", "file://a", "http://a", "file:/a\0b"] {
-            assert!(matches!(open(url), Err(StoreError::BadUrl { .. })), "{url:?}");
+            assert!(matches!(open(&Location::at(url)), Err(StoreError::BadUrl { .. })), "{url:?}");
         }
-        assert!(matches!(open("s3://bucket"), Err(StoreError::NoS3 { .. })));
+        assert!(matches!(open(&Location::at("s3://bucket")), Err(StoreError::NoS3 { .. })));
     }
 
     #[test]
     fn only_the_owner_can_read() {
         let (folder, store) = store();
-        store.put("packs/a", b"secret", PutMode::Create).unwrap();
+        store.put("packs/a", Bytes::from_static(b"secret"), PutMode::Create).unwrap();
         let mode = |path: &str| fs::metadata(folder.path().join(path)).unwrap().permissions().mode() & 0o777;
         assert_eq!([mode("a"), mode("a/store"), mode("a/store/packs")], [0o700; 3]);
         assert_eq!(mode("a/store/packs/a"), 0o600);
@@ -279,24 +287,24 @@ mod tests {
     #[test]
     fn what_is_no_key_is_not_listed() {
         let (_folder, store) = store();
-        store.put("packs/a", b"x", PutMode::Overwrite).unwrap();
+        store.put("packs/a", Bytes::from_static(b"x"), PutMode::Overwrite).unwrap();
         fs::write(store.root.join("packs/.tmp-0123"), b"half").unwrap();
         fs::write(store.root.join("packs/b c"), b"whose?").unwrap();
         symlink("/etc/passwd", store.root.join("packs/link")).unwrap();
         let found = store.list("").unwrap();
-        assert_eq!(found, [ObjectMeta { key: "packs/a".into(), size: 1 }]);
+        assert_eq!(found.iter().map(|object| (object.key.as_str(), object.size)).collect::<Vec<_>>(), [("packs/a", 1)]);
         assert!(store.get("packs/link", u64::MAX).is_err());
     }
 
     #[test]
     fn nothing_temporary_stays() {
         let (_folder, store) = store();
-        store.put("a", b"1", PutMode::Create).unwrap();
+        store.put("a", Bytes::from_static(b"1"), PutMode::Create).unwrap();
         let version = store.get("a", 1).unwrap().1;
-        store.put("a", b"2", PutMode::Create).unwrap_err();
-        store.put("a", b"3", PutMode::Update(version.clone())).unwrap();
-        store.put("a", b"4", PutMode::Update(version)).unwrap_err();
-        store.put("a", b"5", PutMode::Overwrite).unwrap();
+        store.put("a", Bytes::from_static(b"2"), PutMode::Create).unwrap_err();
+        store.put("a", Bytes::from_static(b"3"), PutMode::Update(version.clone())).unwrap();
+        store.put("a", Bytes::from_static(b"4"), PutMode::Update(version)).unwrap_err();
+        store.put("a", Bytes::from_static(b"5"), PutMode::Overwrite).unwrap();
         let names = fs::read_dir(&store.root).unwrap().map(|entry| entry.unwrap().file_name());
         let mut names: Vec<_> = names.collect();
         names.sort();

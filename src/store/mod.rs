@@ -2,16 +2,21 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
 
 #[cfg(test)]
 mod conformance;
 mod error;
 mod file;
 mod key;
+mod location;
 mod temp;
 
 pub use error::StoreError;
 pub use file::FileStore;
+pub use location::Location;
 
 /// How [`Store::put`] treats an object that exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +40,17 @@ pub struct ObjectMeta {
     pub key: String,
     /// Bytes.
     pub size: u64,
+    /// When it was written, by the store's own clock.
+    pub modified: SystemTime,
+}
+
+/// Whether a store keeps two writers apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fencing {
+    /// [`PutMode::Create`] and [`PutMode::Update`] do what they promise.
+    Held,
+    /// The server ignores the conditions of a put, so that of two writers the later one wins unnoticed.
+    Ignored,
 }
 
 /// A store of objects.
@@ -42,10 +58,10 @@ pub struct ObjectMeta {
 /// Keys are relative: parts of `[A-Za-z0-9._-]` joined by `/`, none beginning with a dot. All calls block. An object
 /// appears whole or not at all, and is durable when [`put`](Store::put) returns.
 pub trait Store: Send + Sync {
-    /// Finds out whether objects can be written, before anything depends on it. Leaves no object behind.
-    fn prepare(&self) -> Result<(), StoreError>;
-    /// Writes a whole object.
-    fn put(&self, key: &str, data: &[u8], mode: PutMode) -> Result<(), StoreError>;
+    /// Finds out whether objects can be written, and conditionally, before anything depends on it. Leaves no object behind.
+    fn prepare(&self) -> Result<Fencing, StoreError>;
+    /// Writes a whole object. No copy of `data` is made, so that a caller who holds a clone gets its memory back.
+    fn put(&self, key: &str, data: Bytes, mode: PutMode) -> Result<(), StoreError>;
     /// Reads a whole object of at most `limit` bytes, with its version.
     fn get(&self, key: &str, limit: u64) -> Result<(Vec<u8>, Version), StoreError>;
     /// Reads exactly the bytes of `range`.
@@ -54,14 +70,16 @@ pub trait Store: Send + Sync {
     fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError>;
     /// Removes an object; one that is not there is no error.
     fn delete(&self, key: &str) -> Result<(), StoreError>;
+    /// How many requests at once make sense: more where each waits for a network.
+    fn concurrency(&self) -> usize;
     /// The store's URL, for messages.
     fn url(&self) -> &str;
 }
 
-/// Opens the store that `url` names, without touching it: a store that does not exist yet is an empty one.
-pub fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
-    if url.starts_with("s3:") {
-        return Err(StoreError::NoS3 { url: url.to_owned() });
+/// Opens a store without touching it: one that does not exist yet is an empty one.
+pub fn open(location: &Location) -> Result<Arc<dyn Store>, StoreError> {
+    if location.url.starts_with("s3:") {
+        return Err(StoreError::NoS3 { url: location.url.clone() });
     }
-    Ok(Arc::new(FileStore::new(url)?))
+    Ok(Arc::new(FileStore::new(&location.url)?))
 }

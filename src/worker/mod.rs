@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{self, Target};
 use crate::control::protocol::Event;
+use crate::image::KeyFiles;
+use crate::store::Location;
 use crate::{exit, restore};
 use report::Reporter;
 
@@ -46,8 +48,10 @@ pub enum Job {
 /// What both kinds of job need to know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Common {
-    /// The store's URL, as given to `--store`.
-    pub store: String,
+    /// Where the store is.
+    pub store: Location,
+    /// Where its key is.
+    pub keys: KeyFiles,
     /// Folder for sockets and logs; exists.
     pub runtime_dir: PathBuf,
     /// The most memory that page data may take in the worker, in bytes.

@@ -40,7 +40,12 @@ impl Supervisor {
     }
 
     pub(super) fn common(&self) -> Common {
-        Common { store: self.config.store.clone(), runtime_dir: self.runtime_dir.clone(), memory: self.config.memory }
+        Common {
+            store: self.config.store.clone(),
+            keys: self.config.keys.clone(),
+            runtime_dir: self.runtime_dir.clone(),
+            memory: self.config.memory,
+        }
     }
 
     pub(super) fn hear_worker(&mut self) {
