@@ -25,6 +25,7 @@ SUITES = {
     "dirty": ("migrate", 3, {"memory": [512], "dirty": [0, 10, 100]}),
     "frozen": ("checkpoint", 5, {"memory": [0, 128, 512, 1024]}),
     "incremental": ("incremental", 3, {"memory": [512], "touch": [1, 10]}),
+    "generations": ("generations", 3, {"memory": [512]}),
     "overhead": ("overhead", 5, {"memory": [16]}),
     "idle": ("idle", 1, {"memory": [16]}),
 }
@@ -37,6 +38,13 @@ METRICS = {
     "incremental": [("Frozen time, first", "frozen_ms", "ms"), ("Frozen time, second", "frozen2_ms", "ms"),
                     ("Whole of `checkpoint`, second", "checkpoint2_ms", "ms"), ("In the store, first", "bytes", "MiB"),
                     ("Added by the second", "added_bytes", "MiB")],
+    "generations": [metric for step, title in
+                    (("first", "first"), ("same", "nothing changed"), ("one", "1 % changed"), ("ten", "10 % changed"),
+                     ("insert", "a page inserted"))
+                    for metric in (("Added, %s" % title, step + "_bytes", "MiB"),
+                                   ("Frozen time, %s" % title, "frozen_%s_ms" % step, "ms"),
+                                   ("Whole of `checkpoint`, %s" % title, "checkpoint_%s_ms" % step, "ms"))] +
+                   [("Peak memory of the tool's process", "peak_kib", "KiB")],
     "overhead": [("Requests a second, kept connections", "rate", "1/s"),
                  ("Requests a second, one connection each", "connect_rate", "1/s"),
                  ("99th percentile, kept connections", "p99_us", "us"), ("Start to first answer", "ready_ms", "ms")],
@@ -272,6 +280,21 @@ class Bench:
         self.frozen(ad, cfg, rec, "2")
         rec["added_bytes"] = int(ad.call(cfg, "size").strip() or 0) - rec["bytes"]
         self.check_state(cfg, before, rec)
+
+    def generations(self, ad, cfg, rec):
+        """One generation after another of one service, each after another kind of change."""
+        before = 0
+        for step, change in (("first", None), ("same", "ping"), ("one", "touch 1"), ("ten", "touch 10"), ("insert", "insert")):
+            if change:
+                self.ask(cfg, change)
+            state = self.ask(cfg, "sum")
+            self.frozen(ad, cfg, rec, "_" + step)
+            self.check_state(cfg, state, rec)
+            size = int(ad.call(cfg, "size").strip() or 0)
+            rec[step + "_bytes"], before = size - before, size
+        peaks = [rec["phases_" + step].pop("peak_kib", None) for step in ("first", "same", "one", "ten", "insert")]
+        if all(peaks):
+            rec["peak_kib"] = max(peaks)
 
     def overhead(self, ad, cfg, rec):
         for key, extra in (("", []), ("connect_", ["--connect"])):
