@@ -70,6 +70,8 @@ pub enum Flaw {
     Truncated,
     #[error("its content does not have the hash that was written with it")]
     Hash,
+    #[error("it is not what was sealed in this place: it was tampered with, or belongs to another place or store")]
+    Seal,
     #[error("its {what} is {found}, and at most {limit} can be right")]
     Bound { what: &'static str, found: u64, limit: u64 },
     #[error("it cannot be decompressed to the size that it declares")]

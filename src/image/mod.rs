@@ -14,6 +14,7 @@ mod error;
 mod feeder;
 mod generation;
 mod head;
+mod hex;
 mod manifest;
 mod pack;
 mod queue;

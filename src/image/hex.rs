@@ -1,0 +1,98 @@
+//! Bytes of a fixed number as they are written in JSON: lower-case hexadecimal digits, and no other spelling.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// So many bytes; in JSON twice as many hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Hex<const N: usize>(
+    /// The bytes.
+    pub [u8; N],
+);
+
+impl<const N: usize> Hex<N> {
+    /// Random ones.
+    pub(super) fn random() -> std::io::Result<Self> {
+        let mut bytes = [0; N];
+        getrandom::fill(&mut bytes)?;
+        Ok(Self(bytes))
+    }
+
+    /// Reads exactly the digits that [`Display`](fmt::Display) writes.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let digit = |byte: &u8| match byte {
+            b'0'..=b'9' => Some(byte - b'0'),
+            b'a'..=b'f' => Some(byte - b'a' + 10),
+            _ => None,
+        };
+        let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
+        let mut bytes = [0; N];
+        if pairs.len() != N {
+            return None;
+        }
+        for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+            *byte = digit(high)? << 4 | digit(low)?;
+        }
+        Some(Self(bytes))
+    }
+}
+
+impl<const N: usize> Default for Hex<N> {
+    fn default() -> Self {
+        Self([0; N])
+    }
+}
+
+impl<const N: usize> fmt::Display for Hex<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl<const N: usize> Serialize for Hex<N> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de, const N: usize> Deserialize<'de> for Hex<N> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Digits<const N: usize>;
+        impl<const N: usize> de::Visitor<'_> for Digits<N> {
+            type Value = Hex<N>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{} hexadecimal digits in lower case", 2 * N)
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+                Hex::parse(text).ok_or_else(|| E::invalid_value(de::Unexpected::Other("another text"), &self))
+            }
+        }
+        deserializer.deserialize_str(Digits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn there_is_one_spelling() {
+        assert_eq!(Hex::parse("00ff1a"), Some(Hex([0, 255, 26])));
+        assert_eq!(Hex([0, 255, 26]).to_string(), "00ff1a");
+        for text in ["", "00ff1", "00ff1a0", "00ff1a00", "00FF1A", "00ff1g", "+0ff1a", "0xff1a", "ä0000"] {
+            assert_eq!(Hex::<3>::parse(text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_come_back(bytes: [u8; 16]) {
+            let json = serde_json::to_string(&Hex(bytes)).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Hex<16>>(&json).unwrap(), Hex(bytes));
+        }
+    }
+}
