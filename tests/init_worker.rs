@@ -94,18 +94,18 @@ fn play() -> ExitCode {
 fn do_step(step: &str, socket: &mut UnixStream, (root, service): (i32, i32)) {
     let mut send = |event: Event| lines::write(socket, &event).unwrap();
     match step {
-        "nothing" => send(Event::NothingToRestore),
+        "nothing" => send(Event::NothingToRestore { lease: LEASE }),
         "fail" => send(Event::Failed { message: "no luck".to_owned(), log: Some("/log".into()) }),
         "progress" => send(Event::Progress { phase: Phase::Dump }),
         "flood" => (0..20_000).for_each(|_| send(Event::Progress { phase: Phase::Dump })),
-        "committed" => send(Event::Committed { generation: 5 }),
+        "committed" => send(Event::Committed { lease: LEASE }),
         "checkpointed" => send(Event::Checkpointed(REPORT)),
         "garbage" => socket.write_all(b"garbage\n").unwrap(),
         "huge" => drop(socket.write_all(&[b'x'; 20_000])),
         "restored" => {
             let text = "trap 'exit 6' TERM; echo restored; while :; do sleep 0.01; done";
             let pid = Command::new("setsid").args(["sh", "-c", text]).spawn().unwrap().id() as i32;
-            send(Event::Restored { generation: 5, root: pid, service: pid });
+            send(Event::Restored { root: pid, service: pid, lease: LEASE });
         }
         // Its parent ends at once, so that init reaps it while this worker still talks.
         "restored-briefly" => {
@@ -116,10 +116,10 @@ fn do_step(step: &str, socket: &mut UnixStream, (root, service): (i32, i32)) {
             send(Event::Restoring { root });
             fs::write(go_file(), "").unwrap();
             wait_for(|| (!exists(root)).then_some(()));
-            send(Event::Restored { generation: 5, root, service: root });
+            send(Event::Restored { root, service: root, lease: LEASE });
         }
         "linger" => thread::sleep(std::time::Duration::from_secs(7)),
-        "restored-nobody" => send(Event::Restored { generation: 5, root: 4_000_000, service: 4_000_000 }),
+        "restored-nobody" => send(Event::Restored { root: 4_000_000, service: 4_000_000, lease: LEASE }),
         "orphan" => {
             drop(Command::new("sleep").arg("1000").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
         }

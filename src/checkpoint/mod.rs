@@ -17,8 +17,8 @@ use crate::control::protocol::{Event, Phase, Report};
 use crate::criu::{command, stats};
 use crate::files::capture::{self, CaptureError, Captured};
 use crate::files::used::{self, Rules};
-use crate::image::{self, BodyId, Figures, File, Image, ImageError, ImageWriter, Manifest, Vault, Written};
-use crate::store::{self, StoreError};
+use crate::image::{self, BodyId, Figures, File, Image, ImageError, ImageWriter, Lease, Manifest, Vault, Written};
+use crate::store::{self, Fencing, StoreError};
 use crate::worker::report::Reporter;
 use crate::worker::work::Work;
 use crate::worker::{self, Common, Failure};
@@ -67,6 +67,8 @@ pub struct Target {
     pub root: i32,
     /// The service's first process.
     pub service: i32,
+    /// What this container holds of the application.
+    pub lease: Lease,
     /// Let the service run on.
     pub leave_running: bool,
     /// Files and folders to capture beside those that are open.
@@ -90,8 +92,11 @@ fn take(common: &Common, target: &Target, reporter: &Reporter, work: &Work) -> R
     let rules = Rules::of_this_container(describe::our_folders(common)).map_err(CheckpointError::Proc)?;
     let host = describe::host().map_err(CheckpointError::Proc)?;
     let store = store::open(&common.store)?;
-    store.prepare()?;
+    if store.prepare()? == Fencing::Ignored {
+        reporter.warn(unfenced(store.url()));
+    }
     let vault = Vault::create(store, &common.keys)?;
+    target.lease.check(&vault)?;
     let writer = ImageWriter::new(&vault, common.memory, worker::cores())?;
 
     reporter.progress(Phase::Dump);
@@ -113,19 +118,26 @@ fn take(common: &Common, target: &Target, reporter: &Reporter, work: &Work) -> R
     let frozen_ms = millis(dump.frozen());
     let figures = Figures { bytes: written.bytes, stored: written.stored, frozen_ms };
     fill(&mut manifest, images, files, written, figures);
-    let generation = image::commit(&vault, &mut manifest)?;
-    reporter.send(&Event::Committed { generation });
+    let lease = image::commit(&vault, &mut manifest, target.lease, started)?;
+    reporter.send(&Event::Committed { lease });
     if !target.leave_running {
         dump.release(Verdict::Kill)?;
     }
     Ok(Report {
-        generation,
+        generation: lease.generation,
         bytes: figures.bytes,
         stored: figures.stored,
         frozen_ms: stats::frozen_ms(work.path()).unwrap_or(frozen_ms),
         total_ms: millis(started.elapsed()),
         ended: !target.leave_running,
     })
+}
+
+fn unfenced(url: &str) -> String {
+    format!(
+        "the server of {url} ignores the conditions of a put, so two containers that use this store can overwrite each \
+         other's checkpoints unnoticed. Let one run at a time, or use a server that knows If-None-Match and If-Match"
+    )
 }
 
 /// Puts what was written into the manifest.

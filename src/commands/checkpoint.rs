@@ -43,6 +43,7 @@ fn ask(arguments: &Arguments) -> Result<u8, ClientError> {
         let event = client.next_event()?;
         match &event {
             Event::Progress { phase } if std::io::stderr().is_terminal() => say(doing(*phase)),
+            Event::Warning { message } => say(&format!("warning: {message}")),
             Event::Checkpointed(report) => {
                 print(if arguments.json { super::json(&event) } else { sentence(report) });
                 return Ok(exit::OK);

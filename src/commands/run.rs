@@ -87,10 +87,13 @@ pub fn main(arguments: Arguments) -> u8 {
         super::say(&format!("--include names more than {MAX_INCLUDE} bytes of paths: name the folders above them"));
         return exit::USAGE;
     }
+    // Init leaves the folder that it was started in.
+    let mut store = arguments.store;
+    store.s3_ca_file = store.s3_ca_file.map(plain);
     init::run(Config {
         command,
-        store: arguments.store,
-        keys: arguments.keys,
+        store,
+        keys: arguments.keys.map(plain),
         runtime_dir: arguments.folder.runtime_dir.map(plain),
         first_pid: arguments.first_pid,
         rewrites: arguments.rewrite,

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::image::Lease;
+
 /// Version of the protocol. A peer with another one is refused by name.
 pub const VERSION: u32 = 1;
 
@@ -49,8 +51,13 @@ pub enum Event {
     /// From a worker to init alone, before [`Event::Checkpointed`]: the generation is committed, and unless the service is left
     /// running it must end now, whatever becomes of the worker.
     Committed {
-        /// Number of the generation.
-        generation: u64,
+        /// What this container holds now; its generation is the new one.
+        lease: Lease,
+    },
+    /// Something that does not stop the request, but that the user should know.
+    Warning {
+        /// One sentence or two.
+        message: String,
     },
     /// The checkpoint is committed; the last line of a checkpoint.
     Checkpointed(Report),
@@ -70,7 +77,10 @@ pub enum Event {
         service: i32,
     },
     /// From a restore worker: the store holds no generation, so start the command.
-    NothingToRestore,
+    NothingToRestore {
+        /// What this container holds.
+        lease: Lease,
+    },
     /// From a restore worker: the tree below this process is about to come back.
     Restoring {
         /// Root of the tree (the holder).
@@ -78,13 +88,15 @@ pub enum Event {
     },
     /// From a restore worker: the service runs again.
     Restored {
-        /// The generation that it came from.
-        generation: u64,
         /// Root of the restored tree (the holder).
         root: i32,
         /// The service's first process.
         service: i32,
+        /// What this container holds; its generation is the one that was restored.
+        lease: Lease,
     },
+    /// From a restore worker, after [`Event::Restored`]: other containers can see that this one has the application now.
+    Claimed,
 }
 
 /// Figures of a committed checkpoint.

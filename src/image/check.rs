@@ -40,6 +40,7 @@ pub(super) fn manifest(manifest: &Manifest, generation: u64) -> Result<(), Flaw>
     if manifest.generation != generation {
         return Err(Flaw::Generation(manifest.generation));
     }
+    Flaw::bound("parent", manifest.parent, generation.saturating_sub(1))?;
     for pack in &manifest.packs {
         if !pack::is_id(&pack.id) {
             return Err(Flaw::Name { what: "the pack name", name: pack.id.clone() });

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::keys::KeyError;
 use crate::store::StoreError;
 
 /// What can go wrong while an image is written, committed or read.
@@ -11,6 +12,9 @@ pub enum ImageError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The store's key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// An object is not what freeze wrote.
     #[error(
         "{object} in {url} is damaged: {flaw}. Put it back from a copy of the store, or start afresh with an empty store"
@@ -35,12 +39,36 @@ pub enum ImageError {
         "head of {url} names generation {generation}, whose manifest is missing. Put {object} back from a copy of the store"
     )]
     NoManifest { url: String, generation: u64, object: String },
-    /// Another container checkpointed into the same store.
+    /// Another container holds the application now.
     #[error(
-        "another writer has committed generation {theirs} to {url} while this one was at generation {ours}. Theirs \
-         stands; give each application a store of its own"
+        "another container has taken over this application at generation {generation} of {url}. Its checkpoints stand and \
+         nothing was changed. End this container; if both are meant to run, give each a store of its own"
     )]
-    Replaced { url: String, ours: u64, theirs: u64 },
+    Replaced { url: String, generation: u64 },
+    /// Head is older than what is known to have been committed.
+    #[error(
+        "head of {url} names generation {found}, but generation {known} was committed: an old head was put back, or the \
+         store was. Put the newest head back from a copy of the store"
+    )]
+    OldHead { url: String, found: u64, known: u64 },
+    /// What it shares with earlier generations may have been removed.
+    #[error(
+        "the checkpoint took more than {minutes} minutes, and `freeze prune` may have removed meanwhile what it shares with \
+         earlier ones in {url}. Nothing was committed; try again, with a faster way to the store"
+    )]
+    TooSlow { url: String, minutes: u64 },
+    /// There is something, but not what is needed to read it.
+    #[error(
+        "{url} holds checkpoints but no format object, so it was removed. Put it back from a copy of the store: without it \
+         nothing can be read"
+    )]
+    NoFormat { url: String },
+    /// Written by a freeze before version 2 of the format.
+    #[error(
+        "{url} holds checkpoints of format version 1, which this freeze does not read. Restore them with the freeze that \
+         made them, or begin with an empty store"
+    )]
+    OldStore { url: String },
     /// What was to be stored could not be read.
     #[error("cannot read what is to be stored: {0}. Nothing was committed")]
     Source(io::Error),

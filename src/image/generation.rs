@@ -1,23 +1,36 @@
 //! Generations: committing one, and finding those that exist.
 
+use std::time::{Duration, Instant};
+
 use super::error::ImageError;
+use super::lease::Lease;
 use super::manifest::Manifest;
 use super::vault::Vault;
 use super::{Result, check, head};
 use crate::store::{PutMode, Store, StoreError};
 
 const FOLDER: &str = "generations/";
-const SUFFIX: &str = ".manifest";
+const MANIFEST: &str = ".manifest";
+const MARKER: &str = ".committed";
+const MARKER_LIMIT: u64 = 4096;
+
+/// How long a commit may rely on what it found in the store: half of the time after which prune removes what nothing names.
+pub const COMMIT_WITHIN: Duration = Duration::from_secs(30 * 60);
 
 /// The key of a generation's manifest.
-pub(super) fn key(generation: u64) -> String {
-    format!("{FOLDER}{generation}{SUFFIX}")
+pub fn manifest_key(generation: u64) -> String {
+    format!("{FOLDER}{generation}{MANIFEST}")
 }
 
-/// Numbers of all manifests in ascending order, also of those that were never committed.
-pub(super) fn numbers(store: &dyn Store) -> Result<Vec<u64>> {
+/// The key of what says, in an encrypted store, that a generation was committed: head can no longer be set back unnoticed.
+/// Of no use any more once a later one is committed.
+pub fn marker_key(generation: u64) -> String {
+    format!("{FOLDER}{generation}{MARKER}")
+}
+
+fn listed(store: &dyn Store, suffix: &str) -> Result<Vec<u64>> {
     let number = |key: &str| {
-        let digits = key.strip_prefix(FOLDER)?.strip_suffix(SUFFIX)?;
+        let digits = key.strip_prefix(FOLDER)?.strip_suffix(suffix)?;
         digits.parse().ok().filter(|n: &u64| *n > 0 && n.to_string() == digits)
     };
     let mut numbers: Vec<u64> = store.list(FOLDER)?.iter().filter_map(|object| number(&object.key)).collect();
@@ -25,31 +38,62 @@ pub(super) fn numbers(store: &dyn Store) -> Result<Vec<u64>> {
     Ok(numbers)
 }
 
-/// Makes `manifest` the newest generation and returns its number, which is also set in `manifest`.
+/// Numbers of all manifests in ascending order, also of those that were never committed.
+pub(super) fn numbers(store: &dyn Store) -> Result<Vec<u64>> {
+    listed(store, MANIFEST)
+}
+
+/// The highest generation above `known` that an encrypted store says was committed, or `known`.
+pub(super) fn marked(vault: &Vault, known: u64) -> Result<u64> {
+    if !vault.seal().encrypts() {
+        return Ok(known);
+    }
+    let Some(number) = listed(&**vault.store(), MARKER)?.pop().filter(|number| *number > known) else {
+        return Ok(known);
+    };
+    let object = marker_key(number);
+    let (data, _) = vault.store().get(&object, MARKER_LIMIT)?;
+    match vault.seal().open_message(&object, &data) {
+        Ok(_) => Ok(number),
+        Err(flaw) => Err(ImageError::Damaged { url: vault.url().into(), object, flaw }),
+    }
+}
+
+/// Makes `manifest` the newest generation, for the holder of `lease`. Sets its number, and returns what is held then.
 ///
-/// Everything that it refers to must be in the store. When this returns, the generation is durable; on any error it
-/// counts for nothing.
-pub fn commit(vault: &Vault, manifest: &mut Manifest) -> Result<u64> {
+/// Everything that it refers to must be in the store; what was there before was found after `begun`. When this returns, the
+/// generation is durable; on any error it counts for nothing.
+pub fn commit(vault: &Vault, manifest: &mut Manifest, lease: Lease, begun: Instant) -> Result<Lease> {
     let store = &**vault.store();
-    // What no reader would take must not become a generation: the service is about to end.
-    check::manifest(manifest, manifest.generation).map_err(|flaw| ImageError::Damaged {
-        url: store.url().to_owned(),
-        object: "the new manifest".to_owned(),
-        flaw,
-    })?;
-    let head = head::ensure(store)?;
-    let mut number = numbers(store)?.last().copied().unwrap_or(0).max(head);
+    let head = head::ensure(vault)?;
+    lease.check_against(&head, vault)?;
+    let mut number = numbers(store)?.last().copied().unwrap_or(0).max(head.generation);
+    manifest.parent = head.generation;
     loop {
         number += 1;
         manifest.generation = number;
-        match store.put(&key(number), manifest.encode_object().into(), PutMode::Create) {
+        // What no reader would take must not become a generation: the service is about to end.
+        check::manifest(manifest, number).map_err(|flaw| ImageError::Damaged {
+            url: vault.url().to_owned(),
+            object: "the new manifest".to_owned(),
+            flaw,
+        })?;
+        match store.put(&manifest_key(number), manifest.encode_object(vault).into(), PutMode::Create) {
             Err(StoreError::Exists { .. }) => {}
             Err(error) => return Err(error.into()),
             Ok(()) => break,
         }
     }
-    head::advance(store, number)?;
-    Ok(number)
+    if begun.elapsed() > COMMIT_WITHIN {
+        return Err(ImageError::TooSlow { url: vault.url().into(), minutes: COMMIT_WITHIN.as_secs() / 60 });
+    }
+    let held = head::advance(vault, &lease, number)?;
+    if vault.seal().encrypts() {
+        // The generation is committed with or without it; the next one says the same of all before it.
+        let key = marker_key(number);
+        let _ = store.put(&key, vault.seal().seal_message(&key, b"").into(), PutMode::Create);
+    }
+    Ok(held)
 }
 
 /// One generation of a store.
@@ -62,31 +106,60 @@ pub struct Generation {
     pub manifest: Result<Manifest>,
 }
 
+/// What became of all manifests of a store.
+#[derive(Default)]
+pub struct Lineage {
+    /// The committed generations in ascending order.
+    pub generations: Vec<Generation>,
+    /// Numbers below head of manifests whose writers lost their application to another, and that never counted.
+    pub lost: Vec<u64>,
+    /// Numbers above head: of manifests that are being committed, or whose writers were interrupted.
+    pub pending: Vec<u64>,
+}
+
+/// Sorts all manifests by what became of them: from head down, each names its parent, so what lies between was never
+/// committed. Where a manifest is damaged or was removed, all below are taken for generations.
+pub fn lineage(vault: &Vault) -> Result<Lineage> {
+    let Some(newest) = head::newest(vault)? else {
+        return Ok(Lineage { pending: numbers(&**vault.store())?, ..Lineage::default() });
+    };
+    let (mut below, pending): (Vec<_>, Vec<_>) =
+        numbers(&**vault.store())?.into_iter().filter(|number| *number != newest).partition(|n| *n < newest);
+    below.push(newest);
+    let mut lineage = Lineage { pending, ..Lineage::default() };
+    let mut next = newest;
+    for number in below.into_iter().rev() {
+        if number > next {
+            lineage.lost.push(number);
+            continue;
+        }
+        let manifest = Manifest::read(vault, number);
+        next = manifest.as_ref().map_or(number - 1, |manifest| manifest.parent);
+        lineage.generations.push(Generation { number, newest: number == newest, manifest });
+    }
+    lineage.generations.reverse();
+    lineage.lost.reverse();
+    Ok(lineage)
+}
+
 /// All committed generations in ascending order. A damaged manifest does not hide the others.
 pub fn generations(vault: &Vault) -> Result<Vec<Generation>> {
-    let store = &**vault.store();
-    let Some(newest) = head::newest_in(store)? else { return Ok(Vec::new()) };
-    let mut numbers = numbers(store)?;
-    numbers.retain(|number| *number < newest);
-    numbers.push(newest);
-    let generation = |number| Generation { number, newest: number == newest, manifest: Manifest::read(store, number) };
-    Ok(numbers.into_iter().map(generation).collect())
+    Ok(lineage(vault)?.generations)
 }
 
 impl Manifest {
     /// Reads and checks the manifest of `generation`, or of the newest one. None where nothing was ever committed.
     pub fn load(vault: &Vault, generation: Option<u64>) -> Result<Option<Manifest>> {
-        let store = &**vault.store();
-        let Some(newest) = head::newest_in(store)? else { return Ok(None) };
-        Self::read(store, generation.unwrap_or(newest)).map(Some)
+        let Some(newest) = head::newest(vault)? else { return Ok(None) };
+        Self::read(vault, generation.unwrap_or(newest)).map(Some)
     }
 
-    fn read(store: &dyn Store, generation: u64) -> Result<Manifest> {
-        let object = key(generation);
-        let url = store.url().to_owned();
-        match store.get(&object, super::manifest::OBJECT_LIMIT) {
-            Ok((data, _)) => Manifest::decode_object(&data, generation, &url),
-            Err(StoreError::NotFound { .. }) if head::newest_in(store)? == Some(generation) => {
+    fn read(vault: &Vault, generation: u64) -> Result<Manifest> {
+        let object = manifest_key(generation);
+        let url = vault.url().to_owned();
+        match vault.store().get(&object, super::manifest::OBJECT_LIMIT) {
+            Ok((data, _)) => Manifest::decode_object(&data, generation, vault),
+            Err(StoreError::NotFound { .. }) if head::newest(vault)? == Some(generation) => {
                 Err(ImageError::NoManifest { url, generation, object })
             }
             Err(StoreError::NotFound { .. }) => Err(ImageError::NoGeneration { url, generation }),

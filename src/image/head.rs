@@ -1,82 +1,191 @@
-//! `head`: the store's pointer to the newest generation. Only ever written by a conditional put.
+//! `head`: the store's pointer to the newest generation, and who has the application. Only ever written by a conditional put.
 
 use serde::{Deserialize, Serialize};
 
 use super::error::{Flaw, ImageError};
+use super::format::{VERSION, version_of};
+use super::hex::Hex;
+use super::lease::Lease;
 use super::vault::Vault;
 use super::{Result, generation};
 use crate::store::{PutMode, Store, StoreError, Version};
 
 const KEY: &str = "head";
-const FORMAT: u32 = 1;
 const LIMIT: u64 = 64 * 1024;
+/// Greater numbers are not the same to all readers of JSON, and no store comes near.
+const NUMBER_MAX: u64 = 1 << 53;
+/// How often head is looked at again when somebody else wrote it meanwhile.
+const ATTEMPTS: usize = 3;
 
 #[derive(Serialize, Deserialize)]
 struct Head {
     version: u32,
-    /// 0 before the first commit: a head is made before any manifest, so that a store with manifests always has one.
-    generation: u64,
+    /// Its generation is 0 before the first commit: a head is made before any manifest, so that a store with manifests
+    /// always has one.
+    #[serde(flatten)]
+    state: Lease,
+    mac: Hex<32>,
 }
 
-/// The newest generation, 0 where a first commit was begun and not ended, and the version of head that said so.
-pub(super) fn read(store: &dyn Store) -> Result<Option<(u64, Version)>> {
-    let (data, version) = match store.get(KEY, LIMIT) {
-        Err(StoreError::NotFound { .. }) => return Ok(None),
-        got => got?,
-    };
-    let damaged = |flaw| ImageError::Damaged { url: store.url().into(), object: KEY.into(), flaw };
-    let head: Head = serde_json::from_slice(&data).map_err(|e| damaged(Flaw::Syntax(e.to_string())))?;
-    if head.version != FORMAT {
-        let (url, object) = (store.url().into(), KEY.into());
-        return Err(ImageError::Version { url, object, found: head.version, supported: FORMAT });
+impl Head {
+    fn new(vault: &Vault, state: Lease) -> Self {
+        let numbers = [state.generation, state.epoch].map(u64::to_le_bytes).concat();
+        let bytes = [&VERSION.to_le_bytes()[..], &vault.id().0, &numbers, &state.writer.0].concat();
+        Self { version: VERSION, state, mac: Hex(*vault.seal().mac(&bytes).as_bytes()) }
     }
-    Ok(Some((head.generation, version)))
+
+    fn parse(vault: &Vault, data: &[u8]) -> Result<Lease> {
+        let (url, object) = (vault.url(), KEY);
+        let damaged = |flaw| ImageError::Damaged { url: url.into(), object: object.into(), flaw };
+        let found = version_of(data).map_err(damaged)?;
+        if found != VERSION {
+            return Err(ImageError::Version { url: url.into(), object: object.into(), found, supported: VERSION });
+        }
+        let head: Head = serde_json::from_slice(data).map_err(|e| damaged(Flaw::Syntax(e.to_string())))?;
+        // Compared as hashes are, in constant time.
+        let expected = blake3::Hash::from_bytes(Self::new(vault, head.state).mac.0);
+        if expected != blake3::Hash::from_bytes(head.mac.0) {
+            return Err(damaged(if vault.seal().encrypts() { Flaw::Seal } else { Flaw::Hash }));
+        }
+        Flaw::bound("generation", head.state.generation, NUMBER_MAX).map_err(damaged)?;
+        Flaw::bound("epoch", head.state.epoch, NUMBER_MAX).map_err(damaged)?;
+        Ok(head.state)
+    }
+}
+
+/// The version that head names, 0 where it names none; None where there is no head.
+pub(super) fn version(store: &dyn Store) -> Result<Option<u32>> {
+    match store.get(KEY, LIMIT) {
+        Ok((data, _)) => Ok(Some(version_of(&data).unwrap_or(0))),
+        Err(StoreError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn read(vault: &Vault) -> Result<Option<(Lease, Version)>> {
+    match vault.store().get(KEY, LIMIT) {
+        Ok((data, version)) => Ok(Some((Head::parse(vault, &data)?, version))),
+        Err(StoreError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What head says, if there is one, and if nothing says that it is an old one.
+pub(super) fn current(vault: &Vault) -> Result<Option<Lease>> {
+    let url = || vault.url().to_owned();
+    let Some((head, _)) = read(vault)? else {
+        let begun = !generation::numbers(&**vault.store())?.is_empty();
+        return if begun { Err(ImageError::NoHead { url: url() }) } else { Ok(None) };
+    };
+    let known = generation::marked(vault, head.generation)?;
+    if known <= head.generation {
+        return Ok(Some(head));
+    }
+    // It may have been committed since we looked.
+    match read(vault)? {
+        Some((head, _)) if head.generation >= known => Ok(Some(head)),
+        _ => Err(ImageError::OldHead { url: url(), found: head.generation, known }),
+    }
 }
 
 /// The newest committed generation, if there is one.
 pub fn newest(vault: &Vault) -> Result<Option<u64>> {
-    newest_in(&**vault.store())
+    Ok(current(vault)?.map(|head| head.generation).filter(|generation| *generation > 0))
 }
 
-pub(super) fn newest_in(store: &dyn Store) -> Result<Option<u64>> {
-    match read(store)? {
-        Some((0, _)) => Ok(None),
-        Some((generation, _)) => Ok(Some(generation)),
-        None if generation::numbers(store)?.is_empty() => Ok(None),
-        None => Err(ImageError::NoHead { url: store.url().into() }),
+fn put(vault: &Vault, state: Lease, mode: PutMode) -> Result<(), StoreError> {
+    let mut text = serde_json::to_vec(&Head::new(vault, state)).expect("numbers and digits can be written");
+    text.push(b'\n');
+    vault.store().put(KEY, text.into(), mode)
+}
+
+/// Makes sure that there is a head, and returns what it says.
+pub(super) fn ensure(vault: &Vault) -> Result<Lease> {
+    if let Some(head) = current(vault)? {
+        return Ok(head);
     }
-}
-
-fn put(store: &dyn Store, generation: u64, mode: PutMode) -> Result<(), StoreError> {
-    let text = format!("{{\"version\":{FORMAT},\"generation\":{generation}}}\n");
-    store.put(KEY, text.into(), mode)
-}
-
-/// Makes sure that there is a head, and returns the generation that it names.
-pub(super) fn ensure(store: &dyn Store) -> Result<u64> {
-    if newest_in(store)?.is_none() {
-        match put(store, 0, PutMode::Create) {
-            Ok(()) | Err(StoreError::Exists { .. }) => {}
-            Err(e) => return Err(e.into()),
-        }
+    match put(vault, Lease::default(), PutMode::Create) {
+        Ok(()) | Err(StoreError::Exists { .. }) => {}
+        Err(error) => return Err(error.into()),
     }
-    Ok(newest_in(store)?.unwrap_or(0))
+    current(vault)?.ok_or_else(|| ImageError::NoHead { url: vault.url().into() })
 }
 
-/// Lets head name `generation`, unless it names a later one: then another writer was faster, and theirs stands.
-pub(super) fn advance(store: &dyn Store, generation: u64) -> Result<()> {
-    loop {
-        let (theirs, version) = read(store)?.ok_or_else(|| ImageError::NoHead { url: store.url().into() })?;
-        // No one else can make head name a manifest that we created: this is our own put, whose reply was lost.
-        if theirs == generation {
-            return Ok(());
+/// Lets head name `generation` and the holder of `lease`, unless that has lost it. Returns what head says then.
+pub(super) fn advance(vault: &Vault, lease: &Lease, generation: u64) -> Result<Lease> {
+    let mut failure = None;
+    for _ in 0..ATTEMPTS {
+        let (head, version) = read(vault)?.ok_or_else(|| ImageError::NoHead { url: vault.url().into() })?;
+        let next = lease.next(&head, generation, vault.url())?;
+        if head == next {
+            return Ok(next);
         }
-        if theirs > generation {
-            return Err(ImageError::Replaced { url: store.url().into(), ours: generation, theirs });
+        let Err(error) = put(vault, next, PutMode::Update(version)) else { return Ok(next) };
+        if !matches!(error, StoreError::Changed { .. }) {
+            // Nobody else writes our name, so where it is there the put succeeded, whatever became of its reply.
+            return match read(vault) {
+                Ok(Some((head, _))) if head == next => Ok(next),
+                _ => Err(error.into()),
+            };
         }
-        match put(store, generation, PutMode::Update(version)) {
-            Err(StoreError::Changed { .. }) => {}
-            result => return Ok(result?),
+        failure = Some(error);
+    }
+    Err(failure.map_or(ImageError::Ended, ImageError::from))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::test_vault;
+    use proptest::prelude::*;
+
+    fn state(generation: u64) -> Lease {
+        Lease { generation, epoch: 3, writer: Hex([9; 8]) }
+    }
+
+    fn text(vault: &Vault, generation: u64) -> Vec<u8> {
+        serde_json::to_vec(&Head::new(vault, state(generation))).unwrap()
+    }
+
+    #[test]
+    fn head_is_readable() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = test_vault(folder.path());
+        let text = String::from_utf8(text(&vault, 12)).unwrap();
+        let (known, mac) = text.split_at(text.find("mac").unwrap());
+        assert_eq!(known, r#"{"version":2,"generation":12,"epoch":3,"writer":"0909090909090909",""#);
+        assert_eq!(mac.len(), r#"mac":""}"#.len() + 64);
+        assert_eq!(Head::parse(&vault, text.as_bytes()).unwrap(), state(12));
+    }
+
+    #[test]
+    fn a_head_of_another_store_or_by_hand_is_refused() {
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let [one, two] = folders.each_ref().map(|folder| test_vault(folder.path()));
+        assert!(Head::parse(&two, &text(&one, 1)).is_err());
+        let by_hand = String::from_utf8(text(&one, 1)).unwrap().replace("\"generation\":1,", "\"generation\":2,");
+        assert!(matches!(Head::parse(&one, by_hand.as_bytes()), Err(ImageError::Damaged { flaw: Flaw::Hash, .. })));
+        let absurd = text(&one, u64::MAX);
+        assert!(matches!(Head::parse(&one, &absurd), Err(ImageError::Damaged { flaw: Flaw::Bound { .. }, .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_parses_or_does_not(data in prop::collection::vec(any::<u8>(), 0..200), text in "[{}\":,a-z0-9]{0,80}") {
+            let folder = tempfile::tempdir().unwrap();
+            let vault = test_vault(folder.path());
+            prop_assert!(Head::parse(&vault, &data).is_err());
+            prop_assert!(Head::parse(&vault, text.as_bytes()).is_err());
+        }
+
+        #[test]
+        fn a_flipped_bit_is_seen(at in any::<prop::sample::Index>(), bit in 0..8) {
+            let folder = tempfile::tempdir().unwrap();
+            let vault = test_vault(folder.path());
+            let mut data = text(&vault, 12);
+            let at = at.index(data.len());
+            data[at] ^= 1u8 << bit;
+            prop_assert!(Head::parse(&vault, &data).is_err());
         }
     }
 }

@@ -1,16 +1,15 @@
 //! The manifest: everything of one generation but its chunks.
 //!
-//! Object: magic | format version (u32 LE) | BLAKE3 of the rest | raw size (u64 LE) | zstd of the protobuf message.
+//! Object: magic | format version (u32 LE) | sealed: raw size (u64 LE) | zstd of the protobuf message.
 //! Must never let a decoded manifest out that was not checked.
 
 use super::body::Body;
 use super::error::{Flaw, ImageError};
+use super::format::VERSION;
+use super::vault::Vault;
 use super::{Result, check, generation};
 
 const MAGIC: &[u8; 8] = b"FRZMANIF";
-/// Version of the format; a reader takes no other.
-const FORMAT: u32 = 1;
-const HEADER: usize = 8 + 4 + 32 + 8;
 /// Most bytes of a manifest object.
 pub(super) const OBJECT_LIMIT: u64 = 128 << 20;
 /// Most bytes of its message.
@@ -73,6 +72,9 @@ pub struct Manifest {
     /// Programs and libraries that the service has mapped; they must be the same where it is restored.
     #[prost(message, repeated, tag = "18")]
     pub executables: Vec<Executable>,
+    /// The generation that was the newest one when this was committed; 0 for none. Set by [`commit`](super::commit).
+    #[prost(uint64, tag = "19")]
+    pub parent: u64,
 }
 
 /// A program or library.
@@ -211,28 +213,24 @@ pub struct Figures {
 
 impl Manifest {
     /// The whole object.
-    pub fn encode_object(&self) -> Vec<u8> {
+    pub fn encode_object(&self, vault: &Vault) -> Vec<u8> {
         let message = prost::Message::encode_to_vec(self);
-        let mut object = Vec::with_capacity(HEADER + message.len() / 2);
-        object.extend_from_slice(MAGIC);
-        object.extend_from_slice(&FORMAT.to_le_bytes());
-        object.extend_from_slice(&[0; 32]);
-        object.extend_from_slice(&(message.len() as u64).to_le_bytes());
-        object.extend_from_slice(&zstd::bulk::compress(&message, 1).expect("a buffer of the bound's size is enough"));
-        let hash = blake3::hash(&object[HEADER - 8..]);
-        object[12..44].copy_from_slice(hash.as_bytes());
-        object
+        let size = (message.len() as u64).to_le_bytes();
+        let frame = zstd::bulk::compress(&message, 1).expect("a buffer of the bound's size is enough");
+        let sealed =
+            vault.seal().seal_message(&generation::manifest_key(self.generation), &[&size[..], &frame].concat());
+        [MAGIC, &VERSION.to_le_bytes()[..], &sealed].concat()
     }
 
-    /// Decodes and checks the object of `generation`; `url` is for messages.
-    pub fn decode_object(object: &[u8], generation: u64, url: &str) -> Result<Self> {
-        let key = generation::key(generation);
-        match decode(object, generation) {
+    /// Decodes and checks the object of `generation`.
+    pub fn decode_object(object: &[u8], generation: u64, vault: &Vault) -> Result<Self> {
+        let key = generation::manifest_key(generation);
+        match decode(object, generation, vault) {
             Ok(manifest) => Ok(manifest),
             Err(Refusal::Version(found)) => {
-                Err(ImageError::Version { url: url.into(), object: key, found, supported: FORMAT })
+                Err(ImageError::Version { url: vault.url().into(), object: key, found, supported: VERSION })
             }
-            Err(Refusal::Flaw(flaw)) => Err(ImageError::Damaged { url: url.into(), object: key, flaw }),
+            Err(Refusal::Flaw(flaw)) => Err(ImageError::Damaged { url: vault.url().into(), object: key, flaw }),
         }
     }
 
@@ -253,17 +251,14 @@ impl From<Flaw> for Refusal {
     }
 }
 
-fn decode(object: &[u8], generation: u64) -> Result<Manifest, Refusal> {
+fn decode(object: &[u8], generation: u64, vault: &Vault) -> Result<Manifest, Refusal> {
     let rest = object.strip_prefix(MAGIC).ok_or(Flaw::Magic("a manifest"))?;
-    let (version, rest) = rest.split_first_chunk::<4>().ok_or(Flaw::Truncated)?;
+    let (version, sealed) = rest.split_first_chunk::<4>().ok_or(Flaw::Truncated)?;
     let version = u32::from_le_bytes(*version);
-    if version != FORMAT {
+    if version != VERSION {
         return Err(Refusal::Version(version));
     }
-    let (hash, rest) = rest.split_first_chunk::<32>().ok_or(Flaw::Truncated)?;
-    if blake3::hash(rest) != *hash {
-        return Err(Flaw::Hash.into());
-    }
+    let rest = vault.seal().open_message(&generation::manifest_key(generation), sealed)?;
     let (size, payload) = rest.split_first_chunk::<8>().ok_or(Flaw::Truncated)?;
     let size = Flaw::bound("size of a manifest", u64::from_le_bytes(*size), MESSAGE_LIMIT)?;
     let message = zstd::bulk::decompress(payload, size as usize).map_err(|_| Flaw::Compression)?;
@@ -280,6 +275,7 @@ fn decode(object: &[u8], generation: u64) -> Result<Manifest, Refusal> {
 mod tests {
     use super::*;
     use crate::image::body::{ChunkRef, Extent};
+    use crate::image::test_vault;
     use proptest::prelude::*;
     use prost::Message;
 
@@ -303,19 +299,27 @@ mod tests {
         }
     }
 
-    /// An object around any message, with the right hash.
-    fn wrap(message: &[u8]) -> Vec<u8> {
+    fn vault() -> (tempfile::TempDir, Vault) {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = test_vault(folder.path());
+        (folder, vault)
+    }
+
+    /// An object around any message, with the right seal.
+    fn wrap(message: &[u8], vault: &Vault) -> Vec<u8> {
         let mut rest = (message.len() as u64).to_le_bytes().to_vec();
         rest.extend_from_slice(&zstd::bulk::compress(message, 1).unwrap());
-        [MAGIC, &FORMAT.to_le_bytes()[..], blake3::hash(&rest).as_bytes(), &rest].concat()
+        let sealed = vault.seal().seal_message("generations/7.manifest", &rest);
+        [MAGIC, &VERSION.to_le_bytes()[..], &sealed].concat()
     }
 
     #[test]
     fn what_is_encoded_is_decoded() {
-        let object = sample().encode_object();
-        assert_eq!(Manifest::decode_object(&object, 7, "file:/s").unwrap(), sample());
-        assert_eq!(object, wrap(&sample().encode_to_vec()));
-        assert!(matches!(Manifest::decode_object(&object, 8, "file:/s"), Err(ImageError::Damaged { .. })));
+        let (_folder, vault) = vault();
+        let object = sample().encode_object(&vault);
+        assert_eq!(Manifest::decode_object(&object, 7, &vault).unwrap(), sample());
+        assert_eq!(object, wrap(&sample().encode_to_vec(), &vault));
+        assert!(matches!(Manifest::decode_object(&object, 8, &vault), Err(ImageError::Damaged { .. })));
     }
 
     #[test]
@@ -328,14 +332,16 @@ mod tests {
     fn fields_of_a_later_freeze_are_skipped() {
         let mut message = sample().encode_to_vec();
         message.extend_from_slice(&[0xfa, 0x3f, 2, 1, 2]); // Field 1023, of two bytes.
-        assert_eq!(Manifest::decode_object(&wrap(&message), 7, "").unwrap(), sample());
+        let (_folder, vault) = vault();
+        assert_eq!(Manifest::decode_object(&wrap(&message, &vault), 7, &vault).unwrap(), sample());
     }
 
     proptest! {
         #[test]
         fn any_object_decodes_or_does_not(data in prop::collection::vec(any::<u8>(), 0..400)) {
-            let _ = Manifest::decode_object(&data, 7, "");
-            let _ = Manifest::decode_object(&wrap(&data), 7, "");
+            let (_folder, vault) = vault();
+            let _ = Manifest::decode_object(&data, 7, &vault);
+            let _ = Manifest::decode_object(&wrap(&data, &vault), 7, &vault);
         }
 
         #[test]
@@ -343,7 +349,8 @@ mod tests {
             let mut message = sample().encode_to_vec();
             let at = at.index(message.len());
             message[at] = byte;
-            if let Ok(manifest) = Manifest::decode_object(&wrap(&message), 7, "") {
+            let (_folder, vault) = vault();
+            if let Ok(manifest) = Manifest::decode_object(&wrap(&message, &vault), 7, &vault) {
                 for body in manifest.images.iter().filter_map(|image| image.body.as_ref()) {
                     let extents = body.extents().map(|extent| match extent {
                         Extent::Zero(length) => length,
@@ -356,10 +363,11 @@ mod tests {
 
         #[test]
         fn a_flipped_bit_is_seen(at in any::<prop::sample::Index>(), bit in 0..8) {
-            let mut object = sample().encode_object();
+            let (_folder, vault) = vault();
+            let mut object = sample().encode_object(&vault);
             let at = at.index(object.len());
             object[at] ^= 1u8 << bit;
-            prop_assert!(Manifest::decode_object(&object, 7, "").is_err());
+            prop_assert!(Manifest::decode_object(&object, 7, &vault).is_err());
         }
     }
 }

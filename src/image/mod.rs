@@ -12,9 +12,13 @@ mod decoder;
 mod encoder;
 mod error;
 mod feeder;
+mod format;
 mod generation;
 mod head;
 mod hex;
+mod kdf;
+mod keys;
+mod lease;
 mod manifest;
 mod pack;
 mod queue;
@@ -26,12 +30,15 @@ mod writer;
 
 pub use body::{Body, ChunkRef, Extent, INLINE_MAX};
 pub use error::{Flaw, ImageError};
-pub use generation::{Generation, commit, generations};
+pub use generation::{COMMIT_WITHIN, Generation, Lineage, commit, generations, lineage, manifest_key, marker_key};
 pub use head::newest;
+pub use hex::Hex;
+pub use keys::{KeyError, KeyFiles, SecretKind};
+pub use lease::Lease;
 pub use manifest::{Executable, Figures, File, Image, Kind, Manifest, PackInfo, Process, Stdio};
 pub use pack::{Entry, read_index};
 pub use reader::{Fetcher, Front, Piece, StreamId};
-pub use vault::{KeyFiles, Vault};
+pub use vault::{Vault, rekey};
 pub use writer::{BodyId, BodyWriter, ImageWriter, Written};
 
 /// Result of everything here.

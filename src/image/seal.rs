@@ -100,8 +100,7 @@ impl Seal {
         let Some(Ciphers { messages, .. }) = &self.0.ciphers else {
             return [&self.hash(key, message)[..], message].concat();
         };
-        let mut nonce = [0; NONCE];
-        getrandom::fill(&mut nonce).expect("Linux always has random numbers");
+        let nonce = Hex::<NONCE>::random().0;
         let mut sealed = Vec::with_capacity(NONCE + message.len() + TAG);
         sealed.extend_from_slice(&nonce);
         sealed.extend_from_slice(message);

@@ -1,44 +1,44 @@
 //! A store together with the keys that open it. All that reads or writes images goes through one.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use super::Result;
+use super::format::{self, Format};
+use super::hex::Hex;
+use super::keys::KeyFiles;
 use super::seal::Seal;
-use crate::store::Store;
-
-/// Where the key of a store is; neither for a store that is not encrypted.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, clap::Args)]
-pub struct KeyFiles {
-    /// Encrypt the store with the passphrase in this file
-    #[arg(long, env = "FREEZE_PASSPHRASE_FILE", value_name = "FILE", conflicts_with = "key_file")]
-    pub passphrase_file: Option<PathBuf>,
-    /// Encrypt the store with the key in this file: 32 random bytes or more
-    #[arg(long, env = "FREEZE_KEY_FILE", value_name = "FILE")]
-    pub key_file: Option<PathBuf>,
-}
+use crate::store::{PutMode, Store, StoreError};
 
 /// A store together with the keys that open it.
 #[derive(Clone)]
 pub struct Vault {
     store: Arc<dyn Store>,
+    id: Hex<16>,
     seal: Seal,
 }
 
 impl Vault {
-    /// Opens what is in the store; None where nothing was ever written to it.
-    pub fn open(store: Arc<dyn Store>, _keys: &KeyFiles) -> Result<Option<Self>> {
-        if super::head::newest_in(&*store)?.is_none() {
-            return Ok(None);
-        }
-        Ok(Some(Self { store, seal: Seal::plain([0; 32]) }))
+    /// Opens what is in the store; None where nothing was ever written to it. A key that cannot be read is an error even
+    /// then, so that it is noticed before it is needed.
+    pub fn open(store: Arc<dyn Store>, keys: &KeyFiles) -> Result<Option<Self>> {
+        let secret = keys.read()?;
+        let Some((format, _)) = format::read(&*store)? else { return Ok(None) };
+        let seal = format.open(secret.as_ref(), store.url())?;
+        Ok(Some(Self { store, id: format.id, seal }))
     }
 
-    /// Opens what is in the store, or makes it ready for a first generation.
-    pub fn create(store: Arc<dyn Store>, _keys: &KeyFiles) -> Result<Self> {
-        Ok(Self { store, seal: Seal::plain([0; 32]) })
+    /// Opens what is in the store, or makes it ready for a first generation: encrypted where there is a key.
+    pub fn create(store: Arc<dyn Store>, keys: &KeyFiles) -> Result<Self> {
+        if let Some(vault) = Self::open(store.clone(), keys)? {
+            return Ok(vault);
+        }
+        let (format, seal) = Format::new(keys.read()?.as_ref())?;
+        match store.put(format::KEY, format.encode().into(), PutMode::Create) {
+            Ok(()) => Ok(Self { store, id: format.id, seal }),
+            // Another writer was faster, or the reply to our own put was lost.
+            Err(error @ StoreError::Exists { .. }) => Self::open(store, keys)?.ok_or_else(|| error.into()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The store.
@@ -51,7 +51,93 @@ impl Vault {
         self.store.url()
     }
 
+    pub(super) fn id(&self) -> Hex<16> {
+        self.id
+    }
+
     pub(super) fn seal(&self) -> &Seal {
         &self.seal
+    }
+}
+
+/// Lets `new` open the store, and `old` no longer. False where there is no store yet.
+///
+/// The key under which everything is stored stays the same: whoever has the old secret and a copy of the old `format` can
+/// still read the store.
+pub fn rekey(store: &dyn Store, old: &KeyFiles, new: &KeyFiles) -> Result<bool> {
+    let (old, new) = (old.read()?, new.read()?);
+    let (Some((format, version)), Some(new)) = (format::read(store)?, new) else { return Ok(false) };
+    let wrapped = format.rewrap(old.as_ref(), &new, store.url())?;
+    match store.put(format::KEY, wrapped.encode().into(), PutMode::Update(version)) {
+        Ok(()) => Ok(true),
+        Err(error) => match format::read(store) {
+            // Salts are random, so this is our own put, whose reply was lost.
+            Ok(Some((found, _))) if found == wrapped => Ok(true),
+            _ => Err(error.into()),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::{ImageError, keys::KeyError};
+    use crate::store::FileStore;
+    use std::path::Path;
+
+    fn store(folder: &Path) -> Arc<dyn Store> {
+        Arc::new(FileStore::new(&format!("file:{}/store", folder.display())).unwrap())
+    }
+
+    fn key(folder: &Path, name: &str) -> KeyFiles {
+        let path = folder.join(name);
+        std::fs::write(&path, name.repeat(32)).unwrap();
+        KeyFiles { passphrase_file: None, key_file: Some(path) }
+    }
+
+    #[test]
+    fn an_empty_store_is_none_but_a_missing_key_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(Vault::open(store(folder.path()), &KeyFiles::default()).unwrap().is_none());
+        let missing = KeyFiles { passphrase_file: None, key_file: Some(folder.path().join("missing")) };
+        assert!(matches!(Vault::open(store(folder.path()), &missing), Err(ImageError::Key(_))));
+    }
+
+    #[test]
+    fn all_who_create_at_once_have_the_same_store() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = key(folder.path(), "a");
+        let ids: Vec<_> = std::thread::scope(|scope| {
+            let create = || Vault::create(store(folder.path()), &key).unwrap().id().0;
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(create)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    }
+
+    #[test]
+    fn rekeying_shuts_the_old_key_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let (old, new) = (key(folder.path(), "a"), key(folder.path(), "b"));
+        assert!(!rekey(&*store(folder.path()), &old, &new).unwrap());
+        let sealed = Vault::create(store(folder.path()), &old).unwrap().seal().seal_message("k", b"message");
+        assert!(rekey(&*store(folder.path()), &old, &new).unwrap());
+        let vault = Vault::open(store(folder.path()), &new).unwrap().unwrap();
+        assert_eq!(vault.seal().open_message("k", &sealed).unwrap(), b"message");
+        for refused in [Vault::open(store(folder.path()), &old).err(), Vault::create(store(folder.path()), &old).err()]
+        {
+            assert!(matches!(refused, Some(ImageError::Key(KeyError::Wrong { .. }))));
+        }
+        assert!(rekey(&*store(folder.path()), &old, &new).is_err());
+    }
+
+    #[test]
+    fn a_format_that_was_removed_is_missed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path());
+        store.put("generations/1.manifest", "".into(), PutMode::Create).unwrap();
+        assert!(matches!(Vault::create(store.clone(), &KeyFiles::default()), Err(ImageError::NoFormat { .. })));
+        store.put("head", r#"{"version":1,"generation":1}"#.into(), PutMode::Create).unwrap();
+        assert!(matches!(Vault::open(store, &KeyFiles::default()), Err(ImageError::OldStore { .. })));
     }
 }

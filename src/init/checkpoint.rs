@@ -5,9 +5,12 @@
 
 use std::time::Instant;
 
-use crate::control::{
-    protocol::{Event, Phase, Report},
-    server::{ClientId, failed},
+use crate::{
+    control::{
+        protocol::{Event, Phase, Report},
+        server::{ClientId, failed},
+    },
+    image::Lease,
 };
 
 /// A checkpoint under way.
@@ -21,7 +24,7 @@ pub struct Checkpoint {
     began: Instant,
     /// The commit has begun.
     committing: bool,
-    committed: Option<u64>,
+    committed: Option<Lease>,
     result: Option<Event>,
 }
 
@@ -46,7 +49,8 @@ impl Checkpoint {
                 self.committing |= phase == Phase::Commit;
                 return Some(event);
             }
-            Event::Committed { generation } => self.committed = Some(generation),
+            Event::Warning { .. } => return Some(event),
+            Event::Committed { lease } => self.committed = Some(lease),
             Event::Checkpointed(_) | Event::Failed { .. } => self.result = Some(event),
             _ => {}
         }
@@ -58,9 +62,9 @@ impl Checkpoint {
         self.result.is_some()
     }
 
-    /// Whether there was a commit.
-    pub fn is_committed(&self) -> bool {
-        self.committed.is_some()
+    /// What the container holds since the commit, where there was one.
+    pub fn committed(&self) -> Option<Lease> {
+        self.committed
     }
 
     /// Whether the service is to end, as its checkpoint is committed.
@@ -73,8 +77,8 @@ impl Checkpoint {
         match (self.committed, self.result) {
             (Some(_), Some(result @ Event::Checkpointed(_))) => result,
             // The worker died after the commit, and took its figures with it.
-            (Some(generation), _) => Event::Checkpointed(Report {
-                generation,
+            (Some(lease), _) => Event::Checkpointed(Report {
+                generation: lease.generation,
                 bytes: 0,
                 stored: 0,
                 frozen_ms: 0,

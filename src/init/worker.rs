@@ -17,6 +17,7 @@ use crate::{
         protocol::Event,
     },
     exit,
+    image::Lease,
     sys::{
         process::{self, Ending, Fork},
         signals,
@@ -191,15 +192,17 @@ impl Worker {
 
 /// The child: this executable again, in a session of its own, with the socket at the agreed descriptor.
 ///
-/// Where a folder that is to be the store does not exist there is nothing to restore, and nothing to execute for that. Only
+/// Where a folder that is to be the store does not exist there is nothing to restore, and nothing to execute for that, unless a
+/// key has to be looked at. Only
 /// this child looks: a file system that does not answer must not hang init.
 fn be_worker(socket: &OwnedFd, job: &Job) -> ! {
     process::lead_session();
     if let Job::Restore { common } = job
         && is_missing(&common.store.url)
+        && !common.keys.are_given()
         && let Ok(socket) = socket.try_clone()
     {
-        let told = lines::write(&mut UnixStream::from(socket), &Event::NothingToRestore);
+        let told = lines::write(&mut UnixStream::from(socket), &Event::NothingToRestore { lease: Lease::fresh() });
         process::exit_now(if told.is_ok() { exit::OK } else { exit::FATAL });
     }
     if process::place(socket, SOCKET_FD).is_ok() {

@@ -12,7 +12,7 @@ pub use check::cpu_features;
 pub use stdio::record as record_stdio;
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::control::protocol::{Event, Phase};
 use crate::criu::command::{self, NotStarted};
 use crate::criu::{log, stream};
 use crate::files::put_back::{self, PutBackError};
-use crate::image::{Body, Fetcher, ImageError, Manifest, Vault};
+use crate::image::{Body, Fetcher, ImageError, Lease, Manifest, Vault};
 use crate::store::{self, Store, StoreError};
 use crate::worker::report::Reporter;
 use crate::worker::work::Work;
@@ -63,13 +63,15 @@ enum RestoreError {
     Criu(String),
 }
 
-/// Restores the newest generation. The answer is what init needs to know.
+/// Restores the newest generation. The answer is the last event for init.
 pub fn run(common: &Common, reporter: &Reporter) -> Result<Event, Failure> {
     let nothing_kept = |error: RestoreError| Failure { message: error.to_string(), log: None };
     reporter.progress(Phase::Check);
     let store = store::open(&common.store).map_err(|error| nothing_kept(error.into()))?;
     let loaded = newest(store, common).map_err(|error| nothing_kept(error.into()))?;
-    let Some((vault, manifest)) = loaded else { return Ok(Event::NothingToRestore) };
+    let Some((vault, lease, manifest)) = loaded else {
+        return Ok(Event::NothingToRestore { lease: Lease::fresh() });
+    };
     let in_generation = |message: String| format!("generation {} cannot be restored: {message}", manifest.generation);
     let work = Work::new(&common.runtime_dir, command::RESTORE_LOG)
         .map_err(|error| nothing_kept(RestoreError::RuntimeDir { path: common.runtime_dir.clone(), error }))?;
@@ -77,12 +79,28 @@ pub fn run(common: &Common, reporter: &Reporter) -> Result<Event, Failure> {
     fetched
         .and_then(|fetcher| bring_back(&manifest, fetcher, &work, reporter))
         .map_err(|error| Failure { message: in_generation(error.to_string()), log: work.kept_log() })?;
-    Ok(Event::Restored { generation: manifest.generation, root: manifest.root_pid, service: manifest.service_pid })
+    reporter.send(&Event::Restored { root: manifest.root_pid, service: manifest.service_pid, lease });
+    // Not before: where the restore fails, whoever had the application keeps it.
+    Ok(match lease.claim(&vault) {
+        Ok(()) => Event::Claimed,
+        Err(error) => Event::Warning { message: unclaimed(&error, lease.generation) },
+    })
 }
 
-fn newest(store: Arc<dyn Store>, common: &Common) -> Result<Option<(Vault, Manifest)>, ImageError> {
+fn newest(store: Arc<dyn Store>, common: &Common) -> Result<Option<(Vault, Lease, Manifest)>, ImageError> {
     let Some(vault) = Vault::open(store, &common.keys)? else { return Ok(None) };
-    Ok(Manifest::load(&vault, None)?.map(|manifest| (vault, manifest)))
+    let Some(lease) = Lease::for_newest(&vault)? else { return Ok(None) };
+    Ok(Manifest::load(&vault, Some(lease.generation))?.map(|manifest| (vault, lease, manifest)))
+}
+
+fn unclaimed(error: &ImageError, generation: u64) -> String {
+    match error {
+        ImageError::Replaced { .. } => format!("this container's checkpoints will be refused: {error}"),
+        error => format!(
+            "the service runs, but the store could not be told ({error}). Another container that restores generation \
+             {generation} too will not be noticed before the next checkpoint"
+        ),
+    }
 }
 
 fn bring_back(manifest: &Manifest, mut fetcher: Fetcher, work: &Work, reporter: &Reporter) -> Result<(), RestoreError> {
@@ -95,11 +113,7 @@ fn bring_back(manifest: &Manifest, mut fetcher: Fetcher, work: &Work, reporter: 
         return Err(RestoreError::Criu(log::cause(&work.path().join(command::RESTORE_LOG))));
     }
     for difference in verify::differences(manifest) {
-        // Whether anybody can read it must not matter: the service runs.
-        let _ = writeln!(
-            io::stderr(),
-            "freeze: warning: after the restore {difference}; the next checkpoint may be refused"
-        );
+        reporter.warn(format!("after the restore {difference}; the next checkpoint may be refused"));
     }
     Ok(())
 }

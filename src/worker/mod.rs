@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{self, Target};
 use crate::control::protocol::Event;
-use crate::image::KeyFiles;
+use crate::image::{KeyFiles, Lease};
 use crate::store::Location;
 use crate::{exit, restore};
 use report::Reporter;
@@ -33,6 +33,8 @@ pub enum Job {
         root: i32,
         /// The service's first process.
         service: i32,
+        /// What this container holds of the application.
+        lease: Lease,
         /// Let the service run on after the commit.
         leave_running: bool,
         /// Files and folders to capture beside those that the service has open.
@@ -82,8 +84,8 @@ pub fn main() -> u8 {
         }
     };
     let result = match job {
-        Job::Checkpoint { common, root, service, leave_running, include } => {
-            checkpoint::run(&common, &Target { root, service, leave_running, include }, &reporter)
+        Job::Checkpoint { common, root, service, lease, leave_running, include } => {
+            checkpoint::run(&common, &Target { root, service, lease, leave_running, include }, &reporter)
                 .map(Event::Checkpointed)
         }
         Job::Restore { common } => restore::run(&common, &reporter),

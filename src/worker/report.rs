@@ -31,10 +31,12 @@ impl Reporter {
     /// Sends one event, of a line at most. Where init is gone there is nobody to tell, and the container is ending.
     pub fn send(&self, event: &Event) {
         let event = match event {
-            Event::Failed { message, log } if message.len() > MAX_MESSAGE => &Event::Failed {
-                message: message.chars().take(MAX_MESSAGE / 4).chain("…".chars()).collect(),
-                log: log.clone(),
-            },
+            Event::Failed { message, log } if message.len() > MAX_MESSAGE => {
+                &Event::Failed { message: shortened(message), log: log.clone() }
+            }
+            Event::Warning { message } if message.len() > MAX_MESSAGE => {
+                &Event::Warning { message: shortened(message) }
+            }
             event => event,
         };
         if let Ok(mut line) = serde_json::to_vec(event) {
@@ -43,8 +45,17 @@ impl Reporter {
         }
     }
 
+    /// Tells the user what does not stop the work.
+    pub fn warn(&self, message: String) {
+        self.send(&Event::Warning { message });
+    }
+
     /// Says that a step begins.
     pub fn progress(&self, phase: Phase) {
         self.send(&Event::Progress { phase });
     }
+}
+
+fn shortened(message: &str) -> String {
+    message.chars().take(MAX_MESSAGE / 4).chain("…".chars()).collect()
 }

@@ -31,7 +31,7 @@ impl Supervisor {
     fn cancel(&mut self, client: ClientId) {
         if let Some((worker, Task::Checkpoint(checkpoint))) = &mut self.worker
             && checkpoint.client == client
-            && !checkpoint.is_committed()
+            && checkpoint.committed().is_none()
         {
             worker.dismiss();
         }
@@ -59,8 +59,8 @@ impl Supervisor {
                 .to_owned());
         }
         let include = self.config.include.clone();
-        let job =
-            Job::Checkpoint { common: self.common(), root: tree.root, service: tree.service, leave_running, include };
+        let (common, lease) = (self.common(), self.lease);
+        let job = Job::Checkpoint { common, root: tree.root, service: tree.service, lease, leave_running, include };
         let worker = Worker::start(&job, self.config.checkpoint_timeout)
             .map_err(|error| format!("cannot start a worker for the checkpoint; the service runs on: {error}"))?;
         let was_stopped = tree::is_stopped(tree.service);

@@ -23,6 +23,7 @@ use crate::{
         server::{ClientId, MAX_CLIENTS, Server},
     },
     exit,
+    image::Lease,
     sys::{
         process::{self, Ending},
         signals::{Set, Signal, SignalFd},
@@ -48,6 +49,8 @@ struct Restore {
     /// How that ended, where it did before the worker said that it is there.
     ended: Option<Ending>,
     result: Option<Event>,
+    /// It is known whether other containers can see that this one has the application.
+    settled: bool,
 }
 
 /// Init's whole state.
@@ -59,6 +62,8 @@ pub struct Supervisor {
     server: Server,
     worker: Option<(Worker, Task)>,
     tree: Option<Tree>,
+    /// What this container holds of its application; nothing before the start.
+    lease: Lease,
     /// The signal that ended the start, before there was a service to get it.
     cancelled: Option<Signal>,
     /// Signals that came before there was a service to get them.
@@ -93,6 +98,7 @@ impl Supervisor {
             server,
             worker: None,
             tree: None,
+            lease: Lease::default(),
             cancelled: None,
             waiting: Set::default(),
             kill_at: None,
@@ -269,7 +275,7 @@ impl Supervisor {
             self.hear_worker();
             let Some((worker, task)) = self.worker.take() else { return };
             match task {
-                Task::Restore(restore) => self.restore_over(restore.result, &worker.reason()),
+                Task::Restore(restore) => self.restore_over(restore, &worker.reason()),
                 Task::Checkpoint(checkpoint) => self.checkpoint_over(checkpoint, &worker.reason()),
             }
         }

@@ -1,6 +1,6 @@
 //! What the workers bring: a restored service or none, a checkpoint or the reason why not.
 
-use super::{Restore, Supervisor, Task, killed_by};
+use super::{Restore, Supervisor, Task, killed_by, say};
 use crate::{
     control::{protocol::Event, server::ClientId},
     exit,
@@ -57,9 +57,15 @@ impl Supervisor {
                 Task::Restore(restore) => match event {
                     Event::Progress { .. } => {}
                     Event::Restoring { root } => restore.root = root,
+                    Event::Claimed => restore.settled = true,
+                    Event::Warning { message } => {
+                        say(&format!("warning: {message}"));
+                        restore.settled = restore.result.is_some();
+                    }
                     _ => {
-                        if let Event::Restored { root, service, .. } = event {
+                        if let Event::Restored { root, service, lease } = event {
                             self.tree = Some(Tree { root, service });
+                            self.lease = lease;
                             ended_already = restore.ended;
                         }
                         restore.result = Some(event);
@@ -67,9 +73,13 @@ impl Supervisor {
                     }
                 },
                 Task::Checkpoint(checkpoint) => {
-                    if let Some(progress) = checkpoint.take(event) {
-                        self.server.send(checkpoint.client, &progress);
+                    if let Event::Warning { message } = &event {
+                        say(&format!("warning: {message}"));
                     }
+                    if let Some(event) = checkpoint.take(event) {
+                        self.server.send(checkpoint.client, &event);
+                    }
+                    self.lease = checkpoint.committed().unwrap_or(self.lease);
                     if checkpoint.has_result() {
                         worker.hurry();
                     }
@@ -84,9 +94,17 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn restore_over(&mut self, result: Option<Event>, reason: &str) {
-        match (self.cancelled, result) {
-            (_, Some(Event::Restored { root, .. })) if self.tree.is_none() || process::is_child(root) => settle(),
+    pub(super) fn restore_over(&mut self, restore: Restore, reason: &str) {
+        match (self.cancelled, restore.result) {
+            (_, Some(Event::Restored { root, .. })) if self.tree.is_none() || process::is_child(root) => {
+                if !restore.settled {
+                    say(&format!(
+                        "warning: the service runs, but its worker {reason} before it had told the store. Another container \
+                         that restores the same generation will not be noticed before the next checkpoint"
+                    ));
+                }
+                settle();
+            }
             (_, Some(Event::Restored { .. })) => {
                 self.fail(
                     "the restored service is not there: it ended before init could take it over",
@@ -97,7 +115,10 @@ impl Supervisor {
                 tree::kill_below(std::process::id() as i32);
                 self.finish(killed_by(signal), "init was told to end");
             }
-            (None, Some(Event::NothingToRestore)) => self.start(),
+            (None, Some(Event::NothingToRestore { lease })) => {
+                self.lease = lease;
+                self.start();
+            }
             (None, Some(Event::Failed { message, log })) => {
                 let log = log.map(|path| format!(" (log: {})", path.display())).unwrap_or_default();
                 self.fail(&format!("{message}{log}"), exit::RESTORE_FAILED);
