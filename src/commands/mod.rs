@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod list;
+mod rekey;
 mod run;
 mod status;
 mod worker;
@@ -36,6 +37,8 @@ enum Verb {
     Status(status::Arguments),
     /// List the checkpoints in a store
     List(list::Arguments),
+    /// Change the passphrase or key of an encrypted store
+    Rekey(rekey::Arguments),
     /// Do one checkpoint or restore for init
     #[command(hide = true)]
     Worker,
@@ -74,6 +77,7 @@ pub fn main() -> ExitCode {
         Verb::Checkpoint(arguments) => checkpoint::main(&arguments),
         Verb::Status(arguments) => status::main(&arguments),
         Verb::List(arguments) => list::main(&arguments),
+        Verb::Rekey(arguments) => rekey::main(arguments),
         Verb::Worker => worker::main(),
     })
 }

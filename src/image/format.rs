@@ -235,7 +235,7 @@ mod tests {
         insta::assert_snapshot!(texts.join("\n"), @r"
     the key in /key does not open file:/s. Give the one that the store was made with, or after `freeze rekey` the new one
     file:/s is encrypted, and no key was given. Name the file with its key by --key-file or FREEZE_KEY_FILE
-    file:/s is not encrypted, and /key was given to open it. Leave it out, or begin with an empty store, which will be encrypted
+    file:/s is not encrypted, so the key in /key is of no use. Leave it out, or begin with an empty store, which will be encrypted
     ");
     }
 

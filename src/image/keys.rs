@@ -61,7 +61,7 @@ pub enum KeyError {
     Needed { needed: SecretKind, url: String },
     /// There is nothing to be opened.
     #[error(
-        "{url} is not encrypted, and {path} was given to open it. Leave it out, or begin with an empty store, which will \
+        "{url} is not encrypted, so the key in {path} is of no use. Leave it out, or begin with an empty store, which will \
          be encrypted"
     )]
     NotEncrypted { path: PathBuf, url: String },

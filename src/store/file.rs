@@ -4,12 +4,14 @@
 //! begin with a dot are the store's own: `.lock`, which replacing and deleting take, and `.tmp-*`. Must never show a
 //! file that is not whole, and never follow a name that is not a key.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -19,11 +21,17 @@ use super::{Fencing, ObjectMeta, PutMode, Store, StoreError, Version, key};
 
 const LOCK: &str = ".lock";
 
+/// How long to wait for others that hold the lock: they need it for a rename, so one that keeps it has stopped.
+const LOCK_WAIT: Duration = Duration::from_secs(30);
+/// How often to try, as flock(2) has no time limit.
+const LOCK_RETRY: Duration = Duration::from_millis(5);
+
 /// A store in a folder; the folder is made by the first write.
 pub struct FileStore {
     root: PathBuf,
     url: String,
     swept: Once,
+    lock_wait: Duration,
 }
 
 impl FileStore {
@@ -39,7 +47,7 @@ impl FileStore {
             return Err(bad("its path holds a zero byte"));
         }
         let root: PathBuf = Path::new(path).components().collect();
-        Ok(Self { url: format!("file:{}", root.display()), root, swept: Once::new() })
+        Ok(Self { url: format!("file:{}", root.display()), root, swept: Once::new(), lock_wait: LOCK_WAIT })
     }
 
     fn path(&self, key: &str) -> Result<PathBuf, StoreError> {
@@ -68,10 +76,22 @@ impl FileStore {
 
     /// Serialises everything that replaces or removes; held until the file is dropped.
     fn lock(&self) -> io::Result<File> {
-        let file =
-            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(self.root.join(LOCK))?;
-        file.lock()?;
-        Ok(file)
+        let path = self.root.join(LOCK);
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+        let until = Instant::now() + self.lock_wait;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(TryLockError::Error(error)) => return Err(error),
+                Err(TryLockError::WouldBlock) if Instant::now() < until => thread::sleep(LOCK_RETRY),
+                Err(TryLockError::WouldBlock) => {
+                    let (path, seconds) = (path.display(), self.lock_wait.as_secs());
+                    let text =
+                        format!("another process has held {path} for {seconds} s (lslocks names it, on its machine)");
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+                }
+            }
+        }
     }
 
     fn put_file(&self, path: &Path, data: &[u8], mode: &PutMode) -> io::Result<Outcome> {
@@ -309,6 +329,18 @@ mod tests {
         let mut names: Vec<_> = names.collect();
         names.sort();
         assert_eq!(names, [LOCK, "a"]);
+    }
+
+    #[test]
+    fn a_lock_that_is_never_given_back_is_named() {
+        let (_folder, mut store) = store();
+        store.put("a", Bytes::from_static(b"1"), PutMode::Create).unwrap();
+        let held = store.lock().unwrap();
+        store.lock_wait = Duration::ZERO;
+        let text = store.put("a", Bytes::from_static(b"2"), PutMode::Overwrite).unwrap_err().to_string();
+        assert!(text.contains("another process has held") && text.contains("/a/store/.lock"), "{text}");
+        drop(held);
+        store.put("a", Bytes::from_static(b"2"), PutMode::Overwrite).unwrap();
     }
 
     #[test]

@@ -1,0 +1,55 @@
+//! `freeze rekey`: changes the passphrase or key of an encrypted store, from anywhere. Rewrites no checkpoint.
+
+use std::path::PathBuf;
+
+use crate::exit;
+use crate::image::{self, ImageError, KeyFiles};
+use crate::store;
+
+/// Arguments of `freeze rekey`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    store: super::StoreArguments,
+    #[command(flatten)]
+    new: NewKey,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct NewKey {
+    /// Let the passphrase in this file open the store from now on
+    #[arg(long, value_name = "FILE")]
+    new_passphrase_file: Option<PathBuf>,
+    /// Let the key in this file open the store from now on
+    #[arg(long, value_name = "FILE")]
+    new_key_file: Option<PathBuf>,
+}
+
+/// Changes the key and gives the exit status.
+pub fn main(arguments: Arguments) -> u8 {
+    let url = arguments.store.location.url.clone();
+    match rekey(arguments) {
+        Ok(true) => {
+            super::say(&format!(
+                "{url} is opened by the new key alone now; give it to every container that uses the store"
+            ));
+            exit::OK
+        }
+        Ok(false) => {
+            super::say(&format!(
+                "{url} holds nothing yet: it will be encrypted with the key that `freeze run` is given"
+            ));
+            exit::FAILED
+        }
+        Err(error) => {
+            super::say(&error.to_string());
+            exit::FAILED
+        }
+    }
+}
+
+fn rekey(Arguments { store, new }: Arguments) -> Result<bool, ImageError> {
+    let new = KeyFiles { passphrase_file: new.new_passphrase_file, key_file: new.new_key_file };
+    image::rekey(&*store::open(&store.location)?, &store.keys, &new)
+}
