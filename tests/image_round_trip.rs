@@ -2,12 +2,15 @@
 
 use std::collections::HashSet;
 use std::io::Read;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::{ops::Range, thread};
+use std::time::Instant;
 
 use bytes::Bytes;
-use freeze::image::{self, Body, Extent, Fetcher, Front, ImageError, ImageWriter, KeyFiles, Manifest, Piece, Vault};
+use freeze::image::{
+    self, Body, Extent, Fetcher, Front, ImageError, ImageWriter, KeyFiles, Lease, Manifest, Piece, Vault,
+};
 use freeze::store::{self, Fencing, Location, ObjectMeta, PutMode, Store, StoreError, Version};
 use proptest::prelude::*;
 
@@ -22,6 +25,12 @@ fn folder_vault() -> (tempfile::TempDir, Vault) {
 
 fn open(store: Arc<dyn Store>) -> Vault {
     Vault::create(store, &KeyFiles::default()).unwrap()
+}
+
+/// Commits as whoever has the store now.
+fn commit(vault: &Vault, manifest: &mut Manifest) -> Result<u64, ImageError> {
+    let lease = Lease::for_newest(vault)?.unwrap_or_else(Lease::fresh);
+    image::commit(vault, manifest, lease, Instant::now()).map(|held| held.generation)
 }
 
 /// `length` bytes that no compressor shortens, the same for the same seed.
@@ -362,7 +371,7 @@ fn generations_are_numbered_and_the_newest_is_found() {
     assert!(Manifest::load(&vault, None).unwrap().is_none());
     for n in 1..=3 {
         let mut manifest = Manifest { created_ms: n, ..Manifest::default() };
-        assert_eq!(image::commit(&vault, &mut manifest).unwrap(), n);
+        assert_eq!(commit(&vault, &mut manifest).unwrap(), n);
         assert_eq!(Manifest::load(&vault, None).unwrap(), Some(manifest));
         assert_eq!(image::newest(&vault).unwrap(), Some(n));
     }
@@ -378,14 +387,14 @@ fn a_commit_that_did_not_reach_head_counts_for_nothing() {
         for good in 0..puts {
             let (_folder, inner) = folder_vault();
             for number in 1..=committed {
-                assert_eq!(image::commit(&inner, &mut Manifest::default()).unwrap(), number);
+                assert_eq!(commit(&inner, &mut Manifest::default()).unwrap(), number);
             }
             let failing = Failing { inner: inner.store().clone(), good: AtomicUsize::new(good) };
-            image::commit(&open(Arc::new(failing)), &mut Manifest::default()).unwrap_err();
+            commit(&open(Arc::new(failing)), &mut Manifest::default()).unwrap_err();
             assert_eq!(image::newest(&inner).unwrap().unwrap_or(0), committed);
             assert_eq!(Manifest::load(&inner, None).unwrap().map_or(0, |manifest| manifest.generation), committed);
             assert_eq!(image::generations(&inner).unwrap().len() as u64, committed);
-            let next = image::commit(&inner, &mut Manifest::default()).unwrap();
+            let next = commit(&inner, &mut Manifest::default()).unwrap();
             assert!(next > committed);
             assert_eq!(image::newest(&inner).unwrap(), Some(next));
         }
@@ -428,25 +437,4 @@ fn a_body_that_is_given_up_harms_no_other() {
     let mut written = writer.finish().unwrap();
     let manifest = Manifest { packs: std::mem::take(&mut written.packs), ..Manifest::default() };
     assert!(read(&vault, &manifest, &written.take(id)) == two);
-}
-
-#[test]
-fn of_many_commits_at_once_none_is_lost() {
-    let (_folder, vault) = folder_vault();
-    let commit = || image::commit(&vault, &mut Manifest::default());
-    let results: Vec<_> = thread::scope(|scope| {
-        let threads: Vec<_> = (0..8).map(|_| scope.spawn(commit)).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-    });
-    let mut committed = Vec::new();
-    for result in results {
-        match result {
-            Ok(number) => committed.push(number),
-            Err(ImageError::Replaced { ours, theirs, .. }) => assert!(ours < theirs),
-            Err(e) => panic!("{e}"),
-        }
-    }
-    committed.sort();
-    assert!(committed.windows(2).all(|pair| pair[0] < pair[1]), "{committed:?}");
-    assert_eq!(image::newest(&vault).unwrap(), committed.last().copied());
 }

@@ -2,8 +2,9 @@
 
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
-use freeze::image::{self, Fetcher, Image, ImageWriter, KeyFiles, Manifest, Vault};
+use freeze::image::{self, Fetcher, Image, ImageWriter, KeyFiles, Lease, Manifest, Vault};
 use freeze::store::{self, Location};
 
 const MEMORY: u64 = 64 << 20;
@@ -23,7 +24,9 @@ fn open(url: &str) -> Vault {
 
 /// Commits for ever, and says so by one byte each time.
 fn commit_for_ever(vault: Vault) {
+    let mut lease = Lease::for_newest(&vault).unwrap().unwrap_or_else(Lease::fresh);
     for seed in 0.. {
+        let begun = Instant::now();
         let writer = ImageWriter::new(&vault, MEMORY, 1).unwrap();
         let mut body = writer.begin();
         body.write_all(&pages(seed)).unwrap();
@@ -32,7 +35,7 @@ fn commit_for_ever(vault: Vault) {
         let image = Image { name: "pages-1.img".into(), body: Some(written.take(id)) };
         let mut manifest =
             Manifest { created_ms: seed, images: vec![image], packs: written.packs, ..Manifest::default() };
-        image::commit(&vault, &mut manifest).unwrap();
+        lease = image::commit(&vault, &mut manifest, lease, begun).unwrap();
         std::io::stderr().write_all(b".").unwrap();
     }
 }
