@@ -2,8 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-use freeze::image::{self, Body, Fetcher, File, Image, ImageError, ImageWriter, KeyFiles, Kind, Manifest, Vault};
+use freeze::image::{
+    self, Body, Fetcher, File, Image, ImageError, ImageWriter, KeyFiles, Kind, Lease, Manifest, Vault,
+};
 use freeze::store::{self, Location};
 use prost::Message;
 
@@ -60,7 +63,7 @@ impl Fixture {
             packs: written.packs,
             ..Manifest::default()
         };
-        image::commit(&vault, &mut manifest).unwrap();
+        image::commit(&vault, &mut manifest, Lease::fresh(), Instant::now()).unwrap();
         Self { folder, manifest }
     }
 
@@ -80,7 +83,8 @@ impl Fixture {
     fn forge(&self, change: impl FnOnce(&mut Manifest)) {
         let mut manifest = self.manifest.clone();
         change(&mut manifest);
-        fs::write(self.manifest_path(), manifest.encode_object()).unwrap();
+        let message = manifest.encode_to_vec();
+        self.forge_message(&zstd::bulk::compress(&message, 1).unwrap(), message.len() as u64);
     }
 
     /// Forges the body of the pages.
@@ -90,13 +94,37 @@ impl Fixture {
 
     /// Puts any message, of any declared size, in the place of the manifest, with the right hash.
     fn forge_message(&self, compressed: &[u8], size: u64) {
-        let mut object = self.manifest.encode_object();
-        object.truncate(44);
-        object.extend_from_slice(&size.to_le_bytes());
-        object.extend_from_slice(compressed);
-        let hash = blake3::hash(&object[44..]);
-        object[12..44].copy_from_slice(hash.as_bytes());
+        let content = [&size.to_le_bytes(), compressed].concat();
+        let hash =
+            self.hash("freeze store 2: hashes of messages", &[b"generations/1.manifest\0", &content[..]].concat());
+        let object = [b"FRZMANIF", &2u32.to_le_bytes()[..], &hash, &content].concat();
         fs::write(self.manifest_path(), object).unwrap();
+    }
+
+    /// The hash of something in this store, as docs/store-format.md says.
+    fn hash(&self, context: &str, data: &[u8]) -> [u8; 32] {
+        let format: serde_json::Value = serde_json::from_slice(&fs::read(self.path("format")).unwrap()).unwrap();
+        let key = unhex(format["keys"]["plain"].as_str().unwrap());
+        *blake3::keyed_hash(&blake3::derive_key(context, &key), data).as_bytes()
+    }
+
+    fn forge_format(&self, change: impl FnOnce(&mut serde_json::Value)) {
+        let mut format = serde_json::from_slice(&fs::read(self.path("format")).unwrap()).unwrap();
+        change(&mut format);
+        fs::write(self.path("format"), format.to_string()).unwrap();
+    }
+
+    /// Puts a head in the place of the right one, with the right hash.
+    fn forge_head(&self, generation: u64, epoch: u64) {
+        let format: serde_json::Value = serde_json::from_slice(&fs::read(self.path("format")).unwrap()).unwrap();
+        let id = unhex(format["id"].as_str().unwrap());
+        let numbers = [generation, epoch].map(u64::to_le_bytes).concat();
+        let mac = self.hash("freeze store 2: head", &[&2u32.to_le_bytes(), &id[..], &numbers, &[1; 8]].concat());
+        let mac: String = mac.iter().map(|byte| format!("{byte:02x}")).collect();
+        let writer = "01".repeat(8);
+        let head =
+            format!(r#"{{"version":2,"generation":{generation},"epoch":{epoch},"writer":"{writer}","mac":"{mac}"}}"#);
+        fs::write(self.path("head"), head).unwrap();
     }
 
     /// What a restore does: reads everything.
@@ -127,6 +155,10 @@ fn forge_body(body: &mut Option<Body>, change: impl FnOnce(&mut WireBody)) {
     let mut wire = wire(body);
     change(&mut wire);
     *body = Some(Body::decode(&*wire.encode_to_vec()).unwrap());
+}
+
+fn unhex(digits: &str) -> Vec<u8> {
+    (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
 }
 
 fn flip(path: &Path, at: usize) {
@@ -164,7 +196,14 @@ fn damaged_head() {
         ("missing", |f| fs::remove_file(f.path("head")).unwrap()),
         ("huge", |f| truncate(&f.path("head"), 1 << 40)),
         ("a later version", |f| fs::write(f.path("head"), r#"{"version":7,"generation":1}"#).unwrap()),
-        ("another generation", |f| fs::write(f.path("head"), r#"{"version":1,"generation":9}"#).unwrap()),
+        ("written by hand", |f| {
+            let head = fs::read_to_string(f.path("head")).unwrap();
+            fs::write(f.path("head"), head.replace("\"generation\":1", "\"generation\":9")).unwrap();
+        }),
+        ("without its hash", |f| fs::write(f.path("head"), r#"{"version":2,"generation":1}"#).unwrap()),
+        ("another generation", |f| f.forge_head(9, 1)),
+        ("an absurd generation", |f| f.forge_head(u64::MAX, 1)),
+        ("an absurd epoch", |f| f.forge_head(1, u64::MAX)),
     ]), @r"
     a flipped bit:
         head in file:/STORE is damaged: it cannot be parsed: expected value at line 1 column 1. Put it back from a copy of the store, or start afresh with an empty store
@@ -177,9 +216,63 @@ fn damaged_head() {
     huge:
         head in file:/STORE has 1099511627776 bytes, and at most 65536 can be right. The object is damaged or not of freeze
     a later version:
-        head in file:/STORE has format version 7, and this freeze reads version 1. Use the freeze that wrote it, or a later one
+        head in file:/STORE has format version 7, and this freeze reads version 2. Use the freeze that wrote it, or a later one
+    written by hand:
+        head in file:/STORE is damaged: its content does not have the hash that was written with it. Put it back from a copy of the store, or start afresh with an empty store
+    without its hash:
+        head in file:/STORE is damaged: it cannot be parsed: missing field `mac` at line 1 column 28. Put it back from a copy of the store, or start afresh with an empty store
     another generation:
         head of file:/STORE names generation 9, whose manifest is missing. Put generations/9.manifest back from a copy of the store
+    an absurd generation:
+        head in file:/STORE is damaged: its generation is 18446744073709551615, and at most 9007199254740992 can be right. Put it back from a copy of the store, or start afresh with an empty store
+    an absurd epoch:
+        head in file:/STORE is damaged: its epoch is 18446744073709551615, and at most 9007199254740992 can be right. Put it back from a copy of the store, or start afresh with an empty store
+    ");
+}
+
+#[test]
+fn damaged_format() {
+    insta::assert_snapshot!(say(&[
+        ("a flipped bit", |f| flip(&f.path("format"), 0)),
+        ("truncated", |f| truncate(&f.path("format"), 10)),
+        ("empty", |f| truncate(&f.path("format"), 0)),
+        ("missing", |f| fs::remove_file(f.path("format")).unwrap()),
+        ("huge", |f| truncate(&f.path("format"), 1 << 40)),
+        ("a later version", |f| fs::write(f.path("format"), r#"{"version":7,"id":[]}"#).unwrap()),
+        ("another id", |f| f.forge_format(|format| format["id"] = "00".repeat(16).into())),
+        ("another key", |f| f.forge_format(|format| format["keys"]["plain"] = "00".repeat(32).into())),
+        ("a short id", |f| f.forge_format(|format| format["id"] = "00".into())),
+        ("a key of an unknown kind", |f| f.forge_format(|format| format["keys"] = serde_json::json!({"quantum": 1}))),
+        ("another store's", |f| fs::copy(Fixture::new().path("format"), f.path("format")).map(drop).unwrap()),
+        ("a store of version 1", |f| {
+            fs::remove_file(f.path("format")).unwrap();
+            fs::write(f.path("head"), "{\"version\":1,\"generation\":1}\n").unwrap();
+        }),
+    ]), @r"
+    a flipped bit:
+        format in file:/STORE is damaged: it cannot be parsed: expected value at line 1 column 1. Put it back from a copy of the store, or start afresh with an empty store
+    truncated:
+        format in file:/STORE is damaged: it cannot be parsed: EOF while parsing an object at line 1 column 10. Put it back from a copy of the store, or start afresh with an empty store
+    empty:
+        format in file:/STORE is damaged: it cannot be parsed: EOF while parsing a value at line 1 column 0. Put it back from a copy of the store, or start afresh with an empty store
+    missing:
+        file:/STORE holds checkpoints but no format object, so it was removed. Put it back from a copy of the store: without it nothing can be read
+    huge:
+        format in file:/STORE has 1099511627776 bytes, and at most 65536 can be right. The object is damaged or not of freeze
+    a later version:
+        format in file:/STORE has format version 7, and this freeze reads version 2. Use the freeze that wrote it, or a later one
+    another id:
+        format in file:/STORE is damaged: its content does not have the hash that was written with it. Put it back from a copy of the store, or start afresh with an empty store
+    another key:
+        format in file:/STORE is damaged: its content does not have the hash that was written with it. Put it back from a copy of the store, or start afresh with an empty store
+    a short id:
+        format in file:/STORE is damaged: it cannot be parsed: 32 hexadecimal digits are expected at line 1 column 85. Put it back from a copy of the store, or start afresh with an empty store
+    a key of an unknown kind:
+        format in file:/STORE is damaged: it cannot be parsed: unknown variant `quantum`, expected `plain` or `wrapped` at line 1 column 133. Put it back from a copy of the store, or start afresh with an empty store
+    another store's:
+        head in file:/STORE is damaged: its content does not have the hash that was written with it. Put it back from a copy of the store, or start afresh with an empty store
+    a store of version 1:
+        file:/STORE holds checkpoints of format version 1, which this freeze does not read. Restore them with the freeze that made them, or begin with an empty store
     ");
 }
 
@@ -201,6 +294,7 @@ fn damaged_manifest() {
             fs::write(f.manifest_path(), object).unwrap();
         }),
         ("another generation's", |f| f.forge(|m| m.generation = 5)),
+        ("its own parent", |f| f.forge(|m| m.parent = 1)),
         ("an absurd size", |f| f.forge_message(b"", 1 << 60)),
         ("a bomb", |f| f.forge_message(&zstd::bulk::compress(&vec![0; 300 << 20], 1).unwrap(), 1000)),
         ("less than its size", |f| f.forge_message(&zstd::bulk::compress(&[0; 10], 1).unwrap(), 1000)),
@@ -229,9 +323,11 @@ fn damaged_manifest() {
     huge:
         generations/1.manifest in file:/STORE has 1099511627776 bytes, and at most 134217728 can be right. The object is damaged or not of freeze
     a later version:
-        generations/1.manifest in file:/STORE has format version 9, and this freeze reads version 1. Use the freeze that wrote it, or a later one
+        generations/1.manifest in file:/STORE has format version 9, and this freeze reads version 2. Use the freeze that wrote it, or a later one
     another generation's:
         generations/1.manifest in file:/STORE is damaged: it says that it is generation 5. Put it back from a copy of the store, or start afresh with an empty store
+    its own parent:
+        generations/1.manifest in file:/STORE is damaged: its parent is 1, and at most 0 can be right. Put it back from a copy of the store, or start afresh with an empty store
     an absurd size:
         generations/1.manifest in file:/STORE is damaged: its size of a manifest is 1152921504606846976, and at most 268435456 can be right. Put it back from a copy of the store, or start afresh with an empty store
     a bomb:
@@ -391,7 +487,8 @@ fn damaged_pack() {
 fn one_damaged_manifest_does_not_hide_the_others() {
     let fixture = Fixture::new();
     let vault = open(fixture.folder.path()).unwrap();
-    image::commit(&vault, &mut fixture.manifest.clone()).unwrap();
+    let lease = Lease::for_newest(&vault).unwrap().unwrap();
+    image::commit(&vault, &mut fixture.manifest.clone(), lease, Instant::now()).unwrap();
     flip(&fixture.manifest_path(), 100);
     let whole: Vec<_> =
         image::generations(&vault).unwrap().into_iter().map(|g| (g.number, g.manifest.is_ok())).collect();

@@ -18,6 +18,7 @@ use freeze::{
         lines::{self, Lines},
         protocol::{Event, Op, Phase, Report, State},
     },
+    image::{Hex, Lease},
     sys::process::inherited,
     worker::{Job, SOCKET_FD},
 };
@@ -47,6 +48,8 @@ const TESTS: &[(&str, fn())] = &[
         after_the_commit_the_death_of_the_worker_changes_nothing,
     ),
     ("left_running_the_service_runs_on", left_running_the_service_runs_on),
+    ("a_lease_is_kept_from_worker_to_worker", a_lease_is_kept_from_worker_to_worker),
+    ("it_is_said_where_nobody_could_be_told", it_is_said_where_nobody_could_be_told),
     ("init_waits_for_its_client_but_not_for_ever", init_waits_for_its_client_but_not_for_ever),
     ("a_checkpoint_is_given_up_without_its_client", a_checkpoint_is_given_up_without_its_client),
     ("once_committed_it_needs_no_client", once_committed_it_needs_no_client),
@@ -81,24 +84,26 @@ fn play() -> ExitCode {
         }
         received.read(&mut socket).unwrap();
     };
-    let (steps, tree) = match &job {
-        Job::Restore { .. } => ("PLAY_RESTORE", (0, 0)),
-        Job::Checkpoint { root, service, .. } => ("PLAY_CHECKPOINT", (*root, *service)),
+    let (steps, tree, lease) = match &job {
+        Job::Restore { .. } => ("PLAY_RESTORE", (0, 0), LEASE),
+        Job::Checkpoint { root, service, lease, .. } => ("PLAY_CHECKPOINT", (*root, *service), *lease),
     };
     for step in std::env::var(steps).unwrap_or_else(|_| "nothing".to_owned()).split(' ') {
-        do_step(step, &mut socket, tree);
+        do_step(step, &mut socket, tree, lease);
     }
     ExitCode::SUCCESS
 }
 
-fn do_step(step: &str, socket: &mut UnixStream, (root, service): (i32, i32)) {
+fn do_step(step: &str, socket: &mut UnixStream, (root, service): (i32, i32), lease: Lease) {
     let mut send = |event: Event| lines::write(socket, &event).unwrap();
     match step {
         "nothing" => send(Event::NothingToRestore { lease: LEASE }),
         "fail" => send(Event::Failed { message: "no luck".to_owned(), log: Some("/log".into()) }),
         "progress" => send(Event::Progress { phase: Phase::Dump }),
         "flood" => (0..20_000).for_each(|_| send(Event::Progress { phase: Phase::Dump })),
-        "committed" => send(Event::Committed { lease: LEASE }),
+        "committed" => send(Event::Committed { lease: Lease { generation: lease.generation + 1, ..lease } }),
+        "claimed" => send(Event::Claimed),
+        "warn" => send(Event::Warning { message: format!("held: {} {}", lease.generation, lease.epoch) }),
         "checkpointed" => send(Event::Checkpointed(REPORT)),
         "garbage" => socket.write_all(b"garbage\n").unwrap(),
         "huge" => drop(socket.write_all(&[b'x'; 20_000])),
@@ -143,6 +148,9 @@ fn exists(pid: i32) -> bool {
 }
 
 const REPORT: Report = Report { generation: 5, bytes: 1, stored: 2, frozen_ms: 3, total_ms: 4, ended: true };
+
+/// What this container is told that it holds.
+const LEASE: Lease = Lease { generation: 4, epoch: 2, writer: Hex([1; 8]) };
 
 /// A worker that waits goes on when this file exists.
 fn go_file() -> PathBuf {
@@ -344,6 +352,41 @@ fn left_running_the_service_runs_on() {
         // What the worker says is passed on as it is; only in its absence does init say itself how it is.
         assert!(matches!(answer, Event::Checkpointed(report) if report.ended == ended), "{answer:?}");
         play.runs_on();
+    }
+}
+
+fn a_lease_is_kept_from_worker_to_worker() {
+    for (restore, ready) in [("nothing", "ready"), ("restored claimed", "restored")] {
+        let mut play = start(Place::Pid1, &[], restore, "warn committed die");
+        play.init.expect(ready);
+        wait_for(|| (play.state() == State::Running).then_some(()));
+        for held in ["held: 4 2", "held: 5 2", "held: 6 2"] {
+            let mut client = play.ask(Op::Checkpoint { leave_running: true });
+            assert_eq!(client.next_event().unwrap(), Event::Warning { message: held.to_owned() });
+            assert!(matches!(client.next_event().unwrap(), Event::Checkpointed(_)));
+        }
+        play.init.signal(15);
+        let (_, error) = play.init.end();
+        assert!(error.contains("freeze: warning: held: 6 2"), "{error}");
+    }
+}
+
+/// A restored service runs in any case.
+fn it_is_said_where_nobody_could_be_told() {
+    let untold = "before it had told the store";
+    for (steps, said, unsaid) in [
+        ("restored claimed", "", "warning"),
+        ("restored warn", "warning: held: 4 2", untold),
+        ("warn restored", untold, "nothing else"),
+        ("restored die", "was killed by signal 9", "nothing else"),
+    ] {
+        let mut play = start(Place::Pid1, &[], steps, "");
+        play.init.expect("restored");
+        wait_for(|| (play.state() == State::Running).then_some(()));
+        play.init.signal(15);
+        let (code, error) = play.init.end();
+        assert_eq!(code, 6, "{steps}: {error}");
+        assert!(error.contains(said) && !error.contains(unsaid), "{steps}: {error}");
     }
 }
 

@@ -63,11 +63,11 @@ impl<'de, const N: usize> Deserialize<'de> for Hex<N> {
             type Value = Hex<N>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{} hexadecimal digits in lower case", 2 * N)
+                write!(f, "{} hexadecimal digits", 2 * N)
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
-                Hex::parse(text).ok_or_else(|| E::invalid_value(de::Unexpected::Other("another text"), &self))
+                Hex::parse(text).ok_or_else(|| E::custom(format_args!("{} hexadecimal digits are expected", 2 * N)))
             }
         }
         deserializer.deserialize_str(Digits)
