@@ -5,7 +5,12 @@ use std::io::Read;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+<<<<<<< HEAD
 use std::time::Instant;
+=======
+use std::time::Duration;
+use std::{ops::Range, thread};
+>>>>>>> 1f05a6c (WIP: S3 store)
 
 use bytes::Bytes;
 use freeze::image::{
@@ -265,6 +270,9 @@ impl Store for Failing {
     }
     fn delete(&self, key: &str) -> Result<(), StoreError> {
         self.inner.delete(key)
+    }
+    fn clean(&self, older_than: Duration) -> Result<u64, StoreError> {
+        self.inner.clean(older_than)
     }
     fn concurrency(&self) -> usize {
         self.inner.concurrency()

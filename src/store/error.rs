@@ -3,16 +3,21 @@
 use std::io;
 use std::ops::Range;
 
+use super::s3::S3Error;
+
 /// What can go wrong with a store.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // The fields are `url`, the store, `key`, the object, and what the message says of the rest.
 pub enum StoreError {
     /// The URL names no store.
-    #[error("{url:?} names no store: {why}. Give file:/FOLDER with an absolute path, such as file:/var/lib/freeze")]
+    #[error(
+        "{url:?} names no store: {why}. Give file:/FOLDER with an absolute path, such as file:/var/lib/freeze, or \
+         s3://BUCKET/PREFIX"
+    )]
     BadUrl { url: String, why: &'static str },
-    /// `s3:` is not built in.
-    #[error("{url:?} names an S3 bucket, and this build of freeze has no S3 store yet. Give a folder: file:/FOLDER")]
-    NoS3 { url: String },
+    /// Another option of the location has a value that cannot be used.
+    #[error("{option} {value:?} cannot be used: {why}. Correct or remove it")]
+    BadOption { option: &'static str, value: String, why: String },
     /// The key could lead out of the store, or is one that not every store can hold.
     #[error("{key:?} cannot name an object of {url}: {why}. Nothing was read or written")]
     BadKey { url: String, key: String, why: &'static str },
@@ -55,6 +60,12 @@ pub enum StoreError {
     /// Anything else that the system says.
     #[error("cannot {doing} {key} in {url}: {source}. Check the volume that holds the store")]
     Io { url: String, key: String, doing: Doing, source: io::Error },
+    /// The threads that talk to a server could not be started.
+    #[error("cannot start the threads that talk to {url}: {source}. Raise the container's limit on processes")]
+    NoThreads { url: String, source: io::Error },
+    /// What an S3 server says, or the way to it.
+    #[error("cannot {doing} {key} in {url}: {source}")]
+    S3 { url: String, key: String, doing: Doing, source: S3Error },
 }
 
 /// What was being done to an object.

@@ -2,21 +2,21 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
-#[cfg(test)]
-mod conformance;
 mod error;
 mod file;
 mod key;
 mod location;
+mod s3;
 mod temp;
 
 pub use error::StoreError;
 pub use file::FileStore;
 pub use location::Location;
+pub use s3::{S3Error, S3Store};
 
 /// How [`Store::put`] treats an object that exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +70,9 @@ pub trait Store: Send + Sync {
     fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError>;
     /// Removes an object; one that is not there is no error.
     fn delete(&self, key: &str) -> Result<(), StoreError>;
+    /// Removes what writers that ended before they were done left behind, where it is `older_than` this or more: never
+    /// an object. Says how much was removed.
+    fn clean(&self, older_than: Duration) -> Result<u64, StoreError>;
     /// How many requests at once make sense: more where each waits for a network.
     fn concurrency(&self) -> usize;
     /// The store's URL, for messages.
@@ -79,7 +82,7 @@ pub trait Store: Send + Sync {
 /// Opens a store without touching it: one that does not exist yet is an empty one.
 pub fn open(location: &Location) -> Result<Arc<dyn Store>, StoreError> {
     if location.url.starts_with("s3:") {
-        return Err(StoreError::NoS3 { url: location.url.clone() });
+        return Ok(Arc::new(S3Store::new(location)?));
     }
     Ok(Arc::new(FileStore::new(&location.url)?))
 }

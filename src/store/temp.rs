@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 /// Begins with a dot, so that it is no key.
 const PREFIX: &str = ".tmp-";
 /// A temporary file this old whose writer holds no lock on it was left behind by a crash.
-const LEFTOVER_AGE: Duration = Duration::from_secs(3600);
+pub(super) const LEFTOVER_AGE: Duration = Duration::from_secs(3600);
 
 /// A file under a temporary name, removed when dropped. Its writer holds a lock on it, which ends with the writer.
 pub(super) struct Temp {
@@ -66,24 +66,25 @@ impl Drop for Temp {
     }
 }
 
-/// Removes what crashed writers left, below `folder`. What cannot be looked at is left alone: nothing depends on this.
-pub(super) fn sweep(folder: &Path) {
+/// Removes what crashed writers left below `folder` at least `age` ago; says how many files that were. What cannot be
+/// looked at is left alone: nothing depends on this.
+pub(super) fn sweep(folder: &Path, age: Duration) -> u64 {
+    let mut removed = 0;
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let Ok(meta) = entry.metadata() else { continue };
         if meta.is_dir() && !name.as_encoded_bytes().starts_with(b".") {
-            sweep(&entry.path());
-        } else if name.as_encoded_bytes().starts_with(PREFIX.as_bytes()) && is_leftover(&entry.path(), &meta) {
-            let _ = fs::remove_file(entry.path());
+            removed += sweep(&entry.path(), age);
+        } else if name.as_encoded_bytes().starts_with(PREFIX.as_bytes()) && is_leftover(&entry.path(), &meta, age) {
+            removed += u64::from(fs::remove_file(entry.path()).is_ok());
         }
     }
+    removed
 }
 
-fn is_leftover(path: &Path, meta: &fs::Metadata) -> bool {
+fn is_leftover(path: &Path, meta: &fs::Metadata, least: Duration) -> bool {
     let age = meta.modified().ok().and_then(|time| SystemTime::now().duration_since(time).ok());
-    meta.is_file()
-        && age.is_some_and(|age| age > LEFTOVER_AGE)
-        && File::open(path).is_ok_and(|file| file.try_lock().is_ok())
+    meta.is_file() && age.is_some_and(|age| age >= least) && File::open(path).is_ok_and(|file| file.try_lock().is_ok())
 }
 
 #[cfg(test)]
@@ -107,7 +108,7 @@ mod tests {
         old(folder, "packs/object", 2 * LEFTOVER_AGE);
         let alive = old(folder, ".tmp-alive", 2 * LEFTOVER_AGE);
         alive.lock().unwrap();
-        sweep(folder);
+        assert_eq!(sweep(folder, LEFTOVER_AGE), 2);
         let left = |path: &str| folder.join(path).exists();
         assert!(!left(".tmp-dead") && !left("packs/.tmp-dead"));
         assert!(left(".tmp-young") && left("packs/object") && left(".tmp-alive"));

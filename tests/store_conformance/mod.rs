@@ -1,15 +1,15 @@
-//! What every store must do. Each store's own tests call [`run`] with an empty one.
+//! What every store must do. The tests of each call [`run`] with an empty one.
 
 use std::thread;
 
 use bytes::Bytes;
 
-use super::{PutMode, Store, StoreError, Version};
+use freeze::store::{PutMode, Store, StoreError, Version};
 
 const LIMIT: u64 = 1 << 30;
 
 /// Runs the whole suite on an empty store.
-pub(super) fn run(store: &dyn Store) {
+pub fn run(store: &dyn Store) {
     nothing_is_there(store);
     preparing_leaves_nothing(store);
     what_is_put_can_be_read(store);

@@ -1,0 +1,212 @@
+//! What an S3 server or the way to it can do wrong: each text goes on after "cannot write KEY in URL: ".
+
+use std::error::Error;
+use std::io;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_smithy_runtime_api::client::dns::ResolveDnsError;
+
+/// Why a request to an S3 server failed.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // The fields are what the messages say of them.
+pub enum S3Error {
+    /// No provider of the SDK's chain has credentials.
+    #[error(
+        "there are no credentials ({why}). Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name a profile by \
+         AWS_PROFILE, or give the container a role"
+    )]
+    NoCredentials { why: String },
+    /// The server does not accept the credentials.
+    #[error(
+        "the server does not accept the credentials ({code}). Check that they are whole, of this server, and not expired"
+    )]
+    BadCredentials { code: String },
+    /// The credentials do not allow this.
+    #[error("access is denied. Allow {action} to the user or role whose credentials are used")]
+    Denied { action: &'static str },
+    /// There is no such bucket.
+    #[error("the server has no such bucket. Create it, or correct --store or the endpoint")]
+    NoBucket,
+    /// The bucket is in another region.
+    #[error("the bucket is in another region. Set AWS_REGION{}", region.as_ref().map(|r| format!("={r}")).unwrap_or_default())]
+    WrongRegion { region: Option<String> },
+    /// The certificate is not trusted.
+    #[error(
+        "the server's certificate is not trusted ({why}). Name the file of its CA by --s3-ca-file or AWS_CA_BUNDLE, or \
+         correct the host name of the endpoint"
+    )]
+    Untrusted { why: String },
+    /// No TLS for another reason.
+    #[error(
+        "TLS with the server failed ({why}). Check whether the endpoint begins with the right one of http:// and https://"
+    )]
+    Tls { why: String },
+    /// The name has no address.
+    #[error(
+        "the server's name cannot be resolved ({why}). Check the endpoint, AWS_REGION, and /etc/resolv.conf in this \
+         container"
+    )]
+    Unresolved { why: String },
+    /// No connection, or it broke.
+    #[error(
+        "the server cannot be reached ({why}; {attempts} attempts). Check that it runs, the endpoint, and what the \
+         network lets through"
+    )]
+    Unreachable { why: String, attempts: u32 },
+    /// It took too long.
+    #[error(
+        "it was not done within {seconds} s, by {attempts} attempts{}. Check the server's load and the network to it",
+        last.as_ref().map(|why| format!(" ({why})")).unwrap_or_default()
+    )]
+    TimedOut { seconds: u64, attempts: u32, last: Option<String> },
+    /// The clocks differ.
+    #[error("the clocks of this machine and of the server differ by too much. Set them by NTP")]
+    ClockSkew,
+    /// 5xx or "too many requests", after all attempts.
+    #[error("the server failed with {status} {code} at each of {attempts} attempts. See its own log, and try again later")]
+    Failed { status: u16, code: String, attempts: u32 },
+    /// It said no for another reason.
+    #[error("the server refused with {status} {code}: {said}. See its documentation of this code")]
+    Refused { status: u16, code: String, said: String },
+    /// The reply cannot be right.
+    #[error("the server's reply is wrong: {what}. Check that the endpoint is an S3 server, and what is between")]
+    Reply { what: String },
+}
+
+impl S3Error {
+    /// Finds the cause in what the SDK says; `action` is the permission that the request needs.
+    pub(super) fn new<E>(error: &SdkError<E, HttpResponse>, action: &'static str, attempts: u32) -> Self
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        match error {
+            SdkError::ServiceError(reply) => {
+                let raw = reply.raw();
+                let region = raw.headers().get("x-amz-bucket-region").map(clean);
+                let (code, said) = (reply.err().code(), reply.err().message());
+                Self::refused(raw.status().as_u16(), code.unwrap_or_default(), said, action, attempts, region)
+            }
+            SdkError::ResponseError(_) => Self::Reply { what: deepest(error) },
+            other => Self::no_reply(other, attempts),
+        }
+    }
+
+    fn refused(
+        status: u16,
+        code: &str,
+        said: Option<&str>,
+        action: &'static str,
+        attempts: u32,
+        region: Option<String>,
+    ) -> Self {
+        match (status, code) {
+            (_, "NoSuchBucket") => Self::NoBucket,
+            (_, "RequestTimeTooSkewed" | "RequestExpired") => Self::ClockSkew,
+            (301 | 307, _) | (_, "PermanentRedirect" | "AuthorizationHeaderMalformed") => Self::WrongRegion { region },
+            (
+                _,
+                "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "ExpiredToken" | "InvalidToken"
+                | "TokenRefreshRequired" | "InvalidClientTokenId",
+            ) => Self::BadCredentials { code: clean(code) },
+            (401 | 403, _) => Self::Denied { action },
+            (429 | 500.., "NotImplemented") | (501, _) => {
+                Self::Refused { status, code: clean(code), said: clean(said.unwrap_or("it cannot do this")) }
+            }
+            (429 | 500.., _) => Self::Failed { status, code: clean(code), attempts },
+            _ => Self::Refused { status, code: clean(code), said: clean(said.unwrap_or("it gave no reason")) },
+        }
+    }
+
+    fn no_reply(error: &(dyn Error + 'static), attempts: u32) -> Self {
+        for cause in causes(error) {
+            if cause.is::<CredentialsError>() {
+                return Self::NoCredentials { why: deepest(cause) };
+            }
+            if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
+                let why = tls.to_string();
+                return match tls {
+                    rustls::Error::InvalidCertificate(_) => Self::Untrusted { why },
+                    _ => Self::Tls { why },
+                };
+            }
+            if cause.is::<ResolveDnsError>() {
+                return Self::Unresolved { why: deepest(cause) };
+            }
+        }
+        Self::Unreachable { why: deepest(error), attempts }
+    }
+}
+
+/// An error, its source, and so on, through what [`io::Error`] wraps.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| {
+        let error: &'a (dyn Error + 'static) = *error;
+        match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(inner) => Some(inner as &(dyn Error + 'static)),
+            None => error.source(),
+        }
+    })
+}
+
+/// Whether TLS failed, which another attempt does not mend.
+pub(super) fn is_tls(error: &(dyn Error + 'static)) -> bool {
+    causes(error).any(|cause| cause.is::<rustls::Error>())
+}
+
+/// The text of the cause of all.
+pub(super) fn deepest(error: &(dyn Error + 'static)) -> String {
+    clean(&causes(error).last().unwrap_or(error).to_string())
+}
+
+/// What a server says can be anything: one line of it, not too long.
+fn clean(text: &str) -> String {
+    text.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(status: u16, code: &str) -> S3Error {
+        S3Error::refused(status, code, Some("some\nwords"), "s3:PutObject", 10, None)
+    }
+
+    #[test]
+    fn what_the_server_says_is_explained() {
+        let codes = [
+            (403, "AccessDenied"),
+            (403, "InvalidAccessKeyId"),
+            (404, "NoSuchBucket"),
+            (301, "PermanentRedirect"),
+            (403, "RequestTimeTooSkewed"),
+            (500, "InternalError"),
+            (503, "SlowDown"),
+            (501, "NotImplemented"),
+            (412, "PreconditionFailed"),
+            (400, ""),
+        ];
+        let texts = codes.map(|(status, code)| refused(status, code).to_string()).join("\n");
+        insta::assert_snapshot!(texts);
+        let region = Some("eu-central-1".to_owned());
+        let error = S3Error::refused(301, "", None, "s3:GetObject", 1, region);
+        assert!(error.to_string().ends_with("Set AWS_REGION=eu-central-1"), "{error}");
+    }
+
+    #[test]
+    fn the_way_there_is_explained() {
+        let io = |e: rustls::Error| io::Error::other(e);
+        let texts = [
+            S3Error::no_reply(&io(rustls::CertificateError::UnknownIssuer.into()), 1),
+            S3Error::no_reply(&io(rustls::Error::HandshakeNotComplete), 1),
+            S3Error::no_reply(&CredentialsError::not_loaded("no provider has any"), 1),
+            S3Error::no_reply(&ResolveDnsError::new("minio.example: no records found"), 4),
+            S3Error::no_reply(&io::Error::from_raw_os_error(libc::ECONNREFUSED), 10),
+            S3Error::TimedOut { seconds: 60, attempts: 3, last: Some("connection reset".into()) },
+            S3Error::TimedOut { seconds: 60, attempts: 1, last: None },
+            S3Error::Reply { what: "it has no ETag".into() },
+        ];
+        insta::assert_snapshot!(texts.map(|e| e.to_string()).join("\n"));
+    }
+}

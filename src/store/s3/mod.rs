@@ -1,0 +1,120 @@
+//! A store in a bucket of an S3 server: AWS or any other that heeds the conditions of puts.
+//!
+//! Every call blocks its caller while a runtime of a fixed number of threads does the work. Every operation ends within
+//! a time that follows from its size. Must never start a thread after it was opened.
+
+mod address;
+mod call;
+mod client;
+mod error;
+mod list;
+mod multipart;
+mod probe;
+mod put;
+mod read;
+mod resolver;
+mod threads;
+mod trust;
+
+use std::ops::Range;
+use std::time::Duration;
+
+use aws_sdk_s3::Client;
+use bytes::Bytes;
+use tokio::runtime::Runtime;
+
+use self::address::Address;
+use self::call::{Attempts, Call};
+pub use self::error::S3Error;
+use super::error::Doing;
+use super::{Fencing, Location, ObjectMeta, PutMode, Store, StoreError, Version, key};
+
+/// Requests that hide each other's latency; more gain nothing over one link.
+const REQUESTS: usize = 16;
+
+/// A store in a bucket.
+pub struct S3Store {
+    bucket: Bucket,
+    runtime: Runtime,
+}
+
+/// A bucket, and the prefix below which everything is ours.
+#[derive(Clone)]
+struct Bucket {
+    client: Client,
+    name: String,
+    /// Empty, or ends with a slash.
+    prefix: String,
+    url: String,
+}
+
+impl S3Store {
+    /// Checks what can be checked without the network, and starts the threads.
+    pub fn new(location: &Location) -> Result<Self, StoreError> {
+        let address = Address::parse(&location.url)?;
+        let url = address.url();
+        let runtime = threads::start().map_err(|source| StoreError::NoThreads { url: url.clone(), source })?;
+        let client = runtime.block_on(client::connect(location))?;
+        Ok(Self { bucket: Bucket { client, name: address.bucket, prefix: address.prefix, url }, runtime })
+    }
+
+    fn check(&self, key: &str) -> Result<(), StoreError> {
+        key::check(key).map_err(|why| StoreError::BadKey { url: self.bucket.url.clone(), key: key.to_owned(), why })
+    }
+}
+
+impl Bucket {
+    fn call<'a>(&'a self, key: &'a str, doing: Doing, size: u64) -> Call<'a> {
+        Call { url: &self.url, key, doing, size, attempts: Attempts::default() }
+    }
+
+    /// The key as the server knows it.
+    fn full(&self, key: &str) -> String {
+        format!("{}{key}", self.prefix)
+    }
+}
+
+impl Store for S3Store {
+    fn prepare(&self) -> Result<Fencing, StoreError> {
+        self.runtime.block_on(self.bucket.prepare())
+    }
+
+    fn put(&self, key: &str, data: Bytes, mode: PutMode) -> Result<(), StoreError> {
+        self.check(key)?;
+        self.runtime.block_on(self.bucket.put(key, data, &mode))
+    }
+
+    fn get(&self, key: &str, limit: u64) -> Result<(Vec<u8>, Version), StoreError> {
+        self.check(key)?;
+        self.runtime.block_on(self.bucket.get(key, limit))
+    }
+
+    fn get_range(&self, key: &str, range: Range<u64>) -> Result<Vec<u8>, StoreError> {
+        self.check(key)?;
+        self.runtime.block_on(self.bucket.get_range(key, range))
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {
+        if let Some((folder, _)) = prefix.rsplit_once('/') {
+            self.check(folder)?;
+        }
+        self.runtime.block_on(self.bucket.list(prefix))
+    }
+
+    fn delete(&self, key: &str) -> Result<(), StoreError> {
+        self.check(key)?;
+        self.runtime.block_on(self.bucket.delete(key))
+    }
+
+    fn clean(&self, older_than: Duration) -> Result<u64, StoreError> {
+        self.runtime.block_on(self.bucket.clean(older_than))
+    }
+
+    fn concurrency(&self) -> usize {
+        REQUESTS
+    }
+
+    fn url(&self) -> &str {
+        &self.bucket.url
+    }
+}

@@ -1,0 +1,46 @@
+//! The runtime below the SDK, with all its threads from the start: while a service is restored without privileges, a
+//! thread or process that starts, ours included, takes a PID that CRIU needs. Must never start or end one later.
+
+use std::io;
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Runtime};
+
+/// Threads for calls that block; hardly used, as names are resolved without getaddrinfo(3).
+const BLOCKING: usize = 2;
+/// More workers than this bring nothing: what they do is TLS and copying.
+const MAX_WORKERS: usize = 4;
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
+/// A thread that has not begun by then was refused by the system.
+const START: Duration = Duration::from_secs(10);
+
+/// Starts the runtime and all its threads.
+pub(super) fn start() -> io::Result<Runtime> {
+    let workers = thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS);
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(workers)
+        .max_blocking_threads(BLOCKING)
+        .thread_keep_alive(FOR_EVER)
+        .thread_name("s3")
+        .enable_all()
+        .build()?;
+    fill(&runtime)?;
+    Ok(runtime)
+}
+
+/// Gives every blocking thread something to do at once, so that all are there.
+fn fill(runtime: &Runtime) -> io::Result<()> {
+    let gate = Arc::new(Mutex::new(()));
+    let (begun, count) = mpsc::channel();
+    let _closed = gate.lock();
+    for _ in 0..BLOCKING {
+        let (gate, begun) = (gate.clone(), begun.clone());
+        runtime.spawn_blocking(move || {
+            let _ = begun.send(());
+            drop(gate.lock());
+        });
+    }
+    (0..BLOCKING).try_for_each(|_| count.recv_timeout(START)).map_err(|_| io::ErrorKind::WouldBlock.into())
+}
