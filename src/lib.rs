@@ -18,4 +18,5 @@ pub mod store;
 #[allow(unsafe_code)]
 pub mod sys;
 pub mod tree;
+pub mod upkeep;
 pub mod worker;

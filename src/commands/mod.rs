@@ -1,10 +1,17 @@
 //! The command line: one verb, one file. Must do nothing itself but read it and hand over.
 
 mod checkpoint;
+mod copy;
+mod extract;
+mod inspect;
 mod list;
+mod progress;
+mod prune;
 mod rekey;
 mod run;
 mod status;
+mod text;
+mod verify;
 mod worker;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -17,6 +24,7 @@ use crate::{
     image::{ImageError, KeyFiles, Vault},
     store::{self, Location},
     sys::process,
+    upkeep::UpkeepError,
 };
 
 /// Checkpoints a container's service without privileges and restores it in another container.
@@ -39,6 +47,16 @@ enum Verb {
     List(list::Arguments),
     /// Change the passphrase or key of an encrypted store
     Rekey(rekey::Arguments),
+    /// Show what is in a checkpoint: processes, memory, open files, sizes
+    Inspect(inspect::Arguments),
+    /// Read a store and say everything that is wrong with it
+    Verify(verify::Arguments),
+    /// Remove checkpoints that no longer need to be kept, and what only they need
+    Prune(prune::Arguments),
+    /// Write a checkpoint as plain files, which crit and a stock criu read
+    Extract(extract::Arguments),
+    /// Copy checkpoints into another store
+    Copy(copy::Arguments),
     /// Do one checkpoint or restore for init
     #[command(hide = true)]
     Worker,
@@ -66,6 +84,11 @@ impl StoreArguments {
     fn open(&self) -> Result<Option<Vault>, ImageError> {
         Vault::open(store::open(&self.location)?, &self.keys)
     }
+
+    /// One that holds something.
+    fn open_full(&self) -> Result<Vault, UpkeepError> {
+        self.open()?.ok_or_else(|| UpkeepError::Empty { url: self.location.url.clone() })
+    }
 }
 
 /// Runs the command that the command line asks for, and gives its exit status.
@@ -78,8 +101,24 @@ pub fn main() -> ExitCode {
         Verb::Status(arguments) => status::main(&arguments),
         Verb::List(arguments) => list::main(&arguments),
         Verb::Rekey(arguments) => rekey::main(arguments),
+        Verb::Inspect(arguments) => inspect::main(&arguments),
+        Verb::Verify(arguments) => verify::main(&arguments),
+        Verb::Prune(arguments) => prune::main(&arguments),
+        Verb::Extract(arguments) => extract::main(&arguments),
+        Verb::Copy(arguments) => copy::main(&arguments),
         Verb::Worker => worker::main(),
     })
+}
+
+/// Prints what a command that looks after a store found, and gives its exit status.
+fn finish(result: Result<String, UpkeepError>) -> u8 {
+    match result {
+        Ok(found) => text::print(&found),
+        Err(error) => {
+            say(&error.to_string());
+            exit::FAILED
+        }
+    }
 }
 
 /// The exit status for a request that got no answer.

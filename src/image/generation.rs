@@ -59,7 +59,8 @@ pub(super) fn marked(vault: &Vault, known: u64) -> Result<u64> {
     }
 }
 
-/// Makes `manifest` the newest generation, for the holder of `lease`. Sets its number, and returns what is held then.
+/// Makes `manifest` the newest generation, for the holder of `lease`, and returns what is held then. Its number is the one that
+/// `manifest` has already where that is above all others, as for a copy, else the next.
 ///
 /// Everything that it refers to must be in the store; what was there before was found after `begun`. When this returns, the
 /// generation is durable; on any error it counts for nothing.
@@ -67,7 +68,8 @@ pub fn commit(vault: &Vault, manifest: &mut Manifest, lease: Lease, begun: Insta
     let store = &**vault.store();
     let head = head::ensure(vault)?;
     lease.check_against(&head, vault)?;
-    let mut number = numbers(store)?.last().copied().unwrap_or(0).max(head.generation);
+    let wanted = manifest.generation.saturating_sub(1);
+    let mut number = numbers(store)?.last().copied().unwrap_or(0).max(head.generation).max(wanted);
     manifest.parent = head.generation;
     loop {
         number += 1;

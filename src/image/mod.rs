@@ -4,6 +4,7 @@
 //! again and [`Fetcher`] gives the bytes back. Must never trust what it reads from a store: every length, count, offset
 //! and path is bounded and checked before use. `docs/store-format.md` is the format.
 
+mod audit;
 mod body;
 mod check;
 mod chunk;
@@ -23,11 +24,13 @@ mod manifest;
 mod pack;
 mod queue;
 mod reader;
+mod refs;
 mod seal;
 mod stream;
 mod vault;
 mod writer;
 
+pub use audit::{Audited, audit_pack};
 pub use body::{Body, ChunkRef, Extent, INLINE_MAX};
 pub use error::{Flaw, ImageError};
 pub use generation::{COMMIT_WITHIN, Generation, Lineage, commit, generations, lineage, manifest_key, marker_key};
@@ -38,6 +41,7 @@ pub use lease::Lease;
 pub use manifest::{Executable, Figures, File, Image, Kind, Manifest, PackInfo, Process, Stdio};
 pub use pack::{Entry, read_index};
 pub use reader::{Fetcher, Front, Piece, StreamId};
+pub use refs::{StoredManifest, StoredPack, is_known, manifests, packs, remove_manifest, remove_pack};
 pub use vault::{Vault, rekey};
 pub use writer::{BodyId, BodyWriter, ImageWriter, Written};
 

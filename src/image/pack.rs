@@ -137,6 +137,11 @@ pub(super) fn is_id(id: &str) -> bool {
     id.len() == 32 && id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
+/// Whether an object begins as a pack does.
+pub(super) fn begins_as_one(data: &[u8]) -> bool {
+    data.starts_with(MAGIC)
+}
+
 /// The key of a pack.
 pub(super) fn key(id: &str) -> String {
     format!("packs/{id}")

@@ -198,7 +198,8 @@ impl Shared {
         request.head.insert_str(end, "Connection: close\r\n");
         server.write_all(request.head.as_bytes())?;
         server.write_all(&request.body)?;
-        let has_body = |head: &str| !is_head && !["204", "304"].iter().any(|code| head.starts_with(&format!("HTTP/1.1 {code}")));
+        let has_body =
+            |head: &str| !is_head && !["204", "304"].iter().any(|code| head.starts_with(&format!("HTTP/1.1 {code}")));
         let mut replies = BufReader::new(server);
         loop {
             let mut reply = Message::read(&mut replies, has_body, true)?.ok_or(io::ErrorKind::UnexpectedEof)?;
@@ -221,7 +222,8 @@ impl Shared {
 }
 
 fn failure(status: u16, code: &str) -> Vec<u8> {
-    let body = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>a fault of the test</Message></Error>");
+    let body =
+        format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>a fault of the test</Message></Error>");
     let length = body.len();
     let head = format!("HTTP/1.1 {status} Fault\r\nContent-Type: application/xml\r\nContent-Length: {length}\r\n\r\n");
     (head + &body).into_bytes()

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use freeze::image::{ImageError, KeyFiles, Vault};
 use freeze::store::{self, Fencing, Location, ObjectMeta, PutMode, Store, StoreError, Version};
@@ -129,6 +131,9 @@ impl Store for Odd {
     }
     fn delete(&self, key: &str) -> Result<(), StoreError> {
         self.inner.delete(key)
+    }
+    fn clean(&self, older_than: Duration) -> Result<u64, StoreError> {
+        self.inner.clean(older_than)
     }
     fn concurrency(&self) -> usize {
         self.inner.concurrency()

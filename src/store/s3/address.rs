@@ -67,9 +67,20 @@ mod tests {
     #[test]
     fn what_is_no_url_is_refused() {
         let long = format!("s3://bucket/{}", "abcdefghi/".repeat(51));
-        for url in
-            ["s3:", "s3:bucket", "s3:///a", "s3://ab", "s3://a b", "s3://bucket//a", "s3://bucket/../a", "s3://bucket/a b", "s3://a..b/c", "s3://.ab/c", "s3://user@host/b", &long]
-        {
+        for url in [
+            "s3:",
+            "s3:bucket",
+            "s3:///a",
+            "s3://ab",
+            "s3://a b",
+            "s3://bucket//a",
+            "s3://bucket/../a",
+            "s3://bucket/a b",
+            "s3://a..b/c",
+            "s3://.ab/c",
+            "s3://user@host/b",
+            &long,
+        ] {
             assert!(matches!(Address::parse(url), Err(StoreError::BadUrl { .. })), "{url}");
         }
     }

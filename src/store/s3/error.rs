@@ -65,7 +65,9 @@ pub enum S3Error {
     #[error("the clocks of this machine and of the server differ by too much. Set them by NTP")]
     ClockSkew,
     /// 5xx or "too many requests", after all attempts.
-    #[error("the server failed with {status} {code} at each of {attempts} attempts. See its own log, and try again later")]
+    #[error(
+        "the server failed with {status} {code} at each of {attempts} attempts. See its own log, and try again later"
+    )]
     Failed { status: u16, code: String, attempts: u32 },
     /// It said no for another reason.
     #[error("the server refused with {status} {code}: {said}. See its documentation of this code")]
@@ -107,8 +109,12 @@ impl S3Error {
             (301 | 307, _) | (_, "PermanentRedirect" | "AuthorizationHeaderMalformed") => Self::WrongRegion { region },
             (
                 _,
-                "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "ExpiredToken" | "InvalidToken"
-                | "TokenRefreshRequired" | "InvalidClientTokenId",
+                "InvalidAccessKeyId"
+                | "SignatureDoesNotMatch"
+                | "ExpiredToken"
+                | "InvalidToken"
+                | "TokenRefreshRequired"
+                | "InvalidClientTokenId",
             ) => Self::BadCredentials { code: clean(code) },
             (401 | 403, _) => Self::Denied { action },
             (429 | 500.., "NotImplemented") | (501, _) => {

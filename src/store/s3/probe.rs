@@ -13,11 +13,14 @@ const NO_VERSION: &str = "\"00000000000000000000000000000000\"";
 impl Bucket {
     /// Every caller has a probe of its own: one that another could remove would tell nothing.
     pub(super) async fn prepare(&self) -> Result<Fencing, StoreError> {
-        let key = format!("{PROBE}{:016x}", getrandom::u64().map_err(|e| StoreError::BadOption {
-            option: "--store",
-            value: self.url.clone(),
-            why: e.to_string(),
-        })?);
+        let key = format!(
+            "{PROBE}{:016x}",
+            getrandom::u64().map_err(|e| StoreError::BadOption {
+                option: "--store",
+                value: self.url.clone(),
+                why: e.to_string(),
+            })?
+        );
         self.put(&key, Bytes::from_static(b"freeze"), &PutMode::Create).await?;
         let held = self.conditions_hold(&key).await;
         // A writer need not be allowed to delete; what stays is one small object, which prune removes.
@@ -26,12 +29,13 @@ impl Bucket {
     }
 
     async fn conditions_hold(&self, key: &str) -> Result<bool, StoreError> {
-        let put = async |bucket: Bucket, key: String, mode: PutMode| {
-            match bucket.put(&key, Bytes::from_static(b"again"), &mode).await {
-                Ok(()) => Ok(false),
-                Err(StoreError::Exists { .. } | StoreError::Changed { .. }) => Ok(true),
-                Err(e) => Err(e),
-            }
+        let put = async |bucket: Bucket, key: String, mode: PutMode| match bucket
+            .put(&key, Bytes::from_static(b"again"), &mode)
+            .await
+        {
+            Ok(()) => Ok(false),
+            Err(StoreError::Exists { .. } | StoreError::Changed { .. }) => Ok(true),
+            Err(e) => Err(e),
         };
         let create = tokio::spawn(put(self.clone(), key.to_owned(), PutMode::Create));
         let update = put(self.clone(), key.to_owned(), PutMode::Update(Version(NO_VERSION.to_owned()))).await?;

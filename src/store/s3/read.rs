@@ -39,7 +39,11 @@ impl Bucket {
         call.within(async {
             if range.is_empty() {
                 let size = self.size(&call).await?;
-                return if range.start == range.end && size >= range.end { Ok(Vec::new()) } else { Err(self.out_of(&call, range, size)) };
+                return if range.start == range.end && size >= range.end {
+                    Ok(Vec::new())
+                } else {
+                    Err(self.out_of(&call, range, size))
+                };
             }
             self.again(&call, async || self.range(&call, range.clone()).await).await
         })
@@ -88,7 +92,11 @@ impl Bucket {
     }
 
     /// Runs `attempt` until its body is whole.
-    async fn again<T>(&self, call: &Call<'_>, attempt: impl AsyncFn() -> Result<Result<T, String>, StoreError>) -> Result<T, StoreError> {
+    async fn again<T>(
+        &self,
+        call: &Call<'_>,
+        attempt: impl AsyncFn() -> Result<Result<T, String>, StoreError>,
+    ) -> Result<T, StoreError> {
         for pause in (1..BODIES).map(|n| PAUSE * n) {
             if let Ok(whole) = attempt().await? {
                 return Ok(whole);

@@ -1,0 +1,101 @@
+//! `freeze copy`: copies checkpoints into another store, such as from a bucket into a folder.
+
+use std::path::PathBuf;
+
+use super::progress;
+use super::text::{count, json, numbers, size};
+use crate::image::{KeyFiles, Vault};
+use crate::store::{self, Location};
+use crate::upkeep::UpkeepError;
+use crate::upkeep::copy::{self, Copied};
+
+/// Arguments of `freeze copy`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    store: super::StoreArguments,
+    #[command(flatten)]
+    to: Destination,
+    /// The generations to copy [default: all]
+    #[arg(value_name = "GENERATION")]
+    generations: Vec<u64>,
+    /// Print the result as one JSON object, and progress as JSON lines on standard error
+    #[arg(long)]
+    json: bool,
+}
+
+/// The same as for the source, but named `--to…` and without environment twins: those are the source's.
+#[derive(Debug, clap::Args)]
+struct Destination {
+    /// Where to copy to: file:/FOLDER or s3://BUCKET/PREFIX
+    #[arg(long, value_name = "URL")]
+    to: String,
+    /// Passphrase file of the destination; without a key of its own it is not encrypted
+    #[arg(long, value_name = "FILE", conflicts_with = "to_key_file")]
+    to_passphrase_file: Option<PathBuf>,
+    /// Key file of the destination
+    #[arg(long, value_name = "FILE")]
+    to_key_file: Option<PathBuf>,
+    /// URL of the destination's S3 server, where it is not AWS
+    #[arg(long, value_name = "URL")]
+    to_s3_endpoint: Option<String>,
+    /// Name the destination's bucket in the path, not in the host
+    #[arg(long)]
+    to_s3_path_style: bool,
+    /// Certificates to trust for https to the destination, in PEM
+    #[arg(long, value_name = "FILE")]
+    to_s3_ca_file: Option<PathBuf>,
+}
+
+/// Returns the exit status.
+pub fn main(arguments: &Arguments) -> u8 {
+    super::finish(copy(arguments))
+}
+
+fn copy(arguments: &Arguments) -> Result<String, UpkeepError> {
+    let source = arguments.store.open_full()?;
+    let destination = arguments.to.create()?;
+    let copied = copy::copy(&source, &destination, &arguments.generations, &*progress::new(arguments.json))?;
+    Ok(if arguments.json { json(&copied) } else { text(&copied, destination.url()) })
+}
+
+impl Destination {
+    fn create(&self) -> Result<Vault, UpkeepError> {
+        let location = Location {
+            s3_endpoint: self.to_s3_endpoint.clone(),
+            s3_path_style: self.to_s3_path_style,
+            s3_ca_file: self.to_s3_ca_file.clone(),
+            ..Location::at(&self.to)
+        };
+        let keys = KeyFiles { passphrase_file: self.to_passphrase_file.clone(), key_file: self.to_key_file.clone() };
+        Ok(Vault::create(store::open(&location)?, &keys)?)
+    }
+}
+
+fn text(copied: &Copied, destination: &str) -> String {
+    let line = |what: &str, list: &[u64]| match list {
+        [] => String::new(),
+        list => format!("{} {what}: {}\n", count(list.len() as u64, "generation"), numbers(list)),
+    };
+    let mut text = line(&format!("copied to {destination}"), &copied.copied);
+    text += &line("there already", &copied.there);
+    text += &line("left out, as the destination has newer ones", &copied.older);
+    text += &format!("{} copied, {} of packs written\n", size(copied.bytes), size(copied.stored));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_says_what_became_of_each() {
+        let copied = Copied { copied: vec![5, 6], there: vec![4], older: vec![1, 2], bytes: 1 << 30, stored: 1 << 20 };
+        insta::assert_snapshot!(text(&copied, "file:/copy"), @r"
+        2 generations copied to file:/copy: 5 and 6
+        1 generation there already: 4
+        2 generations left out, as the destination has newer ones: 1 and 2
+        1.0 GiB copied, 1.0 MiB of packs written
+        ");
+    }
+}

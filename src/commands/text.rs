@@ -1,0 +1,104 @@
+//! Words and figures for people.
+
+use std::io::{ErrorKind, Write};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::say;
+use crate::exit;
+
+/// Prints the result of a command, which ends well unless standard output fails.
+pub fn print(text: &str) -> u8 {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            say(&format!("cannot write to standard output: {error}"));
+            exit::FAILED
+        }
+        _ => exit::OK,
+    }
+}
+
+/// One JSON object on a line.
+pub fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default() + "\n"
+}
+
+/// What is not ours may hold anything, and a terminal must not be moved by it.
+pub fn printable(text: &str) -> String {
+    if text.chars().any(char::is_control) { text.escape_debug().to_string() } else { text.to_owned() }
+}
+
+/// Such as `1.5 KiB`.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let power = (bytes.ilog2() as usize / 10).min(UNITS.len());
+    format!("{:.1} {}", bytes as f64 / (1u64 << (10 * power)) as f64, UNITS[power - 1])
+}
+
+/// Such as `3 packs`.
+pub fn count(number: u64, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Such as `1, 2 and 5`.
+pub fn numbers(numbers: &[u64]) -> String {
+    let words: Vec<String> = numbers.iter().map(u64::to_string).collect();
+    match words.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
+        _ => words.concat(),
+    }
+}
+
+/// Milliseconds since 1970.
+pub fn time(ms: u64) -> SystemTime {
+    UNIX_EPOCH.checked_add(Duration::from_millis(ms)).unwrap_or(UNIX_EPOCH)
+}
+
+/// Such as `2023-11-14T22:13:20Z`.
+pub fn date(ms: u64) -> String {
+    /// Of the year 9999, where the format ends.
+    const LAST_MS: u64 = 253_402_300_799_000;
+    humantime::format_rfc3339_seconds(time(ms.min(LAST_MS))).to_string()
+}
+
+/// Such as `5 min`.
+pub fn age(created: SystemTime, now: SystemTime) -> String {
+    let Ok(age) = now.duration_since(created) else { return "in the future".into() };
+    let seconds = age.as_secs();
+    let (unit, name) = match seconds {
+        0..60 => (1, "s"),
+        60..3600 => (60, "min"),
+        3600..86_400 => (3600, "h"),
+        _ => (86_400, "d"),
+    };
+    format!("{} {name}", seconds / unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_ages_are_short() {
+        assert_eq!(
+            [0, 1023, 1024, 1 << 30, u64::MAX].map(size),
+            ["0 B", "1023 B", "1.0 KiB", "1.0 GiB", "16384.0 PiB"]
+        );
+        let at = |seconds| age(UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(seconds));
+        assert_eq!([0, 59, 60, 7200, 90_000].map(at), ["0 s", "59 s", "1 min", "2 h", "1 d"]);
+        assert_eq!(age(UNIX_EPOCH + Duration::from_secs(1), UNIX_EPOCH), "in the future");
+    }
+
+    #[test]
+    fn lists_read_as_sentences() {
+        assert_eq!([&[][..], &[4], &[1, 2], &[1, 2, 5]].map(numbers), ["", "4", "1 and 2", "1, 2 and 5"]);
+        assert_eq!([count(0, "pack"), count(1, "pack")], ["0 packs", "1 pack"]);
+    }
+
+    #[test]
+    fn any_time_is_a_date() {
+        assert_eq!([date(1_700_000_000_000), date(u64::MAX)], ["2023-11-14T22:13:20Z", "9999-12-31T23:59:59Z"]);
+    }
+}

@@ -1,0 +1,219 @@
+//! CRIU's images, as far as one has to look into them: two magic numbers, then entries of a 32-bit length and so many bytes of
+//! protobuf (criu/protobuf.c, images/*.proto). Declares the fields that are needed alone. Must never trust what it reads.
+
+use prost::Message;
+
+/// Most bytes of an image that is looked into; its entries take some forty times that in memory, at the worst.
+pub const LIMIT: u64 = 8 << 20;
+
+/// Begins every image but the inventory and pages (criu/include/magic.h, as all below).
+const COMMON: u32 = 0x5456_4319;
+/// Of `files.img`.
+pub const FILES: u32 = 0x5630_3138;
+/// Of `fdinfo-N.img`.
+pub const FDINFO: u32 = 0x5621_3732;
+/// Of `mm-PID.img`.
+pub const MM: u32 = 0x5749_2820;
+/// Of `pagemap-PID.img` and `pagemap-shmem-N.img`.
+pub const PAGEMAP: u32 = 0x5608_4025;
+
+/// An image is not what CRIU writes.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Malformed;
+
+/// The entries of an image of that kind.
+pub fn entries(image: &[u8], magic: u32) -> Result<Vec<&[u8]>, Malformed> {
+    let (head, mut rest) = image.split_first_chunk::<8>().ok_or(Malformed)?;
+    if *head != [COMMON.to_le_bytes(), magic.to_le_bytes()].concat()[..] {
+        return Err(Malformed);
+    }
+    let mut entries = Vec::new();
+    while !rest.is_empty() {
+        let (length, after) = rest.split_first_chunk::<4>().ok_or(Malformed)?;
+        let (entry, after) = after.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or(Malformed)?;
+        entries.push(entry);
+        rest = after;
+    }
+    Ok(entries)
+}
+
+/// One entry.
+pub fn decode<M: Message + Default>(entry: &[u8]) -> Result<M, Malformed> {
+    M::decode(entry).map_err(|_| Malformed)
+}
+
+/// A process's memory map (`mm_entry`).
+#[derive(Clone, PartialEq, Message)]
+pub struct Mm {
+    /// Its areas, in ascending order.
+    #[prost(message, repeated, tag = "14")]
+    pub vmas: Vec<Vma>,
+}
+
+/// One area (`vma_entry`).
+#[derive(Clone, PartialEq, Message)]
+pub struct Vma {
+    /// First byte.
+    #[prost(uint64, tag = "1")]
+    pub start: u64,
+    /// Byte after the last.
+    #[prost(uint64, tag = "2")]
+    pub end: u64,
+    /// Bits of [`status`].
+    #[prost(uint32, tag = "7")]
+    pub status: u32,
+}
+
+/// What an area is (criu/include/image.h).
+#[allow(missing_docs)]
+pub mod status {
+    pub const STACK: u32 = 1 << 1;
+    pub const HEAP: u32 = 1 << 5;
+    pub const FILE_PRIVATE: u32 = 1 << 6;
+    pub const FILE_SHARED: u32 = 1 << 7;
+    pub const ANON_SHARED: u32 = 1 << 8;
+    pub const ANON_PRIVATE: u32 = 1 << 9;
+    pub const SYSVIPC: u32 = 1 << 10;
+}
+
+/// A run of pages (`pagemap_entry`).
+#[derive(Clone, PartialEq, Message)]
+pub struct Pages {
+    /// Address of the first.
+    #[prost(uint64, tag = "1")]
+    pub vaddr: u64,
+    /// Their number, before `nr_pages` was.
+    #[prost(uint32, tag = "2")]
+    pub compat_nr_pages: u32,
+    /// `PE_…` bits.
+    #[prost(uint32, optional, tag = "4")]
+    pub flags: Option<u32>,
+    /// Their number.
+    #[prost(uint64, optional, tag = "5")]
+    pub nr_pages: Option<u64>,
+}
+
+impl Pages {
+    /// Bytes that are in the image of pages.
+    pub fn saved(&self) -> u64 {
+        const PRESENT: u32 = 1 << 2;
+        const PAGE: u64 = 4096;
+        if self.flags.is_some_and(|flags| flags & PRESENT == 0) {
+            return 0;
+        }
+        self.nr_pages.unwrap_or(self.compat_nr_pages.into()).saturating_mul(PAGE)
+    }
+}
+
+/// A descriptor (`fdinfo_entry`).
+#[derive(Clone, PartialEq, Message)]
+pub struct Descriptor {
+    /// The open file that it is of.
+    #[prost(uint32, tag = "1")]
+    pub id: u32,
+}
+
+/// An open or mapped file (`file_entry`).
+#[derive(Clone, PartialEq, Message)]
+pub struct OpenFile {
+    /// One of `fd_types`.
+    #[prost(uint32, tag = "1")]
+    pub kind: u32,
+    /// Its number.
+    #[prost(uint32, tag = "2")]
+    pub id: u32,
+    /// A regular file or folder.
+    #[prost(message, optional, tag = "3")]
+    pub regular: Option<Regular>,
+    /// A TCP, UDP or raw socket.
+    #[prost(message, optional, tag = "4")]
+    pub inet: Option<Inet>,
+    /// A unix socket.
+    #[prost(message, optional, tag = "16")]
+    pub unix: Option<Unix>,
+}
+
+/// Its path (`reg_file_entry`).
+#[derive(Clone, PartialEq, Message)]
+pub struct Regular {
+    /// Absolute.
+    #[prost(bytes = "vec", tag = "6")]
+    pub name: Vec<u8>,
+}
+
+/// An internet socket (`inet_sk_entry`). Addresses are as in memory: network order in little-endian words.
+#[derive(Clone, PartialEq, Message)]
+#[allow(missing_docs)]
+pub struct Inet {
+    #[prost(uint32, tag = "4")]
+    pub kind: u32,
+    #[prost(uint32, tag = "5")]
+    pub protocol: u32,
+    #[prost(uint32, tag = "6")]
+    pub state: u32,
+    #[prost(uint32, tag = "7")]
+    pub src_port: u32,
+    #[prost(uint32, tag = "8")]
+    pub dst_port: u32,
+    #[prost(uint32, repeated, packed = "false", tag = "11")]
+    pub src_addr: Vec<u32>,
+    #[prost(uint32, repeated, packed = "false", tag = "12")]
+    pub dst_addr: Vec<u32>,
+}
+
+/// A unix socket (`unix_sk_entry`).
+#[derive(Clone, PartialEq, Message)]
+#[allow(missing_docs)]
+pub struct Unix {
+    #[prost(uint32, tag = "4")]
+    pub state: u32,
+    /// Path, or a zero byte and an abstract name; empty where it has none.
+    #[prost(bytes = "vec", tag = "11")]
+    pub name: Vec<u8>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn image(magic: u32, entries: &[Vec<u8>]) -> Vec<u8> {
+        let head = [COMMON.to_le_bytes(), magic.to_le_bytes()].concat();
+        entries.iter().fold(head, |image, entry| [&image[..], &(entry.len() as u32).to_le_bytes(), entry].concat())
+    }
+
+    #[test]
+    fn entries_come_back() {
+        let written = [vec![8, 1], vec![], vec![8, 2]];
+        assert_eq!(entries(&image(MM, &written), MM).unwrap(), written);
+        assert_eq!(entries(&image(MM, &written), FILES), Err(Malformed));
+        assert_eq!(decode::<Descriptor>(&[8, 2]).unwrap().id, 2);
+        assert_eq!(decode::<Descriptor>(&[8]), Err(Malformed));
+    }
+
+    #[test]
+    fn a_length_beyond_the_end_is_malformed() {
+        let mut long = image(MM, &[vec![1, 2, 3]]);
+        long.pop();
+        assert_eq!(entries(&long, MM), Err(Malformed));
+        assert_eq!(entries(b"short", MM), Err(Malformed));
+    }
+
+    #[test]
+    fn pages_that_are_elsewhere_are_not_saved() {
+        let pages = |flags, nr_pages| Pages { vaddr: 0, compat_nr_pages: 3, flags, nr_pages }.saved();
+        assert_eq!([pages(None, None), pages(Some(4), Some(2)), pages(Some(1), Some(2))], [3 * 4096, 2 * 4096, 0]);
+        assert_eq!(pages(None, Some(u64::MAX)), u64::MAX);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_entries_or_not(data in prop::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(found) = entries(&image(FILES, &[data.clone()]), FILES) {
+                prop_assert_eq!(&found, &[&data[..]]);
+                let _ = decode::<OpenFile>(&data);
+            }
+            let _ = entries(&[&image(FILES, &[])[..], &data].concat(), FILES);
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! `condemned/RANDOM`: packs that a prune found unreferenced. The store's own time of the object says since when.
+//!
+//! Must never be trusted with more than a hint: a pack is deleted only if nothing names it at that very moment, too. One that cannot
+//! be read condemns nothing.
+
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use crate::image::Vault;
+use crate::store::{PutMode, Store, StoreError};
+
+const FOLDER: &str = "condemned/";
+const FORMAT: u32 = 2;
+/// Most bytes of an object on reading.
+const LIMIT: u64 = 16 << 20;
+/// Packs in one object: some 3.5 MB.
+const PACKS: usize = 100_000;
+
+#[derive(Serialize, Deserialize)]
+struct Content {
+    version: u32,
+    packs: Vec<String>,
+}
+
+/// Packs that were found unreferenced together.
+pub(super) struct Condemned {
+    key: String,
+    /// When, by the store's own clock.
+    pub since: SystemTime,
+    /// Their names.
+    pub packs: Vec<String>,
+}
+
+impl Condemned {
+    pub(super) fn remove(&self, store: &dyn Store) -> Result<(), StoreError> {
+        store.delete(&self.key)
+    }
+}
+
+/// All that are there now.
+pub(super) fn read(store: &dyn Store) -> Result<Vec<Condemned>, StoreError> {
+    let mut found = Vec::new();
+    for object in store.list(FOLDER)? {
+        let packs = match store.get(&object.key, LIMIT) {
+            Ok((data, _)) => serde_json::from_slice(&data).map_or(Vec::new(), |content: Content| content.packs),
+            Err(StoreError::NotFound { .. }) => continue,
+            Err(StoreError::TooLarge { .. }) => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        found.push(Condemned { key: object.key, since: object.modified, packs });
+    }
+    Ok(found)
+}
+
+/// Condemns packs from now on.
+pub(super) fn put(store: &dyn Store, packs: &[&str]) -> Result<(), StoreError> {
+    packs.chunks(PACKS).try_for_each(|packs| put_one(store, packs).map(drop))
+}
+
+/// What time it is by the store's own clock: that of an object that condemns nothing.
+pub(super) fn now(vault: &Vault) -> Result<SystemTime, StoreError> {
+    let store = &**vault.store();
+    let key = put_one(store, &[])?;
+    let written = store.list(&key)?.into_iter().find(|object| object.key == key);
+    store.delete(&key)?;
+    let url = store.url().to_owned();
+    Ok(written.ok_or(StoreError::NotFound { url, key })?.modified)
+}
+
+fn put_one(store: &dyn Store, packs: &[&str]) -> Result<String, StoreError> {
+    let key = format!("{FOLDER}{}", random_name());
+    let content = Content { version: FORMAT, packs: packs.iter().map(ToString::to_string).collect() };
+    let text = serde_json::to_vec(&content).expect("names and a number are JSON");
+    store.put(&key, text.into(), PutMode::Create)?;
+    Ok(key)
+}
+
+fn random_name() -> String {
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).expect("the kernel gives random bytes");
+    format!("{:016x}", u64::from_ne_bytes(random))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Location, open};
+
+    #[test]
+    fn what_is_condemned_is_read_and_what_is_damaged_condemns_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(&Location::at(&format!("file:{}", folder.path().display()))).unwrap();
+        put(&*store, &[]).unwrap();
+        assert!(read(&*store).unwrap().is_empty());
+        put(&*store, &["a", "b"]).unwrap();
+        store.put("condemned/0", "{".into(), PutMode::Create).unwrap();
+        let mut packs: Vec<_> = read(&*store).unwrap().into_iter().map(|condemned| condemned.packs).collect();
+        packs.sort();
+        assert_eq!(packs, [vec![], vec!["a".to_owned(), "b".to_owned()]]);
+        read(&*store).unwrap().iter().for_each(|condemned| condemned.remove(&*store).unwrap());
+        assert!(store.list("").unwrap().is_empty());
+    }
+}

@@ -1,0 +1,162 @@
+//! `freeze copy`: generations from one store into another, such as from a bucket into a folder, each side with its own key.
+//!
+//! Numbers stay as they are, and the destination's newest generation only ever goes up: a generation below it is not copied, as the
+//! destination would restore it. Must never hold a generation in memory, but some of its chunks.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Part, Progress, UpkeepError};
+use crate::image::{self, Body, Fetcher, ImageWriter, Manifest, Piece, Vault};
+
+/// Bytes that reader and writer may hold, each.
+const MEMORY: u64 = 64 << 20;
+
+/// What became of the generations asked for.
+#[derive(Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Copied {
+    /// Those that were copied.
+    pub copied: Vec<u64>,
+    /// Those that the destination had already.
+    pub there: Vec<u64>,
+    /// Those that it has not and that lie below its newest: pruned there, most likely.
+    pub older: Vec<u64>,
+    /// Bytes of what was copied, zeros included.
+    pub bytes: u64,
+    /// Bytes of packs written for that.
+    pub stored: u64,
+}
+
+/// Copies the generations of `chosen`, or all where it is empty. Interrupted, it is simply run again.
+pub fn copy(
+    source: &Vault,
+    destination: &Vault,
+    chosen: &[u64],
+    progress: &dyn Progress,
+) -> Result<Copied, UpkeepError> {
+    let there: BTreeMap<u64, Manifest> = committed(destination)?;
+    let newest = there.keys().last().copied().unwrap_or(0);
+    let mut result = Copied::default();
+    let mut wanted = Vec::new();
+    for number in numbers(source, chosen)? {
+        match there.get(&number) {
+            Some(copy) => check_same(&load(source, number)?, copy, source, destination)?,
+            None if number > newest => {
+                wanted.push(number);
+                continue;
+            }
+            None if chosen.is_empty() => {
+                result.older.push(number);
+                continue;
+            }
+            None => {
+                let destination = destination.url().to_owned();
+                return Err(UpkeepError::Older { generation: number, newest, destination });
+            }
+        }
+        result.there.push(number);
+    }
+    drop(there);
+    for number in wanted {
+        let (bytes, stored) = copy_one(source, destination, number, progress)?;
+        result.copied.push(number);
+        result.bytes += bytes;
+        result.stored += stored;
+    }
+    Ok(result)
+}
+
+fn committed(vault: &Vault) -> Result<BTreeMap<u64, Manifest>, UpkeepError> {
+    image::generations(vault)?.into_iter().map(|found| Ok((found.number, found.manifest?))).collect()
+}
+
+/// The generations asked for, in ascending order.
+fn numbers(source: &Vault, chosen: &[u64]) -> Result<BTreeSet<u64>, UpkeepError> {
+    if !chosen.is_empty() {
+        return Ok(chosen.iter().copied().collect());
+    }
+    Ok(image::generations(source)?.into_iter().map(|generation| generation.number).collect())
+}
+
+fn load(vault: &Vault, number: u64) -> Result<Manifest, UpkeepError> {
+    Manifest::load(vault, Some(number))?.ok_or_else(|| UpkeepError::Empty { url: vault.url().to_owned() })
+}
+
+fn check_same(ours: &Manifest, theirs: &Manifest, source: &Vault, destination: &Vault) -> Result<(), UpkeepError> {
+    if ours.is_same_checkpoint(theirs) {
+        return Ok(());
+    }
+    let (source_url, destination) = (source.url().to_owned(), destination.url().to_owned());
+    Err(UpkeepError::OtherHistory { generation: ours.generation, source_url, destination })
+}
+
+/// Copies one generation; its bytes, and those written for it.
+fn copy_one(
+    source: &Vault,
+    destination: &Vault,
+    number: u64,
+    progress: &dyn Progress,
+) -> Result<(u64, u64), UpkeepError> {
+    let mut manifest = load(source, number)?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut fetcher = Fetcher::new(source, &manifest, MEMORY, threads)?;
+    let writer = ImageWriter::new(destination, MEMORY, threads)?;
+    progress.begin(Part::Copying { generation: number }, manifest.bodies().map(Body::size).sum());
+    let mut ids = Vec::new();
+    for body in manifest.bodies() {
+        ids.push(copy_body(&mut fetcher, &writer, body, progress)?);
+    }
+    let mut written = writer.finish()?;
+    progress.end();
+    for (body, id) in manifest.bodies_mut().zip(ids) {
+        *body = written.take(id);
+    }
+    manifest.packs = std::mem::take(&mut written.packs);
+    if let Some(figures) = &mut manifest.figures {
+        figures.stored = written.stored;
+    }
+    remove_what_is_in_the_way(destination, number)?;
+    image::commit(destination, &mut manifest)?;
+    Ok((written.bytes, written.stored))
+}
+
+fn copy_body(
+    fetcher: &mut Fetcher,
+    writer: &ImageWriter,
+    body: &Body,
+    progress: &dyn Progress,
+) -> Result<image::BodyId, UpkeepError> {
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    let mut copy = writer.begin();
+    let mut failed = None;
+    let mut write = |data: &[u8]| {
+        progress.add(data.len() as u64);
+        copy.write_all(data).map_err(|error| {
+            failed = Some(error);
+            std::io::Error::other("the destination failed")
+        })
+    };
+    let read = fetcher.for_each(body, |piece| match piece {
+        Piece::Data(data) => write(data),
+        Piece::Zeros(mut length) => {
+            while length > 0 {
+                let count = length.min(ZEROS.len() as u64);
+                write(&ZEROS[..count as usize])?;
+                length -= count;
+            }
+            Ok(())
+        }
+    });
+    match (failed, read) {
+        (Some(error), _) | (None, Err(error)) => Err(error.into()),
+        (None, Ok(())) => Ok(copy.finish()?),
+    }
+}
+
+/// A copy that was interrupted between manifest and head left a manifest of that number: above head, so nobody's.
+fn remove_what_is_in_the_way(destination: &Vault, number: u64) -> Result<(), UpkeepError> {
+    let is_in_the_way = image::manifests(destination)?.iter().any(|stored| stored.number == number);
+    if is_in_the_way && image::newest(destination)?.is_none_or(|newest| newest < number) {
+        image::remove_manifest(destination, number)?;
+    }
+    Ok(())
+}

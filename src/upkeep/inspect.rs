@@ -1,0 +1,424 @@
+//! `freeze inspect`: what is in a generation. Reads its manifest, those of earlier ones, and CRIU's small images.
+
+use std::collections::{BTreeMap, HashSet};
+
+use serde::Serialize;
+
+use super::UpkeepError;
+pub use super::open_files::{OpenFiles, Socket};
+use crate::criu::images::{self, Malformed, Mm, Pages, Vma, status};
+use crate::image::{self, Fetcher, ImageError, Kind, Manifest, Vault};
+
+/// Bytes that the fetcher may hold.
+const MEMORY: u64 = 16 << 20;
+
+/// What is in a generation. What CRIU's images do not say, or not as CRIU says it, is `None`.
+#[derive(Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct Inspected {
+    pub generation: u64,
+    pub newest: bool,
+    /// Milliseconds since 1970, UTC.
+    pub created_ms: u64,
+    pub freeze_version: String,
+    pub arch: String,
+    pub kernel: String,
+    /// CPU features that a host needs to restore it.
+    pub cpu_features: Vec<String>,
+    pub command: Vec<String>,
+    pub uid: u32,
+    pub gid: u32,
+    pub root_pid: i32,
+    pub service_pid: i32,
+    /// How long the service stood still, in milliseconds; 0 where that is not known.
+    pub frozen_ms: u64,
+    pub sizes: Sizes,
+    /// Of all processes together.
+    pub memory: Option<Memory>,
+    /// Parents before their children.
+    pub processes: Vec<Process>,
+    pub open: Option<OpenFiles>,
+    /// Captured files.
+    pub files: Vec<File>,
+}
+
+/// Sizes in bytes.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Sizes {
+    /// Memory and files of the service, zeros included.
+    pub raw: u64,
+    /// Its chunks, as they are stored.
+    pub stored: u64,
+    /// Those of them in packs that no earlier generation names.
+    pub new: u64,
+    /// Those of them in packs that an earlier generation names too.
+    pub shared: u64,
+    /// Packs that it names.
+    pub packs: u64,
+    /// Packs that no earlier generation names.
+    pub new_packs: u64,
+}
+
+/// Memory by kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[allow(missing_docs)]
+pub struct Memory {
+    pub anonymous: Usage,
+    pub heap: Usage,
+    pub stack: Usage,
+    pub file_private: Usage,
+    /// Between processes, or with a file.
+    pub shared: Usage,
+}
+
+/// Bytes of one kind of memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Usage {
+    /// Address space; what several processes share counts for each.
+    pub mapped: u64,
+    /// In the checkpoint; what several processes share counts once.
+    pub saved: u64,
+}
+
+/// One process.
+#[derive(Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct Process {
+    pub pid: i32,
+    pub ppid: i32,
+    pub pgid: i32,
+    pub sid: i32,
+    pub name: String,
+    pub exe: String,
+    pub threads: Vec<i32>,
+    /// What it alone has: memory that it shares is in the sum of all alone.
+    pub memory: Option<Memory>,
+}
+
+/// A captured file.
+#[derive(Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct File {
+    pub path: String,
+    pub kind: &'static str,
+    pub size: u64,
+    /// Permission bits.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    /// Nanoseconds since 1970.
+    pub mtime_ns: i64,
+    /// Where a link leads.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub target: String,
+}
+
+/// Looks into a generation, or into the newest.
+pub fn inspect(vault: &Vault, generation: Option<u64>) -> Result<Inspected, UpkeepError> {
+    let empty = || UpkeepError::Empty { url: vault.url().to_owned() };
+    let manifest = Manifest::load(vault, generation)?.ok_or_else(empty)?;
+    let mut earlier = HashSet::new();
+    let mut newest = false;
+    for found in image::generations(vault)? {
+        newest |= found.newest && found.number == manifest.generation;
+        // One that is damaged can still share packs with this one, but nobody can say which.
+        if let (true, Ok(found)) = (found.number < manifest.generation, found.manifest) {
+            earlier.extend(found.packs.into_iter().map(|pack| pack.id));
+        }
+    }
+    let mut reader = Reader { fetcher: Fetcher::new(vault, &manifest, MEMORY, 2)?, manifest: &manifest };
+    let processes: Vec<Process> =
+        manifest.processes.iter().map(|process| reader.process(process)).collect::<Result<_, _>>()?;
+    let memory = reader.memory(&processes)?;
+    let open = reader.open_files()?;
+    let words = |words: &[Vec<u8>]| words.iter().map(|word| lossy(word)).collect();
+    Ok(Inspected {
+        generation: manifest.generation,
+        newest,
+        created_ms: manifest.created_ms,
+        freeze_version: manifest.freeze_version.clone(),
+        arch: manifest.arch.clone(),
+        kernel: manifest.kernel.clone(),
+        cpu_features: manifest.cpu_features.clone(),
+        command: words(&manifest.command),
+        uid: manifest.uid,
+        gid: manifest.gid,
+        root_pid: manifest.root_pid,
+        service_pid: manifest.service_pid,
+        frozen_ms: manifest.figures.unwrap_or_default().frozen_ms,
+        sizes: sizes(&manifest, &earlier),
+        memory,
+        processes,
+        open,
+        files: manifest.files.iter().map(file).collect(),
+    })
+}
+
+fn sizes(manifest: &Manifest, earlier: &HashSet<String>) -> Sizes {
+    let shared: Vec<bool> = manifest.packs.iter().map(|pack| earlier.contains(&pack.id)).collect();
+    let mut sizes = Sizes {
+        raw: manifest.bodies().map(image::Body::size).sum(),
+        packs: shared.len() as u64,
+        new_packs: shared.iter().filter(|shared| !**shared).count() as u64,
+        ..Sizes::default()
+    };
+    let mut seen = HashSet::new();
+    for chunk in manifest.chunks().filter(|chunk| seen.insert((chunk.pack, chunk.offset))) {
+        let kind = if shared[chunk.pack as usize] { &mut sizes.shared } else { &mut sizes.new };
+        *kind += u64::from(chunk.encoded);
+    }
+    sizes.stored = sizes.new + sizes.shared;
+    sizes
+}
+
+/// Reads CRIU's images. Errors are those of the store.
+struct Reader<'a> {
+    fetcher: Fetcher,
+    manifest: &'a Manifest,
+}
+
+impl Reader<'_> {
+    /// None where there is none, or a larger one than is looked into.
+    fn image(&mut self, name: &str) -> Result<Option<Vec<u8>>, ImageError> {
+        let body = self.manifest.image(name).filter(|body| body.size() <= images::LIMIT);
+        body.map(|body| self.fetcher.read_to_vec(body, name, images::LIMIT)).transpose()
+    }
+
+    fn process(&mut self, process: &image::Process) -> Result<Process, ImageError> {
+        let mm = self.image(&format!("mm-{}.img", process.pid))?;
+        let pagemap = self.image(&format!("pagemap-{}.img", process.pid))?;
+        let memory = mm.zip(pagemap).and_then(|(mm, pagemap)| memory_of(&mm, &pagemap).ok());
+        Ok(Process {
+            pid: process.pid,
+            ppid: process.ppid,
+            pgid: process.pgid,
+            sid: process.sid,
+            name: process.comm.clone(),
+            exe: lossy(&process.exe),
+            threads: process.threads.clone(),
+            memory,
+        })
+    }
+
+    /// The sum of all, and what they share.
+    fn memory(&mut self, processes: &[Process]) -> Result<Option<Memory>, ImageError> {
+        let known = processes.iter().filter_map(|process| process.memory);
+        let Some(mut sum) = known.reduce(Memory::plus) else { return Ok(None) };
+        for name in self.names("pagemap-shmem-") {
+            let pages = self.image(&name)?.and_then(|image| pages(&image).ok()).unwrap_or_default();
+            sum.shared.saved = pages.iter().fold(sum.shared.saved, |sum, pages| sum.saturating_add(pages.saved()));
+        }
+        Ok(Some(sum))
+    }
+
+    fn open_files(&mut self) -> Result<Option<OpenFiles>, ImageError> {
+        let Some(files) = self.image("files.img")? else { return Ok(None) };
+        let mut descriptors = Vec::new();
+        for name in self.names("fdinfo-") {
+            descriptors.extend(self.image(&name)?);
+        }
+        Ok(super::open_files::read(&files, &descriptors).ok())
+    }
+
+    fn names(&self, prefix: &str) -> Vec<String> {
+        let names = self.manifest.images.iter().map(|image| &image.name);
+        names.filter(|name| name.starts_with(prefix)).cloned().collect()
+    }
+}
+
+impl Memory {
+    fn plus(self, other: Self) -> Self {
+        let plus = |a: Usage, b: Usage| Usage {
+            mapped: a.mapped.saturating_add(b.mapped),
+            saved: a.saved.saturating_add(b.saved),
+        };
+        Self {
+            anonymous: plus(self.anonymous, other.anonymous),
+            heap: plus(self.heap, other.heap),
+            stack: plus(self.stack, other.stack),
+            file_private: plus(self.file_private, other.file_private),
+            shared: plus(self.shared, other.shared),
+        }
+    }
+
+    /// None for what the kernel maps by itself.
+    fn of_kind(&mut self, vma: &Vma) -> Option<&mut Usage> {
+        let is = |bits| vma.status & bits != 0;
+        Some(match () {
+            () if is(status::STACK) => &mut self.stack,
+            () if is(status::HEAP) => &mut self.heap,
+            () if is(status::FILE_SHARED | status::ANON_SHARED | status::SYSVIPC) => &mut self.shared,
+            () if is(status::FILE_PRIVATE) => &mut self.file_private,
+            () if is(status::ANON_PRIVATE) => &mut self.anonymous,
+            () => return None,
+        })
+    }
+
+    /// All kinds with their names, for people.
+    pub fn kinds(&self) -> [(&'static str, Usage); 5] {
+        [
+            ("anonymous", self.anonymous),
+            ("heap", self.heap),
+            ("stack", self.stack),
+            ("private files", self.file_private),
+            ("shared", self.shared),
+        ]
+    }
+
+    /// Bytes in the checkpoint.
+    pub fn saved(&self) -> u64 {
+        self.kinds().iter().fold(0, |sum, (_, usage)| sum.saturating_add(usage.saved))
+    }
+}
+
+/// The runs of pages of a pagemap, behind its first entry, which names the image of pages.
+fn pages(pagemap: &[u8]) -> Result<Vec<Pages>, Malformed> {
+    images::entries(pagemap, images::PAGEMAP)?.into_iter().skip(1).map(images::decode).collect()
+}
+
+fn memory_of(mm: &[u8], pagemap: &[u8]) -> Result<Memory, Malformed> {
+    let entries = images::entries(mm, images::MM)?;
+    let mm: Mm = images::decode(entries.first().ok_or(Malformed)?)?;
+    let mut memory = Memory::default();
+    for vma in &mm.vmas {
+        let length = vma.end.checked_sub(vma.start).ok_or(Malformed)?;
+        if let Some(usage) = memory.of_kind(vma) {
+            usage.mapped = usage.mapped.saturating_add(length);
+        }
+    }
+    // Both ascend, and a run of pages can reach over several areas.
+    let mut vmas = mm.vmas.iter().peekable();
+    for run in pages(pagemap)? {
+        let (mut at, end) = (run.vaddr, run.vaddr.saturating_add(run.saved()));
+        while at < end {
+            let Some(vma) = vmas.peek() else { return Err(Malformed) };
+            if vma.end <= at {
+                vmas.next();
+                continue;
+            }
+            let until = end.min(vma.end);
+            if vma.start > at {
+                return Err(Malformed);
+            }
+            if let Some(usage) = memory.of_kind(vma) {
+                usage.saved = usage.saved.saturating_add(until - at);
+            }
+            at = until;
+        }
+    }
+    Ok(memory)
+}
+
+fn file(file: &image::File) -> File {
+    let kind = match file.kind() {
+        Kind::Regular => "regular",
+        Kind::Directory => "directory",
+        Kind::Symlink => "symlink",
+        Kind::Fifo => "fifo",
+        Kind::HardLink => "hard link",
+        Kind::Unknown => "unknown",
+    };
+    File {
+        path: lossy(&file.path),
+        kind,
+        size: file.size,
+        mode: file.mode,
+        uid: file.uid,
+        gid: file.gid,
+        mtime_ns: file.mtime_ns,
+        target: lossy(&file.target),
+    }
+}
+
+/// Descendants stand below their parents: each process with its depth, in the order of a walk.
+pub fn tree(processes: &[Process]) -> Vec<(usize, &Process)> {
+    let mut children: BTreeMap<i32, Vec<&Process>> = BTreeMap::new();
+    let pids: HashSet<i32> = processes.iter().map(|process| process.pid).collect();
+    let (inner, roots): (Vec<&Process>, Vec<&Process>) =
+        processes.iter().partition(|process| pids.contains(&process.ppid) && process.ppid != process.pid);
+    inner.into_iter().for_each(|process| children.entry(process.ppid).or_default().push(process));
+    let mut walk: Vec<(usize, &Process)> = roots.into_iter().rev().map(|root| (0, root)).collect();
+    let mut found = Vec::new();
+    while let Some((depth, process)) = walk.pop() {
+        found.push((depth, process));
+        // Taken out, so that a circle cannot go round.
+        let below = children.remove(&process.pid).unwrap_or_default();
+        walk.extend(below.into_iter().rev().map(|child| (depth + 1, child)));
+    }
+    found
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prost::Message;
+
+    fn image(magic: u32, entries: &[Vec<u8>]) -> Vec<u8> {
+        let mut image = [0x5456_4319_u32.to_le_bytes(), magic.to_le_bytes()].concat();
+        for entry in entries {
+            image.extend((entry.len() as u32).to_le_bytes());
+            image.extend(entry);
+        }
+        image
+    }
+
+    fn mm(vmas: &[(u64, u64, u32)]) -> Vec<u8> {
+        let vma = |(start, end, status): &(u64, u64, u32)| Vma { start: start << 12, end: end << 12, status: *status };
+        image(images::MM, &[Mm { vmas: vmas.iter().map(vma).collect() }.encode_to_vec()])
+    }
+
+    fn pagemap(runs: &[(u64, u64)]) -> Vec<u8> {
+        let run = |(page, count): &(u64, u64)| {
+            Pages { vaddr: page << 12, compat_nr_pages: 0, flags: Some(4), nr_pages: Some(*count) }.encode_to_vec()
+        };
+        image(images::PAGEMAP, &[vec![vec![8, 1]], runs.iter().map(run).collect()].concat())
+    }
+
+    #[test]
+    fn memory_is_counted_by_kind() {
+        let areas = [
+            (0, 4, status::FILE_PRIVATE),
+            (4, 10, status::HEAP | status::ANON_PRIVATE),
+            (10, 20, status::ANON_PRIVATE),
+            (30, 40, status::ANON_SHARED),
+            (50, 52, status::STACK | status::ANON_PRIVATE),
+            (60, 61, 1 << 3),
+        ];
+        let memory = memory_of(&mm(&areas), &pagemap(&[(3, 8), (51, 1), (60, 1)])).unwrap();
+        let usage = |mapped: u64, saved: u64| Usage { mapped: mapped << 12, saved: saved << 12 };
+        let expected = Memory {
+            anonymous: usage(10, 1),
+            heap: usage(6, 6),
+            stack: usage(2, 1),
+            file_private: usage(4, 1),
+            shared: usage(10, 0),
+        };
+        assert_eq!(memory, expected);
+        assert_eq!(memory.plus(memory).saved(), 18 << 12);
+    }
+
+    #[test]
+    fn pages_outside_of_all_areas_are_malformed() {
+        let areas = [(10, 20, status::ANON_PRIVATE)];
+        for run in [(5, 1), (19, 2), (30, 1), (10, u64::MAX)] {
+            assert_eq!(memory_of(&mm(&areas), &pagemap(&[run])), Err(Malformed), "{run:?}");
+        }
+        assert_eq!(memory_of(&mm(&[(20, 10, 0)]), &pagemap(&[])), Err(Malformed));
+    }
+
+    fn process(pid: i32, ppid: i32) -> Process {
+        let (name, exe) = (String::new(), String::new());
+        Process { pid, ppid, pgid: 0, sid: 0, name, exe, threads: vec![], memory: None }
+    }
+
+    #[test]
+    fn the_tree_shows_each_process_once() {
+        let processes = [process(1, 0), process(2, 1), process(3, 1), process(4, 2), process(7, 8), process(8, 7)];
+        let found: Vec<(usize, i32)> = tree(&processes).iter().map(|(depth, process)| (*depth, process.pid)).collect();
+        assert_eq!(found, [(0, 1), (1, 2), (2, 4), (1, 3)], "a circle is nobody's child");
+    }
+}

@@ -1,0 +1,129 @@
+//! Looking after a store from anywhere: the work behind `inspect`, `verify`, `prune`, `extract` and `copy`, one file a verb.
+//!
+//! Must never need an init or a container, nor print anything: [`commands`](crate::commands) does.
+
+mod condemned;
+pub mod copy;
+pub mod extract;
+pub mod inspect;
+mod open_files;
+mod policy;
+pub mod prune;
+pub mod verify;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{io, thread};
+
+pub use policy::Keep;
+
+use crate::image::ImageError;
+use crate::store::StoreError;
+
+/// Why a store could not be looked after.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // `url` is the store, and the message says what the rest is.
+pub enum UpkeepError {
+    /// The store, or what is in it.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// A manifest cannot be read, so nobody knows which packs it needs.
+    #[error(
+        "{0}. Nothing was deleted, as nobody knows which packs generation {1} needs; `freeze verify` says what else is damaged"
+    )]
+    Unreadable(Box<ImageError>, u64),
+    /// There is nothing to look at.
+    #[error("{url} holds no generation. Check --store; `freeze checkpoint` makes the first one")]
+    Empty { url: String },
+    /// The folder for plain images is in use.
+    #[error("{} is not an empty folder. Name one that is empty or does not exist", .0.display())]
+    NotEmpty(PathBuf),
+    /// A file could not be written.
+    #[error("cannot write {} ({error}). Free space or choose another folder; what was extracted so far is incomplete", path.display())]
+    Write { path: PathBuf, error: io::Error },
+    /// The destination belongs to another application, or has its own history.
+    #[error(
+        "generation {generation} of {destination} is another checkpoint than that of {source_url}. Nothing was copied; give the copy a store of its own"
+    )]
+    OtherHistory { generation: u64, source_url: String, destination: String },
+    /// An older generation cannot be put below the newest one.
+    #[error(
+        "generation {generation} cannot be copied, as {destination} is at generation {newest} already and would restore the older one. Copy it to a store of its own"
+    )]
+    Older { generation: u64, newest: u64, destination: String },
+}
+
+impl From<StoreError> for UpkeepError {
+    fn from(error: StoreError) -> Self {
+        Self::Image(error.into())
+    }
+}
+
+/// Who is told how far the work is. Called from several threads.
+pub trait Progress: Sync {
+    /// A part of the work begins, `total` bytes or objects of it.
+    fn begin(&self, part: Part, total: u64);
+    /// So much more is done.
+    fn add(&self, amount: u64);
+    /// The part is done.
+    fn end(&self);
+}
+
+/// A part of the work that takes its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum Part {
+    ReadingPacks,
+    Extracting,
+    Copying { generation: u64 },
+    Deleting,
+}
+
+/// Tells nobody.
+pub struct Quiet;
+
+impl Progress for Quiet {
+    fn begin(&self, _: Part, _: u64) {}
+    fn add(&self, _: u64) {}
+    fn end(&self) {}
+}
+
+/// Threads for objects that are read whole: they hold some 8 MiB each.
+const WHOLE_OBJECTS: usize = 8;
+
+/// Does `work` for every item on so many threads; the results come in the order of the items.
+fn parallel<T: Sync, R: Send>(items: &[T], threads: usize, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let worker = || {
+        let mut done = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(index) else { return done };
+            done.push((index, work(item)));
+        }
+    };
+    let mut done: Vec<(usize, R)> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads.min(items.len())).map(|_| scope.spawn(worker)).collect();
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    });
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_item_is_done_once_and_in_order() {
+        let items: Vec<u32> = (0..100).collect();
+        for threads in [1, 3, 200] {
+            assert_eq!(parallel(&items, threads, |item| item * 2), (0..100).map(|item| item * 2).collect::<Vec<_>>());
+        }
+        assert!(parallel(&[0u8; 0], 4, |_| ()).is_empty());
+    }
+}

@@ -1,0 +1,85 @@
+//! Which generations are kept. Knows dates and numbers alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+const DAY_MS: u64 = 86_400_000;
+
+/// Which generations to keep: those that any of these asks for, and always the newest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// The newest so many.
+    pub last: Option<u64>,
+    /// The last one of each of the newest so many days (UTC) that have any.
+    pub daily: Option<u64>,
+    /// Those taken at most so long before the newest.
+    pub within: Option<Duration>,
+}
+
+impl Keep {
+    /// Chooses among `generations`: number and time of each, in milliseconds since 1970.
+    pub(super) fn choose(&self, generations: &BTreeMap<u64, u64>) -> BTreeSet<u64> {
+        let Some((newest, created)) = generations.last_key_value() else { return BTreeSet::new() };
+        let mut kept = BTreeSet::from([*newest]);
+        let last = usize::try_from(self.last.unwrap_or(0)).unwrap_or(usize::MAX);
+        kept.extend(generations.keys().rev().take(last));
+        let days: BTreeMap<u64, u64> =
+            generations.iter().map(|(number, created)| (created / DAY_MS, *number)).collect();
+        let daily = usize::try_from(self.daily.unwrap_or(0)).unwrap_or(usize::MAX);
+        kept.extend(days.values().rev().take(daily));
+        if let Some(within) = self.within {
+            let since = created.saturating_sub(u64::try_from(within.as_millis()).unwrap_or(u64::MAX));
+            kept.extend(generations.iter().filter(|(_, created)| **created >= since).map(|(number, _)| number));
+        }
+        kept
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR_MS: u64 = 3_600_000;
+
+    /// Generations 1, 2, … taken at these days and hours.
+    fn taken(times: &[(u64, u64)]) -> BTreeMap<u64, u64> {
+        times.iter().enumerate().map(|(i, (day, hour))| (i as u64 + 1, day * DAY_MS + hour * HOUR_MS)).collect()
+    }
+
+    #[test]
+    fn each_policy_keeps_what_it_says() {
+        // Two on day 10, one on day 11, none on day 12, three on day 13: at its first, its tenth and its last hour.
+        let times = [(10, 3), (10, 20), (11, 0), (13, 0), (13, 9), (13, 23)];
+        let hours = |hours: u64| Some(Duration::from_secs(hours * 3600));
+        let keep = |last, daily, within| Keep { last, daily, within };
+        let table: &[(Keep, &[u64])] = &[
+            (keep(None, None, None), &[6]),
+            (keep(Some(1), None, None), &[6]),
+            (keep(Some(3), None, None), &[4, 5, 6]),
+            (keep(Some(100), None, None), &[1, 2, 3, 4, 5, 6]),
+            (keep(Some(u64::MAX), None, None), &[1, 2, 3, 4, 5, 6]),
+            (keep(None, Some(1), None), &[6]),
+            (keep(None, Some(2), None), &[3, 6]),
+            (keep(None, Some(3), None), &[2, 3, 6]),
+            (keep(None, Some(30), None), &[2, 3, 6]),
+            (keep(None, None, hours(0)), &[6]),
+            (keep(None, None, hours(14)), &[5, 6]),
+            (keep(None, None, hours(23)), &[4, 5, 6]),
+            (keep(None, None, hours(72)), &[3, 4, 5, 6]),
+            (keep(None, None, Some(Duration::MAX)), &[1, 2, 3, 4, 5, 6]),
+            (keep(Some(2), Some(2), hours(1)), &[3, 5, 6]),
+        ];
+        for (keep, expected) in table {
+            let kept: Vec<u64> = keep.choose(&taken(&times)).into_iter().collect();
+            assert_eq!(kept, *expected, "{keep:?}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_went_back_takes_nothing_from_the_newest() {
+        let generations = taken(&[(10, 5), (9, 5)]);
+        assert_eq!(Keep::default().choose(&generations), BTreeSet::from([2]));
+        assert_eq!(Keep { daily: Some(1), ..Keep::default() }.choose(&generations), BTreeSet::from([1, 2]));
+        assert!(Keep::default().choose(&BTreeMap::new()).is_empty());
+    }
+}
