@@ -5,12 +5,7 @@ use std::io::Read;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-<<<<<<< HEAD
-use std::time::Instant;
-=======
-use std::time::Duration;
-use std::{ops::Range, thread};
->>>>>>> 1f05a6c (WIP: S3 store)
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use freeze::image::{

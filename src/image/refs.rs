@@ -46,7 +46,7 @@ pub fn packs(vault: &Vault) -> Result<Vec<StoredPack>> {
 pub fn manifests(vault: &Vault) -> Result<Vec<StoredManifest>> {
     let manifest = |object: ObjectMeta| {
         let number = object.key.strip_prefix("generations/")?.strip_suffix(".manifest")?.parse().ok()?;
-        let whole = number > 0 && generation::key(number) == object.key;
+        let whole = number > 0 && generation::manifest_key(number) == object.key;
         whole.then_some(StoredManifest { number, size: object.size, modified: object.modified })
     };
     let mut found: Vec<_> = vault.store().list("generations/")?.into_iter().filter_map(manifest).collect();
@@ -56,8 +56,8 @@ pub fn manifests(vault: &Vault) -> Result<Vec<StoredManifest>> {
 
 /// Removes a generation's manifest, and before it what says that it was committed. Its packs stay.
 pub fn remove_manifest(vault: &Vault, number: u64) -> Result<()> {
-    vault.store().delete(&format!("generations/{number}{MARKER_SUFFIX}"))?;
-    Ok(vault.store().delete(&generation::key(number))?)
+    vault.store().delete(&generation::marker_key(number))?;
+    Ok(vault.store().delete(&generation::manifest_key(number))?)
 }
 
 /// Removes a pack. Whoever calls this knows that no generation refers to it, nor will one that is being written.

@@ -4,9 +4,10 @@
 //! destination would restore it. Must never hold a generation in memory, but some of its chunks.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use super::{Part, Progress, UpkeepError};
-use crate::image::{self, Body, Fetcher, ImageWriter, Manifest, Piece, Vault};
+use crate::image::{self, Body, Fetcher, ImageWriter, Lease, Manifest, Piece, Vault};
 
 /// Bytes that reader and writer may hold, each.
 const MEMORY: u64 = 64 << 20;
@@ -96,6 +97,8 @@ fn copy_one(
     number: u64,
     progress: &dyn Progress,
 ) -> Result<(u64, u64), UpkeepError> {
+    let begun = Instant::now();
+    let lease = Lease::for_newest(destination)?.unwrap_or_else(Lease::fresh);
     let mut manifest = load(source, number)?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut fetcher = Fetcher::new(source, &manifest, MEMORY, threads)?;
@@ -115,7 +118,7 @@ fn copy_one(
         figures.stored = written.stored;
     }
     remove_what_is_in_the_way(destination, number)?;
-    image::commit(destination, &mut manifest)?;
+    image::commit(destination, &mut manifest, lease, begun)?;
     Ok((written.bytes, written.stored))
 }
 
