@@ -67,11 +67,13 @@ fn executables(tree: &Tree) -> io::Result<Vec<Executable>> {
     Ok(paths.into_iter().filter_map(file).collect())
 }
 
-/// Folders whose files are ours and not the service's: freeze's own, the runtime folder, a store in a folder.
+/// Folders and files that are ours and not the service's: freeze's own, the runtime folder, a store in a folder, its key.
 pub fn our_folders(common: &Common) -> Vec<PathBuf> {
     let program = std::env::current_exe().ok().and_then(|path| Some(path.parent()?.to_owned()));
     let store = common.store.url.strip_prefix("file:").map(PathBuf::from);
-    [program, store, Some(common.runtime_dir.clone())].into_iter().flatten().collect()
+    let keys = common.keys.clone();
+    let ours = [program, store, Some(common.runtime_dir.clone()), keys.passphrase_file, keys.key_file];
+    ours.into_iter().flatten().collect()
 }
 
 fn bytes(path: &Path) -> Vec<u8> {
@@ -99,16 +101,16 @@ mod tests {
     }
 
     #[test]
-    fn a_store_in_a_folder_is_ours() {
+    fn a_store_in_a_folder_and_its_key_are_ours() {
         use crate::image::KeyFiles;
         use crate::store::Location;
         let common = Common {
             store: Location::at("file:/store"),
-            keys: KeyFiles::default(),
+            keys: KeyFiles { passphrase_file: Some("/secret".into()), key_file: None },
             runtime_dir: "/run/freeze".into(),
             memory: 1,
         };
         let ours = our_folders(&common);
-        assert!(ours.contains(&PathBuf::from("/store")) && ours.contains(&PathBuf::from("/run/freeze")));
+        assert!(["/store", "/run/freeze", "/secret"].iter().all(|path| ours.contains(&PathBuf::from(path))));
     }
 }

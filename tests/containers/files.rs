@@ -69,15 +69,14 @@ fn a_file_of_another_owner() {
     assert_eq!(text(&second.exec(&["stat", "-c", "%u %a", "/shared"]).stdout), "0 666\n");
 }
 
-/// A store below an included folder does not swallow itself: its head stays as the last commit left it.
+/// A store below an included folder does not swallow itself: its head goes on naming the last commit.
 #[test]
 fn a_folder_above_the_store() {
     let app = prepared(Setting::Caps, &["--include", "/"], "true");
     let second = moved(&app);
     second.checkpoint(&[]);
     assert_eq!(second.wait(), 172, "{}", second.story());
-    let head = || fs::read_to_string(app.store().join("head")).unwrap();
-    let committed = head();
     app.start().verified();
-    assert_eq!(head(), committed);
+    let head = fs::read_to_string(app.store().join("head")).unwrap();
+    assert!(head.contains("\"generation\":2,"), "{head}");
 }

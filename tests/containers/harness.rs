@@ -64,6 +64,7 @@ impl App {
         let (options, command) = (owned(options), owned(command));
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let app = Self { setting, folder, options, command };
+        fs::create_dir(app.keys()).unwrap();
         fs::create_dir(app.store()).unwrap();
         chown(app.store(), Some(setting.uid()), Some(setting.uid())).unwrap();
         app
@@ -72,6 +73,11 @@ impl App {
     /// The store's folder, from outside.
     pub fn store(&self) -> PathBuf {
         self.folder.path().join("store")
+    }
+
+    /// A folder of secrets, from outside; inside it is /keys.
+    pub fn keys(&self) -> PathBuf {
+        self.folder.path().join("keys")
     }
 
     /// A fresh container: it restores where there is a generation, else it starts the service.
@@ -91,6 +97,7 @@ impl App {
             format!("{}:/opt/freeze:ro", needed("FREEZE_TEST_OPT")),
             format!("{}:/services:ro", needed("FREEZE_TEST_SERVICES")),
             format!("{}:/store", self.store().display()),
+            format!("{}:/keys:ro", self.keys().display()),
             format!("{}:/runtime", runtime.display()),
         ];
         let mut args = vec!["start", "--id", &id, "--setting", self.setting.name()];

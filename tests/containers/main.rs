@@ -6,5 +6,7 @@
 mod failures;
 mod files;
 mod harness;
+mod keys;
 mod shapes;
 mod stores;
+mod takeover;
