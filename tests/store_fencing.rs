@@ -192,6 +192,17 @@ fn in_a_store_that_was_emptied_a_container_begins_anew() {
 }
 
 #[test]
+fn a_copy_keeps_its_number_where_that_is_free() {
+    let (_fixture, vault, lease) = begun();
+    for (wanted, got) in [(7, 7), (3, 8), (8, 9)] {
+        let mut copy = Manifest { generation: wanted, parent: 99, ..Manifest::default() };
+        let lease = Lease { generation: image::newest(&vault).unwrap().unwrap(), ..lease };
+        assert_eq!(image::commit(&vault, &mut copy, lease, Instant::now()).unwrap().generation, got);
+        assert_eq!((copy.generation, copy.parent), (got, lease.generation));
+    }
+}
+
+#[test]
 fn generations_that_were_removed_hide_none() {
     let (_fixture, vault, mut lease) = begun();
     for _ in 0..5 {

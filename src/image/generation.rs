@@ -59,8 +59,8 @@ pub(super) fn marked(vault: &Vault, known: u64) -> Result<u64> {
     }
 }
 
-/// Makes `manifest` the newest generation, for the holder of `lease`, and returns what is held then. Its number is the one that
-/// `manifest` has already where that is above all others, as for a copy, else the next.
+/// Makes `manifest` the newest generation, for the holder of `lease`, and returns what is held then. Sets its number: the next
+/// one, or that which it has where that is higher, as a copy's may be.
 ///
 /// Everything that it refers to must be in the store; what was there before was found after `begun`. When this returns, the
 /// generation is durable; on any error it counts for nothing.
