@@ -73,7 +73,7 @@ pub struct Manifest {
     #[prost(message, repeated, tag = "18")]
     pub executables: Vec<Executable>,
     /// The generation that was the newest one when this was committed; 0 for none. Set by [`commit`](super::commit).
-    #[prost(uint64, tag = "19")]
+    #[prost(uint64, tag = "20")]
     pub parent: u64,
 }
 
