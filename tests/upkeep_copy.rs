@@ -1,0 +1,146 @@
+//! Copy and extract: what comes out is what went in.
+
+mod upkeep_support;
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::sync::Arc;
+
+use freeze::image::{self, File, Kind, Manifest, Vault};
+use freeze::upkeep::copy::{Copied, copy};
+use freeze::upkeep::extract::extract;
+use freeze::upkeep::verify::{self, verify};
+use freeze::upkeep::{Quiet, UpkeepError};
+
+use upkeep_support::{Fixture, Watched, fails_after, noise, pages_of};
+
+fn run(source: &Fixture, destination: &Fixture, chosen: &[u64]) -> Copied {
+    copy(&source.vault, &destination.vault, chosen, &Quiet).unwrap()
+}
+
+fn source() -> Fixture {
+    let store = Fixture::new();
+    store.generations(1..=3);
+    store
+}
+
+fn is_well(store: &Fixture) -> bool {
+    verify(&store.vault, &verify::Options::default(), &Quiet).unwrap().damaged.is_empty()
+}
+
+#[test]
+fn a_copy_is_whole_and_the_second_time_nothing_is_copied() {
+    let (source, destination) = (source(), Fixture::new());
+    let copied = run(&source, &destination, &[]);
+    assert_eq!((&copied.copied[..], &copied.there[..]), (&[1, 2, 3][..], &[][..]));
+    assert_eq!(destination.restorable(), [1, 2, 3]);
+    assert!(is_well(&destination));
+    let before = destination.keys();
+    let again = run(&source, &destination, &[]);
+    assert_eq!(again, Copied { there: vec![1, 2, 3], ..Copied::default() });
+    assert_eq!(destination.keys(), before);
+    source.generation(4);
+    assert_eq!(run(&source, &destination, &[]).copied, [4]);
+    assert_eq!(image::newest(&destination.vault).unwrap(), Some(4));
+}
+
+#[test]
+fn chosen_generations_keep_their_numbers() {
+    let (source, destination) = (source(), Fixture::new());
+    source.generation(4);
+    assert_eq!(run(&source, &destination, &[3, 2]).copied, [2, 3]);
+    assert_eq!(destination.restorable(), [2, 3]);
+    let all = run(&source, &destination, &[]);
+    assert_eq!((&all.older[..], &all.there[..], &all.copied[..]), (&[1][..], &[2, 3][..], &[4][..]));
+    let error = copy(&source.vault, &destination.vault, &[1], &Quiet).unwrap_err();
+    assert!(matches!(error, UpkeepError::Older { generation: 1, newest: 4, .. }), "{error}");
+    assert!(copy(&source.vault, &destination.vault, &[9], &Quiet).is_err());
+}
+
+#[test]
+fn the_store_of_another_application_is_left_alone() {
+    let (source, destination) = (source(), Fixture::new());
+    destination.generation(100);
+    let before = destination.keys();
+    let error = copy(&source.vault, &destination.vault, &[], &Quiet).unwrap_err();
+    assert!(matches!(error, UpkeepError::OtherHistory { generation: 1, .. }), "{error}");
+    assert_eq!(destination.keys(), before);
+}
+
+#[test]
+fn interrupted_anywhere_it_is_run_again() {
+    let source = source();
+    let mut interruptions = 0;
+    loop {
+        let destination = Fixture::new();
+        run(&source, &destination, &[1]);
+        let store = Arc::new(Watched { inner: destination.vault.store().clone(), before: fails_after(interruptions) });
+        let opened = Vault::open(store, &Default::default()).map(Option::unwrap).map_err(UpkeepError::from);
+        let result = opened.and_then(|vault| copy(&source.vault, &vault, &[], &Quiet));
+        assert!(is_well(&destination));
+        run(&source, &destination, &[]);
+        assert_eq!(destination.restorable(), [1, 2, 3], "after {interruptions} calls");
+        if result.is_ok() {
+            break;
+        }
+        interruptions += 1;
+    }
+    assert!(interruptions > 10, "{interruptions}");
+}
+
+#[test]
+fn what_is_extracted_is_exact() {
+    let store = source();
+    let folder = store.folder.path().join("a/out");
+    let extracted = extract(&store.vault, Some(2), &folder, &Quiet).unwrap();
+    assert_eq!((extracted.generation, extracted.images, extracted.files), (2, 2, 5));
+    let pages = folder.join("images/pages-1.img");
+    assert!(fs::read(&pages).unwrap() == pages_of(2));
+    assert_eq!(fs::read(folder.join("images/inventory.img")).unwrap(), b"small");
+    let meta = fs::metadata(&pages).unwrap();
+    assert!(meta.blocks() * 512 < meta.len() - 90_000, "its zeros are a hole: {} blocks", meta.blocks());
+    let file = folder.join("files/data/file");
+    assert!(fs::read(&file).unwrap() == noise(9, 50_000));
+    assert_eq!(fs::metadata(folder.join("files/data/name")).unwrap().ino(), fs::metadata(&file).unwrap().ino());
+    assert_eq!(fs::read_link(folder.join("files/data/link")).unwrap(), Path::new("/etc"));
+    assert!(fs::metadata(folder.join("files/run/fifo")).unwrap().file_type().is_fifo());
+    let mode = |path: &str| fs::metadata(folder.join(path)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(["", "images", "files/data"].map(mode), [0o700; 3]);
+    assert_eq!(["images/pages-1.img", "files/data/file", "files/run/fifo"].map(mode), [0o600; 3]);
+    assert_eq!(extract(&store.vault, None, &store.folder.path().join("new"), &Quiet).unwrap().generation, 3);
+}
+
+#[test]
+fn a_folder_with_anything_in_it_is_refused() {
+    let store = source();
+    let folder = store.folder.path().join("out");
+    fs::create_dir(&folder).unwrap();
+    extract(&store.vault, None, &folder, &Quiet).unwrap();
+    for path in [&folder, &folder.join("images/inventory.img")] {
+        assert!(matches!(extract(&store.vault, None, path, &Quiet), Err(UpkeepError::NotEmpty(_))));
+    }
+    let dangling = store.folder.path().join("dangling");
+    symlink("/nowhere", &dangling).unwrap();
+    assert!(matches!(extract(&store.vault, None, &dangling, &Quiet), Err(UpkeepError::Write { .. })));
+    assert!(matches!(extract(&store.vault, None, Path::new("/proc/freeze"), &Quiet), Err(UpkeepError::Write { .. })));
+}
+
+/// A link and then a file below it: the file must not go where the link leads.
+#[test]
+fn links_lead_nowhere() {
+    let store = Fixture::new();
+    let outside = store.folder.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    let link = File {
+        path: b"/a".into(),
+        kind: Kind::Symlink.into(),
+        target: outside.to_str().unwrap().into(),
+        ..File::default()
+    };
+    let body = Some(image::Body::from_inline(b"x".into()));
+    let file = File { path: b"/a/b".into(), kind: Kind::Regular.into(), size: 1, body, ..File::default() };
+    image::commit(&store.vault, &mut Manifest { files: vec![link, file], ..Manifest::default() }).unwrap();
+    assert!(extract(&store.vault, None, &store.folder.path().join("out"), &Quiet).is_err());
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+}
