@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -78,6 +79,14 @@ impl App {
     /// A folder of secrets, from outside; inside it is /keys.
     pub fn keys(&self) -> PathBuf {
         self.folder.path().join("keys")
+    }
+
+    /// Runs freeze on the store outside of any container, as the service's user.
+    pub fn freeze(&self, args: &[&str]) -> Output {
+        let program = Path::new(&needed("FREEZE_TEST_OPT")).join("freeze");
+        let mut command = Command::new(program);
+        command.uid(self.setting.uid()).gid(self.setting.uid()).args(args);
+        command.env("FREEZE_STORE", format!("file:{}", self.store().display())).output().unwrap()
     }
 
     /// A fresh container: it restores where there is a generation, else it starts the service.

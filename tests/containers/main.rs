@@ -10,3 +10,4 @@ mod keys;
 mod shapes;
 mod stores;
 mod takeover;
+mod upkeep;
