@@ -23,8 +23,8 @@ build: criu ## freeze and criu, static, in one folder (printed last)
 criu: ## our static, patched CRIU
 	@criu/build.sh
 
-demo: build ## redis moves between two containers of different base images
-	@integration/demo/demo $(OPT)
+demo: build ## redis moves between two containers of different base images; STORE=s3 over an S3 server
+	@integration/demo/demo $(OPT) $(STORE)
 
 test: build ## everything: lint, unit tests, containers
 	@integration/setup test
@@ -36,7 +36,7 @@ bench: build ## freeze against plain CRIU; CRIU=FILE names a static stock criu
 lint: ## formatting, clippy, shellcheck
 	@cargo fmt --check
 	@cargo clippy --all-targets --locked -- -D warnings
-	@shellcheck -x integration/setup integration/sandbox/{sandbox,root,test} integration/demo/demo criu/build.sh tests/run tests/services/{build,test} .ci/run
+	@shellcheck -x integration/setup integration/sandbox/{sandbox,root,test} integration/demo/demo integration/s3/server criu/build.sh tests/run tests/services/{build,test} .ci/run
 
 clean: ## throw-away containers and this checkout's build
 	@integration/sandbox/sandbox clean

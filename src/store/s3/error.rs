@@ -51,26 +51,24 @@ pub enum S3Error {
     Unresolved { why: String },
     /// No connection, or it broke.
     #[error(
-        "the server cannot be reached ({why}; {attempts} attempts). Check that it runs, the endpoint, and what the \
+        "the server cannot be reached ({why}; attempts: {attempts}). Check that it runs, the endpoint, and what the \
          network lets through"
     )]
     Unreachable { why: String, attempts: u32 },
     /// It took too long.
     #[error(
-        "it was not done within {seconds} s, by {attempts} attempts{}. Check the server's load and the network to it",
-        last.as_ref().map(|why| format!(" ({why})")).unwrap_or_default()
+        "it was not done within {seconds} s (attempts: {attempts}{}). Check the server's load and the network to it",
+        last.as_ref().map(|why| format!("; {why}")).unwrap_or_default()
     )]
     TimedOut { seconds: u64, attempts: u32, last: Option<String> },
     /// The clocks differ.
     #[error("the clocks of this machine and of the server differ by too much. Set them by NTP")]
     ClockSkew,
     /// 5xx or "too many requests", after all attempts.
-    #[error(
-        "the server failed with {status} {code} at each of {attempts} attempts. See its own log, and try again later"
-    )]
+    #[error("the server fails with {} (attempts: {attempts}). See its own log, and try again later", answer(*status, code))]
     Failed { status: u16, code: String, attempts: u32 },
     /// It said no for another reason.
-    #[error("the server refused with {status} {code}: {said}. See its documentation of this code")]
+    #[error("the server refused with {}: {said}. See its documentation of this code", answer(*status, code))]
     Refused { status: u16, code: String, said: String },
     /// The reply cannot be right.
     #[error("the server's reply is wrong: {what}. Check that the endpoint is an S3 server, and what is between")]
@@ -117,10 +115,7 @@ impl S3Error {
                 | "InvalidClientTokenId",
             ) => Self::BadCredentials { code: clean(code) },
             (401 | 403, _) => Self::Denied { action },
-            (429 | 500.., "NotImplemented") | (501, _) => {
-                Self::Refused { status, code: clean(code), said: clean(said.unwrap_or("it cannot do this")) }
-            }
-            (429 | 500.., _) => Self::Failed { status, code: clean(code), attempts },
+            (429 | 500 | 502.., _) => Self::Failed { status, code: clean(code), attempts },
             _ => Self::Refused { status, code: clean(code), said: clean(said.unwrap_or("it gave no reason")) },
         }
     }
@@ -166,6 +161,10 @@ pub(super) fn deepest(error: &(dyn Error + 'static)) -> String {
     clean(&causes(error).last().unwrap_or(error).to_string())
 }
 
+fn answer(status: u16, code: &str) -> String {
+    if code.is_empty() { status.to_string() } else { format!("{status} {code}") }
+}
+
 /// What a server says can be anything: one line of it, not too long.
 fn clean(text: &str) -> String {
     text.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
@@ -194,7 +193,18 @@ mod tests {
             (400, ""),
         ];
         let texts = codes.map(|(status, code)| refused(status, code).to_string()).join("\n");
-        insta::assert_snapshot!(texts);
+        insta::assert_snapshot!(texts, @r"
+    access is denied. Allow s3:PutObject to the user or role whose credentials are used
+    the server does not accept the credentials (InvalidAccessKeyId). Check that they are whole, of this server, and not expired
+    the server has no such bucket. Create it, or correct --store or the endpoint
+    the bucket is in another region. Set AWS_REGION
+    the clocks of this machine and of the server differ by too much. Set them by NTP
+    the server fails with 500 InternalError (attempts: 10). See its own log, and try again later
+    the server fails with 503 SlowDown (attempts: 10). See its own log, and try again later
+    the server refused with 501 NotImplemented: some words. See its documentation of this code
+    the server refused with 412 PreconditionFailed: some words. See its documentation of this code
+    the server refused with 400: some words. See its documentation of this code
+    ");
         let region = Some("eu-central-1".to_owned());
         let error = S3Error::refused(301, "", None, "s3:GetObject", 1, region);
         assert!(error.to_string().ends_with("Set AWS_REGION=eu-central-1"), "{error}");
@@ -213,6 +223,15 @@ mod tests {
             S3Error::TimedOut { seconds: 60, attempts: 1, last: None },
             S3Error::Reply { what: "it has no ETag".into() },
         ];
-        insta::assert_snapshot!(texts.map(|e| e.to_string()).join("\n"));
+        insta::assert_snapshot!(texts.map(|e| e.to_string()).join("\n"), @r"
+    the server's certificate is not trusted (invalid peer certificate: UnknownIssuer). Name the file of its CA by --s3-ca-file or AWS_CA_BUNDLE, or correct the host name of the endpoint
+    TLS with the server failed (handshake not complete). Check whether the endpoint begins with the right one of http:// and https://
+    there are no credentials (no provider has any). Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name a profile by AWS_PROFILE, or give the container a role
+    the server's name cannot be resolved (minio.example: no records found). Check the endpoint, AWS_REGION, and /etc/resolv.conf in this container
+    the server cannot be reached (Connection refused (os error 111); attempts: 10). Check that it runs, the endpoint, and what the network lets through
+    it was not done within 60 s (attempts: 3; connection reset). Check the server's load and the network to it
+    it was not done within 60 s (attempts: 1). Check the server's load and the network to it
+    the server's reply is wrong: it has no ETag. Check that the endpoint is an S3 server, and what is between
+    ");
     }
 }

@@ -17,7 +17,7 @@ const PART: usize = 8 << 20;
 /// S3 knows no more parts of an object.
 const MAX_PARTS: usize = 10_000;
 const AT_ONCE: usize = 4;
-/// A conflict with another request can end an upload, which is then begun anew.
+/// How often an upload is begun that the server forgets.
 const UPLOADS: usize = 3;
 const ABORT: Duration = Duration::from_secs(10);
 
@@ -38,7 +38,12 @@ impl Bucket {
                 self.abort(call, &id).await;
             }
             match result {
-                Ok(Err(S3Error::Refused { status: 409, .. })) if uploads < UPLOADS => uploads += 1,
+                // Gone, and not because it was completed: begun anew, as AWS asks after a conflict with another request.
+                Ok(Err(S3Error::Refused { status: 404 | 409, .. }))
+                    if uploads < UPLOADS && !self.is_by(call.key, writer).await? =>
+                {
+                    uploads += 1;
+                }
                 result => return result,
             }
         }

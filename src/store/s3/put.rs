@@ -69,7 +69,7 @@ impl Bucket {
     }
 
     /// Whether the object is the one that `writer` wrote.
-    async fn is_by(&self, key: &str, writer: &str) -> Result<bool, StoreError> {
+    pub(super) async fn is_by(&self, key: &str, writer: &str) -> Result<bool, StoreError> {
         let call = self.call(key, Doing::Read, 0);
         let head = self.head(&call).await?;
         Ok(head.is_some_and(|head| head.metadata().and_then(|m| m.get(WRITTEN_BY)).is_some_and(|by| by == writer)))

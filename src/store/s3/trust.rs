@@ -72,7 +72,7 @@ mod tests {
         for (text, expected) in [(None, "No such file"), (Some(""), "no certificate"), (Some(broken), "")] {
             text.into_iter().for_each(|text| std::fs::write(&file, text).unwrap());
             let location = Location { s3_ca_file: Some(file.clone()), ..Location::at("s3://bucket") };
-            let error = roots(&location).err().expect("it must be refused");
+            let error = roots(&location).expect_err("it must be refused");
             assert!(matches!(error, StoreError::BadOption { option: "--s3-ca-file", .. }));
             assert!(error.to_string().contains(expected), "{error}");
         }
