@@ -116,7 +116,8 @@ fn take(common: &Common, target: &Target, reporter: &Reporter, work: &Work) -> R
     reporter.progress(Phase::Commit);
     let written = writer.finish()?;
     let frozen_ms = millis(dump.frozen());
-    let figures = Figures { bytes: written.bytes, stored: written.stored, frozen_ms };
+    let (bytes, stored) = (written.bytes, written.stored);
+    let figures = Figures { bytes, stored, frozen_ms, new: written.new, shared: written.shared };
     fill(&mut manifest, images, files, written, figures);
     let lease = image::commit(&vault, &mut manifest, target.lease, started)?;
     reporter.send(&Event::Committed { lease });
@@ -152,6 +153,7 @@ fn fill(
     let with_body = |(file, id): Captured| File { body: id.map(|id| written.take(id)), ..file };
     manifest.files = files.into_iter().map(with_body).collect();
     manifest.packs = written.packs;
+    manifest.chunks = written.chunks;
     manifest.figures = Some(figures);
 }
 

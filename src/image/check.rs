@@ -47,6 +47,7 @@ pub(super) fn manifest(manifest: &Manifest, generation: u64) -> Result<(), Flaw>
         }
         Flaw::bound("size of a pack", pack.size, pack::LIMIT)?;
     }
+    manifest.chunks.check(&manifest.packs)?;
     let mut names = HashSet::new();
     for image in &manifest.images {
         check_name(&image.name)?;
@@ -70,7 +71,7 @@ pub(super) fn manifest(manifest: &Manifest, generation: u64) -> Result<(), Flaw>
 }
 
 fn check_body(body: &Body, manifest: &Manifest) -> Result<(), Flaw> {
-    body.check(&manifest.packs)
+    body.check(&manifest.chunks)
 }
 
 fn check_name(name: &str) -> Result<(), Flaw> {

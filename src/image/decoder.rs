@@ -1,5 +1,5 @@
-//! The threads behind a [`Fetcher`](super::Fetcher): each fetches a range of a pack, decodes its chunks and checks their
-//! hashes.
+//! The threads behind a [`Fetcher`](super::Fetcher): each fetches a range of a pack, decodes its chunks, checks what they
+//! are called, and gives the slices that were asked for. Many wait for the store at once; few decode.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -8,33 +8,36 @@ use std::thread;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::body::ChunkRef;
+use super::body::Slice;
 use super::codec::Decoder;
 use super::error::{Flaw, ImageError};
+use super::manifest::{Manifest, PackInfo};
 use super::queue::Queue;
+use super::table::{ChunkRef, ChunkTable};
 use super::vault::Vault;
-use super::{Result, pack};
+use super::{Result, chunk, pack};
 
-/// Chunks that lie side by side in one pack.
+/// Slices of chunks of one pack, in the order of these.
 pub(super) struct Unit {
     pub stream: u64,
     pub number: u64,
-    pub chunks: Vec<ChunkRef>,
+    pub slices: Vec<Slice>,
 }
 
-/// A unit's chunks decoded, in order.
+/// A unit's slices decoded, in order.
 pub(super) struct Done {
     pub stream: u64,
     pub number: u64,
-    pub chunks: Result<Vec<Vec<u8>>>,
+    pub slices: Result<Vec<Vec<u8>>>,
 }
 
 /// The threads. They end after the drop, by themselves: a request that hangs must not hold anybody.
 pub(super) struct Decoders(Arc<Shared>);
 
 struct Shared {
-    vault: Vault,
-    packs: Vec<String>,
+    reader: Reader,
+    /// As many as may decode at once.
+    decoders: Queue<Decoder>,
     asked: Queue<Unit>,
     done: Mutex<VecDeque<Done>>,
     changed: Condvar,
@@ -43,12 +46,13 @@ struct Shared {
 }
 
 impl Decoders {
-    /// Starts all threads. `packs` are the keys that [`ChunkRef::pack`] counts.
-    pub(super) fn start(vault: Vault, packs: Vec<String>, threads: usize) -> Result<Self> {
+    /// Starts all threads: so many to fetch, of which so many may decode at once.
+    pub(super) fn start(vault: &Vault, manifest: &Manifest, threads: usize, cores: usize) -> Result<Self> {
         let wake = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
+        let decoders = (0..cores.max(1)).map(|_| Decoder::new()).collect::<Result<Vec<_>, _>>();
         let shared = Arc::new(Shared {
-            vault,
-            packs,
+            reader: Reader::new(vault, manifest),
+            decoders: Queue::from_iter(decoders.map_err(ImageError::Start)?),
             asked: Queue::new(),
             done: Mutex::default(),
             changed: Condvar::new(),
@@ -56,12 +60,15 @@ impl Decoders {
         });
         let decoders = Self(shared);
         for _ in 0..threads.max(1) {
-            let decoder = Decoder::new().map_err(ImageError::Start)?;
             let shared = decoders.0.clone();
             let thread = thread::Builder::new().name("decode".into()).stack_size(256 << 10);
-            thread.spawn(move || work(&shared, decoder)).map_err(ImageError::Start)?;
+            thread.spawn(move || work(&shared)).map_err(ImageError::Start)?;
         }
         Ok(decoders)
+    }
+
+    pub(super) fn chunks(&self) -> &ChunkTable {
+        &self.0.reader.chunks
     }
 
     pub(super) fn ask(&self, unit: Unit) {
@@ -93,6 +100,7 @@ impl Decoders {
 impl Drop for Decoders {
     fn drop(&mut self) {
         self.0.asked.abort();
+        self.0.decoders.abort();
     }
 }
 
@@ -101,40 +109,109 @@ impl Shared {
         self.done.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn fetch(&self, decoder: &mut Decoder, chunks: &[ChunkRef]) -> Result<Vec<Vec<u8>>> {
-        let (Some(first), Some(last)) = (chunks.first(), chunks.last()) else { return Ok(Vec::new()) };
-        let range = u64::from(first.offset)..u64::from(last.offset) + u64::from(last.encoded);
-        let key = &self.packs[first.pack as usize];
-        let data = self.vault.store().get_range(key, range)?;
-        let damaged = |flaw| ImageError::Damaged { url: self.vault.url().into(), object: key.clone(), flaw };
-        let decode = |chunk: &ChunkRef| {
-            let start = (chunk.offset - first.offset) as usize;
-            let encoded = &data[start..start + chunk.encoded as usize];
-            let raw = decoder.decode(encoded, chunk.raw as usize);
-            let raw = raw.ok_or_else(|| damaged(Flaw::ChunkCompression(chunk.offset.into())))?;
-            if blake3::hash(&raw) != chunk.hash {
-                return Err(damaged(Flaw::Chunk(chunk.offset.into())));
-            }
-            Ok(raw)
-        };
-        chunks.iter().map(decode).collect()
+    fn fetch(&self, slices: &[Slice]) -> Result<Vec<Vec<u8>>> {
+        let fetched = self.reader.fetch(slices)?;
+        let mut decoder = self.decoders.pop().ok_or(ImageError::Ended)?;
+        let decoded = self.reader.decode(fetched, slices, &mut decoder);
+        self.decoders.push_first(decoder);
+        decoded
     }
 }
 
-fn work(shared: &Shared, mut decoder: Decoder) {
-    while let Some(unit) = shared.asked.pop() {
-        let chunks = shared.fetch(&mut decoder, &unit.chunks);
+fn work(shared: &Shared) {
+    while let Some(Unit { stream, number, slices }) = shared.asked.pop() {
+        let slices = shared.fetch(&slices);
         let mut done = shared.done();
         if done.is_empty() {
             // Only a full counter could fail, and it is 0 while nothing is done.
             let _ = shared.wake.write(1);
         }
-        done.push_back(Done { stream: unit.stream, number: unit.number, chunks });
+        done.push_back(Done { stream, number, slices });
         shared.changed.notify_one();
     }
 }
 
-/// The keys of a manifest's packs, in its order.
-pub(super) fn keys(packs: &[super::PackInfo]) -> Vec<String> {
-    packs.iter().map(|pack| pack::key(&pack.id)).collect()
+/// Reads chunks of a manifest, one request at a time.
+struct Reader {
+    vault: Vault,
+    packs: Vec<PackInfo>,
+    chunks: ChunkTable,
+}
+
+/// Bytes of a pack, from `start` on.
+struct Fetched<'a> {
+    pack: &'a PackInfo,
+    start: u32,
+    data: Vec<u8>,
+}
+
+impl Reader {
+    fn new(vault: &Vault, manifest: &Manifest) -> Self {
+        Self { vault: vault.clone(), packs: manifest.packs.clone(), chunks: manifest.chunks.clone() }
+    }
+
+    fn damaged(&self, pack: &PackInfo, flaw: Flaw) -> ImageError {
+        ImageError::Damaged { url: self.vault.url().into(), object: pack::key(&pack.id), flaw }
+    }
+
+    fn chunk(&self, slice: &Slice) -> Result<ChunkRef> {
+        self.chunks.get(slice.chunk).ok_or(ImageError::Ended)
+    }
+
+    /// Fetches the chunks of slices of one pack, in its order.
+    fn fetch(&self, slices: &[Slice]) -> Result<Fetched<'_>> {
+        let first = self.chunk(slices.first().ok_or(ImageError::Ended)?)?;
+        let pack = self.packs.get(first.pack as usize).ok_or(ImageError::Ended)?;
+        let overhead = self.vault.seal().overhead() as u64;
+        let mut end = 0;
+        for slice in slices {
+            let chunk = self.chunk(slice)?;
+            end = end.max(u64::from(chunk.offset) + u64::from(chunk.encoded) + overhead);
+        }
+        Flaw::bound("end of a chunk", end, pack.size).map_err(|flaw| self.damaged(pack, flaw))?;
+        let data = self.vault.store().get_range(&pack::key(&pack.id), first.offset.into()..end)?;
+        Ok(Fetched { pack, start: first.offset, data })
+    }
+
+    /// Decodes each chunk once, and takes the slices out.
+    fn decode(&self, mut fetched: Fetched<'_>, slices: &[Slice], decoder: &mut Decoder) -> Result<Vec<Vec<u8>>> {
+        let mut decoded = Vec::with_capacity(slices.len());
+        for slices in slices.chunk_by(|a, b| a.chunk == b.chunk) {
+            let chunk = self.chunk(&slices[0])?;
+            let raw = self.decode_chunk(&mut fetched, &chunk, decoder)?;
+            if let [Slice { first: 0, length, .. }] = slices
+                && *length == chunk.raw
+            {
+                decoded.push(raw);
+                continue;
+            }
+            decoded.extend(slices.iter().map(|slice| raw[slice.start()..][..slice.length as usize].to_vec()));
+        }
+        Ok(decoded)
+    }
+
+    fn decode_chunk(&self, fetched: &mut Fetched<'_>, chunk: &ChunkRef, decoder: &mut Decoder) -> Result<Vec<u8>> {
+        let Fetched { pack, start, data } = fetched;
+        let seal = self.vault.seal();
+        let damaged = |flaw| self.damaged(pack, flaw);
+        let sealed = &mut data[(chunk.offset - *start) as usize..][..chunk.encoded as usize + seal.overhead()];
+        let encoded = seal.open_chunk(&pack.id, chunk.offset, sealed);
+        let encoded = encoded.ok_or_else(|| damaged(Flaw::Chunk(chunk.offset.into())))?;
+        let raw = decoder.decode(encoded, chunk.raw as usize);
+        let raw = raw.ok_or_else(|| damaged(Flaw::ChunkCompression(chunk.offset.into())))?;
+        if chunk::chunk_name(seal, &chunk::page_names(seal, &raw)) != chunk.name {
+            return Err(damaged(Flaw::Chunk(chunk.offset.into())));
+        }
+        Ok(raw)
+    }
+}
+
+/// Reads and checks one chunk of a manifest, given by its index in [`Manifest::chunks`].
+pub fn read_chunk(vault: &Vault, manifest: &Manifest, index: u32) -> Result<Vec<u8>> {
+    let reader = Reader::new(vault, manifest);
+    let length = manifest.chunks.get(index).map_or(0, |chunk| chunk.raw);
+    let slice = [Slice { chunk: index, first: 0, length }];
+    let fetched = reader.fetch(&slice)?;
+    let mut decoder = Decoder::new().map_err(ImageError::Start)?;
+    reader.decode(fetched, &slice, &mut decoder).map(|raw| raw.concat())
 }

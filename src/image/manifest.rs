@@ -3,10 +3,11 @@
 //! Object: magic | format version (u32 LE) | sealed: raw size (u64 LE) | zstd of the protobuf message.
 //! Must never let a decoded manifest out that was not checked.
 
-use super::body::Body;
+use super::body::{Body, Extent, Slice};
 use super::error::{Flaw, ImageError};
 use super::format::VERSION;
 use super::vault::Vault;
+use super::table::ChunkTable;
 use super::{Result, check, generation};
 
 const MAGIC: &[u8; 8] = b"FRZMANIF";
@@ -75,6 +76,9 @@ pub struct Manifest {
     /// The generation that was the newest one when this was committed; 0 for none. Set by [`commit`](super::commit).
     #[prost(uint64, tag = "20")]
     pub parent: u64,
+    /// The chunks that bodies refer to, by index.
+    #[prost(message, required, tag = "19")]
+    pub chunks: ChunkTable,
 }
 
 /// A program or library.
@@ -195,6 +199,9 @@ pub struct PackInfo {
     /// Bytes of the object.
     #[prost(uint64, tag = "2")]
     pub size: u64,
+    /// Bytes of its sealed index and what follows it, so that one request reads it.
+    #[prost(uint64, tag = "3")]
+    pub tail: u64,
 }
 
 /// What a checkpoint took.
@@ -209,6 +216,12 @@ pub struct Figures {
     /// How long the service stood still, in milliseconds.
     #[prost(uint64, tag = "3")]
     pub frozen_ms: u64,
+    /// Of `bytes`, those that were stored anew, before they were encoded.
+    #[prost(uint64, tag = "4")]
+    pub new: u64,
+    /// Of `bytes`, those that were stored already. All others are zero.
+    #[prost(uint64, tag = "5")]
+    pub shared: u64,
 }
 
 impl Manifest {
@@ -232,6 +245,21 @@ impl Manifest {
             }
             Err(Refusal::Flaw(flaw)) => Err(ImageError::Damaged { url: vault.url().into(), object: key, flaw }),
         }
+    }
+
+    /// All bodies: those of the images, then those of the files.
+    pub fn bodies(&self) -> impl Iterator<Item = &Body> {
+        let images = self.images.iter().filter_map(|image| image.body.as_ref());
+        images.chain(self.files.iter().filter_map(|file| file.body.as_ref()))
+    }
+
+    /// Every chunk once, as a body: who reads it has checked them all.
+    pub fn every_chunk(&self) -> Body {
+        let mut body = Body::default();
+        for (index, chunk) in (0..).zip(self.chunks.iter()) {
+            body.push(Extent::Slice(Slice { chunk: index, first: 0, length: chunk.raw }));
+        }
+        body
     }
 
     /// The image of that name.
@@ -274,15 +302,16 @@ fn decode(object: &[u8], generation: u64, vault: &Vault) -> Result<Manifest, Ref
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::body::{ChunkRef, Extent};
-    use crate::image::test_vault;
+    use crate::image::{ChunkRef, test_vault};
     use proptest::prelude::*;
     use prost::Message;
 
     fn sample() -> Manifest {
         let mut body = Body::default();
         body.push(Extent::Zero(8192));
-        body.push(Extent::Chunk(ChunkRef { pack: 0, offset: 8, encoded: 100, raw: 4096, hash: [9; 32] }));
+        body.push(Extent::Slice(Slice { chunk: 0, first: 0, length: 4096 }));
+        let mut chunks = ChunkTable::default();
+        chunks.push(&ChunkRef { pack: 0, offset: 8, encoded: 100, raw: 4096, name: [9; 16] });
         let file = File { path: b"/a/b".into(), kind: Kind::Regular.into(), size: 3, ..File::default() };
         let link = File { path: b"/l".into(), kind: Kind::Symlink.into(), target: b"../x".into(), ..File::default() };
         Manifest {
@@ -293,8 +322,9 @@ mod tests {
             stdio: vec![Stdio { fd: 1, target: b"pipe:[5]".into() }],
             images: vec![Image { name: "pages-1.img".into(), body: Some(body) }],
             files: vec![File { body: Some(Body::from_inline(b"abc".into())), ..file }, link],
-            packs: vec![PackInfo { id: "0".repeat(32), size: 1000 }],
-            figures: Some(Figures { bytes: 1, stored: 2, frozen_ms: 3 }),
+            packs: vec![PackInfo { id: "0".repeat(32), size: 1000, tail: 100 }],
+            chunks,
+            figures: Some(Figures { bytes: 1, stored: 2, frozen_ms: 3, new: 4, shared: 5 }),
             ..Manifest::default()
         }
     }
@@ -354,7 +384,7 @@ mod tests {
                 for body in manifest.images.iter().filter_map(|image| image.body.as_ref()) {
                     let extents = body.extents().map(|extent| match extent {
                         Extent::Zero(length) => length,
-                        Extent::Chunk(chunk) => chunk.raw.into(),
+                        Extent::Slice(slice) => slice.length.into(),
                     });
                     prop_assert_eq!(body.inline().len() as u64 + extents.sum::<u64>(), body.size());
                 }

@@ -1,128 +1,143 @@
 //! A pack: many encoded chunks in one object, with an index at the end, so that a pack can be read without any manifest.
 //!
-//! `magic+version | chunks, end to end | index: 40 bytes a chunk | BLAKE3 of the index | number of chunks (u32 LE) | magic`
+//! `magic+version | chunks, each sealed | the index, sealed | its sealed length (u32 LE) | magic+version`. The index has for
+//! each chunk its encoded and raw length (u32 LE each), and the names of its pages.
 
 use super::Result;
-use super::body::CHUNK_MAX;
+use super::chunk::{CHUNK, CHUNK_MAX, Name, PAGE};
 use super::error::{Flaw, ImageError};
 use super::manifest::PackInfo;
+use super::seal::Seal;
 use super::vault::Vault;
 
-const MAGIC: &[u8; 8] = b"FRZPACK\x01";
+const MAGIC: &[u8; 8] = b"FRZPACK\x02";
 /// Bytes before the first chunk.
 pub(super) const HEADER: usize = MAGIC.len();
-const ENTRY: usize = 32 + 4 + 4;
-const TRAILER: usize = 32 + 4 + MAGIC.len();
-/// A pack is closed when it has this many bytes.
-pub(super) const TARGET: usize = 8 << 20;
-/// Most bytes of a pack on reading.
+const ENTRY: usize = 4 + 4;
+const TRAILER: usize = 4 + MAGIC.len();
+/// A pack is closed when it has this many bytes of chunks.
+const TARGET: usize = 8 << 20;
+/// And when its index has this many, as it has where chunks shrink to nothing.
+const INDEX_TARGET: usize = 256 << 10;
+/// Bytes of memory that a pack takes: it is closed by the chunk that fills it, and its index is sealed beside it.
+pub(super) const BUFFER: usize = TARGET + CHUNK + 4 * INDEX_TARGET;
+/// Most bytes of a pack on reading, and of its index.
 pub(super) const LIMIT: u64 = 64 << 20;
+const INDEX_LIMIT: u64 = 16 << 20;
 
 /// One chunk, as the index of its pack has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// BLAKE3 of the raw bytes.
-    pub hash: [u8; 32],
-    /// Bytes in the pack; equal to `raw` where the chunk is stored as it is.
+    /// First byte in the pack.
+    pub offset: u32,
+    /// Bytes in the pack before sealing; equal to `raw` where the chunk is stored as it is.
     pub encoded: u32,
     /// Bytes when decoded.
     pub raw: u32,
+    /// Names of its pages.
+    pub pages: Vec<Name>,
 }
 
 /// A pack being filled. The index is gathered beside the chunks.
 pub(super) struct Builder {
     data: Vec<u8>,
     index: Vec<u8>,
+    /// Where each chunk begins.
+    offsets: Vec<u32>,
+    overhead: usize,
 }
 
 impl Builder {
-    /// Starts a pack in `data`, whose allocation is reused.
-    pub(super) fn new(mut data: Vec<u8>) -> Self {
+    /// Starts a pack in `data`, whose allocation is reused. Sealing will add `overhead` bytes to each chunk.
+    pub(super) fn new(mut data: Vec<u8>, overhead: usize) -> Self {
         data.clear();
         data.extend_from_slice(MAGIC);
-        Self { data, index: Vec::new() }
+        Self { data, index: Vec::new(), offsets: Vec::new(), overhead }
     }
 
-    /// Appends a chunk and returns its offset.
-    pub(super) fn push(&mut self, entry: &Entry, encoded: &[u8]) -> u32 {
+    /// Appends a chunk of `raw` bytes and returns its offset.
+    pub(super) fn push(&mut self, encoded: &[u8], raw: u32, pages: &[Name]) -> u32 {
         let offset = self.data.len() as u32;
         self.data.extend_from_slice(encoded);
-        self.index.extend_from_slice(&entry.hash);
-        self.index.extend_from_slice(&entry.encoded.to_le_bytes());
-        self.index.extend_from_slice(&entry.raw.to_le_bytes());
+        self.data.resize(self.data.len() + self.overhead, 0);
+        self.offsets.push(offset);
+        self.index.extend_from_slice(&(encoded.len() as u32).to_le_bytes());
+        self.index.extend_from_slice(&raw.to_le_bytes());
+        self.index.extend_from_slice(pages.as_flattened());
         offset
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.data.len() >= TARGET
+        self.data.len() >= TARGET || self.index.len() >= INDEX_TARGET
     }
 
-    /// The whole object.
-    pub(super) fn finish(self) -> Vec<u8> {
-        let Self { mut data, index } = self;
-        data.extend_from_slice(&index);
-        data.extend_from_slice(blake3::hash(&index).as_bytes());
-        data.extend_from_slice(&((index.len() / ENTRY) as u32).to_le_bytes());
+    /// Seals everything for the name `id`, and gives the whole object and what the manifest says of it.
+    pub(super) fn finish(self, seal: &Seal, id: &str) -> (Vec<u8>, PackInfo) {
+        let Self { mut data, index, offsets, .. } = self;
+        let ends = offsets.iter().skip(1).copied().chain([data.len() as u32]);
+        for (offset, end) in offsets.iter().zip(ends) {
+            seal.seal_chunk(id, *offset, &mut data[*offset as usize..end as usize]);
+        }
+        let sealed = seal.seal_message(&key(id), &index);
+        data.extend_from_slice(&sealed);
+        data.extend_from_slice(&(sealed.len() as u32).to_le_bytes());
         data.extend_from_slice(MAGIC);
-        data
+        let tail = (sealed.len() + TRAILER) as u64;
+        let info = PackInfo { id: id.into(), size: data.len() as u64, tail };
+        (data, info)
     }
 }
 
-/// Reads and checks the index of a pack; with each chunk comes its offset. Needs no manifest and no chunk.
-pub fn read_index(vault: &Vault, pack: &PackInfo) -> Result<Vec<(u32, Entry)>> {
-    let store = vault.store();
-    let object = key(&pack.id);
+/// Reads and checks the index of a pack, by one request where [`PackInfo::tail`] is known, and by two where it is 0.
+pub fn read_index(vault: &Vault, pack: &PackInfo) -> Result<Vec<Entry>> {
+    let (store, object) = (vault.store(), key(&pack.id));
     let damaged = |flaw| ImageError::Damaged { url: store.url().into(), object: object.clone(), flaw };
     let size = Flaw::bound("size of a pack", pack.size, LIMIT).map_err(damaged)?;
-    let start = size.checked_sub(TRAILER as u64).ok_or_else(|| damaged(Flaw::Truncated))?;
-    let trailer = Trailer::parse(&store.get_range(&object, start..size)?, size).map_err(damaged)?;
-    let index = store.get_range(&object, start - trailer.length..start)?;
-    trailer.parse_index(&index, start - trailer.length).map_err(damaged)
+    let last = |length: u64| -> Result<Vec<u8>> {
+        let start = size.checked_sub(length).ok_or_else(|| damaged(Flaw::Truncated))?;
+        Ok(store.get_range(&object, start..size)?)
+    };
+    let length = match pack.tail {
+        0 => tail_length(&last(TRAILER as u64)?).map_err(damaged)?,
+        known => Flaw::bound("length of an index", known, INDEX_LIMIT).map_err(damaged)?,
+    };
+    parse_tail(vault.seal(), &pack.id, &last(length)?, size).map_err(damaged)
 }
 
-struct Trailer {
-    hash: [u8; 32],
-    /// Bytes of the index.
-    length: u64,
+/// Bytes of the sealed index and what follows it, as the trailer says.
+fn tail_length(trailer: &[u8]) -> Result<u64, Flaw> {
+    let length = trailer.strip_suffix(MAGIC).and_then(|rest| rest.last_chunk()).ok_or(Flaw::Magic("a pack"))?;
+    let length = u64::from(u32::from_le_bytes(*length));
+    Ok(Flaw::bound("length of an index", length, INDEX_LIMIT)? + TRAILER as u64)
 }
 
-impl Trailer {
-    fn parse(bytes: &[u8], size: u64) -> Result<Self, Flaw> {
-        let (hash, rest) = bytes.split_first_chunk().ok_or(Flaw::Truncated)?;
-        let count = rest.strip_suffix(MAGIC).and_then(|count| count.try_into().ok()).ok_or(Flaw::Magic("a pack"))?;
-        let length = u64::from(u32::from_le_bytes(count)) * ENTRY as u64;
-        Flaw::bound("length of an index", length, size.saturating_sub((HEADER + TRAILER) as u64))?;
-        Ok(Self { hash: *hash, length })
+/// Takes apart the last bytes of a pack, from the index on. `size` is that of the pack.
+fn parse_tail(seal: &Seal, id: &str, tail: &[u8], size: u64) -> Result<Vec<Entry>, Flaw> {
+    if tail_length(tail)? != tail.len() as u64 {
+        return Err(Flaw::Disagree("the length of an index and the manifest"));
     }
-
-    /// `start` is where the index is in the pack: there the last chunk ends.
-    fn parse_index(&self, index: &[u8], start: u64) -> Result<Vec<(u32, Entry)>, Flaw> {
-        if blake3::hash(index) != self.hash {
-            return Err(Flaw::Hash);
-        }
-        let mut offset = HEADER as u32;
-        let mut chunks = Vec::new();
-        for entry in index.as_chunks::<ENTRY>().0 {
-            let entry = Entry::parse(entry)?;
-            chunks.push((offset, entry));
-            offset += entry.encoded;
-            Flaw::bound("end of a chunk", offset.into(), start)?;
-        }
-        if u64::from(offset) == start { Ok(chunks) } else { Err(Flaw::Disagree("the chunks of a pack and its size")) }
-    }
+    let index = seal.open_message(&key(id), &tail[..tail.len() - TRAILER])?;
+    parse_index(&index, size - tail.len() as u64, seal.overhead())
 }
 
-impl Entry {
-    fn parse(bytes: &[u8; ENTRY]) -> Result<Self, Flaw> {
-        let number = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-        let (encoded, raw) = (number(32), number(36));
-        let hash = *bytes.first_chunk().ok_or(Flaw::Truncated)?;
+/// `start` is where the index is in the pack: there the last chunk ends.
+fn parse_index(mut index: &[u8], start: u64, overhead: usize) -> Result<Vec<Entry>, Flaw> {
+    let mut end = HEADER as u64;
+    let mut chunks = Vec::new();
+    while let Some((lengths, rest)) = index.split_first_chunk::<ENTRY>() {
+        let [a, b, c, d, e, f, g, h] = *lengths;
+        let (encoded, raw) = (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]));
         Flaw::bound("length of a chunk", raw.into(), CHUNK_MAX.into())?;
         if encoded == 0 || encoded > raw {
             return Err(Flaw::Disagree("the lengths of a chunk"));
         }
-        Ok(Self { hash, encoded, raw })
+        let (pages, rest) = rest.split_at_checked((raw as usize).div_ceil(PAGE) * 16).ok_or(Flaw::Truncated)?;
+        // Below the limit of a pack, so it fits.
+        chunks.push(Entry { offset: end as u32, encoded, raw, pages: pages.as_chunks().0.to_vec() });
+        end = Flaw::bound("end of a chunk", end + u64::from(encoded) + overhead as u64, start)?;
+        index = rest;
     }
+    if index.is_empty() && end == start { Ok(chunks) } else { Err(Flaw::Disagree("the chunks of a pack and its size")) }
 }
 
 /// A new pack's name: random, so that no two writers ever meet.
@@ -152,65 +167,82 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn entry(encoded: u32) -> Entry {
-        Entry { hash: [encoded as u8; 32], encoded, raw: encoded * 2 }
+    fn seal() -> Seal {
+        Seal::plain([3; 32])
     }
 
-    fn pack(lengths: &[u32]) -> (Vec<u8>, Vec<(u32, Entry)>) {
-        let mut builder = Builder::new(Vec::new());
-        let chunks = lengths.iter().map(|n| (builder.push(&entry(*n), &vec![7; *n as usize]), entry(*n))).collect();
-        (builder.finish(), chunks)
+    fn pages(raw: u32) -> Vec<Name> {
+        (0..raw.div_ceil(PAGE as u32)).map(|page| [page as u8; 16]).collect()
     }
 
-    fn parse(pack: &[u8]) -> Result<Vec<(u32, Entry)>, Flaw> {
-        let (rest, trailer) = pack.split_last_chunk::<TRAILER>().ok_or(Flaw::Truncated)?;
-        let trailer = Trailer::parse(trailer, pack.len() as u64)?;
-        let start = rest.len() - trailer.length as usize;
-        trailer.parse_index(&rest[start..], start as u64)
+    fn pack(lengths: &[u32]) -> (Vec<u8>, PackInfo, Vec<Entry>) {
+        let mut builder = Builder::new(Vec::new(), seal().overhead());
+        let push = |encoded: &u32| {
+            let raw = encoded * 2;
+            let offset = builder.push(&vec![7; *encoded as usize], raw, &pages(raw));
+            Entry { offset, encoded: *encoded, raw, pages: pages(raw) }
+        };
+        let entries = lengths.iter().map(push).collect();
+        let (data, info) = builder.finish(&seal(), "id");
+        (data, info, entries)
+    }
+
+    fn parse(data: &[u8], tail: u64) -> Result<Vec<Entry>, Flaw> {
+        let start = data.len().checked_sub(tail as usize).ok_or(Flaw::Truncated)?;
+        parse_tail(&seal(), "id", &data[start..], data.len() as u64)
     }
 
     #[test]
     fn the_index_gives_back_what_was_pushed() {
         for lengths in [&[][..], &[1], &[10, 20, 30_000]] {
-            let (pack, chunks) = pack(lengths);
-            assert_eq!(parse(&pack).unwrap(), chunks);
+            let (data, info, entries) = pack(lengths);
+            assert_eq!(parse(&data, info.tail).unwrap(), entries);
+            assert_eq!((info.size, tail_length(&data).unwrap()), (data.len() as u64, info.tail));
         }
     }
 
     #[test]
     fn what_does_not_add_up_is_refused() {
-        let (mut data, _) = pack(&[10, 20]);
+        let (mut data, info, _) = pack(&[10, 20]);
+        assert!(parse(&data, info.tail + 1).is_err());
+        assert_eq!(parse_tail(&seal(), "other", &data[58 - 20..], 0).unwrap_err(), Flaw::Hash);
         data.insert(HEADER, 0);
-        assert_eq!(parse(&data), Err(Flaw::Disagree("the chunks of a pack and its size")));
-        let count = data.len() - 12;
-        data[count..][..4].copy_from_slice(&u32::MAX.to_le_bytes());
-        assert!(matches!(parse(&data), Err(Flaw::Bound { what: "length of an index", .. })));
-        assert_eq!(Entry::parse(&[0; ENTRY]), Err(Flaw::Disagree("the lengths of a chunk")));
-        assert!(matches!(Entry::parse(&[255; ENTRY]), Err(Flaw::Bound { .. })));
+        assert_eq!(parse(&data, info.tail), Err(Flaw::Disagree("the chunks of a pack and its size")));
+        let length = data.len() - TRAILER;
+        data[length..][..4].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert!(matches!(parse(&data, info.tail), Err(Flaw::Bound { what: "length of an index", .. })));
+    }
+
+    #[test]
+    fn forged_entries_are_refused() {
+        let entry = |encoded: u32, raw: u32, pages: usize| {
+            [&encoded.to_le_bytes()[..], &raw.to_le_bytes(), &vec![0; pages * 16]].concat()
+        };
+        parse_index(&entry(5, 5000, 2), 13, 0).unwrap();
+        assert_eq!(parse_index(&entry(0, 5000, 2), 8, 0), Err(Flaw::Disagree("the lengths of a chunk")));
+        assert_eq!(parse_index(&entry(5001, 5000, 2), 5009, 0), Err(Flaw::Disagree("the lengths of a chunk")));
+        assert!(matches!(parse_index(&entry(5, CHUNK_MAX + 1, 65), 13, 0), Err(Flaw::Bound { .. })));
+        assert!(matches!(parse_index(&entry(5, 5000, 2), 12, 0), Err(Flaw::Bound { what: "end of a chunk", .. })));
+        assert_eq!(parse_index(&entry(5, 5000, 1), 13, 0), Err(Flaw::Truncated));
+        assert!(parse_index(&entry(5, 5000, 3), 13, 0).is_err());
     }
 
     proptest! {
         #[test]
-        fn any_bytes_parse_or_do_not(data in prop::collection::vec(any::<u8>(), 0..300), count in 0u32..8) {
-            let _ = parse(&data);
-            let mut whole = data;
-            let index = whole.len().saturating_sub(count as usize * ENTRY);
-            let hash = blake3::hash(&whole[index..]);
-            whole.extend_from_slice(hash.as_bytes());
-            whole.extend_from_slice(&count.to_le_bytes());
-            whole.extend_from_slice(MAGIC);
-            if let Ok(chunks) = parse(&whole) {
-                prop_assert!(chunks.iter().all(|(at, e)| *at as usize + e.encoded as usize <= index));
+        fn any_bytes_parse_or_do_not(data in prop::collection::vec(any::<u8>(), 0..300), start in 0u64..1000) {
+            let _ = parse(&data, data.len() as u64);
+            if let Ok(chunks) = parse_index(&data, start, 0) {
+                prop_assert!(chunks.iter().all(|e| u64::from(e.offset) + u64::from(e.encoded) <= start));
             }
         }
 
         #[test]
         fn a_flipped_bit_in_the_index_is_seen(lengths in prop::collection::vec(1u32..100, 1..9), at in any::<prop::sample::Index>(), bit in 0..8) {
-            let (mut data, _) = pack(&lengths);
-            let first = data.len() - TRAILER - lengths.len() * ENTRY;
+            let (mut data, info, _) = pack(&lengths);
+            let first = data.len() - info.tail as usize;
             let at = first + at.index(data.len() - first);
             data[at] ^= 1u8 << bit;
-            prop_assert!(parse(&data).is_err());
+            prop_assert!(parse(&data, info.tail).is_err());
         }
     }
 }

@@ -8,15 +8,19 @@ use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 
 use super::Result;
-use super::body::{Body, CHUNK_MAX};
-use super::decoder::{Decoders, Unit, keys};
+use super::body::Body;
+use super::chunk::CHUNK_MAX;
+use super::decoder::{Decoders, Unit};
 use super::error::ImageError;
 use super::manifest::Manifest;
-use super::stream::{First, Stream, UNIT_ENCODED};
+use super::stream::{First, Stream, cost};
 use super::vault::Vault;
 
 /// Most bytes of zeros that [`Front::Data`] shows at once.
 const ZEROS: usize = 1 << 20;
+/// Most and fewest bytes of a request.
+const SPAN_MAX: u64 = 2 << 20;
+const SPAN_MIN: u64 = 256 << 10;
 
 /// Reads bodies of one generation, through threads that fetch and decode ahead.
 pub struct Fetcher {
@@ -25,6 +29,8 @@ pub struct Fetcher {
     next: u64,
     /// Zeros that nobody ever writes to, so that they take no memory.
     zeros: Vec<u8>,
+    /// Most bytes of a request.
+    span: u32,
     /// Raw bytes that all streams together may hold, and those that they do.
     memory: u64,
     used: u64,
@@ -55,13 +61,17 @@ pub enum Piece<'a> {
 }
 
 impl Fetcher {
-    /// Starts all threads, none is started later. They and all streams hold at most `memory` bytes, but one chunk for
-    /// each stream (at most 256 KiB) is always had.
-    pub fn new(vault: &Vault, manifest: &Manifest, memory: u64, threads: usize) -> Result<Self> {
-        let decoders = Decoders::start(vault.clone(), keys(&manifest.packs), threads)?;
-        // An eighth is left to the allocator, which cannot use again all that is freed.
-        let memory = memory.saturating_sub(threads as u64 * UNIT_ENCODED) / 8 * 7;
-        Ok(Self { decoders, streams: BTreeMap::new(), next: 0, zeros: vec![0; ZEROS], memory, used: 0 })
+    /// Starts all threads, none is started later: as many as the store takes requests at once, of which `cores` decode at
+    /// once. They and all streams hold at most `memory` bytes, but one chunk for each stream (at most 256 KiB) is always
+    /// had. An eighth of it is for the store's client and the process itself.
+    pub fn new(vault: &Vault, manifest: &Manifest, memory: u64, cores: usize) -> Result<Self> {
+        let threads = vault.store().concurrency().max(cores);
+        let decoders = Decoders::start(vault, manifest, threads, cores)?;
+        let span = (memory / 8 / threads as u64).clamp(SPAN_MIN, SPAN_MAX);
+        // Another eighth is left to the allocator, which cannot use again all that is freed.
+        let memory = memory.saturating_sub(threads as u64 * span) / 4 * 3;
+        let zeros = vec![0; ZEROS];
+        Ok(Self { decoders, streams: BTreeMap::new(), next: 0, zeros, span: span as u32, memory, used: 0 })
     }
 
     /// Begins to read a body of the manifest, and to fetch its first bytes.
@@ -167,8 +177,8 @@ impl Fetcher {
     fn look(&mut self, id: StreamId) -> Result<()> {
         for done in self.decoders.take() {
             let Some(stream) = self.streams.get_mut(&StreamId(done.stream)) else { continue };
-            match done.chunks {
-                Ok(chunks) => stream.fill(done.number, chunks),
+            match done.slices {
+                Ok(slices) => stream.fill(done.number, slices),
                 Err(error) => {
                     self.streams.clear();
                     self.used = 0;
@@ -190,9 +200,14 @@ impl Fetcher {
         }
         while let Some(stream) = self.streams.get_mut(&id) {
             let left = self.memory.saturating_sub(self.used);
-            let Some((number, chunks)) = stream.next_unit(share.min(stream.held + left)) else { return };
-            self.used += chunks.iter().map(|chunk| u64::from(chunk.raw)).sum::<u64>();
-            self.decoders.ask(Unit { stream: id.0, number, chunks });
+            let units = stream.next_units(share.min(stream.held + left), self.span, self.decoders.chunks());
+            if units.is_empty() {
+                return;
+            }
+            for (number, slices) in units {
+                self.used += slices.iter().map(cost).sum::<u64>();
+                self.decoders.ask(Unit { stream: id.0, number, slices });
+            }
         }
     }
 
@@ -220,8 +235,8 @@ mod tests {
         let id = body.finish().unwrap();
         let mut written = writer.finish().unwrap();
         let body = written.take(id);
-        let manifest = Manifest { packs: written.packs, ..Manifest::default() };
-        (folder, Fetcher::new(&vault, &manifest, memory + UNIT_ENCODED, 1).unwrap(), body)
+        let manifest = Manifest { packs: written.packs, chunks: written.chunks, ..Manifest::default() };
+        (folder, Fetcher::new(&vault, &manifest, memory, 1).unwrap(), body)
     }
 
     /// Reads `count` bytes as fast as they come, so that the stream learns to look ahead.

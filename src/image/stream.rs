@@ -2,14 +2,17 @@
 
 use std::collections::VecDeque;
 
-use super::body::{Body, ChunkRef, Extent};
+use super::body::{Body, Extent, Slice};
+use super::chunk::PAGE;
+use super::table::{ChunkRef, ChunkTable};
 
 /// Window of a stream of which nothing was read yet.
 const WINDOW_FIRST: u64 = 512 << 10;
-/// Most raw bytes of a unit, so that its memory is bounded.
-const UNIT_RAW: u64 = 2 << 20;
-/// Most bytes of a ranged get.
-pub(super) const UNIT_ENCODED: u64 = 2 << 20;
+/// Most raw bytes that are looked at together. Old and new packs may take turns page by page: within so much of a body,
+/// what lies near each other in one pack is fetched at once.
+const LOOK: u64 = 2 << 20;
+/// Bytes of a pack that are fetched for nothing rather than that another request is made.
+const GAP: u32 = 64 << 10;
 
 /// One body being read.
 pub(super) struct Stream {
@@ -19,7 +22,7 @@ pub(super) struct Stream {
     consumed: usize,
     /// Raw bytes that this stream would like to hold.
     window: u64,
-    /// Raw bytes of chunks that it holds or has asked for.
+    /// Raw bytes of slices that it holds or has asked for.
     pub held: u64,
     next_unit: u64,
 }
@@ -27,9 +30,20 @@ pub(super) struct Stream {
 enum Slot {
     Inline(Vec<u8>),
     Zeros(u64),
-    Asked { unit: u64, chunk: ChunkRef },
-    Decoded { data: Vec<u8>, chunk: ChunkRef },
+    /// The slice is one of the unit's.
+    Asked {
+        unit: u64,
+        at: usize,
+        slice: Slice,
+    },
+    Decoded {
+        data: Vec<u8>,
+        slice: Slice,
+    },
 }
+
+/// Slices that are fetched by one request, in the order of their chunks in the pack.
+pub(super) type Unit = (u64, Vec<Slice>);
 
 /// What comes next.
 pub(super) enum First<'a> {
@@ -58,7 +72,7 @@ impl Stream {
         }
     }
 
-    /// Drops `count` bytes from the front; returns the raw bytes of chunks that are no longer held.
+    /// Drops `count` bytes from the front; returns the bytes of slices that are no longer held.
     pub(super) fn consume(&mut self, count: u64) -> u64 {
         let freed = match self.slots.front_mut() {
             Some(Slot::Zeros(length)) => {
@@ -68,21 +82,25 @@ impl Stream {
                 }
                 0
             }
-            Some(Slot::Inline(data) | Slot::Decoded { data, .. }) => {
+            Some(Slot::Inline(data)) => {
                 self.consumed += count as usize;
                 if self.consumed < data.len() {
                     return 0;
                 }
-                data.len() as u64
+                0
+            }
+            Some(Slot::Decoded { data, slice }) => {
+                self.consumed += count as usize;
+                if self.consumed < data.len() {
+                    return 0;
+                }
+                cost(slice)
             }
             _ => return 0,
         };
-        let popped = self.slots.pop_front();
+        self.slots.pop_front();
         self.consumed = 0;
-        if !matches!(popped, Some(Slot::Decoded { .. })) {
-            return 0;
-        }
-        if matches!(self.first(), First::Pending) {
+        if freed > 0 && matches!(self.first(), First::Pending) {
             // The consumer is faster than the store: look further ahead.
             self.window = self.window.saturating_mul(2);
         }
@@ -90,64 +108,88 @@ impl Stream {
         freed
     }
 
-    /// Takes the next chunks that lie side by side in one pack, with zero runs between them, as far as `share` allows.
-    /// One chunk is always allowed where the stream has nothing.
-    pub(super) fn next_unit(&mut self, share: u64) -> Option<(u64, Vec<ChunkRef>)> {
+    /// Takes what comes next, as far as `share` allows, in units of at most `span` bytes of a pack. One slice is always
+    /// allowed where the stream has nothing.
+    pub(super) fn next_units(&mut self, share: u64, span: u32, chunks: &ChunkTable) -> Vec<Unit> {
         let limit = self.window.min(share);
-        let room = limit.saturating_sub(self.held).min(UNIT_RAW);
-        // Otherwise every chunk that is consumed would be a request of its own.
-        if self.held > 0 && room < UNIT_RAW.min(limit / 2) {
-            return None;
+        let room = limit.saturating_sub(self.held).min(LOOK);
+        // Otherwise every slice that is consumed would be a request of its own.
+        if self.held > 0 && room < LOOK.min(limit / 2) {
+            return Vec::new();
         }
-        let mut chunks: Vec<ChunkRef> = Vec::new();
-        let (mut raw, mut encoded) = (0, 0);
+        let start = self.slots.len();
+        let mut taken = 0;
         while let Some(extent) = self.extents.front().copied() {
             match extent {
                 Extent::Zero(length) => self.slots.push_back(Slot::Zeros(length)),
-                Extent::Chunk(chunk) => {
-                    raw += u64::from(chunk.raw);
-                    encoded += u64::from(chunk.encoded);
-                    let fits = raw <= room && encoded <= UNIT_ENCODED;
-                    let beside = chunks.last().is_none_or(|last| are_adjacent(last, &chunk));
-                    if !(beside && fits || self.held == 0 && chunks.is_empty()) {
+                Extent::Slice(slice) => {
+                    if taken + cost(&slice) > room && self.held + taken > 0 {
                         break;
                     }
-                    chunks.push(chunk);
-                    self.slots.push_back(Slot::Asked { unit: self.next_unit, chunk });
+                    taken += cost(&slice);
+                    self.slots.push_back(Slot::Asked { unit: 0, at: 0, slice });
                 }
             }
             self.extents.pop_front();
         }
-        if chunks.is_empty() {
-            return None;
-        }
-        self.held += chunks.iter().map(|chunk| u64::from(chunk.raw)).sum::<u64>();
-        self.next_unit += 1;
-        Some((self.next_unit - 1, chunks))
+        self.held += taken;
+        self.group(start, span, chunks)
     }
 
-    /// Takes the chunks of a unit that was asked for.
-    pub(super) fn fill(&mut self, number: u64, decoded: Vec<Vec<u8>>) {
-        let mut decoded = decoded.into_iter();
-        for slot in &mut self.slots {
-            if let Slot::Asked { unit, chunk } = slot
-                && *unit == number
-                && let Some(data) = decoded.next()
+    /// Makes units of what is newly asked for.
+    fn group(&mut self, start: usize, span: u32, chunks: &ChunkTable) -> Vec<Unit> {
+        let mut asked: Vec<(ChunkRef, &mut Slot)> = Vec::new();
+        for slot in self.slots.range_mut(start..) {
+            if let Slot::Asked { slice, .. } = slot
+                && let Some(chunk) = chunks.get(slice.chunk)
             {
-                *slot = Slot::Decoded { data, chunk: *chunk };
+                asked.push((chunk, slot));
+            }
+        }
+        asked.sort_by_key(|(chunk, _)| (chunk.pack, chunk.offset));
+        let mut units: Vec<Unit> = Vec::new();
+        let mut range: Option<(ChunkRef, u32)> = None;
+        for (chunk, slot) in asked {
+            let chunk_end = chunk.offset.saturating_add(chunk.encoded);
+            let end = match range {
+                Some((first, end)) if joins(&first, end, &chunk, span) => end.max(chunk_end),
+                _ => {
+                    range = None;
+                    units.push((self.next_unit, Vec::new()));
+                    self.next_unit += 1;
+                    chunk_end
+                }
+            };
+            range = Some((range.map_or(chunk, |(first, _)| first), end));
+            if let (Some((number, slices)), Slot::Asked { unit, at, slice }) = (units.last_mut(), slot) {
+                (*unit, *at) = (*number, slices.len());
+                slices.push(*slice);
+            }
+        }
+        units
+    }
+
+    /// Takes the slices of a unit that was asked for.
+    pub(super) fn fill(&mut self, number: u64, mut decoded: Vec<Vec<u8>>) {
+        for slot in &mut self.slots {
+            if let Slot::Asked { unit, at, slice } = slot
+                && *unit == number
+                && let Some(data) = decoded.get_mut(*at)
+            {
+                *slot = Slot::Decoded { data: std::mem::take(data), slice: *slice };
             }
         }
     }
 
-    /// Gives back decoded chunks from the end, until no more than `keep` raw bytes are held or what comes next is not
+    /// Gives back decoded slices from the end, until no more than `keep` bytes are held or what comes next is not
     /// decoded. They will be asked for again. Returns the bytes given back.
     pub(super) fn give_back(&mut self, keep: u64) -> u64 {
         let before = self.held;
         while self.slots.len() > 1 && self.held > keep {
             match self.slots.pop_back() {
-                Some(Slot::Decoded { chunk, .. }) => {
-                    self.held -= u64::from(chunk.raw);
-                    self.extents.push_front(Extent::Chunk(chunk));
+                Some(Slot::Decoded { slice, .. }) => {
+                    self.held -= cost(&slice);
+                    self.extents.push_front(Extent::Slice(slice));
                 }
                 Some(Slot::Zeros(length)) => self.extents.push_front(Extent::Zero(length)),
                 Some(other) => {
@@ -169,6 +211,80 @@ impl Stream {
     }
 }
 
-fn are_adjacent(a: &ChunkRef, b: &ChunkRef) -> bool {
-    a.pack == b.pack && a.offset.checked_add(a.encoded) == Some(b.offset)
+/// What a slice counts as, so that none is for nothing.
+pub(super) fn cost(slice: &Slice) -> u64 {
+    u64::from(slice.length).max(PAGE as u64)
+}
+
+/// Whether a chunk is fetched together with those from `first` to `end`.
+fn joins(first: &ChunkRef, end: u32, chunk: &ChunkRef, span: u32) -> bool {
+    let new_end = chunk.offset.saturating_add(chunk.encoded).max(end);
+    let near = chunk.offset <= end.saturating_add(GAP) && new_end - first.offset <= span;
+    chunk.pack == first.pack && (near || new_end == end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Chunks of 8 pages, one behind the other: those of the first pack, then those of the second.
+    fn chunks(of_each: u32) -> ChunkTable {
+        let mut table = ChunkTable::default();
+        for pack in 0..2 {
+            for at in 0..of_each {
+                table.push(&ChunkRef { pack, offset: 8 + at * 1000, encoded: 1000, raw: 32768, name: [0; 16] });
+            }
+        }
+        table
+    }
+
+    fn stream(slices: &[(u32, u32, u32)]) -> Stream {
+        let mut body = Body::default();
+        for (chunk, first, pages) in slices {
+            body.push(Extent::Slice(Slice { chunk: *chunk, first: *first, length: pages * PAGE as u32 }));
+        }
+        Stream { window: u64::MAX, ..Stream::new(&body) }
+    }
+
+    fn units(stream: &mut Stream, share: u64, span: u32) -> Vec<Vec<u32>> {
+        let units = stream.next_units(share, span, &chunks(100));
+        units.iter().map(|(_, slices)| slices.iter().map(|slice| slice.chunk).collect()).collect()
+    }
+
+    #[test]
+    fn what_lies_together_is_fetched_together() {
+        let slices = [(0, 0, 3), (100, 0, 1), (0, 4, 4), (1, 0, 2), (100, 1, 1), (1, 3, 5), (2, 0, 8), (80, 0, 1)];
+        let expected = [&[0, 0, 1, 1, 2][..], &[80], &[100, 100]];
+        assert_eq!(units(&mut stream(&slices), u64::MAX, 1 << 20), expected);
+        // A chunk is never cut by the limit of a request.
+        assert_eq!(units(&mut stream(&slices), u64::MAX, 1500)[0], [0, 0]);
+        assert_eq!(units(&mut stream(&slices), u64::MAX, 10)[0], [0, 0]);
+    }
+
+    #[test]
+    fn slices_come_back_in_the_order_of_the_body() {
+        let mut stream = stream(&[(1, 0, 1), (0, 0, 1), (1, 1, 1)]);
+        let asked = stream.next_units(u64::MAX, 1 << 20, &chunks(100));
+        assert_eq!(
+            asked[0].1.iter().map(|slice| (slice.chunk, slice.first)).collect::<Vec<_>>(),
+            [(0, 0), (1, 0), (1, 1)]
+        );
+        stream.fill(0, vec![vec![2; PAGE], vec![1; PAGE], vec![3; PAGE]]);
+        for expected in [1, 2, 3] {
+            let First::Data(data) = stream.first() else { panic!() };
+            assert_eq!(data, [expected; PAGE]);
+            assert_eq!(stream.consume(PAGE as u64), PAGE as u64);
+        }
+        assert!(matches!(stream.first(), First::End) && stream.held == 0);
+    }
+
+    #[test]
+    fn no_more_is_asked_for_than_the_share() {
+        let all: Vec<_> = (0..50).map(|chunk| (chunk, 0, 8)).collect();
+        let mut stream = stream(&all);
+        assert_eq!(units(&mut stream, 100_000, 1 << 20), [[0, 1, 2]]);
+        assert_eq!((stream.held, units(&mut stream, 100_000, 1 << 20).len()), (3 * 32768, 0));
+        assert_eq!(units(&mut stream, 200_000, 1 << 20), [[3, 4, 5]]);
+        assert_eq!(units(&mut super::tests::stream(&all), 0, 1 << 20), [[0]]);
+    }
 }

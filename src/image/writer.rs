@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::Result;
 use super::body::Body;
 use super::encoder::Pipeline;
-use super::feeder::{Draft, Feeder};
+use super::feeder::Feeder;
 use super::manifest::PackInfo;
+use super::recall::recall;
+use super::table::ChunkTable;
 use super::vault::Vault;
 
 /// Writes the bodies of one generation into packs.
@@ -28,10 +30,16 @@ pub struct BodyWriter {
 /// What an [`ImageWriter`] wrote.
 pub struct Written {
     bodies: Vec<Body>,
-    /// For [`Manifest::packs`](super::Manifest::packs).
+    /// For [`Manifest::chunks`](super::Manifest::chunks).
+    pub chunks: ChunkTable,
+    /// For [`Manifest::packs`](super::Manifest::packs): new ones, and those of earlier generations that are used again.
     pub packs: Vec<PackInfo>,
     /// Bytes taken in, zero pages included.
     pub bytes: u64,
+    /// Of them, bytes that were stored anew; as they are, not as they are encoded.
+    pub new: u64,
+    /// Of them, bytes that were stored already, by an earlier generation or another body. All others are zero.
+    pub shared: u64,
     /// Bytes of packs written.
     pub stored: u64,
 }
@@ -44,12 +52,13 @@ impl Written {
 }
 
 impl ImageWriter {
-    /// Starts all threads: one for each of `threads` to encode, and some to upload. They hold at most `memory` bytes,
-    /// but never less than some 40 MiB are needed.
+    /// Finds out what the newest generation has stored already, and starts all threads: one for each of `threads` to
+    /// encode, and some to upload. All that makes at most `memory` bytes, but never less than some 40 MiB are needed. An
+    /// eighth of it is for the store's client and the process itself.
     pub fn new(vault: &Vault, memory: u64, threads: usize) -> Result<Self> {
-        let held_max = usize::try_from(memory / 16).unwrap_or(usize::MAX);
-        let pipeline = Pipeline::start(vault.clone(), memory - memory / 16, threads)?;
-        Ok(Self { feeder: Arc::new(Mutex::new(Feeder::new(pipeline, held_max)?)) })
+        let (known, packs) = recall(vault, memory / 4)?;
+        let pipeline = Pipeline::start(vault, known, packs, memory - memory / 4 - memory / 8, threads)?;
+        Ok(Self { feeder: Arc::new(Mutex::new(Feeder::new(pipeline)?)) })
     }
 
     /// Begins a body. Any number can be open at once.
@@ -60,12 +69,16 @@ impl ImageWriter {
 
     /// Waits until everything is in the store, and says where.
     pub fn finish(self) -> Result<Written> {
-        let mut feeder = lock(&self.feeder);
-        let (bodies, placed) = feeder.finish()?;
-        let bytes = bodies.iter().map(Draft::size).sum();
-        let stored = placed.packs.iter().map(|pack| pack.size).sum();
-        let bodies = bodies.into_iter().map(|draft| draft.into_body(&placed)).collect::<Result<_>>()?;
-        Ok(Written { bodies, packs: placed.packs, bytes, stored })
+        let (bytes, placed) = lock(&self.feeder).finish()?;
+        Ok(Written {
+            bodies: placed.bodies,
+            chunks: placed.chunks,
+            packs: placed.packs,
+            bytes,
+            new: placed.new,
+            shared: placed.shared,
+            stored: placed.stored,
+        })
     }
 }
 
@@ -73,7 +86,7 @@ impl BodyWriter {
     /// Does one read(2), straight into the buffer that is encoded from. Returns the bytes read; 0 is the end.
     ///
     /// Waits where the memory is used up. An error of another thread, such as a failed upload, is returned here; so is
-    /// [`ImageError::Source`] with `WouldBlock` where the source has nothing yet.
+    /// [`ImageError::Source`](super::ImageError::Source) with `WouldBlock` where the source has nothing yet.
     pub fn fill_from(&mut self, source: &mut impl Read) -> Result<usize> {
         lock(&self.feeder).fill(self.id.0, source)
     }

@@ -1,0 +1,185 @@
+//! Which pages of a run of bytes are stored already, and where. Knows no thread and copies no byte.
+
+use super::body::Slice;
+use super::chunk::{Name, PAGE};
+use super::known::{Known, PageId};
+
+/// A part of a run of pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Run {
+    /// So many zero pages, or the rest of a body.
+    Zero(usize),
+    /// So many pages that are stored nowhere.
+    New(usize),
+    /// So many pages, of which this is the first; those behind it follow it.
+    Known(PageId, usize),
+}
+
+impl Run {
+    pub(super) fn pages(&self) -> usize {
+        match self {
+            Run::Zero(pages) | Run::New(pages) | Run::Known(_, pages) => *pages,
+        }
+    }
+
+    fn page(&self) -> Option<PageId> {
+        if let Run::Known(page, _) = self { Some(*page) } else { None }
+    }
+}
+
+/// Sorts pages, given by their names, into runs. `zero` is the name of a page of zeros.
+pub(super) fn runs(known: &Known, names: &[Name], zero: &Name) -> Vec<Run> {
+    let found = find(known, names, zero);
+    let worth = drop_strays(known, found);
+    name_zeros(worth, names, zero)
+}
+
+/// Finds every page. One that may be in many places, such as a page of a common pattern, is looked for where it would be
+/// if nothing but single pages had changed: behind its neighbour.
+fn find(known: &Known, names: &[Name], zero: &Name) -> Vec<Run> {
+    let mut runs = Vec::new();
+    let mut expected: Option<PageId> = None;
+    for name in names {
+        let page = expected.filter(|page| known.is(*page, name));
+        let page = page.or_else(|| if name == zero { None } else { known.find(name) });
+        match (runs.last_mut(), page) {
+            (Some(Run::Known(first, pages)), Some(page)) if *first + *pages as u32 == page => *pages += 1,
+            (_, Some(page)) => runs.push(Run::Known(page, 1)),
+            (_, None) => push_new(&mut runs, 1),
+        }
+        expected = page.or(expected).and_then(|page| page.checked_add(1));
+    }
+    runs
+}
+
+/// A single page is not worth the decoding of a chunk that nothing near it needs: it is stored again, unless there is
+/// nothing to store it with.
+fn drop_strays(known: &Known, runs: Vec<Run>) -> Vec<Run> {
+    let chunk = |run: &Run| run.page().map(|page| known.locate(page).0);
+    let mut kept = Vec::with_capacity(runs.len());
+    let mut before = None;
+    for (at, run) in runs.iter().enumerate() {
+        let here = chunk(run);
+        let after = || runs[at + 1..].iter().find_map(chunk);
+        let inside = at > 0 && at + 1 < runs.len();
+        let stray = inside && run.pages() == 1 && here.is_some() && before != here && after() != here;
+        if stray || matches!(run, Run::New(_)) {
+            push_new(&mut kept, run.pages());
+        } else {
+            kept.push(*run);
+        }
+        before = here.or(before);
+    }
+    kept
+}
+
+fn push_new(runs: &mut Vec<Run>, more: usize) {
+    match runs.last_mut() {
+        Some(Run::New(pages)) => *pages += more,
+        _ => runs.push(Run::New(more)),
+    }
+}
+
+/// Zero pages with nothing new beside them need no chunk.
+fn name_zeros(mut runs: Vec<Run>, names: &[Name], zero: &Name) -> Vec<Run> {
+    let mut at = 0;
+    for run in &mut runs {
+        let pages = run.pages();
+        if matches!(run, Run::New(_)) && names[at..at + pages].iter().all(|name| name == zero) {
+            *run = Run::Zero(pages);
+        }
+        at += pages;
+    }
+    runs
+}
+
+/// The slices of chunks that hold `bytes` bytes from that page on.
+pub(super) fn slices(known: &Known, page: PageId, bytes: usize) -> impl Iterator<Item = Slice> + '_ {
+    let mut done = 0;
+    std::iter::from_fn(move || {
+        let (chunk, first) = known.locate(page + (done / PAGE) as u32);
+        let rest = (known.chunk(chunk).raw as usize).saturating_sub(first as usize * PAGE);
+        let length = rest.min(bytes - done);
+        done += length;
+        (length > 0).then_some(Slice { chunk, first, length: length as u32 })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::ChunkRef;
+    use Run::{New, Zero};
+
+    const Z: Name = [0; 16];
+
+    fn name(n: u8) -> Name {
+        let mut name = [n; 16];
+        name[0] = n.wrapping_mul(37);
+        name
+    }
+
+    /// Chunks of four pages each, with these names in turn.
+    fn known(names: &[u8]) -> Known {
+        let mut known = Known::new(1 << 20);
+        for names in names.chunks(4) {
+            let names: Vec<_> = names.iter().map(|n| name(*n)).collect();
+            let raw = (names.len() * PAGE) as u32;
+            known.add(ChunkRef { pack: 0, offset: 8, encoded: 1, raw, name: Z }, &names, &Z);
+        }
+        known
+    }
+
+    fn sort(known: &Known, names: &[u8]) -> Vec<Run> {
+        runs(known, &names.iter().map(|n| name(*n)).collect::<Vec<_>>(), &Z)
+    }
+
+    #[test]
+    fn what_did_not_change_is_one_run() {
+        let known = known(&[1, 2, 9, 9, 9, 9, 0, 3, 0, 9, 4]);
+        assert_eq!(sort(&known, &[1, 2, 9, 9, 9, 9, 0, 3, 0, 9, 4]), [Run::Known(0, 11)]);
+        assert_eq!(sort(&known, &[5, 6, 7]), [New(3)]);
+        assert_eq!(sort(&known, &[]), []);
+    }
+
+    #[test]
+    fn changed_inserted_and_removed_pages_cost_themselves() {
+        let known = known(&[1, 2, 3, 4, 5, 9, 9, 8, 10, 11, 12, 13]);
+        let changed = [Run::Known(0, 4), New(1), Run::Known(5, 7)];
+        assert_eq!(sort(&known, &[1, 2, 3, 4, 70, 9, 9, 8, 10, 11, 12, 13]), changed);
+        assert_eq!(sort(&known, &[1, 2, 70, 3, 4, 5]), [Run::Known(0, 2), New(1), Run::Known(2, 3)]);
+        assert_eq!(sort(&known, &[1, 2, 4, 5]), [Run::Known(0, 2), Run::Known(3, 2)]);
+        assert_eq!(sort(&known, &[70, 1, 71]), [New(3)]);
+        assert_eq!(sort(&known, &[1, 71, 3, 72]), [Run::Known(0, 1), New(1), Run::Known(2, 1), New(1)]);
+    }
+
+    #[test]
+    fn a_stray_page_is_stored_with_its_neighbours() {
+        let known = known(&[1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13]);
+        assert_eq!(sort(&known, &[70, 5, 71]), [New(3)]);
+        assert_eq!(sort(&known, &[5]), [Run::Known(4, 1)]);
+        assert_eq!(sort(&known, &[1, 2, 10, 3, 4]), [Run::Known(0, 2), New(1), Run::Known(2, 2)]);
+        assert_eq!(sort(&known, &[1, 2, 10, 11, 3, 4]), [Run::Known(0, 2), Run::Known(8, 2), Run::Known(2, 2)]);
+        assert_eq!(sort(&known, &[70, 5, 71, 6, 7, 72]), [New(1), Run::Known(4, 1), New(1), Run::Known(5, 2), New(1)]);
+    }
+
+    #[test]
+    fn zero_pages_are_stored_with_new_ones_alone() {
+        let known = known(&[1, 0, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(sort(&known, &[1, 0, 3, 4]), [Run::Known(0, 4)]);
+        assert_eq!(sort(&known, &[3, 4, 0, 6, 7]), [Run::Known(2, 2), Zero(1), Run::Known(5, 2)]);
+        assert_eq!(sort(&known, &[70, 0, 71]), [New(3)]);
+        assert_eq!(sort(&known, &[0]), [Zero(1)]);
+    }
+
+    #[test]
+    fn runs_end_where_chunks_do() {
+        let mut known = known(&[1, 2, 3, 4, 5, 6]);
+        let page = |slices: Vec<Slice>| slices.iter().map(|s| (s.chunk, s.first, s.length)).collect::<Vec<_>>();
+        let two = slices(&known, 1, 5 * PAGE).collect();
+        assert_eq!(page(two), [(0, 1, 3 * PAGE as u32), (1, 0, 2 * PAGE as u32)]);
+        let partial = ChunkRef { pack: 0, offset: 8, encoded: 1, raw: 5000, name: Z };
+        known.add(partial, &[name(20), name(21)], &Z);
+        assert_eq!(page(slices(&known, 5, PAGE + 5000).collect()), [(1, 1, 4096), (2, 0, 5000)]);
+    }
+}

@@ -1,0 +1,149 @@
+//! Puts encoded segments into packs in the order of the stream, and makes bodies of them.
+
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+
+use super::Result;
+use super::body::{Body, Extent, Slice};
+use super::encoder::Shared;
+use super::error::ImageError;
+use super::known::Known;
+use super::manifest::PackInfo;
+use super::pack;
+use super::segment::{Encoded, NewChunk, Part};
+use super::table::{ChunkRef, ChunkTable};
+
+/// Where everything goes.
+#[derive(Default)]
+pub(super) struct Packer {
+    next: u64,
+    early: BTreeMap<u64, Encoded>,
+    open: Option<(usize, pack::Builder)>,
+    /// The earlier generation's packs, then new ones. Uploads fill in the sizes of those.
+    pub packs: Vec<PackInfo>,
+    /// Their chunks count in [`Known`].
+    bodies: Vec<Body>,
+    /// Raw bytes of new chunks, and of all that was known.
+    new: u64,
+    shared: u64,
+    /// How many of the packs are not new.
+    old: usize,
+}
+
+/// Where everything went.
+pub(super) struct Placed {
+    pub bodies: Vec<Body>,
+    pub chunks: ChunkTable,
+    pub packs: Vec<PackInfo>,
+    pub stored: u64,
+    pub new: u64,
+    pub shared: u64,
+}
+
+impl Packer {
+    pub(super) fn new(packs: Vec<PackInfo>) -> Self {
+        Self { old: packs.len(), packs, ..Self::default() }
+    }
+
+    pub(super) fn add(&mut self, segment: Encoded) {
+        self.early.insert(segment.sequence, segment);
+    }
+
+    /// The next segment, if it is there.
+    pub(super) fn take_next(&mut self) -> Option<Encoded> {
+        let segment = self.early.remove(&self.next)?;
+        self.next += 1;
+        Some(segment)
+    }
+
+    pub(super) fn place(&mut self, shared: &Shared, segment: &Encoded) -> Result<()> {
+        let place = |chunk| self.place_chunk(shared, segment, chunk);
+        let chunks: Vec<u32> = segment.chunks.iter().map(place).collect::<Result<_>>()?;
+        for (body, part) in &segment.parts {
+            if self.bodies.len() <= *body {
+                self.bodies.resize(body + 1, Body::default());
+            }
+            let extent = match *part {
+                Part::Zeros(length) => Extent::Zero(length),
+                Part::New(slice) => Extent::Slice(Slice { chunk: chunks[slice.chunk as usize], ..slice }),
+                Part::Known(slice) => {
+                    self.shared += u64::from(slice.length);
+                    Extent::Slice(slice)
+                }
+            };
+            self.bodies[*body].push(extent);
+        }
+        Ok(())
+    }
+
+    /// Puts a chunk into the open pack, and returns its number.
+    fn place_chunk(&mut self, shared: &Shared, segment: &Encoded, chunk: &NewChunk) -> Result<u32> {
+        // Two encoders may have had the same pages at the same time.
+        if let Some(twin) = twin(&shared.known.read().unwrap_or_else(PoisonError::into_inner), chunk) {
+            self.shared += u64::from(chunk.raw);
+            return Ok(twin);
+        }
+        self.new += u64::from(chunk.raw);
+        let (number, open) = self.open(shared)?;
+        let offset = open.push(&segment.buffer[chunk.range.clone()], chunk.raw, &chunk.pages);
+        let full = open.is_full();
+        let encoded = chunk.range.len() as u32;
+        let place = ChunkRef { pack: number as u32, offset, encoded, raw: chunk.raw, name: chunk.name };
+        let mut known = shared.known.write().unwrap_or_else(PoisonError::into_inner);
+        let added = known.add(place, &chunk.pages, &shared.zero);
+        drop(known);
+        if full {
+            self.close(shared);
+        }
+        Ok(added)
+    }
+
+    fn open(&mut self, shared: &Shared) -> Result<(usize, &mut pack::Builder)> {
+        if self.open.is_none() {
+            let buffer = shared.free_packs.pop().ok_or(ImageError::Ended)?;
+            let id = pack::new_id().map_err(ImageError::Source)?;
+            self.open = Some((self.packs.len(), pack::Builder::new(buffer, shared.vault.seal().overhead())));
+            self.packs.push(PackInfo { id, ..PackInfo::default() });
+        }
+        self.open.as_mut().map(|(number, open)| (*number, open)).ok_or(ImageError::Ended)
+    }
+
+    /// Puts the open pack in line for upload.
+    pub(super) fn close(&mut self, shared: &Shared) {
+        if let Some((number, open)) = self.open.take() {
+            shared.packs.push((number, self.packs[number].id.clone(), open));
+        }
+    }
+
+    /// The bodies that `ended`, and the chunks and packs that they refer to, in the order in which they do.
+    pub(super) fn finish(&mut self, known: &Known, ended: &[bool]) -> Placed {
+        let mut bodies = std::mem::take(&mut self.bodies);
+        bodies.resize(ended.len(), Body::default());
+        let (mut chunks, mut packs) = (ChunkTable::default(), Vec::new());
+        let (mut chunk_index, mut pack_index) = (BTreeMap::new(), BTreeMap::new());
+        for (body, ended) in bodies.iter_mut().zip(ended) {
+            if !ended {
+                *body = Body::default();
+            }
+            body.renumber(|number| {
+                *chunk_index.entry(number).or_insert_with(|| {
+                    let chunk = known.chunk(number);
+                    let pack = *pack_index.entry(chunk.pack).or_insert_with(|| {
+                        packs.push(self.packs[chunk.pack as usize].clone());
+                        packs.len() as u32 - 1
+                    });
+                    chunks.push(&ChunkRef { pack, ..*chunk })
+                })
+            });
+        }
+        let stored = self.packs[self.old..].iter().map(|pack| pack.size).sum();
+        Placed { bodies, chunks, packs, stored, new: self.new, shared: self.shared }
+    }
+}
+
+/// A known chunk with the same pages.
+fn twin(known: &Known, chunk: &NewChunk) -> Option<u32> {
+    let (number, first) = known.locate(known.find(chunk.pages.first()?)?);
+    let found = known.chunk(number);
+    (first == 0 && found.name == chunk.name && found.raw == chunk.raw).then_some(number)
+}
