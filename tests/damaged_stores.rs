@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use freeze::image::{
-    self, Body, Fetcher, File, Image, ImageError, ImageWriter, KeyFiles, Kind, Lease, Manifest, Vault,
+    self, Body, ChunkRef, ChunkTable, Fetcher, File, Image, ImageError, ImageWriter, KeyFiles, Kind, Lease, Manifest,
+    Vault,
 };
 use freeze::store::{self, Location};
 use prost::Message;
@@ -24,13 +25,24 @@ struct WireBody {
     #[prost(uint64, repeated, tag = "2")]
     lengths: Vec<u64>,
     #[prost(uint32, repeated, tag = "3")]
-    packs: Vec<u32>,
+    chunks: Vec<u32>,
     #[prost(uint32, repeated, tag = "4")]
+    firsts: Vec<u32>,
+}
+
+/// A table of chunks as it is on the wire.
+#[derive(Clone, PartialEq, Message)]
+struct WireChunks {
+    #[prost(uint32, repeated, tag = "1")]
+    packs: Vec<u32>,
+    #[prost(uint32, repeated, tag = "2")]
     offsets: Vec<u32>,
-    #[prost(uint32, repeated, tag = "5")]
+    #[prost(uint32, repeated, tag = "3")]
     encoded: Vec<u32>,
-    #[prost(bytes = "vec", tag = "6")]
-    hashes: Vec<u8>,
+    #[prost(uint32, repeated, tag = "4")]
+    raw: Vec<u32>,
+    #[prost(bytes = "vec", tag = "5")]
+    names: Vec<u8>,
 }
 
 /// A whole store of one generation, and what is in it.
@@ -61,6 +73,7 @@ impl Fixture {
             images: vec![image("pages-1.img", pages), image("inventory.img", small)],
             files: vec![File { body: data, ..file }],
             packs: written.packs,
+            chunks: written.chunks,
             ..Manifest::default()
         };
         image::commit(&vault, &mut manifest, Lease::fresh(), Instant::now()).unwrap();
@@ -90,6 +103,20 @@ impl Fixture {
     /// Forges the body of the pages.
     fn forge_body(&self, change: impl FnOnce(&mut WireBody)) {
         self.forge(|manifest| forge_body(&mut manifest.images[0].body, change));
+    }
+
+    /// Forges the table of chunks.
+    fn forge_chunks(&self, change: impl FnOnce(&mut WireChunks)) {
+        self.forge(|manifest| {
+            let mut wire = WireChunks::decode(&*manifest.chunks.encode_to_vec()).unwrap();
+            change(&mut wire);
+            manifest.chunks = ChunkTable::decode(&*wire.encode_to_vec()).unwrap();
+        });
+    }
+
+    /// The last chunk, which is of the text.
+    fn text(&self) -> ChunkRef {
+        self.manifest.chunks.iter().last().unwrap()
     }
 
     /// Puts any message, of any declared size, in the place of the manifest, with the right hash.
@@ -345,36 +372,55 @@ fn damaged_manifest() {
 fn forged_bodies() {
     insta::assert_snapshot!(say(&[
         ("no body", |f| f.forge(|m| m.images[0].body = None)),
-        ("an absurd chunk", |f| f.forge_body(|b| b.lengths[0] = 1 << 40)),
+        ("an absurd slice", |f| f.forge_body(|b| b.lengths[0] = 1 << 40)),
         ("an absurd zero run", |f| f.forge_body(|b| {
             b.lengths.push(u64::MAX);
-            b.packs.push(0);
+            b.chunks.push(0);
         })),
-        ("a pack that is not listed", |f| f.forge_body(|b| b.packs[0] = 9)),
-        ("an offset behind the pack", |f| f.forge_body(|b| b.offsets[0] = u32::MAX)),
-        ("an offset in the pack's head", |f| f.forge_body(|b| b.offsets[0] = 0)),
-        ("longer encoded than raw", |f| f.forge_body(|b| b.encoded[0] += 1)),
-        ("an empty chunk", |f| f.forge_body(|b| b.encoded[0] = 0)),
-        ("a missing offset", |f| f.forge_body(|b| b.offsets.clear())),
-        ("a missing hash", |f| f.forge_body(|b| b.hashes.truncate(40))),
+        ("an empty zero run", |f| f.forge_body(|b| {
+            b.lengths.push(0);
+            b.chunks.push(0);
+        })),
+        ("a chunk that is not listed", |f| f.forge_body(|b| b.chunks[0] = 99)),
+        ("a slice behind its chunk", |f| f.forge_body(|b| b.firsts[0] = 1)),
+        ("part of a page", |f| f.forge_body(|b| b.lengths[0] -= 1)),
+        ("a missing first page", |f| f.forge_body(|b| b.firsts.clear())),
+        ("a pack that is not listed", |f| f.forge_chunks(|c| c.packs[0] = 8)),
+        ("an absurd chunk", |f| f.forge_chunks(|c| c.raw[0] = 1 << 30)),
+        ("an offset behind the pack", |f| f.forge_chunks(|c| c.offsets[0] = u32::MAX)),
+        ("an offset in the pack's head", |f| f.forge_chunks(|c| c.offsets[0] = 0)),
+        ("longer encoded than raw", |f| f.forge_chunks(|c| c.encoded[0] += 1)),
+        ("an empty chunk", |f| f.forge_chunks(|c| c.encoded[0] = 0)),
+        ("a missing offset", |f| f.forge_chunks(|c| c.offsets.clear())),
+        ("a missing name", |f| f.forge_chunks(|c| c.names.truncate(20))),
+        ("another chunk in its place", |f| f.forge_chunks(|c| c.offsets[0] += 1)),
         ("inline and chunks", |f| f.forge_body(|b| b.whole = Some(vec![1]))),
         ("too much inline", |f| f.forge_body(|b| *b = WireBody { whole: Some(vec![0; 20_000]), ..WireBody::default() })),
-        ("a shorter raw length", |f| f.forge(|m| {
-            forge_body(&mut m.files[0].body, |b| b.lengths[0] -= 4096);
-            m.files[0].size -= 4096;
-        })),
+        ("a shorter raw length", |f| f.forge_chunks(|c| *c.raw.last_mut().unwrap() += 1)),
         ("another size of a file", |f| f.forge(|m| m.files[0].size += 1)),
     ]), @r"
     no body:
         generations/1.manifest in file:/STORE is damaged: an image and its body do not agree with each other. Put it back from a copy of the store, or start afresh with an empty store
-    an absurd chunk:
-        generations/1.manifest in file:/STORE is damaged: its length of a chunk is 1099511627776, and at most 262144 can be right. Put it back from a copy of the store, or start afresh with an empty store
+    an absurd slice:
+        generations/1.manifest in file:/STORE is damaged: its end of a slice is 1099511627776, and at most 131072 can be right. Put it back from a copy of the store, or start afresh with an empty store
     an absurd zero run:
         generations/1.manifest in file:/STORE is damaged: its size of a body is 18446744073709551615, and at most 4503599627370496 can be right. Put it back from a copy of the store, or start afresh with an empty store
+    an empty zero run:
+        generations/1.manifest in file:/STORE is damaged: the columns of a body do not agree with each other. Put it back from a copy of the store, or start afresh with an empty store
+    a chunk that is not listed:
+        generations/1.manifest in file:/STORE is damaged: its index of a chunk is 98, and at most 4 can be right. Put it back from a copy of the store, or start afresh with an empty store
+    a slice behind its chunk:
+        generations/1.manifest in file:/STORE is damaged: its end of a slice is 135168, and at most 131072 can be right. Put it back from a copy of the store, or start afresh with an empty store
+    part of a page:
+        generations/1.manifest in file:/STORE is damaged: a slice and the pages of its chunk do not agree with each other. Put it back from a copy of the store, or start afresh with an empty store
+    a missing first page:
+        generations/1.manifest in file:/STORE is damaged: the columns of a body do not agree with each other. Put it back from a copy of the store, or start afresh with an empty store
     a pack that is not listed:
         generations/1.manifest in file:/STORE is damaged: its index of a pack is 8, and at most 0 can be right. Put it back from a copy of the store, or start afresh with an empty store
+    an absurd chunk:
+        generations/1.manifest in file:/STORE is damaged: its length of a chunk is 1073741824, and at most 262144 can be right. Put it back from a copy of the store, or start afresh with an empty store
     an offset behind the pack:
-        generations/1.manifest in file:/STORE is damaged: its end of a chunk is 4295049215, and at most 300501 can be right. Put it back from a copy of the store, or start afresh with an empty store
+        generations/1.manifest in file:/STORE is damaged: its end of a chunk is 4295098367, and at most 302274 can be right. Put it back from a copy of the store, or start afresh with an empty store
     an offset in the pack's head:
         generations/1.manifest in file:/STORE is damaged: the lengths and the offset of a chunk do not agree with each other. Put it back from a copy of the store, or start afresh with an empty store
     longer encoded than raw:
@@ -382,15 +428,17 @@ fn forged_bodies() {
     an empty chunk:
         generations/1.manifest in file:/STORE is damaged: the lengths and the offset of a chunk do not agree with each other. Put it back from a copy of the store, or start afresh with an empty store
     a missing offset:
-        generations/1.manifest in file:/STORE is damaged: the columns of a body do not agree with each other. Put it back from a copy of the store, or start afresh with an empty store
-    a missing hash:
-        generations/1.manifest in file:/STORE is damaged: the columns of a body do not agree with each other. Put it back from a copy of the store, or start afresh with an empty store
+        generations/1.manifest in file:/STORE is damaged: the columns of the chunks do not agree with each other. Put it back from a copy of the store, or start afresh with an empty store
+    a missing name:
+        generations/1.manifest in file:/STORE is damaged: the columns of the chunks do not agree with each other. Put it back from a copy of the store, or start afresh with an empty store
+    another chunk in its place:
+        packs/ID in file:/STORE is damaged: the chunk at byte 9 does not have the hash that its manifest says. Put it back from a copy of the store, or start afresh with an empty store
     inline and chunks:
         generations/1.manifest in file:/STORE is damaged: the columns of a body do not agree with each other. Put it back from a copy of the store, or start afresh with an empty store
     too much inline:
         generations/1.manifest in file:/STORE is damaged: its number of inline bytes is 20000, and at most 16384 can be right. Put it back from a copy of the store, or start afresh with an empty store
     a shorter raw length:
-        packs/ID in file:/STORE is damaged: the chunk at byte 300008 cannot be decompressed. Put it back from a copy of the store, or start afresh with an empty store
+        generations/1.manifest in file:/STORE is damaged: a slice and the pages of its chunk do not agree with each other. Put it back from a copy of the store, or start afresh with an empty store
     another size of a file:
         generations/1.manifest in file:/STORE is damaged: the size of a file and its body do not agree with each other. Put it back from a copy of the store, or start afresh with an empty store
     ");
@@ -453,19 +501,16 @@ fn damaged_pack() {
         ("missing", |f| fs::remove_file(f.pack_path()).unwrap()),
         ("a flipped bit in a chunk stored as it is", |f| flip(&f.pack_path(), 1000)),
         ("a flipped bit in a compressed chunk", |f| {
-            let offset = wire(&f.manifest.files[0].body).offsets[0];
-            flip(&f.pack_path(), offset as usize + 30);
+            flip(&f.pack_path(), f.text().offset as usize + 30);
         }),
         ("truncated", |f| truncate(&f.pack_path(), 5000)),
         ("empty", |f| truncate(&f.pack_path(), 0)),
         ("a bomb in the place of a chunk", |f| {
             let bomb = zstd::bulk::compress(&vec![0; 4 << 20], 1).unwrap();
-            f.forge(|m| {
-                forge_body(&mut m.files[0].body, |b| b.encoded[0] = bomb.len() as u32);
-                let mut pack = fs::read(f.pack_path()).unwrap();
-                pack[wire(&m.files[0].body).offsets[0] as usize..][..bomb.len()].copy_from_slice(&bomb);
-                fs::write(f.pack_path(), pack).unwrap();
-            });
+            f.forge_chunks(|c| *c.encoded.last_mut().unwrap() = bomb.len() as u32);
+            let mut pack = fs::read(f.pack_path()).unwrap();
+            pack[f.text().offset as usize..][..bomb.len()].copy_from_slice(&bomb);
+            fs::write(f.pack_path(), pack).unwrap();
         }),
     ]), @r"
     missing:
@@ -473,13 +518,13 @@ fn damaged_pack() {
     a flipped bit in a chunk stored as it is:
         packs/ID in file:/STORE is damaged: the chunk at byte 8 does not have the hash that its manifest says. Put it back from a copy of the store, or start afresh with an empty store
     a flipped bit in a compressed chunk:
-        packs/ID in file:/STORE is damaged: the chunk at byte 300008 does not have the hash that its manifest says. Put it back from a copy of the store, or start afresh with an empty store
+        packs/ID in file:/STORE is damaged: the chunk at byte 300051 does not have the hash that its manifest says. Put it back from a copy of the store, or start afresh with an empty store
     truncated:
         packs/ID in file:/STORE has 5000 bytes, and bytes 8..300008 of it are needed. It was cut short: put it back from a copy
     empty:
         packs/ID in file:/STORE has 0 bytes, and bytes 8..300008 of it are needed. It was cut short: put it back from a copy
     a bomb in the place of a chunk:
-        packs/ID in file:/STORE is damaged: the chunk at byte 300008 cannot be decompressed. Put it back from a copy of the store, or start afresh with an empty store
+        packs/ID in file:/STORE is damaged: the chunk at byte 300051 cannot be decompressed. Put it back from a copy of the store, or start afresh with an empty store
     ");
 }
 

@@ -33,8 +33,13 @@ fn commit_for_ever(vault: Vault) {
         let id = body.finish().unwrap();
         let mut written = writer.finish().unwrap();
         let image = Image { name: "pages-1.img".into(), body: Some(written.take(id)) };
-        let mut manifest =
-            Manifest { created_ms: seed, images: vec![image], packs: written.packs, ..Manifest::default() };
+        let mut manifest = Manifest {
+            created_ms: seed,
+            images: vec![image],
+            packs: written.packs,
+            chunks: written.chunks,
+            ..Manifest::default()
+        };
         lease = image::commit(&vault, &mut manifest, lease, begun).unwrap();
         std::io::stderr().write_all(b".").unwrap();
     }

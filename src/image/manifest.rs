@@ -6,8 +6,8 @@
 use super::body::{Body, Extent, Slice};
 use super::error::{Flaw, ImageError};
 use super::format::VERSION;
-use super::vault::Vault;
 use super::table::ChunkTable;
+use super::vault::Vault;
 use super::{Result, check, generation};
 
 const MAGIC: &[u8; 8] = b"FRZMANIF";

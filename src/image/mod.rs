@@ -20,15 +20,15 @@ mod head;
 mod hex;
 mod kdf;
 mod keys;
-mod lease;
 mod known;
+mod lease;
 mod manifest;
 mod pack;
 mod packer;
 mod queue;
 mod reader;
-mod refs;
 mod recall;
+mod refs;
 mod seal;
 mod segment;
 mod stream;
@@ -50,8 +50,8 @@ pub use manifest::{Executable, Figures, File, Image, Kind, Manifest, PackInfo, P
 pub use pack::{Entry, read_index};
 pub use reader::{Fetcher, Front, Piece, StreamId};
 pub use refs::{StoredManifest, StoredPack, is_known, manifests, packs, remove_manifest, remove_pack};
-pub use vault::{Vault, rekey};
 pub use table::{ChunkRef, ChunkTable};
+pub use vault::{Vault, rekey};
 pub use writer::{BodyId, BodyWriter, ImageWriter, Written};
 
 /// Result of everything here.

@@ -133,7 +133,6 @@ mod tests {
     fn what_is_mostly_unused_is_stored_anew() {
         assert_eq!(kept(&[(10, 10), (10, 5), (10, 4), (10, 9)]), [0, 1, 3]);
         assert_eq!(kept(&[(10, 10), (10, 0)]), [0]);
-        assert_eq!(kept(&[(10, 10), (10, 4), (10, 4)]), []);
-        assert_eq!(kept(&[]), []);
+        assert!(kept(&[(10, 10), (10, 4), (10, 4)]).is_empty() && kept(&[]).is_empty());
     }
 }
