@@ -5,12 +5,12 @@ use super::error::{Flaw, ImageError};
 use super::manifest::PackInfo;
 use super::pack::{self, Entry, HEADER};
 use super::vault::Vault;
-use super::{Result, read_index};
+use super::{Result, chunk, read_index};
 
 /// A pack that was read from its first byte to its last.
 pub struct Audited {
-    /// Its chunks with their offsets.
-    pub chunks: Vec<(u32, Entry)>,
+    /// Its chunks.
+    pub chunks: Vec<Entry>,
     /// What is wrong with them; empty where all is well.
     pub flaws: Vec<Flaw>,
 }
@@ -19,7 +19,8 @@ pub struct Audited {
 /// its index is damaged.
 pub fn audit_pack(vault: &Vault, info: &PackInfo) -> Result<Audited> {
     let chunks = read_index(vault, info)?;
-    let end = chunks.last().map_or(HEADER as u64, |(offset, entry)| u64::from(offset + entry.encoded));
+    let overhead = vault.seal().overhead() as u64;
+    let end = chunks.last().map_or(HEADER as u64, |last| u64::from(last.offset) + u64::from(last.encoded) + overhead);
     let mut data = vault.store().get_range(&pack::key(&info.id), 0..end)?;
     let mut flaws = Vec::new();
     if !pack::begins_as_one(&data) {
@@ -30,16 +31,11 @@ pub fn audit_pack(vault: &Vault, info: &PackInfo) -> Result<Audited> {
     Ok(Audited { chunks, flaws })
 }
 
-fn check_chunk(
-    vault: &Vault,
-    id: &str,
-    (offset, entry): &(u32, Entry),
-    data: &mut [u8],
-    decoder: &mut Decoder,
-) -> Result<(), Flaw> {
-    let start = *offset as usize;
-    let sealed = data.get_mut(start..start + entry.encoded as usize).ok_or(Flaw::Truncated)?;
-    let encoded = vault.seal().open_chunk(id, *offset, sealed).ok_or(Flaw::Chunk((*offset).into()))?;
-    let raw = decoder.decode(encoded, entry.raw as usize).ok_or(Flaw::ChunkCompression((*offset).into()))?;
-    if blake3::hash(&raw) == entry.hash { Ok(()) } else { Err(Flaw::Chunk((*offset).into())) }
+fn check_chunk(vault: &Vault, id: &str, entry: &Entry, data: &mut [u8], decoder: &mut Decoder) -> Result<(), Flaw> {
+    let (seal, offset) = (vault.seal(), u64::from(entry.offset));
+    let start = entry.offset as usize;
+    let sealed = data.get_mut(start..start + entry.encoded as usize + seal.overhead()).ok_or(Flaw::Truncated)?;
+    let encoded = seal.open_chunk(id, entry.offset, sealed).ok_or(Flaw::Chunk(offset))?;
+    let raw = decoder.decode(encoded, entry.raw as usize).ok_or(Flaw::ChunkCompression(offset))?;
+    if chunk::page_names(seal, &raw) == entry.pages { Ok(()) } else { Err(Flaw::Chunk(offset)) }
 }

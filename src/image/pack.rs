@@ -3,12 +3,12 @@
 //! `magic+version | chunks, each sealed | the index, sealed | its sealed length (u32 LE) | magic+version`. The index has for
 //! each chunk its encoded and raw length (u32 LE each), and the names of its pages.
 
-use super::Result;
 use super::chunk::{CHUNK, CHUNK_MAX, Name, PAGE};
 use super::error::{Flaw, ImageError};
 use super::manifest::PackInfo;
 use super::seal::Seal;
 use super::vault::Vault;
+use super::{Result, chunk};
 
 const MAGIC: &[u8; 8] = b"FRZPACK\x02";
 /// Bytes before the first chunk.
@@ -36,6 +36,13 @@ pub struct Entry {
     pub raw: u32,
     /// Names of its pages.
     pub pages: Vec<Name>,
+}
+
+impl Entry {
+    /// The name by which manifests know the chunk.
+    pub fn name(&self, vault: &Vault) -> Name {
+        chunk::chunk_name(vault.seal(), &self.pages)
+    }
 }
 
 /// A pack being filled. The index is gathered beside the chunks.

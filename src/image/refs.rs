@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use super::body::{Body, ChunkRef, Extent};
+use super::body::Body;
 use super::manifest::Manifest;
 use super::vault::Vault;
 use super::{Result, generation, pack};
@@ -80,24 +80,10 @@ pub fn is_known(key: &str) -> bool {
 }
 
 impl Manifest {
-    /// The bodies of all images and files.
-    pub fn bodies(&self) -> impl Iterator<Item = &Body> {
-        let images = self.images.iter().map(|image| &image.body);
-        images.chain(self.files.iter().map(|file| &file.body)).flatten()
-    }
-
-    /// The same, in the same order, to be replaced.
+    /// The bodies of all images and files in the order of [`bodies`](Self::bodies), to be replaced.
     pub fn bodies_mut(&mut self) -> impl Iterator<Item = &mut Body> {
         let images = self.images.iter_mut().map(|image| &mut image.body);
         images.chain(self.files.iter_mut().map(|file| &mut file.body)).flatten()
-    }
-
-    /// All chunks that it refers to; one that is used twice may come twice.
-    pub fn chunks(&self) -> impl Iterator<Item = ChunkRef> {
-        self.bodies().flat_map(Body::extents).filter_map(|extent| match extent {
-            Extent::Chunk(chunk) => Some(chunk),
-            Extent::Zero(_) => None,
-        })
     }
 
     /// Whether both are of the same moment of the same service, wherever their bytes lie.

@@ -114,6 +114,7 @@ fn copy_one(
         *body = written.take(id);
     }
     manifest.packs = std::mem::take(&mut written.packs);
+    manifest.chunks = std::mem::take(&mut written.chunks);
     if let Some(figures) = &mut manifest.figures {
         figures.stored = written.stored;
     }

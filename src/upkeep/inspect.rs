@@ -162,8 +162,7 @@ fn sizes(manifest: &Manifest, earlier: &HashSet<String>) -> Sizes {
         new_packs: shared.iter().filter(|shared| !**shared).count() as u64,
         ..Sizes::default()
     };
-    let mut seen = HashSet::new();
-    for chunk in manifest.chunks().filter(|chunk| seen.insert((chunk.pack, chunk.offset))) {
+    for chunk in manifest.chunks.iter() {
         let kind = if shared[chunk.pack as usize] { &mut sizes.shared } else { &mut sizes.new };
         *kind += u64::from(chunk.encoded);
     }

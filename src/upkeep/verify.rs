@@ -59,7 +59,7 @@ struct Claims {
     sizes: BTreeSet<u64>,
     generations: BTreeSet<u64>,
     /// Offset, bytes in the pack, raw bytes and the beginning of the hash of each chunk that is used.
-    chunks: BTreeSet<(u32, u32, u32, [u8; 8])>,
+    chunks: BTreeSet<(u32, u32, u32, image::Name)>,
 }
 
 /// Verifies a store. An error is one that leaves nothing to look at, such as a damaged head.
@@ -73,7 +73,7 @@ pub fn verify(vault: &Vault, options: &Options, progress: &dyn Progress) -> Resu
     let mut to_read = Vec::new();
     for (id, claims) in &claims {
         match presence(vault, id, claims, stored.get(id)) {
-            Ok(size) => to_read.push((PackInfo { id: id.clone(), size }, claims)),
+            Ok(size) => to_read.push((PackInfo { id: id.clone(), size, tail: 0 }, claims)),
             Err(error) => found.damaged.push(claims.damage(id, error)),
         }
     }
@@ -147,10 +147,10 @@ fn claim(manifest: &Manifest, claims: &mut BTreeMap<String, Claims>) {
         claims.sizes.insert(pack.size);
         claims.generations.insert(manifest.generation);
     }
-    for chunk in manifest.chunks() {
+    for chunk in manifest.chunks.iter() {
         let pack = manifest.packs.get(chunk.pack as usize).and_then(|pack| claims.get_mut(&pack.id));
         if let Some(claims) = pack {
-            claims.chunks.insert((chunk.offset, chunk.encoded, chunk.raw, beginning(&chunk.hash)));
+            claims.chunks.insert((chunk.offset, chunk.encoded, chunk.raw, chunk.name));
         }
     }
 }
@@ -161,9 +161,9 @@ impl Claims {
     }
 
     /// Says what manifests name and the index has otherwise.
-    fn compare(&self, chunks: &[(u32, Entry)]) -> Option<String> {
+    fn compare(&self, vault: &Vault, chunks: &[Entry]) -> Option<String> {
         let index: BTreeSet<_> =
-            chunks.iter().map(|(offset, entry)| (*offset, entry.encoded, entry.raw, beginning(&entry.hash))).collect();
+            chunks.iter().map(|entry| (entry.offset, entry.encoded, entry.raw, entry.name(vault))).collect();
         let (offset, ..) = self.chunks.difference(&index).next()?;
         Some(format!("the chunk at byte {offset} that a manifest names is not in its index"))
     }
@@ -218,17 +218,13 @@ fn read_pack(vault: &Vault, pack: &PackInfo, claims: &Claims) -> (u64, Option<St
         Ok(audited) => audited,
         Err(error) => return (0, Some(error.to_string())),
     };
-    let flaws: Vec<String> = flaws.iter().map(ToString::to_string).chain(claims.compare(&chunks)).collect();
+    let flaws: Vec<String> = flaws.iter().map(ToString::to_string).chain(claims.compare(vault, &chunks)).collect();
     let error = (!flaws.is_empty()).then(|| {
         let more = if flaws.len() > 1 { format!("; and {} more flaws", flaws.len() - 1) } else { String::new() };
         let url = vault.url();
         format!("packs/{} in {url} is damaged: {}{more}. Put it back from a copy of the store", pack.id, flaws[0])
     });
     (chunks.len() as u64, error)
-}
-
-fn beginning(hash: &[u8; 32]) -> [u8; 8] {
-    std::array::from_fn(|i| hash[i])
 }
 
 #[cfg(test)]
