@@ -1,5 +1,7 @@
 //! Which pages of a run of bytes are stored already, and where. Knows no thread and copies no byte.
 
+use std::collections::BTreeMap;
+
 use super::body::Slice;
 use super::chunk::{Name, PAGE};
 use super::known::{Known, PageId};
@@ -21,17 +23,14 @@ impl Run {
             Run::Zero(pages) | Run::New(pages) | Run::Known(_, pages) => *pages,
         }
     }
-
-    fn page(&self) -> Option<PageId> {
-        if let Run::Known(page, _) = self { Some(*page) } else { None }
-    }
 }
 
-/// Sorts pages, given by their names, into runs. `zero` is the name of a page of zeros.
-pub(super) fn runs(known: &Known, names: &[Name], zero: &Name) -> Vec<Run> {
-    let found = find(known, names, zero);
-    let worth = drop_strays(known, found);
-    name_zeros(worth, names, zero)
+/// Sorts the pages of many pieces, given by their names, into runs. `zero` is the name of a page of zeros.
+pub(super) fn runs(known: &Known, pieces: &[Vec<Name>], zero: &Name) -> Vec<Vec<Run>> {
+    let mut found: Vec<_> = pieces.iter().map(|names| find(known, names, zero)).collect();
+    drop_strays(known, &mut found);
+    let named = found.into_iter().zip(pieces).map(|(runs, names)| name_zeros(runs, names, zero));
+    named.collect()
 }
 
 /// Finds every page. One that may be in many places, such as a page of a common pattern, is looked for where it would be
@@ -54,23 +53,28 @@ fn find(known: &Known, names: &[Name], zero: &Name) -> Vec<Run> {
 
 /// A single page is not worth the decoding of a chunk that nothing near it needs: it is stored again, unless there is
 /// nothing to store it with.
-fn drop_strays(known: &Known, runs: Vec<Run>) -> Vec<Run> {
-    let chunk = |run: &Run| run.page().map(|page| known.locate(page).0);
-    let mut kept = Vec::with_capacity(runs.len());
-    let mut before = None;
-    for (at, run) in runs.iter().enumerate() {
-        let here = chunk(run);
-        let after = || runs[at + 1..].iter().find_map(chunk);
-        let inside = at > 0 && at + 1 < runs.len();
-        let stray = inside && run.pages() == 1 && here.is_some() && before != here && after() != here;
-        if stray || matches!(run, Run::New(_)) {
-            push_new(&mut kept, run.pages());
-        } else {
-            kept.push(*run);
+fn drop_strays(known: &Known, pieces: &mut [Vec<Run>]) {
+    let mut users: BTreeMap<u32, u32> = BTreeMap::new();
+    for run in pieces.iter().flatten() {
+        if let Run::Known(page, pages) = run {
+            let (first, last) = (known.locate(*page).0, known.locate(page + *pages as u32 - 1).0);
+            (first..=last).for_each(|chunk| *users.entry(chunk).or_default() += 1);
         }
-        before = here.or(before);
     }
-    kept
+    let is_stray = |run: &Run| match run {
+        Run::Known(page, 1) => users.get(&known.locate(*page).0) == Some(&1),
+        _ => false,
+    };
+    for runs in pieces.iter_mut().filter(|runs| runs.len() > 1) {
+        let old = std::mem::take(runs);
+        for run in old {
+            if is_stray(&run) || matches!(run, Run::New(_)) {
+                push_new(runs, run.pages());
+            } else {
+                runs.push(run);
+            }
+        }
+    }
 }
 
 fn push_new(runs: &mut Vec<Run>, more: usize) {
@@ -131,7 +135,12 @@ mod tests {
     }
 
     fn sort(known: &Known, names: &[u8]) -> Vec<Run> {
-        runs(known, &names.iter().map(|n| name(*n)).collect::<Vec<_>>(), &Z)
+        sort_all(known, &[names]).remove(0)
+    }
+
+    fn sort_all(known: &Known, pieces: &[&[u8]]) -> Vec<Vec<Run>> {
+        let names: Vec<Vec<_>> = pieces.iter().map(|names| names.iter().map(|n| name(*n)).collect()).collect();
+        runs(known, &names, &Z)
     }
 
     #[test]
@@ -149,7 +158,6 @@ mod tests {
         assert_eq!(sort(&known, &[1, 2, 3, 4, 70, 9, 9, 8, 10, 11, 12, 13]), changed);
         assert_eq!(sort(&known, &[1, 2, 70, 3, 4, 5]), [Run::Known(0, 2), New(1), Run::Known(2, 3)]);
         assert_eq!(sort(&known, &[1, 2, 4, 5]), [Run::Known(0, 2), Run::Known(3, 2)]);
-        assert_eq!(sort(&known, &[70, 1, 71]), [New(3)]);
         assert_eq!(sort(&known, &[1, 71, 3, 72]), [Run::Known(0, 1), New(1), Run::Known(2, 1), New(1)]);
     }
 
@@ -158,6 +166,8 @@ mod tests {
         let known = known(&[1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13]);
         assert_eq!(sort(&known, &[70, 5, 71]), [New(3)]);
         assert_eq!(sort(&known, &[5]), [Run::Known(4, 1)]);
+        let beside = [vec![New(1), Run::Known(4, 1)], vec![Run::Known(6, 1)]];
+        assert_eq!(sort_all(&known, &[&[70, 5], &[7]]), beside);
         assert_eq!(sort(&known, &[1, 2, 10, 3, 4]), [Run::Known(0, 2), New(1), Run::Known(2, 2)]);
         assert_eq!(sort(&known, &[1, 2, 10, 11, 3, 4]), [Run::Known(0, 2), Run::Known(8, 2), Run::Known(2, 2)]);
         assert_eq!(sort(&known, &[70, 5, 71, 6, 7, 72]), [New(1), Run::Known(4, 1), New(1), Run::Known(5, 2), New(1)]);

@@ -1,12 +1,13 @@
 //! Finds out, before anything is frozen, which pages the newest generation has stored already.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use super::Result;
 use super::body::Extent;
-use super::chunk::{self, PAGE};
+use super::chunk::{self, Name, PAGE};
 use super::error::ImageError;
 use super::known::Known;
 use super::manifest::{Manifest, PackInfo};
@@ -15,29 +16,33 @@ use super::table::ChunkRef;
 use super::vault::Vault;
 use crate::store::StoreError;
 
-/// What is less than one in this many used is stored anew where it is still used: each old chunk costs its whole decoding at
-/// a restore, and each old pack its space. So no page is written more than twice for each time that it changes.
-const USED_ONE_IN: u64 = 2;
+/// A chunk of which less than one in so many bytes is used, and a pack of which less is in such chunks, is stored anew as far
+/// as it is used: each old chunk costs its whole decoding at a restore, and each old pack its space. So over many generations
+/// no more than twice what changes is written, and no more than three times what comes out is decoded.
+const CHUNK_ONE_IN: u64 = 3;
+const PACK_ONE_IN: u64 = 4;
 
 /// The pages of the newest generation, as far as they fit into `memory` bytes, and its packs.
 ///
 /// Where that generation is damaged, what is damaged counts as not stored: the next one will be whole.
 pub(super) fn recall(vault: &Vault, memory: u64) -> Result<(Known, Vec<PackInfo>)> {
-    let mut known = Known::new(memory);
+    let known = Known::new(memory);
     let manifest = match Manifest::load(vault, None) {
         Ok(Some(manifest)) => manifest,
         Ok(None) | Err(ImageError::Damaged { .. } | ImageError::NoManifest { .. }) => return Ok((known, Vec::new())),
         Err(error) => return Err(error),
     };
-    let used = used(&manifest);
-    let work = Work { vault, manifest: &manifest, used, next: AtomicUsize::new(0), known: Mutex::new(&mut known) };
+    let zero = chunk::page_name(vault.seal(), &[0; PAGE]);
+    let sink = Mutex::new(Sink { known, zero, next: 0, early: BTreeMap::new() });
+    let work = Work { vault, manifest: &manifest, used: used(&manifest), next: AtomicUsize::new(0), sink };
     let threads = vault.store().concurrency().clamp(1, manifest.packs.len().max(1));
     thread::scope(|scope| {
         let spawn = |_| thread::Builder::new().stack_size(256 << 10).spawn_scoped(scope, || work.run());
         let threads: Vec<_> = (0..threads).map(spawn).collect::<Result<_, _>>().map_err(ImageError::Start)?;
         threads.into_iter().try_for_each(|thread| thread.join().unwrap_or(Err(ImageError::Ended)))
     })?;
-    Ok((known, manifest.packs))
+    let sink = work.sink.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok((sink.known, manifest.packs))
 }
 
 /// A chunk that the manifest refers to, and how many of its bytes it uses.
@@ -67,47 +72,70 @@ struct Work<'a> {
     manifest: &'a Manifest,
     used: Vec<Vec<Used>>,
     next: AtomicUsize,
-    known: Mutex<&'a mut Known>,
+    sink: Mutex<Sink>,
 }
 
 impl Work<'_> {
     fn run(&self) -> Result<()> {
-        let zero = chunk::page_name(self.vault.seal(), &[0; PAGE]);
         loop {
             let number = self.next.fetch_add(1, Relaxed);
             let Some(info) = self.manifest.packs.get(number) else { return Ok(()) };
-            let entries = match pack::read_index(self.vault, info) {
-                Err(ImageError::Damaged { .. } | ImageError::Store(StoreError::NotFound { .. })) => continue,
-                result => result?,
+            let chunks = match pack::read_index(self.vault, info) {
+                Ok(entries) => self.genuine(entries, &self.used[number]),
+                Err(error) if is_damage(&error) => Vec::new(),
+                Err(error) => return Err(error),
             };
-            let worth = worth_keeping(&entries, &self.used[number]);
-            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            for (entry, chunk) in worth {
-                if chunk::chunk_name(self.vault.seal(), &entry.pages) == chunk.name {
-                    known.add(*chunk, &entry.pages, &zero);
-                }
+            self.sink.lock().unwrap_or_else(PoisonError::into_inner).add(number, chunks);
+        }
+    }
+
+    /// What is worth it, and is what the manifest says.
+    fn genuine(&self, entries: Vec<Entry>, used: &[Used]) -> Vec<(ChunkRef, Vec<Name>)> {
+        let mut worth = worth_keeping(entries, used);
+        worth.retain(|(chunk, pages)| chunk::chunk_name(self.vault.seal(), pages) == chunk.name);
+        worth
+    }
+}
+
+fn is_damage(error: &ImageError) -> bool {
+    use StoreError::{NotFound, OutOfRange};
+    matches!(error, ImageError::Damaged { .. } | ImageError::Store(NotFound { .. } | OutOfRange { .. }))
+}
+
+/// Takes the packs in their order, whichever is read first: of equal pages the first is found, and always the same.
+struct Sink {
+    known: Known,
+    zero: Name,
+    next: usize,
+    early: BTreeMap<usize, Vec<(ChunkRef, Vec<Name>)>>,
+}
+
+impl Sink {
+    fn add(&mut self, number: usize, chunks: Vec<(ChunkRef, Vec<Name>)>) {
+        self.early.insert(number, chunks);
+        while let Some(chunks) = self.early.remove(&self.next) {
+            self.next += 1;
+            for (chunk, pages) in chunks {
+                self.known.add(chunk, &pages, &self.zero);
             }
         }
     }
 }
 
 /// The chunks of a pack of which enough is used, if enough of the pack is.
-fn worth_keeping<'a>(entries: &'a [Entry], used: &'a [Used]) -> Vec<(&'a Entry, &'a ChunkRef)> {
-    let find = |entry: &Entry| {
+fn worth_keeping(entries: Vec<Entry>, used: &[Used]) -> Vec<(ChunkRef, Vec<Name>)> {
+    let all: u64 = entries.iter().map(|entry| u64::from(entry.raw)).sum();
+    let mut kept_bytes = 0;
+    let keep = |entry: Entry| {
         let at = used.binary_search_by_key(&entry.offset, |used| used.chunk.offset).ok()?;
         let Used { chunk, bytes } = &used[at];
-        (chunk.encoded == entry.encoded && chunk.raw == entry.raw).then_some((chunk, *bytes))
+        let same = chunk.encoded == entry.encoded && chunk.raw == entry.raw;
+        let enough = bytes * CHUNK_ONE_IN >= u64::from(chunk.raw);
+        kept_bytes += if same && enough { *bytes } else { 0 };
+        (same && enough).then_some((*chunk, entry.pages))
     };
-    let worth = |entry: &'a Entry| {
-        let (chunk, bytes) = find(entry)?;
-        (bytes * USED_ONE_IN >= u64::from(chunk.raw)).then_some((entry, chunk, bytes))
-    };
-    let kept: Vec<_> = entries.iter().filter_map(worth).collect();
-    let all: u64 = entries.iter().map(|entry| u64::from(entry.raw)).sum();
-    if kept.iter().map(|(.., bytes)| bytes).sum::<u64>() * USED_ONE_IN < all {
-        return Vec::new();
-    }
-    kept.into_iter().map(|(entry, chunk, _)| (entry, chunk)).collect()
+    let kept: Vec<_> = entries.into_iter().filter_map(keep).collect();
+    if kept_bytes * PACK_ONE_IN < all { Vec::new() } else { kept }
 }
 
 #[cfg(test)]
@@ -126,13 +154,13 @@ mod tests {
         let used = |(at, (raw, bytes)): (usize, &(u32, u64))| Used { chunk: chunk(at, *raw), bytes: *bytes };
         let entries: Vec<_> = chunks.iter().enumerate().map(entry).collect();
         let used: Vec<_> = chunks.iter().enumerate().filter(|(_, (_, bytes))| *bytes > 0).map(used).collect();
-        worth_keeping(&entries, &used).iter().map(|(entry, _)| entry.offset).collect()
+        worth_keeping(entries, &used).iter().map(|(chunk, _)| chunk.offset).collect()
     }
 
     #[test]
     fn what_is_mostly_unused_is_stored_anew() {
-        assert_eq!(kept(&[(10, 10), (10, 5), (10, 4), (10, 9)]), [0, 1, 3]);
-        assert_eq!(kept(&[(10, 10), (10, 0)]), [0]);
-        assert!(kept(&[(10, 10), (10, 4), (10, 4)]).is_empty() && kept(&[]).is_empty());
+        assert_eq!(kept(&[(9, 9), (9, 3), (9, 2), (9, 8)]), [0, 1, 3]);
+        assert_eq!(kept(&[(9, 9), (9, 0), (9, 2), (9, 0)]), [0]);
+        assert!(kept(&[(9, 8), (9, 2), (9, 2), (9, 0)]).is_empty() && kept(&[]).is_empty());
     }
 }

@@ -76,14 +76,15 @@ impl Coder {
         let Segment { sequence, buffer, pieces } = segment;
         let encoded = Encoded { sequence, buffer, chunks: Vec::new(), parts: Vec::new() };
         let mut work = Work { coder: self, encoded, end: 0, raw: 0..0, pages: Vec::new() };
+        let steps = work.steps(&pieces, known);
         let mut last = None;
-        for Piece { body, content } in pieces {
+        for (body, step) in steps {
             if last.replace(body) != Some(body) && work.raw.len() >= BODY_MIN {
                 work.close();
             }
-            match content {
-                Content::Zeros(length) => work.encoded.parts.push((body, Part::Zeros(length))),
-                Content::Data(range) => work.sort(body, range, known),
+            match step {
+                Step::Stored(part) => work.encoded.parts.push((body, part)),
+                Step::New(bytes, names) => work.gather(body, bytes, &names),
             }
         }
         work.close();
@@ -104,37 +105,26 @@ struct Work<'a> {
 
 enum Step {
     Stored(Part),
-    /// Bytes of the buffer, and which of the names they have.
-    New(Range<usize>, Range<usize>),
+    /// Bytes of the buffer, and the names of their pages.
+    New(Range<usize>, Vec<Name>),
 }
 
 impl Work<'_> {
-    fn sort(&mut self, body: usize, range: Range<usize>, known: &RwLock<Known>) {
-        let names = chunk::page_names(&self.coder.seal, &self.encoded.buffer[range.clone()]);
-        for step in self.steps(range, &names, known) {
-            match step {
-                Step::Stored(part) => self.encoded.parts.push((body, part)),
-                Step::New(bytes, pages) => self.gather(body, bytes, &names[pages]),
-            }
-        }
-    }
-
-    /// All that needs the lock, and nothing that takes long.
-    fn steps(&self, range: Range<usize>, names: &[Name], known: &RwLock<Known>) -> Vec<Step> {
+    /// Finds out what is to be stored.
+    fn steps(&self, pieces: &[Piece], known: &RwLock<Known>) -> Vec<(usize, Step)> {
+        let (seal, zero) = (&self.coder.seal, &self.coder.zero);
+        let names = |piece: &Piece| match &piece.content {
+            Content::Zeros(_) => Vec::new(),
+            Content::Data(range) => chunk::page_names(seal, &self.encoded.buffer[range.clone()]),
+        };
+        let names: Vec<_> = pieces.iter().map(names).collect();
         let known = known.read().unwrap_or_else(PoisonError::into_inner);
+        let runs = dedup::runs(&known, &names, zero);
         let mut steps = Vec::new();
-        let (mut at, mut page) = (range.start, 0);
-        for run in dedup::runs(&known, names, &self.coder.zero) {
-            let pages = page..page + run.pages();
-            let bytes = at..range.end.min(at + run.pages() * PAGE);
-            (at, page) = (bytes.end, pages.end);
-            match run {
-                Run::Zero(_) => steps.push(Step::Stored(Part::Zeros(bytes.len() as u64))),
-                Run::New(_) => steps.push(Step::New(bytes, pages)),
-                Run::Known(first, _) => {
-                    let slices = dedup::slices(&known, first, bytes.len());
-                    steps.extend(slices.map(|slice| Step::Stored(Part::Known(slice))));
-                }
+        for ((piece, names), runs) in pieces.iter().zip(&names).zip(runs) {
+            match &piece.content {
+                Content::Zeros(length) => steps.push((piece.body, Step::Stored(Part::Zeros(*length)))),
+                Content::Data(range) => add_steps(&mut steps, piece.body, range, names, &runs, &known),
             }
         }
         steps
@@ -189,6 +179,32 @@ impl Work<'_> {
         let range = self.end..self.end + length;
         self.end = range.end;
         self.encoded.chunks.push(NewChunk { range, raw: raw.len() as u32, pages, name });
+    }
+}
+
+/// Says of each run of a piece what is to be done with it.
+fn add_steps(
+    steps: &mut Vec<(usize, Step)>,
+    body: usize,
+    range: &Range<usize>,
+    names: &[Name],
+    runs: &[Run],
+    known: &Known,
+) {
+    let mut page = 0;
+    for run in runs {
+        let names = &names[page..page + run.pages()];
+        let start = range.start + page * PAGE;
+        let bytes = start..range.end.min(start + names.len() * PAGE);
+        page += run.pages();
+        match run {
+            Run::Zero(_) => steps.push((body, Step::Stored(Part::Zeros(bytes.len() as u64)))),
+            Run::New(_) => steps.push((body, Step::New(bytes, names.to_vec()))),
+            Run::Known(first, _) => {
+                let slices = dedup::slices(known, *first, bytes.len());
+                steps.extend(slices.map(|slice| (body, Step::Stored(Part::Known(slice)))));
+            }
+        }
     }
 }
 
