@@ -79,7 +79,8 @@ fn the_key_is_asked_for_and_told_from_another() {
 
 #[test]
 fn what_is_put_in_anothers_place_is_noticed() {
-    let swap: &[(&str, fn(&Fixture, &Fixture, &[Vec<String>]))] = &[
+    type Damage = fn(&Fixture, &Fixture, &[Vec<String>]);
+    let swap: &[(&str, Damage)] = &[
         ("another generation's manifest", |f, _, _| {
             f.write("generations/2.manifest", &f.read("generations/1.manifest"));
         }),
