@@ -39,7 +39,7 @@ fn summary(found: &Inspected) -> String {
     let newest = if found.newest { ", the newest" } else { "" };
     let rows = [
         ("generation", format!("{}{newest}", found.generation)),
-        ("taken", format!("{} by freeze {}, in {} ms", date(found.created_ms), found.freeze_version, found.frozen_ms)),
+        ("taken", format!("{} by freeze {}; the service stood still for {} ms", date(found.created_ms), found.freeze_version, found.frozen_ms)),
         ("command", found.command.join(" ")),
         ("user", format!("uid {}, gid {}", found.uid, found.gid)),
         ("machine", format!("{}, kernel {}", found.arch, found.kernel)),
@@ -139,6 +139,7 @@ mod tests {
             gid: 1000,
             root_pid: 1000,
             service_pid: 1001,
+            stdio: vec!["/dev/null".into(), "pipe:[7]".into()],
             frozen_ms: 40,
             sizes: Sizes { raw: 8 << 20, stored: 3 << 20, new: 1 << 20, shared: 2 << 20, packs: 3, new_packs: 1 },
             memory: Some(memory),
@@ -168,7 +169,7 @@ mod tests {
     fn the_text_is_readable() {
         insta::assert_snapshot!(text(&sample()), @r"
         generation  3, the newest
-        taken       2023-11-14T22:13:20Z by freeze 0.1.0, in 40 ms
+        taken       2023-11-14T22:13:20Z by freeze 0.1.0; the service stood still for 40 ms
         command     sh -c \u{1b}[2J
         user        uid 1000, gid 1000
         machine     x86_64, kernel 6.1.0
@@ -220,6 +221,10 @@ mod tests {
           "gid": 1000,
           "root_pid": 1000,
           "service_pid": 1001,
+          "stdio": [
+            "/dev/null",
+            "pipe:[7]"
+          ],
           "frozen_ms": 40,
           "sizes": {
             "raw": 8388608,

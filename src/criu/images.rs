@@ -59,6 +59,9 @@ pub struct Vma {
     /// Byte after the last.
     #[prost(uint64, tag = "2")]
     pub end: u64,
+    /// As for mmap(2).
+    #[prost(uint32, tag = "6")]
+    pub flags: u32,
     /// Bits of [`status`].
     #[prost(uint32, tag = "7")]
     pub status: u32,
@@ -67,13 +70,15 @@ pub struct Vma {
 /// What an area is (criu/include/image.h).
 #[allow(missing_docs)]
 pub mod status {
-    pub const STACK: u32 = 1 << 1;
+    pub const VSYSCALL: u32 = 1 << 2;
+    pub const VDSO: u32 = 1 << 3;
     pub const HEAP: u32 = 1 << 5;
     pub const FILE_PRIVATE: u32 = 1 << 6;
     pub const FILE_SHARED: u32 = 1 << 7;
     pub const ANON_SHARED: u32 = 1 << 8;
     pub const ANON_PRIVATE: u32 = 1 << 9;
     pub const SYSVIPC: u32 = 1 << 10;
+    pub const VVAR: u32 = 1 << 12;
 }
 
 /// A run of pages (`pagemap_entry`).

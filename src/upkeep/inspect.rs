@@ -30,6 +30,8 @@ pub struct Inspected {
     pub gid: u32,
     pub root_pid: i32,
     pub service_pid: i32,
+    /// What its descriptors 0 to 2 were, such as `pipe:[123]`.
+    pub stdio: Vec<String>,
     /// How long the service stood still, in milliseconds; 0 where that is not known.
     pub frozen_ms: u64,
     pub sizes: Sizes,
@@ -145,6 +147,7 @@ pub fn inspect(vault: &Vault, generation: Option<u64>) -> Result<Inspected, Upke
         gid: manifest.gid,
         root_pid: manifest.root_pid,
         service_pid: manifest.service_pid,
+        stdio: manifest.stdio.iter().map(|stdio| lossy(&stdio.target)).collect(),
         frozen_ms: manifest.figures.unwrap_or_default().frozen_ms,
         sizes: sizes(&manifest, &earlier),
         memory,
@@ -244,7 +247,9 @@ impl Memory {
     fn of_kind(&mut self, vma: &Vma) -> Option<&mut Usage> {
         let is = |bits| vma.status & bits != 0;
         Some(match () {
-            () if is(status::STACK) => &mut self.stack,
+            () if is(status::VSYSCALL | status::VDSO | status::VVAR) => return None,
+            // CRIU marks no stack, but the kernel lets the first thread's grow.
+            () if vma.flags & libc::MAP_GROWSDOWN as u32 != 0 => &mut self.stack,
             () if is(status::HEAP) => &mut self.heap,
             () if is(status::FILE_SHARED | status::ANON_SHARED | status::SYSVIPC) => &mut self.shared,
             () if is(status::FILE_PRIVATE) => &mut self.file_private,
@@ -356,6 +361,9 @@ mod tests {
     use super::*;
     use prost::Message;
 
+    /// The page where the stack begins in these tests.
+    const STACK: u64 = 50;
+
     fn image(magic: u32, entries: &[Vec<u8>]) -> Vec<u8> {
         let mut image = [0x5456_4319_u32.to_le_bytes(), magic.to_le_bytes()].concat();
         for entry in entries {
@@ -366,7 +374,10 @@ mod tests {
     }
 
     fn mm(vmas: &[(u64, u64, u32)]) -> Vec<u8> {
-        let vma = |(start, end, status): &(u64, u64, u32)| Vma { start: start << 12, end: end << 12, status: *status };
+        let vma = |(start, end, status): &(u64, u64, u32)| {
+            let flags = if *start == STACK { libc::MAP_GROWSDOWN as u32 } else { 0 };
+            Vma { start: start << 12, end: end << 12, flags, status: *status }
+        };
         image(images::MM, &[Mm { vmas: vmas.iter().map(vma).collect() }.encode_to_vec()])
     }
 
@@ -384,8 +395,8 @@ mod tests {
             (4, 10, status::HEAP | status::ANON_PRIVATE),
             (10, 20, status::ANON_PRIVATE),
             (30, 40, status::ANON_SHARED),
-            (50, 52, status::STACK | status::ANON_PRIVATE),
-            (60, 61, 1 << 3),
+            (STACK, STACK + 2, status::ANON_PRIVATE),
+            (60, 61, status::VDSO | status::ANON_PRIVATE),
         ];
         let memory = memory_of(&mm(&areas), &pagemap(&[(3, 8), (51, 1), (60, 1)])).unwrap();
         let usage = |mapped: u64, saved: u64| Usage { mapped: mapped << 12, saved: saved << 12 };
