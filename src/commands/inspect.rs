@@ -39,7 +39,15 @@ fn summary(found: &Inspected) -> String {
     let newest = if found.newest { ", the newest" } else { "" };
     let rows = [
         ("generation", format!("{}{newest}", found.generation)),
-        ("taken", format!("{} by freeze {}; the service stood still for {} ms", date(found.created_ms), found.freeze_version, found.frozen_ms)),
+        (
+            "taken",
+            format!(
+                "{} by freeze {}; the service stood still for {} ms",
+                date(found.created_ms),
+                found.freeze_version,
+                found.frozen_ms
+            ),
+        ),
         ("command", found.command.join(" ")),
         ("user", format!("uid {}, gid {}", found.uid, found.gid)),
         ("machine", format!("{}, kernel {}", found.arch, found.kernel)),
