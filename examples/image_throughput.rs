@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use freeze::image::{self, Fetcher, Image, ImageWriter, KeyFiles, Manifest, Piece, Vault};
+use freeze::image::{self, Fetcher, Image, ImageWriter, KeyFiles, Lease, Manifest, Piece, Vault};
 use freeze::store::{self, Location};
 
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
@@ -91,7 +91,8 @@ fn write(folder: &Path) -> Result<()> {
     let (extents, chunks) = (body.extents().count(), written.chunks.len());
     let images = vec![Image { name: IMAGE.into(), body: Some(body) }];
     let mut manifest = Manifest { images, packs: written.packs, chunks: written.chunks, ..Manifest::default() };
-    let number = image::commit(&vault, &mut manifest)?;
+    let lease = Lease::for_newest(&vault)?.unwrap_or_else(Lease::fresh);
+    let number = image::commit(&vault, &mut manifest, lease, begin)?.generation;
     println!(
         "{}, indexes {known:.0?}; {} KiB new, {} KiB stored, manifest {} KiB of {extents} extents, {chunks} chunks, {} packs; {}",
         rate(mib, begin),

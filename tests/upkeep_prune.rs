@@ -168,7 +168,7 @@ fn a_writer_that_refers_to_what_is_pruned_loses_nothing() {
     let known = Manifest::load(&store.vault, Some(1)).unwrap().unwrap();
     store.generation(2);
     assert_eq!(run(&store.vault, &keep_last(1)).removed, [1]);
-    image::commit(&store.vault, &mut Manifest { generation: 0, created_ms: 3 * DAY_MS, ..known }).unwrap();
+    upkeep_support::commit(&store.vault, Manifest { generation: 0, created_ms: 3 * DAY_MS, ..known });
     store.age("condemned/", 2 * HOUR);
     let pruned = run(&store.vault, &keep_last(1));
     assert_eq!((pruned.packs, pruned.waiting_packs), (0, 1), "generation 2's is new");
@@ -186,11 +186,11 @@ fn a_grace_time_begins_anew_for_what_was_named_meanwhile() {
     let known = Manifest { generation: 0, ..Manifest::load(&store.vault, Some(1)).unwrap().unwrap() };
     store.generation(2);
     run(&store.vault, &keep_last(1));
-    image::commit(&store.vault, &mut known.clone()).unwrap();
+    upkeep_support::commit(&store.vault, known.clone());
     store.generation(4);
     store.age("condemned/", 2 * HOUR);
     run(&store.vault, &keep_last(1));
-    image::commit(&store.vault, &mut known.clone()).unwrap();
+    upkeep_support::commit(&store.vault, known.clone());
     assert_eq!(store.restorable(), [4, 5]);
 }
 
@@ -209,7 +209,7 @@ fn a_commit_during_a_prune_is_seen() {
         let (vault, lists) = (store.vault.clone(), AtomicUsize::new(0));
         let before = move |call, key: &str| {
             if (call, key) == (Call::List, "generations/") && lists.fetch_add(1, Relaxed) == moment {
-                image::commit(&vault, &mut known.clone()).unwrap();
+                upkeep_support::commit(&vault, known.clone());
             }
             true
         };
@@ -242,7 +242,7 @@ fn prunes_beside_each_other_and_a_writer() {
             let mut manifest = written(&store.vault, day);
             // Its own pack, and the one that the last generation wrote.
             manifest.packs.extend(known.packs.drain(..).take(1));
-            image::commit(&store.vault, &mut manifest).unwrap();
+            upkeep_support::commit(&store.vault, manifest);
         }
         done.store(true, Relaxed);
     });

@@ -4,7 +4,7 @@ mod upkeep_support;
 
 use std::fs;
 
-use freeze::image::{self, Image, ImageWriter, Manifest};
+use freeze::image::{Image, ImageWriter, Manifest};
 use freeze::store::PutMode;
 use freeze::upkeep::verify::{Options, Verified, verify};
 use freeze::upkeep::{Quiet, UpkeepError};
@@ -116,7 +116,8 @@ fn a_pack_in_the_place_of_another_is_found() {
         let id = body.finish().unwrap();
         let mut written = writer.finish().unwrap();
         let images = vec![Image { name: "pages-1.img".into(), body: Some(written.take(id)) }];
-        image::commit(&store.vault, &mut Manifest { images, packs: written.packs, ..Manifest::default() }).unwrap();
+        let (packs, chunks) = (written.packs, written.chunks);
+        upkeep_support::commit(&store.vault, Manifest { images, packs, chunks, ..Manifest::default() });
     }
     let (one, two) = (store.path(&pack(&store, 1)), store.path(&pack(&store, 2)));
     let (first, second) = (fs::read(&one).unwrap(), fs::read(&two).unwrap());

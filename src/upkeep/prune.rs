@@ -17,6 +17,9 @@ use super::policy::Keep;
 use super::{Part, Progress, UpkeepError, WHOLE_OBJECTS, parallel};
 use crate::image::{self, ImageError, Manifest, StoredManifest, StoredPack, Vault};
 
+/// Parts of objects this old that never became one were left by writers that are gone.
+const STALE: Duration = Duration::from_secs(86_400);
+
 /// What to prune.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
@@ -72,7 +75,7 @@ pub fn prune(vault: &Vault, options: &Options, progress: &dyn Progress) -> Resul
         going.iter().try_for_each(|number| image::remove_manifest(vault, *number))?;
     }
     marked.retain(|number, _| stay.contains(number));
-    let fresh = condemn(vault, &packs, &marked, &standing, &is_old, options.dry_run)?;
+    let fresh = condemn(vault, &packs, &marked, &standing, is_old, options.dry_run)?;
 
     // Once more, right before the sweep, and manifests before condemnations.
     let (marked, condemned) =
@@ -89,6 +92,7 @@ pub fn prune(vault: &Vault, options: &Options, progress: &dyn Progress) -> Resul
     pruned.waiting_bytes = waiting.iter().map(|pack| pack.size).sum();
     if !options.dry_run {
         sweep(vault, &due, progress)?;
+        vault.store().clean(STALE)?;
         let swept: HashSet<&str> = due.iter().map(|pack| &*pack.id).collect();
         let there = packs.iter().map(|pack| &*pack.id).filter(|id| !swept.contains(id)).collect();
         remove_used_up(vault, &condemned, &there, is_old)?;

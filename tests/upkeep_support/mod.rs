@@ -6,10 +6,10 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use freeze::image::{self, Body, Fetcher, File, Image, ImageWriter, KeyFiles, Kind, Manifest, PackInfo, Vault};
+use freeze::image::{self, Body, Fetcher, File, Image, ImageWriter, KeyFiles, Kind, Lease, Manifest, PackInfo, Vault};
 use freeze::store::{self, Fencing, Location, ObjectMeta, PutMode, Store, StoreError, Version};
 
 pub const MEMORY: u64 = 64 << 20;
@@ -61,8 +61,8 @@ impl Fixture {
 
     /// A generation taken on that day since 1970, of noise that no other has.
     pub fn generation(&self, day: u64) -> u64 {
-        let mut manifest = written(&self.vault, day);
-        image::commit(&self.vault, &mut manifest).unwrap()
+        let manifest = written(&self.vault, day);
+        commit(&self.vault, manifest)
     }
 
     /// One on each of these days.
@@ -74,7 +74,7 @@ impl Fixture {
     pub fn same_again(&self, of: u64, day: u64) -> u64 {
         let mut manifest = Manifest::load(&self.vault, Some(of)).unwrap().unwrap();
         (manifest.generation, manifest.created_ms) = (0, day * DAY_MS);
-        image::commit(&self.vault, &mut manifest).unwrap()
+        commit(&self.vault, manifest)
     }
 
     /// A manifest that was never committed, above head.
@@ -82,7 +82,7 @@ impl Fixture {
         let mut manifest = written(&self.vault, 1000 + number);
         manifest.generation = number;
         let key = format!("generations/{number}.manifest");
-        self.vault.store().put(&key, manifest.encode_object().into(), PutMode::Create).unwrap();
+        self.vault.store().put(&key, manifest.encode_object(&self.vault).into(), PutMode::Create).unwrap();
     }
 
     /// Numbers of all committed generations; each must be readable to its last byte.
@@ -90,6 +90,12 @@ impl Fixture {
         let generations = image::generations(&self.vault).unwrap();
         generations.into_iter().map(|found| check(&self.vault, &found.manifest.unwrap())).collect()
     }
+}
+
+/// Commits as a container that has just restored the newest generation.
+pub fn commit(vault: &Vault, mut manifest: Manifest) -> u64 {
+    let lease = Lease::for_newest(vault).unwrap().unwrap_or_else(Lease::fresh);
+    image::commit(vault, &mut manifest, lease, Instant::now()).unwrap().generation
 }
 
 /// Reads all of a generation that [`written`] made, and gives its number.
@@ -146,6 +152,7 @@ pub fn written(vault: &Vault, day: u64) -> Manifest {
             file(b"/run/fifo", Kind::Fifo),
         ],
         packs: written.packs,
+        chunks: written.chunks,
         ..Manifest::default()
     }
 }
@@ -212,6 +219,9 @@ impl<F: Fn(Call, &str) -> bool + Send + Sync> Store for Watched<F> {
     fn delete(&self, key: &str) -> Result<(), StoreError> {
         self.ask(Call::Delete, key)?;
         self.inner.delete(key)
+    }
+    fn clean(&self, older_than: Duration) -> Result<u64, StoreError> {
+        self.inner.clean(older_than)
     }
     fn concurrency(&self) -> usize {
         self.inner.concurrency()
