@@ -1,4 +1,4 @@
-//! As much of HTTP/1.1 as a proxy needs: heads, and bodies of a known length.
+//! As much of HTTP/1.1 as a proxy needs: heads, and bodies of a known length or up to the end of the connection.
 
 use std::io::{self, BufRead};
 
@@ -26,7 +26,7 @@ impl Message {
                 body.resize(length.parse().map_err(io::Error::other)?, 0);
                 from.read_exact(&mut body)?;
             }
-            None if header(&head, "transfer-encoding").is_some() => return Err(io::Error::other("chunked")),
+            // Chunks are passed on as they are.
             None if to_end => drop(from.read_to_end(&mut body)?),
             None => {}
         }

@@ -122,6 +122,8 @@ fn ranges_are_exact(store: &dyn Store) {
     assert_eq!(store.get_range("range/a", 0..10).unwrap(), b"0123456789");
     assert_eq!(store.get_range("range/a", 3..5).unwrap(), b"34");
     assert_eq!(store.get_range("range/a", 9..10).unwrap(), b"9");
+    assert_eq!(store.get_range("range/a", 10..10).unwrap(), b"");
+    assert!(matches!(store.get_range("range/a", 11..11), Err(StoreError::OutOfRange { size: 10, .. })));
     assert!(matches!(store.get_range("range/a", 9..11), Err(StoreError::OutOfRange { size: 10, .. })));
     assert!(matches!(store.get_range("range/a", 20..30), Err(StoreError::OutOfRange { .. })));
 }

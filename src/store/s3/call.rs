@@ -47,9 +47,13 @@ impl Call<'_> {
         self.error(S3Error::Reply { what: what.into() })
     }
 
-    /// Gives up when all attempts together take too long.
-    pub async fn within<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-        let limit = ATTEMPTS_IN_TOTAL * attempt(self.size);
+    /// Gives up when all attempts to move `size` bytes together take too long.
+    pub async fn within<T>(
+        &self,
+        size: u64,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let limit = ATTEMPTS_IN_TOTAL * attempt(size);
         tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
             let (attempts, last) = (self.attempts.count(), self.attempts.last());
             Err(self.error(S3Error::TimedOut { seconds: limit.as_secs(), attempts, last }))

@@ -217,7 +217,7 @@ mod tests {
             S3Error::no_reply(&io(rustls::CertificateError::UnknownIssuer.into()), 1),
             S3Error::no_reply(&io(rustls::Error::HandshakeNotComplete), 1),
             S3Error::no_reply(&CredentialsError::not_loaded("no provider has any"), 1),
-            S3Error::no_reply(&ResolveDnsError::new("minio.example: no records found"), 4),
+            S3Error::no_reply(&ResolveDnsError::new("minio.example has no address"), 4),
             S3Error::no_reply(&io::Error::from_raw_os_error(libc::ECONNREFUSED), 10),
             S3Error::TimedOut { seconds: 60, attempts: 3, last: Some("connection reset".into()) },
             S3Error::TimedOut { seconds: 60, attempts: 1, last: None },
@@ -227,7 +227,7 @@ mod tests {
     the server's certificate is not trusted (invalid peer certificate: UnknownIssuer). Name the file of its CA by --s3-ca-file or AWS_CA_BUNDLE, or correct the host name of the endpoint
     TLS with the server failed (handshake not complete). Check whether the endpoint begins with the right one of http:// and https://
     there are no credentials (no provider has any). Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name a profile by AWS_PROFILE, or give the container a role
-    the server's name cannot be resolved (minio.example: no records found). Check the endpoint, AWS_REGION, and /etc/resolv.conf in this container
+    the server's name cannot be resolved (minio.example has no address). Check the endpoint, AWS_REGION, and /etc/resolv.conf in this container
     the server cannot be reached (Connection refused (os error 111); attempts: 10). Check that it runs, the endpoint, and what the network lets through
     it was not done within 60 s (attempts: 3; connection reset). Check the server's load and the network to it
     it was not done within 60 s (attempts: 1). Check the server's load and the network to it

@@ -32,7 +32,7 @@ impl Bucket {
             let call = self.call(prefix, Doing::List, 0);
             let request = self.client.list_objects_v2().bucket(&self.name).prefix(self.full(prefix));
             let request = request.set_continuation_token(token.clone());
-            let page = call.within(async { send!(call, LIST, request).map_err(|e| call.error(e)) }).await?;
+            let page = call.within(0, async { send!(call, LIST, request).map_err(|e| call.error(e)) }).await?;
             for object in page.contents() {
                 found.extend(self.meta(&call, object)?);
             }
@@ -59,7 +59,7 @@ impl Bucket {
     pub(super) async fn delete(&self, key: &str) -> Result<(), StoreError> {
         let call = self.call(key, Doing::Delete, 0);
         let request = self.client.delete_object().bucket(&self.name).key(self.full(key));
-        call.within(async {
+        call.within(0, async {
             match send!(call, DELETE, request) {
                 Err(S3Error::Refused { status: 404, .. }) => Ok(()),
                 reply => reply.map(drop).map_err(|e| call.error(e)),
@@ -95,7 +95,7 @@ impl Bucket {
             let (key, id) = after.clone().unzip();
             let request = self.client.list_multipart_uploads().bucket(&self.name).prefix(&self.prefix);
             let request = request.set_key_marker(key).set_upload_id_marker(id);
-            let page = call.within(async { send!(call, LIST_UPLOADS, request).map_err(|e| call.error(e)) }).await?;
+            let page = call.within(0, async { send!(call, LIST_UPLOADS, request).map_err(|e| call.error(e)) }).await?;
             for upload in page.uploads() {
                 let key = upload.key().and_then(|key| key.strip_prefix(&self.prefix));
                 if let (Some(key), Some(id)) = (key, upload.upload_id()) {
@@ -113,7 +113,7 @@ impl Bucket {
     async fn abort_old(&self, key: &str, id: &str) -> Result<(), StoreError> {
         let call = self.call(key, Doing::Delete, 0);
         let request = self.client.abort_multipart_upload().bucket(&self.name).key(self.full(key)).upload_id(id);
-        call.within(async {
+        call.within(0, async {
             match send!(call, ABORT, request) {
                 Err(S3Error::Refused { status: 404, .. }) => Ok(()),
                 reply => reply.map(drop).map_err(|e| call.error(e)),

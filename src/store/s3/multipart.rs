@@ -32,8 +32,8 @@ impl Bucket {
     ) -> Result<Result<(), S3Error>, StoreError> {
         let mut uploads = 1;
         loop {
-            let id = call.within(self.begin(call, writer)).await?;
-            let result = call.within(self.upload(call, &id, data, mode)).await;
+            let id = call.within(0, self.begin(call, writer)).await?;
+            let result = call.within(call.size, self.upload(call, &id, data, mode)).await;
             if !matches!(result, Ok(Ok(()))) {
                 self.abort(call, &id).await;
             }

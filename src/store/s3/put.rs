@@ -38,7 +38,7 @@ impl Bucket {
         let result = if data.len() > LARGEST_WHOLE {
             self.put_parts(&call, &data, mode, &writer).await?
         } else {
-            call.within(async { Ok(self.put_whole(&call, data.clone(), mode, &writer).await) }).await?
+            call.within(call.size, async { Ok(self.put_whole(&call, data.clone(), mode, &writer).await) }).await?
         };
         match result {
             Ok(()) => Ok(()),

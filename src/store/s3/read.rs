@@ -21,33 +21,28 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 impl Bucket {
     pub(super) async fn get(&self, key: &str, limit: u64) -> Result<(Vec<u8>, Version), StoreError> {
-        let call = self.call(key, Doing::Read, limit.min(64 << 20));
-        let read = self.again(&call, async || {
-            let reply = self.request(&call, None).await?;
+        let call = self.call(key, Doing::Read, 0);
+        self.again(&call, async || {
+            let reply = call.within(0, self.request(&call, None)).await?;
             let size = length(&call, &reply)?;
             if let Some(size) = size.filter(|size| *size > limit) {
                 return Err(StoreError::TooLarge { url: self.url.clone(), key: key.to_owned(), size, limit });
             }
             let version = Version(reply.e_tag.ok_or_else(|| call.wrong("it has no ETag"))?);
-            Ok(body(reply.body, size, limit).await.map(|data| (data, version)))
-        });
-        call.within(read).await
+            let data = call.within(size.unwrap_or(limit), async { Ok(body(reply.body, size, limit).await) }).await?;
+            Ok(data.map(|data| (data, version)))
+        })
+        .await
     }
 
     pub(super) async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Vec<u8>, StoreError> {
         let call = self.call(key, Doing::Read, range.end.saturating_sub(range.start));
-        call.within(async {
-            if range.is_empty() {
-                let size = self.size(&call).await?;
-                return if range.start == range.end && size >= range.end {
-                    Ok(Vec::new())
-                } else {
-                    Err(self.out_of(&call, range, size))
-                };
-            }
-            self.again(&call, async || self.range(&call, range.clone()).await).await
-        })
-        .await
+        if range.is_empty() {
+            let size = call.within(0, self.size(&call)).await?;
+            let is_inside = range.start == range.end && range.end <= size;
+            return if is_inside { Ok(Vec::new()) } else { Err(self.out_of(&call, range, size)) };
+        }
+        call.within(call.size, self.again(&call, async || self.range(&call, range.clone()).await)).await
     }
 
     /// One attempt; the inner error is a body that broke off.

@@ -31,6 +31,7 @@ impl ResolveDns for Resolver {
         DnsFuture::new(async move {
             match self.0.lookup_ip(name).await {
                 Ok(found) => Ok(found.iter().collect()),
+                Err(e) if e.is_no_records_found() => Err(ResolveDnsError::new(format!("{name} has no address"))),
                 Err(e) => Err(ResolveDnsError::new(format!("{name}: {e}"))),
             }
         })

@@ -12,6 +12,7 @@ use tokio::runtime::{Builder, Runtime};
 const BLOCKING: usize = 2;
 /// More workers than this bring nothing: what they do is TLS and copying.
 const MAX_WORKERS: usize = 4;
+const NAME: &str = "s3";
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 /// A thread that has not begun by then was refused by the system.
 const START: Duration = Duration::from_secs(10);
@@ -23,7 +24,7 @@ pub(super) fn start() -> io::Result<Runtime> {
         .worker_threads(workers)
         .max_blocking_threads(BLOCKING)
         .thread_keep_alive(FOR_EVER)
-        .thread_name("s3")
+        .thread_name(NAME)
         .enable_all()
         .build()?;
     fill(&runtime)?;
@@ -43,4 +44,30 @@ fn fill(runtime: &Runtime) -> io::Result<()> {
         });
     }
     (0..BLOCKING).try_for_each(|_| count.recv_timeout(START)).map_err(|_| io::ErrorKind::WouldBlock.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many threads of this process are a runtime's; no other test makes one.
+    fn threads() -> usize {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+        let name = |task: &std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+        tasks.filter(|task| name(task.as_ref().unwrap()).trim() == NAME).count()
+    }
+
+    #[test]
+    fn calls_that_block_start_no_thread() {
+        let runtime = start().unwrap();
+        let begun = threads();
+        assert!(begun > BLOCKING, "{begun}");
+        let (sender, receiver) = mpsc::channel();
+        for _ in 0..10 * BLOCKING {
+            let sender = sender.clone();
+            runtime.spawn_blocking(move || sender.send(()));
+        }
+        (0..10 * BLOCKING).for_each(|_| receiver.recv().unwrap());
+        assert_eq!(threads(), begun);
+    }
 }
