@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::sys::random;
+
 /// So many bytes; in JSON twice as many hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Hex<const N: usize>(
@@ -15,7 +17,7 @@ impl<const N: usize> Hex<N> {
     /// Random ones.
     pub(crate) fn random() -> Self {
         let mut bytes = [0; N];
-        getrandom::fill(&mut bytes).expect("Linux always has random numbers");
+        random::fill(&mut bytes);
         Self(bytes)
     }
 

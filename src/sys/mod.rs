@@ -5,5 +5,6 @@ pub mod memory;
 pub mod pids;
 pub mod probe;
 pub mod process;
+pub mod random;
 pub mod signals;
 pub mod tty;

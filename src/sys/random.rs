@@ -1,0 +1,28 @@
+//! Random numbers by getrandom(2): they need no `/dev`, which an empty image may lack.
+
+/// Fills `bytes`, which are at most 256: so many the kernel gives whole or not at all, once it has any.
+pub fn fill(bytes: &mut [u8]) {
+    debug_assert!(bytes.len() <= 256);
+    loop {
+        // SAFETY: writes at most `len` bytes to memory that is ours alone.
+        let filled = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+        if usize::try_from(filled) == Ok(bytes.len()) {
+            return;
+        }
+        // Only while the kernel has none yet, early in its life.
+        let error = std::io::Error::last_os_error();
+        assert!(error.kind() == std::io::ErrorKind::Interrupted, "Linux has getrandom(2) since 3.17: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn all_is_filled_and_anew_each_time() {
+        let mut twice = [[0; 256]; 2];
+        twice.iter_mut().for_each(|bytes| super::fill(bytes));
+        assert_ne!(twice[0], twice[1]);
+        assert!(twice.iter().all(|bytes| bytes[240..].iter().any(|byte| *byte != 0)));
+        super::fill(&mut []);
+    }
+}
