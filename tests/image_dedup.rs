@@ -229,6 +229,21 @@ fn many_generations_do_not_decay() {
 }
 
 #[test]
+fn small_packs_are_gathered() {
+    let fixture = Fixture::new();
+    let mut data = noise(1, 400 * PAGE);
+    let mut most = 0;
+    for generation in 0..80 {
+        data[generation * 4 * PAGE..][..PAGE].copy_from_slice(&noise(2 + generation as u64, PAGE));
+        let (manifest, _) = commit(&fixture.vault, &[&data]);
+        most = most.max(manifest.packs.len());
+    }
+    assert!((60..70).contains(&most), "{most}");
+    let (manifest, written) = fixture.commit(&[&data]);
+    assert!(manifest.packs.len() < 20 && written.new == 0, "{} {}", manifest.packs.len(), written.new);
+}
+
+#[test]
 fn old_and_new_packs_are_read_in_large_ranges() {
     const PAGES: usize = 4096;
     let fixture = Fixture::new();

@@ -16,6 +16,7 @@ use super::queue::Queue;
 use super::table::{ChunkRef, ChunkTable};
 use super::vault::Vault;
 use super::{Result, chunk, pack};
+use crate::sys::memory;
 
 /// Slices of chunks of one pack, in the order of these.
 pub(super) struct Unit {
@@ -48,6 +49,7 @@ struct Shared {
 impl Decoders {
     /// Starts all threads: so many to fetch, of which so many may decode at once.
     pub(super) fn start(vault: &Vault, manifest: &Manifest, threads: usize, cores: usize) -> Result<Self> {
+        memory::share_one_heap();
         let wake = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
         let decoders = (0..cores.max(1)).map(|_| Decoder::new()).collect::<Result<Vec<_>, _>>();
         let shared = Arc::new(Shared {

@@ -21,6 +21,10 @@ use crate::store::StoreError;
 /// no more than twice what changes is written, and no more than three times what comes out is decoded.
 const CHUNK_ONE_IN: u64 = 3;
 const PACK_ONE_IN: u64 = 4;
+/// Where more than so many packs are smaller than this, they are stored anew, as one: a service of which little changes would
+/// else gather one for each generation.
+const SMALL_MAX: usize = 64;
+const SMALL: u64 = 1 << 20;
 
 /// The pages of the newest generation, as far as they fit into `memory` bytes, and its packs.
 ///
@@ -80,12 +84,21 @@ impl Work<'_> {
         loop {
             let number = self.next.fetch_add(1, Relaxed);
             let Some(info) = self.manifest.packs.get(number) else { return Ok(()) };
-            let chunks = match pack::read_index(self.vault, info) {
-                Ok(entries) => self.genuine(entries, &self.used[number]),
-                Err(error) if is_damage(&error) => Vec::new(),
-                Err(error) => return Err(error),
-            };
+            let chunks = if self.forgets(info) { Vec::new() } else { self.chunks(number, info)? };
             self.sink.lock().unwrap_or_else(PoisonError::into_inner).add(number, chunks);
+        }
+    }
+
+    fn forgets(&self, info: &PackInfo) -> bool {
+        let is_small = |info: &PackInfo| info.size < SMALL;
+        is_small(info) && self.manifest.packs.iter().filter(|info| is_small(info)).count() > SMALL_MAX
+    }
+
+    fn chunks(&self, number: usize, info: &PackInfo) -> Result<Vec<(ChunkRef, Vec<Name>)>> {
+        match pack::read_index(self.vault, info) {
+            Ok(entries) => Ok(self.genuine(entries, &self.used[number])),
+            Err(error) if is_damage(&error) => Ok(Vec::new()),
+            Err(error) => Err(error),
         }
     }
 

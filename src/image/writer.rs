@@ -11,6 +11,7 @@ use super::manifest::PackInfo;
 use super::recall::recall;
 use super::table::ChunkTable;
 use super::vault::Vault;
+use crate::sys;
 
 /// Writes the bodies of one generation into packs.
 pub struct ImageWriter {
@@ -56,6 +57,7 @@ impl ImageWriter {
     /// encode, and some to upload. All that makes at most `memory` bytes, but never less than some 40 MiB are needed. An
     /// eighth of it is for the store's client and the process itself.
     pub fn new(vault: &Vault, memory: u64, threads: usize) -> Result<Self> {
+        sys::memory::share_one_heap();
         let (known, packs) = recall(vault, memory / 4)?;
         let pipeline = Pipeline::start(vault, known, packs, memory - memory / 4 - memory / 8, threads)?;
         Ok(Self { feeder: Arc::new(Mutex::new(Feeder::new(pipeline)?)) })

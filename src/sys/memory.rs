@@ -1,4 +1,4 @@
-//! The memory that init rests in.
+//! What the allocator holds: little where init rests, and within bounds where a worker works.
 
 unsafe extern "C" {
     /// First byte of the executable's image, by the linker.
@@ -18,5 +18,14 @@ pub fn give_back() {
     unsafe {
         libc::madvise(start as *mut libc::c_void, end.saturating_sub(start), libc::MADV_DONTNEED);
         libc::malloc_trim(0);
+    }
+}
+
+/// Lets all threads that are started later share one heap (mallopt(3)). With one each, what a thread decoded and another
+/// freed is of no use to a third: of 45 MiB in use that made 90 MiB resident.
+pub fn share_one_heap() {
+    // SAFETY: changes a setting of the allocator, under its own lock.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
     }
 }
