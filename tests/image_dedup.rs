@@ -4,9 +4,10 @@ use std::fs;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use freeze::image::{self, Fetcher, Image, ImageWriter, KeyFiles, Manifest, Vault, Written};
+use freeze::image::{self, Fetcher, Image, ImageWriter, KeyFiles, Lease, Manifest, Vault, Written};
 use freeze::store::{self, Fencing, Location, ObjectMeta, PutMode, Store, StoreError, Version};
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -63,7 +64,8 @@ fn commit(vault: &Vault, bodies: &[&[u8]]) -> (Manifest, Written) {
     let images = ids.into_iter().enumerate().map(image).collect();
     let (packs, chunks) = (written.packs.clone(), written.chunks.clone());
     let mut manifest = Manifest { images, packs, chunks, ..Manifest::default() };
-    image::commit(vault, &mut manifest).unwrap();
+    let lease = Lease::for_newest(vault).unwrap().unwrap_or_else(Lease::fresh);
+    image::commit(vault, &mut manifest, lease, Instant::now()).unwrap();
     (manifest, written)
 }
 
@@ -413,6 +415,9 @@ impl Store for Counting {
     }
     fn delete(&self, key: &str) -> Result<(), StoreError> {
         self.inner.delete(key)
+    }
+    fn clean(&self, older_than: Duration) -> Result<u64, StoreError> {
+        self.inner.clean(older_than)
     }
     fn concurrency(&self) -> usize {
         self.inner.concurrency()

@@ -140,7 +140,7 @@ fn links_lead_nowhere() {
     };
     let body = Some(image::Body::from_inline(b"x".into()));
     let file = File { path: b"/a/b".into(), kind: Kind::Regular.into(), size: 1, body, ..File::default() };
-    image::commit(&store.vault, &mut Manifest { files: vec![link, file], ..Manifest::default() }).unwrap();
+    upkeep_support::commit(&store.vault, Manifest { files: vec![link, file], ..Manifest::default() });
     assert!(extract(&store.vault, None, &store.folder.path().join("out"), &Quiet).is_err());
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
 }

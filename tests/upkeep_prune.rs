@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
-use freeze::image::{self, Manifest, Vault};
+use freeze::image::{Manifest, Vault};
 use freeze::store::PutMode;
 use freeze::upkeep::prune::{Options, Pruned, prune};
 use freeze::upkeep::{Keep, Quiet, UpkeepError};

@@ -9,6 +9,7 @@ use super::manifest::PackInfo;
 use super::seal::Seal;
 use super::vault::Vault;
 use super::{Result, chunk};
+use crate::sys::random;
 
 const MAGIC: &[u8; 8] = b"FRZPACK\x02";
 /// Bytes before the first chunk.
@@ -148,10 +149,10 @@ fn parse_index(mut index: &[u8], start: u64, overhead: usize) -> Result<Vec<Entr
 }
 
 /// A new pack's name: random, so that no two writers ever meet.
-pub(super) fn new_id() -> std::io::Result<String> {
-    let mut random = [0; 16];
-    getrandom::fill(&mut random)?;
-    Ok(format!("{:032x}", u128::from_be_bytes(random)))
+pub(super) fn new_id() -> String {
+    let mut id = [0; 16];
+    random::fill(&mut id);
+    format!("{:032x}", u128::from_be_bytes(id))
 }
 
 /// Whether `id` is a pack's name.

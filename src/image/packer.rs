@@ -101,7 +101,7 @@ impl Packer {
     fn open(&mut self, shared: &Shared) -> Result<(usize, &mut pack::Builder)> {
         if self.open.is_none() {
             let buffer = shared.free_packs.pop().ok_or(ImageError::Ended)?;
-            let id = pack::new_id().map_err(ImageError::Source)?;
+            let id = pack::new_id();
             self.open = Some((self.packs.len(), pack::Builder::new(buffer, shared.vault.seal().overhead())));
             self.packs.push(PackInfo { id, ..PackInfo::default() });
         }

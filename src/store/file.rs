@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 use super::error::Doing;
 use super::temp::{self, Temp};
-use super::{Fencing, ObjectMeta, PutMode, Store, StoreError, Version, key};
+use super::{Fencing, ObjectMeta, PutMode, Store, StoreError, Version, key, owner};
 
 const LOCK: &str = ".lock";
 
@@ -78,6 +78,7 @@ impl FileStore {
     fn lock(&self) -> io::Result<File> {
         let path = self.root.join(LOCK);
         let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+        owner::give(&path)?;
         let until = Instant::now() + self.lock_wait;
         loop {
             match file.try_lock() {
@@ -242,7 +243,10 @@ fn make_folder(folder: &Path) -> io::Result<()> {
     let parent = folder.parent().unwrap_or(Path::new("/"));
     make_folder(parent)?;
     match DirBuilder::new().mode(0o700).create(folder) {
-        Ok(()) => File::open(parent)?.sync_all(),
+        Ok(()) => {
+            owner::give(folder)?;
+            File::open(parent)?.sync_all()
+        }
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
         Err(e) => Err(e),
     }

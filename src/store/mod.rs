@@ -10,6 +10,7 @@ mod error;
 mod file;
 mod key;
 mod location;
+mod owner;
 mod s3;
 mod temp;
 

@@ -6,6 +6,9 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use super::owner;
+use crate::sys::random;
+
 /// Begins with a dot, so that it is no key.
 const PREFIX: &str = ".tmp-";
 /// A temporary file this old whose writer holds no lock on it was left behind by a crash.
@@ -21,11 +24,12 @@ pub(super) struct Temp {
 impl Temp {
     /// Writes a new file, durably but for its name.
     pub(super) fn write(folder: &Path, data: &[u8]) -> io::Result<Self> {
-        let mut random = [0; 8];
-        getrandom::fill(&mut random)?;
-        let path = folder.join(format!("{PREFIX}{:016x}", u64::from_ne_bytes(random)));
+        let mut name = [0; 8];
+        random::fill(&mut name);
+        let path = folder.join(format!("{PREFIX}{:016x}", u64::from_ne_bytes(name)));
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
         let mut temp = Self { path, file };
+        owner::give(&temp.path)?;
         // A mark for the sweep alone: where a file system cannot lock, age has to do.
         let _ = temp.file.lock();
         temp.file.write_all(data)?;

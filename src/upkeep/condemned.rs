@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::image::Vault;
 use crate::store::{PutMode, Store, StoreError};
+use crate::sys::random;
 
 const FOLDER: &str = "condemned/";
 const FORMAT: u32 = 2;
@@ -77,9 +78,9 @@ fn put_one(store: &dyn Store, packs: &[&str]) -> Result<String, StoreError> {
 }
 
 fn random_name() -> String {
-    let mut random = [0; 8];
-    getrandom::fill(&mut random).expect("the kernel gives random bytes");
-    format!("{:016x}", u64::from_ne_bytes(random))
+    let mut name = [0; 8];
+    random::fill(&mut name);
+    format!("{:016x}", u64::from_ne_bytes(name))
 }
 
 #[cfg(test)]

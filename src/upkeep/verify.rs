@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{Part, Progress, UpkeepError, WHOLE_OBJECTS, parallel};
 use crate::image::{self, Audited, Entry, ImageError, Manifest, PackInfo, StoredPack, Vault};
+use crate::sys::random;
 
 /// What to verify.
 #[derive(Debug, Clone, Copy, Default)]
@@ -187,9 +188,9 @@ fn presence(vault: &Vault, id: &str, claims: &Claims, stored: Option<&StoredPack
 fn choose<T>(packs: &mut Vec<T>, percent: u8) {
     let count = (packs.len() * usize::from(percent)).div_ceil(100);
     for place in 0..count {
-        let mut random = [0; 8];
-        getrandom::fill(&mut random).expect("the kernel gives random bytes");
-        let from = place + (u64::from_ne_bytes(random) % (packs.len() - place) as u64) as usize;
+        let mut drawn = [0; 8];
+        random::fill(&mut drawn);
+        let from = place + (u64::from_ne_bytes(drawn) % (packs.len() - place) as u64) as usize;
         packs.swap(place, from);
     }
     packs.truncate(count);

@@ -5,6 +5,8 @@
 pub mod http;
 pub mod proxy;
 
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use freeze::store::{self, Location, Store};
@@ -23,7 +25,7 @@ pub fn endpoint() -> String {
 /// A store in the server's bucket, below a prefix that nobody else uses, reached through `endpoint`.
 pub fn location(endpoint: &str) -> Location {
     variable("AWS_ACCESS_KEY_ID");
-    let prefix = format!("{:016x}", getrandom::u64().unwrap());
+    let prefix = format!("{:016x}", RandomState::new().hash_one(0u64));
     Location { s3_endpoint: Some(endpoint.to_owned()), ..Location::at(&format!("s3://freeze/{prefix}/store")) }
 }
 

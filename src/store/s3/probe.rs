@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::Bucket;
 use crate::store::{Fencing, PutMode, StoreError, Version};
+use crate::sys::random;
 
 /// How the name of a probe begins; the dot hides it from [`list`](crate::store::Store::list).
 pub(super) const PROBE: &str = ".probe-";
@@ -13,14 +14,9 @@ const NO_VERSION: &str = "\"00000000000000000000000000000000\"";
 impl Bucket {
     /// Every caller has a probe of its own: one that another could remove would tell nothing.
     pub(super) async fn prepare(&self) -> Result<Fencing, StoreError> {
-        let key = format!(
-            "{PROBE}{:016x}",
-            getrandom::u64().map_err(|e| StoreError::BadOption {
-                option: "--store",
-                value: self.url.clone(),
-                why: e.to_string(),
-            })?
-        );
+        let mut name = [0; 8];
+        random::fill(&mut name);
+        let key = format!("{PROBE}{:016x}", u64::from_ne_bytes(name));
         self.put(&key, Bytes::from_static(b"freeze"), &PutMode::Create).await?;
         let held = self.conditions_hold(&key).await;
         // A writer need not be allowed to delete; what stays is one small object, which prune removes.

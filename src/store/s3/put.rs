@@ -8,6 +8,7 @@ use super::call::{Call, send};
 use super::error::S3Error;
 use crate::store::error::Doing;
 use crate::store::{PutMode, StoreError};
+use crate::sys::random;
 
 /// Larger objects are written in parts, so that little is sent again where a connection breaks.
 const LARGEST_WHOLE: usize = 16 << 20;
@@ -34,7 +35,7 @@ impl From<&PutMode> for Condition {
 impl Bucket {
     pub(super) async fn put(&self, key: &str, data: Bytes, mode: &PutMode) -> Result<(), StoreError> {
         let call = self.call(key, Doing::Write, data.len() as u64);
-        let writer = random(&call)?;
+        let writer = random_name();
         let result = if data.len() > LARGEST_WHOLE {
             self.put_parts(&call, &data, mode, &writer).await?
         } else {
@@ -76,13 +77,8 @@ impl Bucket {
     }
 }
 
-fn random(call: &Call<'_>) -> Result<String, StoreError> {
-    let mut random = [0; 16];
-    getrandom::fill(&mut random).map_err(|e| StoreError::Io {
-        url: call.url.to_owned(),
-        key: call.key.to_owned(),
-        doing: call.doing,
-        source: e.into(),
-    })?;
-    Ok(format!("{:032x}", u128::from_ne_bytes(random)))
+fn random_name() -> String {
+    let mut name = [0; 16];
+    random::fill(&mut name);
+    format!("{:032x}", u128::from_ne_bytes(name))
 }
