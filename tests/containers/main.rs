@@ -7,6 +7,7 @@ mod failures;
 mod files;
 mod harness;
 mod keys;
+mod kills;
 mod shapes;
 mod stores;
 mod takeover;
