@@ -136,6 +136,8 @@ fn scattered_pages_cost_themselves() {
         let ratio = fixture.cost(&manifest, &written) as f64 / (changed * PAGE) as f64;
         assert!(ratio <= limit, "{ratio} for {changed} pages");
         assert!(written.new <= (changed * PAGE) as u64 && written.new + written.shared == written.bytes);
+        let (_, written) = fixture.commit(&[&data]);
+        assert_eq!((written.new, written.stored), (0, 0));
     }
 }
 

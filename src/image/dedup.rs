@@ -6,6 +6,9 @@ use super::body::Slice;
 use super::chunk::{Name, PAGE};
 use super::known::{Known, PageId};
 
+/// Bytes of a chunk that is always worth decoding. Single pages that changed make such, and must be found again.
+const FEW: usize = 8 * PAGE;
+
 /// A part of a run of pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Run {
@@ -51,8 +54,8 @@ fn find(known: &Known, names: &[Name], zero: &Name) -> Vec<Run> {
     runs
 }
 
-/// A single page is not worth the decoding of a chunk that nothing near it needs: it is stored again, unless there is
-/// nothing to store it with.
+/// A single page is not worth the decoding of a large chunk that nothing near it needs: it is stored again, unless there
+/// is nothing to store it with.
 fn drop_strays(known: &Known, pieces: &mut [Vec<Run>]) {
     let mut users: BTreeMap<u32, u32> = BTreeMap::new();
     for run in pieces.iter().flatten() {
@@ -62,7 +65,10 @@ fn drop_strays(known: &Known, pieces: &mut [Vec<Run>]) {
         }
     }
     let is_stray = |run: &Run| match run {
-        Run::Known(page, 1) => users.get(&known.locate(*page).0) == Some(&1),
+        Run::Known(page, 1) => {
+            let chunk = known.locate(*page).0;
+            known.chunk(chunk).raw as usize > FEW && users.get(&chunk) == Some(&1)
+        }
         _ => false,
     };
     for runs in pieces.iter_mut().filter(|runs| runs.len() > 1) {
@@ -123,15 +129,19 @@ mod tests {
         name
     }
 
-    /// Chunks of four pages each, with these names in turn.
-    fn known(names: &[u8]) -> Known {
+    /// Chunks of so many pages each, with these names in turn.
+    fn known_by(pages: usize, names: &[u8]) -> Known {
         let mut known = Known::new(1 << 20);
-        for names in names.chunks(4) {
+        for names in names.chunks(pages) {
             let names: Vec<_> = names.iter().map(|n| name(*n)).collect();
             let raw = (names.len() * PAGE) as u32;
             known.add(ChunkRef { pack: 0, offset: 8, encoded: 1, raw, name: Z }, &names, &Z);
         }
         known
+    }
+
+    fn known(names: &[u8]) -> Known {
+        known_by(4, names)
     }
 
     fn sort(known: &Known, names: &[u8]) -> Vec<Run> {
@@ -163,14 +173,18 @@ mod tests {
 
     #[test]
     fn a_stray_page_is_stored_with_its_neighbours() {
-        let known = known(&[1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13]);
-        assert_eq!(sort(&known, &[70, 5, 71]), [New(3)]);
-        assert_eq!(sort(&known, &[5]), [Run::Known(4, 1)]);
-        let beside = [vec![New(1), Run::Known(4, 1)], vec![Run::Known(6, 1)]];
-        assert_eq!(sort_all(&known, &[&[70, 5], &[7]]), beside);
-        assert_eq!(sort(&known, &[1, 2, 10, 3, 4]), [Run::Known(0, 2), New(1), Run::Known(2, 2)]);
-        assert_eq!(sort(&known, &[1, 2, 10, 11, 3, 4]), [Run::Known(0, 2), Run::Known(8, 2), Run::Known(2, 2)]);
-        assert_eq!(sort(&known, &[70, 5, 71, 6, 7, 72]), [New(1), Run::Known(4, 1), New(1), Run::Known(5, 2), New(1)]);
+        let names: Vec<u8> = (1..=20).collect();
+        let known = known_by(10, &names);
+        assert_eq!(sort(&known, &[70, 15, 71]), [New(3)]);
+        assert_eq!(sort(&known, &[15]), [Run::Known(14, 1)]);
+        let beside = [vec![New(1), Run::Known(14, 1)], vec![Run::Known(16, 1)]];
+        assert_eq!(sort_all(&known, &[&[70, 15], &[17]]), beside);
+        assert_eq!(sort(&known, &[1, 2, 15, 3, 4]), [Run::Known(0, 2), New(1), Run::Known(2, 2)]);
+        assert_eq!(sort(&known, &[1, 2, 15, 16, 3, 4]), [Run::Known(0, 2), Run::Known(14, 2), Run::Known(2, 2)]);
+        let many = [New(1), Run::Known(14, 1), New(1), Run::Known(15, 2), New(1)];
+        assert_eq!(sort(&known, &[70, 15, 71, 16, 17, 72]), many);
+        let small = known_by(8, &names);
+        assert_eq!(sort(&small, &[70, 15, 71]), [New(1), Run::Known(14, 1), New(1)]);
     }
 
     #[test]
