@@ -16,6 +16,7 @@ use super::queue::Queue;
 use super::table::{ChunkRef, ChunkTable};
 use super::vault::Vault;
 use super::{Result, chunk, pack};
+use crate::store::STACK;
 use crate::sys::memory;
 
 /// Slices of chunks of one pack, in the order of these.
@@ -63,7 +64,7 @@ impl Decoders {
         let decoders = Self(shared);
         for _ in 0..threads.max(1) {
             let shared = decoders.0.clone();
-            let thread = thread::Builder::new().name("decode".into()).stack_size(256 << 10);
+            let thread = thread::Builder::new().name("decode".into()).stack_size(STACK);
             thread.spawn(move || work(&shared)).map_err(ImageError::Start)?;
         }
         Ok(decoders)

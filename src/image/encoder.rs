@@ -19,7 +19,7 @@ use super::queue::Queue;
 use super::segment::{Coder, Encoded, Segment};
 use super::vault::Vault;
 use super::{Result, pack};
-use crate::store::PutMode;
+use crate::store::{PutMode, STACK};
 
 /// Bytes of a segment: some chunks, as none goes on in the next one.
 pub(super) const SEGMENT: usize = 1 << 20;
@@ -90,7 +90,7 @@ impl Pipeline {
 
     fn spawn(&self, name: &str, work: impl FnOnce(&Shared) + Send + 'static) -> Result<JoinHandle<()>> {
         let shared = self.shared.clone();
-        let thread = thread::Builder::new().name(name.into()).stack_size(256 << 10);
+        let thread = thread::Builder::new().name(name.into()).stack_size(STACK);
         thread.spawn(move || work(&shared)).map_err(ImageError::Start)
     }
 

@@ -14,7 +14,7 @@ use super::manifest::{Manifest, PackInfo};
 use super::pack::{self, Entry};
 use super::table::ChunkRef;
 use super::vault::Vault;
-use crate::store::StoreError;
+use crate::store::{STACK, StoreError};
 
 /// A chunk of which less than one in so many bytes is used, and a pack of which less is in such chunks, is stored anew as far
 /// as it is used: each old chunk costs its whole decoding at a restore, and each old pack its space. So over many generations
@@ -41,7 +41,7 @@ pub(super) fn recall(vault: &Vault, memory: u64) -> Result<(Known, Vec<PackInfo>
     let work = Work { vault, manifest: &manifest, used: used(&manifest), next: AtomicUsize::new(0), sink };
     let threads = vault.store().concurrency().clamp(1, manifest.packs.len().max(1));
     thread::scope(|scope| {
-        let spawn = |_| thread::Builder::new().stack_size(256 << 10).spawn_scoped(scope, || work.run());
+        let spawn = |_| thread::Builder::new().stack_size(STACK).spawn_scoped(scope, || work.run());
         let threads: Vec<_> = (0..threads).map(spawn).collect::<Result<_, _>>().map_err(ImageError::Start)?;
         threads.into_iter().try_for_each(|thread| thread.join().unwrap_or(Err(ImageError::Ended)))
     })?;

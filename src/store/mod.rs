@@ -19,6 +19,10 @@ pub use file::FileStore;
 pub use location::Location;
 pub use s3::{S3Error, S3Store};
 
+/// The stack in bytes of a thread that calls a store: the SDK of S3 nests its calls deeply, and without optimization
+/// 256 KiB are not enough. What is not touched costs no memory.
+pub const STACK: usize = 2 << 20;
+
 /// How [`Store::put`] treats an object that exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PutMode {
