@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -50,6 +50,8 @@ pub struct App {
     folder: tempfile::TempDir,
     options: Vec<String>,
     command: Vec<String>,
+    url: String,
+    env: Vec<String>,
 }
 
 impl App {
@@ -64,11 +66,16 @@ impl App {
         let owned = |words: &[&str]| words.iter().map(ToString::to_string).collect();
         let (options, command) = (owned(options), owned(command));
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let app = Self { setting, folder, options, command };
+        let app = Self { setting, folder, options, command, url: "file:/store".to_owned(), env: vec![] };
         fs::create_dir(app.keys()).unwrap();
         fs::create_dir(app.store()).unwrap();
         chown(app.store(), Some(setting.uid()), Some(setting.uid())).unwrap();
         app
+    }
+
+    /// One whose checkpoints are in the store `url`, no folder, reached with these variables.
+    pub fn with_store(self, url: &str, env: Vec<String>) -> Self {
+        Self { url: url.to_owned(), env, ..self }
     }
 
     /// The store's folder, from outside.
@@ -86,7 +93,8 @@ impl App {
         let program = Path::new(&needed("FREEZE_TEST_OPT")).join("freeze");
         let mut command = Command::new(program);
         command.uid(self.setting.uid()).gid(self.setting.uid()).args(args);
-        command.env("FREEZE_STORE", format!("file:{}", self.store().display())).output().unwrap()
+        let folder = self.folder.path().display().to_string();
+        command.env("FREEZE_STORE", self.url.replace("file:", &format!("file:{folder}"))).output().unwrap()
     }
 
     /// A fresh container: it restores where there is a generation, else it starts the service.
@@ -111,7 +119,8 @@ impl App {
         ];
         let mut args = vec!["start", "--id", &id, "--setting", self.setting.name()];
         args.extend(binds.iter().flat_map(|bind| ["--bind", bind.as_str()]));
-        args.extend([root, "/opt/freeze/freeze", "run", "--store", "file:/store", "--runtime-dir", "/runtime"]);
+        args.extend(self.env.iter().flat_map(|variable| ["--env", variable.as_str()]));
+        args.extend([root, "/opt/freeze/freeze", "run", "--store", &self.url, "--runtime-dir", "/runtime"]);
         args.extend(self.options.iter().map(String::as_str));
         args.push("--");
         args.extend(self.command.iter().map(String::as_str));
@@ -152,23 +161,37 @@ impl Container {
         Some(line)
     }
 
-    /// Asks the service over its TCP port, from a thread of ours that enters the container's network alone.
+    /// Asks the service over its TCP port.
     pub fn ask(&self, word: &str) -> String {
         self.eventually("the service does not answer", || self.try_ask(word))
     }
 
     fn try_ask(&self, word: &str) -> Option<String> {
-        let (pid, word) = (self.pid, word.to_owned());
-        let asked = std::thread::spawn(move || {
-            setns(fs::File::open(format!("/proc/{pid}/ns/net")).ok()?, CloneFlags::CLONE_NEWNET).ok()?;
+        let word = word.to_owned();
+        self.in_its_network(move || {
             let mut stream = TcpStream::connect("127.0.0.1:7000").ok()?;
             stream.set_read_timeout(Some(PATIENCE)).ok()?;
             stream.write_all(format!("{word}\n").as_bytes()).ok()?;
             let mut line = String::new();
             BufReader::new(stream).read_line(&mut line).ok()?;
             (!line.is_empty()).then(|| line.trim_end().to_owned())
+        })
+    }
+
+    /// A socket that listens in its network, and that is accepted from outside.
+    pub fn listen(&self, port: u16) -> TcpListener {
+        let socket = self.in_its_network(move || TcpListener::bind(("127.0.0.1", port)).ok());
+        socket.unwrap_or_else(|| panic!("no socket in the container's network\n{}", self.story()))
+    }
+
+    /// From a thread of ours that enters the container's network alone: sockets stay in the network where they were made.
+    fn in_its_network<T: Send + 'static>(&self, act: impl FnOnce() -> Option<T> + Send + 'static) -> Option<T> {
+        let network = format!("/proc/{}/ns/net", self.pid);
+        let entered = std::thread::spawn(move || {
+            setns(fs::File::open(network).ok()?, CloneFlags::CLONE_NEWNET).ok()?;
+            act()
         });
-        asked.join().unwrap()
+        entered.join().unwrap()
     }
 
     /// Runs a command inside, as `docker exec` would.

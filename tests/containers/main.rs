@@ -1,13 +1,17 @@
 //! Real containers: `freeze` as PID 1 of runc sandboxes, in all four settings, with services that check themselves.
 //!
 //! Run by `make test`, which builds what these need and says where it is in `FREEZE_TEST_OPT` (a folder with freeze and
-//! criu), `FREEZE_TEST_ROOT` (a root) and `FREEZE_TEST_SERVICES` (a folder with the program `service`).
+//! criu), `FREEZE_TEST_ROOT` (a root) and `FREEZE_TEST_SERVICES` (a folder with the program `service`),
+//! and an S3 server by `integration/s3/server run`.
 
 mod failures;
 mod files;
 mod harness;
 mod keys;
 mod kills;
+mod s3;
+#[path = "../s3_support/mod.rs"]
+mod s3_support;
 mod shapes;
 mod stores;
 mod takeover;

@@ -3,7 +3,7 @@
 
 use std::io::{self, BufReader, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -32,6 +32,10 @@ pub enum Fault {
     Silence,
     /// A condition that does not hold is said to hold, as by a server that does not know such conditions.
     ConditionIgnored,
+    /// From this request on the proxy is away.
+    GoesAway,
+    /// It waits until it is [let go](Proxy::let_go), and is then done as if nothing had been.
+    Held,
 }
 
 /// A fault for the next `times` requests of `method` whose path contains `path`.
@@ -47,14 +51,23 @@ struct Rule {
 pub struct Proxy {
     url: String,
     shared: Arc<Shared>,
+    listeners: Mutex<Vec<TcpListener>>,
 }
 
 struct Shared {
     server: String,
     rules: Mutex<Vec<Rule>>,
     seen: Mutex<Vec<String>>,
-    ended: (Mutex<bool>, Condvar),
+    over: Mutex<Over>,
+    changed: Condvar,
     away: AtomicBool,
+}
+
+/// What is waited for.
+#[derive(Default)]
+struct Over {
+    held: bool,
+    all: bool,
 }
 
 impl Proxy {
@@ -66,20 +79,30 @@ impl Proxy {
             server: server.strip_prefix("http://").unwrap().trim_end_matches('/').to_owned(),
             rules: Mutex::default(),
             seen: Mutex::default(),
-            ended: Default::default(),
+            over: Mutex::default(),
+            changed: Condvar::new(),
             away: AtomicBool::new(false),
         });
-        let held = shared.clone();
+        let proxy = Self { url, shared, listeners: Mutex::default() };
+        proxy.listen_too(listener);
+        proxy
+    }
+
+    /// Takes requests here too.
+    pub fn listen_too(&self, listener: TcpListener) {
+        self.listeners.lock().unwrap().push(listener.try_clone().unwrap());
+        let shared = self.shared.clone();
         thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let shared = held.clone();
-                if *shared.ended.0.lock().unwrap() {
+            for client in listener.incoming() {
+                if shared.over.lock().unwrap().all {
                     break;
                 }
-                thread::spawn(move || shared.serve(client));
+                if let Ok(client) = client {
+                    let shared = shared.clone();
+                    thread::spawn(move || shared.serve(client));
+                }
             }
         });
-        Self { url, shared }
     }
 
     /// Where it listens.
@@ -97,6 +120,17 @@ impl Proxy {
         self.shared.away.store(away, Relaxed);
     }
 
+    /// Ends the wait of what is held, and of what will be.
+    pub fn let_go(&self) {
+        self.shared.over.lock().unwrap().held = true;
+        self.shared.changed.notify_all();
+    }
+
+    /// Takes back all faults that are still to come.
+    pub fn no_more(&self) {
+        self.shared.rules.lock().unwrap().clear();
+    }
+
     /// How many requests came whose method and path contain `text`.
     pub fn count(&self, text: &str) -> usize {
         self.shared.seen.lock().unwrap().iter().filter(|seen| seen.contains(text)).count()
@@ -110,10 +144,12 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        *self.shared.ended.0.lock().unwrap() = true;
-        self.shared.ended.1.notify_all();
-        // Wakes the listener, which then sees that it is over.
-        let _ = TcpStream::connect(self.url.strip_prefix("http://").unwrap_or_default());
+        *self.shared.over.lock().unwrap() = Over { held: true, all: true };
+        self.shared.changed.notify_all();
+        // Wakes who accepts, who then sees that it is over (shutdown(2) of a listening socket, on Linux).
+        for listener in self.listeners.lock().unwrap().iter() {
+            let _ = nix::sys::socket::shutdown(listener.as_raw_fd(), nix::sys::socket::Shutdown::Both);
+        }
     }
 }
 
@@ -150,6 +186,11 @@ impl Shared {
             Some(Fault::Status(status, code)) => return client.write_all(&failure(status, code)).map(|()| true),
             Some(Fault::ResetBefore) => return Ok(false),
             Some(Fault::Silence) => return self.wait_for_end(),
+            Some(Fault::GoesAway) => {
+                self.away.store(true, Relaxed);
+                return Ok(false);
+            }
+            Some(Fault::Held) => drop(self.changed.wait_while(self.over.lock().unwrap(), |over| !over.held)),
             _ => {}
         }
         let reply = self.forward(request)?;
@@ -176,12 +217,12 @@ impl Shared {
                 }
             }
             Some(Fault::Stall(at)) => {
-                client.write_all(&body[..at])?;
+                client.write_all(&body[..at.min(body.len())])?;
                 return self.wait_for_end();
             }
             // All of it arrives before the connection ends: a shutdown, then, not a reset.
             Some(Fault::Cut(at)) => {
-                client.write_all(&body[..at])?;
+                client.write_all(&body[..at.min(body.len())])?;
                 client.shutdown(Shutdown::Write)?;
                 return self.wait_for_close(client);
             }
@@ -211,7 +252,7 @@ impl Shared {
     }
 
     fn wait_for_end(&self) -> io::Result<bool> {
-        let _ended = self.ended.1.wait_while(self.ended.0.lock().unwrap(), |ended| !*ended);
+        drop(self.changed.wait_while(self.over.lock().unwrap(), |over| !over.all));
         Ok(false)
     }
 
