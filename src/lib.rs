@@ -10,6 +10,8 @@ pub mod control;
 pub mod criu;
 pub mod exit;
 pub mod files;
+#[cfg(test)]
+mod fuzz;
 pub mod image;
 pub mod init;
 pub mod privileges;

@@ -213,7 +213,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_entries_or_not(data in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn fuzz_any_bytes_are_entries_or_not(data in prop::collection::vec(any::<u8>(), 0..200)) {
             if let Ok(found) = entries(&image(FILES, std::slice::from_ref(&data)), FILES) {
                 prop_assert_eq!(&found, &[&data[..]]);
                 let _ = decode::<OpenFile>(&data);

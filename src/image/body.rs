@@ -6,8 +6,8 @@ use super::table::ChunkTable;
 
 /// Most bytes that are kept in the manifest itself.
 pub const INLINE_MAX: usize = 16 * 1024;
-/// Most bytes of a body; large enough for any memory, small enough that sums never overflow.
-const BODY_MAX: u64 = 1 << 52;
+/// Most bytes of a body, and of all of a manifest; large enough for any memory, small enough that sums never overflow.
+pub(super) const BODY_MAX: u64 = 1 << 52;
 
 /// The bytes of one image or file. Its columns keep it small: one entry an extent, and in `firsts` one a slice.
 #[derive(Clone, PartialEq, Eq, prost::Message)]

@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
-use super::body::Body;
+use super::body::{BODY_MAX, Body};
 use super::error::Flaw;
 use super::manifest::{File, Kind, Manifest};
-use super::pack;
+use super::{head, pack};
 
 /// Most fields of the outermost message: images, files, processes, packs and the like together. One costs two bytes in a
 /// message and some hundred in memory, so they are counted before anything is allocated for them.
@@ -40,6 +40,7 @@ pub(super) fn manifest(manifest: &Manifest, generation: u64) -> Result<(), Flaw>
     if manifest.generation != generation {
         return Err(Flaw::Generation(manifest.generation));
     }
+    Flaw::bound("generation", generation, head::NUMBER_MAX)?;
     Flaw::bound("parent", manifest.parent, generation.saturating_sub(1))?;
     for pack in &manifest.packs {
         if !pack::is_id(&pack.id) {
@@ -67,7 +68,8 @@ pub(super) fn manifest(manifest: &Manifest, generation: u64) -> Result<(), Flaw>
             return Err(Flaw::Twice { what: "the path", name: lossy(&file.path) });
         }
     }
-    Ok(())
+    let total = manifest.bodies().fold(0, |sum: u64, body| sum.saturating_add(body.size()));
+    Flaw::bound("size of all bodies", total, BODY_MAX).map(drop)
 }
 
 fn check_body(body: &Body, manifest: &Manifest) -> Result<(), Flaw> {

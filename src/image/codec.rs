@@ -52,6 +52,8 @@ impl Decoder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz;
+    use proptest::prelude::*;
 
     fn round(raw: &[u8]) -> usize {
         let mut encoder = Encoder::new(raw.len()).unwrap();
@@ -80,5 +82,21 @@ mod tests {
         let short = zstd::bulk::compress(&[7; 100], 1).unwrap();
         assert_eq!(Decoder::new().unwrap().decode(&short, 200), None);
         assert_eq!(Decoder::new().unwrap().decode(b"nonsense", 200), None);
+    }
+
+    #[test]
+    fn fuzz_a_damaged_chunk_has_its_size_or_is_none() {
+        let text = b"the same again, and again ".repeat(300);
+        let frame = zstd::bulk::compress(&text, LEVEL).unwrap();
+        let mut decoder = Decoder::new().unwrap();
+        proptest!(|(edits in fuzz::edits(), any in prop::collection::vec(any::<u8>(), 0..200), raw in 0usize..10_000)| {
+            for (encoded, raw) in [(fuzz::damaged(&frame, &edits), text.len()), (frame.clone(), raw), (any, raw)] {
+                if let Some(decoded) = decoder.decode(&encoded, raw) {
+                    prop_assert_eq!(decoded.len(), raw);
+                }
+            }
+            // Whatever came before.
+            prop_assert!(decoder.decode(&frame, text.len()).as_ref() == Some(&text));
+        });
     }
 }

@@ -218,3 +218,109 @@ pub fn read_chunk(vault: &Vault, manifest: &Manifest, index: u32) -> Result<Vec<
     let mut decoder = Decoder::new().map_err(ImageError::Start)?;
     reader.decode(fetched, &slice, &mut decoder).map(|raw| raw.concat())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use proptest::prelude::*;
+    use prost::Message;
+
+    use super::super::{
+        Body, Fetcher, Image, ImageWriter, KeyFiles, Lease, audit_pack, check, commit, manifest_key, recall,
+    };
+    use super::*;
+    use crate::fuzz;
+    use crate::store::{self, Location, PutMode};
+
+    const MEMORY: u64 = 8 << 20;
+
+    /// A store of one generation, plain or encrypted.
+    fn generation(folder: &std::path::Path, encrypt: bool) -> (Vault, Manifest) {
+        let key_file = encrypt.then(|| folder.join("key"));
+        std::fs::write(folder.join("key"), [7; 32]).unwrap();
+        let store = store::open(&Location::at(&format!("file:{}/store", folder.display()))).unwrap();
+        let vault = Vault::create(store, &KeyFiles { passphrase_file: None, key_file }).unwrap();
+        let writer = ImageWriter::new(&vault, 64 << 20, 1).unwrap();
+        let mut noise = vec![0; 50_000];
+        blake3::Hasher::new().finalize_xof().fill(&mut noise);
+        let ids = [noise.clone(), b"text that shrinks ".repeat(2000), vec![], noise].map(|data| {
+            let mut body = writer.begin();
+            body.write_all(&data).unwrap();
+            body.finish().unwrap()
+        });
+        let mut written = writer.finish().unwrap();
+        let image = |(at, id)| Image { name: format!("pages-{at}.img"), body: Some(written.take(id)) };
+        let images = (0..).zip(ids).map(image).collect();
+        let (packs, chunks) = (written.packs, written.chunks);
+        let mut manifest = Manifest { images, packs, chunks, ..Manifest::default() };
+        commit(&vault, &mut manifest, Lease::fresh(), Instant::now()).unwrap();
+        (vault, manifest)
+    }
+
+    /// Damages the table of chunks, or a body, or the pack; None where no reader would take it.
+    fn forge(manifest: &Manifest, what: usize, edits: &[fuzz::Edit]) -> Option<Manifest> {
+        let mut forged = manifest.clone();
+        match what {
+            0 => forged.chunks = ChunkTable::decode(&*fuzz::damaged(&forged.chunks.encode_to_vec(), edits)).ok()?,
+            1 => forged.packs[0] = PackInfo::decode(&*fuzz::damaged(&forged.packs[0].encode_to_vec(), edits)).ok()?,
+            _ => {
+                let body = &mut forged.images[what % manifest.images.len()].body;
+                *body = Some(Body::decode(&*fuzz::damaged(&body.as_ref()?.encode_to_vec(), edits)).ok()?);
+            }
+        }
+        check::manifest(&forged, 1).ok()?;
+        Some(forged)
+    }
+
+    fn read_all(vault: &Vault, manifest: &Manifest) -> Result<()> {
+        let mut fetcher = Fetcher::new(vault, manifest, MEMORY, 1)?;
+        for body in manifest.bodies().filter(|body| body.size() < MEMORY) {
+            assert_eq!(fetcher.read_to_vec(body, "the body", MEMORY)?.len() as u64, body.size());
+        }
+        Ok(())
+    }
+
+    fn put(vault: &Vault, key: &str, data: Vec<u8>) {
+        vault.store().delete(key).unwrap();
+        vault.store().put(key, data.into(), PutMode::Create).unwrap();
+    }
+
+    #[test]
+    fn fuzz_forged_slices_are_read_in_their_length_or_refused() {
+        for encrypt in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let (vault, manifest) = generation(folder.path(), encrypt);
+            read_all(&vault, &manifest).unwrap();
+            proptest!(|(what in 0usize..6, edits in fuzz::edits())| {
+                if let Some(forged) = forge(&manifest, what, &edits) {
+                    let _ = read_all(&vault, &forged);
+                    put(&vault, &manifest_key(1), forged.encode_object(&vault));
+                    recall::recall(&vault, 1 << 20).unwrap();
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn fuzz_a_damaged_pack_is_read_right_or_refused() {
+        for encrypt in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let (vault, manifest) = generation(folder.path(), encrypt);
+            let key = pack::key(&manifest.packs[0].id);
+            let (whole, _) = vault.store().get(&key, pack::LIMIT).unwrap();
+            let chunks: Vec<_> =
+                (0..manifest.chunks.len() as u32).map(|n| read_chunk(&vault, &manifest, n).unwrap()).collect();
+            proptest!(|(edits in fuzz::edits())| {
+                put(&vault, &key, fuzz::damaged(&whole, &edits));
+                for (number, chunk) in (0..).zip(&chunks) {
+                    if let Ok(read) = read_chunk(&vault, &manifest, number) {
+                        prop_assert!(read == *chunk);
+                    }
+                }
+                let _ = audit_pack(&vault, &manifest.packs[0]);
+                recall::recall(&vault, 1 << 20).unwrap();
+            });
+        }
+    }
+}

@@ -183,10 +183,13 @@ fn damaged(url: &str, flaw: Flaw) -> ImageError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz;
     use crate::image::keys::SecretKind;
     use proptest::prelude::*;
 
     const URL: &str = "file:/s";
+    /// More than any number of Argon2id may be.
+    const MOST: u32 = 1 << 20;
 
     fn secret(text: &[u8]) -> Secret {
         Secret { kind: SecretKind::Key, path: "/key".into(), bytes: Zeroizing::new(text.to_vec()) }
@@ -268,17 +271,46 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_parses_or_does_not(data in prop::collection::vec(any::<u8>(), 0..300), text in "[{}\":,a-z0-9]{0,80}") {
+        fn fuzz_any_text_parses_or_does_not(data in prop::collection::vec(any::<u8>(), 0..300), text in "[{}\":,a-z0-9]{0,80}") {
             prop_assert!(Format::parse(&data, URL).is_err());
             prop_assert!(Format::parse(text.as_bytes(), URL).is_err());
         }
 
         #[test]
-        fn a_flipped_bit_is_seen(encrypt: bool, at in any::<prop::sample::Index>(), bit in 0..8) {
+        fn fuzz_a_flipped_bit_is_seen(encrypt: bool, at in any::<prop::sample::Index>(), bit in 0..8) {
             let mut data = Format::new(encrypt.then(|| secret(b"k")).as_ref()).unwrap().0.encode();
             let at = at.index(data.len());
             data[at] ^= 1u8 << bit;
             prop_assert!(Format::parse(&data, URL).is_err());
+        }
+
+        /// With the right check. Numbers of Argon2id stay small or are far too large: others take their time and are allowed.
+        #[test]
+        fn fuzz_forged_content_opens_or_does_not(
+            id: [u8; 16], salt: [u8; 16], edits in fuzz::edits(),
+            numbers in prop::array::uniform3(prop_oneof![0u32..20, (MOST + 1)..=u32::MAX]),
+        ) {
+            let (format, _) = Format::new(Some(&secret(b"k"))).unwrap();
+            let Keys::Wrapped { master, .. } = &format.keys else { unreachable!() };
+            let bytes = fuzz::damaged(&master.0, &edits);
+            let master = Hex(std::array::from_fn(|at| bytes.get(at).copied().unwrap_or_default()));
+            let [memory_kib, passes, lanes] = numbers;
+            for (kind, kdf) in [
+                (SecretKind::Key, Kdf::Blake3 { salt: Hex(salt) }),
+                (SecretKind::Passphrase, Kdf::Argon2id { salt: Hex(salt), memory_kib, passes, lanes }),
+            ] {
+                let forged = Format::of(Hex(id), Keys::Wrapped { kdf, master });
+                let parsed = Format::parse(&forged.encode(), URL).unwrap();
+                prop_assert!(parsed.open(Some(&Secret { kind, ..secret(b"k") }), URL).is_err());
+            }
+        }
+
+        #[test]
+        fn fuzz_damaged_text_parses_to_what_it_was(encrypt: bool, edits in fuzz::edits()) {
+            let (format, _) = Format::new(encrypt.then(|| secret(b"k")).as_ref()).unwrap();
+            if let Ok(parsed) = Format::parse(&fuzz::damaged(&format.encode(), &edits), URL) {
+                prop_assert!(parsed == format);
+            }
         }
     }
 }

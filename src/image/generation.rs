@@ -28,12 +28,14 @@ pub fn marker_key(generation: u64) -> String {
     format!("{FOLDER}{generation}{MARKER}")
 }
 
+/// The generation that a key is of. One that head could never name is none.
+fn number(key: &str, suffix: &str) -> Option<u64> {
+    let digits = key.strip_prefix(FOLDER)?.strip_suffix(suffix)?;
+    digits.parse().ok().filter(|n: &u64| (1..=head::NUMBER_MAX).contains(n) && n.to_string() == digits)
+}
+
 fn listed(store: &dyn Store, suffix: &str) -> Result<Vec<u64>> {
-    let number = |key: &str| {
-        let digits = key.strip_prefix(FOLDER)?.strip_suffix(suffix)?;
-        digits.parse().ok().filter(|n: &u64| *n > 0 && n.to_string() == digits)
-    };
-    let mut numbers: Vec<u64> = store.list(FOLDER)?.iter().filter_map(|object| number(&object.key)).collect();
+    let mut numbers: Vec<u64> = store.list(FOLDER)?.iter().filter_map(|object| number(&object.key, suffix)).collect();
     numbers.sort_unstable();
     Ok(numbers)
 }
@@ -166,6 +168,47 @@ impl Manifest {
             }
             Err(StoreError::NotFound { .. }) => Err(ImageError::NoGeneration { url, generation }),
             Err(e) => Err(e.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::test_vault;
+    use proptest::prelude::*;
+
+    fn commit_next(vault: &Vault) -> Result<Lease> {
+        commit(vault, &mut Manifest::default(), Lease::fresh(), Instant::now())
+    }
+
+    #[test]
+    fn an_absurd_number_is_no_generation() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = test_vault(folder.path());
+        vault.store().put(&manifest_key(u64::MAX), "".into(), PutMode::Create).unwrap();
+        commit_next(&vault).unwrap();
+        assert_eq!(head::newest(&vault).unwrap(), Some(1));
+    }
+
+    #[test]
+    fn what_no_reader_would_accept_is_not_committed() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = test_vault(folder.path());
+        vault.store().put(&manifest_key(head::NUMBER_MAX), "".into(), PutMode::Create).unwrap();
+        assert!(matches!(commit_next(&vault), Err(ImageError::Damaged { .. })));
+        assert_eq!(head::newest(&vault).unwrap(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn fuzz_a_key_is_of_one_generation_or_none(name in "(generations/)?[0-9+x-]{0,21}[./]?(manifest|committed)?") {
+            for (suffix, key) in [(MANIFEST, manifest_key as fn(u64) -> String), (MARKER, marker_key)] {
+                if let Some(number) = number(&name, suffix) {
+                    prop_assert_eq!(key(number), &*name);
+                    prop_assert!(number > 0 && number <= head::NUMBER_MAX);
+                }
+            }
         }
     }
 }

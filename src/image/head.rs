@@ -13,7 +13,7 @@ use crate::store::{PutMode, Store, StoreError, Version};
 const KEY: &str = "head";
 const LIMIT: u64 = 64 * 1024;
 /// Greater numbers are not the same to all readers of JSON, and no store comes near.
-const NUMBER_MAX: u64 = 1 << 53;
+pub(super) const NUMBER_MAX: u64 = 1 << 53;
 /// How often head is looked at again when somebody else wrote it meanwhile.
 const ATTEMPTS: usize = 3;
 
@@ -47,10 +47,15 @@ impl Head {
         if expected != blake3::Hash::from_bytes(head.mac.0) {
             return Err(damaged(if vault.seal().encrypts() { Flaw::Seal } else { Flaw::Hash }));
         }
-        Flaw::bound("generation", head.state.generation, NUMBER_MAX).map_err(damaged)?;
-        Flaw::bound("epoch", head.state.epoch, NUMBER_MAX).map_err(damaged)?;
-        Ok(head.state)
+        bounded(head.state).map_err(damaged)
     }
+}
+
+/// What readers of head accept, so that no writer writes anything else.
+fn bounded(state: Lease) -> Result<Lease, Flaw> {
+    Flaw::bound("generation", state.generation, NUMBER_MAX)?;
+    Flaw::bound("epoch", state.epoch, NUMBER_MAX)?;
+    Ok(state)
 }
 
 /// The version that head names, 0 where it names none; None where there is no head.
@@ -116,7 +121,11 @@ pub(super) fn advance(vault: &Vault, lease: &Lease, generation: u64) -> Result<L
     let mut failure = None;
     for _ in 0..ATTEMPTS {
         let (head, version) = read(vault)?.ok_or_else(|| ImageError::NoHead { url: vault.url().into() })?;
-        let next = lease.next(&head, generation, vault.url())?;
+        let next = bounded(lease.next(&head, generation, vault.url())?).map_err(|flaw| ImageError::Damaged {
+            url: vault.url().into(),
+            object: KEY.into(),
+            flaw,
+        })?;
         if head == next {
             return Ok(next);
         }
@@ -136,6 +145,7 @@ pub(super) fn advance(vault: &Vault, lease: &Lease, generation: u64) -> Result<L
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz;
     use crate::image::test_vault;
     use proptest::prelude::*;
 
@@ -169,23 +179,42 @@ mod tests {
         assert!(matches!(Head::parse(&one, &absurd), Err(ImageError::Damaged { flaw: Flaw::Bound { .. }, .. })));
     }
 
-    proptest! {
-        #[test]
-        fn any_text_parses_or_does_not(data in prop::collection::vec(any::<u8>(), 0..200), text in "[{}\":,a-z0-9]{0,80}") {
-            let folder = tempfile::tempdir().unwrap();
-            let vault = test_vault(folder.path());
+    #[test]
+    fn fuzz_any_text_parses_or_does_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = test_vault(folder.path());
+        proptest!(|(data in prop::collection::vec(any::<u8>(), 0..200), text in "[{}\":,a-z0-9]{0,80}")| {
             prop_assert!(Head::parse(&vault, &data).is_err());
             prop_assert!(Head::parse(&vault, text.as_bytes()).is_err());
-        }
+        });
+    }
 
-        #[test]
-        fn a_flipped_bit_is_seen(at in any::<prop::sample::Index>(), bit in 0..8) {
-            let folder = tempfile::tempdir().unwrap();
-            let vault = test_vault(folder.path());
-            let mut data = text(&vault, 12);
-            let at = at.index(data.len());
-            data[at] ^= 1u8 << bit;
-            prop_assert!(Head::parse(&vault, &data).is_err());
-        }
+    #[test]
+    fn fuzz_damaged_text_parses_to_what_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = test_vault(folder.path());
+        let whole = text(&vault, 12);
+        proptest!(|(at in any::<prop::sample::Index>(), bit in 0..8, edits in fuzz::edits())| {
+            let mut flipped = whole.clone();
+            flipped[at.index(whole.len())] ^= 1u8 << bit;
+            prop_assert!(Head::parse(&vault, &flipped).is_err());
+            if let Ok(parsed) = Head::parse(&vault, &fuzz::damaged(&whole, &edits)) {
+                prop_assert_eq!(parsed, state(12));
+            }
+        });
+    }
+
+    /// With the right hash.
+    #[test]
+    fn fuzz_forged_numbers_are_bounded() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = test_vault(folder.path());
+        let number = || prop_oneof![any::<u64>(), 0..10u64, NUMBER_MAX - 2..NUMBER_MAX + 3];
+        proptest!(|(generation in number(), epoch in number(), writer: [u8; 8])| {
+            let state = Lease { generation, epoch, writer: Hex(writer) };
+            let text = serde_json::to_vec(&Head::new(&vault, state)).unwrap();
+            let fits = generation <= NUMBER_MAX && epoch <= NUMBER_MAX;
+            prop_assert_eq!(Head::parse(&vault, &text).ok(), fits.then_some(state));
+        });
     }
 }

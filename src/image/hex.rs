@@ -92,9 +92,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_come_back(bytes: [u8; 16]) {
+        fn fuzz_any_bytes_come_back(bytes: [u8; 16]) {
             let json = serde_json::to_string(&Hex(bytes)).unwrap();
             prop_assert_eq!(serde_json::from_str::<Hex<16>>(&json).unwrap(), Hex(bytes));
+        }
+
+        #[test]
+        fn fuzz_any_text_has_one_spelling(text in "[0-9a-gA-F+ä]{0,10}") {
+            if let Some(found) = Hex::<4>::parse(&text) {
+                prop_assert_eq!(found.to_string(), text);
+            }
         }
     }
 }

@@ -302,6 +302,8 @@ fn decode(object: &[u8], generation: u64, vault: &Vault) -> Result<Manifest, Ref
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz;
+    use crate::image::body::BODY_MAX;
     use crate::image::{ChunkRef, test_vault};
     use proptest::prelude::*;
     use prost::Message;
@@ -366,38 +368,50 @@ mod tests {
         assert_eq!(Manifest::decode_object(&wrap(&message, &vault), 7, &vault).unwrap(), sample());
     }
 
-    proptest! {
-        #[test]
-        fn any_object_decodes_or_does_not(data in prop::collection::vec(any::<u8>(), 0..400)) {
-            let (_folder, vault) = vault();
+    #[test]
+    fn fuzz_any_object_decodes_or_does_not() {
+        let (_folder, vault) = vault();
+        proptest!(|(data in prop::collection::vec(any::<u8>(), 0..400))| {
             let _ = Manifest::decode_object(&data, 7, &vault);
             let _ = Manifest::decode_object(&wrap(&data, &vault), 7, &vault);
-        }
+        });
+    }
 
-        #[test]
-        fn a_changed_message_decodes_to_something_checked(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
-            let mut message = sample().encode_to_vec();
-            let at = at.index(message.len());
-            message[at] = byte;
-            let (_folder, vault) = vault();
-            if let Ok(manifest) = Manifest::decode_object(&wrap(&message, &vault), 7, &vault) {
-                for body in manifest.images.iter().filter_map(|image| image.body.as_ref()) {
+    #[test]
+    fn fuzz_a_damaged_object_is_refused() {
+        let (_folder, vault) = vault();
+        let whole = sample().encode_object(&vault);
+        proptest!(|(at in any::<prop::sample::Index>(), bit in 0..8, edits in fuzz::edits())| {
+            let mut flipped = whole.clone();
+            flipped[at.index(whole.len())] ^= 1u8 << bit;
+            prop_assert!(Manifest::decode_object(&flipped, 7, &vault).is_err());
+            let damaged = fuzz::damaged(&whole, &edits);
+            prop_assert!(damaged == whole || Manifest::decode_object(&damaged, 7, &vault).is_err());
+        });
+    }
+
+    /// With the right seal: what is decoded all the same can be relied upon.
+    #[test]
+    fn fuzz_a_forged_message_decodes_to_something_checked() {
+        let (_folder, vault) = vault();
+        let message = sample().encode_to_vec();
+        proptest!(|(edits in fuzz::edits())| {
+            let forged = wrap(&fuzz::damaged(&message, &edits), &vault);
+            if let Ok(manifest) = Manifest::decode_object(&forged, 7, &vault) {
+                let mut total = 0;
+                for body in manifest.bodies() {
                     let extents = body.extents().map(|extent| match extent {
                         Extent::Zero(length) => length,
                         Extent::Slice(slice) => slice.length.into(),
                     });
                     prop_assert_eq!(body.inline().len() as u64 + extents.sum::<u64>(), body.size());
+                    total += body.size();
                 }
+                prop_assert!(total <= BODY_MAX);
+                prop_assert_eq!(manifest.every_chunk().check(&manifest.chunks), Ok(()));
+                let again = manifest.encode_object(&vault);
+                prop_assert_eq!(Manifest::decode_object(&again, 7, &vault).unwrap(), manifest);
             }
-        }
-
-        #[test]
-        fn a_flipped_bit_is_seen(at in any::<prop::sample::Index>(), bit in 0..8) {
-            let (_folder, vault) = vault();
-            let mut object = sample().encode_object(&vault);
-            let at = at.index(object.len());
-            object[at] ^= 1u8 << bit;
-            prop_assert!(Manifest::decode_object(&object, 7, &vault).is_err());
-        }
+        });
     }
 }

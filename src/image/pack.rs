@@ -173,6 +173,7 @@ pub(super) fn key(id: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz;
     use proptest::prelude::*;
 
     fn seal() -> Seal {
@@ -237,7 +238,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_parse_or_do_not(data in prop::collection::vec(any::<u8>(), 0..300), start in 0u64..1000) {
+        fn fuzz_any_bytes_parse_or_do_not(data in prop::collection::vec(any::<u8>(), 0..300), start in 0u64..1000) {
             let _ = parse(&data, data.len() as u64);
             if let Ok(chunks) = parse_index(&data, start, 0) {
                 prop_assert!(chunks.iter().all(|e| u64::from(e.offset) + u64::from(e.encoded) <= start));
@@ -245,12 +246,49 @@ mod tests {
         }
 
         #[test]
-        fn a_flipped_bit_in_the_index_is_seen(lengths in prop::collection::vec(1u32..100, 1..9), at in any::<prop::sample::Index>(), bit in 0..8) {
+        fn fuzz_a_flipped_bit_in_the_index_is_seen(lengths in prop::collection::vec(1u32..100, 1..9), at in any::<prop::sample::Index>(), bit in 0..8) {
             let (mut data, info, _) = pack(&lengths);
             let first = data.len() - info.tail as usize;
             let at = first + at.index(data.len() - first);
             data[at] ^= 1u8 << bit;
             prop_assert!(parse(&data, info.tail).is_err());
+        }
+
+        /// The length in the trailer, and what it makes of the bytes before.
+        #[test]
+        fn fuzz_a_damaged_pack_has_the_same_index_or_none(lengths in prop::collection::vec(1u32..100, 0..9), edits in fuzz::edits()) {
+            let (data, info, entries) = pack(&lengths);
+            let data = fuzz::damaged(&data, &edits);
+            if let Ok(found) = parse(&data, info.tail) {
+                prop_assert_eq!(&found, &entries);
+            }
+            if let Ok(tail) = tail_length(&data)
+                && let Ok(found) = parse(&data, tail)
+            {
+                prop_assert_eq!(found, entries);
+            }
+        }
+
+        /// With the right seal: chunks lie side by side between the header and the index.
+        #[test]
+        fn fuzz_a_forged_index_is_of_its_pack(lengths in prop::collection::vec(1u32..3000, 1..9), edits in fuzz::edits(), size in 0u64..20_000) {
+            let (data, info, _) = pack(&lengths);
+            let start = data.len() - info.tail as usize;
+            let index = seal().open_message(&key("id"), &data[start..data.len() - TRAILER]).unwrap();
+            let sealed = seal().seal_message(&key("id"), &fuzz::damaged(&index, &edits));
+            let tail = [&sealed[..], &(sealed.len() as u32).to_le_bytes(), MAGIC].concat();
+            for size in [start as u64, size].map(|start| start + tail.len() as u64) {
+                if let Ok(found) = parse_tail(&seal(), "id", &tail, size) {
+                    let mut end = HEADER as u32;
+                    for entry in found {
+                        prop_assert_eq!(entry.offset, end);
+                        prop_assert_eq!(entry.pages.len(), (entry.raw as usize).div_ceil(PAGE));
+                        prop_assert!((1..=CHUNK_MAX).contains(&entry.raw) && (1..=entry.raw).contains(&entry.encoded));
+                        end += entry.encoded;
+                    }
+                    prop_assert_eq!(u64::from(end), size - tail.len() as u64);
+                }
+            }
         }
     }
 }

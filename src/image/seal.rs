@@ -206,7 +206,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_flipped_bit_is_seen(data in prop::collection::vec(any::<u8>(), 0..100), at in any::<prop::sample::Index>(), bit in 0..8) {
+        fn fuzz_a_flipped_bit_is_seen(data in prop::collection::vec(any::<u8>(), 0..100), at in any::<prop::sample::Index>(), bit in 0..8) {
             let seal = encrypted(1);
             let mut chunk = sealed(&seal, &data);
             chunk[at.index(data.len() + TAG)] ^= 1u8 << bit;
@@ -220,7 +220,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_open_or_do_not(data in prop::collection::vec(any::<u8>(), 0..100), offset: u32, id in "[0-9a-g]{30,33}") {
+        fn fuzz_any_bytes_open_or_do_not(data in prop::collection::vec(any::<u8>(), 0..100), offset: u32, id in "[0-9a-g]{30,33}") {
             prop_assert!(encrypted(1).open_message("head", &data).is_err());
             let mut chunk = data.clone();
             prop_assert!(encrypted(1).open_chunk(&id, offset, &mut chunk).is_none());

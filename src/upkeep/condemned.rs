@@ -44,7 +44,7 @@ pub(super) fn read(store: &dyn Store) -> Result<Vec<Condemned>, StoreError> {
     let mut found = Vec::new();
     for object in store.list(FOLDER)? {
         let packs = match store.get(&object.key, LIMIT) {
-            Ok((data, _)) => serde_json::from_slice(&data).map_or(Vec::new(), |content: Content| content.packs),
+            Ok((data, _)) => parse(&data),
             Err(StoreError::NotFound { .. }) => continue,
             Err(StoreError::TooLarge { .. }) => Vec::new(),
             Err(error) => return Err(error),
@@ -52,6 +52,12 @@ pub(super) fn read(store: &dyn Store) -> Result<Vec<Condemned>, StoreError> {
         found.push(Condemned { key: object.key, since: object.modified, packs });
     }
     Ok(found)
+}
+
+/// The packs that an object of this version names.
+fn parse(data: &[u8]) -> Vec<String> {
+    let content = serde_json::from_slice(data).ok().filter(|content: &Content| content.version == FORMAT);
+    content.map_or(Vec::new(), |content| content.packs)
 }
 
 /// Condemns packs from now on.
@@ -86,7 +92,26 @@ fn random_name() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz;
     use crate::store::{Location, open};
+    use proptest::prelude::*;
+
+    #[test]
+    fn another_version_condemns_nothing() {
+        assert_eq!(parse(br#"{"version":2,"packs":["a"]}"#), ["a"]);
+        for text in [r#"{"version":1,"packs":["a"]}"#, r#"{"version":3,"packs":["a"]}"#, r#"{"packs":["a"]}"#] {
+            assert!(parse(text.as_bytes()).is_empty(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn fuzz_damaged_text_condemns_packs_or_nothing(edits in fuzz::edits(), data in prop::collection::vec(any::<u8>(), 0..200)) {
+            let whole = br#"{"version":2,"packs":["0123456789abcdef0123456789abcdef","0"]}"#;
+            prop_assert!(parse(&data).is_empty());
+            prop_assert!(parse(&fuzz::damaged(whole, &edits)).len() <= whole.len());
+        }
+    }
 
     #[test]
     fn what_is_condemned_is_read_and_what_is_damaged_condemns_nothing() {

@@ -359,6 +359,8 @@ fn lossy(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz;
+    use proptest::prelude::*;
     use prost::Message;
 
     /// The page where the stack begins in these tests.
@@ -418,6 +420,20 @@ mod tests {
             assert_eq!(memory_of(&mm(&areas), &pagemap(&[run])), Err(Malformed), "{run:?}");
         }
         assert_eq!(memory_of(&mm(&[(20, 10, 0)]), &pagemap(&[])), Err(Malformed));
+    }
+
+    proptest! {
+        #[test]
+        fn fuzz_damaged_images_are_counted_or_malformed(edits in fuzz::edits(), others in fuzz::edits()) {
+            let mm = mm(&[(4, 10, status::HEAP), (10, 20, status::ANON_PRIVATE), (30, 40, status::ANON_SHARED)]);
+            let pagemap = pagemap(&[(5, 8), (31, 1), (33, 2)]);
+            memory_of(&mm, &pagemap).unwrap();
+            let _ = memory_of(&fuzz::damaged(&mm, &edits), &pagemap);
+            let _ = memory_of(&mm, &fuzz::damaged(&pagemap, &edits));
+            if let Ok(memory) = memory_of(&fuzz::damaged(&mm, &edits), &fuzz::damaged(&pagemap, &others)) {
+                prop_assert!(memory.plus(memory).saved() >= memory.saved());
+            }
+        }
     }
 
     fn process(pid: i32, ppid: i32) -> Process {

@@ -133,6 +133,8 @@ fn state(number: u32) -> &'static str {
 mod tests {
     use super::*;
     use crate::criu::images::Regular;
+    use crate::fuzz;
+    use proptest::prelude::*;
     use prost::Message;
 
     fn image(magic: u32, entries: &[impl Message]) -> Vec<u8> {
@@ -195,5 +197,21 @@ mod tests {
         let socket = Inet { src_addr: vec![1; 3], src_port: 70_000, state: 77, ..Inet::default() };
         assert_eq!(inet(&socket), Socket { kind: "raw", local: String::new(), remote: None, state: "unknown" });
         assert_eq!(read(b"", &[]), Err(Malformed));
+    }
+
+    proptest! {
+        #[test]
+        fn fuzz_damaged_images_are_read_or_malformed(edits in fuzz::edits(), others in fuzz::edits()) {
+            let regular = OpenFile { kind: 1, id: 1, regular: Some(Regular { name: b"/data".into() }), ..OpenFile::default() };
+            let inet = Inet { kind: 1, src_port: 80, src_addr: vec![7; 4], dst_addr: vec![0; 4], ..Inet::default() };
+            let socket = OpenFile { id: 2, inet: Some(inet), ..OpenFile::default() };
+            let files = image(images::FILES, &[regular, socket]);
+            let fds = image(images::FDINFO, &[Descriptor { id: 1 }, Descriptor { id: 2 }]);
+            for (files, fds) in [(fuzz::damaged(&files, &edits), fds.clone()), (files, fuzz::damaged(&fds, &others))] {
+                if let Ok(found) = read(&files, &[fds]) {
+                    prop_assert!(found.kinds.values().sum::<u64>() <= files.len() as u64);
+                }
+            }
+        }
     }
 }
