@@ -142,6 +142,7 @@ fn streams_are_read_at_their_own_pace() {
     for limit in [100_000, usize::MAX] {
         for (id, got) in ids.iter().zip(&mut got) {
             while got.len() < limit {
+                fetcher.receive().unwrap();
                 let count = match fetcher.front(*id).unwrap() {
                     Front::Data(bytes) => {
                         let count = bytes.len().min(limit - got.len());
@@ -165,6 +166,23 @@ fn wait(fetcher: &Fetcher) {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     let mut fds = [PollFd::new(fetcher.wake_fd(), PollFlags::POLLIN)];
     assert_eq!(poll(&mut fds, PollTimeout::from(60_000u16)).unwrap(), 1, "nothing came for a minute");
+}
+
+#[test]
+fn looking_at_one_stream_hides_no_other() {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let (_folder, vault) = folder_vault();
+    let data = [noise(1, 1 << 20), noise(2, 1 << 20)];
+    let (manifest, bodies) = write(&vault, &[&data[0], &data[1]]);
+    let mut fetcher = Fetcher::new(&vault, &manifest, 8 << 20, 2).unwrap();
+    let ids: Vec<_> = bodies.iter().map(|body| fetcher.open(body)).collect();
+    wait(&fetcher);
+    // Something has come for one of them; looking at either must not make the waiting forget it.
+    for id in &ids {
+        assert_eq!(fetcher.front(*id).unwrap(), Front::Pending);
+    }
+    let mut fds = [PollFd::new(fetcher.wake_fd(), PollFlags::POLLIN)];
+    assert_eq!(poll(&mut fds, PollTimeout::ZERO).unwrap(), 1);
 }
 
 #[test]

@@ -24,6 +24,7 @@ fn commit(vault: &Vault, pages: &[u8]) -> Vec<String> {
     manifest.command = vec![TEXT.to_vec()];
     let lease = Lease::for_newest(vault).unwrap().unwrap_or_else(Lease::fresh);
     image::commit(vault, &mut manifest, lease, Instant::now()).unwrap();
+    image::mark_committed(vault, manifest.generation);
     manifest.packs.iter().map(|pack| format!("packs/{}", pack.id)).collect()
 }
 

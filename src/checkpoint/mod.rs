@@ -124,6 +124,7 @@ fn take(common: &Common, target: &Target, reporter: &Reporter, work: &Work) -> R
     if !target.leave_running {
         dump.release(Verdict::Kill)?;
     }
+    image::mark_committed(&vault, lease.generation);
     Ok(Report {
         generation: lease.generation,
         bytes: figures.bytes,

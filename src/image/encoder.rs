@@ -48,6 +48,10 @@ pub(super) struct Shared {
     free_segments: Queue<Vec<u8>>,
     segments: Queue<Segment>,
     packer: Mutex<Packer>,
+    /// What the manifest is to say of each pack that is in the store.
+    uploaded: Mutex<Vec<(usize, PackInfo)>>,
+    /// Gets one for each upload thread that has ended.
+    over: Queue<()>,
     error: Mutex<Option<ImageError>>,
     ended: AtomicBool,
 }
@@ -74,6 +78,8 @@ impl Pipeline {
             free_packs: Queue::from_iter((0..=UPLOADS).map(|_| Vec::new())),
             packs: Queue::new(),
             packer: Mutex::new(Packer::new(packs)),
+            uploaded: Mutex::default(),
+            over: Queue::new(),
             error: Mutex::default(),
             ended: AtomicBool::new(false),
         });
@@ -83,7 +89,10 @@ impl Pipeline {
             pipeline.encoders.push(pipeline.spawn("encode", |shared| encode(shared, coder))?);
         }
         for _ in 0..UPLOADS {
-            pipeline.uploads.push(pipeline.spawn("upload", upload)?);
+            pipeline.uploads.push(pipeline.spawn("upload", |shared| {
+                upload(shared);
+                shared.over.push(());
+            })?);
         }
         Ok(pipeline)
     }
@@ -120,8 +129,15 @@ impl Pipeline {
         self.encoders.drain(..).for_each(join);
         self.shared.packer().close(&self.shared);
         self.shared.packs.close();
-        self.uploads.drain(..).for_each(join);
+        // Not by joining: where one has failed, the service need not stand still until another one has as well.
+        let all_are_over = (0..UPLOADS).all(|_| self.shared.over.pop().is_some());
         self.check()?;
+        if !all_are_over {
+            return Err(ImageError::Ended);
+        }
+        for (number, info) in self.shared.uploaded().drain(..) {
+            self.shared.packer().packs[number] = info;
+        }
         let known = self.shared.known.read().unwrap_or_else(PoisonError::into_inner);
         Ok(self.shared.packer().finish(&known, ended))
     }
@@ -145,6 +161,10 @@ impl Shared {
         self.packer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn uploaded(&self) -> MutexGuard<'_, Vec<(usize, PackInfo)>> {
+        self.uploaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn error(&self) -> MutexGuard<'_, Option<ImageError>> {
         self.error.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -163,6 +183,7 @@ impl Shared {
         self.ended.store(true, Relaxed);
         self.segments.abort();
         self.packs.abort();
+        self.over.abort();
         self.free_segments.abort();
         self.free_packs.abort();
     }
@@ -188,15 +209,16 @@ fn encode(shared: &Shared, mut coder: Coder) {
     }
 }
 
-/// Seals and uploads packs. What sealing takes is no encoder's time, and is under no lock.
+/// Seals and uploads packs. What sealing takes is no encoder's time, and is under no lock; the packer's least of all, as whoever
+/// holds that may wait for a pack.
 fn upload(shared: &Shared) {
     while let Some((number, id, pack)) = shared.packs.pop() {
         let (data, info) = pack.finish(shared.vault.seal(), &id);
         let data = Bytes::from(data);
         match shared.vault.store().put(&pack::key(&id), data.clone(), PutMode::Create) {
             Ok(()) => {
+                shared.uploaded().push((number, info));
                 shared.free_packs.push_first(data.into());
-                shared.packer().packs[number] = info;
             }
             Err(error) => shared.fail(error.into()),
         }

@@ -39,6 +39,17 @@ pub enum ImageError {
         "head of {url} names generation {generation}, whose manifest is missing. Put {object} back from a copy of the store"
     )]
     NoManifest { url: String, generation: u64, object: String },
+    /// What was to become a generation could not be restored by anybody.
+    #[error(
+        "the checkpoint cannot be kept in {url}: {flaw}. Nothing was committed; include fewer files, or give the application a smaller memory"
+    )]
+    Unfit { url: String, flaw: Flaw },
+    /// A pack went while the checkpoint was being taken.
+    #[error(
+        "{object} was removed from {url} while the checkpoint was under way, by a prune with a short --grace or by the bucket's own \
+         rules. Nothing was committed; try again"
+    )]
+    PackGone { url: String, object: String },
     /// Another container holds the application now.
     #[error(
         "another container has taken over this application at generation {generation} of {url}. Its checkpoints stand and \

@@ -1,12 +1,13 @@
 //! Generations: committing one, and finding those that exist.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::error::ImageError;
+use super::error::{Flaw, ImageError};
 use super::lease::Lease;
 use super::manifest::Manifest;
 use super::vault::Vault;
-use super::{Result, check, head};
+use super::{Result, head, refs};
 use crate::store::{PutMode, Store, StoreError};
 
 const FOLDER: &str = "generations/";
@@ -76,13 +77,7 @@ pub fn commit(vault: &Vault, manifest: &mut Manifest, lease: Lease, begun: Insta
     loop {
         number += 1;
         manifest.generation = number;
-        // What no reader would take must not become a generation: the service is about to end.
-        check::manifest(manifest, number).map_err(|flaw| ImageError::Damaged {
-            url: vault.url().to_owned(),
-            object: "the new manifest".to_owned(),
-            flaw,
-        })?;
-        match store.put(&manifest_key(number), manifest.encode_object(vault).into(), PutMode::Create) {
+        match store.put(&manifest_key(number), encoded(manifest, vault)?.into(), PutMode::Create) {
             Err(StoreError::Exists { .. }) => {}
             Err(error) => return Err(error.into()),
             Ok(()) => break,
@@ -91,13 +86,38 @@ pub fn commit(vault: &Vault, manifest: &mut Manifest, lease: Lease, begun: Insta
     if begun.elapsed() > COMMIT_WITHIN {
         return Err(ImageError::TooSlow { url: vault.url().into(), minutes: COMMIT_WITHIN.as_secs() / 60 });
     }
-    let held = head::advance(vault, &lease, number)?;
-    if vault.seal().encrypts() {
-        // The generation is committed with or without it; the next one says the same of all before it.
-        let key = marker_key(number);
-        let _ = store.put(&key, vault.seal().seal_message(&key, b"").into(), PutMode::Create);
+    check_packs(vault, manifest)?;
+    head::advance(vault, &lease, number)
+}
+
+/// What no reader would take must not become a generation: the service is about to end.
+fn encoded(manifest: &Manifest, vault: &Vault) -> Result<Vec<u8>> {
+    let object = manifest.encode_object(vault);
+    let unfit = |flaw| ImageError::Unfit { url: vault.url().to_owned(), flaw };
+    Flaw::bound("number of bytes", object.len() as u64, super::manifest::OBJECT_LIMIT).map_err(unfit)?;
+    match Manifest::decode_object(&object, manifest.generation, vault) {
+        Ok(_) => Ok(object),
+        Err(ImageError::Damaged { flaw, .. }) => Err(unfit(flaw)),
+        Err(error) => Err(error),
     }
-    Ok(held)
+}
+
+/// From the manifest's put on a prune leaves its packs alone, so what is there now stays.
+fn check_packs(vault: &Vault, manifest: &Manifest) -> Result<()> {
+    let there: HashMap<_, _> = refs::packs(vault)?.into_iter().map(|pack| (pack.id, pack.size)).collect();
+    match manifest.packs.iter().find(|pack| there.get(&pack.id) != Some(&pack.size)) {
+        None => Ok(()),
+        Some(pack) => Err(ImageError::PackGone { url: vault.url().into(), object: super::pack::key(&pack.id) }),
+    }
+}
+
+/// Says in an encrypted store that a generation was committed, so that an old head put back is noticed. For after the service was
+/// let go: the generation is committed with or without it, and the next one says the same of all before it.
+pub fn mark_committed(vault: &Vault, generation: u64) {
+    if vault.seal().encrypts() {
+        let key = marker_key(generation);
+        let _ = vault.store().put(&key, vault.seal().seal_message(&key, b"").into(), PutMode::Create);
+    }
 }
 
 /// One generation of a store.
@@ -138,6 +158,10 @@ pub fn lineage(vault: &Vault) -> Result<Lineage> {
             continue;
         }
         let manifest = Manifest::read(vault, number);
+        // A prune was faster.
+        if matches!(manifest, Err(ImageError::NoGeneration { .. })) {
+            continue;
+        }
         next = manifest.as_ref().map_or(number - 1, |manifest| manifest.parent);
         lineage.generations.push(Generation { number, newest: number == newest, manifest });
     }

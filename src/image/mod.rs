@@ -41,7 +41,9 @@ pub use body::{Body, Extent, INLINE_MAX, Slice};
 pub use chunk::Name;
 pub use decoder::read_chunk;
 pub use error::{Flaw, ImageError};
-pub use generation::{COMMIT_WITHIN, Generation, Lineage, commit, generations, lineage, manifest_key, marker_key};
+pub use generation::{
+    COMMIT_WITHIN, Generation, Lineage, commit, generations, lineage, manifest_key, mark_committed, marker_key,
+};
 pub use head::newest;
 pub use hex::Hex;
 pub use keys::{KeyError, KeyFiles, SecretKind};

@@ -83,9 +83,9 @@ impl Fetcher {
         id
     }
 
-    /// What comes next in the stream. An error of any stream is returned once, and ends them all.
+    /// What comes next in the stream, as far as [`receive`](Self::receive) has taken it in.
     pub fn front(&mut self, id: StreamId) -> Result<Front<'_>> {
-        self.look(id)?;
+        self.ask(id);
         Ok(match self.first(id)? {
             First::Data(data) => Front::Data(data),
             First::Zeros(length) => Front::Data(&self.zeros[..length.min(ZEROS as u64) as usize]),
@@ -106,8 +106,8 @@ impl Fetcher {
         }
     }
 
-    /// Becomes readable when something may have come for a stream that was [`Front::Pending`]. Calling
-    /// [`front`](Self::front) for any stream makes it unreadable again.
+    /// Becomes readable when there is something to [`receive`](Self::receive), and unreadable by that alone: whoever looks at all
+    /// streams after it, and then waits here, misses nothing.
     pub fn wake_fd(&self) -> BorrowedFd<'_> {
         self.decoders.wake_fd()
     }
@@ -139,7 +139,8 @@ impl Fetcher {
 
     fn each_of(&mut self, id: StreamId, each: &mut impl FnMut(Piece<'_>) -> std::io::Result<()>) -> Result<()> {
         loop {
-            self.look(id)?;
+            self.receive()?;
+            self.ask(id);
             let count = match self.first(id)? {
                 First::Data(data) => {
                     each(Piece::Data(data)).map_err(ImageError::Sink)?;
@@ -173,8 +174,8 @@ impl Fetcher {
         }
     }
 
-    /// Takes what was decoded, and asks for more where the stream has room.
-    fn look(&mut self, id: StreamId) -> Result<()> {
+    /// Takes in what has come, for any stream. An error of any stream is returned once, and ends them all.
+    pub fn receive(&mut self) -> Result<()> {
         for done in self.decoders.take() {
             let Some(stream) = self.streams.get_mut(&StreamId(done.stream)) else { continue };
             match done.slices {
@@ -186,7 +187,6 @@ impl Fetcher {
                 }
             }
         }
-        self.ask(id);
         Ok(())
     }
 
@@ -243,6 +243,7 @@ mod tests {
     fn read_ahead(fetcher: &mut Fetcher, id: StreamId, count: usize) {
         let mut read = 0;
         while read < count {
+            fetcher.receive().unwrap();
             match fetcher.front(id).unwrap() {
                 Front::Data(data) => {
                     let length = data.len();
@@ -257,10 +258,12 @@ mod tests {
 
     /// Waits until all that the stream asked for has come.
     fn settle(fetcher: &mut Fetcher, id: StreamId) {
-        fetcher.look(id).unwrap();
+        fetcher.receive().unwrap();
+        fetcher.ask(id);
         while fetcher.streams[&id].is_waiting() {
             fetcher.decoders.wait();
-            fetcher.look(id).unwrap();
+            fetcher.receive().unwrap();
+            fetcher.ask(id);
         }
     }
 

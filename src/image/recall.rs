@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use super::Result;
@@ -25,6 +25,8 @@ const PACK_ONE_IN: u64 = 4;
 /// else gather one for each generation.
 const SMALL_MAX: usize = 64;
 const SMALL: u64 = 1 << 20;
+/// Packs whose indexes may be read before that of an earlier one is there.
+const AHEAD: usize = 32;
 
 /// The pages of the newest generation, as far as they fit into `memory` bytes, and its packs.
 ///
@@ -37,8 +39,15 @@ pub(super) fn recall(vault: &Vault, memory: u64) -> Result<(Known, Vec<PackInfo>
         Err(error) => return Err(error),
     };
     let zero = chunk::page_name(vault.seal(), &[0; PAGE]);
-    let sink = Mutex::new(Sink { known, zero, next: 0, early: BTreeMap::new() });
-    let work = Work { vault, manifest: &manifest, used: used(&manifest), next: AtomicUsize::new(0), sink };
+    let sink = Mutex::new(Sink { known, zero, next: 0, early: BTreeMap::new(), failed: false });
+    let work = Work {
+        vault,
+        manifest: &manifest,
+        used: used(&manifest),
+        next: AtomicUsize::new(0),
+        sink,
+        turn: Condvar::new(),
+    };
     let threads = vault.store().concurrency().clamp(1, manifest.packs.len().max(1));
     thread::scope(|scope| {
         let spawn = |_| thread::Builder::new().stack_size(STACK).spawn_scoped(scope, || work.run());
@@ -77,6 +86,7 @@ struct Work<'a> {
     used: Vec<Vec<Used>>,
     next: AtomicUsize,
     sink: Mutex<Sink>,
+    turn: Condvar,
 }
 
 impl Work<'_> {
@@ -84,9 +94,26 @@ impl Work<'_> {
         loop {
             let number = self.next.fetch_add(1, Relaxed);
             let Some(info) = self.manifest.packs.get(number) else { return Ok(()) };
-            let chunks = if self.forgets(info) { Vec::new() } else { self.chunks(number, info)? };
-            self.sink.lock().unwrap_or_else(PoisonError::into_inner).add(number, chunks);
+            self.wait_for_turn(number)?;
+            let chunks = if self.forgets(info) { Ok(Vec::new()) } else { self.chunks(number, info) };
+            let mut sink = self.sink();
+            sink.failed |= chunks.is_err();
+            self.turn.notify_all();
+            sink.add(number, chunks?);
         }
+    }
+
+    fn sink(&self) -> MutexGuard<'_, Sink> {
+        self.sink.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets nobody read far ahead of the slowest: what comes early is held in memory.
+    fn wait_for_turn(&self, number: usize) -> Result<()> {
+        let mut sink = self.sink();
+        while number >= sink.next + AHEAD && !sink.failed {
+            sink = self.turn.wait(sink).unwrap_or_else(PoisonError::into_inner);
+        }
+        if sink.failed { Err(ImageError::Ended) } else { Ok(()) }
     }
 
     fn forgets(&self, info: &PackInfo) -> bool {
@@ -121,6 +148,8 @@ struct Sink {
     zero: Name,
     next: usize,
     early: BTreeMap<usize, Vec<(ChunkRef, Vec<Name>)>>,
+    /// A thread has given up, so that no turn may come.
+    failed: bool,
 }
 
 impl Sink {

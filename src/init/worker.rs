@@ -120,7 +120,8 @@ impl Worker {
 
     /// Kills the worker alone: its CRIU notices, and clears up behind itself. What is left after a while is killed as well.
     fn give_up(&mut self, fault: Fault) {
-        self.closed = true;
+        // What it has said before is heard still: it may have committed.
+        self.closed |= fault == Fault::Garbled;
         self.fault.get_or_insert(fault);
         if self.ending.is_none() {
             process::kill(self.pid, libc::SIGKILL);

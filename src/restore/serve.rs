@@ -58,6 +58,7 @@ pub fn serve(
     let mut socket = Socket::Listening(listener);
     let mut open: Vec<Open> = Vec::new();
     loop {
+        fetcher.receive()?;
         let mut index = 0;
         while let Some(image) = open.get_mut(index) {
             if feed(image, fetcher)? {

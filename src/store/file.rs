@@ -77,8 +77,7 @@ impl FileStore {
     /// Serialises everything that replaces or removes; held until the file is dropped.
     fn lock(&self) -> io::Result<File> {
         let path = self.root.join(LOCK);
-        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
-        owner::give(&path)?;
+        let file = self.open_lock(&path)?;
         let until = Instant::now() + self.lock_wait;
         loop {
             match file.try_lock() {
@@ -92,6 +91,16 @@ impl FileStore {
                     return Err(io::Error::new(io::ErrorKind::TimedOut, text));
                 }
             }
+        }
+    }
+
+    fn open_lock(&self, path: &Path) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.write(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+        match options.clone().create_new(true).open(path) {
+            Ok(file) => owner::give(&file, &self.root).map(|()| file),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => options.open(path),
+            Err(e) => Err(e),
         }
     }
 
@@ -244,7 +253,9 @@ fn make_folder(folder: &Path) -> io::Result<()> {
     make_folder(parent)?;
     match DirBuilder::new().mode(0o700).create(folder) {
         Ok(()) => {
-            owner::give(folder)?;
+            // Opened as what was made: a link that took its place would be followed else.
+            let made = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(folder)?;
+            owner::give(&made, parent)?;
             File::open(parent)?.sync_all()
         }
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
@@ -281,12 +292,35 @@ fn list_folder(root: &Path, folder: &str, found: &mut Vec<ObjectMeta>) -> io::Re
 mod tests {
     use super::*;
     use crate::store::{Location, open};
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
     fn store() -> (tempfile::TempDir, FileStore) {
         let folder = tempfile::tempdir().unwrap();
         let store = FileStore::new(&format!("file:{}/a/store", folder.path().display())).unwrap();
         (folder, store)
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_the_lock_leads_nowhere() {
+        let (folder, store) = store();
+        let outside = folder.path().join("outside");
+        fs::write(&outside, b"not the store's").unwrap();
+        fs::create_dir_all(&store.root).unwrap();
+        symlink(&outside, store.root.join(LOCK)).unwrap();
+        store.put("a", Bytes::from_static(b"1"), PutMode::Overwrite).unwrap_err();
+        assert!(store.prepare().is_err());
+        assert_eq!(fs::read(&outside).unwrap(), b"not the store's");
+    }
+
+    #[test]
+    fn what_root_writes_belongs_to_the_owner_of_the_folder() {
+        assert!(nix::unistd::geteuid().is_root(), "nobody else can give anything away: run this as root");
+        let (folder, store) = store();
+        std::os::unix::fs::chown(folder.path(), Some(1000), Some(1000)).unwrap();
+        store.put("packs/a", Bytes::from_static(b"1"), PutMode::Overwrite).unwrap();
+        for path in ["", "packs", "packs/a", LOCK] {
+            assert_eq!(fs::metadata(store.root.join(path)).unwrap().uid(), 1000, "{path:?}");
+        }
     }
 
     #[test]

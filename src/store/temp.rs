@@ -29,7 +29,7 @@ impl Temp {
         let path = folder.join(format!("{PREFIX}{:016x}", u64::from_ne_bytes(name)));
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
         let mut temp = Self { path, file };
-        owner::give(&temp.path)?;
+        owner::give(&temp.file, folder)?;
         // A mark for the sweep alone: where a file system cannot lock, age has to do.
         let _ = temp.file.lock();
         temp.file.write_all(data)?;

@@ -62,6 +62,7 @@ impl Fixture {
         self.manifest = Manifest { images, files: vec![file], packs, chunks, ..Manifest::default() };
         let lease = Lease::for_newest(&vault).unwrap().unwrap_or_else(Lease::fresh);
         image::commit(&vault, &mut self.manifest, lease, Instant::now()).unwrap();
+        image::mark_committed(&vault, self.manifest.generation);
         self.contents.insert(generation, contents);
     }
 
