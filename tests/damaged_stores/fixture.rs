@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use freeze::image::{
@@ -32,14 +33,39 @@ pub struct Fixture {
     contents: BTreeMap<u64, Vec<Vec<u8>>>,
 }
 
+/// A whole store in memory, so that it need not be made and synced for each damage.
+struct Template {
+    objects: Vec<(String, Vec<u8>)>,
+    manifest: Manifest,
+    contents: BTreeMap<u64, Vec<Vec<u8>>>,
+}
+
+impl Template {
+    fn of(encrypt: bool) -> &'static Self {
+        static WHOLE: [OnceLock<Template>; 2] = [const { OnceLock::new() }; 2];
+        WHOLE[usize::from(encrypt)].get_or_init(|| {
+            let mut whole = Fixture::empty(encrypt);
+            whole.commit();
+            let keys = whole.open().unwrap().store().list("").unwrap().into_iter().map(|object| object.key);
+            let objects = keys.map(|key| (key.clone(), whole.read(&key))).collect();
+            Self { objects, manifest: whole.manifest, contents: whole.contents }
+        })
+    }
+}
+
 impl Fixture {
     pub fn new(encrypt: bool) -> Self {
+        let Template { objects, manifest, contents } = Template::of(encrypt);
+        let whole = Self { manifest: manifest.clone(), contents: contents.clone(), ..Self::empty(encrypt) };
+        objects.iter().for_each(|(key, data)| whole.write(key, data));
+        whole
+    }
+
+    pub fn empty(encrypt: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("key"), KEY_FILE).unwrap();
         let keys = KeyFiles { passphrase_file: None, key_file: encrypt.then(|| folder.path().join("key")) };
-        let mut fixture = Self { folder, keys, manifest: Manifest::default(), contents: BTreeMap::new() };
-        fixture.commit();
-        fixture
+        Self { folder, keys, manifest: Manifest::default(), contents: BTreeMap::new() }
     }
 
     /// Commits one more generation, of other pages and the same file.

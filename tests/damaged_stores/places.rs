@@ -4,7 +4,8 @@ use crate::fixture::{Fixture, say};
 
 /// Another store, of the same pages, as much encrypted as this one.
 fn other(f: &Fixture) -> Fixture {
-    let mut other = Fixture::new(f.keys.are_given());
+    let mut other = Fixture::empty(f.keys.are_given());
+    other.commit();
     other.commit();
     other
 }
