@@ -219,9 +219,11 @@ mod tests {
     fn what_no_reader_would_accept_is_not_committed() {
         let folder = tempfile::tempdir().unwrap();
         let vault = test_vault(folder.path());
+        let held = commit_next(&vault).unwrap();
         vault.store().put(&manifest_key(head::NUMBER_MAX), "".into(), PutMode::Create).unwrap();
-        assert!(matches!(commit_next(&vault), Err(ImageError::Damaged { .. })));
-        assert_eq!(head::newest(&vault).unwrap(), None);
+        let next = commit(&vault, &mut Manifest::default(), held, Instant::now());
+        assert!(matches!(next, Err(ImageError::Damaged { .. })));
+        assert_eq!(head::newest(&vault).unwrap(), Some(1));
     }
 
     proptest! {
