@@ -146,8 +146,8 @@ fn slice(chunk: u32, first: u32, length: u64) -> Option<Extent> {
 
 fn check_slice(chunk: u32, first: u32, length: u64, chunks: &ChunkTable) -> Result<(), Flaw> {
     let Some(found) = chunks.get(chunk) else {
-        let limit = (chunks.len() as u64).saturating_sub(1);
-        return Err(Flaw::Bound { what: "index of a chunk", found: chunk.into(), limit });
+        let (found, limit) = (u64::from(chunk) + 1, chunks.len() as u64);
+        return Err(Flaw::Bound { what: "number of a chunk", found, limit });
     };
     let end = Flaw::bound("end of a slice", u64::from(first) * PAGE as u64 + length, found.raw.into())?;
     // Anything else would let a few bytes of manifest ask for many chunks to be decoded.
@@ -201,6 +201,6 @@ mod tests {
         assert_eq!(check(0, 10), Err(Flaw::Disagree("a slice and the pages of its chunk")));
         assert_eq!(check(0, 0), Err(Flaw::Disagree("the columns of a body")));
         let other = body(&[extent(1, 0, P)]).check(&chunks);
-        assert!(matches!(other, Err(Flaw::Bound { what: "index of a chunk", .. })));
+        assert!(matches!(other, Err(Flaw::Bound { what: "number of a chunk", .. })));
     }
 }

@@ -47,6 +47,7 @@ pub(super) fn manifest(manifest: &Manifest, generation: u64) -> Result<(), Flaw>
             return Err(Flaw::Name { what: "the pack name", name: pack.id.clone() });
         }
         Flaw::bound("size of a pack", pack.size, pack::LIMIT)?;
+        Flaw::bound("length of an index", pack.tail, pack.size)?;
     }
     manifest.chunks.check(&manifest.packs)?;
     let mut names = HashSet::new();

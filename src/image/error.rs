@@ -22,7 +22,7 @@ pub enum ImageError {
     Damaged { url: String, object: String, flaw: Flaw },
     /// An object is of a later format.
     #[error(
-        "{object} in {url} has format version {found}, and this freeze reads version {supported}. Use the freeze that wrote it, or a later one"
+        "{object} in {url} has format version {found}, and this freeze reads version {supported}. Use one that reads version {found}"
     )]
     Version { url: String, object: String, found: u32, supported: u32 },
     /// The generation asked for does not exist.

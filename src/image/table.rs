@@ -87,8 +87,8 @@ impl ChunkTable {
 
 fn check_chunk(chunk: &ChunkRef, packs: &[PackInfo]) -> Result<(), Flaw> {
     let Some(pack) = packs.get(chunk.pack as usize) else {
-        let limit = (packs.len() as u64).saturating_sub(1);
-        return Err(Flaw::Bound { what: "index of a pack", found: chunk.pack.into(), limit });
+        let (found, limit) = (u64::from(chunk.pack) + 1, packs.len() as u64);
+        return Err(Flaw::Bound { what: "number of a pack", found, limit });
     };
     Flaw::bound("length of a chunk", chunk.raw.into(), CHUNK_MAX.into())?;
     if chunk.encoded == 0 || chunk.encoded > chunk.raw || chunk.offset < pack::HEADER as u32 {
