@@ -222,7 +222,7 @@ mod tests {
         let held = commit_next(&vault).unwrap();
         vault.store().put(&manifest_key(head::NUMBER_MAX), "".into(), PutMode::Create).unwrap();
         let next = commit(&vault, &mut Manifest::default(), held, Instant::now());
-        assert!(matches!(next, Err(ImageError::Damaged { .. })));
+        assert!(matches!(next, Err(ImageError::Unfit { .. })));
         assert_eq!(head::newest(&vault).unwrap(), Some(1));
     }
 
