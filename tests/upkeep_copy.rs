@@ -126,21 +126,27 @@ fn a_folder_with_anything_in_it_is_refused() {
     assert!(matches!(extract(&store.vault, None, Path::new("/proc/freeze"), &Quiet), Err(UpkeepError::Write { .. })));
 }
 
-/// A link and then a file below it: the file must not go where the link leads.
+/// What lies below a link must not go where the link leads, neither a file nor another link.
 #[test]
 fn links_lead_nowhere() {
-    let store = Fixture::new();
-    let outside = store.folder.path().join("outside");
-    fs::create_dir(&outside).unwrap();
-    let link = File {
-        path: b"/a".into(),
+    let outside = tempfile::tempdir().unwrap();
+    let link = |path: &str| File {
+        path: path.into(),
         kind: Kind::Symlink.into(),
-        target: outside.to_str().unwrap().into(),
+        target: outside.path().to_str().unwrap().into(),
         ..File::default()
     };
     let body = Some(image::Body::from_inline(b"x".into()));
     let file = File { path: b"/a/b".into(), kind: Kind::Regular.into(), size: 1, body, ..File::default() };
-    upkeep_support::commit(&store.vault, Manifest { files: vec![link, file], ..Manifest::default() });
-    assert!(extract(&store.vault, None, &store.folder.path().join("out"), &Quiet).is_err());
-    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+    for below in [file, link("/a/b"), link("/a/b/c/d")] {
+        for files in [[link("/a"), below.clone()], [below.clone(), link("/a")]] {
+            let store = Fixture::new();
+            upkeep_support::commit(&store.vault, Manifest { files: files.into(), ..Manifest::default() });
+            let folder = store.folder.path().join("out");
+            let error = extract(&store.vault, None, &folder, &Quiet).unwrap_err();
+            assert!(matches!(error, UpkeepError::BelowLink { generation: 1, .. }), "{error}");
+            assert!(!folder.exists());
+            assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+        }
+    }
 }

@@ -1,7 +1,8 @@
 //! `freeze extract`: a generation as plain files, which `crit` and a stock CRIU read.
 //!
-//! Must never write outside its folder: symbolic links are made last, so that none is there to lead anywhere.
+//! Must never write outside its folder: symbolic links are made last, and nothing is made below one, so none leads anywhere.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
@@ -44,6 +45,7 @@ pub fn extract(
     progress: &dyn Progress,
 ) -> Result<Extracted, UpkeepError> {
     let manifest = Manifest::load(vault, generation)?.ok_or_else(|| UpkeepError::Empty { url: vault.url().into() })?;
+    check_links(&manifest)?;
     begin(folder)?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let fetcher = Fetcher::new(vault, &manifest, MEMORY, threads)?;
@@ -53,13 +55,28 @@ pub fn extract(
     for image in &manifest.images {
         writer.write(&folder.join(IMAGES).join(&image.name), image.body.as_ref())?;
     }
-    let is_link = |file: &&image::File| file.kind() == Kind::Symlink;
     for file in manifest.files.iter().filter(|file| !is_link(file)).chain(manifest.files.iter().filter(is_link)) {
         writer.put(&folder.join(FILES), file)?;
     }
     progress.end();
     let (images, files) = (manifest.images.len() as u64, manifest.files.len() as u64);
     Ok(Extracted { generation: manifest.generation, images, files, bytes })
+}
+
+fn is_link(file: &&image::File) -> bool {
+    file.kind() == Kind::Symlink
+}
+
+/// A file below a link would go where the link leads, also where it is a link itself.
+fn check_links(manifest: &Manifest) -> Result<(), UpkeepError> {
+    let path = |file: &image::File| Path::new(OsStr::from_bytes(&file.path)).to_owned();
+    let links: HashSet<PathBuf> = manifest.files.iter().filter(is_link).map(path).collect();
+    for path in manifest.files.iter().map(path) {
+        if let Some(link) = path.ancestors().skip(1).find(|ancestor| links.contains(*ancestor)) {
+            return Err(UpkeepError::BelowLink { link: link.to_owned(), generation: manifest.generation, path });
+        }
+    }
+    Ok(())
 }
 
 /// Makes the folders.

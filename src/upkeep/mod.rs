@@ -41,6 +41,11 @@ pub enum UpkeepError {
     /// A file could not be written.
     #[error("cannot write {} ({error}). Free space or choose another folder; what was extracted so far is incomplete", path.display())]
     Write { path: PathBuf, error: io::Error },
+    /// What is to be extracted would leave its folder.
+    #[error(
+        "generation {generation} has {} below the symbolic link {}, which freeze never writes. Nothing was extracted; find out who made this checkpoint", path.display(), link.display()
+    )]
+    BelowLink { generation: u64, path: PathBuf, link: PathBuf },
     /// The destination belongs to another application, or has its own history.
     #[error(
         "generation {generation} of {destination} is another checkpoint than that of {source_url}. Nothing was copied; give the copy a store of its own"
