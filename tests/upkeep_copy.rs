@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use freeze::image::{self, File, Kind, Manifest, Vault};
 use freeze::upkeep::copy::{Copied, copy};
@@ -13,7 +14,7 @@ use freeze::upkeep::extract::extract;
 use freeze::upkeep::verify::{self, verify};
 use freeze::upkeep::{Quiet, UpkeepError};
 
-use upkeep_support::{Fixture, Watched, fails_after, noise, pages_of};
+use upkeep_support::{Call, Fixture, Watched, fails_after, noise, pages_of};
 
 fn run(source: &Fixture, destination: &Fixture, chosen: &[u64]) -> Copied {
     copy(&source.vault, &destination.vault, chosen, &Quiet).unwrap()
@@ -87,6 +88,65 @@ fn interrupted_anywhere_it_is_run_again() {
         interruptions += 1;
     }
     assert!(interruptions > 10, "{interruptions}");
+}
+
+/// Two copies at once, the second one at each moment of the first, into an empty store and into one with what a third one left.
+#[test]
+fn copies_at_the_same_time_lose_nothing() {
+    let source = source();
+    for first in [&[][..], &[1]] {
+        for moment in 0.. {
+            let destination = Fixture::new();
+            if !first.is_empty() {
+                run(&source, &destination, first);
+                destination.leftover(3);
+            }
+            let calls = Arc::new(AtomicUsize::new(0));
+            let (from, to, counter) = (source.vault.clone(), destination.vault.clone(), calls.clone());
+            let before = move |_: Call, _: &str| {
+                if counter.fetch_add(1, Relaxed) == moment {
+                    let _ = copy(&from, &to, &[], &Quiet);
+                }
+                true
+            };
+            let store = Arc::new(Watched { inner: destination.vault.store().clone(), before });
+            let result = copy(&source.vault, &destination.wrapped(store), &[], &Quiet);
+            assert!(is_well(&destination), "moment {moment}: {result:?}");
+            run(&source, &destination, &[]);
+            assert_eq!(destination.restorable(), [1, 2, 3], "moment {moment}: {result:?}");
+            if calls.load(Relaxed) <= moment {
+                assert!(moment > 10, "{moment}");
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn leftovers_above_head_do_not_change_a_number() {
+    let (source, destination) = (source(), Fixture::new());
+    run(&source, &destination, &[1]);
+    destination.leftover(2);
+    destination.leftover(7);
+    assert_eq!(run(&source, &destination, &[]).copied, [2, 3]);
+    assert_eq!(destination.restorable(), [1, 2, 3]);
+    assert_eq!(destination.keys_below("generations/").len(), 3);
+}
+
+#[test]
+fn a_first_generation_that_may_be_being_committed_is_waited_for() {
+    let (source, destination) = (source(), Fixture::new());
+    // Interrupted before head names the first generation.
+    let heads = AtomicUsize::new(0);
+    let before = move |call, key: &str| (call, key) != (Call::Put, "head") || heads.fetch_add(1, Relaxed) == 0;
+    let store = Arc::new(Watched { inner: destination.vault.store().clone(), before });
+    assert!(copy(&source.vault, &Vault::create(store, &Default::default()).unwrap(), &[], &Quiet).is_err());
+    destination.leftover(7);
+    let error = copy(&source.vault, &destination.vault, &[], &Quiet).unwrap_err();
+    assert!(matches!(error, UpkeepError::InTheWay { generation: 1, minutes: 30, .. }), "{error}");
+    destination.age("generations/", image::COMMIT_WITHIN);
+    assert_eq!(run(&source, &destination, &[]).copied, [1, 2, 3]);
+    assert_eq!(destination.keys_below("generations/").len(), 3);
 }
 
 #[test]

@@ -91,6 +91,20 @@ fn new_packs_and_manifests_are_left_alone() {
     assert_eq!(store.restorable(), [1]);
 }
 
+/// A first copy may take longer than any grace time.
+#[test]
+fn the_packs_of_a_first_generation_are_left_alone() {
+    let store = Fixture::new();
+    let manifest = written(&store.vault, 1);
+    for _ in 0..3 {
+        store.age("", 2 * HOUR);
+        assert_eq!(run(&store.vault, &keep_last(1)).packs, 0);
+    }
+    assert_eq!(run(&store.vault, &at_once(1)).packs, 0);
+    upkeep_support::commit(&store.vault, manifest);
+    assert_eq!(store.restorable(), [1]);
+}
+
 #[test]
 fn dates_choose_what_stays() {
     let store = Fixture::new();

@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use super::{Part, Progress, UpkeepError};
-use crate::image::{self, Body, Fetcher, ImageWriter, Lease, Manifest, Piece, Vault};
+use super::{Part, Progress, UpkeepError, condemned};
+use crate::image::{self, Body, Fetcher, ImageError, ImageWriter, Lease, Manifest, Piece, StoredManifest, Vault};
 
 /// Bytes that reader and writer may hold, each.
 const MEMORY: u64 = 64 << 20;
@@ -97,8 +97,10 @@ fn copy_one(
     number: u64,
     progress: &dyn Progress,
 ) -> Result<(u64, u64), UpkeepError> {
-    let begun = Instant::now();
-    let lease = Lease::for_newest(destination)?.unwrap_or_else(Lease::fresh);
+    let found = Instant::now();
+    let newest = Lease::for_newest(destination)?;
+    let shares_nothing = newest.is_none();
+    let lease = newest.unwrap_or_else(Lease::fresh);
     let mut manifest = load(source, number)?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut fetcher = Fetcher::new(source, &manifest, MEMORY, threads)?;
@@ -118,8 +120,15 @@ fn copy_one(
     if let Some(figures) = &mut manifest.figures {
         figures.stored = written.stored;
     }
-    remove_what_is_in_the_way(destination, number)?;
+    make_way(destination, &lease)?;
+    // In a store without a generation there is nothing that this one could share, and prune condemns nothing: the first copy may
+    // take as long as it likes.
+    let begun = if shares_nothing { Instant::now() } else { found };
     image::commit(destination, &mut manifest, lease, begun)?;
+    if manifest.generation != number {
+        let (destination, became) = (destination.url().to_owned(), manifest.generation);
+        return Err(UpkeepError::OtherNumber { generation: number, became, destination });
+    }
     Ok((written.bytes, written.stored))
 }
 
@@ -156,11 +165,37 @@ fn copy_body(
     }
 }
 
-/// A copy that was interrupted between manifest and head left a manifest of that number: above head, so nobody's.
-fn remove_what_is_in_the_way(destination: &Vault, number: u64) -> Result<(), UpkeepError> {
-    let is_in_the_way = image::manifests(destination)?.iter().any(|stored| stored.number == number);
-    if is_in_the_way && image::newest(destination)?.is_none_or(|newest| newest < number) {
-        image::remove_manifest(destination, number)?;
+/// Removes manifests above head, which interrupted writers left: the number of the next generation would be above theirs.
+///
+/// They are listed before the claim. So whoever put one of them either committed it before, and the claim fails, or never will.
+fn make_way(destination: &Vault, lease: &Lease) -> Result<(), UpkeepError> {
+    let mut leftovers = image::manifests(destination)?;
+    leftovers.retain(|stored| stored.number > lease.generation);
+    if leftovers.is_empty() {
+        return Ok(());
+    }
+    if lease.generation == 0 {
+        return make_way_for_the_first(destination, &leftovers);
+    }
+    lease.claim(destination)?;
+    leftovers.iter().try_for_each(|stored| Ok(image::remove_manifest(destination, stored.number)?))
+}
+
+/// Nothing can be claimed in a store without a generation: age alone says that nobody is about to commit a manifest. Head is read
+/// before each removal, so that another first copy which came to the same conclusion is noticed.
+fn make_way_for_the_first(destination: &Vault, leftovers: &[StoredManifest]) -> Result<(), UpkeepError> {
+    let url = || destination.url().to_owned();
+    let now = condemned::now(destination)?;
+    let is_young = |modified| now.duration_since(modified).unwrap_or_default() < image::COMMIT_WITHIN;
+    if let Some(young) = leftovers.iter().find(|stored| is_young(stored.modified)) {
+        let minutes = image::COMMIT_WITHIN.as_secs() / 60;
+        return Err(UpkeepError::InTheWay { destination: url(), generation: young.number, minutes });
+    }
+    for stored in leftovers {
+        if let Some(generation) = image::newest(destination)? {
+            return Err(ImageError::Replaced { url: url(), generation }.into());
+        }
+        image::remove_manifest(destination, stored.number)?;
     }
     Ok(())
 }

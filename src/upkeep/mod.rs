@@ -56,6 +56,16 @@ pub enum UpkeepError {
         "generation {generation} cannot be copied, as {destination} is at generation {newest} already and would restore the older one. Copy it to a store of its own"
     )]
     Older { generation: u64, newest: u64, destination: String },
+    /// Somebody may be about to commit the destination's first generation.
+    #[error(
+        "{destination} has no generation yet, but a manifest of generation {generation} that is younger than {minutes} minutes: another copy or a checkpoint may be under way. Nothing was committed; wait for it, or for {minutes} minutes, and run the copy again"
+    )]
+    InTheWay { destination: String, generation: u64, minutes: u64 },
+    /// Another writer put a manifest of that number right before the commit.
+    #[error(
+        "generation {generation} was copied, but became generation {became} of {destination}, as something else writes to it. The copy can be restored, but no later one can be put above it: give the copy a store of its own"
+    )]
+    OtherNumber { generation: u64, became: u64, destination: String },
 }
 
 impl From<StoreError> for UpkeepError {

@@ -170,7 +170,8 @@ fn lift(vault: &Vault, marked: &BTreeMap<u64, Marked>, dry_run: bool) -> Result<
     Ok(standing)
 }
 
-/// Condemns what nothing names, unless it is new or condemned already. Returns it.
+/// Condemns what nothing names, unless it is new or condemned already. Returns it. In a store without a generation that is
+/// nothing: what is there may be of its first one, which takes its time where it is a copy.
 fn condemn<'a>(
     vault: &Vault,
     packs: &'a [StoredPack],
@@ -179,6 +180,9 @@ fn condemn<'a>(
     is_old: impl Fn(SystemTime) -> bool,
     dry_run: bool,
 ) -> Result<Vec<&'a str>, UpkeepError> {
+    if !marked.values().any(|manifest| manifest.committed) {
+        return Ok(Vec::new());
+    }
     let known: HashSet<&str> = names(standing).collect();
     let old = unreferenced(packs, marked).into_iter().filter(|pack| is_old(pack.modified)).map(|pack| &*pack.id);
     let fresh: Vec<&str> = old.filter(|id| !known.contains(id)).collect();
