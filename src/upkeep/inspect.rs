@@ -1,16 +1,19 @@
 //! `freeze inspect`: what is in a generation. Reads its manifest, those of earlier ones, and CRIU's small images.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use serde::Serialize;
 
-use super::UpkeepError;
 pub use super::open_files::{OpenFiles, Socket};
+use super::{UpkeepError, open_files};
 use crate::criu::images::{self, Malformed, Mm, Pages, Vma, status};
-use crate::image::{self, Fetcher, ImageError, Kind, Manifest, Vault};
+use crate::image::{self, Body, Fetcher, ImageError, Kind, Manifest, Vault};
 
 /// Bytes that the fetcher may hold.
 const MEMORY: u64 = 16 << 20;
+/// Bytes of CRIU's images that are looked into. Those of a service with a thousand processes have some 10 MB; a manifest can name
+/// any number of them that lie in the same few bytes of a pack.
+const IMAGES: u64 = 64 << 20;
 
 /// What is in a generation. What CRIU's images do not say, or not as CRIU says it, is `None`.
 #[derive(Debug, Serialize)]
@@ -128,7 +131,7 @@ pub fn inspect(vault: &Vault, generation: Option<u64>) -> Result<Inspected, Upke
             earlier.extend(found.packs.into_iter().map(|pack| pack.id));
         }
     }
-    let mut reader = Reader { fetcher: Fetcher::new(vault, &manifest, MEMORY, 2)?, manifest: &manifest };
+    let mut reader = Reader::new(Fetcher::new(vault, &manifest, MEMORY, 2)?, &manifest);
     let processes: Vec<Process> =
         manifest.processes.iter().map(|process| reader.process(process)).collect::<Result<_, _>>()?;
     let memory = reader.memory(&processes)?;
@@ -160,7 +163,7 @@ pub fn inspect(vault: &Vault, generation: Option<u64>) -> Result<Inspected, Upke
 fn sizes(manifest: &Manifest, earlier: &HashSet<String>) -> Sizes {
     let shared: Vec<bool> = manifest.packs.iter().map(|pack| earlier.contains(&pack.id)).collect();
     let mut sizes = Sizes {
-        raw: manifest.bodies().map(image::Body::size).sum(),
+        raw: manifest.bodies().map(Body::size).sum(),
         packs: shared.len() as u64,
         new_packs: shared.iter().filter(|shared| !**shared).count() as u64,
         ..Sizes::default()
@@ -173,17 +176,26 @@ fn sizes(manifest: &Manifest, earlier: &HashSet<String>) -> Sizes {
     sizes
 }
 
-/// Reads CRIU's images. Errors are those of the store.
+/// Reads CRIU's images, one at a time. Errors are those of the store.
 struct Reader<'a> {
     fetcher: Fetcher,
-    manifest: &'a Manifest,
+    images: BTreeMap<&'a str, &'a Body>,
+    /// Bytes that may still be looked into.
+    left: u64,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    fn new(fetcher: Fetcher, manifest: &'a Manifest) -> Self {
+        let images = manifest.images.iter().filter_map(|image| Some((&*image.name, image.body.as_ref()?)));
+        Self { fetcher, images: images.collect(), left: IMAGES }
+    }
+
     /// None where there is none, or a larger one than is looked into.
     fn image(&mut self, name: &str) -> Result<Option<Vec<u8>>, ImageError> {
-        let body = self.manifest.image(name).filter(|body| body.size() <= images::LIMIT);
-        body.map(|body| self.fetcher.read_to_vec(body, name, images::LIMIT)).transpose()
+        let limit = images::LIMIT.min(self.left);
+        let Some(body) = self.images.get(name).filter(|body| body.size() <= limit) else { return Ok(None) };
+        self.left -= body.size();
+        self.fetcher.read_to_vec(body, name, limit).map(Some)
     }
 
     fn process(&mut self, process: &image::Process) -> Result<Process, ImageError> {
@@ -207,24 +219,25 @@ impl Reader<'_> {
         let known = processes.iter().filter_map(|process| process.memory);
         let Some(mut sum) = known.reduce(Memory::plus) else { return Ok(None) };
         for name in self.names("pagemap-shmem-") {
-            let pages = self.image(&name)?.and_then(|image| pages(&image).ok()).unwrap_or_default();
+            let Some(pages) = self.image(name)?.and_then(|image| pages(&image).ok()) else { return Ok(None) };
             sum.shared.saved = pages.iter().fold(sum.shared.saved, |sum, pages| sum.saturating_add(pages.saved()));
         }
         Ok(Some(sum))
     }
 
     fn open_files(&mut self) -> Result<Option<OpenFiles>, ImageError> {
-        let Some(files) = self.image("files.img")? else { return Ok(None) };
-        let mut descriptors = Vec::new();
+        let mut open = BTreeSet::new();
         for name in self.names("fdinfo-") {
-            descriptors.extend(self.image(&name)?);
+            let added = self.image(name)?.and_then(|image| open_files::add(&image, &mut open).ok());
+            if added.is_none() {
+                return Ok(None);
+            }
         }
-        Ok(super::open_files::read(&files, &descriptors).ok())
+        Ok(self.image("files.img")?.and_then(|files| open_files::read(&files, &open).ok()))
     }
 
-    fn names(&self, prefix: &str) -> Vec<String> {
-        let names = self.manifest.images.iter().map(|image| &image.name);
-        names.filter(|name| name.starts_with(prefix)).cloned().collect()
+    fn names(&self, prefix: &str) -> Vec<&'a str> {
+        self.images.keys().copied().filter(|name| name.starts_with(prefix)).collect()
     }
 }
 
@@ -360,6 +373,8 @@ fn lossy(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
     use crate::fuzz;
+    use crate::image::ImageWriter;
+    use crate::store::{self, Location};
     use proptest::prelude::*;
     use prost::Message;
 
@@ -434,6 +449,26 @@ mod tests {
                 prop_assert!(memory.plus(memory).saved() >= memory.saved());
             }
         }
+    }
+
+    #[test]
+    fn many_images_of_the_same_bytes_are_not_all_looked_into() {
+        let folder = tempfile::tempdir().unwrap();
+        let location = Location::at(&format!("file:{}", folder.path().display()));
+        let vault = Vault::create(store::open(&location).unwrap(), &Default::default()).unwrap();
+        let writer = ImageWriter::new(&vault, MEMORY, 1).unwrap();
+        let mut body = writer.begin();
+        body.write_all(&vec![0; images::LIMIT as usize]).unwrap();
+        let id = body.finish().unwrap();
+        let mut written = writer.finish().unwrap();
+        let body = Some(written.take(id));
+        let image = |number| image::Image { name: format!("fdinfo-{number}.img"), body: body.clone() };
+        let manifest = Manifest { images: (0..10).map(image).collect(), ..Manifest::default() };
+        let mut reader = Reader::new(Fetcher::new(&vault, &manifest, MEMORY, 1).unwrap(), &manifest);
+        let names = reader.names("fdinfo-");
+        let read: Vec<bool> = names.iter().map(|name| reader.image(name).unwrap().is_some()).collect();
+        assert_eq!(read, [[true; 8].as_slice(), &[false; 2]].concat());
+        assert_eq!(reader.open_files().unwrap(), None);
     }
 
     fn process(pid: i32, ppid: i32) -> Process {

@@ -31,14 +31,16 @@ pub struct Socket {
     pub state: &'static str,
 }
 
-/// The files that descriptors are of: `files` is `files.img` and `descriptors` are all `fdinfo-N.img`.
-pub(super) fn read(files: &[u8], descriptors: &[Vec<u8>]) -> Result<OpenFiles, Malformed> {
-    let mut open = BTreeSet::new();
-    for image in descriptors {
-        for entry in images::entries(image, images::FDINFO)? {
-            open.insert(images::decode::<Descriptor>(entry)?.id);
-        }
+/// Adds the files that the descriptors of one `fdinfo-N.img` are of.
+pub(super) fn add(image: &[u8], open: &mut BTreeSet<u32>) -> Result<(), Malformed> {
+    for entry in images::entries(image, images::FDINFO)? {
+        open.insert(images::decode::<Descriptor>(entry)?.id);
     }
+    Ok(())
+}
+
+/// What `files.img` says of those files.
+pub(super) fn read(files: &[u8], open: &BTreeSet<u32>) -> Result<OpenFiles, Malformed> {
     let mut found = OpenFiles::default();
     let mut paths = BTreeSet::new();
     for entry in images::entries(files, images::FILES)? {
@@ -146,6 +148,11 @@ mod tests {
         image
     }
 
+    fn open(descriptors: &[u8]) -> Result<BTreeSet<u32>, Malformed> {
+        let mut open = BTreeSet::new();
+        add(descriptors, &mut open).map(|()| open)
+    }
+
     #[test]
     fn open_files_are_told_from_mapped_ones() {
         let name = |path: &[u8]| Some(Regular { name: path.to_vec() });
@@ -180,7 +187,7 @@ mod tests {
             file(99, 8),
         ];
         let fds: Vec<Descriptor> = (2..9).map(|id| Descriptor { id }).collect();
-        let found = read(&image(images::FILES, &files), &[image(images::FDINFO, &fds)]).unwrap();
+        let found = read(&image(images::FILES, &files), &open(&image(images::FDINFO, &fds)).unwrap()).unwrap();
         assert_eq!(found.paths, ["/data"]);
         let kinds = [("other", 1), ("pipe", 1), ("regular", 1), ("tcp", 2), ("unix", 2)];
         assert_eq!(found.kinds, BTreeMap::from(kinds));
@@ -196,7 +203,7 @@ mod tests {
     fn absurd_addresses_are_left_out() {
         let socket = Inet { src_addr: vec![1; 3], src_port: 70_000, state: 77, ..Inet::default() };
         assert_eq!(inet(&socket), Socket { kind: "raw", local: String::new(), remote: None, state: "unknown" });
-        assert_eq!(read(b"", &[]), Err(Malformed));
+        assert_eq!(read(b"", &BTreeSet::new()), Err(Malformed));
     }
 
     proptest! {
@@ -208,7 +215,7 @@ mod tests {
             let files = image(images::FILES, &[regular, socket]);
             let fds = image(images::FDINFO, &[Descriptor { id: 1 }, Descriptor { id: 2 }]);
             for (files, fds) in [(fuzz::damaged(&files, &edits), fds.clone()), (files, fuzz::damaged(&fds, &others))] {
-                if let Ok(found) = read(&files, &[fds]) {
+                if let Ok(found) = open(&fds).and_then(|open| read(&files, &open)) {
                     prop_assert!(found.kinds.values().sum::<u64>() <= files.len() as u64);
                 }
             }
