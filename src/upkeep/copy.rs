@@ -101,6 +101,10 @@ fn copy_one(
     let newest = Lease::for_newest(destination)?;
     let shares_nothing = newest.is_none();
     let lease = newest.unwrap_or_else(Lease::fresh);
+    if lease.generation >= number {
+        let (newest, destination) = (lease.generation, destination.url().to_owned());
+        return Err(UpkeepError::Older { generation: number, newest, destination });
+    }
     let mut manifest = load(source, number)?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut fetcher = Fetcher::new(source, &manifest, MEMORY, threads)?;
