@@ -3,13 +3,14 @@
 mod upkeep_support;
 
 use std::fs;
+use std::sync::Arc;
 
 use freeze::image::{Image, ImageWriter, Manifest};
 use freeze::store::PutMode;
 use freeze::upkeep::verify::{Options, Verified, verify};
 use freeze::upkeep::{Quiet, UpkeepError};
 
-use upkeep_support::{Fixture, flip_a_bit, rewrite, stray_pack};
+use upkeep_support::{Call, Fixture, Watched, flip_a_bit, rewrite, stray_pack};
 
 fn run(store: &Fixture, options: Options) -> Verified {
     verify(&store.vault, &options, &Quiet).unwrap()
@@ -41,6 +42,21 @@ fn a_whole_store_is_well() {
     assert_eq!((found.generations, found.packs, found.packs_read), (3, 2, 2));
     assert_eq!(found.bytes_read, store.vault.store().list("packs/").unwrap().iter().map(|pack| pack.size).sum::<u64>());
     assert!(found.chunks_read >= 6);
+}
+
+/// A prune removes generation 1 and a leftover right before they are read.
+#[test]
+fn what_a_prune_removes_meanwhile_is_not_damaged() {
+    let store = three();
+    store.leftover(4);
+    let inner = store.vault.store().clone();
+    let before = move |call, key: &str| {
+        let going = ["generations/1.manifest", "generations/4.manifest"].contains(&key);
+        !(call == Call::Get && going) || inner.delete(key).is_ok()
+    };
+    let vault = store.wrapped(Arc::new(Watched { inner: store.vault.store().clone(), before }));
+    let found = verify(&vault, &Options::default(), &Quiet).unwrap();
+    assert_eq!((found.generations, &found.damaged[..], &found.leftovers[..]), (2, &[][..], &[][..]));
 }
 
 #[test]

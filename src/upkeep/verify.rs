@@ -115,17 +115,27 @@ fn read_manifests(
         committed.insert(generation.number);
         found.take_manifest(generation.number, generation.manifest, claims);
     }
-    found.leftovers = listed.iter().map(|stored| stored.number).filter(|number| !committed.contains(number)).collect();
-    for number in &found.leftovers {
-        if let Err(error) = Manifest::load(vault, Some(*number)) {
-            found.damaged.push(Damage { object: manifest_key(*number), generations: vec![], error: error.to_string() });
+    for number in listed.iter().map(|stored| stored.number).filter(|number| !committed.contains(number)) {
+        match Manifest::load(vault, Some(number)) {
+            Err(ImageError::NoGeneration { .. }) => continue,
+            Err(error) => found.damaged.push(Damage {
+                object: manifest_key(number),
+                generations: vec![],
+                error: error.to_string(),
+            }),
+            Ok(_) => {}
         }
+        found.leftovers.push(number);
     }
     Ok(())
 }
 
 impl Verified {
+    /// One that a prune removed since it was listed is neither there nor damaged.
     fn take_manifest(&mut self, number: u64, manifest: image::Result<Manifest>, claims: &mut BTreeMap<String, Claims>) {
+        if matches!(manifest, Err(ImageError::NoGeneration { .. })) {
+            return;
+        }
         self.generations += 1;
         match manifest {
             Ok(manifest) => claim(&manifest, claims),
