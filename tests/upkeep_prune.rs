@@ -58,6 +58,18 @@ fn without_grace_all_goes_at_once() {
 }
 
 #[test]
+fn parts_that_cannot_be_cleaned_up_do_not_stop_it() {
+    let store = Fixture::new();
+    store.generations(1..=3);
+    let before = |call, _: &str| call != Call::Clean;
+    let vault = store.wrapped(Arc::new(Watched { inner: store.vault.store().clone(), before }));
+    let pruned = run(&vault, &at_once(1));
+    assert!(pruned.not_cleaned.is_some());
+    assert_eq!((pruned.packs, store.keys_below("condemned/")), (2, vec![]));
+    assert_eq!(run(&store.vault, &at_once(1)).not_cleaned, None);
+}
+
+#[test]
 fn a_dry_run_says_the_same_and_does_nothing() {
     let store = Fixture::new();
     store.generations(1..=3);

@@ -4,8 +4,12 @@ use std::time::Duration;
 
 use super::progress;
 use super::text::{count, json, numbers, size};
+use crate::image::COMMIT_WITHIN;
 use crate::upkeep::prune::{self, Options, Pruned};
 use crate::upkeep::{Keep, UpkeepError};
+
+/// Writers give up in half of it.
+const SAFE_GRACE: Duration = COMMIT_WITHIN.saturating_mul(2);
 
 /// Arguments of `freeze prune`.
 #[derive(Debug, clap::Args)]
@@ -49,7 +53,17 @@ fn prune(arguments: &Arguments) -> Result<String, UpkeepError> {
     let KeepArguments { keep_last: last, keep_daily: daily, keep_within: within } = arguments.keep;
     let (grace, dry_run) = (arguments.grace, arguments.dry_run);
     let options = Options { keep: Keep { last, daily, within }, grace, dry_run };
+    if grace < SAFE_GRACE && !dry_run {
+        super::say(&format!(
+            "warning: a checkpoint or copy that is under way now may be lost, as --grace {} is less than the {} that keep it safe",
+            humantime::format_duration(grace),
+            humantime::format_duration(SAFE_GRACE)
+        ));
+    }
     let pruned = prune::prune(&arguments.store.open_full()?, &options, &*progress::new(arguments.json))?;
+    if let Some(error) = &pruned.not_cleaned {
+        super::say(&format!("warning: parts of objects that interrupted writers left are still in the store: {error}"));
+    }
     Ok(if arguments.json { json(&pruned) } else { text(&pruned, dry_run) })
 }
 
@@ -87,6 +101,7 @@ mod tests {
             bytes: 9 << 20,
             waiting_packs: 2,
             waiting_bytes: 3 << 20,
+            not_cleaned: None,
         };
         insta::assert_snapshot!(format!("{}\n{}", text(&pruned, false), text(&Pruned::default(), true)), @r"
         3 generations removed: 1, 2 and 3
@@ -110,7 +125,7 @@ mod tests {
         let parse = |words: &[&str]| Cli::try_parse_from([&["prune"], words].concat());
         assert!(parse(&[]).is_err() && parse(&["--grace", "0s"]).is_err() && parse(&["--keep-last", "0"]).is_err());
         let arguments = parse(&["--keep-last", "3", "--keep-within", "7d"]).unwrap().arguments;
-        assert_eq!(arguments.grace, Duration::from_secs(3600));
+        assert_eq!((arguments.grace, SAFE_GRACE), (Duration::from_secs(3600), Duration::from_secs(3600)));
         assert_eq!(arguments.keep.keep_within, Some(Duration::from_secs(7 * 86_400)));
     }
 }

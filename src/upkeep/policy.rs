@@ -1,7 +1,7 @@
 //! Which generations are kept. Knows dates and numbers alone.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const DAY_MS: u64 = 86_400_000;
 
@@ -33,6 +33,13 @@ impl Keep {
         }
         kept
     }
+}
+
+/// When a generation was taken, in milliseconds since 1970: what its container's clock said, but no later than the store wrote it.
+/// A clock that is ahead would make all others too old for [`Keep::within`]. A copy is written later than it was taken.
+pub(super) fn taken_ms(created_ms: u64, written: SystemTime) -> u64 {
+    let written = written.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    created_ms.min(u64::try_from(written).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
@@ -81,5 +88,17 @@ mod tests {
         assert_eq!(Keep::default().choose(&generations), BTreeSet::from([2]));
         assert_eq!(Keep { daily: Some(1), ..Keep::default() }.choose(&generations), BTreeSet::from([1, 2]));
         assert!(Keep::default().choose(&BTreeMap::new()).is_empty());
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_takes_nothing_from_the_others() {
+        let ms = |hours: u64| hours * HOUR_MS;
+        let written = |hours: u64| UNIX_EPOCH + Duration::from_millis(ms(hours));
+        // The last one's container was a year ahead; the first one was copied a day later.
+        let taken =
+            [(ms(100), 124), (ms(101), 101), (ms(9000), 102)].map(|(created, at)| taken_ms(created, written(at)));
+        assert_eq!(taken, [ms(100), ms(101), ms(102)]);
+        let keep = Keep { within: Some(Duration::from_secs(2 * 3600)), ..Keep::default() };
+        assert_eq!(keep.choose(&(1..).zip(taken).collect()), BTreeSet::from([1, 2, 3]));
     }
 }

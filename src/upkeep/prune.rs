@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::{Duration, SystemTime};
 
 use super::condemned::{self, Condemned};
-use super::policy::Keep;
+use super::policy::{self, Keep};
 use super::{Part, Progress, UpkeepError, WHOLE_OBJECTS, parallel};
 use crate::image::{self, ImageError, Manifest, StoredManifest, StoredPack, Vault};
 
@@ -48,13 +48,16 @@ pub struct Pruned {
     pub waiting_packs: u64,
     /// Their bytes.
     pub waiting_bytes: u64,
+    /// Why parts of objects that never became one could not be removed. All else is done.
+    #[serde(skip)]
+    pub not_cleaned: Option<String>,
 }
 
 /// One manifest, as far as pruning goes.
 struct Marked {
     size: u64,
     modified: SystemTime,
-    created_ms: u64,
+    taken_ms: u64,
     committed: bool,
     packs: Vec<String>,
 }
@@ -92,10 +95,11 @@ pub fn prune(vault: &Vault, options: &Options, progress: &dyn Progress) -> Resul
     pruned.waiting_bytes = waiting.iter().map(|pack| pack.size).sum();
     if !options.dry_run {
         sweep(vault, &due, progress)?;
-        vault.store().clean(STALE)?;
         let swept: HashSet<&str> = due.iter().map(|pack| &*pack.id).collect();
         let there = packs.iter().map(|pack| &*pack.id).filter(|id| !swept.contains(id)).collect();
         remove_used_up(vault, &condemned, &there, is_old)?;
+        // Last, as it alone needs rights of its own where the store is a bucket.
+        pruned.not_cleaned = vault.store().clean(STALE).err().map(|error| error.to_string());
     }
     Ok(pruned)
 }
@@ -135,14 +139,14 @@ impl Marked {
         let stored = listed.iter().find(|stored| stored.number == manifest.generation);
         let (size, modified) = stored.map_or((0, SystemTime::now()), |stored| (stored.size, stored.modified));
         let packs = manifest.packs.iter().map(|pack| pack.id.clone()).collect();
-        Self { size, modified, created_ms: manifest.created_ms, committed, packs }
+        Self { size, modified, taken_ms: policy::taken_ms(manifest.created_ms, modified), committed, packs }
     }
 }
 
 /// Which manifests stay, and what becomes of all.
 fn plan(marked: &BTreeMap<u64, Marked>, keep: &Keep, is_old: impl Fn(SystemTime) -> bool) -> (BTreeSet<u64>, Pruned) {
     let committed = marked.iter().filter(|(_, manifest)| manifest.committed);
-    let kept = keep.choose(&committed.map(|(number, manifest)| (*number, manifest.created_ms)).collect());
+    let kept = keep.choose(&committed.map(|(number, manifest)| (*number, manifest.taken_ms)).collect());
     let newest = kept.last().copied().unwrap_or(0);
     // Head never goes back, so nobody can commit what lies below it any more; what lies above may be being committed now.
     let is_dead = |number: u64, manifest: &Marked| number < newest || is_old(manifest.modified);

@@ -179,6 +179,7 @@ pub enum Call {
     Get,
     List,
     Delete,
+    Clean,
 }
 
 /// Fails once so many calls were made.
@@ -221,6 +222,7 @@ impl<F: Fn(Call, &str) -> bool + Send + Sync> Store for Watched<F> {
         self.inner.delete(key)
     }
     fn clean(&self, older_than: Duration) -> Result<u64, StoreError> {
+        self.ask(Call::Clean, "")?;
         self.inner.clean(older_than)
     }
     fn concurrency(&self) -> usize {
