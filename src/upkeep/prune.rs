@@ -75,7 +75,7 @@ pub fn prune(vault: &Vault, options: &Options, progress: &dyn Progress) -> Resul
     pruned.bytes = going.iter().map(|number| marked[number].size).sum();
     if !options.dry_run {
         // Leftovers first: beside their committed neighbours they can be told.
-        going.iter().try_for_each(|number| image::remove_manifest(vault, *number))?;
+        going.iter().try_for_each(|number| remove(vault, *number, &stay))?;
     }
     marked.retain(|number, _| stay.contains(number));
     let fresh = condemn(vault, &packs, &marked, &standing, is_old, options.dry_run)?;
@@ -159,6 +159,15 @@ fn plan(marked: &BTreeMap<u64, Marked>, keep: &Keep, is_old: impl Fn(SystemTime)
         }
     }
     (stay, pruned)
+}
+
+/// Removes a manifest. A copy may have put its own in the place of a leftover above head since, and committed that.
+fn remove(vault: &Vault, number: u64, stay: &BTreeSet<u64>) -> Result<(), UpkeepError> {
+    let was_above_head = stay.last().is_none_or(|newest| number > *newest);
+    if was_above_head && image::newest(vault)?.is_some_and(|newest| number <= newest) {
+        return Ok(());
+    }
+    Ok(image::remove_manifest(vault, number)?)
 }
 
 /// Lifts the condemnation of what is named: a writer may be looking at it now, so its grace time begins anew. Returns those that
