@@ -55,6 +55,13 @@ pub fn main(arguments: &Arguments) -> u8 {
 fn copy(arguments: &Arguments) -> Result<String, UpkeepError> {
     let source = arguments.store.open_full()?;
     let destination = arguments.to.create()?;
+    // Both were opened with their keys, and a store opens without one only where it is not encrypted.
+    if arguments.store.keys.are_given() && !arguments.to.keys().are_given() {
+        super::say(&format!(
+            "warning: {} is not encrypted, though the source is: give --to-passphrase-file or --to-key-file, with a destination of their own",
+            destination.url()
+        ));
+    }
     let copied = copy::copy(&source, &destination, &arguments.generations, &*progress::new(arguments.json))?;
     Ok(if arguments.json { json(&copied) } else { text(&copied, destination.url()) })
 }
@@ -67,8 +74,11 @@ impl Destination {
             s3_ca_file: self.to_s3_ca_file.clone(),
             ..Location::at(&self.to)
         };
-        let keys = KeyFiles { passphrase_file: self.to_passphrase_file.clone(), key_file: self.to_key_file.clone() };
-        Ok(Vault::create(store::open(&location)?, &keys)?)
+        Ok(Vault::create(store::open(&location)?, &self.keys())?)
+    }
+
+    fn keys(&self) -> KeyFiles {
+        KeyFiles { passphrase_file: self.to_passphrase_file.clone(), key_file: self.to_key_file.clone() }
     }
 }
 
