@@ -1,4 +1,4 @@
-//! How far a command is: a bar on a terminal, JSON lines where JSON is asked for, nothing else. All on standard error.
+//! How far a command is, on standard error: a bar on a terminal, JSON lines elsewhere and where JSON is asked for.
 
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,15 +6,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::upkeep::{Part, Progress, Quiet};
+use crate::upkeep::{Part, Progress};
 
 /// What suits standard error.
 pub fn new(json: bool) -> Box<dyn Progress> {
-    match (json, std::io::stderr().is_terminal()) {
-        (true, _) => Box::new(Lines::new(std::io::stderr())),
-        (false, true) => Box::new(Bar(Mutex::new(ProgressBar::hidden()))),
-        (false, false) => Box::new(Quiet),
-    }
+    let is_bar = !json && std::io::stderr().is_terminal();
+    if is_bar { Box::new(Bar(Mutex::new(ProgressBar::hidden()))) } else { Box::new(Lines::new(std::io::stderr())) }
 }
 
 struct Bar(Mutex<ProgressBar>);
