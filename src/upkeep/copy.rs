@@ -172,34 +172,30 @@ fn copy_body(
 /// Removes manifests above head, which interrupted writers left: the number of the next generation would be above theirs.
 ///
 /// They are listed before the claim. So whoever put one of them either committed it before, and the claim fails, or never will.
+/// Nothing can be claimed in a store without a generation; there, age says that nobody is about to commit one. Head is read before
+/// each removal: to be lost, a copy must begin, remove the same leftover, write and commit between that and the removal.
 fn make_way(destination: &Vault, lease: &Lease) -> Result<(), UpkeepError> {
     let mut leftovers = image::manifests(destination)?;
     leftovers.retain(|stored| stored.number > lease.generation);
-    if leftovers.is_empty() {
-        return Ok(());
-    }
-    if lease.generation == 0 {
-        return make_way_for_the_first(destination, &leftovers);
-    }
-    lease.claim(destination)?;
-    leftovers.iter().try_for_each(|stored| Ok(image::remove_manifest(destination, stored.number)?))
-}
-
-/// Nothing can be claimed in a store without a generation: age alone says that nobody is about to commit a manifest. Head is read
-/// before each removal, so that another first copy which came to the same conclusion is noticed.
-fn make_way_for_the_first(destination: &Vault, leftovers: &[StoredManifest]) -> Result<(), UpkeepError> {
-    let url = || destination.url().to_owned();
-    let now = condemned::now(destination)?;
-    let is_young = |modified| now.duration_since(modified).unwrap_or_default() < image::COMMIT_WITHIN;
-    if let Some(young) = leftovers.iter().find(|stored| is_young(stored.modified)) {
-        let minutes = image::COMMIT_WITHIN.as_secs() / 60;
-        return Err(UpkeepError::InTheWay { destination: url(), generation: young.number, minutes });
+    match lease.generation {
+        _ if leftovers.is_empty() => return Ok(()),
+        0 => check_age(destination, &leftovers)?,
+        _ => lease.claim(destination)?,
     }
     for stored in leftovers {
-        if let Some(generation) = image::newest(destination)? {
-            return Err(ImageError::Replaced { url: url(), generation }.into());
+        let newest = image::newest(destination)?.unwrap_or(0);
+        if newest != lease.generation {
+            return Err(ImageError::Replaced { url: destination.url().to_owned(), generation: newest }.into());
         }
         image::remove_manifest(destination, stored.number)?;
     }
     Ok(())
+}
+
+fn check_age(destination: &Vault, leftovers: &[StoredManifest]) -> Result<(), UpkeepError> {
+    let now = condemned::now(destination)?;
+    let is_young = |modified| now.duration_since(modified).unwrap_or_default() < image::COMMIT_WITHIN;
+    let Some(young) = leftovers.iter().find(|stored| is_young(stored.modified)) else { return Ok(()) };
+    let (generation, minutes) = (young.number, image::COMMIT_WITHIN.as_secs() / 60);
+    Err(UpkeepError::InTheWay { destination: destination.url().to_owned(), generation, minutes })
 }
