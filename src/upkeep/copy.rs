@@ -129,6 +129,7 @@ fn copy_one(
     // take as long as it likes.
     let begun = if shares_nothing { Instant::now() } else { found };
     image::commit(destination, &mut manifest, lease, begun)?;
+    image::mark_committed(destination, manifest.generation);
     if manifest.generation != number {
         let (destination, became) = (destination.url().to_owned(), manifest.generation);
         return Err(UpkeepError::OtherNumber { generation: number, became, destination });

@@ -111,13 +111,14 @@ pub fn check(vault: &Vault, manifest: &Manifest) -> u64 {
     manifest.generation
 }
 
-/// Memory of a service: its seed, noise, text and zeros, and an end that is no page.
+/// Memory of a service: its seed, noise, text and zeros, and an end that is no page. No page is the same for two seeds, so that
+/// each generation has packs of its own.
 pub fn pages_of(seed: u64) -> Vec<u8> {
     let mut data = noise(seed, 300_000);
     data[..8].copy_from_slice(&seed.to_le_bytes());
     data.resize(400_000, 0);
-    data.extend(b"some text that shrinks ".repeat(5000));
-    data.extend(noise(seed + 1, 100_000));
+    data.extend(format!("some text of {seed} that shrinks ").repeat(4000).as_bytes());
+    data.extend(noise(seed + 1_000_000, 100_000));
     data
 }
 
@@ -131,7 +132,7 @@ pub fn noise(seed: u64, length: usize) -> Vec<u8> {
 /// Writes packs of a generation that is taken on that day, and leaves it to be committed.
 pub fn written(vault: &Vault, day: u64) -> Manifest {
     let writer = ImageWriter::new(vault, MEMORY, 2).unwrap();
-    let ids = [pages_of(day), b"small".to_vec(), noise(day + 7, 50_000)].map(|data| {
+    let ids = [pages_of(day), b"small".to_vec(), noise(day + 2_000_000, 50_000)].map(|data| {
         let mut body = writer.begin();
         body.write_all(&data).unwrap();
         body.finish().unwrap()
