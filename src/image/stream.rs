@@ -256,6 +256,7 @@ mod tests {
         let slices = [(0, 0, 3), (100, 0, 1), (0, 4, 4), (1, 0, 2), (100, 1, 1), (1, 3, 5), (2, 0, 8), (80, 0, 1)];
         let expected = [&[0, 0, 1, 1, 2][..], &[80], &[100, 100]];
         assert_eq!(units(&mut stream(&slices), u64::MAX, 1 << 20), expected);
+        assert_eq!(units(&mut stream(&[(90, 0, 8), (3, 0, 8), (0, 0, 8)]), u64::MAX, 1 << 20), [&[0, 3][..], &[90]]);
         // A chunk is never cut by the limit of a request.
         assert_eq!(units(&mut stream(&slices), u64::MAX, 1500)[0], [0, 0]);
         assert_eq!(units(&mut stream(&slices), u64::MAX, 10)[0], [0, 0]);
