@@ -5,7 +5,7 @@ mod upkeep_support;
 use std::fs;
 use std::sync::Arc;
 
-use freeze::image::{Image, ImageWriter, Manifest};
+use freeze::image::{Image, ImageWriter, KeyFiles, Manifest, Vault};
 use freeze::store::PutMode;
 use freeze::upkeep::verify::{Options, Verified, verify};
 use freeze::upkeep::{Quiet, UpkeepError};
@@ -66,7 +66,15 @@ fn a_flipped_bit_is_found_in_every_object() {
         let store = three();
         let key = store.keys()[place].clone();
         flip_a_bit(&store.path(&key));
-        match verify(&store.vault, &Options::default(), &Quiet) {
+        // Opened anew, as the command does.
+        let vault = match Vault::open(store.vault.store().clone(), &KeyFiles::default()) {
+            Ok(vault) => vault.unwrap(),
+            Err(error) => {
+                assert!(error.to_string().contains(&key), "{key}: {error}");
+                continue;
+            }
+        };
+        match verify(&vault, &Options::default(), &Quiet) {
             // Without head, or what the store is, there is nothing to go by.
             Err(error) => assert!(error.to_string().contains(&key), "{key}: {error}"),
             Ok(found) => {
