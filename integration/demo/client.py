@@ -16,9 +16,14 @@ import time
 def connect(port):
     while True:
         try:
-            return socket.create_connection(("127.0.0.1", port), timeout=1)
+            connection = socket.create_connection(("127.0.0.1", port), timeout=1)
         except OSError:
             time.sleep(0.0005)
+            continue
+        # While nobody listens, the kernel may give the client that very port, and it connects to itself.
+        if connection.getsockname() != connection.getpeername():
+            return connection
+        connection.close()
 
 
 def ask(connection, line):
