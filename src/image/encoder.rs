@@ -34,7 +34,6 @@ const SEGMENTS_MIN: usize = 4;
 pub(super) struct Pipeline {
     shared: Arc<Shared>,
     encoders: Vec<JoinHandle<()>>,
-    uploads: Vec<JoinHandle<()>>,
 }
 
 pub(super) struct Shared {
@@ -83,16 +82,16 @@ impl Pipeline {
             error: Mutex::default(),
             ended: AtomicBool::new(false),
         });
-        let mut pipeline = Self { shared, encoders: Vec::new(), uploads: Vec::new() };
+        let mut pipeline = Self { shared, encoders: Vec::new() };
         for _ in 0..threads {
             let coder = Coder::new(vault.seal()).map_err(ImageError::Start)?;
             pipeline.encoders.push(pipeline.spawn("encode", |shared| encode(shared, coder))?);
         }
         for _ in 0..UPLOADS {
-            pipeline.uploads.push(pipeline.spawn("upload", |shared| {
+            pipeline.spawn("upload", |shared| {
                 upload(shared);
                 shared.over.push(());
-            })?);
+            })?;
         }
         Ok(pipeline)
     }

@@ -119,7 +119,7 @@ fn read_manifests(
         match Manifest::load(vault, Some(number)) {
             Err(ImageError::NoGeneration { .. }) => continue,
             Err(error) => found.damaged.push(Damage {
-                object: manifest_key(number),
+                object: image::manifest_key(number),
                 generations: vec![],
                 error: error.to_string(),
             }),
@@ -140,16 +140,12 @@ impl Verified {
         match manifest {
             Ok(manifest) => claim(&manifest, claims),
             Err(error) => self.damaged.push(Damage {
-                object: manifest_key(number),
+                object: image::manifest_key(number),
                 generations: vec![number],
                 error: error.to_string(),
             }),
         }
     }
-}
-
-fn manifest_key(number: u64) -> String {
-    format!("generations/{number}.manifest")
 }
 
 fn claim(manifest: &Manifest, claims: &mut BTreeMap<String, Claims>) {
