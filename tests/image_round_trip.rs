@@ -205,7 +205,9 @@ fn threads_start_at_once_and_never_later() {
     let (_folder, vault) = folder_vault();
     let data = memory(6, 2000);
     let (manifest, bodies) = write(&vault, &[&data]);
-    let threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
+    let threads = || -> std::collections::BTreeSet<_> {
+        std::fs::read_dir("/proc/self/task").unwrap().map(|entry| entry.unwrap().file_name()).collect()
+    };
     // Other tests start threads meanwhile, so this one looks at itself in a process of its own.
     if std::env::var_os("ALONE").is_none() {
         let mut again = std::process::Command::new(std::env::current_exe().unwrap());
@@ -216,7 +218,8 @@ fn threads_start_at_once_and_never_later() {
     let mut fetcher = Fetcher::new(&vault, &manifest, MEMORY, 5).unwrap();
     let begun = threads();
     fetcher.read_to_vec(&bodies[0], "the body", 1 << 30).unwrap();
-    assert_eq!(threads(), begun);
+    // One that the writer has joined may be listed a moment longer.
+    assert!(threads().is_subset(&begun));
 }
 
 /// A store whose puts of packs fail after some, and which counts those at once.
