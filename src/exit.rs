@@ -20,3 +20,7 @@ pub const FATAL: u8 = 170;
 pub const RESTORE_FAILED: u8 = 171;
 /// `freeze run`: the service was checkpointed and ended (settable by `--checkpointed-status`).
 pub const CHECKPOINTED: u8 = 172;
+/// `freeze run`: another container has the application, so the service was ended, or not started, here.
+pub const REPLACED: u8 = 173;
+/// `freeze run --standby`: the PIDs of this container are nearly used up; only a new container can restore the service.
+pub const WORN_OUT: u8 = 174;

@@ -16,7 +16,7 @@ use freeze::{
     control::{
         client::Client,
         lines::{self, Lines},
-        protocol::{Event, Op, Phase, Report, State},
+        protocol::{Event, Op, Phase, Report, RestoreReport, State, Wanted},
     },
     image::{Hex, Lease},
     sys::process::inherited,
@@ -87,6 +87,8 @@ fn play() -> ExitCode {
     let (steps, tree, lease) = match &job {
         Job::Restore { .. } => ("PLAY_RESTORE", (0, 0), LEASE),
         Job::Checkpoint { root, service, lease, .. } => ("PLAY_CHECKPOINT", (*root, *service), *lease),
+        Job::Settle { lease, .. } => ("PLAY_SETTLE", (0, 0), *lease),
+        Job::Hold { lease, .. } => ("PLAY_HOLD", (0, 0), *lease),
     };
     for step in std::env::var(steps).unwrap_or_else(|_| "nothing".to_owned()).split(' ') {
         do_step(step, &mut socket, tree, lease);
@@ -98,9 +100,9 @@ fn do_step(step: &str, socket: &mut UnixStream, (root, service): (i32, i32), lea
     let mut send = |event: Event| lines::write(socket, &event).unwrap();
     match step {
         "nothing" => send(Event::NothingToRestore { lease: LEASE }),
-        "fail" => send(Event::Failed { message: "no luck".to_owned(), log: Some("/log".into()) }),
-        "progress" => send(Event::Progress { phase: Phase::Dump }),
-        "flood" => (0..20_000).for_each(|_| send(Event::Progress { phase: Phase::Dump })),
+        "fail" => send(Event::Failed { message: "no luck".to_owned(), log: Some("/log".into()), phase: None }),
+        "progress" => send(PROGRESS),
+        "flood" => (0..20_000).for_each(|_| send(PROGRESS)),
         "committed" => send(Event::Committed { lease: Lease { generation: lease.generation + 1, ..lease } }),
         "claimed" => send(Event::Claimed),
         "warn" => send(Event::Warning { message: format!("held: {} {}", lease.generation, lease.epoch) }),
@@ -110,7 +112,7 @@ fn do_step(step: &str, socket: &mut UnixStream, (root, service): (i32, i32), lea
         "restored" => {
             let text = "trap 'exit 6' TERM; echo restored; while :; do sleep 0.01; done";
             let pid = Command::new("setsid").args(["sh", "-c", text]).spawn().unwrap().id() as i32;
-            send(Event::Restored { root: pid, service: pid, lease: LEASE });
+            send(Event::Restored { root: pid, service: pid, lease: LEASE, restore: RestoreReport::default() });
         }
         // Its parent ends at once, so that init reaps it while this worker still talks.
         "restored-briefly" => {
@@ -121,10 +123,15 @@ fn do_step(step: &str, socket: &mut UnixStream, (root, service): (i32, i32), lea
             send(Event::Restoring { root });
             fs::write(go_file(), "").unwrap();
             wait_for(|| (!exists(root)).then_some(()));
-            send(Event::Restored { root, service: root, lease: LEASE });
+            send(Event::Restored { root, service: root, lease: LEASE, restore: RestoreReport::default() });
         }
         "linger" => thread::sleep(std::time::Duration::from_secs(7)),
-        "restored-nobody" => send(Event::Restored { root: 4_000_000, service: 4_000_000, lease: LEASE }),
+        "restored-nobody" => send(Event::Restored {
+            root: 4_000_000,
+            service: 4_000_000,
+            lease: LEASE,
+            restore: RestoreReport::default(),
+        }),
         "orphan" => {
             drop(Command::new("sleep").arg("1000").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
         }
@@ -147,7 +154,10 @@ fn exists(pid: i32) -> bool {
     std::path::Path::new(&format!("/proc/{pid}")).exists()
 }
 
-const REPORT: Report = Report { generation: 5, bytes: 1, stored: 2, frozen_ms: 3, total_ms: 4, ended: true };
+const PROGRESS: Event = Event::Progress { phase: Phase::Dump, bytes: 0, total: 0 };
+const REPORT: Report =
+    Report { generation: 5, bytes: 1, stored: 2, new: 1, shared: 0, frozen_ms: 3, total_ms: 4, ended: true };
+const LEFT_RUNNING: Op = Op::Checkpoint(Wanted { leave_running: true, handover_ms: None });
 
 /// What this container is told that it holds.
 const LEASE: Lease = Lease { generation: 4, epoch: 2, writer: Hex([1; 8]) };
@@ -187,7 +197,7 @@ impl Play {
     }
 
     fn checkpoint(&self) -> Client {
-        self.ask(Op::Checkpoint { leave_running: false })
+        self.ask(Op::Checkpoint(Wanted::default()))
     }
 
     /// Asks for a checkpoint that must fail; the sentence.
@@ -200,7 +210,7 @@ impl Play {
 
     fn state(&self) -> State {
         match self.ask(Op::Status).next_event().unwrap() {
-            Event::Status { state, .. } => state,
+            Event::Status(status) => status.state,
             other => panic!("{other:?}"),
         }
     }
@@ -304,7 +314,7 @@ fn a_stopped_service_is_continued_after_a_failure() {
 fn there_is_one_checkpoint_at_a_time() {
     let play = running(Place::Pid1, &[], "progress wait fail");
     let mut first = play.checkpoint();
-    assert_eq!(first.next_event().unwrap(), Event::Progress { phase: Phase::Dump });
+    assert_eq!(first.next_event().unwrap(), PROGRESS);
     assert_eq!(play.state(), State::Checkpointing);
     assert!(play.refused().contains("already under way"));
     play.go();
@@ -316,7 +326,7 @@ fn a_commit_ends_the_service_and_init_with_172() {
     for (options, kill, code) in [(&[][..], "kill-tree", 172), (&["--checkpointed-status", "0"], "kill-service", 0)] {
         let play = running(Place::Pid1, options, &format!("progress committed {kill} checkpointed"));
         let mut client = play.checkpoint();
-        assert_eq!(client.next_event().unwrap(), Event::Progress { phase: Phase::Dump });
+        assert_eq!(client.next_event().unwrap(), PROGRESS);
         assert_eq!(client.next_event().unwrap(), Event::Checkpointed(REPORT));
         drop(client);
         assert_eq!(play.init.end(), (code, String::new()));
@@ -348,7 +358,7 @@ fn after_the_commit_the_death_of_the_worker_changes_nothing() {
 fn left_running_the_service_runs_on() {
     for (steps, ended) in [("committed die", false), ("committed checkpointed", true)] {
         let play = running(Place::Pid1, &[], steps);
-        let answer = play.ask(Op::Checkpoint { leave_running: true }).next_event().unwrap();
+        let answer = play.ask(LEFT_RUNNING).next_event().unwrap();
         // What the worker says is passed on as it is; only in its absence does init say itself how it is.
         assert!(matches!(answer, Event::Checkpointed(report) if report.ended == ended), "{answer:?}");
         play.runs_on();
@@ -361,7 +371,7 @@ fn a_lease_is_kept_from_worker_to_worker() {
         play.init.expect(ready);
         wait_for(|| (play.state() == State::Running).then_some(()));
         for held in ["held: 4 2", "held: 5 2", "held: 6 2"] {
-            let mut client = play.ask(Op::Checkpoint { leave_running: true });
+            let mut client = play.ask(LEFT_RUNNING);
             assert_eq!(client.next_event().unwrap(), Event::Warning { message: held.to_owned() });
             assert!(matches!(client.next_event().unwrap(), Event::Checkpointed(_)));
         }

@@ -109,6 +109,7 @@ mod tests {
             keys: KeyFiles { passphrase_file: Some("/secret".into()), key_file: None },
             runtime_dir: "/run/freeze".into(),
             memory: 1,
+            instance: "one".to_owned(),
         };
         let ours = our_folders(&common);
         assert!(["/store", "/run/freeze", "/secret"].iter().all(|path| ours.contains(&PathBuf::from(path))));

@@ -21,7 +21,7 @@ use crate::image::{self, BodyId, Figures, File, Image, ImageError, ImageWriter, 
 use crate::store::{self, Fencing, StoreError};
 use crate::worker::report::Reporter;
 use crate::worker::work::Work;
-use crate::worker::{self, Common, Failure};
+use crate::worker::{self, Common, Failure, Fate};
 use dump::{Dump, DumpError, Verdict};
 use preflight::Refusal;
 use tree_of_service::{NotWhole, Tree};
@@ -69,8 +69,8 @@ pub struct Target {
     pub service: i32,
     /// What this container holds of the application.
     pub lease: Lease,
-    /// Let the service run on.
-    pub leave_running: bool,
+    /// What becomes of the service after the commit.
+    pub fate: Fate,
     /// Files and folders to capture beside those that are open.
     pub include: Vec<PathBuf>,
 }
@@ -79,8 +79,23 @@ pub struct Target {
 pub fn run(common: &Common, target: &Target, reporter: &Reporter) -> Result<Report, Failure> {
     let work = Work::new(&common.runtime_dir, command::DUMP_LOG)
         .map_err(|error| CheckpointError::RuntimeDir { path: common.runtime_dir.clone(), error });
-    let work = work.map_err(|error| Failure { message: error.to_string(), log: None })?;
-    take(common, target, reporter, &work).map_err(|error| Failure { message: error.to_string(), log: work.kept_log() })
+    let work = work.map_err(|error| Failure { message: error.to_string(), log: None, phase: None })?;
+    take(common, target, reporter, &work).map_err(|error| Failure {
+        message: error.to_string(),
+        log: work.kept_log(),
+        phase: None,
+    })
+}
+
+/// Finds out what became of a generation that was offered. See [`Job::Settle`](crate::worker::Job::Settle).
+pub fn settle(
+    _common: &Common,
+    _generation: u64,
+    _remaining: Duration,
+    _lease: &Lease,
+    _reporter: &Reporter,
+) -> Result<Event, Failure> {
+    todo!("handover")
 }
 
 fn take(common: &Common, target: &Target, reporter: &Reporter, work: &Work) -> Result<Report, CheckpointError> {
@@ -109,7 +124,7 @@ fn take(common: &Common, target: &Target, reporter: &Reporter, work: &Work) -> R
     let paths = used::paths(tree.processes(), &target.include, &rules).map_err(CheckpointError::Proc)?;
     let files = capture::capture(&paths, &writer)?;
     let mut manifest = describe::service(host, &tree, target.root, target.service).map_err(CheckpointError::Proc)?;
-    if target.leave_running {
+    if target.fate == Fate::Run {
         dump.release(Verdict::Run)?;
     }
 
@@ -121,7 +136,7 @@ fn take(common: &Common, target: &Target, reporter: &Reporter, work: &Work) -> R
     fill(&mut manifest, images, files, written, figures);
     let lease = image::commit(&vault, &mut manifest, target.lease, started)?;
     reporter.send(&Event::Committed { lease });
-    if !target.leave_running {
+    if target.fate != Fate::Run {
         dump.release(Verdict::Kill)?;
     }
     image::mark_committed(&vault, lease.generation);
@@ -129,9 +144,11 @@ fn take(common: &Common, target: &Target, reporter: &Reporter, work: &Work) -> R
         generation: lease.generation,
         bytes: figures.bytes,
         stored: figures.stored,
+        new: figures.new,
+        shared: figures.shared,
         frozen_ms: stats::frozen_ms(work.path()).unwrap_or(frozen_ms),
         total_ms: millis(started.elapsed()),
-        ended: !target.leave_running,
+        ended: target.fate != Fate::Run,
     })
 }
 

@@ -7,7 +7,7 @@ use super::say;
 use crate::{
     control::{
         client::{Client, ClientError},
-        protocol::{Event, Op, Phase, Report},
+        protocol::{Event, Op, Phase, Report, Wanted},
     },
     exit,
 };
@@ -36,19 +36,19 @@ pub fn main(arguments: &Arguments) -> u8 {
 }
 
 fn ask(arguments: &Arguments) -> Result<u8, ClientError> {
-    let op = Op::Checkpoint { leave_running: arguments.leave_running };
+    let op = Op::Checkpoint(Wanted { leave_running: arguments.leave_running, handover_ms: None });
     // The kernel closes it when this process has ended, and not a moment earlier: init, which ends the container then, waits for that.
     let mut client = ManuallyDrop::new(Client::ask(arguments.folder.runtime_dir.as_deref(), op)?);
     loop {
         let event = client.next_event()?;
         match &event {
-            Event::Progress { phase } if std::io::stderr().is_terminal() => say(doing(*phase)),
+            Event::Progress { phase, .. } if std::io::stderr().is_terminal() => say(doing(*phase)),
             Event::Warning { message } => say(&format!("warning: {message}")),
             Event::Checkpointed(report) => {
                 print(if arguments.json { super::json(&event) } else { sentence(report) });
                 return Ok(exit::OK);
             }
-            Event::Failed { message, log } => {
+            Event::Failed { message, log, .. } => {
                 if arguments.json {
                     print(super::json(&event));
                 }
@@ -80,7 +80,7 @@ fn doing(phase: Phase) -> &'static str {
 }
 
 fn sentence(report: &Report) -> String {
-    let Report { generation, bytes, stored, frozen_ms, total_ms, ended } = report;
+    let Report { generation, bytes, stored, frozen_ms, total_ms, ended, .. } = report;
     let (bytes, stored) = (mib(*bytes), mib(*stored));
     let fate = if *ended { "the service has ended" } else { "the service runs on" };
     format!(
@@ -99,7 +99,16 @@ mod tests {
 
     #[test]
     fn the_result_is_one_readable_line() {
-        let report = Report { generation: 3, bytes: 5 << 20, stored: 1, frozen_ms: 40, total_ms: 90, ended: true };
+        let report = Report {
+            generation: 3,
+            bytes: 5 << 20,
+            stored: 1,
+            new: 1,
+            shared: 0,
+            frozen_ms: 40,
+            total_ms: 90,
+            ended: true,
+        };
         assert_eq!(
             sentence(&report),
             "generation 3 is committed: 5.0 MiB, 0.1 MiB stored, frozen 40 ms, total 90 ms; the service has ended"

@@ -13,8 +13,9 @@ use crate::{
     control::protocol::MAX_LINE,
     exit,
     image::KeyFiles,
-    init::{self, Config, Pair, SignalArg, parse_size},
+    init::{self, Config, Hook, Hooks, OnTerm, Pair, ParseError, SignalArg, parse_choice, parse_size},
     store::{self, Location},
+    worker::{Choice, OnFailure, Standby},
 };
 
 /// Most bytes of paths to include: they have to fit into one line to a worker.
@@ -62,9 +63,103 @@ pub struct Arguments {
     /// The most memory that page data may take during a checkpoint or restore
     #[arg(long, env = "FREEZE_MEMORY_LIMIT", value_name = "SIZE", default_value = "64MiB", value_parser = parse_size)]
     memory_limit: u64,
+    #[command(flatten)]
+    triggers: Triggers,
+    #[command(flatten)]
+    hooks: HookArguments,
+    #[command(flatten)]
+    restore: RestoreArguments,
     /// The service's program and its arguments
     #[arg(required = true, trailing_var_arg = true)]
     command: Vec<OsString>,
+}
+
+/// Who asks for a checkpoint beside `freeze checkpoint`.
+#[derive(Debug, clap::Args)]
+struct Triggers {
+    /// Checkpoint the service and end it upon this signal; 0 for none, where the service wants them all
+    #[arg(long, env = "FREEZE_CHECKPOINT_SIGNAL", value_name = "SIGNAL", default_value = "RTMIN+1", value_parser = signal_or_none)]
+    checkpoint_signal: SignalArg,
+    /// What SIGTERM does
+    #[arg(long, env = "FREEZE_ON_TERM", value_name = "WHAT", default_value = "forward")]
+    on_term: OnTerm,
+    /// How long the orchestrator waits after SIGTERM before it kills the container
+    #[arg(long, env = "FREEZE_TERM_GRACE", value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    term_grace: Duration,
+    /// Checkpoint the service so often, and let it run on
+    #[arg(long, env = "FREEZE_EVERY", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    every: Option<Duration>,
+}
+
+/// Commands, or signals to the service, beside the steps of a checkpoint and restore.
+#[derive(Debug, clap::Args)]
+struct HookArguments {
+    /// Run this command, or send signal:NAME to the service, before each checkpoint
+    #[arg(long, env = "FREEZE_BEFORE_CHECKPOINT", value_name = "HOOK")]
+    before_checkpoint: Option<Hook>,
+    /// The same after each checkpoint, committed or not
+    #[arg(long, env = "FREEZE_AFTER_CHECKPOINT", value_name = "HOOK")]
+    after_checkpoint: Option<Hook>,
+    /// The same when the service was restored
+    #[arg(long, env = "FREEZE_ON_RESTORE", value_name = "HOOK")]
+    on_restore: Option<Hook>,
+    /// The same when the service runs, started or restored
+    #[arg(long, env = "FREEZE_ON_APP_READY", value_name = "HOOK")]
+    on_app_ready: Option<Hook>,
+    /// Kill a hook after this time
+    #[arg(long, env = "FREEZE_HOOK_TIMEOUT", value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    hook_timeout: Duration,
+    /// Go on with a checkpoint where the hook before it has failed
+    #[arg(long, env = "FREEZE_HOOK_MAY_FAIL", value_parser = FalseyValueParser::new())]
+    hook_may_fail: bool,
+}
+
+/// What is restored, when, and by whom.
+#[derive(Debug, clap::Args)]
+struct RestoreArguments {
+    /// Restore the newest generation (always), none (never), or this one
+    #[arg(long, env = "FREEZE_RESTORE", value_name = "WHICH", default_value = "always", value_parser = parse_choice)]
+    restore: Choice,
+    /// The same as --restore never
+    #[arg(long, hide = true, conflicts_with = "restore")]
+    no_restore: bool,
+    /// What to do where that cannot be restored
+    #[arg(long, env = "FREEZE_RESTORE_FAILURE", value_name = "WHAT", default_value = "fail")]
+    restore_failure: OnFailure,
+    /// Wait for a generation to be handed over, and restore that
+    #[arg(long, env = "FREEZE_STANDBY", value_parser = FalseyValueParser::new())]
+    standby: bool,
+    /// How often to look at the store while waiting
+    #[arg(long, env = "FREEZE_STANDBY_POLL", value_name = "DURATION", default_value = "1s", value_parser = humantime::parse_duration)]
+    standby_poll: Duration,
+    /// Folder for what is fetched ahead while waiting
+    #[arg(long, env = "FREEZE_STANDBY_CACHE", value_name = "FOLDER", default_value = "/tmp/freeze-cache")]
+    standby_cache: PathBuf,
+    /// The most that is fetched ahead
+    #[arg(long, env = "FREEZE_STANDBY_CACHE_SIZE", value_name = "SIZE", default_value = "1GiB", value_parser = parse_size)]
+    standby_cache_size: u64,
+    /// Let only one container have the application: it looks so often whether it still has, and ends where it has not
+    #[arg(long, env = "FREEZE_EXCLUSIVE", value_name = "INTERVAL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "10s", value_parser = humantime::parse_duration)]
+    exclusive: Option<Duration>,
+    /// Names this container, also after it was started again [default: the host name]
+    #[arg(long, env = "FREEZE_INSTANCE", value_name = "NAME", value_parser = parse_instance)]
+    instance: Option<String>,
+}
+
+fn signal_or_none(text: &str) -> Result<SignalArg, ParseError> {
+    if text == "0" { Ok(SignalArg(0)) } else { text.parse() }
+}
+
+/// Names go into objects of the store and into lines of logs.
+fn parse_instance(text: &str) -> Result<String, String> {
+    let plain = (1..=253).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if plain { Ok(text.to_owned()) } else { Err("give 1 to 253 letters, digits and signs without spaces".to_owned()) }
+}
+
+fn host_name() -> String {
+    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    name.filter(|name| parse_instance(name).is_ok()).unwrap_or_else(|| "localhost".to_owned())
 }
 
 /// Returns the exit status of init.
@@ -87,6 +182,7 @@ pub fn main(arguments: Arguments) -> u8 {
         super::say(&format!("--include names more than {MAX_INCLUDE} bytes of paths: name the folders above them"));
         return exit::USAGE;
     }
+    let Arguments { triggers, hooks, restore, .. } = arguments;
     // Init leaves the folder that it was started in.
     let mut store = arguments.store;
     store.s3_ca_file = store.s3_ca_file.map(plain);
@@ -106,7 +202,33 @@ pub fn main(arguments: Arguments) -> u8 {
         restore_timeout: arguments.restore_timeout,
         include,
         memory: arguments.memory_limit,
+        instance: restore.instance.unwrap_or_else(host_name),
+        checkpoint_signal: Some(triggers.checkpoint_signal.0).filter(|signal| *signal != 0),
+        on_term: triggers.on_term,
+        term_grace: triggers.term_grace,
+        every: triggers.every,
+        hooks: Hooks {
+            before_checkpoint: hooks.before_checkpoint,
+            after_checkpoint: hooks.after_checkpoint,
+            on_restore: hooks.on_restore,
+            on_app_ready: hooks.on_app_ready,
+            timeout: hooks.hook_timeout,
+            may_fail: hooks.hook_may_fail,
+        },
+        restore: if restore.no_restore { Choice::Never } else { restore.restore },
+        restore_failure: restore.restore_failure,
+        standby: Standby {
+            always: restore.standby,
+            poll_ms: millis(restore.standby_poll),
+            cache: plain(restore.standby_cache),
+            cache_bytes: restore.standby_cache_size,
+        },
+        exclusive: restore.exclusive,
     })
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A path as the kernel shows it: absolute, without a slash at its end.

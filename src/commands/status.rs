@@ -26,7 +26,7 @@ pub fn main(arguments: &Arguments) -> u8 {
         Client::ask(arguments.folder.runtime_dir.as_deref(), Op::Status).and_then(|mut client| client.next_event());
     let line = match &answer {
         Ok(event) if arguments.json => super::json(event),
-        Ok(Event::Status { state, service }) => sentence(*state, *service),
+        Ok(Event::Status(status)) => sentence(status.state, status.service),
         Ok(_) => {
             say("init gave another answer than was asked for");
             return exit::FAILED;
@@ -45,6 +45,10 @@ fn sentence(state: State, service: i32) -> String {
         State::Starting => "starting: looking for a checkpoint, or restoring it".to_owned(),
         State::Running => format!("running: the service is process {service}"),
         State::Checkpointing => format!("checkpointing: the service is process {service}"),
+        State::Standby => "standby: waiting for a generation to be handed over".to_owned(),
+        State::HandingOver => {
+            format!("handing over: the service, process {service}, is held until another container has it")
+        }
         State::Ending => "ending".to_owned(),
     }
 }

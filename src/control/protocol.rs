@@ -30,23 +30,76 @@ pub struct Request {
 #[serde(tag = "op", rename_all = "kebab-case")]
 pub enum Op {
     /// Checkpoint the service. Answered by [`Event::Progress`] lines, then [`Event::Checkpointed`] or [`Event::Failed`].
-    Checkpoint {
-        /// Let the service run on after the commit instead of ending it.
-        #[serde(default)]
-        leave_running: bool,
-    },
+    Checkpoint(Wanted),
     /// Answered by one [`Event::Status`].
     Status,
+    /// Answered by [`Event::Reached`] once init is there, or [`Event::Failed`] where that cannot be any more.
+    Wait {
+        /// What is waited for.
+        until: Awaited,
+    },
+    /// Give up the checkpoint that is under way, or take back a handover that nobody has taken. Answered by [`Event::Done`] or
+    /// [`Event::Failed`]; whoever asked for the checkpoint gets its own answer.
+    Cancel,
+    /// Answered by an [`Event::Status`] at once and at every change of state, and by all progress and warnings between, until the
+    /// client closes.
+    Subscribe,
+}
+
+/// What kind of checkpoint is wanted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// Let the service run on after the commit instead of ending it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub leave_running: bool,
+    /// Hand the service over: hold it frozen after the commit until another container has taken it, so many milliseconds at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handover_ms: Option<u64>,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+/// What can be waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Awaited {
+    /// The service runs, started or restored.
+    Running,
+    /// It runs and was restored; fails where it was started afresh.
+    Restored,
+    /// No checkpoint is under way or waits, and the last one was committed; fails where the last one failed.
+    Checkpointed,
+    /// The service runs, and no checkpoint is under way or waits.
+    Idle,
 }
 
 /// What init answers, and what a worker reports to init, which passes it on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
-    /// A step has begun.
+    /// A step has begun, or has come so far.
     Progress {
         /// The step.
         phase: Phase,
+        /// Bytes of memory and files so far.
+        #[serde(default)]
+        bytes: u64,
+        /// Bytes there will be; 0 where that is not known.
+        #[serde(default)]
+        total: u64,
+    },
+    /// From a checkpoint worker to init alone: the manifest is written, and head comes next. From here on only the outcome of
+    /// this generation tells whether it counts.
+    Committing {
+        /// Its number.
+        generation: u64,
+    },
+    /// From a worker to init alone: what became of a generation that was handed over.
+    Settled {
+        /// The container that has taken the service; none where it was withdrawn, and the service runs on here.
+        taken_by: Option<String>,
     },
     /// From a worker to init alone, before [`Event::Checkpointed`]: the generation is committed, and unless the service is left
     /// running it must end now, whatever becomes of the worker.
@@ -68,14 +121,40 @@ pub enum Event {
         /// CRIU's log, where there is one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         log: Option<PathBuf>,
+        /// The step that failed, where one had begun.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        phase: Option<Phase>,
     },
-    /// Answer to [`Op::Status`].
-    Status {
-        /// What init is doing.
-        state: State,
-        /// PID of the service's first process, 0 where there is none.
-        service: i32,
+    /// Answer to [`Op::Status`], and to [`Op::Subscribe`].
+    Status(Box<Status>),
+    /// What [`Op::Wait`] waited for is there; the last line.
+    Reached,
+    /// [`Op::Cancel`] was carried out; the last line.
+    Done,
+    /// From a restore worker: what it is going to do, and why, in one line for the log.
+    Chosen {
+        /// One sentence.
+        message: String,
     },
+    /// From a restore worker: it waits for a generation to be handed over, and has no time limit until the next
+    /// [`Event::Progress`].
+    Waiting {
+        /// The newest generation that is prepared for; 0 for none.
+        generation: u64,
+    },
+    /// From a restore worker, as its last word: another container has taken the generation, or has the application.
+    Lost {
+        /// One sentence.
+        message: String,
+    },
+    /// From a restore worker that waits, as its last word: the PIDs of this container are nearly used up, so only a new one can
+    /// restore the service.
+    WornOut {
+        /// One sentence.
+        message: String,
+    },
+    /// From a worker that looked: this container still has the application.
+    Held,
     /// From a restore worker: the store holds no generation, so start the command.
     NothingToRestore {
         /// What this container holds.
@@ -92,11 +171,98 @@ pub enum Event {
         root: i32,
         /// The service's first process.
         service: i32,
-        /// What this container holds; its generation is the one that was restored.
+        /// What this container holds.
         lease: Lease,
+        /// The restore, for whoever asks later.
+        restore: RestoreReport,
     },
     /// From a restore worker, after [`Event::Restored`]: other containers can see that this one has the application now.
     Claimed,
+}
+
+/// Answer to [`Op::Status`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of freeze.
+    pub version: String,
+    /// What init is doing.
+    pub state: State,
+    /// PID of the service's first process, 0 where there is none.
+    pub service: i32,
+    /// The newest generation that this container restored or committed; 0 for none.
+    pub generation: u64,
+    /// The step of a checkpoint or restore that is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<Phase>,
+    /// Bytes of memory and files that it has come to.
+    pub bytes: u64,
+    /// Bytes there will be; 0 where that is not known.
+    pub total: u64,
+    /// How the service came here; none where it was started afresh, or is not there yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<RestoreReport>,
+    /// The last checkpoint that was committed here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<CheckpointReport>,
+    /// Checkpoints that were committed here.
+    pub checkpoints: u64,
+    /// Checkpoints that failed here.
+    pub failures: u64,
+    /// The last one that failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<FailureReport>,
+}
+
+/// A committed checkpoint, and when that was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointReport {
+    /// Milliseconds since 1970, UTC.
+    pub at_ms: u64,
+    /// Who or what asked for it.
+    pub reason: Reason,
+    /// Its figures.
+    #[serde(flatten)]
+    pub report: Report,
+}
+
+/// A checkpoint that failed, and when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailureReport {
+    /// Milliseconds since 1970, UTC.
+    pub at_ms: u64,
+    /// Who or what asked for it.
+    pub reason: Reason,
+    /// One sentence or two.
+    pub message: String,
+}
+
+/// A restore that brought the service here.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreReport {
+    /// The generation.
+    pub generation: u64,
+    /// When the service ran: milliseconds since 1970, UTC.
+    pub at_ms: u64,
+    /// From the decision to restore to the service's first instruction, in milliseconds.
+    pub total_ms: u64,
+    /// Bytes of memory and files.
+    pub bytes: u64,
+    /// The container that it came from.
+    pub from: String,
+}
+
+/// Who or what asks for a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// `freeze checkpoint`.
+    Command,
+    /// The checkpoint signal.
+    Signal,
+    /// SIGTERM, with `--on-term checkpoint`.
+    Term,
+    /// `--every`.
+    Timer,
 }
 
 /// Figures of a committed checkpoint.
@@ -108,6 +274,12 @@ pub struct Report {
     pub bytes: u64,
     /// Bytes written to the store for them.
     pub stored: u64,
+    /// Of `bytes`, those that the store did not hold yet, before compression.
+    #[serde(default)]
+    pub new: u64,
+    /// Of `bytes`, those that it held already.
+    #[serde(default)]
+    pub shared: u64,
     /// How long the service stood still, in milliseconds, where it runs on; else until it was ended.
     pub frozen_ms: u64,
     /// From the request to the commit, in milliseconds.
@@ -135,15 +307,20 @@ pub enum Phase {
 }
 
 /// What init is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
     /// Looking for a generation, or restoring it.
+    #[default]
     Starting,
+    /// Waiting for a generation to be handed over.
+    Standby,
     /// The service runs.
     Running,
     /// A checkpoint is under way.
     Checkpointing,
+    /// The service is held, as its newest generation waits for another container to take it.
+    HandingOver,
     /// The service has ended, or was checkpointed and ended.
     Ending,
 }
@@ -156,13 +333,16 @@ mod tests {
     fn unknown_fields_are_ignored() {
         let text = r#"{"version":1,"op":"checkpoint","leave_running":true,"since":"later"}"#;
         let request: Request = serde_json::from_str(text).unwrap();
-        assert_eq!(request, Request { version: 1, op: Op::Checkpoint { leave_running: true } });
+        assert_eq!(
+            request,
+            Request { version: 1, op: Op::Checkpoint(Wanted { leave_running: true, handover_ms: None }) }
+        );
     }
 
     #[test]
     fn leaving_out_leave_running_means_no() {
         let request: Request = serde_json::from_str(r#"{"version":1,"op":"checkpoint"}"#).unwrap();
-        assert_eq!(request.op, Op::Checkpoint { leave_running: false });
+        assert_eq!(request.op, Op::Checkpoint(Wanted::default()));
     }
 
     #[test]
@@ -172,7 +352,7 @@ mod tests {
 
     #[test]
     fn events_are_one_tagged_line() {
-        let text = serde_json::to_string(&Event::Progress { phase: Phase::Dump }).unwrap();
-        assert_eq!(text, r#"{"event":"progress","phase":"dump"}"#);
+        let text = serde_json::to_string(&Event::Progress { phase: Phase::Dump, bytes: 7, total: 0 }).unwrap();
+        assert_eq!(text, r#"{"event":"progress","phase":"dump","bytes":7,"total":0}"#);
     }
 }

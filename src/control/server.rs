@@ -181,7 +181,7 @@ impl Server {
 
 /// An answer that says why not.
 pub fn failed(message: String) -> Event {
-    Event::Failed { message, log: None }
+    Event::Failed { message, log: None, phase: None }
 }
 
 /// Only root and the user that init runs as may give orders.

@@ -76,6 +76,12 @@ pub struct Manifest {
     /// The generation that was the newest one when this was committed; 0 for none. Set by [`commit`](super::commit).
     #[prost(uint64, tag = "20")]
     pub parent: u64,
+    /// The container that it was taken in, by the name that it keeps when it is started again.
+    #[prost(string, tag = "21")]
+    pub instance: String,
+    /// The service did not run on: whoever writes the outcome of this generation has it.
+    #[prost(bool, tag = "22")]
+    pub offered: bool,
     /// The chunks that bodies refer to, by index.
     #[prost(message, required, tag = "19")]
     pub chunks: ChunkTable,

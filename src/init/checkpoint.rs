@@ -45,7 +45,7 @@ impl Checkpoint {
     /// Takes an event of the worker; returns the one to pass on to the client at once.
     pub fn take(&mut self, event: Event) -> Option<Event> {
         match event {
-            Event::Progress { phase } => {
+            Event::Progress { phase, .. } => {
                 self.committing |= phase == Phase::Commit;
                 return Some(event);
             }
@@ -81,6 +81,8 @@ impl Checkpoint {
                 generation: lease.generation,
                 bytes: 0,
                 stored: 0,
+                new: 0,
+                shared: 0,
                 frozen_ms: 0,
                 total_ms: u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
                 ended: !self.leave_running,

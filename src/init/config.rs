@@ -5,6 +5,7 @@ use std::{ffi::CString, path::PathBuf, str::FromStr, time::Duration};
 use crate::image::KeyFiles;
 use crate::store::Location;
 use crate::sys::signals::{self, Signal};
+use crate::worker::{Choice, OnFailure, Standby};
 
 /// Everything that `freeze run` can be told.
 #[derive(Debug, Clone)]
@@ -39,6 +40,92 @@ pub struct Config {
     pub include: Vec<PathBuf>,
     /// The most memory that page data may take in a worker, in bytes.
     pub memory: u64,
+    /// Names this container, also after it was started again.
+    pub instance: String,
+    /// Signal that asks for a checkpoint; `None` where all are the service's.
+    pub checkpoint_signal: Option<Signal>,
+    /// What SIGTERM does.
+    pub on_term: OnTerm,
+    /// How long the orchestrator waits after SIGTERM before it kills the container.
+    pub term_grace: Duration,
+    /// Time between two checkpoints that nobody asks for.
+    pub every: Option<Duration>,
+    /// What to run or signal beside the steps of a checkpoint and restore.
+    pub hooks: Hooks,
+    /// Which generation to restore.
+    pub restore: Choice,
+    /// What to do where that cannot be restored.
+    pub restore_failure: OnFailure,
+    /// How to wait for a generation.
+    pub standby: Standby,
+    /// Let only one container have the application, which looks so often.
+    pub exclusive: Option<Duration>,
+}
+
+/// What SIGTERM does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum OnTerm {
+    /// Checkpoint the service and end it; where that cannot be done in time, send the service SIGTERM
+    Checkpoint,
+    /// Send the service SIGTERM
+    Forward,
+}
+
+/// What to run or signal beside the steps of a checkpoint and restore.
+#[derive(Debug, Clone, Default)]
+pub struct Hooks {
+    /// Before the service is frozen.
+    pub before_checkpoint: Option<Hook>,
+    /// When a checkpoint has succeeded or failed.
+    pub after_checkpoint: Option<Hook>,
+    /// When the service was restored.
+    pub on_restore: Option<Hook>,
+    /// When the service runs, started or restored.
+    pub on_app_ready: Option<Hook>,
+    /// How long each may take.
+    pub timeout: Duration,
+    /// A checkpoint goes on where its hook before it has failed.
+    pub may_fail: bool,
+}
+
+/// One hook.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hook {
+    /// A signal to the service.
+    Signal(Signal),
+    /// A program and its arguments, not empty; no shell is needed.
+    Command(Vec<CString>),
+}
+
+impl FromStr for Hook {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        if let Some(signal) = text.strip_prefix("signal:") {
+            return Ok(Hook::Signal(signal.parse::<SignalArg>()?.0));
+        }
+        let words = shlex::split(text).filter(|words| !words.is_empty());
+        let words = words.map(|words| words.into_iter().map(CString::new).collect::<Result<_, _>>());
+        match words {
+            Some(Ok(words)) => Ok(Hook::Command(words)),
+            _ => Err(ParseError::Hook(text.to_owned())),
+        }
+    }
+}
+
+/// Reads a choice of `--restore`.
+///
+/// # Errors
+/// [`ParseError::Choice`].
+pub fn parse_choice(text: &str) -> Result<Choice, ParseError> {
+    match text {
+        "always" => Ok(Choice::Newest),
+        "never" => Ok(Choice::Never),
+        number => match number.parse() {
+            Ok(number) if number > 0 => Ok(Choice::Generation(number)),
+            _ => Err(ParseError::Choice(text.to_owned())),
+        },
+    }
 }
 
 impl Config {
@@ -67,6 +154,12 @@ pub enum ParseError {
     /// Not 0 to 255.
     #[error("\"{0}\" is no exit status: give a number from 0 to 255")]
     Status(String),
+    /// A hook.
+    #[error("\"{0}\" is no hook: give a command with its arguments, quoted as for a shell, or signal:NAME")]
+    Hook(String),
+    /// Which generation.
+    #[error("\"{0}\" says no generation: give always, never, or the number of a generation")]
+    Choice(String),
     /// A size.
     #[error("\"{0}\" is no size: give bytes, or a number with KiB, MiB or GiB, up to 1024 GiB")]
     Size(String),
@@ -222,6 +315,26 @@ mod tests {
             [format!("file:{path}"), "file:store".to_owned(), format!("file:{path}/\0"), "s3://bucket/x".to_owned()]
         {
             assert!(!is_missing(&store), "{store}");
+        }
+    }
+
+    #[test]
+    fn a_hook_is_a_signal_or_words() {
+        assert_eq!("signal:USR1".parse(), Ok(Hook::Signal(10)));
+        let words = ["/bin/say", "it's ready", ""].map(|word| CString::new(word).unwrap());
+        assert_eq!(r#"/bin/say "it's ready" '' "#.parse(), Ok(Hook::Command(words.into())));
+        for text in ["", "  ", "signal:", "signal:NONE", "say 'it", "a\0b"] {
+            assert!(text.parse::<Hook>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn choices() {
+        assert_eq!(parse_choice("always"), Ok(Choice::Newest));
+        assert_eq!(parse_choice("never"), Ok(Choice::Never));
+        assert_eq!(parse_choice("12"), Ok(Choice::Generation(12)));
+        for text in ["", "0", "-1", "newest", "1.5"] {
+            assert!(parse_choice(text).is_err(), "{text}");
         }
     }
 

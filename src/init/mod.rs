@@ -15,7 +15,7 @@ use std::{io::Write, os::fd::AsFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-pub use config::{Config, Pair, ParseError, SignalArg, parse_size};
+pub use config::{Config, Hook, Hooks, OnTerm, Pair, ParseError, SignalArg, parse_choice, parse_size};
 
 use crate::{
     control::{folder, server::Server},

@@ -22,7 +22,7 @@ use crate::{
         process::{self, Ending, Fork},
         signals,
     },
-    worker::{Job, SOCKET_FD},
+    worker::{Job, SOCKET_FD, Standby},
 };
 
 /// Longest time limit: sums of times must not overflow.
@@ -198,7 +198,7 @@ impl Worker {
 /// this child looks: a file system that does not answer must not hang init.
 fn be_worker(socket: &OwnedFd, job: &Job) -> ! {
     process::lead_session();
-    if let Job::Restore { common } = job
+    if let Job::Restore { common, standby: Standby { always: false, .. }, exclusive_ms: None, .. } = job
         && is_missing(&common.store.url)
         && !common.keys.are_given()
         && let Ok(socket) = socket.try_clone()

@@ -16,8 +16,9 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::control::protocol::{Event, Phase};
+use crate::control::protocol::{Event, Phase, RestoreReport};
 use crate::criu::command::{self, NotStarted};
 use crate::criu::{log, stream};
 use crate::files::put_back::{self, PutBackError};
@@ -25,7 +26,7 @@ use crate::image::{Body, Fetcher, ImageError, Lease, Manifest, Vault};
 use crate::store::{self, Store, StoreError};
 use crate::worker::report::Reporter;
 use crate::worker::work::Work;
-use crate::worker::{Common, Failure};
+use crate::worker::{Choice, Common, Failure, OnFailure, Standby};
 use check::Unfit;
 use serve::ServeError;
 
@@ -63,9 +64,27 @@ enum RestoreError {
     Criu(String),
 }
 
+/// Which generation to restore, when, and what to do where that fails.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// Which one.
+    pub choice: Choice,
+    /// What to do where that cannot be restored.
+    pub failure: OnFailure,
+    /// How to wait for one.
+    pub standby: Standby,
+    /// Let only one container have the application, which looks so often.
+    pub exclusive: Option<Duration>,
+}
+
+/// Looks whether this container still has the application. See [`Job::Hold`](crate::worker::Job::Hold).
+pub fn hold(_common: &Common, _lease: &Lease) -> Result<Event, Failure> {
+    todo!("exclusive")
+}
+
 /// Restores the newest generation. The answer is the last event for init.
-pub fn run(common: &Common, reporter: &Reporter) -> Result<Event, Failure> {
-    let nothing_kept = |error: RestoreError| Failure { message: error.to_string(), log: None };
+pub fn run(common: &Common, _policy: &Policy, reporter: &Reporter) -> Result<Event, Failure> {
+    let nothing_kept = |error: RestoreError| Failure { message: error.to_string(), log: None, phase: None };
     reporter.progress(Phase::Check);
     let store = store::open(&common.store).map_err(|error| nothing_kept(error.into()))?;
     let loaded = newest(store, common).map_err(|error| nothing_kept(error.into()))?;
@@ -76,10 +95,17 @@ pub fn run(common: &Common, reporter: &Reporter) -> Result<Event, Failure> {
     let work = Work::new(&common.runtime_dir, command::RESTORE_LOG)
         .map_err(|error| nothing_kept(RestoreError::RuntimeDir { path: common.runtime_dir.clone(), error }))?;
     let fetched = Fetcher::new(&vault, &manifest, common.memory, crate::worker::cores()).map_err(RestoreError::from);
-    fetched
-        .and_then(|fetcher| bring_back(&manifest, fetcher, &work, reporter))
-        .map_err(|error| Failure { message: in_generation(error.to_string()), log: work.kept_log() })?;
-    reporter.send(&Event::Restored { root: manifest.root_pid, service: manifest.service_pid, lease });
+    fetched.and_then(|fetcher| bring_back(&manifest, fetcher, &work, reporter)).map_err(|error| Failure {
+        message: in_generation(error.to_string()),
+        log: work.kept_log(),
+        phase: None,
+    })?;
+    reporter.send(&Event::Restored {
+        root: manifest.root_pid,
+        service: manifest.service_pid,
+        lease,
+        restore: RestoreReport::default(),
+    });
     // Not before: where the restore fails, whoever had the application keeps it.
     Ok(match lease.claim(&vault) {
         Ok(()) => Event::Claimed,

@@ -8,11 +8,12 @@ pub mod report;
 pub mod work;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{self, Target};
-use crate::control::protocol::Event;
+use crate::control::protocol::{Event, Phase};
 use crate::image::{KeyFiles, Lease};
 use crate::store::Location;
 use crate::{exit, restore};
@@ -27,7 +28,7 @@ pub const SOCKET_FD: i32 = 3;
 pub enum Job {
     /// Take one checkpoint.
     Checkpoint {
-        /// What both kinds of job need to know.
+        /// What all kinds of job need to know.
         common: Common,
         /// Root of the tree to dump: the holder.
         root: i32,
@@ -35,19 +36,103 @@ pub enum Job {
         service: i32,
         /// What this container holds of the application.
         lease: Lease,
-        /// Let the service run on after the commit.
-        leave_running: bool,
+        /// What becomes of the service after the commit.
+        fate: Fate,
         /// Files and folders to capture beside those that the service has open.
         include: Vec<PathBuf>,
     },
-    /// Restore the newest generation, if there is one.
-    Restore {
-        /// What both kinds of job need to know.
+    /// Find out what became of a generation whose worker died while it was being committed or handed over: withdraw it, unless
+    /// another container has taken it. Ends with [`Event::Settled`], and tries until the store answers.
+    Settle {
+        /// What all kinds of job need to know.
         common: Common,
+        /// The generation.
+        generation: u64,
+        /// How long it is still left to be taken, in milliseconds.
+        remaining_ms: u64,
+        /// What this container holds of the application.
+        lease: Lease,
+    },
+    /// Restore a generation, now or when one is handed over.
+    Restore {
+        /// What all kinds of job need to know.
+        common: Common,
+        /// Which one.
+        choice: Choice,
+        /// What to do where that cannot be restored.
+        failure: OnFailure,
+        /// How to wait for one.
+        standby: Standby,
+        /// Let only one container have the application, which looks so often, in milliseconds.
+        exclusive_ms: Option<u64>,
+    },
+    /// Look whether this container still has the application, and tell those that wait that it is alive. Ends with
+    /// [`Event::Held`] or [`Event::Lost`].
+    Hold {
+        /// What all kinds of job need to know.
+        common: Common,
+        /// What this container holds of the application.
+        lease: Lease,
     },
 }
 
-/// What both kinds of job need to know.
+/// What becomes of the service after the commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fate {
+    /// It ends, and any container may take the generation.
+    End,
+    /// It runs on.
+    Run,
+    /// It is held until another container has taken it, and runs on where none has.
+    Handover {
+        /// How long it is held, in milliseconds.
+        timeout_ms: u64,
+    },
+}
+
+/// Which generation to restore.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Choice {
+    /// The newest; none where there is none.
+    #[default]
+    Newest,
+    /// This one, and no other.
+    Generation(u64),
+    /// None.
+    Never,
+}
+
+/// What to do where a generation cannot be restored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnFailure {
+    /// End with status 171.
+    #[default]
+    Fail,
+    /// Start the command afresh: the service's state is lost
+    Start,
+    /// Try the same generation again
+    Retry,
+    /// Try the same generation again, then earlier ones: what happened since is lost
+    RetryEarlier,
+}
+
+/// How a container waits for a generation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standby {
+    /// Wait whatever the store holds. A container waits in any case where its own service has moved away.
+    pub always: bool,
+    /// Milliseconds between two looks at the store.
+    pub poll_ms: u64,
+    /// Folder for packs that are fetched ahead.
+    pub cache: PathBuf,
+    /// The most bytes of them.
+    pub cache_bytes: u64,
+}
+
+/// What all kinds of job need to know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Common {
     /// Where the store is.
@@ -58,6 +143,8 @@ pub struct Common {
     pub runtime_dir: PathBuf,
     /// The most memory that page data may take in the worker, in bytes.
     pub memory: u64,
+    /// Names this container, also after it was started again.
+    pub instance: String,
 }
 
 /// Why a job failed, in words for the user.
@@ -67,6 +154,8 @@ pub struct Failure {
     pub message: String,
     /// CRIU's log, where there is one.
     pub log: Option<PathBuf>,
+    /// The step that failed, where one had begun.
+    pub phase: Option<Phase>,
 }
 
 /// How many threads share the work on page data.
@@ -84,13 +173,21 @@ pub fn main() -> u8 {
         }
     };
     let result = match job {
-        Job::Checkpoint { common, root, service, lease, leave_running, include } => {
-            checkpoint::run(&common, &Target { root, service, lease, leave_running, include }, &reporter)
+        Job::Checkpoint { common, root, service, lease, fate, include } => {
+            checkpoint::run(&common, &Target { root, service, lease, fate, include }, &reporter)
                 .map(Event::Checkpointed)
         }
-        Job::Restore { common } => restore::run(&common, &reporter),
+        Job::Settle { common, generation, remaining_ms, lease } => {
+            checkpoint::settle(&common, generation, Duration::from_millis(remaining_ms), &lease, &reporter)
+        }
+        Job::Restore { common, choice, failure, standby, exclusive_ms } => {
+            let policy =
+                restore::Policy { choice, failure, standby, exclusive: exclusive_ms.map(Duration::from_millis) };
+            restore::run(&common, &policy, &reporter)
+        }
+        Job::Hold { common, lease } => restore::hold(&common, &lease),
     };
     let failed = result.is_err();
-    reporter.send(&result.unwrap_or_else(|Failure { message, log }| Event::Failed { message, log }));
+    reporter.send(&result.unwrap_or_else(|Failure { message, log, phase }| Event::Failed { message, log, phase }));
     if failed { exit::FAILED } else { exit::OK }
 }

@@ -31,8 +31,8 @@ impl Reporter {
     /// Sends one event, of a line at most. Where init is gone there is nobody to tell, and the container is ending.
     pub fn send(&self, event: &Event) {
         let event = match event {
-            Event::Failed { message, log } if message.len() > MAX_MESSAGE => {
-                &Event::Failed { message: shortened(message), log: log.clone() }
+            Event::Failed { message, log, phase } if message.len() > MAX_MESSAGE => {
+                &Event::Failed { message: shortened(message), log: log.clone(), phase: *phase }
             }
             Event::Warning { message } if message.len() > MAX_MESSAGE => {
                 &Event::Warning { message: shortened(message) }
@@ -52,7 +52,7 @@ impl Reporter {
 
     /// Says that a step begins.
     pub fn progress(&self, phase: Phase) {
-        self.send(&Event::Progress { phase });
+        self.send(&Event::Progress { phase, bytes: 0, total: 0 });
     }
 }
 

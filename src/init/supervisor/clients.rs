@@ -3,11 +3,11 @@
 use super::{Supervisor, Task};
 use crate::{
     control::{
-        protocol::{Event, Op, State},
+        protocol::{Event, Op, State, Status, Wanted},
         server::{ClientId, Said, failed},
     },
     init::{checkpoint::Checkpoint, tree, worker::Worker},
-    worker::Job,
+    worker::{Fate, Job},
 };
 
 impl Supervisor {
@@ -15,13 +15,15 @@ impl Supervisor {
         match self.server.serve(slot) {
             Some(Said::Asked(client, Op::Status)) => {
                 let service = self.tree.map_or(0, |tree| tree.service);
-                self.server.finish(client, &Event::Status { state: self.state(), service });
+                let status = Status { state: self.state(), service, ..Status::default() };
+                self.server.finish(client, &Event::Status(Box::new(status)));
             }
-            Some(Said::Asked(client, Op::Checkpoint { leave_running })) => {
-                if let Err(message) = self.checkpoint(client, leave_running) {
+            Some(Said::Asked(client, Op::Checkpoint(wanted))) => {
+                if let Err(message) = self.checkpoint(client, wanted) {
                     self.server.finish(client, &failed(message));
                 }
             }
+            Some(Said::Asked(client, _)) => self.server.finish(client, &failed("not yet".to_owned())),
             Some(Said::Left(client)) => self.cancel(client),
             None => {}
         }
@@ -46,7 +48,7 @@ impl Supervisor {
         }
     }
 
-    fn checkpoint(&mut self, client: ClientId, leave_running: bool) -> Result<(), String> {
+    fn checkpoint(&mut self, client: ClientId, wanted: Wanted) -> Result<(), String> {
         let tree = match (self.state(), self.tree) {
             (State::Running, Some(tree)) => tree,
             (State::Checkpointing, _) => return Err("a checkpoint is already under way: wait for its end".to_owned()),
@@ -60,11 +62,12 @@ impl Supervisor {
         }
         let include = self.config.include.clone();
         let (common, lease) = (self.common(), self.lease);
-        let job = Job::Checkpoint { common, root: tree.root, service: tree.service, lease, leave_running, include };
+        let fate = if wanted.leave_running { Fate::Run } else { Fate::End };
+        let job = Job::Checkpoint { common, root: tree.root, service: tree.service, lease, fate, include };
         let worker = Worker::start(&job, self.config.checkpoint_timeout)
             .map_err(|error| format!("cannot start a worker for the checkpoint; the service runs on: {error}"))?;
         let was_stopped = tree::is_stopped(tree.service);
-        self.worker = Some((worker, Task::Checkpoint(Checkpoint::new(client, leave_running, was_stopped))));
+        self.worker = Some((worker, Task::Checkpoint(Checkpoint::new(client, wanted.leave_running, was_stopped))));
         Ok(())
     }
 }

@@ -20,7 +20,13 @@ impl Supervisor {
         if let Some(signal) = self.cancelled {
             return self.finish(killed_by(signal), "init was told to end");
         }
-        let job = Job::Restore { common: self.common() };
+        let job = Job::Restore {
+            common: self.common(),
+            choice: self.config.restore,
+            failure: self.config.restore_failure,
+            standby: self.config.standby.clone(),
+            exclusive_ms: self.config.exclusive.map(|time| time.as_millis() as u64),
+        };
         match Worker::start(&job, self.config.restore_timeout) {
             Ok(worker) => self.worker = Some((worker, Task::Restore(Restore::default()))),
             Err(error) => self
@@ -45,6 +51,7 @@ impl Supervisor {
             keys: self.config.keys.clone(),
             runtime_dir: self.runtime_dir.clone(),
             memory: self.config.memory,
+            instance: self.config.instance.clone(),
         }
     }
 
@@ -63,7 +70,7 @@ impl Supervisor {
                         restore.settled = restore.result.is_some();
                     }
                     _ => {
-                        if let Event::Restored { root, service, lease } = event {
+                        if let Event::Restored { root, service, lease, .. } = event {
                             self.tree = Some(Tree { root, service });
                             self.lease = lease;
                             ended_already = restore.ended;
@@ -119,7 +126,7 @@ impl Supervisor {
                 self.lease = lease;
                 self.start();
             }
-            (None, Some(Event::Failed { message, log })) => {
+            (None, Some(Event::Failed { message, log, .. })) => {
                 let log = log.map(|path| format!(" (log: {})", path.display())).unwrap_or_default();
                 self.fail(&format!("{message}{log}"), exit::RESTORE_FAILED);
             }
