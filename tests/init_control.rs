@@ -52,7 +52,11 @@ fn status_is_a_sentence_or_json() {
         let pid = status_field(service, "NSpid:").unwrap().split_whitespace().last().unwrap().to_owned();
         let pid = if place == Place::Host { service.to_string() } else { pid };
         let json = freeze(&["status", "--json"], &init.runtime_dir());
-        assert_eq!(text(&json.stdout), format!("{{\"event\":\"status\",\"state\":\"running\",\"service\":{pid}}}\n"));
+        let start = format!(
+            r#"{{"event":"status","version":"{}","state":"running","service":{pid},"#,
+            env!("CARGO_PKG_VERSION")
+        );
+        assert!(text(&json.stdout).starts_with(&start), "{}", text(&json.stdout));
     }
 }
 

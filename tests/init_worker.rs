@@ -16,7 +16,7 @@ use freeze::{
     control::{
         client::Client,
         lines::{self, Lines},
-        protocol::{Event, Op, Phase, Report, RestoreReport, State, Wanted},
+        protocol::{Awaited, Event, Op, Phase, Report, RestoreReport, State, Wanted},
     },
     image::{Hex, Lease},
     sys::process::inherited,
@@ -41,7 +41,10 @@ const TESTS: &[(&str, fn())] = &[
     ("other_signals_wait_for_the_service", other_signals_wait_for_the_service),
     ("a_failed_checkpoint_leaves_the_service_running", a_failed_checkpoint_leaves_the_service_running),
     ("a_stopped_service_is_continued_after_a_failure", a_stopped_service_is_continued_after_a_failure),
-    ("there_is_one_checkpoint_at_a_time", there_is_one_checkpoint_at_a_time),
+    (
+        "whoever_asks_in_time_joins_and_whoever_asks_later_waits",
+        whoever_asks_in_time_joins_and_whoever_asks_later_waits,
+    ),
     ("a_commit_ends_the_service_and_init_with_172", a_commit_ends_the_service_and_init_with_172),
     (
         "after_the_commit_the_death_of_the_worker_changes_nothing",
@@ -101,6 +104,7 @@ fn do_step(step: &str, socket: &mut UnixStream, (root, service): (i32, i32), lea
     match step {
         "nothing" => send(Event::NothingToRestore { lease: LEASE }),
         "fail" => send(Event::Failed { message: "no luck".to_owned(), log: Some("/log".into()), phase: None }),
+        "preflight" => send(Event::Progress { phase: Phase::Preflight, bytes: 0, total: 0 }),
         "progress" => send(PROGRESS),
         "flood" => (0..20_000).for_each(|_| send(PROGRESS)),
         "committed" => send(Event::Committed { lease: Lease { generation: lease.generation + 1, ..lease } }),
@@ -143,6 +147,7 @@ fn do_step(step: &str, socket: &mut UnixStream, (root, service): (i32, i32), lea
             wait_for(|| state(service).filter(|state| state == "T"));
         }
         "wait" => wait_for(|| go_file().exists().then_some(())),
+        "wait-more" => wait_for(|| go_file().with_extension("more").exists().then_some(())),
         "die" => kill(std::process::id() as i32, 9),
         "hang" => thread::park(),
         other => panic!("no such step: {other}"),
@@ -206,6 +211,10 @@ impl Play {
             Event::Failed { message, .. } => message,
             other => panic!("{other:?}"),
         }
+    }
+
+    fn wait_until(&self, until: Awaited) {
+        assert_eq!(self.ask(Op::Wait { until }).next_event().unwrap(), Event::Reached);
     }
 
     fn state(&self) -> State {
@@ -311,14 +320,29 @@ fn a_stopped_service_is_continued_after_a_failure() {
     play.runs_on();
 }
 
-fn there_is_one_checkpoint_at_a_time() {
-    let play = running(Place::Pid1, &[], "progress wait fail");
+fn whoever_asks_in_time_joins_and_whoever_asks_later_waits() {
+    let play = running(Place::Pid1, &[], "preflight wait progress wait-more fail");
     let mut first = play.checkpoint();
-    assert_eq!(first.next_event().unwrap(), PROGRESS);
+    assert!(matches!(first.next_event().unwrap(), Event::Progress { phase: Phase::Preflight, .. }));
+    let mut joined = play.checkpoint();
+    let mut left_running = play.ask(LEFT_RUNNING);
     assert_eq!(play.state(), State::Checkpointing);
-    assert!(play.refused().contains("already under way"));
     play.go();
-    assert!(matches!(first.next_event().unwrap(), Event::Failed { message, .. } if message == "no luck"));
+    for client in [&mut first, &mut joined] {
+        assert_eq!(client.next_event().unwrap(), PROGRESS);
+    }
+    // It is frozen by now.
+    let mut late = play.checkpoint();
+    assert_eq!(play.state(), State::Checkpointing);
+    fs::write(play.init.folder.path().join("go.more"), "").unwrap();
+    for client in [&mut first, &mut joined] {
+        assert!(matches!(client.next_event().unwrap(), Event::Failed { message, .. } if message == "no luck"));
+    }
+    for client in [&mut left_running, &mut late] {
+        assert!(matches!(client.next_event().unwrap(), Event::Progress { phase: Phase::Preflight, .. }));
+        assert_eq!(client.next_event().unwrap(), PROGRESS);
+        assert!(matches!(client.next_event().unwrap(), Event::Failed { message, .. } if message == "no luck"));
+    }
     play.runs_on();
 }
 
@@ -356,11 +380,10 @@ fn after_the_commit_the_death_of_the_worker_changes_nothing() {
 }
 
 fn left_running_the_service_runs_on() {
-    for (steps, ended) in [("committed die", false), ("committed checkpointed", true)] {
+    for steps in ["committed die", "committed checkpointed"] {
         let play = running(Place::Pid1, &[], steps);
         let answer = play.ask(LEFT_RUNNING).next_event().unwrap();
-        // What the worker says is passed on as it is; only in its absence does init say itself how it is.
-        assert!(matches!(answer, Event::Checkpointed(report) if report.ended == ended), "{answer:?}");
+        assert!(matches!(answer, Event::Checkpointed(report) if !report.ended), "{answer:?}");
         play.runs_on();
     }
 }
@@ -392,7 +415,7 @@ fn it_is_said_where_nobody_could_be_told() {
     ] {
         let mut play = start(Place::Pid1, &[], steps, "");
         play.init.expect("restored");
-        wait_for(|| (play.state() == State::Running).then_some(()));
+        play.wait_until(Awaited::Idle);
         play.init.signal(15);
         let (code, error) = play.init.end();
         assert_eq!(code, 6, "{steps}: {error}");

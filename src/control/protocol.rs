@@ -71,7 +71,7 @@ pub enum Awaited {
     Restored,
     /// No checkpoint is under way or waits, and the last one was committed; fails where the last one failed.
     Checkpointed,
-    /// The service runs, and no checkpoint is under way or waits.
+    /// The service runs, and nothing is under way or waits: no checkpoint, no hook, no restore.
     Idle,
 }
 

@@ -3,9 +3,10 @@
 //! One thread that sleeps in poll(2) until something happens. It must never touch the network or the store, never wait for
 //! anybody, never allocate by what comes from outside, and never panic: when it ends, the container ends.
 
-mod checkpoint;
 mod config;
 mod forward;
+mod hook;
+mod machine;
 mod service;
 mod supervisor;
 mod tree;

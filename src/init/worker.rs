@@ -22,11 +22,11 @@ use crate::{
         process::{self, Ending, Fork},
         signals,
     },
-    worker::{Job, SOCKET_FD, Standby},
+    worker::{Choice, Job, Order, SOCKET_FD},
 };
 
-/// Longest time limit: sums of times must not overflow.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Longest time limit, and as good as none: sums of times must not overflow.
+pub const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 /// How long processes that a worker left behind may go on before they are killed.
 const GRACE: Duration = Duration::from_secs(5);
 /// How long init waits for those to be gone once they were killed.
@@ -113,6 +113,17 @@ impl Worker {
         None
     }
 
+    /// Begins a new time limit.
+    pub fn limit(&mut self, limit: Duration) {
+        self.limit = limit;
+        self.deadline = Instant::now() + limit.min(LONGEST);
+    }
+
+    /// Has a worker that hands over take back its generation. One that is gone is found to be gone.
+    pub fn tell_to_withdraw(&mut self) {
+        let _ = lines::write(&mut self.socket, &Order::Withdraw);
+    }
+
     /// Ends a worker whose result nobody wants any more.
     pub fn dismiss(&mut self) {
         self.give_up(Fault::Unwanted);
@@ -179,7 +190,7 @@ impl Worker {
             (Some(Fault::Expired), _) => {
                 format!("exceeded its time limit of {}", humantime::format_duration(self.limit))
             }
-            (Some(Fault::Unwanted), _) => "was ended, as the one who asked for it had gone".to_owned(),
+            (Some(Fault::Unwanted), _) => "was ended".to_owned(),
             (Some(Fault::Garbled), _) => "sent what is no message of this version of freeze".to_owned(),
             (None, Some(Ending::Killed(libc::SIGKILL))) => {
                 "was killed by signal 9: the container's memory may have run out".to_owned()
@@ -198,12 +209,17 @@ impl Worker {
 /// this child looks: a file system that does not answer must not hang init.
 fn be_worker(socket: &OwnedFd, job: &Job) -> ! {
     process::lead_session();
-    if let Job::Restore { common, standby: Standby { always: false, .. }, exclusive_ms: None, .. } = job
+    if let Job::Restore { common, choice: Choice::Newest, standby, exclusive_ms: None, .. } = job
+        && !standby.always
         && is_missing(&common.store.url)
         && !common.keys.are_given()
         && let Ok(socket) = socket.try_clone()
     {
-        let told = lines::write(&mut UnixStream::from(socket), &Event::NothingToRestore { lease: Lease::fresh() });
+        let mut socket = UnixStream::from(socket);
+        let message =
+            format!("starting the command: {} does not exist, so there is nothing to restore", common.store.url);
+        let told = lines::write(&mut socket, &Event::Chosen { message })
+            .and_then(|()| lines::write(&mut socket, &Event::NothingToRestore { lease: Lease::fresh() }));
         process::exit_now(if told.is_ok() { exit::OK } else { exit::FATAL });
     }
     if process::place(socket, SOCKET_FD).is_ok() {

@@ -201,6 +201,14 @@ pub fn forget_empty_variables(prefix: &str) {
     }
 }
 
+/// Sets variables for what this process executes. To be called before any thread is made.
+pub fn set_variables<'a>(variables: impl IntoIterator<Item = (&'a str, &'a OsStr)>) {
+    for (name, value) in variables {
+        // SAFETY: this process has one thread, so nobody reads the environment meanwhile.
+        unsafe { std::env::set_var(name, value) };
+    }
+}
+
 /// Takes over a descriptor that this process got from the one that started it. To be called once for each.
 ///
 /// # Errors

@@ -76,6 +76,14 @@ pub enum Job {
     },
 }
 
+/// What init tells a worker that is at work, in one line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "order", rename_all = "kebab-case")]
+pub enum Order {
+    /// Take back the generation that is handed over, unless somebody has it.
+    Withdraw,
+}
+
 /// What becomes of the service after the commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

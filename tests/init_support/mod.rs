@@ -128,11 +128,17 @@ impl Init {
         (holder, children(holder)[0])
     }
 
-    /// Waits for the end; status (128 + signal where one killed it) and standard error.
+    /// Waits for the end; status (128 + signal where one killed it) and standard error, but for the line that each start without
+    /// a store says.
     pub fn end(mut self) -> (i32, String) {
         let mut error = String::new();
         self.child.stderr.take().unwrap().read_to_string(&mut error).unwrap();
-        (code(self.child.wait().unwrap()), error)
+        let store = self.folder.path().join("store");
+        let usual = format!(
+            "freeze: starting the command: file:{} does not exist, so there is nothing to restore\n",
+            store.display()
+        );
+        (code(self.child.wait().unwrap()), error.replacen(&usual, "", 1))
     }
 }
 

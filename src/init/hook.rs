@@ -1,0 +1,98 @@
+//! A hook's command while it runs: a process group of its own, which init waits for and may kill at any time.
+
+use std::{
+    ffi::{CString, OsStr},
+    fs::File,
+    io,
+    os::fd::OwnedFd,
+    path::Path,
+};
+
+use super::{
+    config::{self, Config},
+    machine::{HookCall, Moment},
+    say,
+};
+use crate::{
+    exit,
+    sys::{
+        process::{self, Ending, Fork},
+        signals,
+    },
+};
+
+/// A running hook.
+#[derive(Debug)]
+pub struct Hook {
+    pid: i32,
+    killed: bool,
+}
+
+impl Hook {
+    /// Starts the command of a hook.
+    ///
+    /// # Errors
+    /// Where there can be no further process.
+    pub fn start(call: &HookCall, config: &Config, runtime_dir: &Path) -> io::Result<Hook> {
+        let hooks = &config.hooks;
+        let hook = match call.moment {
+            Moment::BeforeCheckpoint => &hooks.before_checkpoint,
+            Moment::AfterCheckpoint => &hooks.after_checkpoint,
+            Moment::OnRestore => &hooks.on_restore,
+            Moment::OnAppReady => &hooks.on_app_ready,
+        };
+        let Some(config::Hook::Command(command)) = hook else { return Err(io::ErrorKind::NotFound.into()) };
+        match process::fork()? {
+            Fork::Child => be_hook(command, call, runtime_dir),
+            Fork::Parent(pid) => Ok(Hook { pid, killed: false }),
+        }
+    }
+
+    /// Whether this is its process.
+    pub fn is(&self, pid: i32) -> bool {
+        self.pid == pid
+    }
+
+    /// Kills it and its process group.
+    pub fn kill(&mut self) {
+        self.killed = true;
+        process::kill(-self.pid, libc::SIGKILL);
+        // In its first moments it does not lead a group yet.
+        process::kill(self.pid, libc::SIGKILL);
+    }
+
+    /// It has ended: why that is a failure, where it is one; continues "the hook …". What it left behind is ended, as a checkpoint
+    /// could not tell it from the service.
+    pub fn over(self, ending: Ending) -> Option<String> {
+        process::kill(-self.pid, libc::SIGKILL);
+        match ending {
+            Ending::Exited(0) => None,
+            _ if self.killed => Some("was killed, as it took too long or was not wanted any more".to_owned()),
+            Ending::Exited(code) => Some(format!("ended with status {code}")),
+            Ending::Killed(signal) => Some(format!("was killed by signal {signal}")),
+        }
+    }
+}
+
+/// The child: what it reads is not the service's, and what it says goes where init's own words go.
+fn be_hook(command: &[CString], call: &HookCall, runtime_dir: &Path) -> ! {
+    process::lead_session();
+    if let Ok(null) = File::open("/dev/null") {
+        let _ = process::place(&OwnedFd::from(null), 0);
+    }
+    let numbers = [call.generation.to_string(), call.service.to_string()];
+    process::set_variables([
+        ("FREEZE_HOOK", OsStr::new(call.moment.name())),
+        ("FREEZE_HOOK_GENERATION", OsStr::new(&numbers[0])),
+        ("FREEZE_HOOK_REASON", OsStr::new(call.reason)),
+        ("FREEZE_HOOK_RESULT", OsStr::new(call.result)),
+        ("FREEZE_HOOK_PEER", OsStr::new(&call.peer)),
+        ("FREEZE_HOOK_SERVICE", OsStr::new(&numbers[1])),
+        ("FREEZE_RUNTIME_DIR", runtime_dir.as_os_str()),
+    ]);
+    signals::release();
+    let error = process::exec(command);
+    let program = command.first().map(|name| name.to_string_lossy()).unwrap_or_default();
+    say(&format!("cannot execute the hook {program}: {error}"));
+    process::exit_now(if error.kind() == io::ErrorKind::NotFound { exit::NOT_FOUND } else { exit::NOT_EXECUTABLE })
+}

@@ -1,0 +1,456 @@
+//! A checkpoint as init sees it: what its worker has said so far, and what follows from it once the worker is gone.
+//!
+//! The commit decides. Before it, whatever happens, the service runs on; after it the service ends, unless it is to run on, or is
+//! handed over and nobody has taken it. Where a worker dies so that nobody knows, another one finds out.
+
+use std::time::Duration;
+
+use super::{Action, Asker, Busy, HookCall, Machine, Moment, Task, Term, Timer, Waiting};
+use crate::control::protocol::{CheckpointReport, Event, FailureReport, Phase, Reason, Report};
+use crate::control::server::failed;
+use crate::image::Lease;
+use crate::worker::Fate;
+
+/// How long init waits before it has somebody look again what became of a generation.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// A checkpoint under way.
+#[derive(Debug, Clone)]
+pub(super) struct Checkpoint {
+    pub(super) askers: Vec<Asker>,
+    fate: Fate,
+    began_ms: u64,
+    /// Its worker is past the preflight, so that what comes now is not in it.
+    frozen: bool,
+    /// The generation whose commit has begun.
+    committing: Option<u64>,
+    /// What the container holds since the commit, and when that was.
+    committed: Option<(Lease, u64)>,
+    /// What became of a generation that was offered: who has it, or that it was withdrawn.
+    settled: Option<Option<String>>,
+    pub(super) result: Option<Event>,
+    /// Why it was given up; continues "the checkpoint …".
+    given_up: Option<String>,
+    /// The container ends: whoever takes the generation has it.
+    leaving: bool,
+}
+
+/// A checkpoint that is over.
+#[derive(Debug, Clone)]
+pub(super) struct Done {
+    askers: Vec<Asker>,
+    answer: Event,
+    peer: Option<String>,
+}
+
+impl Checkpoint {
+    fn new(waiting: Waiting, began_ms: u64) -> Checkpoint {
+        Checkpoint {
+            askers: vec![waiting.asker],
+            fate: waiting.fate,
+            began_ms,
+            frozen: false,
+            committing: None,
+            committed: None,
+            settled: None,
+            result: None,
+            given_up: None,
+            leaving: false,
+        }
+    }
+
+    fn is_handover(&self) -> bool {
+        matches!(self.fate, Fate::Handover { .. })
+    }
+
+    /// Whether the service is held for another container to take it.
+    pub(super) fn is_offered(&self) -> bool {
+        self.is_handover() && self.committed.is_some() && self.settled.is_none() && !self.leaving
+    }
+
+    /// Whether the service is to end, as another container may have it from now on.
+    pub(super) fn ends_service(&self) -> bool {
+        let ends = self.fate == Fate::End || self.leaving;
+        (self.committed.is_some() && ends) || matches!(self.settled, Some(Some(_)))
+    }
+
+    /// Whether whoever asks now gets what it asks for when this one is committed.
+    fn serves(&self, waiting: Waiting) -> bool {
+        let alike = self.fate == waiting.fate || (self.is_handover() && matches!(waiting.fate, Fate::Handover { .. }));
+        // SIGTERM wants the service gone, and what came before it is in the checkpoint or is not answered any more.
+        let suits_term = waiting.asker == Asker::Init(Reason::Term) && self.fate != Fate::Run;
+        self.given_up.is_none() && self.result.is_none() && ((alike && !self.frozen) || suits_term)
+    }
+
+    /// How long the generation is left to be taken, in milliseconds.
+    fn remaining_ms(&self, now_ms: u64) -> u64 {
+        match (self.fate, self.committed) {
+            (Fate::Handover { timeout_ms }, Some((_, at))) => timeout_ms.saturating_sub(now_ms.saturating_sub(at)),
+            _ => 0,
+        }
+    }
+
+    /// The answer, once the worker is gone. `reason` says why, if it left no result.
+    fn answer(self, reason: &str, now_ms: u64) -> Event {
+        let ended = self.ends_service();
+        let generation = self.committed.map(|(lease, _)| lease.generation).or(self.committing).unwrap_or(0);
+        let counts = ended || (self.committed.is_some() && !self.is_handover());
+        match self.result {
+            Some(Event::Checkpointed(report)) if counts => Event::Checkpointed(Report { ended, ..report }),
+            // The worker died after the commit, and took its figures with it.
+            _ if counts => Event::Checkpointed(Report {
+                generation,
+                bytes: 0,
+                stored: 0,
+                new: 0,
+                shared: 0,
+                frozen_ms: 0,
+                total_ms: now_ms.saturating_sub(self.began_ms),
+                ended,
+            }),
+            Some(failure @ Event::Failed { .. }) => failure,
+            _ if self.settled.is_some() => failed(format!(
+                "the checkpoint's worker {reason}; generation {generation} was withdrawn and the service runs on"
+            )),
+            _ => {
+                let why = self.given_up.map_or_else(|| format!("'s worker {reason}"), |why| format!(" {why}"));
+                let what = if self.committing.is_some() {
+                    "`freeze list` tells whether it was committed, and the service runs on"
+                } else {
+                    "nothing was committed and the service runs on"
+                };
+                failed(format!("the checkpoint{why}; {what}"))
+            }
+        }
+    }
+}
+
+impl Machine {
+    /// Takes a request: it joins the checkpoint under way, begins one, or waits for its turn.
+    pub(super) fn ask(&mut self, waiting: Waiting) {
+        if let Some(message) = self.refusal() {
+            return self.refuse(waiting.asker, message);
+        }
+        match &mut self.busy {
+            Busy::Nothing => self.start_checkpoint(waiting),
+            Busy::Before(checkpoint) | Busy::Checkpoint(checkpoint) if checkpoint.serves(waiting) => {
+                if !checkpoint.askers.contains(&waiting.asker) {
+                    checkpoint.askers.push(waiting.asker);
+                }
+            }
+            _ if self.queue.iter().any(|other| other.asker == waiting.asker) => {}
+            // There is no time to lose.
+            _ if waiting.asker == Asker::Init(Reason::Term) => self.queue.insert(0, waiting),
+            _ => self.queue.push(waiting),
+        }
+    }
+
+    fn refusal(&self) -> Option<&'static str> {
+        use crate::control::protocol::State;
+        match (self.state(), self.tree) {
+            (State::Ending, _) => Some("the service is ending"),
+            (State::Standby, _) => Some("there is no service here yet: this container waits for one to be handed over"),
+            (_, None) => Some("the service is still starting: try again when `freeze status` says running"),
+            (_, Some(tree)) if tree.root == 0 => Some(
+                "the holder of the service's processes was killed, so not all of them can be found: restart the container \
+                 to be able to checkpoint again",
+            ),
+            _ => None,
+        }
+    }
+
+    fn refuse(&mut self, asker: Asker, message: &str) {
+        self.answer(asker, &failed(message.to_owned()));
+        if asker == Asker::Init(Reason::Term) {
+            self.end_in_order();
+        }
+    }
+
+    pub(super) fn start_checkpoint(&mut self, waiting: Waiting) {
+        if let Some(message) = self.refusal() {
+            self.refuse(waiting.asker, message);
+            return self.idle();
+        }
+        let call = HookCall {
+            moment: Moment::BeforeCheckpoint,
+            generation: self.lease.generation,
+            reason: name(waiting.asker.reason()),
+            result: "",
+            peer: String::new(),
+            service: self.tree.map_or(0, |tree| tree.service),
+        };
+        let checkpoint = Checkpoint::new(waiting, self.now.ms);
+        if self.run_hook(call) {
+            self.busy = Busy::Before(checkpoint);
+        } else {
+            self.launch(checkpoint);
+        }
+    }
+
+    fn launch(&mut self, checkpoint: Checkpoint) {
+        self.act(Action::StartWorker(Task::Checkpoint(checkpoint.fate)));
+        self.busy = Busy::Checkpoint(checkpoint);
+    }
+
+    pub(super) fn before_over(&mut self, mut checkpoint: Checkpoint, failure: Option<String>) {
+        match failure {
+            Some(_) if checkpoint.given_up.is_some() => self.checkpoint_over(checkpoint, ""),
+            Some(failure) if !self.config.hooks.may_fail => {
+                let message =
+                    format!("the hook before the checkpoint {failure}; nothing was frozen and the service runs on");
+                let phase = Some(Phase::Preflight);
+                checkpoint.result = Some(Event::Failed { message, log: None, phase });
+                self.checkpoint_over(checkpoint, "");
+            }
+            failure => {
+                self.warn_of_hook("before the checkpoint", failure);
+                self.launch(checkpoint);
+            }
+        }
+    }
+
+    pub(super) fn hear_checkpoint(&mut self, event: Event) {
+        let now_ms = self.now.ms;
+        let settling = matches!(self.busy, Busy::Settle(_));
+        let (Busy::Checkpoint(checkpoint) | Busy::Settle(checkpoint)) = &mut self.busy else { return };
+        match event {
+            Event::Progress { phase, .. } => {
+                checkpoint.frozen |= phase != Phase::Preflight;
+                self.tell_askers(&event);
+            }
+            Event::Warning { .. } => self.tell_askers(&event),
+            Event::Committing { generation } => checkpoint.committing = Some(generation),
+            Event::Committed { lease } => {
+                checkpoint.committed = Some((lease, now_ms));
+                (self.lease, self.status.generation) = (lease, lease.generation);
+                if checkpoint.is_offered() {
+                    let leaves = checkpoint.askers.contains(&Asker::Init(Reason::Term));
+                    self.act(Action::UnlimitWorker);
+                    if leaves || self.term == Term::Trying {
+                        self.leave_offered();
+                    }
+                }
+            }
+            Event::Settled { taken_by } => {
+                checkpoint.settled = Some(taken_by);
+                if settling {
+                    self.act(Action::HurryWorker);
+                }
+            }
+            Event::Checkpointed(_) | Event::Failed { .. } if !settling => {
+                checkpoint.result = Some(event);
+                self.act(Action::HurryWorker);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn checkpoint_over(&mut self, checkpoint: Checkpoint, reason: &str) {
+        let unknown = checkpoint.settled.is_none() && checkpoint.result.is_none() && !checkpoint.leaving;
+        let open = match checkpoint.fate {
+            Fate::Handover { .. } => true,
+            Fate::End => checkpoint.committed.is_none(),
+            Fate::Run => false,
+        };
+        match checkpoint.committing {
+            Some(generation) if unknown && open && self.tree.is_some() => self.settle(checkpoint, generation),
+            _ => self.conclude(checkpoint, reason),
+        }
+    }
+
+    fn settle(&mut self, checkpoint: Checkpoint, generation: u64) {
+        let remaining_ms = checkpoint.remaining_ms(self.now.ms);
+        self.act(Action::StartWorker(Task::Settle { generation, remaining_ms, held: checkpoint.is_handover() }));
+        self.busy = Busy::Settle(checkpoint);
+    }
+
+    pub(super) fn settle_over(&mut self, checkpoint: Checkpoint, reason: &str) {
+        if checkpoint.settled.is_some() || checkpoint.leaving || !checkpoint.is_handover() {
+            return self.conclude(checkpoint, reason);
+        }
+        self.set(Timer::Settle, LOOK_AGAIN);
+        self.busy = Busy::Pause(checkpoint);
+    }
+
+    pub(super) fn settle_again(&mut self) {
+        match std::mem::replace(&mut self.busy, Busy::Nothing) {
+            Busy::Pause(checkpoint) => {
+                let generation = checkpoint.committing.unwrap_or_default();
+                self.settle(checkpoint, generation);
+            }
+            other => self.busy = other,
+        }
+    }
+
+    /// It is known what became of it.
+    fn conclude(&mut self, checkpoint: Checkpoint, reason: &str) {
+        let ends = checkpoint.ends_service();
+        let askers = checkpoint.askers.clone();
+        let peer = checkpoint.settled.clone().flatten();
+        let done = Done { askers, peer, answer: checkpoint.answer(reason, self.now.ms) };
+        if ends {
+            if self.tree.is_none() {
+                return self.farewell(done);
+            }
+            self.busy = Busy::Farewell(done);
+            return self.act(Action::KillTree);
+        }
+        self.act(Action::ContinueTree);
+        let call = self.record(done);
+        if self.last.as_ref().is_some_and(Result::is_err) {
+            if !self.queue.iter().any(|waiting| waiting.asker == Asker::Init(Reason::Term)) {
+                self.end_in_order();
+            }
+            if self.config.exclusive.is_some() {
+                // It may have failed because the application is another container's by now.
+                self.set(Timer::Hold, Duration::ZERO);
+            }
+        }
+        if self.run_hook(call) {
+            self.busy = Busy::After(None);
+        } else {
+            self.idle();
+        }
+    }
+
+    /// The service was checkpointed and has ended: so does init.
+    pub(super) fn farewell(&mut self, done: Done) {
+        let call = self.record(done);
+        let code = self.config.checkpointed_status;
+        if self.run_hook(call) {
+            self.busy = Busy::After(Some(code));
+        } else {
+            self.finish(code, "the service was checkpointed and has ended");
+        }
+    }
+
+    /// Answers all who asked, and keeps what is told later. Returns the call of the hook that is due.
+    fn record(&mut self, done: Done) -> HookCall {
+        let reason = done.askers.first().map_or(Reason::Command, |asker| asker.reason());
+        let at_ms = self.now.wall_ms;
+        let result = match &done.answer {
+            Event::Checkpointed(report) => {
+                self.status.checkpoints += 1;
+                self.status.checkpoint = Some(CheckpointReport { at_ms, reason, report: *report });
+                self.last = Some(Ok(()));
+                if done.peer.is_some() { "handed-over" } else { "committed" }
+            }
+            Event::Failed { message, .. } => {
+                self.status.failures += 1;
+                self.status.failure = Some(FailureReport { at_ms, reason, message: message.clone() });
+                self.last = Some(Err(message.clone()));
+                "failed"
+            }
+            _ => "",
+        };
+        for asker in done.askers {
+            self.answer(asker, &done.answer);
+        }
+        HookCall {
+            moment: Moment::AfterCheckpoint,
+            generation: self.lease.generation,
+            reason: name(reason),
+            result,
+            peer: done.peer.unwrap_or_default(),
+            service: self.tree.map_or(0, |tree| tree.service),
+        }
+    }
+
+    fn answer(&mut self, asker: Asker, answer: &Event) {
+        let reason = match asker {
+            Asker::Client(client) => return self.act(Action::Finish(client, answer.clone())),
+            Asker::Init(Reason::Signal) => "the checkpoint signal",
+            Asker::Init(Reason::Term) => "SIGTERM",
+            Asker::Init(Reason::Timer) => "--every",
+            Asker::Init(Reason::Command) => "a command",
+        };
+        match answer {
+            Event::Checkpointed(report) => {
+                let fate = if report.ended { "the service has ended" } else { "the service runs on" };
+                self.say(format!("generation {} is committed, as {reason} asked for; {fate}", report.generation));
+            }
+            Event::Failed { message, log, .. } => {
+                let log = log.as_ref().map(|path| format!(" (log: {})", path.display())).unwrap_or_default();
+                self.say(format!("the checkpoint that {reason} asked for has failed: {message}{log}"));
+            }
+            _ => {}
+        }
+    }
+
+    fn tell_askers(&mut self, event: &Event) {
+        let (Busy::Checkpoint(checkpoint) | Busy::Settle(checkpoint)) = &self.busy else { return };
+        for asker in checkpoint.askers.clone() {
+            if let Asker::Client(client) = asker {
+                self.act(Action::Send(client, event.clone()));
+            }
+        }
+    }
+
+    /// Gives up the checkpoint under way, unless it is committed. Returns whether there was one.
+    pub(super) fn give_up(&mut self, why: &str) -> bool {
+        match &mut self.busy {
+            Busy::Before(checkpoint) => {
+                checkpoint.given_up.get_or_insert_with(|| why.to_owned());
+                self.act(Action::KillHook);
+            }
+            Busy::Checkpoint(checkpoint) if checkpoint.committed.is_none() => {
+                checkpoint.given_up.get_or_insert_with(|| why.to_owned());
+                self.act(Action::DismissWorker);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// Whether the service is held for another container to take it.
+    pub(super) fn is_offered(&self) -> bool {
+        match &self.busy {
+            Busy::Checkpoint(checkpoint) | Busy::Settle(checkpoint) | Busy::Pause(checkpoint) => {
+                checkpoint.is_offered()
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the service is about to end, as its checkpoint is committed.
+    pub(super) fn is_committed(&self) -> bool {
+        match &self.busy {
+            Busy::Checkpoint(checkpoint) | Busy::Settle(checkpoint) => checkpoint.ends_service(),
+            Busy::Farewell(_) | Busy::After(Some(_)) => true,
+            _ => false,
+        }
+    }
+
+    /// Ends the service that is offered, without taking it back: whoever restores the generation has it.
+    pub(super) fn leave_offered(&mut self) {
+        let worker = !matches!(self.busy, Busy::Pause(_));
+        let (Busy::Checkpoint(checkpoint) | Busy::Settle(checkpoint) | Busy::Pause(checkpoint)) = &mut self.busy else {
+            return;
+        };
+        checkpoint.leaving = true;
+        if worker {
+            self.act(Action::KillTree);
+            self.act(Action::KillWorker);
+        } else if let Busy::Pause(checkpoint) = std::mem::replace(&mut self.busy, Busy::Nothing) {
+            self.act(Action::Clear(Timer::Settle));
+            self.conclude(checkpoint, "");
+        }
+    }
+
+    /// Has the generation that is offered taken back. Returns whether there is one.
+    pub(super) fn withdraw(&mut self) -> bool {
+        if self.is_offered() && !matches!(self.busy, Busy::Pause(_)) {
+            self.act(Action::Withdraw);
+        }
+        self.is_offered()
+    }
+}
+
+fn name(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Command => "command",
+        Reason::Signal => "signal",
+        Reason::Term => "term",
+        Reason::Timer => "timer",
+    }
+}

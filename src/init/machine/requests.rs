@@ -1,0 +1,126 @@
+//! What clients ask for, and what they are told.
+
+use super::{Action, Asker, Busy, Machine, Task, Waiting};
+use crate::control::protocol::{Awaited, Event, Op, State, Wanted};
+use crate::control::server::{ClientId, failed};
+use crate::worker::Fate;
+
+impl Machine {
+    pub(super) fn asked(&mut self, client: ClientId, op: Op) {
+        match op {
+            Op::Checkpoint(wanted) => match fate(wanted) {
+                Ok(fate) => self.ask(Waiting { asker: Asker::Client(client), fate }),
+                Err(message) => self.act(Action::Finish(client, failed(message.to_owned()))),
+            },
+            Op::Status => {
+                let status = self.status();
+                self.act(Action::Finish(client, status));
+            }
+            // Answered at the end of this step, where it can be.
+            Op::Wait { until } => self.waiters.push((client, until)),
+            Op::Cancel => {
+                let found = self.give_up("was given up, as `freeze cancel` asked for") || self.withdraw();
+                let answer = if found {
+                    Event::Done
+                } else {
+                    failed("no checkpoint is under way that could be given up".to_owned())
+                };
+                self.act(Action::Finish(client, answer));
+            }
+            Op::Subscribe => {
+                self.subscribers.push(client);
+                let status = self.status();
+                self.act(Action::Send(client, status));
+            }
+        }
+    }
+
+    /// Nobody waits any more for what this client asked for.
+    pub(super) fn left(&mut self, client: ClientId) {
+        self.waiters.retain(|(waiter, _)| *waiter != client);
+        self.subscribers.retain(|subscriber| *subscriber != client);
+        self.queue.retain(|waiting| waiting.asker != Asker::Client(client));
+        if let Busy::Before(checkpoint) | Busy::Checkpoint(checkpoint) = &mut self.busy
+            && checkpoint.askers.contains(&Asker::Client(client))
+        {
+            if checkpoint.askers.len() > 1 {
+                checkpoint.askers.retain(|asker| *asker != Asker::Client(client));
+            } else {
+                self.give_up("was given up, as the one who asked for it had gone");
+            }
+        }
+    }
+
+    fn status(&self) -> Event {
+        let mut status = self.status.clone();
+        status.state = self.state();
+        status.service = self.tree.map_or(0, |tree| tree.service);
+        Event::Status(Box::new(status))
+    }
+
+    /// All subscribers get an event.
+    pub(super) fn publish(&mut self, event: &Event) {
+        for subscriber in self.subscribers.clone() {
+            self.act(Action::Send(subscriber, event.clone()));
+        }
+    }
+
+    /// At the end of a step: who waits for what is there now, and who follows, is told.
+    pub(super) fn tell(&mut self) {
+        let state = self.state();
+        if std::mem::replace(&mut self.told, state) != state {
+            let status = self.status();
+            self.publish(&status);
+        }
+        self.answer_waiters(None);
+    }
+
+    /// `end` says why nothing more will happen.
+    pub(super) fn answer_waiters(&mut self, end: Option<&str>) {
+        let mut waiters = std::mem::take(&mut self.waiters);
+        waiters.retain(|(client, until)| {
+            let answer = self.reached(*until).or_else(|| end.map(|reason| failed(reason.to_owned())));
+            let Some(answer) = answer else { return true };
+            self.act(Action::Finish(*client, answer));
+            false
+        });
+        self.waiters = waiters;
+    }
+
+    /// The answer to who waits, where there is one by now.
+    fn reached(&self, until: Awaited) -> Option<Event> {
+        let runs = self.tree.is_some() && matches!(self.state(), State::Running | State::Checkpointing);
+        let quiet = self.queue.is_empty()
+            && !matches!(self.busy, Busy::Before(_) | Busy::Checkpoint(_) | Busy::Settle(_) | Busy::Pause(_));
+        match until {
+            Awaited::Running => runs.then_some(Event::Reached),
+            Awaited::Restored if runs && self.status.restore.is_none() => {
+                Some(failed("the service was not restored: it was started afresh".to_owned()))
+            }
+            Awaited::Restored => runs.then_some(Event::Reached),
+            Awaited::Checkpointed if !quiet => None,
+            Awaited::Checkpointed => self.last.as_ref().map(|last| match last {
+                Ok(()) => Event::Reached,
+                Err(message) => failed(message.clone()),
+            }),
+            Awaited::Idle => {
+                let idle = self.queue.is_empty() && matches!(self.busy, Busy::Nothing | Busy::Hold { .. });
+                (runs && idle).then_some(Event::Reached)
+            }
+        }
+    }
+
+    pub(super) fn look_whether_ours(&mut self) {
+        self.busy = Busy::Hold { lost: None };
+        self.act(Action::StartWorker(Task::Hold));
+    }
+}
+
+fn fate(wanted: Wanted) -> Result<Fate, &'static str> {
+    match (wanted.leave_running, wanted.handover_ms) {
+        (true, Some(_)) => Err("a service that is handed over does not run on: ask for one of both"),
+        (true, None) => Ok(Fate::Run),
+        (false, Some(timeout_ms)) => Ok(Fate::Handover { timeout_ms }),
+        (false, None) => Ok(Fate::End),
+    }
+}

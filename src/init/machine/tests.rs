@@ -1,0 +1,1 @@
+//! Every input in every state.

@@ -1,0 +1,166 @@
+//! Does what the machine says.
+
+use std::time::{Duration, Instant};
+
+use super::{LINGER, Supervisor};
+use crate::{
+    init::{
+        hook::Hook,
+        machine::{Action, Input, Task, Timer},
+        say, service,
+        tree::{self, Tree},
+        worker::{LONGEST, Worker},
+    },
+    sys::{memory, random, tty},
+    worker::{Common, Job},
+};
+
+/// Time limit of a worker that only looks at a few small objects.
+const LOOK_LIMIT: Duration = Duration::from_secs(30);
+/// The most of a timer's time by which `--every` differs from one container to the next, as a part.
+const JITTER: u32 = 10;
+
+impl Supervisor {
+    pub(super) fn perform(&mut self, action: Action) {
+        match action {
+            Action::StartWorker(task) => self.start_worker(task),
+            Action::LimitWorker => self.with_worker(|worker, limit| worker.limit(limit)),
+            Action::UnlimitWorker => self.with_worker(|worker, _| worker.limit(LONGEST)),
+            Action::HurryWorker => self.with_worker(|worker, _| worker.hurry()),
+            Action::DismissWorker => self.with_worker(|worker, _| worker.dismiss()),
+            Action::KillWorker => self.with_worker(|worker, _| worker.kill()),
+            Action::Withdraw => self.with_worker(|worker, _| worker.tell_to_withdraw()),
+            Action::StartService => self.start_service(),
+            Action::Signal(signal) => {
+                let to_group = self.machine.config().to_group;
+                self.with_tree(|tree| tree.signal(signal, to_group));
+            }
+            Action::StopSelf => {
+                if std::process::id() != 1 {
+                    tty::stop_self();
+                }
+            }
+            Action::KillTree => self.with_tree(Tree::kill),
+            Action::ContinueTree => {
+                if !self.was_stopped {
+                    self.with_tree(|tree| tree::continue_below(tree.root));
+                }
+            }
+            Action::KillBelow => tree::kill_below(std::process::id() as i32),
+            Action::RunHook(call) => match Hook::start(&call, self.machine.config(), &self.runtime_dir) {
+                Ok(hook) => self.hook = Some(hook),
+                Err(error) => {
+                    self.inputs.push_back(Input::HookOver { failure: Some(format!("could not be started: {error}")) });
+                }
+            },
+            Action::KillHook => self.hook.iter_mut().for_each(Hook::kill),
+            Action::Set(timer, after) => self.set(timer, after),
+            Action::Clear(timer) => self.put(timer, None),
+            Action::Send(client, event) => self.server.send(client, &event),
+            Action::Finish(client, event) => self.server.finish(client, &event),
+            Action::Close(reason) => self.server.close(&reason),
+            Action::Say(message) => say(&message),
+            Action::Rest => self.rests = true,
+            Action::Exit(code) => self.exit(code),
+        }
+    }
+
+    /// Holds nothing any more that only the start or a worker needed: the folder it was made in, and memory. To be called last
+    /// before init sleeps, as whatever runs after it makes pages of the executable resident again.
+    pub(super) fn rest(&mut self) {
+        if std::mem::replace(&mut self.rests, false) {
+            let _ = std::env::set_current_dir("/");
+            memory::give_back();
+        }
+    }
+
+    fn exit(&mut self, code: u8) {
+        self.worker = None;
+        self.timers = [None; Timer::COUNT];
+        self.end = Some((code, Instant::now() + LINGER));
+    }
+
+    fn with_worker(&mut self, act: impl FnOnce(&mut Worker, Duration)) {
+        let limit = self.machine.config().restore_timeout;
+        if let Some(worker) = &mut self.worker {
+            act(worker, limit);
+        }
+    }
+
+    fn with_tree(&self, act: impl FnOnce(Tree)) {
+        if let Some(tree) = self.machine.tree() {
+            act(tree);
+        }
+    }
+
+    fn start_worker(&mut self, task: Task) {
+        let config = self.machine.config();
+        let limit = match task {
+            Task::Restore => config.restore_timeout,
+            Task::Checkpoint(_) => config.checkpoint_timeout,
+            Task::Settle { held: true, .. } => LONGEST,
+            Task::Settle { held: false, .. } | Task::Hold => LOOK_LIMIT,
+        };
+        match Worker::start(&self.job(task), limit) {
+            Ok(worker) => self.worker = Some(worker),
+            Err(error) => self.inputs.push_back(Input::NoWorker { error: error.to_string() }),
+        }
+        if let (Task::Checkpoint(_), Some(tree)) = (task, self.machine.tree()) {
+            self.was_stopped = tree::is_stopped(tree.service);
+        }
+    }
+
+    fn job(&self, task: Task) -> Job {
+        let config = self.machine.config();
+        let common = Common {
+            store: config.store.clone(),
+            keys: config.keys.clone(),
+            runtime_dir: self.runtime_dir.clone(),
+            memory: config.memory,
+            instance: config.instance.clone(),
+        };
+        let lease = self.machine.lease();
+        let tree = self.machine.tree().unwrap_or(Tree { root: 0, service: 0 });
+        match task {
+            Task::Restore => Job::Restore {
+                common,
+                choice: config.restore,
+                failure: config.restore_failure,
+                standby: config.standby.clone(),
+                exclusive_ms: config.exclusive.map(super::millis),
+            },
+            Task::Checkpoint(fate) => {
+                let include = config.include.clone();
+                Job::Checkpoint { common, root: tree.root, service: tree.service, lease, fate, include }
+            }
+            Task::Settle { generation, remaining_ms, .. } => Job::Settle { common, generation, remaining_ms, lease },
+            Task::Hold => Job::Hold { common, lease },
+        }
+    }
+
+    fn start_service(&mut self) {
+        crate::restore::renew_generation_id(&self.runtime_dir);
+        self.inputs.push_back(match service::start(self.machine.config()) {
+            Ok(tree) => Input::Started(tree),
+            Err(error) => Input::NotStarted { error: error.to_string() },
+        });
+    }
+
+    fn set(&mut self, timer: Timer, after: Duration) {
+        let after = if timer == Timer::Every { jittered(after) } else { after };
+        self.put(timer, Instant::now().checked_add(after));
+    }
+
+    fn put(&mut self, timer: Timer, at: Option<Instant>) {
+        if let Some(place) = self.timers.get_mut(timer as usize) {
+            *place = at;
+        }
+    }
+}
+
+/// Containers that were started together are not to burden their store together.
+fn jittered(time: Duration) -> Duration {
+    let mut byte = [0];
+    random::fill(&mut byte);
+    time.saturating_add(time / JITTER * u32::from(byte[0]) / 255).saturating_sub(time / JITTER / 2)
+}
