@@ -38,7 +38,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Be the container's init: restore the newest checkpoint, or start COMMAND where there is none
-    Run(run::Arguments),
+    Run(Box<run::Arguments>),
     /// Checkpoint the running service into the store
     Checkpoint(checkpoint::Arguments),
     /// Say what init is doing
@@ -96,7 +96,7 @@ pub fn main() -> ExitCode {
     // A manifest that sets a variable to nothing means that it is not set.
     process::forget_empty_variables("FREEZE_");
     ExitCode::from(match Cli::parse().verb {
-        Verb::Run(arguments) => run::main(arguments),
+        Verb::Run(arguments) => run::main(*arguments),
         Verb::Checkpoint(arguments) => checkpoint::main(&arguments),
         Verb::Status(arguments) => status::main(&arguments),
         Verb::List(arguments) => list::main(&arguments),

@@ -189,3 +189,11 @@ fn is_allowed(stream: &UnixStream) -> bool {
     getsockopt(stream, PeerCredentials)
         .is_ok_and(|peer| peer.uid() == 0 || peer.uid() == nix::unistd::geteuid().as_raw())
 }
+
+#[cfg(test)]
+impl ClientId {
+    /// Any client.
+    pub fn of(number: u64) -> ClientId {
+        ClientId(number)
+    }
+}

@@ -17,7 +17,10 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// A checkpoint under way.
 #[derive(Debug, Clone)]
 pub(super) struct Checkpoint {
-    pub(super) askers: Vec<Asker>,
+    /// Whoever is still there to be told.
+    askers: Vec<Asker>,
+    /// Who or what asked first.
+    reason: Reason,
     fate: Fate,
     began_ms: u64,
     /// Its worker is past the preflight, so that what comes now is not in it.
@@ -39,6 +42,7 @@ pub(super) struct Checkpoint {
 #[derive(Debug, Clone)]
 pub(super) struct Done {
     askers: Vec<Asker>,
+    reason: Reason,
     answer: Event,
     peer: Option<String>,
 }
@@ -47,6 +51,7 @@ impl Checkpoint {
     fn new(waiting: Waiting, began_ms: u64) -> Checkpoint {
         Checkpoint {
             askers: vec![waiting.asker],
+            reason: waiting.asker.reason(),
             fate: waiting.fate,
             began_ms,
             frozen: false,
@@ -221,6 +226,7 @@ impl Machine {
             Event::Warning { .. } => self.tell_askers(&event),
             Event::Committing { generation } => checkpoint.committing = Some(generation),
             Event::Committed { lease } => {
+                checkpoint.committing = Some(lease.generation);
                 checkpoint.committed = Some((lease, now_ms));
                 (self.lease, self.status.generation) = (lease, lease.generation);
                 if checkpoint.is_offered() {
@@ -246,7 +252,8 @@ impl Machine {
     }
 
     pub(super) fn checkpoint_over(&mut self, checkpoint: Checkpoint, reason: &str) {
-        let unknown = checkpoint.settled.is_none() && checkpoint.result.is_none() && !checkpoint.leaving;
+        let unknown = checkpoint.is_offered()
+            || (checkpoint.settled.is_none() && checkpoint.result.is_none() && !checkpoint.leaving);
         let open = match checkpoint.fate {
             Fate::Handover { .. } => true,
             Fate::End => checkpoint.committed.is_none(),
@@ -285,9 +292,12 @@ impl Machine {
     /// It is known what became of it.
     fn conclude(&mut self, checkpoint: Checkpoint, reason: &str) {
         let ends = checkpoint.ends_service();
-        let askers = checkpoint.askers.clone();
-        let peer = checkpoint.settled.clone().flatten();
-        let done = Done { askers, peer, answer: checkpoint.answer(reason, self.now.ms) };
+        let done = Done {
+            askers: checkpoint.askers.clone(),
+            reason: checkpoint.reason,
+            peer: checkpoint.settled.clone().flatten(),
+            answer: checkpoint.answer(reason, self.now.ms),
+        };
         if ends {
             if self.tree.is_none() {
                 return self.farewell(done);
@@ -326,7 +336,7 @@ impl Machine {
 
     /// Answers all who asked, and keeps what is told later. Returns the call of the hook that is due.
     fn record(&mut self, done: Done) -> HookCall {
-        let reason = done.askers.first().map_or(Reason::Command, |asker| asker.reason());
+        let reason = done.reason;
         let at_ms = self.now.wall_ms;
         let result = match &done.answer {
             Event::Checkpointed(report) => {
@@ -383,6 +393,18 @@ impl Machine {
             if let Asker::Client(client) = asker {
                 self.act(Action::Send(client, event.clone()));
             }
+        }
+    }
+
+    /// Whoever is to be told how the checkpoint under way ends, if there is one.
+    pub(super) fn askers(&mut self) -> Option<&mut Vec<Asker>> {
+        match &mut self.busy {
+            Busy::Before(checkpoint)
+            | Busy::Checkpoint(checkpoint)
+            | Busy::Settle(checkpoint)
+            | Busy::Pause(checkpoint) => Some(&mut checkpoint.askers),
+            Busy::Farewell(done) => Some(&mut done.askers),
+            _ => None,
         }
     }
 

@@ -40,12 +40,12 @@ impl Machine {
         self.waiters.retain(|(waiter, _)| *waiter != client);
         self.subscribers.retain(|subscriber| *subscriber != client);
         self.queue.retain(|waiting| waiting.asker != Asker::Client(client));
-        if let Busy::Before(checkpoint) | Busy::Checkpoint(checkpoint) = &mut self.busy
-            && checkpoint.askers.contains(&Asker::Client(client))
+        let asker = Asker::Client(client);
+        if let Some(askers) = self.askers()
+            && askers.contains(&asker)
         {
-            if checkpoint.askers.len() > 1 {
-                checkpoint.askers.retain(|asker| *asker != Asker::Client(client));
-            } else {
+            askers.retain(|other| *other != asker);
+            if askers.is_empty() {
                 self.give_up("was given up, as the one who asked for it had gone");
             }
         }
