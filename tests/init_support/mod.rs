@@ -1,6 +1,8 @@
 //! Runs the real executable as init: on the plain host, and as PID 1 of a PID namespace, as root and as an ordinary user.
 #![allow(dead_code)]
 
+pub mod play;
+
 use std::{
     fs,
     io::{BufRead, BufReader, Read},

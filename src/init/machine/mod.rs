@@ -298,14 +298,13 @@ impl Machine {
             Ending::Exited(code) => code,
             Ending::Killed(signal) => killed_by(signal),
         };
+        // Its end was the checkpoint's last step.
         match std::mem::replace(&mut self.busy, Busy::Nothing) {
-            // Its end was the checkpoint's last step.
-            Busy::Checkpoint(checkpoint) if checkpoint.ends_service() => {
-                self.busy = Busy::Checkpoint(checkpoint);
-                return self.act(Action::HurryWorker);
-            }
             Busy::Farewell(done) => return self.farewell(done),
             busy => self.busy = busy,
+        }
+        if self.is_committed() {
+            return self.act(Action::HurryWorker);
         }
         self.stop_work();
         let code = self.config.remapped(code);

@@ -74,7 +74,8 @@ struct World {
     service: bool,
     starting: bool,
     lost: bool,
-    /// SIGKILL by `--kill-timeout`, or an end of the start, allows the end of the service.
+    /// The service was ended, as its checkpoint or another container allowed.
+    killed: bool,
     exits: Vec<u8>,
     term: bool,
     /// Clients that wait for an answer.
@@ -202,11 +203,16 @@ impl World {
                 assert!(!self.service && !self.starting);
                 (self.service, self.starting) = (true, true);
             }
-            Action::KillTree => assert!(self.committed || self.taken || self.lost, "killed for nothing"),
+            Action::KillTree => {
+                assert!(self.committed || self.taken || self.lost, "killed for nothing");
+                self.killed = true;
+            }
             Action::Finish(client, _) => assert!(self.open.remove(&number(client)), "{client:?} is answered twice"),
             Action::Close(_) => self.open.clear(),
             Action::Exit(code) => {
                 assert!(self.exits.is_empty());
+                let ours = [exit::CHECKPOINTED, exit::REPLACED].contains(&code);
+                assert!(ours || !self.killed, "{code} for a service that was ended");
                 self.exits.push(code);
             }
             Action::Signal(15) => assert!(self.term),
