@@ -1,13 +1,25 @@
 //! Every exit status of `freeze`, in one table. The service's own status passes through unchanged beside them.
 
+use std::fmt;
+
 /// Done: for `freeze checkpoint`, the generation is committed.
 pub const OK: u8 = 0;
-/// A command failed; for `freeze checkpoint`, nothing was committed and the service runs on.
+/// A command failed; for `freeze checkpoint`, outside the phases that have a status of their own.
 pub const FAILED: u8 = 1;
 /// The command line cannot be understood (clap's own status).
 pub const USAGE: u8 = 2;
 /// There is no init to talk to.
 pub const NO_INIT: u8 = 3;
+/// `freeze checkpoint`: failed before the service was frozen.
+pub const PREFLIGHT: u8 = 4;
+/// `freeze checkpoint`: the processes could not be dumped.
+pub const DUMP: u8 = 5;
+/// `freeze checkpoint`: the files could not be captured.
+pub const FILES: u8 = 6;
+/// `freeze checkpoint`: the generation could not be committed.
+pub const COMMIT: u8 = 7;
+/// `freeze checkpoint --handover`: nobody took the service.
+pub const HANDOVER: u8 = 8;
 /// `freeze run`: the service's executable exists but cannot be executed, as shells say it.
 pub const NOT_EXECUTABLE: u8 = 126;
 /// `freeze run`: the service's executable was not found, as shells say it.
@@ -24,3 +36,134 @@ pub const CHECKPOINTED: u8 = 172;
 pub const REPLACED: u8 = 173;
 /// `freeze run --standby`: the PIDs of this container are nearly used up; only a new container can restore the service.
 pub const WORN_OUT: u8 = 174;
+
+/// The status in a row of the [`TABLE`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// One number.
+    Is(u8),
+    /// Whatever the service ends with.
+    Service,
+    /// [`SIGNAL_BASE`] and the number of a signal.
+    Signal,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Status::Is(status) => write!(f, "{status}"),
+            Status::Service => f.write_str("the service's"),
+            Status::Signal => write!(f, "{SIGNAL_BASE} + N"),
+        }
+    }
+}
+
+/// What a status of some commands means.
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    /// The status.
+    pub status: Status,
+    /// The commands that end with it; none stands for all.
+    pub of: &'static [&'static str],
+    /// In words.
+    pub means: &'static str,
+}
+
+const fn row(status: u8, of: &'static [&'static str], means: &'static str) -> Row {
+    Row { status: Status::Is(status), of, means }
+}
+
+const RUN: &[&str] = &["run"];
+const CHECKPOINT: &[&str] = &["checkpoint"];
+const STORE: &[&str] = &["list", "rekey", "inspect", "verify", "prune", "extract", "copy"];
+
+/// All statuses, as `--help` and docs/options.md show them.
+pub const TABLE: &[Row] = &[
+    Row { status: Status::Service, of: RUN, means: "The service has ended by itself; `--remap-exit` applies" },
+    Row {
+        status: Status::Signal,
+        of: RUN,
+        means: "Signal N killed the service; or SIGTERM, SIGINT or SIGQUIT came before there was one",
+    },
+    row(OK, CHECKPOINT, "The generation is committed; with `--handover`, another container has the service"),
+    row(OK, &["status"], "Answered; with `--ready`, the service runs"),
+    row(OK, &["wait"], "What was waited for is there"),
+    row(OK, &["cancel"], "The checkpoint is given up, or the handover taken back"),
+    row(OK, STORE, "Done; for `verify`, all is well"),
+    row(
+        FAILED,
+        CHECKPOINT,
+        "Failed otherwise: refused, given up, or its worker ended; the service runs on. Where init ended meanwhile, `freeze list` shows whether it was committed",
+    ),
+    row(FAILED, &["status"], "Failed; with `--ready`, the service does not run"),
+    row(FAILED, &["wait"], "It cannot be any more, or the time is over"),
+    row(FAILED, &["cancel"], "There is nothing to give up"),
+    row(FAILED, STORE, "Failed; for `verify`, also that something is damaged"),
+    row(USAGE, &[], "The command line cannot be understood"),
+    row(NO_INIT, &["checkpoint", "status", "wait", "cancel"], "There is no init to talk to"),
+    row(
+        PREFLIGHT,
+        CHECKPOINT,
+        "The service has what cannot be checkpointed, the store cannot be used, or the hook before it failed; nothing was frozen",
+    ),
+    row(DUMP, CHECKPOINT, "The processes could not be dumped; the service runs on"),
+    row(FILES, CHECKPOINT, "The files could not be captured; the service runs on"),
+    row(COMMIT, CHECKPOINT, "The generation could not be committed; the service runs on"),
+    row(
+        HANDOVER,
+        CHECKPOINT,
+        "Nobody took the service, or it was taken back; the generation is withdrawn and the service runs on",
+    ),
+    row(NOT_EXECUTABLE, RUN, "COMMAND exists and cannot be executed"),
+    row(NOT_FOUND, RUN, "COMMAND was not found"),
+    row(FATAL, RUN, "A fatal error of freeze: no folder for the control socket, no process for the service"),
+    row(
+        RESTORE_FAILED,
+        RUN,
+        "There is, or may be, a generation, and it could not be restored; nothing of the service runs. Also a store that cannot be read, or whose URL is not understood",
+    ),
+    row(CHECKPOINTED, RUN, "The service was checkpointed and ended, or handed over (`--checkpointed-status`)"),
+    row(REPLACED, RUN, "Another container has the application: the service was ended, or not started, here"),
+    row(WORN_OUT, RUN, "A standby whose PIDs are nearly used up: only a new container can restore the service"),
+];
+
+/// What `freeze COMMAND --help` says of exit statuses.
+pub fn help(command: &str) -> String {
+    let of_command = TABLE.iter().filter(|row| row.of.is_empty() || row.of.contains(&command));
+    let lines = of_command.map(|row| format!("\n  {:<13}  {}", row.status.to_string(), row.means.replace('`', "")));
+    format!("Exit status:{}", lines.collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As a line of a table in Markdown.
+    fn line(row: &Row) -> String {
+        let of: Vec<String> = row.of.iter().map(|command| format!("`{command}`")).collect();
+        let of = if of.is_empty() { "all".to_owned() } else { of.join(", ") };
+        format!("| {} | {of} | {} |", row.status, row.means)
+    }
+
+    #[test]
+    fn the_documentation_has_the_same_table() {
+        let page = include_str!("../docs/options.md");
+        let section = page.split("\n## ").find(|section| section.starts_with("Exit statuses")).unwrap();
+        let documented: Vec<&str> = section.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+        let expected: Vec<String> = TABLE.iter().map(line).collect();
+        assert_eq!(documented, expected, "\n{}", expected.join("\n"));
+    }
+
+    #[test]
+    fn no_command_has_two_meanings_for_one_status() {
+        for command in ["run", "checkpoint", "status", "wait", "cancel", "list", "verify"] {
+            let text = help(command);
+            let mut statuses: Vec<&str> = text.lines().skip(1).map(|line| line[..15].trim()).collect();
+            let count = statuses.len();
+            statuses.sort_unstable();
+            statuses.dedup();
+            assert_eq!(statuses.len(), count, "{command}");
+        }
+        assert!(help("run").contains("\n  128 + N        Signal N"), "{}", help("run"));
+    }
+}

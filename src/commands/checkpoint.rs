@@ -2,8 +2,9 @@
 
 use std::io::{IsTerminal, Write};
 use std::mem::ManuallyDrop;
+use std::time::Duration;
 
-use super::say;
+use super::{say, text};
 use crate::{
     control::{
         client::{Client, ClientError},
@@ -19,6 +20,10 @@ pub struct Arguments {
     /// Let the service run on instead of ending it
     #[arg(long)]
     leave_running: bool,
+    /// Hold the service frozen until another container has taken it; where none has by then, it runs on here [default: 60s]
+    #[arg(long, value_name = "TIMEOUT", num_args = 0..=1, require_equals = true, default_missing_value = "60s",
+          conflicts_with = "leave_running", value_parser = humantime::parse_duration)]
+    handover: Option<Duration>,
     /// Print the result as one JSON object
     #[arg(long)]
     json: bool,
@@ -36,19 +41,28 @@ pub fn main(arguments: &Arguments) -> u8 {
 }
 
 fn ask(arguments: &Arguments) -> Result<u8, ClientError> {
-    let op = Op::Checkpoint(Wanted { leave_running: arguments.leave_running, handover_ms: None });
+    let handover_ms = arguments.handover.map(text::millis);
+    let op = Op::Checkpoint(Wanted { leave_running: arguments.leave_running, handover_ms });
     // The kernel closes it when this process has ended, and not a moment earlier: init, which ends the container then, waits for that.
     let mut client = ManuallyDrop::new(Client::ask(arguments.folder.runtime_dir.as_deref(), op)?);
+    let mut steps = Steps::default();
+    let mut peer = None;
     loop {
-        let event = client.next_event()?;
+        let event = client.next_event().inspect_err(|_| steps.end())?;
         match &event {
-            Event::Progress { phase, .. } if std::io::stderr().is_terminal() => say(doing(*phase)),
-            Event::Warning { message } => say(&format!("warning: {message}")),
+            Event::Progress { phase, bytes, total } => steps.show(*phase, *bytes, *total),
+            Event::Warning { message } => {
+                steps.end();
+                say(&format!("warning: {}", text::printable(message)));
+            }
+            Event::Settled { taken_by } => peer.clone_from(taken_by),
             Event::Checkpointed(report) => {
-                print(if arguments.json { super::json(&event) } else { sentence(report) });
+                steps.end();
+                print(if arguments.json { super::json(&event) } else { sentence(report, peer.as_deref()) });
                 return Ok(exit::OK);
             }
-            Event::Failed { message, log, .. } => {
+            Event::Failed { message, log, phase } => {
+                steps.end();
                 if arguments.json {
                     print(super::json(&event));
                 }
@@ -56,7 +70,7 @@ fn ask(arguments: &Arguments) -> Result<u8, ClientError> {
                 if let Some(log) = log {
                     say(&format!("CRIU's log: {}", log.display()));
                 }
-                return Ok(exit::FAILED);
+                return Ok(failed_in(*phase));
             }
             _ => {}
         }
@@ -68,50 +82,95 @@ fn print(line: String) {
     let _ = std::io::stdout().write_all((line + "\n").as_bytes());
 }
 
-fn doing(phase: Phase) -> &'static str {
+/// The exit status of a checkpoint that failed in a step.
+fn failed_in(phase: Option<Phase>) -> u8 {
     match phase {
-        Phase::Preflight => "looking for what cannot be checkpointed",
-        Phase::Dump => "dumping the service",
-        Phase::Files => "capturing its open files",
-        Phase::Commit => "committing",
-        Phase::Check => "checking the checkpoint",
-        Phase::Restore => "restoring",
+        Some(Phase::Preflight) => exit::PREFLIGHT,
+        Some(Phase::Dump) => exit::DUMP,
+        Some(Phase::Files) => exit::FILES,
+        Some(Phase::Commit) => exit::COMMIT,
+        Some(Phase::Handover) => exit::HANDOVER,
+        Some(Phase::Check | Phase::Restore) | None => exit::FAILED,
     }
 }
 
-fn sentence(report: &Report) -> String {
-    let Report { generation, bytes, stored, frozen_ms, total_ms, ended, .. } = report;
-    let (bytes, stored) = (mib(*bytes), mib(*stored));
-    let fate = if *ended { "the service has ended" } else { "the service runs on" };
-    format!(
-        "generation {generation} is committed: {bytes} MiB, {stored} MiB stored, frozen {frozen_ms} ms, total {total_ms} ms; {fate}"
-    )
+/// The steps on a terminal, a line each; the last one grows with its bytes.
+#[derive(Debug, Default)]
+struct Steps {
+    phase: Option<Phase>,
 }
 
-fn mib(bytes: u64) -> String {
-    let tenths = (u128::from(bytes) * 10).div_ceil(1 << 20);
-    format!("{}.{}", tenths / 10, tenths % 10)
+impl Steps {
+    fn show(&mut self, phase: Phase, bytes: u64, total: u64) {
+        if std::io::stderr().is_terminal() {
+            let line = self.line(phase, bytes, total);
+            let _ = std::io::stderr().write_all(line.as_bytes());
+        }
+    }
+
+    fn line(&mut self, phase: Phase, bytes: u64, total: u64) -> String {
+        let before = self.phase.replace(phase);
+        let begin = if before.is_some_and(|before| before != phase) { "\n" } else { "\r\x1b[K" };
+        format!("{begin}freeze: {}", text::progress(phase, bytes, total))
+    }
+
+    /// What is written next begins a line.
+    fn end(&mut self) {
+        if self.phase.take().is_some() {
+            let _ = std::io::stderr().write_all(b"\n");
+        }
+    }
+}
+
+fn sentence(report: &Report, peer: Option<&str>) -> String {
+    let fate = match (report.ended, peer) {
+        (true, Some(peer)) => format!("{} has the service", text::printable(peer)),
+        (true, None) => "the service has ended".to_owned(),
+        (false, _) => "the service runs on".to_owned(),
+    };
+    format!("generation {} is committed: {}; {fate}", report.generation, text::figures(report))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const REPORT: Report = Report {
+        generation: 3,
+        bytes: 5 << 20,
+        stored: 1 << 10,
+        new: 1 << 20,
+        shared: 4 << 20,
+        frozen_ms: 40,
+        total_ms: 90,
+        ended: true,
+    };
+
     #[test]
     fn the_result_is_one_readable_line() {
-        let report = Report {
-            generation: 3,
-            bytes: 5 << 20,
-            stored: 1,
-            new: 1,
-            shared: 0,
-            frozen_ms: 40,
-            total_ms: 90,
-            ended: true,
-        };
         assert_eq!(
-            sentence(&report),
-            "generation 3 is committed: 5.0 MiB, 0.1 MiB stored, frozen 40 ms, total 90 ms; the service has ended"
+            sentence(&REPORT, None),
+            "generation 3 is committed: 5.0 MiB (1.0 MiB new, 4.0 MiB shared), 1.0 KiB stored, frozen 40 ms, total 90 ms; the service has ended"
         );
+        assert!(sentence(&REPORT, Some("b\x1b")).ends_with("; b\\u{1b} has the service"));
+        assert!(sentence(&Report { ended: false, ..REPORT }, None).ends_with("; the service runs on"));
+    }
+
+    #[test]
+    fn a_step_is_a_line_that_grows() {
+        let mut steps = Steps::default();
+        assert_eq!(steps.line(Phase::Preflight, 0, 0), "\r\x1b[Kfreeze: looking for what cannot be checkpointed");
+        assert_eq!(steps.line(Phase::Dump, 0, 0), "\nfreeze: dumping the service");
+        assert_eq!(
+            steps.line(Phase::Dump, 1 << 20, 2 << 20),
+            "\r\x1b[Kfreeze: dumping the service: 1.0 MiB of 2.0 MiB"
+        );
+    }
+
+    #[test]
+    fn each_step_of_a_checkpoint_has_its_own_status() {
+        let steps = [Phase::Preflight, Phase::Dump, Phase::Files, Phase::Commit, Phase::Handover];
+        assert_eq!(steps.map(|phase| failed_in(Some(phase))), [4, 5, 6, 7, 8]);
+        assert_eq!(failed_in(None), exit::FAILED);
     }
 }

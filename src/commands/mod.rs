@@ -1,5 +1,6 @@
 //! The command line: one verb, one file. Must do nothing itself but read it and hand over.
 
+mod cancel;
 mod checkpoint;
 mod copy;
 mod extract;
@@ -12,6 +13,7 @@ mod run;
 mod status;
 mod text;
 mod verify;
+mod wait;
 mod worker;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -38,11 +40,20 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Be the container's init: restore the newest checkpoint, or start COMMAND where there is none
+    #[command(after_help = exit::help("run"))]
     Run(Box<run::Arguments>),
     /// Checkpoint the running service into the store
+    #[command(after_help = exit::help("checkpoint"))]
     Checkpoint(checkpoint::Arguments),
-    /// Say what init is doing
+    /// Give up the checkpoint that is under way, or take back a handover that nobody has taken
+    #[command(after_help = exit::help("cancel"))]
+    Cancel(cancel::Arguments),
+    /// Say what init is doing, and how the last checkpoint and restore went
+    #[command(after_help = exit::help("status"))]
     Status(status::Arguments),
+    /// Wait until init has come so far
+    #[command(after_help = exit::help("wait"))]
+    Wait(wait::Arguments),
     /// List the checkpoints in a store
     List(list::Arguments),
     /// Change the passphrase or key of an encrypted store
@@ -98,7 +109,9 @@ pub fn main() -> ExitCode {
     ExitCode::from(match Cli::parse().verb {
         Verb::Run(arguments) => run::main(*arguments),
         Verb::Checkpoint(arguments) => checkpoint::main(&arguments),
+        Verb::Cancel(arguments) => cancel::main(&arguments),
         Verb::Status(arguments) => status::main(&arguments),
+        Verb::Wait(arguments) => wait::main(&arguments),
         Verb::List(arguments) => list::main(&arguments),
         Verb::Rekey(arguments) => rekey::main(arguments),
         Verb::Inspect(arguments) => inspect::main(&arguments),
@@ -124,6 +137,15 @@ fn finish(result: Result<String, UpkeepError>) -> u8 {
 /// The exit status for a request that got no answer.
 fn status_of(error: &ClientError) -> u8 {
     if matches!(error, ClientError::NoInit(_)) { exit::NO_INIT } else { exit::FAILED }
+}
+
+/// Says why init did not do what it was asked for, and gives the exit status for that.
+fn refused(answer: &Event) -> u8 {
+    match answer {
+        Event::Failed { message, .. } => say(message),
+        _ => say("init gave another answer than was asked for"),
+    }
+    exit::FAILED
 }
 
 /// An event as init sent it.

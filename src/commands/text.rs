@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::say;
+use crate::control::protocol::{Phase, Reason, Report};
 use crate::exit;
 
 /// Prints the result of a command, which ends well unless standard output fails.
@@ -74,6 +75,46 @@ pub fn age(created: SystemTime, now: SystemTime) -> String {
         _ => (86_400, "d"),
     };
     format!("{} {name}", seconds / unit)
+}
+
+/// A step of a checkpoint or a restore, and how far it has come.
+pub fn progress(phase: Phase, bytes: u64, total: u64) -> String {
+    let step = match phase {
+        Phase::Preflight => "looking for what cannot be checkpointed",
+        Phase::Dump => "dumping the service",
+        Phase::Files => "capturing its open files",
+        Phase::Commit => "committing",
+        Phase::Handover => "waiting for another container to take the service",
+        Phase::Check => "checking the checkpoint",
+        Phase::Restore => "restoring",
+    };
+    match (bytes, total) {
+        (0, 0) => step.to_owned(),
+        (_, 0) => format!("{step}: {}", size(bytes)),
+        _ => format!("{step}: {} of {}", size(bytes), size(total)),
+    }
+}
+
+/// The figures of a checkpoint.
+pub fn figures(report: &Report) -> String {
+    let Report { bytes, stored, new, shared, frozen_ms, total_ms, .. } = *report;
+    let [bytes, stored, new, shared] = [bytes, stored, new, shared].map(size);
+    format!("{bytes} ({new} new, {shared} shared), {stored} stored, frozen {frozen_ms} ms, total {total_ms} ms")
+}
+
+/// Who or what asked for a checkpoint.
+pub fn reason(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Command => "command",
+        Reason::Signal => "signal",
+        Reason::Term => "term",
+        Reason::Timer => "timer",
+    }
+}
+
+/// As the protocol counts time.
+pub fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -62,7 +62,7 @@ fn is_false(value: &bool) -> bool {
 }
 
 /// What can be waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Awaited {
     /// The service runs, started or restored.
@@ -300,6 +300,8 @@ pub enum Phase {
     Files,
     /// The rest is being written and the generation made valid.
     Commit,
+    /// The generation is committed, and the service is held until another container has taken it.
+    Handover,
     /// The manifest is being read and checked.
     Check,
     /// CRIU brings the processes back.

@@ -7,6 +7,8 @@ use std::{fs, io};
 
 /// How often in a row a thread may be refused, each time giving way to those that are ending.
 const MAX_REFUSALS: u32 = 100_000;
+/// PIDs that [`advance_to`] uses up in a millisecond where it cannot write `ns_last_pid` (Linux 6.18, two cores): to predict, not to rely on.
+pub const PER_MS: u64 = 50;
 const NS_LAST_PID: &str = "/proc/sys/kernel/ns_last_pid";
 
 /// Advances the counter so that the next process gets `first` (or, where that is taken or passed, the next that is free).
@@ -52,7 +54,7 @@ fn burn_up_to(wanted: i32) -> io::Result<i32> {
 }
 
 /// Uses up one PID by a thread that ends at once; returns it, or a negative error. Not waiting for its end is what makes this
-/// fast: 50 PIDs a millisecond, against 30 by vfork and 20 by processes (Linux 6.18, two cores).
+/// fast: [`PER_MS`], against 30 by vfork and 20 by processes.
 fn burn_one() -> i32 {
     let flags = libc::CLONE_VM | libc::CLONE_THREAD | libc::CLONE_SIGHAND;
     let result: i64;

@@ -1,0 +1,95 @@
+//! How long a restore would take by now: the time to count PIDs up to the service's, and what the last one took beside.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    control::protocol::Status,
+    privileges,
+    sys::pids,
+    tree::{self, Process},
+};
+
+/// Name of the process at the root of the service's tree.
+const HOLDER: &str = "freeze-holder";
+
+/// What a restore would take, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forecast {
+    /// To count up to the highest PID or TID of the service; 0 where PIDs can be chosen.
+    pub pids_ms: u64,
+    /// The highest PID or TID of the service.
+    pub highest: i32,
+    /// As the last restore took here, or else the last checkpoint.
+    pub rest_ms: u64,
+}
+
+impl Forecast {
+    /// All of it.
+    pub fn total_ms(self) -> u64 {
+        self.pids_ms.saturating_add(self.rest_ms)
+    }
+}
+
+/// Nothing where there is no service, or neither a restore nor a checkpoint to judge by.
+pub fn of(status: &Status) -> Option<Forecast> {
+    let highest = highest(&tree::all().ok()?, status.service)?;
+    let pids_ms = if privileges::can_choose_pids() { 0 } else { highest as u64 / pids::PER_MS };
+    Some(Forecast { pids_ms, highest, rest_ms: rest_ms(status)? })
+}
+
+fn rest_ms(status: &Status) -> Option<u64> {
+    let restore = status.restore.as_ref().map(|restore| restore.total_ms);
+    restore.or(status.checkpoint.as_ref().map(|checkpoint| checkpoint.report.total_ms))
+}
+
+/// The highest PID or TID of the service, orphans that the holder has adopted included.
+fn highest(all: &BTreeMap<i32, Process>, service: i32) -> Option<i32> {
+    let parent = all.get(&all.get(&service)?.ppid);
+    let root = parent.filter(|parent| parent.comm == HOLDER).map_or(service, |holder| holder.pid);
+    tree::below(all, root).iter().flat_map(|process| &process.threads).copied().max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn processes(list: &[(i32, i32, &str, &[i32])]) -> BTreeMap<i32, Process> {
+        let process = |(pid, ppid, comm, threads): &(i32, i32, &str, &[i32])| Process {
+            pid: *pid,
+            ppid: *ppid,
+            comm: (*comm).into(),
+            threads: threads.to_vec(),
+            ..Process::default()
+        };
+        list.iter().map(|entry| (entry.0, process(entry))).collect()
+    }
+
+    #[test]
+    fn the_highest_number_may_be_a_thread_of_an_orphan() {
+        let all = processes(&[
+            (1, 0, "freeze", &[1]),
+            (1000, 1, HOLDER, &[1000]),
+            (1001, 1000, "sh", &[1001]),
+            (1007, 1000, "orphan", &[1007, 4321]),
+            (5000, 1, "exec'd", &[5000]),
+        ]);
+        assert_eq!(highest(&all, 1001), Some(4321));
+        assert_eq!(highest(&all, 77), None);
+    }
+
+    #[test]
+    fn without_its_holder_the_service_is_the_root() {
+        let all = processes(&[(1, 0, "freeze", &[1]), (1001, 1, "sh", &[1001]), (1002, 1001, "sleep", &[1002])]);
+        assert_eq!(highest(&all, 1001), Some(1002));
+    }
+
+    #[test]
+    fn a_restore_is_judged_by_the_last_restore_before_the_last_checkpoint() {
+        let mut status = super::super::example();
+        assert_eq!(rest_ms(&status), Some(250));
+        status.restore = None;
+        assert_eq!(rest_ms(&status), Some(90));
+        status.checkpoint = None;
+        assert_eq!(rest_ms(&status), None);
+    }
+}

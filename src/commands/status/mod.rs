@@ -1,0 +1,159 @@
+//! `freeze status`: asks init what it is doing. Cheap enough for a probe: one process, one thread, one line there and one back.
+
+mod forecast;
+mod prometheus;
+mod sentences;
+
+use std::io::{ErrorKind, Write};
+
+use super::{say, text};
+use crate::{
+    control::{
+        client::{Client, ClientError},
+        protocol::{Event, Op, State, Status},
+    },
+    exit,
+};
+use forecast::Forecast;
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    folder: super::Folder,
+    /// Print the answer as one JSON object; with --follow, one a line
+    #[arg(long)]
+    json: bool,
+    /// Print metrics in Prometheus's text format
+    #[arg(long, conflicts_with_all = ["json", "follow"])]
+    prometheus: bool,
+    /// Print nothing, and end well only where the service runs
+    #[arg(long, conflicts_with_all = ["json", "prometheus", "follow"])]
+    ready: bool,
+    /// Go on, with a line for each change of state, progress and warning, until init ends
+    #[arg(long)]
+    follow: bool,
+}
+
+/// Returns the exit status.
+pub fn main(arguments: &Arguments) -> u8 {
+    let result = if arguments.follow { follow(arguments) } else { once(arguments) };
+    result.unwrap_or_else(|error| {
+        say(&error.to_string());
+        super::status_of(&error)
+    })
+}
+
+fn once(arguments: &Arguments) -> Result<u8, ClientError> {
+    let mut client = Client::ask(arguments.folder.runtime_dir.as_deref(), Op::Status)?;
+    let event = client.next_event()?;
+    let Event::Status(status) = &event else { return Ok(super::refused(&event)) };
+    if arguments.ready {
+        return Ok(ready(status));
+    }
+    let forecast = client.shares_pids().then(|| forecast::of(status)).flatten();
+    Ok(text::print(&if arguments.prometheus {
+        prometheus::metrics(status, forecast)
+    } else if arguments.json {
+        text::json(&Answer { event: &event, predicted_restore_ms: forecast.map(Forecast::total_ms) })
+    } else {
+        sentences::all(status, forecast)
+    }))
+}
+
+/// Init's answer, and what this command adds.
+#[derive(serde::Serialize)]
+struct Answer<'a> {
+    #[serde(flatten)]
+    event: &'a Event,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    predicted_restore_ms: Option<u64>,
+}
+
+/// Clients are answered, now or as soon as a checkpoint lets the service run on.
+fn ready(status: &Status) -> u8 {
+    if matches!(status.state, State::Running | State::Checkpointing) {
+        return exit::OK;
+    }
+    say(&format!("not ready: {}", sentences::state(status)));
+    exit::FAILED
+}
+
+/// One line an event, until init ends or nobody reads any more.
+fn follow(arguments: &Arguments) -> Result<u8, ClientError> {
+    let mut client = Client::ask(arguments.folder.runtime_dir.as_deref(), Op::Subscribe)?;
+    loop {
+        let event = client.next_event()?;
+        let line = if arguments.json { Some(text::json(&event)) } else { sentences::line(&event) };
+        let written = std::io::stdout().write_all(line.unwrap_or_default().as_bytes());
+        match (written, &event) {
+            (Err(error), _) if error.kind() == ErrorKind::BrokenPipe => return Ok(exit::OK),
+            (Err(error), _) => return Err(error.into()),
+            (Ok(()), Event::Failed { .. }) => return Ok(super::refused(&event)),
+            (Ok(()), _) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+fn example() -> Status {
+    use crate::control::protocol::{CheckpointReport, FailureReport, Phase, Reason, Report, RestoreReport};
+    Status {
+        version: "0.1.0".into(),
+        state: State::Checkpointing,
+        service: 1001,
+        generation: 4,
+        phase: Some(Phase::Dump),
+        bytes: 3 << 20,
+        total: 12 << 20,
+        restore: Some(RestoreReport {
+            generation: 2,
+            at_ms: 1_700_000_000_000,
+            total_ms: 250,
+            bytes: 12 << 20,
+            from: "redis-0".into(),
+        }),
+        checkpoint: Some(CheckpointReport {
+            at_ms: 1_700_000_060_500,
+            reason: Reason::Timer,
+            report: Report {
+                generation: 4,
+                bytes: 12 << 20,
+                stored: 1 << 10,
+                new: 2 << 10,
+                shared: (12 << 20) - (2 << 10),
+                frozen_ms: 40,
+                total_ms: 90,
+                ended: false,
+            },
+        }),
+        checkpoints: 2,
+        failures: 1,
+        failure: Some(FailureReport {
+            at_ms: 1_700_000_030_000,
+            reason: Reason::Command,
+            message: "the store\nis \"away\"".into(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_in_json_is_inits_with_the_forecast_added() {
+        let event = Event::Status(Box::new(Status { state: State::Running, service: 7, ..Status::default() }));
+        let plain = super::super::json(&event);
+        let text = text::json(&Answer { event: &event, predicted_restore_ms: Some(30) });
+        assert_eq!(text.trim_end(), plain.replace("\"failures\":0}", "\"failures\":0,\"predicted_restore_ms\":30}"));
+        assert_eq!(text::json(&Answer { event: &event, predicted_restore_ms: None }).trim_end(), plain);
+    }
+
+    #[test]
+    fn only_a_service_that_runs_is_ready() {
+        let states =
+            [State::Starting, State::Standby, State::Running, State::Checkpointing, State::HandingOver, State::Ending];
+        let ready = states.map(|state| ready(&Status { state, ..Status::default() }));
+        assert_eq!(ready, [1, 1, 0, 0, 1, 1]);
+    }
+}

@@ -1,0 +1,160 @@
+//! The status as metrics: the text exposition format 0.0.4, for a textfile collector or a scrape by exec. Base units only.
+
+use std::fmt::{Display, Write};
+
+use super::Forecast;
+use crate::control::protocol::{State, Status};
+
+const STATES: [(State, &str); 6] = [
+    (State::Starting, "starting"),
+    (State::Standby, "standby"),
+    (State::Running, "running"),
+    (State::Checkpointing, "checkpointing"),
+    (State::HandingOver, "handing-over"),
+    (State::Ending, "ending"),
+];
+
+/// What is not known is left out.
+pub fn metrics(status: &Status, forecast: Option<Forecast>) -> String {
+    let mut page = Page(String::new());
+    page.family("info", "gauge", "Version of the init that answers.");
+    page.sample("info", &[("version", &status.version)], 1);
+    page.family("state", "gauge", "What init is doing: 1 for its state, 0 for all others.");
+    for (state, name) in STATES {
+        page.sample("state", &[("state", name)], u8::from(state == status.state));
+    }
+    page.gauge(
+        "generation",
+        "The newest generation that this container restored or committed; 0 for none.",
+        status.generation,
+    );
+    page.counter("checkpoints", "Checkpoints that were committed here.", status.checkpoints);
+    page.counter("checkpoint_failures", "Checkpoints that failed here.", status.failures);
+    page.gauge("progress_bytes", "Bytes that the step under way has come to.", status.bytes);
+    page.gauge("progress_expected_bytes", "Bytes that there will be; 0 where that is not known.", status.total);
+    if let Some(last) = &status.checkpoint {
+        let report = last.report;
+        page.gauge("checkpoint_timestamp_seconds", "When the last checkpoint was committed.", seconds(last.at_ms));
+        page.gauge("checkpoint_duration_seconds", "From the request for it to its commit.", seconds(report.total_ms));
+        page.gauge("checkpoint_frozen_seconds", "How long the service stood still for it.", seconds(report.frozen_ms));
+        page.gauge("checkpoint_bytes", "Memory and files taken for it.", report.bytes);
+        page.gauge("checkpoint_new_bytes", "Of these, what the store did not hold yet.", report.new);
+        page.gauge("checkpoint_shared_bytes", "Of these, what the store held already.", report.shared);
+        page.gauge("checkpoint_stored_bytes", "Bytes written to the store for it.", report.stored);
+    }
+    if let Some(failure) = &status.failure {
+        page.gauge("checkpoint_failure_timestamp_seconds", "When a checkpoint failed last.", seconds(failure.at_ms));
+    }
+    if let Some(last) = &status.restore {
+        page.gauge("restore_timestamp_seconds", "When the service was restored here.", seconds(last.at_ms));
+        page.gauge(
+            "restore_duration_seconds",
+            "From the decision to restore to its first instruction.",
+            seconds(last.total_ms),
+        );
+        page.gauge("restore_bytes", "Memory and files of that restore.", last.bytes);
+        page.gauge("restore_generation", "The generation that was restored.", last.generation);
+    }
+    if let Some(forecast) = forecast {
+        page.gauge("predicted_restore_seconds", "How long a restore would take by now.", seconds(forecast.total_ms()));
+    }
+    page.0
+}
+
+/// Milliseconds as seconds, exactly.
+fn seconds(ms: u64) -> String {
+    format!("{}.{:03}", ms / 1000, ms % 1000)
+}
+
+struct Page(String);
+
+impl Page {
+    fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
+        self.family(name, "gauge", help);
+        self.sample(name, &[], value);
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) {
+        let name = format!("{name}_total");
+        self.family(&name, "counter", help);
+        self.sample(&name, &[], value);
+    }
+
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        // Writing to a string does not fail.
+        let _ = writeln!(self.0, "# HELP freeze_{name} {help}\n# TYPE freeze_{name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        let labels: Vec<String> = labels.iter().map(|(label, text)| format!("{label}=\"{}\"", escaped(text))).collect();
+        let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+        let _ = writeln!(self.0, "freeze_{name}{labels} {value}");
+    }
+}
+
+/// The value of a label, as the format wants it.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// Name, labels and value of each sample; fails where a line is not of the format.
+    fn samples(page: &str) -> Vec<(&str, &str)> {
+        let mut typed = BTreeSet::new();
+        let mut samples = Vec::new();
+        for line in page.lines() {
+            if let Some(comment) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = comment.split_once(' ').unwrap();
+                assert!(
+                    ["gauge", "counter"].contains(&kind) && (kind == "counter") == name.ends_with("_total"),
+                    "{line}"
+                );
+                assert!(typed.insert(name), "{name} is there twice");
+            } else if !line.starts_with("# HELP freeze_") {
+                let (name, value) = line.rsplit_once(' ').unwrap();
+                assert!(typed.contains(name.split('{').next().unwrap()), "{line} has no type");
+                value.parse::<f64>().unwrap();
+                samples.push((name, value));
+            }
+        }
+        samples
+    }
+
+    #[test]
+    fn all_that_is_known_is_a_sample_in_base_units() {
+        let page = metrics(&super::super::example(), Some(Forecast { pids_ms: 900, highest: 45_000, rest_ms: 250 }));
+        let samples = samples(&page);
+        for expected in [
+            ("freeze_info{version=\"0.1.0\"}", "1"),
+            ("freeze_state{state=\"checkpointing\"}", "1"),
+            ("freeze_state{state=\"running\"}", "0"),
+            ("freeze_checkpoints_total", "2"),
+            ("freeze_checkpoint_frozen_seconds", "0.040"),
+            ("freeze_checkpoint_timestamp_seconds", "1700000060.500"),
+            ("freeze_restore_duration_seconds", "0.250"),
+            ("freeze_predicted_restore_seconds", "1.150"),
+        ] {
+            assert!(samples.contains(&expected), "{expected:?} is not in\n{page}");
+        }
+    }
+
+    #[test]
+    fn exactly_one_state_holds() {
+        for (state, _) in STATES {
+            let page = metrics(&Status { state, ..Status::default() }, None);
+            let holds =
+                samples(&page).iter().filter(|(name, value)| name.starts_with("freeze_state") && *value == "1").count();
+            assert_eq!(holds, 1, "{state:?}");
+        }
+    }
+
+    #[test]
+    fn labels_are_escaped() {
+        let page = metrics(&Status { version: "a\"b\\c\nd".into(), ..Status::default() }, None);
+        assert!(page.contains(r#"freeze_info{version="a\"b\\c\nd"} 1"#), "{page}");
+    }
+}

@@ -1,0 +1,112 @@
+//! What init is doing, for people.
+
+use std::time::{Duration, SystemTime};
+
+use super::{super::text, Forecast};
+use crate::control::protocol::{Event, State, Status};
+
+/// Everything that is known, a line each.
+pub fn all(status: &Status, forecast: Option<Forecast>) -> String {
+    at(status, forecast, SystemTime::now())
+}
+
+fn at(status: &Status, forecast: Option<Forecast>, now: SystemTime) -> String {
+    let when = |ms| format!("{} ({} ago)", text::date(ms), text::age(text::time(ms), now));
+    let mut lines = vec![state(status)];
+    if status.generation > 0 {
+        lines.push(format!("generation: {}", status.generation));
+    }
+    if let Some(last) = &status.checkpoint {
+        let (figures, by) = (text::figures(&last.report), text::reason(last.reason));
+        lines.push(format!(
+            "last checkpoint: generation {}, {}, by {by}: {figures}",
+            last.report.generation,
+            when(last.at_ms)
+        ));
+    }
+    if let Some(failure) = &status.failure {
+        let message = text::printable(&failure.message);
+        lines.push(format!("last failure: {}, by {}: {message}", when(failure.at_ms), text::reason(failure.reason)));
+    }
+    if status.checkpoints + status.failures > 0 {
+        lines.push(format!("checkpoints here: {} committed, {} failed", status.checkpoints, status.failures));
+    }
+    if let Some(last) = &status.restore {
+        let from = if last.from.is_empty() { String::new() } else { format!(" from {}", text::printable(&last.from)) };
+        let (size, when) = (text::size(last.bytes), when(last.at_ms));
+        lines.push(format!("restored: generation {}{from}, {when}: {size} in {} ms", last.generation, last.total_ms));
+    }
+    if let Some(Forecast { pids_ms, highest, rest_ms }) = forecast {
+        let total = humantime::format_duration(Duration::from_millis(pids_ms.saturating_add(rest_ms)));
+        let pids = if pids_ms > 0 {
+            format!(", of which {pids_ms} ms are to count PIDs up to {highest}")
+        } else {
+            String::new()
+        };
+        lines.push(format!("a restore would take about {total}{pids}"));
+    }
+    lines.join("\n") + "\n"
+}
+
+/// The state and what goes on in it.
+pub fn state(status: &Status) -> String {
+    let service = status.service;
+    let state = match status.state {
+        State::Starting => "starting: looking for a checkpoint, or restoring it".to_owned(),
+        State::Standby => "standby: waiting for a generation to be handed over".to_owned(),
+        State::Running => format!("running: the service is process {service}"),
+        State::Checkpointing => format!("checkpointing: the service is process {service}"),
+        State::HandingOver => {
+            format!("handing over: the service, process {service}, is held until another container has it")
+        }
+        State::Ending => "ending".to_owned(),
+    };
+    let busy = status.phase.map(|phase| text::progress(phase, status.bytes, status.total));
+    busy.map_or_else(|| state.clone(), |busy| format!("{state}; {busy}"))
+}
+
+/// One line for an event of a subscription; nothing for what a subscriber of this version does not know.
+pub fn line(event: &Event) -> Option<String> {
+    let line = match event {
+        Event::Status(status) => state(status),
+        Event::Progress { phase, bytes, total } => text::progress(*phase, *bytes, *total),
+        Event::Warning { message } => format!("warning: {}", text::printable(message)),
+        _ => return None,
+    };
+    Some(line + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::protocol::Phase;
+
+    #[test]
+    fn everything_that_is_known_is_told() {
+        let now = text::time(1_700_000_120_000);
+        let forecast = Forecast { pids_ms: 900, highest: 45_000, rest_ms: 250 };
+        insta::assert_snapshot!(at(&super::super::example(), Some(forecast), now), @r#"
+        checkpointing: the service is process 1001; dumping the service: 3.0 MiB of 12.0 MiB
+        generation: 4
+        last checkpoint: generation 4, 2023-11-14T22:14:20Z (59 s ago), by timer: 12.0 MiB (2.0 KiB new, 12.0 MiB shared), 1.0 KiB stored, frozen 40 ms, total 90 ms
+        last failure: 2023-11-14T22:13:50Z (1 min ago), by command: the store\nis \"away\"
+        checkpoints here: 2 committed, 1 failed
+        restored: generation 2 from redis-0, 2023-11-14T22:13:20Z (2 min ago): 12.0 MiB in 250 ms
+        a restore would take about 1s 150ms, of which 900 ms are to count PIDs up to 45000
+        "#);
+    }
+
+    #[test]
+    fn what_is_not_known_is_left_out() {
+        let status = Status { state: State::Running, service: 7, ..Status::default() };
+        assert_eq!(all(&status, None), "running: the service is process 7\n");
+    }
+
+    #[test]
+    fn events_are_lines_and_unknown_ones_none() {
+        let progress = Event::Progress { phase: Phase::Commit, bytes: 0, total: 0 };
+        assert_eq!(line(&progress).as_deref(), Some("committing\n"));
+        assert_eq!(line(&Event::Warning { message: "a\nb".into() }).as_deref(), Some("warning: a\\nb\n"));
+        assert_eq!(line(&Event::Reached), None);
+    }
+}
