@@ -127,11 +127,22 @@ pub const TABLE: &[Row] = &[
     row(WORN_OUT, RUN, "A standby whose PIDs are nearly used up: only a new container can restore the service"),
 ];
 
-/// What `freeze COMMAND --help` says of exit statuses.
+/// What `freeze COMMAND --help` says of exit statuses, 80 columns wide.
 pub fn help(command: &str) -> String {
-    let of_command = TABLE.iter().filter(|row| row.of.is_empty() || row.of.contains(&command));
-    let lines = of_command.map(|row| format!("\n  {:<13}  {}", row.status.to_string(), row.means.replace('`', "")));
-    format!("Exit status:{}", lines.collect::<String>())
+    let mut text = "Exit status:".to_owned();
+    for row in TABLE.iter().filter(|row| row.of.is_empty() || row.of.contains(&command)) {
+        text += &format!("\n  {:<13}", row.status.to_string());
+        let mut column = 15;
+        for word in row.means.replace('`', "").split(' ') {
+            if column + 1 + word.len() > 80 {
+                text += &format!("\n{:15}", "");
+                column = 15;
+            }
+            text += &format!(" {word}");
+            column += 1 + word.len();
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -159,11 +170,18 @@ mod tests {
         for command in ["run", "checkpoint", "status", "wait", "cancel", "list", "verify"] {
             let text = help(command);
             let mut statuses: Vec<&str> = text.lines().skip(1).map(|line| line[..15].trim()).collect();
+            statuses.retain(|status| !status.is_empty());
             let count = statuses.len();
             statuses.sort_unstable();
             statuses.dedup();
             assert_eq!(statuses.len(), count, "{command}");
         }
-        assert!(help("run").contains("\n  128 + N        Signal N"), "{}", help("run"));
+    }
+
+    #[test]
+    fn help_is_a_column_of_words_beside_the_numbers() {
+        let text = help("run");
+        assert!(text.contains("\n  128 + N       Signal N killed the service; or SIGTERM, SIGINT or SIGQUIT came\n                before there was one\n"), "{text}");
+        assert!(text.lines().all(|line| line.len() <= 80), "{text}");
     }
 }

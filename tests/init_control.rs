@@ -7,7 +7,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     os::unix::{fs::PermissionsExt, net::UnixStream},
     path::Path,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 use init_support::*;
@@ -52,19 +52,86 @@ fn status_is_a_sentence_or_json() {
         let pid = status_field(service, "NSpid:").unwrap().split_whitespace().last().unwrap().to_owned();
         let pid = if place == Place::Host { service.to_string() } else { pid };
         let json = freeze(&["status", "--json"], &init.runtime_dir());
-        let start = format!(
-            r#"{{"event":"status","version":"{}","state":"running","service":{pid},"#,
-            env!("CARGO_PKG_VERSION")
-        );
-        assert!(text(&json.stdout).starts_with(&start), "{}", text(&json.stdout));
+        let status: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+        assert_eq!((&status["event"], &status["state"]), (&"status".into(), &"running".into()));
+        assert_eq!(status["service"], pid.parse::<i32>().unwrap());
+        assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
     }
+}
+
+#[test]
+fn a_probe_is_told_by_its_status_alone() {
+    let init = running(Place::Pid1User);
+    let ready = freeze(&["status", "--ready"], &init.runtime_dir());
+    assert_eq!((ready.status.code(), text(&ready.stdout), text(&ready.stderr)), (Some(0), "", ""));
+}
+
+#[test]
+fn metrics_name_the_state() {
+    let page = freeze(&["status", "--prometheus"], &running(Place::Pid1).runtime_dir());
+    assert!(text(&page.stdout).contains("\nfreeze_state{state=\"running\"} 1\n"), "{}", text(&page.stdout));
+}
+
+#[test]
+fn waiting_begins_before_init_and_ends_with_what_is_waited_for() {
+    let folder = folder();
+    let path = folder.path().to_owned();
+    let waiter = |state, timeout| {
+        let mut command = Command::new(program());
+        command.args(["wait", state, "--timeout", timeout, "--runtime-dir"]).arg(path.join("run"));
+        command.stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let early = ["running", "idle"].map(|state| waiter(state, "1min"));
+    let late = waiter("checkpointed", "1min");
+    let command = command_at(Place::Pid1, &path, &[program(), "run", "--", "sleep", "1000"]);
+    let init = Init::start(Place::Pid1, command, folder);
+    for waiter in early {
+        assert_eq!(waiter.wait_with_output().unwrap().status.code(), Some(0));
+    }
+    let over = waiter("checkpointed", "10ms").wait_with_output().unwrap();
+    assert_eq!(over.status.code(), Some(1));
+    assert!(text(&over.stderr).starts_with("freeze: not checkpointed within 10ms"), "{}", text(&over.stderr));
+    let never = waiter("restored", "1min").wait_with_output().unwrap();
+    assert_eq!(never.status.code(), Some(1), "{}", text(&never.stderr));
+    init.signal(15);
+    assert_eq!(late.wait_with_output().unwrap().status.code(), Some(1));
+}
+
+#[test]
+fn there_is_nothing_to_cancel() {
+    let output = freeze(&["cancel"], &running(Place::Pid1).runtime_dir());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("no checkpoint is under way"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn who_follows_is_told_of_the_end() {
+    let init = running(Place::Pid1);
+    let mut follower = Command::new(program())
+        .args(["status", "--follow", "--json", "--runtime-dir"])
+        .arg(init.runtime_dir())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = BufReader::new(follower.stdout.take().unwrap());
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    assert!(line.contains("\"state\":\"running\""), "{line}");
+    init.signal(15);
+    let mut rest = String::new();
+    output.read_to_string(&mut rest).unwrap();
+    assert!(rest.lines().last().unwrap().contains("\"event\":\"failed\""), "{rest}");
+    assert_eq!(follower.wait().unwrap().code(), Some(1));
 }
 
 #[test]
 fn without_init_there_is_nothing_to_talk_to() {
     let folder = folder();
-    for verb in ["status", "checkpoint"] {
-        let output = freeze(&[verb], folder.path());
+    for verb in
+        [&["status"][..], &["status", "--ready"], &["checkpoint"], &["cancel"], &["wait", "idle", "--timeout", "1ms"]]
+    {
+        let output = freeze(verb, folder.path());
         assert_eq!(output.status.code(), Some(3));
         assert!(text(&output.stderr).starts_with("freeze: there is no freeze init in this container"));
     }

@@ -93,13 +93,13 @@ impl Client {
         }
     }
 
-    /// Whether init counts PIDs as this process does, so that those it tells mean the same here.
-    pub fn shares_pids(&self) -> bool {
-        let peer = getsockopt(&self.stream, PeerCredentials).map_or(0, |peer| peer.pid());
+    /// Init's PID, where init counts PIDs as this process does, so that those it tells mean the same here.
+    pub fn init_pid(&self) -> Option<i32> {
+        let peer = getsockopt(&self.stream, PeerCredentials).ok()?.pid();
         // One number for each PID namespace that it is in, from the one of this /proc inwards (proc(5)).
-        let status = fs::read_to_string(format!("/proc/{peer}/status")).unwrap_or_default();
-        let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
-        numbers.is_some_and(|numbers| numbers.split_whitespace().count() == 1)
+        let status = fs::read_to_string(format!("/proc/{peer}/status")).ok()?;
+        let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+        (numbers.split_whitespace().count() == 1).then_some(peer)
     }
 }
 
@@ -136,10 +136,12 @@ mod tests {
         let socket = folder.path().join(SOCKET_NAME);
         let init = thread::spawn(move || {
             let listener = UnixListener::bind(socket).unwrap();
-            lines::write(&mut listener.accept().unwrap().0, &Event::Reached).unwrap();
+            let (mut stream, _) = listener.accept().unwrap();
+            assert_eq!(Lines::default().read(&mut stream).unwrap(), Got::Bytes);
+            lines::write(&mut stream, &Event::Reached).unwrap();
         });
         let mut client = Client::ask_until(Some(folder.path()), Op::Status, None).unwrap();
-        assert!(client.shares_pids());
+        assert_eq!(client.init_pid(), Some(std::process::id() as i32));
         assert_eq!(client.next_event().unwrap(), Event::Reached);
         assert!(matches!(client.next_event(), Err(ClientError::Closed)));
         init.join().unwrap();

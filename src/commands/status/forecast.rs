@@ -9,9 +9,6 @@ use crate::{
     tree::{self, Process},
 };
 
-/// Name of the process at the root of the service's tree.
-const HOLDER: &str = "freeze-holder";
-
 /// What a restore would take, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Forecast {
@@ -31,8 +28,8 @@ impl Forecast {
 }
 
 /// Nothing where there is no service, or neither a restore nor a checkpoint to judge by.
-pub fn of(status: &Status) -> Option<Forecast> {
-    let highest = highest(&tree::all().ok()?, status.service)?;
+pub fn of(status: &Status, init: i32) -> Option<Forecast> {
+    let highest = highest(&tree::all().ok()?, init, status.service)?;
     let pids_ms = if privileges::can_choose_pids() { 0 } else { highest as u64 / pids::PER_MS };
     Some(Forecast { pids_ms, highest, rest_ms: rest_ms(status)? })
 }
@@ -42,10 +39,10 @@ fn rest_ms(status: &Status) -> Option<u64> {
     restore.or(status.checkpoint.as_ref().map(|checkpoint| checkpoint.report.total_ms))
 }
 
-/// The highest PID or TID of the service, orphans that the holder has adopted included.
-fn highest(all: &BTreeMap<i32, Process>, service: i32) -> Option<i32> {
-    let parent = all.get(&all.get(&service)?.ppid);
-    let root = parent.filter(|parent| parent.comm == HOLDER).map_or(service, |holder| holder.pid);
+/// The highest PID or TID of the service, orphans included, which are below the process between it and init.
+fn highest(all: &BTreeMap<i32, Process>, init: i32, service: i32) -> Option<i32> {
+    let parent = all.get(&service)?.ppid;
+    let root = if parent == init { service } else { parent };
     tree::below(all, root).iter().flat_map(|process| &process.threads).copied().max()
 }
 
@@ -53,34 +50,30 @@ fn highest(all: &BTreeMap<i32, Process>, service: i32) -> Option<i32> {
 mod tests {
     use super::*;
 
-    fn processes(list: &[(i32, i32, &str, &[i32])]) -> BTreeMap<i32, Process> {
-        let process = |(pid, ppid, comm, threads): &(i32, i32, &str, &[i32])| Process {
-            pid: *pid,
-            ppid: *ppid,
-            comm: (*comm).into(),
-            threads: threads.to_vec(),
-            ..Process::default()
-        };
-        list.iter().map(|entry| (entry.0, process(entry))).collect()
+    fn processes(list: &[(i32, i32, &[i32])]) -> BTreeMap<i32, Process> {
+        let process =
+            |pid, ppid, threads: &[i32]| Process { pid, ppid, threads: threads.to_vec(), ..Process::default() };
+        list.iter().map(|(pid, ppid, threads)| (*pid, process(*pid, *ppid, threads))).collect()
     }
 
     #[test]
     fn the_highest_number_may_be_a_thread_of_an_orphan() {
         let all = processes(&[
-            (1, 0, "freeze", &[1]),
-            (1000, 1, HOLDER, &[1000]),
-            (1001, 1000, "sh", &[1001]),
-            (1007, 1000, "orphan", &[1007, 4321]),
-            (5000, 1, "exec'd", &[5000]),
+            (1, 0, &[1]),
+            (1000, 1, &[1000]),
+            (1001, 1000, &[1001]),
+            (1007, 1000, &[1007, 4321]),
+            // What was executed from outside.
+            (5000, 0, &[5000]),
         ]);
-        assert_eq!(highest(&all, 1001), Some(4321));
-        assert_eq!(highest(&all, 77), None);
+        assert_eq!(highest(&all, 1, 1001), Some(4321));
+        assert_eq!(highest(&all, 1, 77), None);
     }
 
     #[test]
-    fn without_its_holder_the_service_is_the_root() {
-        let all = processes(&[(1, 0, "freeze", &[1]), (1001, 1, "sh", &[1001]), (1002, 1001, "sleep", &[1002])]);
-        assert_eq!(highest(&all, 1001), Some(1002));
+    fn without_the_holder_the_service_is_the_root() {
+        let all = processes(&[(1, 0, &[1]), (1001, 1, &[1001]), (1002, 1001, &[1002]), (1500, 1, &[1500])]);
+        assert_eq!(highest(&all, 1, 1001), Some(1002));
     }
 
     #[test]

@@ -50,7 +50,7 @@ fn once(arguments: &Arguments) -> Result<u8, ClientError> {
     if arguments.ready {
         return Ok(ready(status));
     }
-    let forecast = client.shares_pids().then(|| forecast::of(status)).flatten();
+    let forecast = client.init_pid().and_then(|init| forecast::of(status, init));
     Ok(text::print(&if arguments.prometheus {
         prometheus::metrics(status, forecast)
     } else if arguments.json {
