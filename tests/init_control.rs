@@ -68,8 +68,13 @@ fn a_probe_is_told_by_its_status_alone() {
 
 #[test]
 fn metrics_name_the_state() {
-    let page = freeze(&["status", "--prometheus"], &running(Place::Pid1).runtime_dir());
-    assert!(text(&page.stdout).contains("\nfreeze_state{state=\"running\"} 1\n"), "{}", text(&page.stdout));
+    let folder = folder();
+    let arguments = [program(), "run", "--instance", "a-1", "--", "sh", "-c", "echo ready; exec sleep 1000"];
+    let mut init = Init::start(Place::Pid1, command_at(Place::Pid1, folder.path(), &arguments), folder);
+    init.expect("ready");
+    let page = freeze(&["status", "--prometheus"], &init.runtime_dir());
+    let state = "\nfreeze_state{container=\"a-1\",state=\"running\"} 1\n";
+    assert!(text(&page.stdout).contains(state), "{}", text(&page.stdout));
 }
 
 #[test]

@@ -185,6 +185,9 @@ pub enum Event {
 pub struct Status {
     /// Version of freeze.
     pub version: String,
+    /// Names this container, also after it was started again.
+    #[serde(default)]
+    pub instance: String,
     /// What init is doing.
     pub state: State,
     /// PID of the service's first process, 0 where there is none.

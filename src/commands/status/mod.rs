@@ -48,7 +48,11 @@ fn once(arguments: &Arguments) -> Result<u8, ClientError> {
     let event = client.next_event()?;
     let Event::Status(status) = &event else { return Ok(super::refused(&event)) };
     if arguments.ready {
-        return Ok(ready(status));
+        if is_ready(status.state) {
+            return Ok(exit::OK);
+        }
+        say(&format!("not ready: {}", sentences::state(status)));
+        return Ok(exit::FAILED);
     }
     let forecast = client.init_pid().and_then(|init| forecast::of(status, init));
     Ok(text::print(&if arguments.prometheus {
@@ -70,12 +74,8 @@ struct Answer<'a> {
 }
 
 /// Clients are answered, now or as soon as a checkpoint lets the service run on.
-fn ready(status: &Status) -> u8 {
-    if matches!(status.state, State::Running | State::Checkpointing) {
-        return exit::OK;
-    }
-    say(&format!("not ready: {}", sentences::state(status)));
-    exit::FAILED
+fn is_ready(state: State) -> bool {
+    matches!(state, State::Running | State::Checkpointing)
 }
 
 /// One line an event, until init ends or nobody reads any more.
@@ -99,6 +99,7 @@ fn example() -> Status {
     use crate::control::protocol::{CheckpointReport, FailureReport, Phase, Reason, Report, RestoreReport};
     Status {
         version: "0.1.0".into(),
+        instance: "redis-1".into(),
         state: State::Checkpointing,
         service: 1001,
         generation: 4,
@@ -153,7 +154,6 @@ mod tests {
     fn only_a_service_that_runs_is_ready() {
         let states =
             [State::Starting, State::Standby, State::Running, State::Checkpointing, State::HandingOver, State::Ending];
-        let ready = states.map(|state| ready(&Status { state, ..Status::default() }));
-        assert_eq!(ready, [1, 1, 0, 0, 1, 1]);
+        assert_eq!(states.map(is_ready), [false, false, true, true, false, false]);
     }
 }

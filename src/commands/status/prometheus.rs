@@ -16,7 +16,7 @@ const STATES: [(State, &str); 6] = [
 
 /// What is not known is left out.
 pub fn metrics(status: &Status, forecast: Option<Forecast>) -> String {
-    let mut page = Page(String::new());
+    let mut page = Page { text: String::new(), container: &status.instance };
     page.family("info", "gauge", "Version of the init that answers.");
     page.sample("info", &[("version", &status.version)], 1);
     page.family("state", "gauge", "What init is doing: 1 for its state, 0 for all others.");
@@ -58,7 +58,7 @@ pub fn metrics(status: &Status, forecast: Option<Forecast>) -> String {
     if let Some(forecast) = forecast {
         page.gauge("predicted_restore_seconds", "How long a restore would take by now.", seconds(forecast.total_ms()));
     }
-    page.0
+    page.text
 }
 
 /// Milliseconds as seconds, exactly.
@@ -66,9 +66,13 @@ fn seconds(ms: u64) -> String {
     format!("{}.{:03}", ms / 1000, ms % 1000)
 }
 
-struct Page(String);
+struct Page<'a> {
+    text: String,
+    /// Tells the samples of several containers apart in one collector.
+    container: &'a str,
+}
 
-impl Page {
+impl Page<'_> {
     fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
         self.family(name, "gauge", help);
         self.sample(name, &[], value);
@@ -82,13 +86,16 @@ impl Page {
 
     fn family(&mut self, name: &str, kind: &str, help: &str) {
         // Writing to a string does not fail.
-        let _ = writeln!(self.0, "# HELP freeze_{name} {help}\n# TYPE freeze_{name} {kind}");
+        let _ = writeln!(self.text, "# HELP freeze_{name} {help}\n# TYPE freeze_{name} {kind}");
     }
 
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
-        let labels: Vec<String> = labels.iter().map(|(label, text)| format!("{label}=\"{}\"", escaped(text))).collect();
-        let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
-        let _ = writeln!(self.0, "freeze_{name}{labels} {value}");
+        let labels = [("container", self.container)]
+            .iter()
+            .chain(labels)
+            .map(|(label, text)| format!("{label}=\"{}\"", escaped(text)))
+            .collect::<Vec<_>>();
+        let _ = writeln!(self.text, "freeze_{name}{{{}}} {value}", labels.join(","));
     }
 }
 
@@ -129,14 +136,14 @@ mod tests {
         let page = metrics(&super::super::example(), Some(Forecast { pids_ms: 900, highest: 45_000, rest_ms: 250 }));
         let samples = samples(&page);
         for expected in [
-            ("freeze_info{version=\"0.1.0\"}", "1"),
-            ("freeze_state{state=\"checkpointing\"}", "1"),
-            ("freeze_state{state=\"running\"}", "0"),
-            ("freeze_checkpoints_total", "2"),
-            ("freeze_checkpoint_frozen_seconds", "0.040"),
-            ("freeze_checkpoint_timestamp_seconds", "1700000060.500"),
-            ("freeze_restore_duration_seconds", "0.250"),
-            ("freeze_predicted_restore_seconds", "1.150"),
+            ("freeze_info{container=\"redis-1\",version=\"0.1.0\"}", "1"),
+            ("freeze_state{container=\"redis-1\",state=\"checkpointing\"}", "1"),
+            ("freeze_state{container=\"redis-1\",state=\"running\"}", "0"),
+            ("freeze_checkpoints_total{container=\"redis-1\"}", "2"),
+            ("freeze_checkpoint_frozen_seconds{container=\"redis-1\"}", "0.040"),
+            ("freeze_checkpoint_timestamp_seconds{container=\"redis-1\"}", "1700000060.500"),
+            ("freeze_restore_duration_seconds{container=\"redis-1\"}", "0.250"),
+            ("freeze_predicted_restore_seconds{container=\"redis-1\"}", "1.150"),
         ] {
             assert!(samples.contains(&expected), "{expected:?} is not in\n{page}");
         }
@@ -154,7 +161,7 @@ mod tests {
 
     #[test]
     fn labels_are_escaped() {
-        let page = metrics(&Status { version: "a\"b\\c\nd".into(), ..Status::default() }, None);
-        assert!(page.contains(r#"freeze_info{version="a\"b\\c\nd"} 1"#), "{page}");
+        let page = metrics(&Status { instance: "a\"b\\c\nd".into(), ..Status::default() }, None);
+        assert!(page.contains(r#"freeze_generation{container="a\"b\\c\nd"} 0"#), "{page}");
     }
 }

@@ -122,7 +122,8 @@ pub struct Machine {
 impl Machine {
     /// Init before its first step.
     pub fn new(config: Config) -> Machine {
-        let status = Status { version: env!("CARGO_PKG_VERSION").to_owned(), ..Status::default() };
+        let (version, instance) = (env!("CARGO_PKG_VERSION").to_owned(), config.instance.clone());
+        let status = Status { version, instance, ..Status::default() };
         Machine {
             config,
             busy: Busy::Nothing,
