@@ -10,7 +10,7 @@ use super::{say, text};
 use crate::{
     control::{
         client::{Client, ClientError},
-        protocol::{Event, Op, State, Status},
+        protocol::{Event, Op, State},
     },
     exit,
 };
@@ -95,8 +95,8 @@ fn follow(arguments: &Arguments) -> Result<u8, ClientError> {
 }
 
 #[cfg(test)]
-fn example() -> Status {
-    use crate::control::protocol::{CheckpointReport, FailureReport, Phase, Reason, Report, RestoreReport};
+fn example() -> crate::control::protocol::Status {
+    use crate::control::protocol::{CheckpointReport, FailureReport, Phase, Reason, Report, RestoreReport, Status};
     Status {
         version: "0.1.0".into(),
         instance: "redis-1".into(),
@@ -140,6 +140,7 @@ fn example() -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::protocol::Status;
 
     #[test]
     fn the_answer_in_json_is_inits_with_the_forecast_added() {
