@@ -96,7 +96,7 @@ pub enum Event {
         /// Its number.
         generation: u64,
     },
-    /// From a worker to init alone: what became of a generation that was handed over.
+    /// What became of a generation that was offered.
     Settled {
         /// The container that has taken the service; none where it was withdrawn, and the service runs on here.
         taken_by: Option<String>,

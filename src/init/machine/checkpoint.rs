@@ -100,6 +100,7 @@ impl Checkpoint {
         let ended = self.ends_service();
         let generation = self.committed.map(|(lease, _)| lease.generation).or(self.committing).unwrap_or(0);
         let counts = ended || (self.committed.is_some() && !self.is_handover());
+        let withdrawn = self.is_handover() && self.settled == Some(None);
         match self.result {
             Some(Event::Checkpointed(report)) if counts => Event::Checkpointed(Report { ended, ..report }),
             // The worker died after the commit, and took its figures with it.
@@ -113,10 +114,16 @@ impl Checkpoint {
                 total_ms: now_ms.saturating_sub(self.began_ms),
                 ended,
             }),
-            Some(failure @ Event::Failed { .. }) => failure,
-            _ if self.settled.is_some() => failed(format!(
-                "the checkpoint's worker {reason}; generation {generation} was withdrawn and the service runs on"
-            )),
+            Some(Event::Failed { message, log, phase }) => {
+                Event::Failed { message, log, phase: if withdrawn { Some(Phase::Handover) } else { phase } }
+            }
+            _ if self.settled.is_some() => Event::Failed {
+                message: format!(
+                    "the checkpoint's worker {reason}; generation {generation} was withdrawn and the service runs on"
+                ),
+                log: None,
+                phase: withdrawn.then_some(Phase::Handover),
+            },
             _ => {
                 let why = self.given_up.map_or_else(|| format!("'s worker {reason}"), |why| format!(" {why}"));
                 let what = if self.committing.is_some() {
@@ -232,13 +239,15 @@ impl Machine {
                 if checkpoint.is_offered() {
                     let leaves = checkpoint.askers.contains(&Asker::Init(Reason::Term));
                     self.act(Action::UnlimitWorker);
+                    self.hear(Event::Progress { phase: Phase::Handover, bytes: 0, total: 0 });
                     if leaves || self.term == Term::Trying {
                         self.leave_offered();
                     }
                 }
             }
-            Event::Settled { taken_by } => {
-                checkpoint.settled = Some(taken_by);
+            Event::Settled { ref taken_by } => {
+                checkpoint.settled = Some(taken_by.clone());
+                self.tell_askers(&event);
                 if settling {
                     self.act(Action::HurryWorker);
                 }
