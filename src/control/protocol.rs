@@ -360,4 +360,29 @@ mod tests {
         let text = serde_json::to_string(&Event::Progress { phase: Phase::Dump, bytes: 7, total: 0 }).unwrap();
         assert_eq!(text, r#"{"event":"progress","phase":"dump","bytes":7,"total":0}"#);
     }
+
+    #[test]
+    fn the_longest_status_is_a_line() {
+        let (n, name) = (u64::MAX, "\"".repeat(253));
+        let report =
+            Report { generation: n, bytes: n, stored: n, new: n, shared: n, frozen_ms: n, total_ms: n, ended: false };
+        // As long as a worker's message can be, of what takes the most room in JSON.
+        let message = "\0".repeat(MAX_LINE / 8);
+        let status = Status {
+            version: "100.100.100".into(),
+            instance: name.clone(),
+            state: State::Checkpointing,
+            service: i32::MAX,
+            generation: n,
+            phase: Some(Phase::Preflight),
+            bytes: n,
+            total: n,
+            restore: Some(RestoreReport { generation: n, at_ms: n, total_ms: n, bytes: n, from: name }),
+            checkpoint: Some(CheckpointReport { at_ms: n, reason: Reason::Command, report }),
+            checkpoints: n,
+            failures: n,
+            failure: Some(FailureReport { at_ms: n, reason: Reason::Command, message }),
+        };
+        assert!(serde_json::to_string(&Event::Status(Box::new(status))).unwrap().len() < MAX_LINE);
+    }
 }
