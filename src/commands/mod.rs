@@ -157,3 +157,31 @@ fn json(event: &Event) -> String {
 fn say(message: &str) {
     let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("freeze: {message}\n").as_bytes());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn every_option_is_documented_under_its_command() {
+        let page = include_str!("../../docs/options.md");
+        let sections: Vec<&str> = page.split("\n## ").collect();
+        for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+            let heading = format!("freeze {} ", command.get_name());
+            let section =
+                sections.iter().find(|section| section.lines().next().is_some_and(|line| line.contains(&heading)));
+            let section = section.unwrap_or_else(|| panic!("no section for freeze {}", command.get_name()));
+            for option in command.get_arguments() {
+                let Some(long) = option.get_long() else { continue };
+                let shared =
+                    ["s3-endpoint", "s3-path-style", "s3-ca-file", "passphrase-file", "key-file"].contains(&long);
+                let place = if shared { page } else { section };
+                assert!(place.contains(&format!("`--{long}")), "{heading} --{long}");
+                if let Some(variable) = option.get_env().and_then(|name| name.to_str()) {
+                    assert!(page.contains(&format!("`{variable}`")), "{variable}");
+                }
+            }
+        }
+    }
+}
