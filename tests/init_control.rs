@@ -103,6 +103,22 @@ fn waiting_begins_before_init_and_ends_with_what_is_waited_for() {
 }
 
 #[test]
+fn a_failure_has_the_status_of_its_step_and_is_remembered() {
+    // There is no criu beside the executable.
+    let init = running(Place::Pid1);
+    let failed = freeze(&["checkpoint", "--json"], &init.runtime_dir());
+    assert_eq!(failed.status.code(), Some(5), "{}", text(&failed.stderr));
+    let event: serde_json::Value = serde_json::from_slice(&failed.stdout).unwrap();
+    assert_eq!((&event["event"], &event["phase"]), (&"failed".into(), &"dump".into()));
+    let status = freeze(&["status", "--json"], &init.runtime_dir());
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!((&status["state"], &status["failures"]), (&"running".into(), &1.into()));
+    assert_eq!((&status["failure"]["message"], &status["failure"]["reason"]), (&event["message"], &"command".into()));
+    assert_eq!(freeze(&["wait", "checkpointed"], &init.runtime_dir()).status.code(), Some(1));
+    assert_eq!(freeze(&["wait", "idle"], &init.runtime_dir()).status.code(), Some(0));
+}
+
+#[test]
 fn there_is_nothing_to_cancel() {
     let output = freeze(&["cancel"], &running(Place::Pid1).runtime_dir());
     assert_eq!(output.status.code(), Some(1));
