@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::{super::text, Forecast};
-use crate::control::protocol::{Event, State, Status};
+use crate::control::protocol::{Event, Phase, State, Status};
 
 /// Everything that is known, a line each.
 pub fn all(status: &Status, forecast: Option<Forecast>) -> String {
@@ -61,8 +61,10 @@ pub fn state(status: &Status) -> String {
         }
         State::Ending => "ending".to_owned(),
     };
-    let busy = status.phase.map(|phase| text::progress(phase, status.bytes, status.total));
-    busy.map_or_else(|| state.clone(), |busy| format!("{state}; {busy}"))
+    // What it is held for is said already.
+    let phase = status.phase.filter(|phase| *phase != Phase::Handover);
+    let busy = phase.map(|phase| format!("; {}", text::progress(phase, status.bytes, status.total)));
+    state + &busy.unwrap_or_default()
 }
 
 /// One line for an event of a subscription; nothing for what a subscriber of this version does not know.
@@ -79,7 +81,6 @@ pub fn line(event: &Event) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::protocol::Phase;
 
     #[test]
     fn everything_that_is_known_is_told() {
@@ -100,6 +101,9 @@ mod tests {
     fn what_is_not_known_is_left_out() {
         let status = Status { state: State::Running, service: 7, ..Status::default() };
         assert_eq!(all(&status, None), "running: the service is process 7\n");
+        let status =
+            Status { state: State::HandingOver, service: 7, phase: Some(Phase::Handover), ..Status::default() };
+        assert!(all(&status, None).ends_with("is held until another container has it\n"));
     }
 
     #[test]
