@@ -14,7 +14,7 @@ use super::{
 };
 
 /// Clients at once.
-pub const MAX_CLIENTS: usize = 8;
+pub const MAX_CLIENTS: usize = 16;
 
 /// Names one connection; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
