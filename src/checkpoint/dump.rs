@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::meter::Meter;
 use crate::criu::command::{self, NotStarted};
 use crate::criu::{log, stream};
 use crate::image::{BodyId, BodyWriter, ImageError, ImageWriter};
@@ -91,8 +92,8 @@ impl Dump {
     ///
     /// CRIU writes some images twice, such as the memory of a memfd that is open as well as mapped; the later one counts, as it
     /// would as a file.
-    pub fn collect(&mut self, writer: &ImageWriter) -> Result<BTreeMap<String, BodyId>, DumpError> {
-        match self.take_in(writer) {
+    pub fn collect(&mut self, writer: &ImageWriter, meter: &Meter) -> Result<BTreeMap<String, BodyId>, DumpError> {
+        match self.take_in(writer, meter) {
             // What breaks when CRIU ends is only how that shows.
             Err(DumpError::Broken { doing, error }) => {
                 Err(self.refusal_at_end().unwrap_or(DumpError::Broken { doing, error }))
@@ -101,7 +102,7 @@ impl Dump {
         }
     }
 
-    fn take_in(&mut self, writer: &ImageWriter) -> Result<BTreeMap<String, BodyId>, DumpError> {
+    fn take_in(&mut self, writer: &ImageWriter, meter: &Meter) -> Result<BTreeMap<String, BodyId>, DumpError> {
         let broken = |error| DumpError::Broken { doing: "taking in images", error };
         // Not the hold socket's end alone: a child of a CRIU that was killed may have that open still.
         let exit = fd::child_exit(&self.child).map_err(broken)?;
@@ -116,7 +117,7 @@ impl Dump {
             let ready = wait(exit.as_fd(), self.hold.as_ref().filter(|_| !held), socket, &open).map_err(broken)?;
             for index in ready.pipes.into_iter().rev() {
                 let Some(image) = open.get_mut(index) else { continue };
-                if drain(image)? {
+                if drain(image, meter)? {
                     let image = open.swap_remove(index);
                     done.insert(image.name, image.body.finish()?);
                 }
@@ -248,11 +249,11 @@ fn begin(name: String, connection: &mut stream::Connection, writer: &ImageWriter
 }
 
 /// Reads until the pipe is empty; says whether it has ended.
-fn drain(image: &mut Open) -> Result<bool, DumpError> {
+fn drain(image: &mut Open, meter: &Meter) -> Result<bool, DumpError> {
     loop {
         match image.body.fill_from(&mut image.pipe) {
             Ok(0) => return Ok(true),
-            Ok(_) => {}
+            Ok(read) => meter.add(read),
             Err(ImageError::Source(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(error) => return Err(error.into()),
         }

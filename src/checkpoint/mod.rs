@@ -1,11 +1,15 @@
 //! The checkpoint worker: preflight, dump, files, commit, and only then the end of the service.
 //!
 //! Whatever fails before the commit must leave the service running: nothing here may kill it, only CRIU does, when told
-//! after the commit.
+//! after the commit. From the moment on in which the generation may count the service does not run unless it is taken back.
 
 mod describe;
 mod dump;
+mod ending;
+mod handover;
+mod meter;
 mod preflight;
+mod stop;
 mod tree_of_service;
 
 use std::collections::BTreeMap;
@@ -23,7 +27,11 @@ use crate::worker::report::Reporter;
 use crate::worker::work::Work;
 use crate::worker::{self, Common, Failure, Fate};
 use dump::{Dump, DumpError, Verdict};
+use ending::Held;
+use handover::{Complaints, Offer};
+use meter::Meter;
 use preflight::Refusal;
+use stop::Stopped;
 use tree_of_service::{NotWhole, Tree};
 
 /// Why a checkpoint failed.
@@ -55,6 +63,33 @@ enum CheckpointError {
         /// The system's word for it.
         error: io::Error,
     },
+    /// Found before anything was frozen.
+    #[error(
+        "the server of {0} ignores the conditions of a put, so the service cannot be handed over: two containers could take it. Use \
+         a server that knows If-None-Match and If-Match, or checkpoint without --handover"
+    )]
+    NotFenced(String),
+    /// Without that a fault could make two copies.
+    #[error(
+        "process {0} cannot be stopped, so the service could not be kept from running twice; run the service as one user"
+    )]
+    NotStopped(String),
+    /// The store answered too late whether the checkpoint counts, and nobody has taken it.
+    #[error("{error}. Nobody has taken generation {generation}: it is withdrawn and the service runs on")]
+    Withdrawn {
+        /// The generation.
+        generation: u64,
+        /// What happened at first.
+        error: ImageError,
+    },
+    /// A handover without a taker.
+    #[error("nobody took generation {generation} within {}: the service runs on", humantime::format_duration(*.time))]
+    NotTaken {
+        /// The generation.
+        generation: u64,
+        /// How long it could be taken.
+        time: Duration,
+    },
     /// /proc.
     #[error("the service's files cannot be looked up ({0}); freeze needs /proc mounted")]
     Proc(io::Error),
@@ -80,45 +115,54 @@ pub fn run(common: &Common, target: &Target, reporter: &Reporter) -> Result<Repo
     let work = Work::new(&common.runtime_dir, command::DUMP_LOG)
         .map_err(|error| CheckpointError::RuntimeDir { path: common.runtime_dir.clone(), error });
     let work = work.map_err(|error| Failure { message: error.to_string(), log: None, phase: None })?;
-    take(common, target, reporter, &work).map_err(|error| Failure {
+    let meter = Meter::new(reporter);
+    take(common, target, reporter, &meter, &work).map_err(|error| Failure {
         message: error.to_string(),
         log: work.kept_log(),
-        phase: None,
+        phase: meter.phase(),
     })
 }
 
-/// Finds out what became of a generation that was offered. See [`Job::Settle`](crate::worker::Job::Settle).
-pub fn settle(
-    _common: &Common,
-    _generation: u64,
-    _remaining: Duration,
-    _lease: &Lease,
-    _reporter: &Reporter,
-) -> Result<Event, Failure> {
-    todo!("handover")
+/// Finds out what became of a generation that may have been offered. See [`Job::Settle`](crate::worker::Job::Settle).
+pub fn settle(common: &Common, generation: u64, remaining: Duration, lease: &Lease, reporter: &Reporter) -> Event {
+    let begun = Instant::now();
+    let mut complaints = Complaints::new(generation, reporter);
+    let vault = complaints.until_done(|| Vault::create(store::open(&common.store)?, &common.keys));
+    let offer = Offer { vault: &vault, generation, withdrawal: handover::withdrawal(common, lease) };
+    let taken_by = offer.settle(remaining.saturating_sub(begun.elapsed()), reporter);
+    Event::Settled { taken_by }
 }
 
-fn take(common: &Common, target: &Target, reporter: &Reporter, work: &Work) -> Result<Report, CheckpointError> {
+fn take(
+    common: &Common,
+    target: &Target,
+    reporter: &Reporter,
+    meter: &Meter,
+    work: &Work,
+) -> Result<Report, CheckpointError> {
     let started = Instant::now();
     prefer_for_the_oom_killer();
-    reporter.progress(Phase::Preflight);
-    let tree = Tree::of_service(target.root, target.service)?;
-    preflight::check(&tree)?;
+    meter.begin(Phase::Preflight);
+    preflight::check(&Tree::of_service(target.root, target.service)?)?;
     let rules = Rules::of_this_container(describe::our_folders(common)).map_err(CheckpointError::Proc)?;
     let host = describe::host().map_err(CheckpointError::Proc)?;
     let store = store::open(&common.store)?;
-    if store.prepare()? == Fencing::Ignored {
-        reporter.warn(unfenced(store.url()));
+    let fencing = store.prepare()?;
+    match (fencing, target.fate) {
+        (Fencing::Held, _) => {}
+        (Fencing::Ignored, Fate::Handover { .. }) => return Err(CheckpointError::NotFenced(store.url().to_owned())),
+        (Fencing::Ignored, _) => reporter.warn(unfenced(store.url())),
     }
     let vault = Vault::create(store, &common.keys)?;
     target.lease.check(&vault)?;
     let writer = ImageWriter::new(&vault, common.memory, worker::cores())?;
 
-    reporter.progress(Phase::Dump);
+    meter.begin(Phase::Dump);
+    let stopped_before = stop::stopped(&Tree::of_service(target.root, target.service)?);
     let mut dump = Dump::start(target.root, work.path())?;
-    let images = dump.collect(&writer)?;
+    let images = dump.collect(&writer, meter)?;
 
-    reporter.progress(Phase::Files);
+    meter.begin(Phase::Files);
     // Processes may have come and gone between the preflight and the freeze.
     let tree = Tree::of_service(target.root, target.service)?;
     let paths = used::paths(tree.processes(), &target.include, &rules).map_err(CheckpointError::Proc)?;
@@ -128,20 +172,27 @@ fn take(common: &Common, target: &Target, reporter: &Reporter, work: &Work) -> R
         dump.release(Verdict::Run)?;
     }
 
-    reporter.progress(Phase::Commit);
+    meter.begin(Phase::Commit);
     let written = writer.finish()?;
     let frozen_ms = millis(dump.frozen());
     let (bytes, stored) = (written.bytes, written.stored);
     let figures = Figures { bytes, stored, frozen_ms, new: written.new, shared: written.shared };
     fill(&mut manifest, images, files, written, figures);
-    let lease = image::commit(&vault, &mut manifest, target.lease, started)?;
-    reporter.send(&Event::Committed { lease });
-    if target.fate != Fate::Run {
-        dump.release(Verdict::Kill)?;
-    }
-    image::mark_committed(&vault, lease.generation);
+    manifest.instance.clone_from(&common.instance);
+    // Where two could take it nobody is asked to.
+    manifest.offered = target.fate != Fate::Run && fencing == Fencing::Held;
+    let generation = if target.fate == Fate::Run {
+        let lease = image::commit(&vault, &mut manifest, target.lease, started)?;
+        reporter.send(&Event::Committed { lease });
+        image::mark_committed(&vault, lease.generation);
+        lease.generation
+    } else {
+        let stopped = Stopped::stop(&tree, &stopped_before).map_err(CheckpointError::NotStopped)?;
+        let held = Held { dump: &mut dump, stopped };
+        ending::give_away(common, target, reporter, &vault, &mut manifest, started, held)?
+    };
     Ok(Report {
-        generation: lease.generation,
+        generation,
         bytes: figures.bytes,
         stored: figures.stored,
         new: figures.new,

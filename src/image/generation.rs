@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::error::{Flaw, ImageError};
+use super::head::NotCommitted;
 use super::lease::Lease;
 use super::manifest::Manifest;
 use super::vault::Vault;
@@ -62,12 +63,27 @@ pub(super) fn marked(vault: &Vault, known: u64) -> Result<u64> {
     }
 }
 
-/// Makes `manifest` the newest generation, for the holder of `lease`, and returns what is held then. Sets its number: the next
-/// one, or that which it has where that is higher, as a copy's may be.
-///
-/// Everything that it refers to must be in the store; what was there before was found after `begun`. When this returns, the
-/// generation is durable; on any error it counts for nothing.
+/// Makes `manifest` the newest generation, for the holder of `lease`, and returns what is held then: [`propose`], then
+/// [`Proposal::commit`]. When this returns, the generation is durable; on any error it counts for nothing, unless the reply was
+/// lost.
 pub fn commit(vault: &Vault, manifest: &mut Manifest, lease: Lease, begun: Instant) -> Result<Lease> {
+    propose(vault, manifest, lease, begun)?.commit().map_err(|failure| failure.error)
+}
+
+/// A generation whose manifest is in the store. It counts for nothing unless it is committed.
+#[must_use]
+pub struct Proposal<'a> {
+    vault: &'a Vault,
+    lease: Lease,
+    /// Its number, which no other generation gets.
+    pub number: u64,
+}
+
+/// Writes the manifest of what is to be the newest generation, for the holder of `lease`. Sets its number: the next one, or that
+/// which it has where that is higher, as a copy's may be.
+///
+/// Everything that it refers to must be in the store; what was there before was found after `begun`.
+pub fn propose<'a>(vault: &'a Vault, manifest: &mut Manifest, lease: Lease, begun: Instant) -> Result<Proposal<'a>> {
     let store = &**vault.store();
     let head = head::ensure(vault)?;
     lease.check_against(&head, vault)?;
@@ -87,7 +103,14 @@ pub fn commit(vault: &Vault, manifest: &mut Manifest, lease: Lease, begun: Insta
         return Err(ImageError::TooSlow { url: vault.url().into(), minutes: COMMIT_WITHIN.as_secs() / 60 });
     }
     check_packs(vault, manifest)?;
-    head::advance(vault, &lease, number)
+    Ok(Proposal { vault, lease, number })
+}
+
+impl Proposal<'_> {
+    /// Lets head name the generation, and returns what is held then.
+    pub fn commit(self) -> Result<Lease, NotCommitted> {
+        head::advance(self.vault, &self.lease, self.number)
+    }
 }
 
 /// What no reader would take must not become a generation: the service is about to end.

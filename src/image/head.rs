@@ -116,30 +116,60 @@ pub(super) fn ensure(vault: &Vault) -> Result<Lease> {
     current(vault)?.ok_or_else(|| ImageError::NoHead { url: vault.url().into() })
 }
 
+/// Why head does not name a generation, as far as is known.
+#[derive(Debug)]
+pub struct NotCommitted {
+    /// What happened.
+    pub error: ImageError,
+    /// Head was, is, or may yet be what it was to be: the reply was lost, and the request may still be under way.
+    pub may_count: bool,
+}
+
+impl<E: Into<ImageError>> From<E> for NotCommitted {
+    fn from(error: E) -> Self {
+        Self { error: error.into(), may_count: false }
+    }
+}
+
 /// Lets head name `generation` and the holder of `lease`, unless that has lost it. Returns what head says then.
-pub(super) fn advance(vault: &Vault, lease: &Lease, generation: u64) -> Result<Lease> {
-    let mut failure = None;
+///
+/// An error says no more than what is certain. A put that failed may have succeeded, and even been followed by another
+/// container's; or it may be carried out later, as long as head is what the put was to replace.
+pub(super) fn advance(vault: &Vault, lease: &Lease, generation: u64) -> Result<Lease, NotCommitted> {
+    let mut failed: Option<(StoreError, Version)> = None;
     for _ in 0..ATTEMPTS {
-        let (head, version) = read(vault)?.ok_or_else(|| ImageError::NoHead { url: vault.url().into() })?;
-        let next = bounded(lease.next(&head, generation, vault.url())?).map_err(|flaw| ImageError::Damaged {
-            url: vault.url().into(),
-            object: KEY.into(),
-            flaw,
-        })?;
+        let found = read(vault).and_then(|head| head.ok_or_else(|| ImageError::NoHead { url: vault.url().into() }));
+        let sent = failed.is_some();
+        let (head, version) = match (found, failed.take()) {
+            (Ok((_, version)), Some((error, replaced)))
+                if version == replaced && !matches!(error, StoreError::Changed { .. }) =>
+            {
+                return Err(NotCommitted { may_count: !is_refusal(&error), error: error.into() });
+            }
+            (Ok(found), _) => found,
+            (Err(_), Some((error, _))) => return Err(NotCommitted { error: error.into(), may_count: true }),
+            (Err(error), None) => return Err(error.into()),
+        };
+        // What an earlier put was to replace is gone for good, so that is over; but head may have been ours before it was another's.
+        let may_count = sent && head.generation >= generation;
+        let next = lease.next(&head, generation, vault.url()).map_err(|error| NotCommitted { error, may_count })?;
+        let next =
+            bounded(next).map_err(|flaw| ImageError::Damaged { url: vault.url().into(), object: KEY.into(), flaw })?;
         if head == next {
             return Ok(next);
         }
-        let Err(error) = put(vault, next, PutMode::Update(version)) else { return Ok(next) };
-        if !matches!(error, StoreError::Changed { .. }) {
-            // Nobody else writes our name, so where it is there the put succeeded, whatever became of its reply.
-            return match read(vault) {
-                Ok(Some((head, _))) if head == next => Ok(next),
-                _ => Err(error.into()),
-            };
+        match put(vault, next, PutMode::Update(version.clone())) {
+            Ok(()) => return Ok(next),
+            Err(error) => failed = Some((error, version)),
         }
-        failure = Some(error);
     }
-    Err(failure.map_or(ImageError::Ended, ImageError::from))
+    Err(failed.map_or(ImageError::Ended.into(), |(error, _)| NotCommitted { error: error.into(), may_count: true }))
+}
+
+/// Whether nothing is under way any more. Only of a folder is that known: a server may have had an earlier attempt that it
+/// still works on.
+fn is_refusal(error: &StoreError) -> bool {
+    matches!(error, StoreError::NoSpace { .. } | StoreError::Denied { .. } | StoreError::ReadOnly { .. })
 }
 
 #[cfg(test)]

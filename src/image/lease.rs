@@ -37,7 +37,7 @@ impl Lease {
 
     /// Tells all others that this container has the application now. They learn of it at their next checkpoint.
     pub fn claim(&self, vault: &Vault) -> Result<()> {
-        head::advance(vault, self, self.generation).map(drop)
+        head::advance(vault, self, self.generation).map(drop).map_err(|failure| failure.error)
     }
 
     /// Whether a commit would be refused by now, so that a service need not be frozen for nothing.

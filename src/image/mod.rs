@@ -43,9 +43,10 @@ pub use chunk::Name;
 pub use decoder::read_chunk;
 pub use error::{Flaw, ImageError};
 pub use generation::{
-    COMMIT_WITHIN, Generation, Lineage, commit, generations, lineage, manifest_key, mark_committed, marker_key,
+    COMMIT_WITHIN, Generation, Lineage, Proposal, commit, generations, lineage, manifest_key, mark_committed,
+    marker_key, propose,
 };
-pub use head::newest;
+pub use head::{NotCommitted, newest};
 pub use hex::Hex;
 pub use keys::{KeyError, KeyFiles, SecretKind};
 pub use lease::Lease;

@@ -10,6 +10,8 @@ use super::vault::Vault;
 use crate::store::{PutMode, StoreError};
 
 const LIMIT: u64 = 4096;
+/// Most bytes of an instance's name: however it is written, two of them fit.
+const NAME_MAX: u64 = 255;
 
 /// A container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,13 +58,15 @@ pub fn look(vault: &Vault, generation: u64) -> Result<Option<Outcome>> {
 /// Makes `wanted` the outcome of a generation unless it has one, and returns the one that stands. An error leaves it open.
 pub fn decide(vault: &Vault, generation: u64, wanted: &Outcome) -> Result<Outcome> {
     let key = outcome_key(generation);
+    checked(wanted.clone()).map_err(|flaw| ImageError::Unfit { url: vault.url().into(), flaw })?;
     let text = serde_json::to_vec(wanted).expect("names can be written");
     match vault.store().put(&key, vault.seal().seal_message(&key, &text).into(), PutMode::Create) {
         Ok(()) => Ok(wanted.clone()),
         // Someone was faster, or the reply to our own put was lost: what is there tells.
-        Err(error) => match look(vault, generation) {
-            Ok(Some(outcome)) => Ok(outcome),
-            _ => Err(error.into()),
+        Err(error) => match (look(vault, generation), error) {
+            (Ok(Some(outcome)), _) => Ok(outcome),
+            (Err(damage), StoreError::Exists { .. }) => Err(damage),
+            (_, error) => Err(error.into()),
         },
     }
 }
@@ -70,5 +74,102 @@ pub fn decide(vault: &Vault, generation: u64, wanted: &Outcome) -> Result<Outcom
 fn parse(vault: &Vault, object: String, data: &[u8]) -> Result<Outcome> {
     let text = vault.seal().open_message(&object, data);
     let parsed = text.and_then(|text| serde_json::from_slice(&text).map_err(|error| Flaw::Syntax(error.to_string())));
-    parsed.map_err(|flaw| ImageError::Damaged { url: vault.url().into(), object, flaw })
+    parsed.and_then(checked).map_err(|flaw| ImageError::Damaged { url: vault.url().into(), object, flaw })
+}
+
+/// What readers accept, so that no writer writes anything else.
+fn checked(outcome: Outcome) -> Result<Outcome, Flaw> {
+    let (Outcome::Taken { by, .. } | Outcome::Withdrawn { by }) = &outcome;
+    Flaw::bound("number of bytes of an instance's name", by.instance.len() as u64, NAME_MAX)?;
+    if let Outcome::Taken { from, .. } = &outcome {
+        Flaw::bound("number of bytes of an instance's name", from.len() as u64, NAME_MAX)?;
+    }
+    Ok(outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fuzz;
+    use crate::image::test_vault;
+    use proptest::prelude::*;
+    use std::thread;
+
+    fn party(name: &str) -> Party {
+        Party { instance: name.to_owned(), writer: Hex([9; 8]) }
+    }
+
+    fn taken(name: &str) -> Outcome {
+        Outcome::Taken { by: party(name), from: "a".to_owned() }
+    }
+
+    #[test]
+    fn an_outcome_is_readable() {
+        let text = serde_json::to_string(&[taken("b"), Outcome::Withdrawn { by: party("a") }]).unwrap();
+        assert_eq!(
+            text,
+            r#"[{"outcome":"taken","by":{"instance":"b","writer":"0909090909090909"},"from":"a"},{"outcome":"withdrawn","by":{"instance":"a","writer":"0909090909090909"}}]"#
+        );
+    }
+
+    #[test]
+    fn of_many_at_once_one_decides_and_all_learn_which() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = test_vault(folder.path());
+        let said: Vec<Outcome> = thread::scope(|scope| {
+            let decide = |n: u8| {
+                let wanted = if n == 0 { Outcome::Withdrawn { by: party("a") } } else { taken(&n.to_string()) };
+                decide(&vault, 3, &wanted).unwrap()
+            };
+            let threads: Vec<_> = (0..8).map(|n| scope.spawn(move || decide(n))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let stands = look(&vault, 3).unwrap().unwrap();
+        assert!(said.iter().all(|outcome| *outcome == stands));
+        assert_eq!(look(&vault, 4).unwrap(), None);
+    }
+
+    #[test]
+    fn an_outcome_is_of_its_generation_and_store_alone() {
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let [one, two] = folders.each_ref().map(|folder| test_vault(folder.path()));
+        decide(&one, 3, &taken("b")).unwrap();
+        let (data, _) = one.store().get(&outcome_key(3), LIMIT).unwrap();
+        for (vault, generation) in [(&one, 4), (&two, 3)] {
+            vault.store().put(&outcome_key(generation), data.clone().into(), PutMode::Create).unwrap();
+            assert!(matches!(look(vault, generation), Err(ImageError::Damaged { .. })));
+            assert!(matches!(decide(vault, generation, &taken("b")), Err(ImageError::Damaged { .. })));
+        }
+    }
+
+    #[test]
+    fn what_nobody_would_read_is_not_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = test_vault(folder.path());
+        let most = "\u{1}".repeat(255);
+        let wanted = Outcome::Taken { by: party(&most), from: most.clone() };
+        assert_eq!(decide(&vault, 1, &wanted).unwrap(), wanted);
+        assert_eq!(look(&vault, 1).unwrap(), Some(wanted));
+        let long = "x".repeat(256);
+        for wanted in [taken(&long), Outcome::Taken { by: party("b"), from: long }] {
+            assert!(matches!(decide(&vault, 2, &wanted), Err(ImageError::Unfit { .. })));
+        }
+        assert_eq!(look(&vault, 2).unwrap(), None);
+    }
+
+    #[test]
+    fn fuzz_damaged_text_is_refused_or_what_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = test_vault(folder.path());
+        let key = outcome_key(5);
+        let text = serde_json::to_vec(&taken("b")).unwrap();
+        let whole = vault.seal().seal_message(&key, &text);
+        proptest!(|(edits in fuzz::edits(), forged in fuzz::edits())| {
+            if let Ok(outcome) = parse(&vault, key.clone(), &fuzz::damaged(&whole, &edits)) {
+                prop_assert_eq!(outcome, taken("b"));
+            }
+            // With the right seal.
+            let _ = parse(&vault, key.clone(), &vault.seal().seal_message(&key, &fuzz::damaged(&text, &forged)));
+        });
+    }
 }

@@ -186,7 +186,7 @@ pub fn main() -> u8 {
                 .map(Event::Checkpointed)
         }
         Job::Settle { common, generation, remaining_ms, lease } => {
-            checkpoint::settle(&common, generation, Duration::from_millis(remaining_ms), &lease, &reporter)
+            Ok(checkpoint::settle(&common, generation, Duration::from_millis(remaining_ms), &lease, &reporter))
         }
         Job::Restore { common, choice, failure, standby, exclusive_ms } => {
             let policy =

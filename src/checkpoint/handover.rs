@@ -1,0 +1,168 @@
+//! From the commit on: who has the service.
+//!
+//! Once head may name a generation, another container may take it, and only `outcomes/N` tells whether one has. Until that is
+//! known the service stands still, however long that takes: nothing here may let it run, or end it, on a guess.
+
+use std::time::{Duration, Instant};
+
+use crate::image::{self, ImageError, Lease, Outcome, Party, Vault};
+use crate::worker::Common;
+use crate::worker::report::Reporter;
+
+/// Longest time: sums of times must not overflow.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Between two looks at the store. Nobody waits for what is seen then: the other container runs the service already.
+const LOOK: Duration = Duration::from_millis(100);
+/// Between two attempts to take a generation back.
+const RETRY: Duration = Duration::from_secs(1);
+/// Between two complaints about a store that does not answer.
+const COMPLAINT: Duration = Duration::from_secs(60);
+
+/// A generation that other containers may take, and how it is taken back.
+pub struct Offer<'a> {
+    /// The store.
+    pub vault: &'a Vault,
+    /// The generation.
+    pub generation: u64,
+    /// What its outcome becomes when it is taken back.
+    pub withdrawal: Outcome,
+}
+
+impl Offer<'_> {
+    /// Waits until another container has taken it, or takes it back when `time` is over or init says so. Tries until the
+    /// store answers. Returns the container that has it; none where it was taken back.
+    pub fn settle(&self, time: Duration, reporter: &Reporter) -> Option<String> {
+        let until = Instant::now() + time.min(LONGEST);
+        let mut complaints = Complaints::new(self.generation, reporter);
+        while Instant::now() < until && !reporter.is_withdrawn_within(Duration::ZERO) {
+            match image::look(self.vault, self.generation) {
+                Ok(Some(outcome)) => return taken_by(outcome),
+                Ok(None) => {}
+                Err(error) => complaints.add(&error),
+            }
+            reporter.is_withdrawn_within(LOOK.min(until.saturating_duration_since(Instant::now())));
+        }
+        taken_by(complaints.until_done(|| image::decide(self.vault, self.generation, &self.withdrawal)))
+    }
+}
+
+/// What this container says when it takes a generation back.
+pub fn withdrawal(common: &Common, lease: &Lease) -> Outcome {
+    Outcome::Withdrawn { by: Party { instance: common.instance.clone(), writer: lease.writer } }
+}
+
+fn taken_by(outcome: Outcome) -> Option<String> {
+    match outcome {
+        Outcome::Taken { by, .. } => Some(by.instance),
+        Outcome::Withdrawn { .. } => None,
+    }
+}
+
+/// Tells the user of a store that does not answer, but not too often.
+pub struct Complaints<'a> {
+    generation: u64,
+    reporter: &'a Reporter,
+    last: Option<Instant>,
+}
+
+impl<'a> Complaints<'a> {
+    /// None was made yet.
+    pub fn new(generation: u64, reporter: &'a Reporter) -> Self {
+        Self { generation, reporter, last: None }
+    }
+
+    /// Does it until that succeeds.
+    pub fn until_done<T>(&mut self, mut what: impl FnMut() -> image::Result<T>) -> T {
+        loop {
+            match what() {
+                Ok(done) => return done,
+                Err(error) => self.add(&error),
+            }
+            std::thread::sleep(RETRY);
+        }
+    }
+
+    fn add(&mut self, error: &ImageError) {
+        if self.last.is_none_or(|last| last.elapsed() >= COMPLAINT) {
+            self.last = Some(Instant::now());
+            self.reporter.warn(format!(
+                "{error}. Until the store answers it is not known whether another container has taken generation {}, so the \
+                 service stands still",
+                self.generation
+            ));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::thread;
+
+    use super::*;
+    use crate::image::{Hex, test_vault};
+    use crate::worker::report::Order;
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    fn party(name: &str) -> Party {
+        Party { instance: name.to_owned(), writer: Hex([1; 8]) }
+    }
+
+    fn offer(vault: &Vault) -> Offer<'_> {
+        Offer { vault, generation: 7, withdrawal: Outcome::Withdrawn { by: party("source") } }
+    }
+
+    fn take(vault: &Vault) -> Outcome {
+        let wanted = Outcome::Taken { by: party("target"), from: "source".to_owned() };
+        image::decide(vault, 7, &wanted).unwrap()
+    }
+
+    #[test]
+    fn who_takes_it_in_time_has_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = test_vault(folder.path());
+        let (reporter, _init) = Reporter::pair();
+        let taken = thread::scope(|scope| {
+            scope.spawn(|| take(&vault));
+            offer(&vault).settle(LONG, &reporter)
+        });
+        assert_eq!(taken.as_deref(), Some("target"));
+        assert_eq!(offer(&vault).settle(Duration::ZERO, &reporter).as_deref(), Some("target"), "and keeps it");
+    }
+
+    #[test]
+    fn it_is_taken_back_when_the_time_is_over_or_init_says_so() {
+        for (time, order) in [(Duration::ZERO, false), (Duration::from_millis(150), false), (LONG, true)] {
+            let folder = tempfile::tempdir().unwrap();
+            let vault = test_vault(folder.path());
+            let (reporter, mut init) = Reporter::pair();
+            if order {
+                let text = serde_json::to_string(&Order::Withdraw).unwrap();
+                init.write_all(format!("{text}\n").as_bytes()).unwrap();
+            }
+            assert_eq!(offer(&vault).settle(time, &reporter), None);
+            assert_eq!(take(&vault), offer(&vault).withdrawal, "nobody can take it any more");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_known_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = test_vault(folder.path());
+        let object = folder.path().join("outcomes/7");
+        std::fs::create_dir_all(object.parent().unwrap()).unwrap();
+        std::fs::write(&object, "damaged").unwrap();
+        let (reporter, init) = Reporter::pair();
+        let taken = thread::scope(|scope| {
+            let source = scope.spawn(|| offer(&vault).settle(Duration::ZERO, &reporter));
+            let mut warning = String::new();
+            BufReader::new(init).read_line(&mut warning).unwrap();
+            assert!(warning.contains("outcomes/7") && warning.contains("stands still"), "{warning}");
+            assert!(!source.is_finished());
+            std::fs::remove_file(&object).unwrap();
+            source.join().unwrap()
+        });
+        assert_eq!(taken, None);
+    }
+}
