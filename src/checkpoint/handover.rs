@@ -155,7 +155,8 @@ mod tests {
         std::fs::write(&object, "damaged").unwrap();
         let (reporter, init) = Reporter::pair();
         let taken = thread::scope(|scope| {
-            let source = scope.spawn(|| offer(&vault).settle(Duration::ZERO, &reporter));
+            let vault = &vault;
+            let source = scope.spawn(move || offer(vault).settle(Duration::ZERO, &reporter));
             let mut warning = String::new();
             BufReader::new(init).read_line(&mut warning).unwrap();
             assert!(warning.contains("outcomes/7") && warning.contains("stands still"), "{warning}");

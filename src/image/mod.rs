@@ -64,7 +64,7 @@ pub type Result<T, E = ImageError> = std::result::Result<T, E>;
 
 /// A vault in that folder.
 #[cfg(test)]
-fn test_vault(folder: &std::path::Path) -> Vault {
+pub(crate) fn test_vault(folder: &std::path::Path) -> Vault {
     let location = crate::store::Location::at(&format!("file:{}", folder.display()));
     Vault::create(crate::store::open(&location).unwrap(), &KeyFiles::default()).unwrap()
 }

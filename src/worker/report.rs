@@ -155,11 +155,12 @@ mod tests {
     fn an_order_is_heard_also_right_behind_the_job_and_in_pieces() {
         assert_eq!(line(&Order::Withdraw), b"{\"order\":\"withdraw\"}\n");
         let (mut init, socket) = UnixStream::pair().unwrap();
-        let (first, rest) = (line(&job()), line(&Order::Withdraw));
+        let job = job();
+        let (first, rest) = (line(&job), line(&Order::Withdraw));
         let (early, late) = rest.split_at(7);
         init.write_all(&[&first[..], early].concat()).unwrap();
         let (reporter, received) = Reporter::over(socket).unwrap();
-        assert_eq!(received, job());
+        assert_eq!(received, job);
         assert!(!reporter.is_withdrawn_within(Duration::ZERO));
         init.write_all(late).unwrap();
         assert!(reporter.is_withdrawn_within(Duration::from_secs(600)));
