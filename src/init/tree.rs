@@ -48,9 +48,11 @@ pub fn is_stopped(pid: i32) -> bool {
     stat(pid).is_some_and(|(state, _)| state == b'T')
 }
 
-/// Continues every stopped process of the tree.
+/// Continues every process of the tree. Not only those that are stopped: a SIGSTOP may be pending still (see `checkpoint::stop`),
+/// and is thrown away by this.
 pub fn continue_below(top: i32) {
-    each_below(top, |pid, state| state == b'T' && process::kill(pid, libc::SIGCONT));
+    each_below(top, |pid, _| process::kill(pid, libc::SIGCONT));
+    process::kill(top, libc::SIGCONT);
 }
 
 /// Calls `visit` with the PID and the state of every process below `top` that has not ended; returns how often it said yes.
