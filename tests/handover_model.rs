@@ -13,6 +13,7 @@
 //! Each rule of the protocol is then broken once, and the search must find what that leads to.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 
 /// The first owner; the standby; the one that comes later.
 const NAMES: [&str; 3] = ["source", "standby", "newcomer"];
@@ -573,8 +574,28 @@ struct Found {
     wrong: Option<(&'static str, Vec<String>)>,
 }
 
+/// Enough for states, and fast without optimization.
+#[derive(Default)]
+struct Mix(u64);
+
+impl Hasher for Mix {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u8(*byte));
+    }
+    fn write_u8(&mut self, byte: u8) {
+        self.0 = (self.0.rotate_left(5) ^ u64::from(byte)).wrapping_mul(0x517c_c1b7_2722_0a95);
+    }
+    fn write_isize(&mut self, number: isize) {
+        self.write_u8(number as u8);
+    }
+    fn finish(&self) -> u64 {
+        self.0 ^ self.0 >> 29
+    }
+}
+
 fn search(rules: &Rules) -> Found {
-    let mut number = HashMap::from([(State::first(), 0)]);
+    let mut number: HashMap<State, u32, BuildHasherDefault<Mix>> = HashMap::default();
+    number.insert(State::first(), 0);
     let mut states = vec![(State::first(), None)];
     let mut backward: Vec<Vec<u32>> = vec![Vec::new()];
     let mut queue = VecDeque::from([0]);

@@ -161,6 +161,33 @@ fn a_put_that_failed_does_not_count() {
 }
 
 #[test]
+fn a_commit_is_only_said_to_have_failed_where_that_is_certain() {
+    for (answer, certain) in [(Answer::Refused, false), (Answer::Denied, true)] {
+        let (fixture, vault, lease) = begun();
+        let odd = Odd::over(&vault, &fixture.keys, "head", answer);
+        let proposal = image::propose(&odd, &mut Manifest::default(), lease, Instant::now()).unwrap();
+        assert_eq!((proposal.number, image::newest(&vault).unwrap()), (2, Some(1)), "it counts for nothing yet");
+        assert_eq!(proposal.commit().unwrap_err().may_count, !certain, "{answer:?}");
+    }
+    let (_fixture, vault, lease) = begun();
+    let late = image::propose(&vault, &mut Manifest::default(), lease, Instant::now()).unwrap();
+    restore(&vault);
+    let failure = late.commit().unwrap_err();
+    assert!(matches!(failure.error, ImageError::Replaced { generation: 1, .. }) && !failure.may_count);
+}
+
+/// The put succeeded, its reply was lost, and before head is read again another container has restored the generation.
+#[test]
+fn a_commit_that_another_container_built_upon_was_no_failure() {
+    let (fixture, vault, lease) = begun();
+    let odd = Odd::over(&vault, &fixture.keys, "head", Answer::Taken);
+    let proposal = image::propose(&odd, &mut Manifest::default(), lease, Instant::now()).unwrap();
+    let failure = proposal.commit().unwrap_err();
+    assert!(matches!(failure.error, ImageError::Replaced { generation: 2, .. }), "{:?}", failure.error);
+    assert!(failure.may_count);
+}
+
+#[test]
 fn what_took_too_long_is_not_committed() {
     let (_fixture, vault, lease) = begun();
     let begun = Instant::now() - COMMIT_WITHIN - Duration::from_secs(1);

@@ -45,3 +45,68 @@ impl Stopped {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command};
+
+    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+    use nix::unistd::Pid;
+
+    use super::*;
+
+    /// Children that sleep, and are killed in the end.
+    struct Sleepers(Vec<Child>);
+
+    impl Sleepers {
+        fn new(count: usize) -> Self {
+            Self((0..count).map(|_| Command::new("sleep").arg("600").spawn().unwrap()).collect())
+        }
+
+        fn tree(&self) -> Tree {
+            Tree::of_processes(self.0.iter().map(|child| tree::read(child.id() as i32).unwrap()).collect())
+        }
+
+        /// What the next change of a child's state is.
+        fn change(&self, index: usize) -> WaitStatus {
+            let flags = WaitPidFlag::WUNTRACED | WaitPidFlag::WCONTINUED;
+            waitpid(Pid::from_raw(self.0[index].id() as i32), Some(flags)).unwrap()
+        }
+    }
+
+    impl Drop for Sleepers {
+        fn drop(&mut self) {
+            for child in &mut self.0 {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_stopped_here_goes_on_and_nothing_else_does() {
+        let sleepers = Sleepers::new(2);
+        process::kill(sleepers.0[1].id() as i32, libc::SIGSTOP);
+        assert!(matches!(sleepers.change(1), WaitStatus::Stopped(..)));
+        let before = stopped(&sleepers.tree());
+        assert_eq!(before, BTreeSet::from([sleepers.0[1].id() as i32]));
+
+        let ours = Stopped::stop(&sleepers.tree(), &before).unwrap();
+        assert!(matches!(sleepers.change(0), WaitStatus::Stopped(..)));
+        assert_eq!(stopped(&sleepers.tree()).len(), 2);
+        ours.go_on();
+        assert!(matches!(sleepers.change(0), WaitStatus::Continued(_)));
+        assert_eq!(stopped(&sleepers.tree()), before);
+    }
+
+    #[test]
+    fn one_that_has_ended_needs_no_stop() {
+        let mut sleepers = Sleepers::new(2);
+        let tree = sleepers.tree();
+        let mut gone = sleepers.0.remove(0);
+        gone.kill().unwrap();
+        gone.wait().unwrap();
+        Stopped::stop(&tree, &BTreeSet::new()).unwrap().go_on();
+        assert!(matches!(sleepers.change(0), WaitStatus::Stopped(..) | WaitStatus::Continued(_)));
+    }
+}

@@ -51,7 +51,7 @@ pub use hex::Hex;
 pub use keys::{KeyError, KeyFiles, SecretKind};
 pub use lease::Lease;
 pub use manifest::{Executable, Figures, File, Image, Kind, Manifest, PackInfo, Process, Stdio};
-pub use outcome::{Outcome, Party, decide, look};
+pub use outcome::{Outcome, Party, close_above, decide, look};
 pub use pack::{Entry, read_index};
 pub use reader::{Fetcher, Front, Piece, StreamId};
 pub use refs::{StoredManifest, StoredPack, is_known, manifests, packs, remove_manifest, remove_pack};

@@ -3,10 +3,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Result;
 use super::error::{Flaw, ImageError};
 use super::hex::Hex;
 use super::vault::Vault;
+use super::{Result, generation};
 use crate::store::{PutMode, StoreError};
 
 const LIMIT: u64 = 4096;
@@ -71,6 +71,18 @@ pub fn decide(vault: &Vault, generation: u64, wanted: &Outcome) -> Result<Outcom
     }
 }
 
+/// Withdraws all that was proposed after the generation `known` (0: none), so that `known` or the command can be let run: a put of
+/// head that a container sent which is dead by now may yet be carried out. False where one of them was taken: then head and outcomes
+/// are to be looked at anew.
+pub fn close_above(vault: &Vault, known: u64, by: &Party) -> Result<bool> {
+    let mut closed = true;
+    for number in generation::numbers(&**vault.store())?.into_iter().filter(|number| *number > known) {
+        let outcome = decide(vault, number, &Outcome::Withdrawn { by: by.clone() })?;
+        closed &= matches!(outcome, Outcome::Withdrawn { .. });
+    }
+    Ok(closed)
+}
+
 fn parse(vault: &Vault, object: String, data: &[u8]) -> Result<Outcome> {
     let text = vault.seal().open_message(&object, data);
     let parsed = text.and_then(|text| serde_json::from_slice(&text).map_err(|error| Flaw::Syntax(error.to_string())));
@@ -91,9 +103,10 @@ fn checked(outcome: Outcome) -> Result<Outcome, Flaw> {
 mod tests {
     use super::*;
     use crate::fuzz;
-    use crate::image::test_vault;
+    use crate::image::{Lease, Manifest, test_vault};
     use proptest::prelude::*;
     use std::thread;
+    use std::time::Instant;
 
     fn party(name: &str) -> Party {
         Party { instance: name.to_owned(), writer: Hex([9; 8]) }
@@ -140,6 +153,27 @@ mod tests {
             assert!(matches!(look(vault, generation), Err(ImageError::Damaged { .. })));
             assert!(matches!(decide(vault, generation, &taken("b")), Err(ImageError::Damaged { .. })));
         }
+    }
+
+    #[test]
+    fn what_a_dead_container_proposed_can_be_closed() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = test_vault(folder.path());
+        let propose = || {
+            let mut manifest = Manifest { offered: true, ..Manifest::default() };
+            generation::propose(&vault, &mut manifest, Lease::fresh(), Instant::now()).unwrap()
+        };
+        propose().commit().unwrap();
+        let (late, proposed) = (propose(), propose().number);
+        assert!(close_above(&vault, 1, &party("a")).unwrap());
+        assert_eq!(look(&vault, 1).unwrap(), None);
+        for number in [late.number, proposed] {
+            assert_eq!(decide(&vault, number, &taken("b")).unwrap(), Outcome::Withdrawn { by: party("a") });
+        }
+        let taken_one = propose().number;
+        decide(&vault, taken_one, &taken("b")).unwrap();
+        assert!(!close_above(&vault, 1, &party("a")).unwrap());
+        assert!(close_above(&vault, taken_one, &party("a")).unwrap());
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod owner;
 mod s3;
 mod temp;
 
-pub use error::StoreError;
+pub use error::{Doing, StoreError};
 pub use file::FileStore;
 pub use location::Location;
 pub use s3::{S3Error, S3Store};

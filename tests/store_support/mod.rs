@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
-use freeze::image::{ImageError, KeyFiles, Vault};
+use freeze::image::{ImageError, KeyFiles, Lease, Vault};
 use freeze::store::{self, Fencing, Location, ObjectMeta, PutMode, Store, StoreError, Version};
 
 /// A store in a folder, and its key.
@@ -84,8 +84,12 @@ pub enum Answer {
     Changed,
     /// It succeeds, and is said to have failed.
     Broken,
+    /// It succeeds, another container takes the application, and it is said to have failed.
+    Taken,
     /// It fails.
     Refused,
+    /// It fails, and cannot have succeeded.
+    Denied,
 }
 
 /// A store that answers one put oddly.
@@ -94,11 +98,12 @@ pub struct Odd {
     key: &'static str,
     answer: Answer,
     done: AtomicBool,
+    keys: KeyFiles,
 }
 
 impl Odd {
     pub fn over(vault: &Vault, keys: &KeyFiles, key: &'static str, answer: Answer) -> Vault {
-        let odd = Odd { inner: vault.store().clone(), key, answer, done: AtomicBool::new(false) };
+        let odd = Odd { inner: vault.store().clone(), key, answer, done: AtomicBool::new(false), keys: keys.clone() };
         Vault::create(Arc::new(odd), keys).unwrap()
     }
 }
@@ -112,12 +117,17 @@ impl Store for Odd {
             return self.inner.put(key, data, mode);
         }
         let (url, key) = (self.url().to_owned(), key.to_owned());
-        if !matches!(self.answer, Answer::Refused) {
+        if !matches!(self.answer, Answer::Refused | Answer::Denied) {
             self.inner.put(&key, data, mode)?;
+        }
+        if matches!(self.answer, Answer::Taken) {
+            let vault = Vault::create(self.inner.clone(), &self.keys).unwrap();
+            Lease::for_newest(&vault).unwrap().unwrap().claim(&vault).unwrap();
         }
         Err(match self.answer {
             Answer::Changed => StoreError::Changed { url, key },
-            Answer::Broken | Answer::Refused => StoreError::NotFound { url, key },
+            Answer::Denied => StoreError::NoSpace { url, key, doing: Doing::Write },
+            Answer::Broken | Answer::Taken | Answer::Refused => StoreError::NotFound { url, key },
         })
     }
     fn get(&self, key: &str, limit: u64) -> Result<(Vec<u8>, Version), StoreError> {
