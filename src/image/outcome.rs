@@ -159,11 +159,12 @@ mod tests {
     fn what_a_dead_container_proposed_can_be_closed() {
         let folder = tempfile::tempdir().unwrap();
         let vault = test_vault(folder.path());
-        let propose = || {
+        let propose = |lease| {
             let mut manifest = Manifest { offered: true, ..Manifest::default() };
-            generation::propose(&vault, &mut manifest, Lease::fresh(), Instant::now()).unwrap()
+            generation::propose(&vault, &mut manifest, lease, Instant::now()).unwrap()
         };
-        propose().commit().unwrap();
+        let lease = propose(Lease::fresh()).commit().unwrap();
+        let propose = || propose(lease);
         let (late, proposed) = (propose(), propose().number);
         assert!(close_above(&vault, 1, &party("a")).unwrap());
         assert_eq!(look(&vault, 1).unwrap(), None);

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use freeze::image::{ImageError, KeyFiles, Lease, Vault};
-use freeze::store::{self, Fencing, Location, ObjectMeta, PutMode, Store, StoreError, Version};
+use freeze::store::{self, Doing, Fencing, Location, ObjectMeta, PutMode, Store, StoreError, Version};
 
 /// A store in a folder, and its key.
 pub struct Fixture {
