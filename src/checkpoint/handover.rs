@@ -101,7 +101,7 @@ mod tests {
 
     use super::*;
     use crate::image::{Hex, test_vault};
-    use crate::worker::report::Order;
+    use crate::worker::Order;
 
     const LONG: Duration = Duration::from_secs(3600);
 

@@ -6,24 +6,14 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use serde::{Deserialize, Serialize};
-
-use super::{Job, SOCKET_FD};
+use super::{Job, Order, SOCKET_FD};
 use crate::control::lines::{Got, Lines};
 use crate::control::protocol::{Event, MAX_LINE, Phase};
 use crate::sys::{fd, process};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Longest message, in bytes, that fits into a line whatever it is made of.
 const MAX_MESSAGE: usize = MAX_LINE / 8;
-
-/// What init tells a worker beside its job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "order", rename_all = "kebab-case")]
-pub enum Order {
-    /// Do not wait any longer for another container to take the service.
-    Withdraw,
-}
 
 /// Sends events to init, and hears its orders.
 #[derive(Debug)]
@@ -131,6 +121,8 @@ fn shortened(message: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde::Serialize;
+
     use super::*;
     use crate::image::{KeyFiles, Lease};
     use crate::store::Location;
