@@ -210,6 +210,11 @@ impl Container {
         self.exec(&[&["/opt/freeze/freeze", "checkpoint", "--runtime-dir", "/runtime"], options].concat())
     }
 
+    /// A connection to init's control socket, from outside.
+    pub fn control(&self) -> UnixStream {
+        UnixStream::connect(self.runtime.join("control.sock")).unwrap()
+    }
+
     /// Signals PID 1.
     pub fn kill(&self, signal: &str) {
         assert!(sandbox(&["kill", &self.id, signal]).status.success());

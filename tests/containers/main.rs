@@ -6,6 +6,7 @@
 
 mod failures;
 mod files;
+mod handover;
 mod harness;
 mod keys;
 mod kills;
