@@ -48,10 +48,10 @@ pub fn is_stopped(pid: i32) -> bool {
     stat(pid).is_some_and(|(state, _)| state == b'T')
 }
 
-/// Continues every process of the tree. Not only those that are stopped: a SIGSTOP may be pending still (see `checkpoint::stop`),
-/// and is thrown away by this.
-pub fn continue_below(top: i32) {
-    each_below(top, |pid, _| process::kill(pid, libc::SIGCONT));
+/// Continues every process of the tree, `but` for one that its user has stopped. Not only those that are stopped: a SIGSTOP may be
+/// pending still (see `checkpoint::stop`), and is thrown away by this.
+pub fn continue_all(top: i32, but: Option<i32>) {
+    each_below(top, |pid, _| but != Some(pid) && process::kill(pid, libc::SIGCONT));
     process::kill(top, libc::SIGCONT);
 }
 

@@ -41,13 +41,16 @@ fn hand_over(container: &Container, time: u64, meanwhile: impl FnOnce()) -> Even
         .unwrap_or_else(|| panic!("no answer\n{}", container.story()))
 }
 
-/// The store, once it holds a generation.
-fn committed(app: &App, container: &Container) -> Vault {
-    container.eventually("nothing was committed", || {
-        let store = store::open(&Location::at(&format!("file:{}", app.store().display()))).unwrap();
-        let vault = Vault::open(store, &KeyFiles::default()).ok().flatten()?;
-        image::newest(&vault).ok().flatten().map(|_| vault)
-    })
+/// The store, once init holds the service for another container to take.
+fn offered(app: &App, container: &Container) -> Vault {
+    let says = |status: String| status.contains(r#""state":"handing-over""#);
+    container.eventually("the service is not held", || container.status().is_some_and(says).then_some(()));
+    vault(app)
+}
+
+fn vault(app: &App) -> Vault {
+    let store = store::open(&Location::at(&format!("file:{}", app.store().display()))).unwrap();
+    Vault::open(store, &KeyFiles::default()).unwrap().unwrap()
 }
 
 /// Decides as another container would that takes the first generation.
@@ -80,7 +83,7 @@ fn went_on(app: &App, container: &Container, answer: &Event) {
     assert!(message.contains("the service runs on"), "{message}");
     container.running();
     container.verified();
-    assert!(matches!(take(&committed(app, container)), Outcome::Withdrawn { .. }));
+    assert!(matches!(take(&vault(app)), Outcome::Withdrawn { .. }));
     container.checkpoint(&[]);
     assert_eq!(container.wait(), 172, "{}", container.story());
 }
@@ -103,7 +106,7 @@ fn another_takes_it(setting: Setting) {
     let (app, container) = app(setting);
     let service = service(&container);
     let answer = hand_over(&container, LONG, || {
-        let vault = committed(&app, &container);
+        let vault = offered(&app, &container);
         assert!(states(service).iter().all(|state| *state == 't'));
         assert!(matches!(take(&vault), Outcome::Taken { .. }));
     });
@@ -114,7 +117,7 @@ fn criu_dies_while_it_can_be_taken(setting: Setting) {
     for taken in [true, false] {
         let (app, container) = app(setting);
         let answer = hand_over(&container, if taken { LONG } else { 2000 }, || {
-            let vault = committed(&app, &container);
+            let vault = offered(&app, &container);
             kill_and_see_it_stop(&container, &["/opt/freeze/criu", "dump"]);
             if taken {
                 take(&vault);
@@ -128,7 +131,7 @@ fn the_worker_dies_while_it_can_be_taken(setting: Setting) {
     for taken in [true, false] {
         let (app, container) = app(setting);
         let answer = hand_over(&container, if taken { LONG } else { 2000 }, || {
-            let vault = committed(&app, &container);
+            let vault = offered(&app, &container);
             kill_and_see_it_stop(&container, &["/proc/self/exe", "worker"]);
             if taken {
                 take(&vault);

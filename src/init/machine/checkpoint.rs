@@ -276,12 +276,12 @@ impl Machine {
 
     fn settle(&mut self, checkpoint: Checkpoint, generation: u64) {
         let remaining_ms = checkpoint.remaining_ms(self.now.ms);
-        self.act(Action::StartWorker(Task::Settle { generation, remaining_ms, held: checkpoint.is_handover() }));
+        self.act(Action::StartWorker(Task::Settle { generation, remaining_ms }));
         self.busy = Busy::Settle(checkpoint);
     }
 
     pub(super) fn settle_over(&mut self, checkpoint: Checkpoint, reason: &str) {
-        if checkpoint.settled.is_some() || checkpoint.leaving || !checkpoint.is_handover() {
+        if checkpoint.settled.is_some() || checkpoint.leaving {
             return self.conclude(checkpoint, reason);
         }
         self.set(Timer::Settle, LOOK_AGAIN);
@@ -301,6 +301,7 @@ impl Machine {
     /// It is known what became of it.
     fn conclude(&mut self, checkpoint: Checkpoint, reason: &str) {
         let ends = checkpoint.ends_service();
+        let died = checkpoint.result.is_none();
         let done = Done {
             askers: checkpoint.askers.clone(),
             reason: checkpoint.reason,
@@ -314,7 +315,10 @@ impl Machine {
             self.busy = Busy::Farewell(done);
             return self.act(Action::KillTree);
         }
-        self.act(Action::ContinueTree);
+        if died {
+            // What it has stopped stands still.
+            self.act(Action::ContinueTree);
+        }
         let call = self.record(done);
         if self.last.as_ref().is_some_and(Result::is_err) {
             if !self.queue.iter().any(|waiting| waiting.asker == Asker::Init(Reason::Term)) {

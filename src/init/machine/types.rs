@@ -158,8 +158,6 @@ pub enum Task {
         generation: u64,
         /// How long it is left to be taken, in milliseconds.
         remaining_ms: u64,
-        /// The service stands still until that is known: there is no time limit.
-        held: bool,
     },
     /// Look whether the application is still ours.
     Hold,

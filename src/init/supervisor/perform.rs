@@ -42,9 +42,8 @@ impl Supervisor {
             }
             Action::KillTree => self.with_tree(Tree::kill),
             Action::ContinueTree => {
-                if !self.was_stopped {
-                    self.with_tree(|tree| tree::continue_below(tree.root));
-                }
+                let stopped = self.was_stopped;
+                self.with_tree(|tree| tree::continue_all(tree.root, stopped.then_some(tree.service)));
             }
             Action::KillBelow => tree::kill_below(std::process::id() as i32),
             Action::RunHook(call) => match Hook::start(&call, self.machine.config(), &self.runtime_dir) {
@@ -98,8 +97,8 @@ impl Supervisor {
         let limit = match task {
             Task::Restore => config.restore_timeout,
             Task::Checkpoint(_) => config.checkpoint_timeout,
-            Task::Settle { held: true, .. } => LONGEST,
-            Task::Settle { held: false, .. } | Task::Hold => LOOK_LIMIT,
+            Task::Settle { .. } => LONGEST,
+            Task::Hold => LOOK_LIMIT,
         };
         match Worker::start(&self.job(task), limit) {
             Ok(worker) => self.worker = Some(worker),
@@ -133,7 +132,7 @@ impl Supervisor {
                 let include = config.include.clone();
                 Job::Checkpoint { common, root: tree.root, service: tree.service, lease, fate, include }
             }
-            Task::Settle { generation, remaining_ms, .. } => Job::Settle { common, generation, remaining_ms, lease },
+            Task::Settle { generation, remaining_ms } => Job::Settle { common, generation, remaining_ms, lease },
             Task::Hold => Job::Hold { common, lease },
         }
     }
