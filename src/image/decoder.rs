@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -16,11 +17,12 @@ use super::queue::Queue;
 use super::table::{ChunkRef, ChunkTable};
 use super::vault::Vault;
 use super::{Result, chunk, pack};
-use crate::store::STACK;
+use crate::store::{STACK, Store};
 use crate::sys::memory;
 
 /// Slices of chunks of one pack, in the order of these.
 pub(super) struct Unit {
+    pub reader: Arc<Reader>,
     pub stream: u64,
     pub number: u64,
     pub slices: Vec<Slice>,
@@ -33,11 +35,15 @@ pub(super) struct Done {
     pub slices: Result<Vec<Vec<u8>>>,
 }
 
-/// The threads. They end after the drop, by themselves: a request that hangs must not hold anybody.
-pub(super) struct Decoders(Arc<Shared>);
+/// The threads of [`Fetcher`](super::Fetcher)s, for one after another: they may be there before it is known what will be read.
+/// They end after the drop, by themselves: a request that hangs must not hold anybody.
+pub struct FetchThreads(Arc<Shared>);
 
 struct Shared {
-    reader: Reader,
+    /// How many there are.
+    threads: usize,
+    /// Names streams, so that what one reader left behind is of no stream of the next.
+    streams: AtomicU64,
     /// As many as may decode at once.
     decoders: Queue<Decoder>,
     asked: Queue<Unit>,
@@ -47,31 +53,38 @@ struct Shared {
     wake: EventFd,
 }
 
-impl Decoders {
-    /// Starts all threads: so many to fetch, of which so many may decode at once.
-    pub(super) fn start(vault: &Vault, manifest: &Manifest, threads: usize, cores: usize) -> Result<Self> {
+impl FetchThreads {
+    /// Starts as many as `store` takes requests at once, of which `cores` decode at once.
+    pub fn start(store: &dyn Store, cores: usize) -> Result<Self> {
+        let threads = store.concurrency().max(cores).max(1);
         memory::share_one_heap();
         let wake = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
         let decoders = (0..cores.max(1)).map(|_| Decoder::new()).collect::<Result<Vec<_>, _>>();
         let shared = Arc::new(Shared {
-            reader: Reader::new(vault, manifest),
+            threads,
+            streams: AtomicU64::new(0),
             decoders: Queue::from_iter(decoders.map_err(ImageError::Start)?),
             asked: Queue::new(),
             done: Mutex::default(),
             changed: Condvar::new(),
             wake: wake.map_err(|e| ImageError::Start(e.into()))?,
         });
-        let decoders = Self(shared);
-        for _ in 0..threads.max(1) {
-            let shared = decoders.0.clone();
+        let started = Self(shared);
+        for _ in 0..threads {
+            let shared = started.0.clone();
             let thread = thread::Builder::new().name("decode".into()).stack_size(STACK);
             thread.spawn(move || work(&shared)).map_err(ImageError::Start)?;
         }
-        Ok(decoders)
+        Ok(started)
     }
 
-    pub(super) fn chunks(&self) -> &ChunkTable {
-        &self.0.reader.chunks
+    pub(super) fn count(&self) -> usize {
+        self.0.threads
+    }
+
+    /// A number that no other stream has.
+    pub(super) fn next_stream(&self) -> u64 {
+        self.0.streams.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(super) fn ask(&self, unit: Unit) {
@@ -100,7 +113,7 @@ impl Decoders {
     }
 }
 
-impl Drop for Decoders {
+impl Drop for FetchThreads {
     fn drop(&mut self) {
         self.0.asked.abort();
         self.0.decoders.abort();
@@ -112,18 +125,19 @@ impl Shared {
         self.done.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn fetch(&self, slices: &[Slice]) -> Result<Vec<Vec<u8>>> {
-        let fetched = self.reader.fetch(slices)?;
+    fn fetch(&self, reader: &Reader, slices: &[Slice]) -> Result<Vec<Vec<u8>>> {
+        let fetched = reader.fetch(slices)?;
         let mut decoder = self.decoders.pop().ok_or(ImageError::Ended)?;
-        let decoded = self.reader.decode(fetched, slices, &mut decoder);
+        let decoded = reader.decode(fetched, slices, &mut decoder);
         self.decoders.push_first(decoder);
         decoded
     }
 }
 
 fn work(shared: &Shared) {
-    while let Some(Unit { stream, number, slices }) = shared.asked.pop() {
-        let slices = shared.fetch(&slices);
+    while let Some(Unit { reader, stream, number, slices }) = shared.asked.pop() {
+        let slices = shared.fetch(&reader, &slices);
+        drop(reader);
         let mut done = shared.done();
         if done.is_empty() {
             // Only a full counter could fail, and it is 0 while nothing is done.
@@ -135,7 +149,7 @@ fn work(shared: &Shared) {
 }
 
 /// Reads chunks of a manifest, one request at a time.
-struct Reader {
+pub(super) struct Reader {
     vault: Vault,
     packs: Vec<PackInfo>,
     chunks: ChunkTable,
@@ -149,8 +163,12 @@ struct Fetched<'a> {
 }
 
 impl Reader {
-    fn new(vault: &Vault, manifest: &Manifest) -> Self {
+    pub(super) fn new(vault: &Vault, manifest: &Manifest) -> Self {
         Self { vault: vault.clone(), packs: manifest.packs.clone(), chunks: manifest.chunks.clone() }
+    }
+
+    pub(super) fn chunks(&self) -> &ChunkTable {
+        &self.chunks
     }
 
     fn damaged(&self, pack: &PackInfo, flaw: Flaw) -> ImageError {

@@ -40,7 +40,7 @@ mod writer;
 pub use audit::{Audited, audit_pack};
 pub use body::{Body, Extent, INLINE_MAX, Slice};
 pub use chunk::Name;
-pub use decoder::read_chunk;
+pub use decoder::{FetchThreads, read_chunk};
 pub use error::{Flaw, ImageError};
 pub use generation::{
     COMMIT_WITHIN, Generation, Lineage, Proposal, commit, generations, lineage, manifest_key, mark_committed,

@@ -2,15 +2,16 @@
 //!
 //! Every stream looks ahead the further the faster it is read, up to its share of the memory. Where that is used up, a
 //! stream that has nothing takes from those that hold more than their share, so that one whose consumer pauses never
-//! holds up another. Must never start a thread after [`Fetcher::new`], since a restore needs the PIDs.
+//! holds up another. Must never start a thread after [`FetchThreads::start`], since a restore needs the PIDs.
 
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 use super::Result;
 use super::body::Body;
 use super::chunk::CHUNK_MAX;
-use super::decoder::{Decoders, Unit};
+use super::decoder::{FetchThreads, Reader, Unit};
 use super::error::ImageError;
 use super::manifest::Manifest;
 use super::stream::{First, Stream, cost};
@@ -24,9 +25,9 @@ const SPAN_MIN: u64 = 256 << 10;
 
 /// Reads bodies of one generation, through threads that fetch and decode ahead.
 pub struct Fetcher {
-    decoders: Decoders,
+    threads: Arc<FetchThreads>,
+    reader: Arc<Reader>,
     streams: BTreeMap<StreamId, Stream>,
-    next: u64,
     /// Zeros that nobody ever writes to, so that they take no memory.
     zeros: Vec<u8>,
     /// Most bytes of a request.
@@ -61,23 +62,33 @@ pub enum Piece<'a> {
 }
 
 impl Fetcher {
-    /// Starts all threads, none is started later: as many as the store takes requests at once, of which `cores` decode at
-    /// once. They and all streams hold at most `memory` bytes, but one chunk for each stream (at most 256 KiB) is always
-    /// had. An eighth of it is for the store's client and the process itself.
+    /// With threads of its own, of which `cores` decode at once. See [`on`](Self::on).
     pub fn new(vault: &Vault, manifest: &Manifest, memory: u64, cores: usize) -> Result<Self> {
-        let threads = vault.store().concurrency().max(cores);
-        let decoders = Decoders::start(vault, manifest, threads, cores)?;
-        let span = (memory / 8 / threads as u64).clamp(SPAN_MIN, SPAN_MAX);
+        Ok(Self::on(&Arc::new(FetchThreads::start(&**vault.store(), cores)?), vault, manifest, memory))
+    }
+
+    /// On threads that are there, and that no other fetcher uses at the same time. They and all streams hold at most `memory`
+    /// bytes, but one chunk for each stream (at most 256 KiB) is always had. An eighth of it is for the store's client and the
+    /// process itself.
+    pub fn on(threads: &Arc<FetchThreads>, vault: &Vault, manifest: &Manifest, memory: u64) -> Self {
+        let count = threads.count() as u64;
+        let span = (memory / 8 / count).clamp(SPAN_MIN, SPAN_MAX);
         // Another eighth is left to the allocator, which cannot use again all that is freed.
-        let memory = memory.saturating_sub(threads as u64 * span) / 4 * 3;
-        let zeros = vec![0; ZEROS];
-        Ok(Self { decoders, streams: BTreeMap::new(), next: 0, zeros, span: span as u32, memory, used: 0 })
+        let memory = memory.saturating_sub(count * span) / 4 * 3;
+        Self {
+            threads: threads.clone(),
+            reader: Arc::new(Reader::new(vault, manifest)),
+            streams: BTreeMap::new(),
+            zeros: vec![0; ZEROS],
+            span: span as u32,
+            memory,
+            used: 0,
+        }
     }
 
     /// Begins to read a body of the manifest, and to fetch its first bytes.
     pub fn open(&mut self, body: &Body) -> StreamId {
-        let id = StreamId(self.next);
-        self.next += 1;
+        let id = StreamId(self.threads.next_stream());
         self.streams.insert(id, Stream::new(body));
         self.ask(id);
         id
@@ -109,7 +120,7 @@ impl Fetcher {
     /// Becomes readable when there is something to [`receive`](Self::receive), and unreadable by that alone: whoever looks at all
     /// streams after it, and then waits here, misses nothing.
     pub fn wake_fd(&self) -> BorrowedFd<'_> {
-        self.decoders.wake_fd()
+        self.threads.wake_fd()
     }
 
     /// Reads a whole body, piece by piece, waiting where need be.
@@ -151,7 +162,7 @@ impl Fetcher {
                     length
                 }
                 First::Pending => {
-                    self.decoders.wait();
+                    self.threads.wait();
                     continue;
                 }
                 First::End => return Ok(()),
@@ -176,7 +187,7 @@ impl Fetcher {
 
     /// Takes in what has come, for any stream. An error of any stream is returned once, and ends them all.
     pub fn receive(&mut self) -> Result<()> {
-        for done in self.decoders.take() {
+        for done in self.threads.take() {
             let Some(stream) = self.streams.get_mut(&StreamId(done.stream)) else { continue };
             match done.slices {
                 Ok(slices) => stream.fill(done.number, slices),
@@ -200,13 +211,13 @@ impl Fetcher {
         }
         while let Some(stream) = self.streams.get_mut(&id) {
             let left = self.memory.saturating_sub(self.used);
-            let units = stream.next_units(share.min(stream.held + left), self.span, self.decoders.chunks());
+            let units = stream.next_units(share.min(stream.held + left), self.span, self.reader.chunks());
             if units.is_empty() {
                 return;
             }
             for (number, slices) in units {
                 self.used += slices.iter().map(cost).sum::<u64>();
-                self.decoders.ask(Unit { stream: id.0, number, slices });
+                self.threads.ask(Unit { reader: self.reader.clone(), stream: id.0, number, slices });
             }
         }
     }
@@ -250,7 +261,7 @@ mod tests {
                     fetcher.consume(id, length);
                     read += length;
                 }
-                Front::Pending => fetcher.decoders.wait(),
+                Front::Pending => fetcher.threads.wait(),
                 Front::End => panic!("the body is longer"),
             }
         }
@@ -261,7 +272,7 @@ mod tests {
         fetcher.receive().unwrap();
         fetcher.ask(id);
         while fetcher.streams[&id].is_waiting() {
-            fetcher.decoders.wait();
+            fetcher.threads.wait();
             fetcher.receive().unwrap();
             fetcher.ask(id);
         }
@@ -282,6 +293,27 @@ mod tests {
             assert!(fetcher.used <= fetcher.memory, "{} of {}", fetcher.used, fetcher.memory);
         }
         read_ahead(&mut fetcher, first, 8 << 20);
+    }
+
+    #[test]
+    fn the_next_fetcher_on_the_same_threads_is_not_confused_by_what_the_last_one_asked_for() {
+        let (folder, mut fetcher, body) = fetcher(8 << 20);
+        fetcher.open(&body);
+        let vault = test_vault(folder.path());
+        let mut next = Fetcher::on(&fetcher.threads, &vault, &Manifest::default(), 8 << 20);
+        next.reader = fetcher.reader.clone();
+        drop(fetcher);
+        let mut hash = blake3::Hasher::new();
+        next.for_each(&body, |piece| {
+            if let Piece::Data(data) = piece {
+                hash.update(data);
+            }
+            Ok(())
+        })
+        .unwrap();
+        let mut noise = vec![0; 16 << 20];
+        blake3::Hasher::new().finalize_xof().fill(&mut noise);
+        assert_eq!(hash.finalize(), blake3::hash(&noise));
     }
 
     #[test]
