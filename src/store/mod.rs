@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
+mod cached;
 mod error;
 mod file;
 mod key;
@@ -15,6 +16,7 @@ mod s3;
 mod temp;
 
 pub use error::{Doing, StoreError};
+pub use cached::CachedStore;
 pub use file::FileStore;
 pub use location::Location;
 pub use s3::{S3Error, S3Store};

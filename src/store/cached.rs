@@ -1,0 +1,610 @@
+//! A store whose packs are fetched ahead into a folder, so that a restore reads them from there. Must never hold anything up: what
+//! is not in the folder, or not whole, comes from the store; and must never start a thread after [`CachedStore::new`].
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::ops::Range;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Fencing, ObjectMeta, PutMode, STACK, Store, StoreError, Version};
+
+const PACKS: &str = "packs/";
+/// Bytes of a request. A fetch that is no longer wanted ends between two.
+const PIECE: u64 = 1 << 20;
+/// How many packs are fetched at once, at most.
+const FETCHERS: usize = 4;
+const WHOLE: &str = "pack-";
+const PART: &str = ".part-";
+
+/// A store of which some packs are in a folder too.
+pub struct CachedStore {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: Arc<dyn Store>,
+    folder: PathBuf,
+    limit: u64,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// To be fetched, in this order.
+    asked: VecDeque<Pack>,
+    /// Those that are in the folder, whole or not.
+    there: HashMap<String, (u64, Part)>,
+    /// Bytes of these.
+    bytes: u64,
+    /// The store did not give them.
+    failed: Vec<Pack>,
+    trouble: Option<String>,
+    /// The folder cannot be used.
+    broken: bool,
+    closed: bool,
+}
+
+struct Pack {
+    key: String,
+    size: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Fetching { wanted: bool },
+    Whole,
+}
+
+/// Why a pack did not come into the folder.
+enum Missed {
+    Unwanted,
+    Store(StoreError),
+    Folder(io::Error),
+}
+
+impl From<StoreError> for Missed {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<io::Error> for Missed {
+    fn from(error: io::Error) -> Self {
+        Self::Folder(error)
+    }
+}
+
+impl CachedStore {
+    /// Takes a folder for at most `limit` bytes of packs, and removes what an earlier one left there. A folder that cannot be used is
+    /// [`trouble`](Self::trouble), and no error.
+    pub fn new(store: Arc<dyn Store>, folder: &Path, limit: u64) -> Result<Self, StoreError> {
+        let threads = store.concurrency().clamp(1, FETCHERS);
+        let shared = Arc::new(Shared {
+            store,
+            folder: folder.to_owned(),
+            limit,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        let cached = Self { shared };
+        if let Err(error) = empty(folder) {
+            cached.shared.give_up(&error);
+        }
+        for _ in 0..threads {
+            let shared = cached.shared.clone();
+            let thread = thread::Builder::new().name("ahead".into()).stack_size(STACK);
+            let no_threads = |source| StoreError::NoThreads { url: cached.url().to_owned(), source };
+            thread.spawn(move || work(&shared)).map_err(no_threads)?;
+        }
+        Ok(cached)
+    }
+
+    /// Fetches these packs, by key and size, as far as there is room, and drops all others.
+    pub fn want(&self, packs: impl IntoIterator<Item = (String, u64)>) {
+        let mut state = self.shared.state();
+        if state.broken {
+            return;
+        }
+        let packs: Vec<Pack> =
+            packs.into_iter().filter(|(key, _)| is_pack(key)).map(|(key, size)| Pack { key, size }).collect();
+        let named: HashSet<&str> = packs.iter().map(|pack| &*pack.key).collect();
+        for (key, (_, part)) in &mut state.there {
+            if let Part::Fetching { wanted } = part {
+                *wanted = named.contains(&**key);
+            }
+        }
+        let unnamed = |(key, (_, part)): &(&String, &(u64, Part))| *part == Part::Whole && !named.contains(&***key);
+        let dropped: Vec<String> = state.there.iter().filter(unnamed).map(|(key, _)| key.clone()).collect();
+        dropped.iter().for_each(|key| self.shared.forget(&mut state, key));
+        state.failed.clear();
+        state.asked = packs.into_iter().filter(|pack| !state.there.contains_key(&pack.key)).collect();
+        self.shared.changed.notify_all();
+    }
+
+    /// Fetches no more. What is under way ends within a piece.
+    pub fn stop(&self) {
+        let mut state = self.shared.state();
+        state.asked.clear();
+        state.failed.clear();
+        for (_, part) in state.there.values_mut() {
+            if let Part::Fetching { wanted } = part {
+                *wanted = false;
+            }
+        }
+    }
+
+    /// Asks once more for what the store did not give.
+    pub fn try_again(&self) {
+        let mut state = self.shared.state();
+        let failed = std::mem::take(&mut state.failed);
+        state.asked.extend(failed);
+        self.shared.changed.notify_all();
+    }
+
+    /// Whether all is there that there is room for.
+    pub fn is_settled(&self) -> bool {
+        self.shared.state().is_settled()
+    }
+
+    /// What went wrong since the last call: one sentence.
+    pub fn trouble(&self) -> Option<String> {
+        self.shared.state().trouble.take()
+    }
+
+    /// Bytes of a pack from the folder.
+    fn from_folder(&self, key: &str, range: &Range<u64>) -> Option<Vec<u8>> {
+        let size = match self.shared.state().there.get(key) {
+            Some((size, Part::Whole)) => *size,
+            _ => return None,
+        };
+        if range.start > range.end || range.end > size {
+            return None;
+        }
+        let mut data = vec![0; (range.end - range.start) as usize];
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(self.shared.path(WHOLE, key));
+        match file.and_then(|file| file.read_exact_at(&mut data, range.start)) {
+            Ok(()) => Some(data),
+            // Somebody has emptied the folder.
+            Err(_) => {
+                self.shared.forget(&mut self.shared.state(), key);
+                None
+            }
+        }
+    }
+
+    #[cfg(test)]
+    fn settle(&self) {
+        let mut state = self.shared.state();
+        while !state.is_settled() {
+            state = self.shared.changed.wait(state).unwrap();
+        }
+    }
+}
+
+impl Drop for CachedStore {
+    fn drop(&mut self) {
+        self.stop();
+        self.shared.state().closed = true;
+        self.shared.changed.notify_all();
+        let _ = empty(&self.shared.folder);
+    }
+}
+
+impl Store for CachedStore {
+    fn prepare(&self) -> Result<Fencing, StoreError> {
+        self.shared.store.prepare()
+    }
+
+    fn put(&self, key: &str, data: Bytes, mode: PutMode) -> Result<(), StoreError> {
+        self.shared.forget(&mut self.shared.state(), key);
+        self.shared.store.put(key, data, mode)
+    }
+
+    fn get(&self, key: &str, limit: u64) -> Result<(Vec<u8>, Version), StoreError> {
+        self.shared.store.get(key, limit)
+    }
+
+    fn get_range(&self, key: &str, range: Range<u64>) -> Result<Vec<u8>, StoreError> {
+        match self.from_folder(key, &range) {
+            Some(data) => Ok(data),
+            None => self.shared.store.get_range(key, range),
+        }
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {
+        self.shared.store.list(prefix)
+    }
+
+    fn delete(&self, key: &str) -> Result<(), StoreError> {
+        self.shared.forget(&mut self.shared.state(), key);
+        self.shared.store.delete(key)
+    }
+
+    fn clean(&self, older_than: Duration) -> Result<u64, StoreError> {
+        self.shared.store.clean(older_than)
+    }
+
+    fn concurrency(&self) -> usize {
+        self.shared.store.concurrency()
+    }
+
+    fn url(&self) -> &str {
+        self.shared.store.url()
+    }
+}
+
+impl State {
+    fn is_settled(&self) -> bool {
+        let fetching = |(_, part): &(u64, Part)| matches!(part, Part::Fetching { .. });
+        self.asked.is_empty() && !self.there.values().any(fetching)
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn path(&self, prefix: &str, key: &str) -> PathBuf {
+        self.folder.join(format!("{prefix}{}", key.trim_start_matches(PACKS)))
+    }
+
+    fn forget(&self, state: &mut State, key: &str) {
+        if let Some((size, Part::Whole)) = state.there.get(key) {
+            state.bytes -= size;
+            state.there.remove(key);
+            let _ = fs::remove_file(self.path(WHOLE, key));
+        }
+    }
+
+    fn give_up(&self, error: &io::Error) {
+        let mut state = self.state();
+        if !state.broken {
+            let folder = self.folder.display();
+            state.trouble = Some(format!(
+                "packs are not fetched ahead, as the folder {folder} cannot be used ({error}): a restore will take longer. Give the \
+                 container a writable folder with room for them"
+            ));
+        }
+        state.broken = true;
+        state.asked.clear();
+    }
+
+    /// The next pack that there is room for, and whose room is taken from now on.
+    fn next(&self) -> Option<Pack> {
+        let mut state = self.state();
+        loop {
+            if state.closed {
+                return None;
+            }
+            match state.asked.pop_front() {
+                Some(pack) if pack.size > self.limit - state.bytes || state.there.contains_key(&pack.key) => {
+                    self.changed.notify_all();
+                }
+                Some(pack) => {
+                    state.bytes += pack.size;
+                    state.there.insert(pack.key.clone(), (pack.size, Part::Fetching { wanted: true }));
+                    return Some(pack);
+                }
+                None => state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+
+    fn is_wanted(&self, key: &str) -> bool {
+        matches!(self.state().there.get(key), Some((_, Part::Fetching { wanted: true })))
+    }
+
+    /// Fetches a pack piece by piece, into a file that has its name when it is whole.
+    fn fetch(&self, pack: &Pack) -> Result<(), Missed> {
+        let part = self.path(PART, &pack.key);
+        let _ = fs::remove_file(&part);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
+        let result = self.fill(&mut file, pack).and_then(|()| Ok(fs::rename(&part, self.path(WHOLE, &pack.key))?));
+        if result.is_err() {
+            let _ = fs::remove_file(&part);
+        }
+        result
+    }
+
+    fn fill(&self, file: &mut File, pack: &Pack) -> Result<(), Missed> {
+        let mut at = 0;
+        while at < pack.size {
+            if !self.is_wanted(&pack.key) {
+                return Err(Missed::Unwanted);
+            }
+            let end = pack.size.min(at + PIECE);
+            file.write_all(&self.store.get_range(&pack.key, at..end)?)?;
+            at = end;
+        }
+        Ok(())
+    }
+
+    fn fetched(&self, pack: Pack, result: Result<(), Missed>) {
+        let mut state = self.state();
+        match result {
+            Ok(()) => {
+                state.there.insert(pack.key, (pack.size, Part::Whole));
+            }
+            Err(missed) => {
+                let wanted = matches!(state.there.remove(&pack.key), Some((_, Part::Fetching { wanted: true })));
+                state.bytes -= pack.size;
+                match missed {
+                    // Wanted again, since it was given up.
+                    Missed::Unwanted if wanted => state.asked.push_back(pack),
+                    Missed::Store(error) if wanted => {
+                        state.trouble = Some(format!("a pack could not be fetched ahead: {error}"));
+                        state.failed.push(pack);
+                    }
+                    Missed::Folder(error) => {
+                        drop(state);
+                        self.give_up(&error);
+                    }
+                    Missed::Unwanted | Missed::Store(_) => {}
+                }
+            }
+        }
+        self.changed.notify_all();
+    }
+}
+
+fn work(shared: &Shared) {
+    while let Some(pack) = shared.next() {
+        let result = shared.fetch(&pack);
+        shared.fetched(pack, result);
+    }
+}
+
+fn is_pack(key: &str) -> bool {
+    key.strip_prefix(PACKS).is_some_and(is_id)
+}
+
+fn is_id(id: &str) -> bool {
+    id.len() == 32 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Makes the folder, and removes from it what has a name of ours.
+fn empty(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let id = name.to_str().and_then(|name| name.strip_prefix(WHOLE).or_else(|| name.strip_prefix(PART)));
+        if id.is_some_and(is_id) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::FileStore;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    const SIZE: u64 = 3 * PIECE + 5;
+
+    /// A store that counts ranged reads, and answers them only while it is open.
+    struct Gate {
+        store: FileStore,
+        reads: AtomicUsize,
+        open: Mutex<bool>,
+        changed: Condvar,
+    }
+
+    impl Gate {
+        fn set(&self, open: bool) {
+            *self.open.lock().unwrap() = open;
+            self.changed.notify_all();
+        }
+
+        /// Waits for so many reads.
+        fn await_reads(&self, count: usize) {
+            let mut open = self.open.lock().unwrap();
+            while self.reads.load(Ordering::SeqCst) < count {
+                open = self.changed.wait(open).unwrap();
+            }
+        }
+    }
+
+    impl Store for Gate {
+        fn prepare(&self) -> Result<Fencing, StoreError> {
+            self.store.prepare()
+        }
+        fn put(&self, key: &str, data: Bytes, mode: PutMode) -> Result<(), StoreError> {
+            self.store.put(key, data, mode)
+        }
+        fn get(&self, key: &str, limit: u64) -> Result<(Vec<u8>, Version), StoreError> {
+            self.store.get(key, limit)
+        }
+        fn get_range(&self, key: &str, range: Range<u64>) -> Result<Vec<u8>, StoreError> {
+            let mut open = self.open.lock().unwrap();
+            self.reads.fetch_add(1, Ordering::SeqCst);
+            self.changed.notify_all();
+            while !*open {
+                open = self.changed.wait(open).unwrap();
+            }
+            drop(open);
+            self.store.get_range(key, range)
+        }
+        fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {
+            self.store.list(prefix)
+        }
+        fn delete(&self, key: &str) -> Result<(), StoreError> {
+            self.store.delete(key)
+        }
+        fn clean(&self, older_than: Duration) -> Result<u64, StoreError> {
+            self.store.clean(older_than)
+        }
+        fn concurrency(&self) -> usize {
+            1
+        }
+        fn url(&self) -> &str {
+            self.store.url()
+        }
+    }
+
+    struct Fixture {
+        folder: tempfile::TempDir,
+        gate: Arc<Gate>,
+        cached: CachedStore,
+    }
+
+    fn key(number: u8) -> String {
+        format!("packs/{number:032x}")
+    }
+
+    fn data(number: u8) -> Vec<u8> {
+        let mut data = vec![0; SIZE as usize];
+        blake3::Hasher::new().update(&[number]).finalize_xof().fill(&mut data);
+        data
+    }
+
+    /// With four packs in the store, and room for `room` of them in the folder.
+    fn fixture(room: u64) -> Fixture {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FileStore::new(&format!("file:{}/store", folder.path().display())).unwrap();
+        (0..4).for_each(|number| store.put(&key(number), data(number).into(), PutMode::Create).unwrap());
+        let (reads, open, changed) = (AtomicUsize::new(0), Mutex::new(true), Condvar::new());
+        let gate = Arc::new(Gate { store, reads, open, changed });
+        let cached = CachedStore::new(gate.clone(), &folder.path().join("cache"), room * SIZE).unwrap();
+        Fixture { folder, gate, cached }
+    }
+
+    impl Fixture {
+        fn want(&self, numbers: &[u8]) {
+            self.cached.want(numbers.iter().map(|number| (key(*number), SIZE)));
+        }
+
+        /// How many reads of the store it takes to read these packs.
+        fn reads(&self, numbers: &[u8]) -> usize {
+            let before = self.gate.reads.load(Ordering::SeqCst);
+            for number in numbers {
+                assert!(self.cached.get_range(&key(*number), 1..SIZE).unwrap() == data(*number)[1..]);
+            }
+            self.gate.reads.load(Ordering::SeqCst) - before
+        }
+
+        fn names(&self) -> Vec<String> {
+            let entries = fs::read_dir(self.folder.path().join("cache")).unwrap();
+            let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        }
+    }
+
+    #[test]
+    fn what_was_fetched_ahead_is_read_without_the_store() {
+        let fixture = fixture(4);
+        assert_eq!(fixture.reads(&[0, 1]), 2);
+        fixture.want(&[0, 1]);
+        fixture.cached.settle();
+        assert_eq!(fixture.reads(&[0, 1]), 0);
+        assert_eq!(fixture.reads(&[2]), 1);
+        assert_eq!(fixture.cached.trouble(), None);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_not_fetched_and_what_is_no_longer_named_goes() {
+        let fixture = fixture(2);
+        fixture.want(&[0, 1, 2]);
+        fixture.cached.settle();
+        assert_eq!(fixture.names().len(), 2);
+        fixture.want(&[1, 3]);
+        fixture.cached.settle();
+        assert_eq!(fixture.reads(&[1, 3]), 0);
+        assert_eq!(fixture.names(), [1, 3].map(|number| format!("pack-{number:032x}")));
+    }
+
+    #[test]
+    fn it_stops_between_two_pieces_and_leaves_nothing() {
+        let fixture = fixture(4);
+        fixture.gate.set(false);
+        fixture.want(&[0, 1]);
+        fixture.gate.await_reads(1);
+        fixture.cached.stop();
+        assert!(!fixture.cached.is_settled(), "the one that is under way still takes room");
+        fixture.gate.set(true);
+        fixture.cached.settle();
+        assert_eq!(fixture.gate.reads.load(Ordering::SeqCst), 1);
+        assert_eq!(fixture.names(), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_wanted_again_before_it_was_given_up_is_fetched() {
+        let fixture = fixture(4);
+        fixture.gate.set(false);
+        fixture.want(&[0]);
+        fixture.gate.await_reads(1);
+        fixture.want(&[1]);
+        fixture.want(&[0, 1]);
+        fixture.gate.set(true);
+        fixture.cached.settle();
+        assert_eq!(fixture.reads(&[0, 1]), 0);
+    }
+
+    #[test]
+    fn a_pack_that_is_gone_or_cut_short_is_trouble_and_is_asked_for_again() {
+        let fixture = fixture(4);
+        fixture.gate.delete(&key(0)).unwrap();
+        fixture.want(&[0, 1]);
+        fixture.cached.settle();
+        assert!(fixture.cached.trouble().unwrap().contains(&key(0)));
+        assert_eq!(fixture.cached.trouble(), None);
+        assert_eq!(fixture.reads(&[1]), 0);
+        fixture.gate.put(&key(0), data(0).into(), PutMode::Create).unwrap();
+        fixture.cached.try_again();
+        fixture.cached.settle();
+        assert_eq!(fixture.reads(&[0]), 0);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_used_or_is_emptied_costs_nothing_but_time() {
+        let fixture = fixture(4);
+        let file = fixture.folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        let broken = CachedStore::new(fixture.gate.clone(), &file, SIZE).unwrap();
+        assert!(broken.trouble().unwrap().contains("a writable folder"));
+        broken.want([(key(0), SIZE)]);
+        assert!(broken.is_settled());
+        assert_eq!(broken.get_range(&key(0), 0..SIZE).unwrap(), data(0));
+        assert_eq!(broken.trouble(), None);
+
+        fixture.want(&[0, 1]);
+        fixture.cached.settle();
+        fs::remove_file(fixture.cached.shared.path(WHOLE, &key(0))).unwrap();
+        fs::write(fixture.cached.shared.path(WHOLE, &key(1)), "short").unwrap();
+        assert_eq!(fixture.reads(&[0, 1]), 2);
+        assert_eq!(fixture.cached.shared.state().bytes, 0);
+    }
+
+    #[test]
+    fn what_another_one_left_goes_and_what_is_not_ours_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let ours = [format!("pack-{:032x}", 7), format!(".part-{:032x}", 8)];
+        let others = ["pack-7".to_owned(), format!("{:032x}", 7), "notes".to_owned()];
+        ours.iter().chain(&others).for_each(|name| fs::write(folder.path().join(name), "x").unwrap());
+        empty(folder.path()).unwrap();
+        assert!(ours.iter().all(|name| !folder.path().join(name).exists()));
+        assert!(others.iter().all(|name| folder.path().join(name).exists()));
+    }
+
+    #[test]
+    fn its_files_go_with_it() {
+        let fixture = fixture(4);
+        fixture.want(&[0, 1]);
+        fixture.cached.settle();
+        let folder = fixture.folder.path().join("cache");
+        drop(fixture.cached);
+        assert_eq!(fs::read_dir(folder).unwrap().count(), 0);
+    }
+}
