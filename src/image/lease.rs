@@ -28,15 +28,32 @@ impl Lease {
         Self { generation: 0, epoch: 1, writer: Hex::random() }
     }
 
-    /// For a container that is about to restore the newest generation; None where there is none. It counts, claimed or not,
-    /// until another one claims or commits.
-    pub fn for_newest(vault: &Vault) -> Result<Option<Self>> {
-        let head = head::current(vault)?.filter(|head| head.generation > 0);
-        Ok(head.map(|head| Self { generation: head.generation, epoch: head.epoch + 1, writer: Hex::random() }))
+    /// What head says, if there is one, and if nothing says that it is an old one.
+    pub fn of_head(vault: &Vault) -> Result<Option<Self>> {
+        head::current(vault)
     }
 
-    /// Tells all others that this container has the application now. They learn of it at their next checkpoint.
+    /// For a container that takes over from `head`. It counts, claimed or not, until another one claims or commits.
+    pub fn after(head: &Self) -> Self {
+        Self { generation: head.generation, epoch: head.epoch + 1, writer: Hex::random() }
+    }
+
+    /// For a container that is about to restore the newest generation; None where there is none.
+    pub fn for_newest(vault: &Vault) -> Result<Option<Self>> {
+        Ok(Self::of_head(vault)?.filter(|head| head.generation > 0).map(|head| Self::after(&head)))
+    }
+
+    /// Whether it is held by nobody: head before anything was committed or claimed.
+    pub fn is_nobodys(&self) -> bool {
+        self.writer == Hex::default()
+    }
+
+    /// Tells all others that this container has the application now. They learn of it at their next checkpoint, or look. Of two
+    /// that claim at once one gets [`ImageError::Replaced`], also where nothing was committed yet.
     pub fn claim(&self, vault: &Vault) -> Result<()> {
+        if self.generation == 0 {
+            head::ensure(vault)?;
+        }
         head::advance(vault, self, self.generation).map(drop).map_err(|failure| failure.error)
     }
 
@@ -62,8 +79,8 @@ impl Lease {
         let url = url.to_owned();
         let ours = head.is_of(self) && head.generation >= self.generation;
         let as_we_found_it = head.generation == self.generation && head.epoch + 1 == self.epoch;
-        if head.generation == 0 {
-            // Nobody has committed anything, so nobody can be replaced: the first commit decides.
+        if head.generation == 0 && head.is_nobodys() {
+            // Nobody has committed or claimed anything, so nobody can be replaced: the first one decides.
             Ok(Lease { generation, epoch: head.epoch + 1, writer: self.writer })
         } else if ours || as_we_found_it {
             Ok(Lease { generation, ..*self })
@@ -110,6 +127,26 @@ mod tests {
         for head in [lease(4, 3, US), lease(4, 1, THEM)] {
             assert!(matches!(next(head), Err(ImageError::OldHead { known: 5, .. })), "{head:?}");
         }
+    }
+
+    #[test]
+    fn of_those_that_claim_an_empty_store_one_has_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = crate::image::test_vault(folder.path());
+        let (one, two) = (Lease::fresh(), Lease::fresh());
+        one.claim(&vault).unwrap();
+        one.claim(&vault).unwrap();
+        assert!(matches!(two.claim(&vault), Err(ImageError::Replaced { .. })));
+        assert!(matches!(two.check(&vault), Err(ImageError::Replaced { .. })));
+        one.check(&vault).unwrap();
+        assert_eq!(one.next(&one, 1, "").unwrap(), Lease { generation: 1, ..one });
+        // One that waited until it was deserted.
+        let head = Lease::of_head(&vault).unwrap().unwrap();
+        let heir = Lease::after(&head);
+        heir.claim(&vault).unwrap();
+        assert_eq!(head::glance(&vault).unwrap(), Some(heir));
+        assert!(matches!(one.check(&vault), Err(ImageError::Replaced { .. })));
+        assert_eq!(head::newest(&vault).unwrap(), None);
     }
 
     #[test]

@@ -18,11 +18,13 @@ mod format;
 mod generation;
 mod head;
 mod hex;
+mod holder;
 mod kdf;
 mod keys;
 mod known;
 mod lease;
 mod manifest;
+mod moved;
 mod outcome;
 mod pack;
 mod packer;
@@ -46,12 +48,14 @@ pub use generation::{
     COMMIT_WITHIN, Generation, Lineage, Proposal, commit, generations, lineage, manifest_key, mark_committed,
     marker_key, propose,
 };
-pub use head::{NotCommitted, newest};
+pub use head::{NotCommitted, glance, newest};
 pub use hex::Hex;
+pub use holder::Holder;
 pub use keys::{KeyError, KeyFiles, SecretKind};
 pub use lease::Lease;
 pub use manifest::{Executable, Figures, File, Image, Kind, Manifest, PackInfo, Process, Stdio};
-pub use outcome::{Outcome, Party, close_above, decide, look};
+pub use moved::{LOOK_BACK, Record, Whereabouts, hash, mark_lost, records, remove_record, whereabouts};
+pub use outcome::{Outcome, Party, close_above, decide, look, outcome_key};
 pub use pack::{Entry, read_index};
 pub use reader::{Fetcher, Front, Piece, StreamId};
 pub use refs::{StoredManifest, StoredPack, is_known, manifests, packs, remove_manifest, remove_pack};

@@ -72,7 +72,7 @@ pub fn is_known(key: &str) -> bool {
         number.is_some_and(|number| number.parse::<u64>().is_ok())
     };
     match key.split_once('/') {
-        None => matches!(key, "head" | "format"),
+        None => matches!(key, "head" | "format" | "holder"),
         Some(("packs", id)) => pack::is_id(id),
         Some(("generations", name)) => generation(name),
         Some((folder, _)) => matches!(folder, "condemned" | "outcomes"),
@@ -127,7 +127,15 @@ mod tests {
 
     #[test]
     fn strange_objects_are_told_from_ours() {
-        let ours = ["head", "format", "generations/1.manifest", "generations/1.committed", "condemned/a", "outcomes/1"];
+        let ours = [
+            "head",
+            "format",
+            "holder",
+            "generations/1.manifest",
+            "generations/1.committed",
+            "condemned/a",
+            "outcomes/1",
+        ];
         assert!(ours.iter().all(|key| is_known(key)));
         assert!(["x", "packs/x", "generations/x.manifest", "a/head"].iter().all(|key| !is_known(key)));
     }

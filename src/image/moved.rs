@@ -1,0 +1,206 @@
+//! Whether a container's service has moved away: what the outcomes of all generations say of it, and `outcomes/N.lost.HASH`, by which
+//! a container that came too late remembers that.
+
+use std::time::SystemTime;
+
+use super::Result;
+use super::error::ImageError;
+use super::head::NUMBER_MAX;
+use super::hex::Hex;
+use super::outcome::{self, Outcome};
+use super::vault::Vault;
+use crate::store::{PutMode, StoreError};
+
+const FOLDER: &str = "outcomes/";
+const LOST: &str = ".lost.";
+const LIMIT: u64 = 4096;
+/// Most generations of which an instance looks for itself, from the newest one down: one request each.
+pub const LOOK_BACK: usize = 100;
+
+/// Where the service of an instance was when it was last heard of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// It has the service of this generation, taken or withdrawn.
+    Here(u64),
+    /// The service moved to another container with this generation, or that one was faster to take it.
+    Away(u64),
+    /// Nothing tells.
+    Unknown,
+}
+
+/// An object that tells what became of a generation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// The generation.
+    pub number: u64,
+    /// Its key.
+    pub key: String,
+    /// The instance that lost the generation; where it is the outcome itself, none.
+    pub lost: Option<Hex<16>>,
+    /// When it was written, by the store's own clock.
+    pub modified: SystemTime,
+}
+
+/// All of them, from the newest generation down, each outcome before those who lost.
+pub fn records(vault: &Vault) -> Result<Vec<Record>> {
+    let objects = vault.store().list(FOLDER)?;
+    let mut records: Vec<Record> =
+        objects.into_iter().filter_map(|object| record(object.key, object.modified)).collect();
+    records.sort_by(|a, b| b.number.cmp(&a.number).then_with(|| a.key.cmp(&b.key)));
+    Ok(records)
+}
+
+fn record(key: String, modified: SystemTime) -> Option<Record> {
+    let name = key.strip_prefix(FOLDER)?;
+    let (digits, lost) = match name.split_once(LOST) {
+        Some((digits, hash)) => (digits, Some(Hex::parse(hash)?)),
+        None => (name, None),
+    };
+    let number = digits.parse().ok().filter(|n: &u64| (1..=NUMBER_MAX).contains(n) && n.to_string() == digits)?;
+    Some(Record { number, key, lost, modified })
+}
+
+/// Where the service of that instance is: the newest generation that concerns it tells.
+pub fn whereabouts(vault: &Vault, instance: &str) -> Result<Whereabouts> {
+    let own = hash(vault, instance);
+    for record in records(vault)?.iter().filter(|record| record.lost.is_none_or(|hash| hash == own)).take(LOOK_BACK) {
+        let found = match &record.lost {
+            Some(_) => has_lost(vault, record)?,
+            None => outcome::look(vault, record.number)?.and_then(|outcome| of(&outcome, instance, record.number)),
+        };
+        if let Some(found) = found {
+            return Ok(found);
+        }
+    }
+    Ok(Whereabouts::Unknown)
+}
+
+fn of(outcome: &Outcome, instance: &str, number: u64) -> Option<Whereabouts> {
+    match outcome {
+        Outcome::Taken { by, .. } | Outcome::Withdrawn { by } if by.instance == instance => {
+            Some(Whereabouts::Here(number))
+        }
+        Outcome::Taken { from, .. } if from == instance => Some(Whereabouts::Away(number)),
+        _ => None,
+    }
+}
+
+fn has_lost(vault: &Vault, record: &Record) -> Result<Option<Whereabouts>> {
+    match vault.store().get(&record.key, LIMIT) {
+        Ok((data, _)) => match vault.seal().open_message(&record.key, &data) {
+            Ok(_) => Ok(Some(Whereabouts::Away(record.number))),
+            Err(flaw) => Err(ImageError::Damaged { url: vault.url().into(), object: record.key.clone(), flaw }),
+        },
+        Err(StoreError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Remembers that another container was faster to take that generation: this one must not restore it when it is started again.
+pub fn mark_lost(vault: &Vault, generation: u64, instance: &str) -> Result<()> {
+    let key = format!("{FOLDER}{generation}{LOST}{}", hash(vault, instance));
+    Ok(vault.store().put(&key, vault.seal().seal_message(&key, b"").into(), PutMode::Overwrite)?)
+}
+
+/// Removes one. Whoever calls this knows that its generation is gone, and that nobody is restoring it.
+pub fn remove_record(vault: &Vault, record: &Record) -> Result<()> {
+    Ok(vault.store().delete(&record.key)?)
+}
+
+/// What an instance is called in a key: keys are not encrypted.
+pub fn hash(vault: &Vault, instance: &str) -> Hex<16> {
+    let [half, _] = *vault.seal().name(instance.as_bytes()).as_chunks::<16>().0 else {
+        unreachable!("a hash has 32 bytes")
+    };
+    Hex(half)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::{Party, decide, outcome_key, test_vault};
+    use proptest::prelude::*;
+
+    fn party(instance: &str) -> Party {
+        Party { instance: instance.into(), writer: Hex([1; 8]) }
+    }
+
+    fn take(vault: &Vault, generation: u64, from: &str, by: &str) {
+        decide(vault, generation, &Outcome::Taken { by: party(by), from: from.into() }).unwrap();
+    }
+
+    fn at(vault: &Vault, instance: &str) -> Whereabouts {
+        whereabouts(vault, instance).unwrap()
+    }
+
+    #[test]
+    fn the_newest_generation_that_concerns_it_tells() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = test_vault(folder.path());
+        assert_eq!(at(&vault, "a"), Whereabouts::Unknown);
+        take(&vault, 9, "a", "b");
+        assert_eq!(
+            ["a", "b", "c"].map(|name| at(&vault, name)),
+            [Whereabouts::Away(9), Whereabouts::Here(9), Whereabouts::Unknown]
+        );
+        // Not the first in the order of keys.
+        take(&vault, 10, "b", "c");
+        assert_eq!(
+            ["a", "b", "c"].map(|name| at(&vault, name)),
+            [Whereabouts::Away(9), Whereabouts::Away(10), Whereabouts::Here(10)]
+        );
+        take(&vault, 11, "c", "a");
+        take(&vault, 12, "a", "a");
+        assert_eq!(at(&vault, "a"), Whereabouts::Here(12));
+        decide(&vault, 13, &Outcome::Withdrawn { by: party("b") }).unwrap();
+        assert_eq!(at(&vault, "b"), Whereabouts::Here(13));
+    }
+
+    #[test]
+    fn who_came_too_late_remembers_that() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = test_vault(folder.path());
+        take(&vault, 3, "a", "b");
+        mark_lost(&vault, 3, "c").unwrap();
+        mark_lost(&vault, 3, "c").unwrap();
+        assert_eq!(at(&vault, "c"), Whereabouts::Away(3));
+        assert_eq!(at(&vault, "b"), Whereabouts::Here(3));
+        take(&vault, 4, "b", "c");
+        assert_eq!(at(&vault, "c"), Whereabouts::Here(4));
+    }
+
+    #[test]
+    fn what_others_say_costs_a_bounded_number_of_looks() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = test_vault(folder.path());
+        take(&vault, 1, "a", "b");
+        (2..=LOOK_BACK as u64).for_each(|number| take(&vault, number, "x", "y"));
+        (1..=LOOK_BACK as u64).for_each(|number| mark_lost(&vault, number, "z").unwrap());
+        assert_eq!(at(&vault, "a"), Whereabouts::Away(1));
+        take(&vault, LOOK_BACK as u64 + 1, "x", "y");
+        assert_eq!(at(&vault, "a"), Whereabouts::Unknown);
+    }
+
+    #[test]
+    fn a_damaged_one_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = test_vault(folder.path());
+        mark_lost(&vault, 3, "c").unwrap();
+        let key = records(&vault).unwrap().remove(0).key;
+        vault.store().put(&key, "x".into(), PutMode::Overwrite).unwrap();
+        assert!(matches!(whereabouts(&vault, "c"), Err(ImageError::Damaged { .. })));
+        assert_eq!(at(&vault, "b"), Whereabouts::Unknown);
+        vault.store().put(&outcome_key(4), "x".into(), PutMode::Create).unwrap();
+        assert!(matches!(whereabouts(&vault, "b"), Err(ImageError::Damaged { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn fuzz_a_key_is_of_one_record_or_none(key in "(outcomes/)?[0-9+x-]{0,21}(\\.lost\\.[0-9a-fA-F]{31,33})?") {
+            if let Some(found) = record(key.clone(), SystemTime::UNIX_EPOCH) {
+                let lost = found.lost.map_or(String::new(), |hash| format!("{LOST}{hash}"));
+                prop_assert_eq!(format!("{}{lost}", outcome_key(found.number)), key);
+            }
+        }
+    }
+}
