@@ -210,6 +210,13 @@ pub struct PackInfo {
     pub tail: u64,
 }
 
+impl PackInfo {
+    /// The key of the object.
+    pub fn key(&self) -> String {
+        super::pack::key(&self.id)
+    }
+}
+
 /// What a checkpoint took.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct Figures {

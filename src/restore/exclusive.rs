@@ -1,0 +1,82 @@
+//! One container alone: it claims the application before anything of the service runs, looks again and again whether it still has it,
+//! and says that it is alive.
+
+use crate::control::protocol::Event;
+use crate::image::{Holder, ImageError, Lease, Result, Vault};
+use crate::store;
+use crate::worker::{Common, Failure};
+
+/// Claims the application, as [`Lease::claim`] does, and says who has it. Nothing of the service may run before.
+pub fn claim(vault: &Vault, lease: &Lease, instance: &str) -> Result<()> {
+    lease.claim(vault)?;
+    // Whoever waits only waits longer without it, and the next look writes it again.
+    let _ = Holder::beat(vault, lease, instance);
+    Ok(())
+}
+
+/// Looks whether this container still has the application, and says that it is alive. See [`Job::Hold`](crate::worker::Job::Hold).
+///
+/// # Errors
+/// Where the store does not answer, or not as it should: nothing tells then that another container has the application.
+pub fn hold(common: &Common, lease: &Lease) -> Result<Event, Failure> {
+    let failed = |error: ImageError| Failure {
+        message: format!("cannot look whether this container still has the application: {error}"),
+        log: None,
+        phase: None,
+    };
+    let store = store::open(&common.store).map_err(|error| failed(error.into()))?;
+    let Some(vault) = Vault::open(store, &common.keys).map_err(failed)? else {
+        return Err(failed(ImageError::NoHead { url: common.store.url.clone() }));
+    };
+    match lease.check(&vault).and_then(|()| Holder::beat(&vault, lease, &common.instance)) {
+        Ok(()) => Ok(Event::Held),
+        Err(error @ ImageError::Replaced { .. }) => Ok(Event::Lost { message: error.to_string() }),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::{KeyFiles, glance};
+    use crate::store::{Location, PutMode};
+    use std::path::Path;
+
+    fn common(folder: &Path) -> Common {
+        Common {
+            store: Location::at(&format!("file:{}/store", folder.display())),
+            keys: KeyFiles::default(),
+            runtime_dir: folder.to_owned(),
+            memory: 64 << 20,
+            instance: "a".into(),
+        }
+    }
+
+    #[test]
+    fn it_holds_until_another_one_claims_and_then_says_nothing_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let common = common(folder.path());
+        let vault = Vault::create(store::open(&common.store).unwrap(), &common.keys).unwrap();
+        let lease = Lease::fresh();
+        claim(&vault, &lease, "a").unwrap();
+        let first = Holder::look(&vault).unwrap();
+        assert_eq!(hold(&common, &lease), Ok(Event::Held));
+        assert_ne!(Holder::look(&vault).unwrap(), first);
+
+        let other = Lease::after(&glance(&vault).unwrap().unwrap());
+        claim(&vault, &other, "b").unwrap();
+        assert!(matches!(hold(&common, &lease), Ok(Event::Lost { .. })));
+        assert_eq!(Holder::look(&vault).unwrap().unwrap().party.instance, "b");
+    }
+
+    #[test]
+    fn a_store_that_does_not_answer_takes_nothing_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let common = common(folder.path());
+        assert!(hold(&common, &Lease::fresh()).is_err());
+        let vault = Vault::create(store::open(&common.store).unwrap(), &common.keys).unwrap();
+        vault.store().put("head", "damaged".into(), PutMode::Overwrite).unwrap();
+        assert!(hold(&common, &Lease::fresh()).is_err());
+        assert_eq!(Holder::look(&vault).unwrap(), None);
+    }
+}

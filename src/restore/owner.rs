@@ -1,0 +1,207 @@
+//! Who has the application, as far as the store tells, and whether this container must therefore wait. Must never change anything.
+
+use crate::image::{self, Holder, Lease, Manifest, Outcome, Result, Vault, Whereabouts};
+use crate::worker::Common;
+
+use super::Policy;
+
+/// Who has the newest generation.
+#[derive(Debug, PartialEq, Eq)]
+enum Owner {
+    /// Its service did not run on, and nobody has taken it.
+    Nobody,
+    /// The instance of this name.
+    Known(String),
+    /// The instance of this name, unless another one has claimed the application since.
+    Likely(String),
+}
+
+/// Why this container may not restore or start anything at once; none where it may.
+pub fn reason_to_wait(vault: Option<&Vault>, common: &Common, policy: &Policy) -> Result<Option<String>> {
+    let (us, url, always) = (&*common.instance, &*common.store.url, policy.standby.always);
+    let nothing_yet = || always.then(|| format!("{url} holds no generation yet"));
+    let Some(vault) = vault else { return Ok(nothing_yet()) };
+    let moved = match image::whereabouts(vault, us)? {
+        Whereabouts::Away(generation) => Some(generation),
+        Whereabouts::Here(_) | Whereabouts::Unknown => None,
+    };
+    if !always && policy.exclusive.is_none() && moved.is_none() {
+        return Ok(None);
+    }
+    let Some(head) = Lease::of_head(vault)? else { return Ok(nothing_yet()) };
+    let Some(manifest) = newest(vault, &head)? else {
+        let holder = holder(vault, &head)?;
+        let is_anothers = !head.is_nobodys() && holder.as_deref() != Some(us);
+        let name = holder.as_deref().unwrap_or("another container");
+        let claimed = policy.exclusive.filter(|_| is_anothers).map(|_| format!("{name} has the application of {url}"));
+        return Ok(claimed.or_else(nothing_yet));
+    };
+    let generation = manifest.generation;
+    Ok(match (owner(vault, &head, &manifest)?, moved) {
+        (Owner::Nobody, _) => None,
+        (Owner::Known(name), _) if name == us => None,
+        (Owner::Likely(name), _) if name == us && policy.exclusive.is_none() => None,
+        (_, Some(moved)) => {
+            Some(format!("the service of {us} moved to another container with generation {moved} of {url}"))
+        }
+        (Owner::Known(name), None) => Some(format!("{name} has the application of {url}, at generation {generation}")),
+        (Owner::Likely(name), None) => Some(format!(
+            "generation {generation} of {url}, the newest one, is of {name}, and nothing tells whether that or another container \
+             has the application now"
+        )),
+    })
+}
+
+/// The manifest of the generation that head names, where it names one.
+pub fn newest(vault: &Vault, head: &Lease) -> Result<Option<Manifest>> {
+    if head.generation == 0 { Ok(None) } else { Manifest::load(vault, Some(head.generation)) }
+}
+
+/// What became of a generation whose service did not run on; none where that is open, or where it did.
+pub fn outcome(vault: &Vault, manifest: &Manifest) -> Result<Option<Outcome>> {
+    if manifest.offered { image::look(vault, manifest.generation) } else { Ok(None) }
+}
+
+/// The instance that has the application to itself, by its own word.
+pub fn holder(vault: &Vault, head: &Lease) -> Result<Option<String>> {
+    Ok(Holder::look(vault)?.filter(|holder| holder.is_of(head)).map(|holder| holder.party.instance))
+}
+
+fn owner(vault: &Vault, head: &Lease, manifest: &Manifest) -> Result<Owner> {
+    let outcome = outcome(vault, manifest)?;
+    if manifest.offered && outcome.is_none() {
+        return Ok(Owner::Nobody);
+    }
+    let holder = holder(vault, head)?;
+    let (last, first) = match outcome {
+        Some(Outcome::Taken { by, from }) => (by, Some(from)),
+        Some(Outcome::Withdrawn { by }) => (by, None),
+        None => return Ok(holder.map_or_else(|| Owner::Likely(manifest.instance.clone()), Owner::Known)),
+    };
+    // Either it has claimed head, or head is still as it was when the generation was offered.
+    let is_last = head.writer == last.writer || (holder.is_some() && holder == first);
+    Ok(match holder {
+        _ if is_last => Owner::Known(last.instance),
+        Some(instance) => Owner::Known(instance),
+        None => Owner::Likely(last.instance),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::{Hex, KeyFiles, Party, commit, decide, mark_lost};
+    use crate::restore::wait::tests::{common, policy};
+    use crate::store::{self, Location};
+    use std::time::{Duration, Instant};
+
+    struct Fixture {
+        _folder: tempfile::TempDir,
+        common: Common,
+        vault: Vault,
+    }
+
+    fn fixture() -> Fixture {
+        let folder = tempfile::tempdir().unwrap();
+        let common = common(folder.path(), "us");
+        let location = Location::at(&common.store.url);
+        let vault = Vault::create(store::open(&location).unwrap(), &KeyFiles::default()).unwrap();
+        Fixture { _folder: folder, common, vault }
+    }
+
+    impl Fixture {
+        fn commit(&self, lease: Lease, instance: &str, offered: bool) -> Lease {
+            let mut manifest = Manifest { instance: instance.into(), offered, ..Manifest::default() };
+            commit(&self.vault, &mut manifest, lease, Instant::now()).unwrap()
+        }
+
+        fn take(&self, generation: u64, from: &str, by: &str, writer: Hex<8>) {
+            let by = Party { instance: by.into(), writer };
+            decide(&self.vault, generation, &Outcome::Taken { by, from: from.into() }).unwrap();
+        }
+
+        /// Whether it must wait: as it is, as a standby, exclusively.
+        fn waits(&self) -> [bool; 3] {
+            [(false, None), (true, None), (false, Some(Duration::from_secs(1)))].map(|(always, exclusive)| {
+                let policy = policy(&self.common, always, exclusive);
+                reason_to_wait(Some(&self.vault), &self.common, &policy).unwrap().is_some()
+            })
+        }
+    }
+
+    #[test]
+    fn an_empty_store_is_waited_for_by_a_standby_alone() {
+        let fixture = fixture();
+        assert_eq!(fixture.waits(), [false, true, false]);
+        for always in [false, true] {
+            let policy = policy(&fixture.common, always, None);
+            assert_eq!(reason_to_wait(None, &fixture.common, &policy).unwrap().is_some(), always);
+        }
+        let lease = Lease::fresh();
+        lease.claim(&fixture.vault).unwrap();
+        assert_eq!(fixture.waits(), [false, true, true]);
+        Holder::beat(&fixture.vault, &lease, "us").unwrap();
+        assert_eq!(fixture.waits(), [false, true, false]);
+    }
+
+    #[test]
+    fn what_is_offered_is_nobodys() {
+        let fixture = fixture();
+        let lease = fixture.commit(Lease::fresh(), "them", true);
+        Holder::beat(&fixture.vault, &lease, "them").unwrap();
+        assert_eq!(fixture.waits(), [false, false, false]);
+        // Taken by them, but not claimed yet.
+        fixture.take(1, "them", "others", Hex([5; 8]));
+        assert_eq!(fixture.waits(), [false, true, true]);
+    }
+
+    #[test]
+    fn what_runs_elsewhere_is_waited_for_unless_the_last_one_wins() {
+        let fixture = fixture();
+        let lease = fixture.commit(Lease::fresh(), "them", false);
+        assert_eq!(fixture.waits(), [false, true, true]);
+        // Committed by us, but nobody says who claimed it since.
+        let lease = fixture.commit(lease, "us", false);
+        assert_eq!(fixture.waits(), [false, false, true]);
+        Holder::beat(&fixture.vault, &lease, "us").unwrap();
+        assert_eq!(fixture.waits(), [false, false, false]);
+        Holder::beat(&fixture.vault, &lease, "them").unwrap();
+        assert_eq!(fixture.waits(), [false, true, true]);
+    }
+
+    #[test]
+    fn who_took_it_goes_on_after_a_crash_claimed_or_not() {
+        let fixture = fixture();
+        let lease = fixture.commit(Lease::fresh(), "them", true);
+        Holder::beat(&fixture.vault, &lease, "them").unwrap();
+        let ours = Lease::after(&lease);
+        fixture.take(1, "them", "us", ours.writer);
+        assert_eq!(fixture.waits(), [false, false, false]);
+        ours.claim(&fixture.vault).unwrap();
+        assert_eq!(fixture.waits(), [false, false, false]);
+    }
+
+    #[test]
+    fn a_service_that_moved_away_is_not_restored_again_unless_it_came_back() {
+        let fixture = fixture();
+        let lease = fixture.commit(Lease::fresh(), "us", true);
+        fixture.take(1, "us", "them", Hex([5; 8]));
+        assert_eq!(fixture.waits(), [true, true, true]);
+        // They checkpointed it since.
+        let lease = fixture.commit(lease, "them", false);
+        assert_eq!(fixture.waits(), [true, true, true]);
+        // Somebody made us take over all the same.
+        fixture.commit(lease, "us", false);
+        assert_eq!(fixture.waits(), [false, false, true]);
+    }
+
+    #[test]
+    fn who_came_too_late_waits() {
+        let fixture = fixture();
+        fixture.commit(Lease::fresh(), "them", true);
+        fixture.take(1, "them", "others", Hex([5; 8]));
+        assert_eq!(fixture.waits(), [false, true, true]);
+        mark_lost(&fixture.vault, 1, "us").unwrap();
+        assert_eq!(fixture.waits(), [true, true, true]);
+    }
+}
