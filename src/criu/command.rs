@@ -40,11 +40,13 @@ pub fn dump(root: i32, work: &Path, hold: i32) -> Vec<OsString> {
     args
 }
 
-/// Arguments of `criu restore`: detached, so that the tree is init's once CRIU and the worker have ended.
-pub fn restore(work: &Path, inherit: &[Inherit]) -> Vec<OsString> {
+/// Arguments of `criu restore`: detached, so that the tree is init's once CRIU and the worker have ended, and held at the end until
+/// `hold` says that the tasks may run.
+pub fn restore(work: &Path, inherit: &[Inherit], hold: i32) -> Vec<OsString> {
     let mut args = common("restore", work, RESTORE_LOG);
     // Engines give the root directory different modes: Docker 0755, Podman 0555.
-    args.extend(["-d", "--skip-file-rwx-check"].map(OsString::from));
+    args.extend(["-d", "--skip-file-rwx-check", "--hold-fd"].map(OsString::from));
+    args.push(hold.to_string().into());
     for one in inherit {
         args.extend(["--inherit-fd".into(), format!("fd[{}]:{}", one.fd, one.key).into()]);
     }
@@ -110,6 +112,6 @@ mod tests {
     #[test]
     fn restore_line() {
         let inherit = [Inherit { fd: 1, key: "pipe:[12]".into() }, Inherit { fd: 2, key: "pipe:[13]".into() }];
-        insta::assert_snapshot!(text(restore(Path::new("/w"), &inherit)), @"restore --no-default-config --unprivileged --rootless --stream -v2 -o restore.log -D /w --file-locks --tcp-close -d --skip-file-rwx-check --inherit-fd fd[1]:pipe:[12] --inherit-fd fd[2]:pipe:[13]");
+        insta::assert_snapshot!(text(restore(Path::new("/w"), &inherit, 7)), @"restore --no-default-config --unprivileged --rootless --stream -v2 -o restore.log -D /w --file-locks --tcp-close -d --skip-file-rwx-check --hold-fd 7 --inherit-fd fd[1]:pipe:[12] --inherit-fd fd[2]:pipe:[13]");
     }
 }

@@ -16,7 +16,7 @@ use super::{Result, generation, head};
 pub struct Lease {
     /// The newest generation that the holder restored or committed; 0 for none.
     pub generation: u64,
-    /// Counts up with each container that takes over.
+    /// Counts up with each container that takes over; 0 for a holder that does not know who had it before.
     pub epoch: u64,
     /// Names the container.
     pub writer: Hex<8>,
@@ -26,6 +26,11 @@ impl Lease {
     /// For a container that found nothing to restore: holds as long as nobody commits.
     pub fn fresh() -> Self {
         Self { generation: 0, epoch: 1, writer: Hex::random() }
+    }
+
+    /// For a container that could not find out who has the application, and takes it over with its first checkpoint.
+    pub fn unknown() -> Self {
+        Self { generation: 0, epoch: 0, writer: Hex::random() }
     }
 
     /// What head says, if there is one, and if nothing says that it is an old one.
@@ -79,7 +84,10 @@ impl Lease {
         let url = url.to_owned();
         let ours = head.is_of(self) && head.generation >= self.generation;
         let as_we_found_it = head.generation == self.generation && head.epoch + 1 == self.epoch;
-        if head.generation == 0 && head.is_nobodys() {
+        if self.epoch == 0 {
+            let epoch = if head.writer == self.writer { head.epoch } else { head.epoch + 1 };
+            Ok(Lease { generation, epoch, writer: self.writer })
+        } else if head.generation == 0 && head.is_nobodys() {
             // Nobody has committed or claimed anything, so nobody can be replaced: the first one decides.
             Ok(Lease { generation, epoch: head.epoch + 1, writer: self.writer })
         } else if ours || as_we_found_it {
@@ -147,6 +155,16 @@ mod tests {
         assert_eq!(head::glance(&vault).unwrap(), Some(heir));
         assert!(matches!(one.check(&vault), Err(ImageError::Replaced { .. })));
         assert_eq!(head::newest(&vault).unwrap(), None);
+    }
+
+    #[test]
+    fn who_knew_nobody_takes_over_from_anybody_once() {
+        let us = lease(0, 0, US);
+        let taken = us.next(&lease(5, 3, THEM), 6, "").unwrap();
+        assert_eq!(taken, lease(6, 4, US));
+        // The reply to that was lost.
+        assert_eq!(us.next(&taken, 6, "").unwrap(), taken);
+        assert!(matches!(taken.next(&lease(6, 5, THEM), 7, ""), Err(ImageError::Replaced { .. })));
     }
 
     #[test]

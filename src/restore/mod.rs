@@ -1,68 +1,53 @@
-//! The restore worker: manifest, checks, files, CRIU, and a look at what came back.
+//! The restore worker: look what the store holds, wait where that is due, choose, check, put files back, have CRIU hold all
+//! processes, take the right to let them run, let them go, tell the others.
 //!
 //! Without privileges PIDs only go up, so all threads start before CRIU does and nothing here forks after that. On any
-//! failure nothing of the service may run.
+//! failure nothing of the service may run, and nothing of it may ever run before this container has the right to it.
 
 mod check;
+mod choose;
+mod env;
+mod error;
+mod exclusive;
+mod held;
+mod look;
+mod meter;
+mod owner;
+mod retry;
 mod serve;
 mod stdio;
+mod take;
 mod verify;
+mod wait;
 
 pub use check::cpu_features;
+pub use env::renew_generation_id;
+pub use exclusive::hold;
 pub use stdio::record as record_stdio;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::process::ExitStatus;
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::control::protocol::{Event, Phase, RestoreReport};
-use crate::criu::command::{self, NotStarted};
-use crate::criu::{log, stream};
-use crate::files::put_back::{self, PutBackError};
-use crate::image::{Body, Fetcher, ImageError, Lease, Manifest, Vault};
-use crate::store::{self, Store, StoreError};
+use crate::criu::command;
+use crate::files::put_back;
+use crate::image::{self, FetchThreads, Fetcher, ImageError, Lease, Manifest, Vault};
+use crate::privileges;
+use crate::store::{self, Store};
 use crate::worker::report::Reporter;
 use crate::worker::work::Work;
-use crate::worker::{Choice, Common, Failure, OnFailure, Standby};
-use check::Unfit;
-use serve::ServeError;
-
-/// Why a restore failed.
-#[derive(Debug, thiserror::Error)]
-enum RestoreError {
-    /// The store.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The image.
-    #[error(transparent)]
-    Image(#[from] ImageError),
-    /// This container cannot take it.
-    #[error(transparent)]
-    Unfit(#[from] Unfit),
-    /// The service's files.
-    #[error(transparent)]
-    Files(#[from] PutBackError),
-    /// No criu.
-    #[error(transparent)]
-    NotStarted(#[from] NotStarted),
-    /// The runtime folder.
-    #[error("the folder {path} cannot be used ({error}); set FREEZE_RUNTIME_DIR to a writable one")]
-    RuntimeDir {
-        /// The folder.
-        path: PathBuf,
-        /// The system's word for it.
-        error: io::Error,
-    },
-    /// While serving images.
-    #[error(transparent)]
-    Serve(#[from] ServeError),
-    /// CRIU gave up; its own words, explained.
-    #[error("{0}")]
-    Criu(String),
-}
+use crate::worker::{self, Choice, Common, Failure, OnFailure, Standby};
+use choose::Pick;
+use error::RestoreError;
+use held::Held;
+use look::Found;
+use meter::Meter;
+use retry::{Next, Tries};
+use take::Verdict;
+use wait::Woken;
 
 /// Which generation to restore, when, and what to do where that fails.
 #[derive(Debug, Clone)]
@@ -77,46 +62,264 @@ pub struct Policy {
     pub exclusive: Option<Duration>,
 }
 
-/// Looks whether this container still has the application. See [`Job::Hold`](crate::worker::Job::Hold).
-pub fn hold(_common: &Common, _lease: &Lease) -> Result<Event, Failure> {
-    todo!("exclusive")
-}
-
-/// Restores the newest generation. The answer is the last event for init.
-pub fn run(common: &Common, _policy: &Policy, reporter: &Reporter) -> Result<Event, Failure> {
-    let nothing_kept = |error: RestoreError| Failure { message: error.to_string(), log: None, phase: None };
-    reporter.progress(Phase::Check);
-    let store = store::open(&common.store).map_err(|error| nothing_kept(error.into()))?;
-    let loaded = newest(store, common).map_err(|error| nothing_kept(error.into()))?;
-    let Some((vault, lease, manifest)) = loaded else {
-        return Ok(Event::NothingToRestore { lease: Lease::fresh() });
+/// Restores the generation that `policy` says, or says to start the command. The answer is the last event for init.
+pub fn run(common: &Common, policy: &Policy, reporter: &Reporter) -> Result<Event, Failure> {
+    let mut restore = Restore {
+        common,
+        policy,
+        reporter,
+        store: None,
+        threads: None,
+        found: None,
+        pick: Pick::Told(policy.choice),
+        phase: Phase::Check,
+        decided: Instant::now(),
+        generation: None,
+        criu_ran: false,
     };
-    let in_generation = |message: String| format!("generation {} cannot be restored: {message}", manifest.generation);
-    let work = Work::new(&common.runtime_dir, command::RESTORE_LOG)
-        .map_err(|error| nothing_kept(RestoreError::RuntimeDir { path: common.runtime_dir.clone(), error }))?;
-    let fetched = Fetcher::new(&vault, &manifest, common.memory, crate::worker::cores()).map_err(RestoreError::from);
-    fetched.and_then(|fetcher| bring_back(&manifest, fetcher, &work, reporter)).map_err(|error| Failure {
-        message: in_generation(error.to_string()),
-        log: work.kept_log(),
-        phase: None,
-    })?;
-    reporter.send(&Event::Restored {
-        root: manifest.root_pid,
-        service: manifest.service_pid,
-        lease,
-        restore: RestoreReport::default(),
-    });
-    // Not before: where the restore fails, whoever had the application keeps it.
-    Ok(match lease.claim(&vault) {
-        Ok(()) => Event::Claimed,
-        Err(error) => Event::Warning { message: unclaimed(&error, lease.generation) },
-    })
+    restore.insist()
 }
 
-fn newest(store: Arc<dyn Store>, common: &Common) -> Result<Option<(Vault, Lease, Manifest)>, ImageError> {
-    let Some(vault) = Vault::open(store, &common.keys)? else { return Ok(None) };
-    let Some(lease) = Lease::for_newest(&vault)? else { return Ok(None) };
-    Ok(Manifest::load(&vault, Some(lease.generation))?.map(|manifest| (vault, lease, manifest)))
+/// The work of this worker, and what an attempt leaves to the next one.
+struct Restore<'a> {
+    common: &'a Common,
+    policy: &'a Policy,
+    reporter: &'a Reporter,
+    store: Option<Arc<dyn Store>>,
+    /// Threads that fetch: each takes a PID, so they are started once.
+    threads: Option<Arc<FetchThreads>>,
+    /// What the store said at first: a generation that was open then must be taken before anything runs, however many
+    /// attempts that needs.
+    found: Option<Found>,
+    pick: Pick,
+    /// The step that may fail.
+    phase: Phase,
+    /// When it was decided to restore.
+    decided: Instant,
+    /// The generation that is being restored, once that is known.
+    generation: Option<u64>,
+    /// PIDs of the service may have been used.
+    criu_ran: bool,
+}
+
+/// What is to be done, as far as the store tells.
+enum Turn {
+    /// Restore a generation.
+    Restore(Found),
+    /// Start the command.
+    Start(Option<Vault>, Lease),
+    /// This is the last word.
+    Over(Event),
+}
+
+/// An attempt that failed, and where CRIU's log of it is kept.
+struct Failed {
+    error: RestoreError,
+    log: Option<PathBuf>,
+}
+
+impl<E: Into<RestoreError>> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self { error: error.into(), log: None }
+    }
+}
+
+impl Restore<'_> {
+    /// Makes attempts until one succeeds, or the policy says that it was the last.
+    fn insist(&mut self) -> Result<Event, Failure> {
+        let mut tries = Tries::new(self.policy.failure);
+        loop {
+            let Failed { error, log } = match self.attempt() {
+                Ok(event) => return Ok(event),
+                Err(failed) => failed,
+            };
+            let failure = Failure { message: self.sentence(&error), log, phase: Some(self.phase) };
+            let more = !self.criu_ran || privileges::can_choose_pids();
+            match tries.after(error.hope(), more, || self.earlier()) {
+                Next::Again(pause) => {
+                    self.reporter.warn(format!("{}. It is tried again in {} s", failure.message, pause.as_secs()));
+                    thread::sleep(pause);
+                }
+                Next::Earlier(generation) => {
+                    self.reporter.warn(failure.message);
+                    self.pick = Pick::Instead { generation, of: self.generation.unwrap_or(generation) };
+                    self.found.iter().for_each(|found| self.announce(found));
+                }
+                Next::Afresh => return Ok(self.start_instead(&failure)),
+                Next::Fail => return Err(failure),
+            }
+        }
+    }
+
+    /// Look, wait, choose, bring back.
+    fn attempt(&mut self) -> Result<Event, Failed> {
+        self.enter(Phase::Check);
+        let found = match self.found.take() {
+            Some(found) => found,
+            None => match self.look()? {
+                Turn::Restore(found) => found,
+                Turn::Start(vault, lease) => return self.start(vault.as_ref(), lease),
+                Turn::Over(event) => return Ok(event),
+            },
+        };
+        let result = self.bring_back(&found);
+        self.found = Some(found);
+        result
+    }
+
+    /// Finds out what there is, once it is this container's turn.
+    fn look(&mut self) -> Result<Turn, RestoreError> {
+        let store = match &self.store {
+            Some(store) => store.clone(),
+            None => self.store.insert(store::open(&self.common.store)?).clone(),
+        };
+        let vault = Vault::open(store.clone(), &self.common.keys)?;
+        let may_wait = self.policy.choice == Choice::Newest || self.policy.exclusive.is_some();
+        let reason = if may_wait { owner::reason_to_wait(vault.as_ref(), self.common, self.policy)? } else { None };
+        let turn = match reason {
+            None => match vault.as_ref().map(Found::look).transpose()?.flatten() {
+                Some(found) => {
+                    self.announce(&found);
+                    Turn::Restore(found)
+                }
+                None => Turn::Start(vault, Lease::fresh()),
+            },
+            Some(reason) => {
+                self.reporter.send(&Event::Chosen { message: format!("waiting for a generation: {reason}") });
+                match wait::wait(store, self.common, self.policy, &|event| self.reporter.send(event))? {
+                    Woken::WornOut(message) => Turn::Over(Event::WornOut { message }),
+                    Woken::Start { vault, lease } => Turn::Start(Some(vault), lease),
+                    Woken::Restore(ready) => {
+                        self.threads = Some(ready.threads);
+                        Turn::Restore(Found::new(ready.vault, ready.lease, Some(ready.manifest), ready.outcome))
+                    }
+                }
+            }
+        };
+        self.decided = Instant::now();
+        Ok(turn)
+    }
+
+    /// Brings back what is to be restored of what was found.
+    fn bring_back(&mut self, found: &Found) -> Result<Event, Failed> {
+        let Some(generation) = self.pick.number(found.lease.generation) else {
+            return self.start(Some(&found.vault), found.lease);
+        };
+        self.generation = Some(generation);
+        let manifest = found.manifest(generation)?;
+        let work = Work::new(&self.common.runtime_dir, command::RESTORE_LOG).map_err(|e| self.unusable_folder(e))?;
+        self.restore(found, &manifest, &work).map_err(|error| Failed { error, log: work.kept_log() })
+    }
+
+    /// Check, files, CRIU up to where it holds all processes, take, let go, claim.
+    fn restore(&mut self, found: &Found, manifest: &Manifest, work: &Work) -> Result<Event, RestoreError> {
+        check::check(manifest)?;
+        let mut fetcher = Fetcher::on(&self.threads(&found.vault)?, &found.vault, manifest, self.common.memory);
+        self.phase = Phase::Restore;
+        let mut meter = Meter::start(self.reporter, manifest);
+        put_back::put_back(&manifest.files, &mut fetcher)?;
+        meter.add(meter::bytes_of_files(manifest));
+        self.reporter.send(&Event::Restoring { root: manifest.root_pid });
+        self.criu_ran = true;
+        let held = Held::restore(manifest, &mut fetcher, work, &mut meter)?;
+        env::write(&self.common.runtime_dir).map_err(|error| self.unusable_folder(error))?;
+        if let Verdict::Lost(message) = take::take(found, &self.common.instance, self.policy.exclusive.is_some())? {
+            return Ok(Event::Lost { message });
+        }
+        held.let_go()?;
+        let restore = self.report(manifest, meter.total());
+        for difference in verify::differences(manifest) {
+            self.reporter.warn(format!("after the restore {difference}; the next checkpoint may be refused"));
+        }
+        let (root, service) = (manifest.root_pid, manifest.service_pid);
+        self.reporter.send(&Event::Restored { root, service, lease: found.lease, restore });
+        // Not before: where the restore fails, whoever had the application keeps it.
+        Ok(match found.lease.claim(&found.vault) {
+            Ok(()) => Event::Claimed,
+            Err(error) => Event::Warning { message: unclaimed(&error, manifest.generation) },
+        })
+    }
+
+    /// Has init start the command. Where the application is to be this container's alone, it has to be claimed before.
+    fn start(&mut self, vault: Option<&Vault>, lease: Lease) -> Result<Event, Failed> {
+        if self.policy.exclusive.is_some() {
+            let vault = match (vault, &self.store) {
+                (None, Some(store)) => &Vault::create(store.clone(), &self.common.keys)?,
+                (Some(vault), _) => vault,
+                (None, None) => return Err(ImageError::Ended.into()),
+            };
+            match exclusive::claim(vault, &lease, &self.common.instance) {
+                // Another container was faster, so this one waits.
+                Err(ImageError::Replaced { .. }) => return self.attempt(),
+                result => result?,
+            }
+        }
+        let message = choose::nothing(&self.common.store.url, self.policy.choice);
+        self.reporter.send(&Event::Chosen { message });
+        Ok(Event::NothingToRestore { lease })
+    }
+
+    /// Has init start the command although there was something to restore, unless another container has that.
+    fn start_instead(&self, failure: &Failure) -> Event {
+        let message = format!("starting the command afresh: the restore failed: {}", failure.message);
+        let Some(found) = &self.found else {
+            self.reporter.send(&Event::Chosen { message });
+            return Event::NothingToRestore { lease: Lease::unknown() };
+        };
+        if let Ok(Verdict::Lost(message)) = take::take(found, &self.common.instance, self.policy.exclusive.is_some()) {
+            return Event::Lost { message };
+        }
+        self.reporter.send(&Event::Chosen { message });
+        Event::NothingToRestore { lease: found.lease }
+    }
+
+    /// The newest generation before the one that cannot be restored.
+    fn earlier(&self) -> Option<u64> {
+        let (found, last) = (self.found.as_ref()?, self.generation?);
+        let all = image::generations(&found.vault).ok()?;
+        all.iter().map(|generation| generation.number).rfind(|number| *number < last)
+    }
+
+    fn threads(&mut self, vault: &Vault) -> Result<Arc<FetchThreads>, ImageError> {
+        Ok(match &self.threads {
+            Some(threads) => threads.clone(),
+            None => self.threads.insert(Arc::new(FetchThreads::start(&**vault.store(), worker::cores())?)).clone(),
+        })
+    }
+
+    /// Says what is going to be restored, and why.
+    fn announce(&self, found: &Found) {
+        if let Some(message) = self.pick.sentence(found, &self.common.instance) {
+            self.reporter.send(&Event::Chosen { message });
+        }
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.reporter.progress(phase);
+    }
+
+    fn report(&self, manifest: &Manifest, bytes: u64) -> RestoreReport {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        RestoreReport {
+            generation: manifest.generation,
+            at_ms: now.as_millis() as u64,
+            total_ms: self.decided.elapsed().as_millis() as u64,
+            bytes,
+            from: manifest.instance.clone(),
+        }
+    }
+
+    fn sentence(&self, error: &RestoreError) -> String {
+        match self.generation {
+            Some(generation) => format!("generation {generation} cannot be restored: {error}"),
+            None => error.to_string(),
+        }
+    }
+
+    fn unusable_folder(&self, error: io::Error) -> RestoreError {
+        RestoreError::RuntimeDir { path: self.common.runtime_dir.clone(), error }
+    }
 }
 
 fn unclaimed(error: &ImageError, generation: u64) -> String {
@@ -128,37 +331,3 @@ fn unclaimed(error: &ImageError, generation: u64) -> String {
         ),
     }
 }
-
-fn bring_back(manifest: &Manifest, mut fetcher: Fetcher, work: &Work, reporter: &Reporter) -> Result<(), RestoreError> {
-    check::check(manifest)?;
-    put_back::put_back(&manifest.files, &mut fetcher)?;
-    reporter.progress(Phase::Restore);
-    reporter.send(&Event::Restoring { root: manifest.root_pid });
-    let status = run_criu(manifest, &mut fetcher, work)?;
-    if !status.success() {
-        return Err(RestoreError::Criu(log::cause(&work.path().join(command::RESTORE_LOG))));
-    }
-    for difference in verify::differences(manifest) {
-        reporter.warn(format!("after the restore {difference}; the next checkpoint may be refused"));
-    }
-    Ok(())
-}
-
-fn run_criu(manifest: &Manifest, fetcher: &mut Fetcher, work: &Work) -> Result<ExitStatus, RestoreError> {
-    let runtime_dir = |error| RestoreError::RuntimeDir { path: work.path().to_owned(), error };
-    let listener = stream::listen(work.path(), stream::SERVE_SOCKET).map_err(runtime_dir)?;
-    let stdio = stdio::Stdio::join(&manifest.stdio).map_err(runtime_dir)?;
-    let images: BTreeMap<&str, &Body> =
-        manifest.images.iter().filter_map(|image| Some((image.name.as_str(), image.body.as_ref()?))).collect();
-    let mut child = command::spawn(&command::restore(work.path(), stdio.inherit()), &stdio.descriptors())?;
-    let served = serve::serve(&mut child, &listener, &images, fetcher);
-    if served.is_err() {
-        // CRIU ends the half-made tasks when its images stop; it must not outlive the answer.
-        let _ = child.kill();
-        let _ = child.wait();
-    }
-    Ok(served?)
-}
-
-/// Writes a new generation id into the runtime folder.
-pub fn renew_generation_id(_runtime_dir: &std::path::Path) {}

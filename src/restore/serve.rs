@@ -1,20 +1,22 @@
-//! Serves images to `criu restore`: many at once, each at the pace of the process that reads it, from a bounded window.
+//! Serves images to `criu restore` until it holds all processes: many at once, each at the pace of the process that reads it, from a bounded window.
 //!
 //! Every restored process reads its own pages, and one that waits for others in the middle must not hold them up. So this
 //! is one poll loop over all pipes; no thread starts here, as without privileges every PID that anyone takes spoils the restore.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::UnixListener;
-use std::process::{Child, ExitStatus};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::Child;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::criu::stream::{Connection, PIPE_ROOM};
 use crate::image::{Body, Fetcher, Front, ImageError, StreamId};
 use crate::sys::fd;
+
+use super::meter::Meter;
 
 /// Why serving broke off.
 #[derive(Debug, thiserror::Error)]
@@ -47,13 +49,27 @@ struct Open {
     closed: bool,
 }
 
-/// Serves until CRIU is done, and returns how it ended.
+/// What CRIU writes to the hold socket when all processes are there and none has run.
+const RESTORED: u8 = b'R';
+
+/// What serving came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Served {
+    /// CRIU holds all processes.
+    Held,
+    /// CRIU gave up.
+    Ended,
+}
+
+/// Serves until CRIU says at `hold` that it holds all processes, or ends.
 pub fn serve(
     child: &mut Child,
+    mut hold: &UnixStream,
     listener: &UnixListener,
     images: &BTreeMap<&str, &Body>,
     fetcher: &mut Fetcher,
-) -> Result<ExitStatus, ServeError> {
+    meter: &mut Meter,
+) -> Result<Served, ServeError> {
     let exit = fd::child_exit(child)?;
     let mut socket = Socket::Listening(listener);
     let mut open: Vec<Open> = Vec::new();
@@ -61,18 +77,31 @@ pub fn serve(
         fetcher.receive()?;
         let mut index = 0;
         while let Some(image) = open.get_mut(index) {
-            if feed(image, fetcher)? {
+            if feed(image, fetcher, meter)? {
                 fetcher.close(open.swap_remove(index).stream);
             } else {
                 index += 1;
             }
         }
-        let ready = wait(exit.as_fd(), &socket, fetcher.wake_fd(), &mut open)?;
+        let ready = wait([exit.as_fd(), hold.as_fd(), fetcher.wake_fd()], &socket, &mut open)?;
         if ready.socket {
             socket = talk(socket, images, fetcher, &mut open)?;
+        } else if ready.hold && is_held(&mut hold)? {
+            return Ok(Served::Held);
         } else if ready.exited {
-            return Ok(child.wait()?);
+            child.wait()?;
+            return Ok(Served::Ended);
         }
+    }
+}
+
+/// Whether the byte that came says so. The end of the socket is that of CRIU, or soon will be.
+fn is_held(hold: &mut &UnixStream) -> Result<bool, ServeError> {
+    let mut byte = [0];
+    match hold.read(&mut byte) {
+        Ok(1) => Ok(byte[0] == RESTORED),
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error.into()),
+        _ => Ok(false),
     }
 }
 
@@ -106,7 +135,7 @@ fn talk<'a>(
 }
 
 /// Writes what is there and fits; says whether the image is done.
-fn feed(image: &mut Open, fetcher: &mut Fetcher) -> Result<bool, ServeError> {
+fn feed(image: &mut Open, fetcher: &mut Fetcher, meter: &mut Meter) -> Result<bool, ServeError> {
     while !image.full && !image.closed {
         let written = match fetcher.front(image.stream)? {
             Front::End => return Ok(true),
@@ -114,7 +143,10 @@ fn feed(image: &mut Open, fetcher: &mut Fetcher) -> Result<bool, ServeError> {
             Front::Data(data) => image.pipe.write(data),
         };
         match written {
-            Ok(bytes) => fetcher.consume(image.stream, bytes),
+            Ok(bytes) => {
+                fetcher.consume(image.stream, bytes);
+                meter.add(bytes as u64);
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => image.full = true,
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => image.closed = true,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -127,12 +159,13 @@ fn feed(image: &mut Open, fetcher: &mut Fetcher) -> Result<bool, ServeError> {
 /// What poll(2) found.
 struct Ready {
     exited: bool,
+    hold: bool,
     socket: bool,
 }
 
-/// Waits for CRIU, for room in a pipe that was full, or for newly decoded data (`wake`).
-fn wait(exit: BorrowedFd, socket: &Socket, wake: BorrowedFd, open: &mut [Open]) -> io::Result<Ready> {
-    let mut fds = vec![PollFd::new(exit, PollFlags::POLLIN), PollFd::new(wake, PollFlags::POLLIN)];
+/// Waits for CRIU's end, for its word at the hold socket, for newly decoded data, for a request, or for room in a pipe that was full.
+fn wait(always: [BorrowedFd; 3], socket: &Socket, open: &mut [Open]) -> io::Result<Ready> {
+    let mut fds = always.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).to_vec();
     match socket {
         Socket::Listening(listener) => fds.push(PollFd::new(listener.as_fd(), PollFlags::POLLIN)),
         Socket::Connected(connection) => fds.push(PollFd::new(connection.as_fd(), PollFlags::POLLIN)),
@@ -153,5 +186,5 @@ fn wait(exit: BorrowedFd, socket: &Socket, wake: BorrowedFd, open: &mut [Open]) 
         image.full &= found.is_empty();
     }
     let ready = |index: usize| found.get(index).is_some_and(|flags| !flags.is_empty());
-    Ok(Ready { exited: ready(0), socket: fixed > 2 && ready(2) })
+    Ok(Ready { exited: ready(0), hold: ready(1), socket: fixed > always.len() && ready(always.len()) })
 }

@@ -1,0 +1,56 @@
+//! Which generation is restored, and why, in one line for the log.
+
+use super::look::Found;
+use crate::image::Outcome;
+use crate::worker::Choice;
+
+/// Which generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pick {
+    /// What the user says.
+    Told(Choice),
+    /// An earlier one than the user says, as that cannot be restored.
+    Instead {
+        /// The earlier one.
+        generation: u64,
+        /// Which one it replaces.
+        of: u64,
+    },
+}
+
+impl Pick {
+    /// The generation; None where there is to be none.
+    pub(super) fn number(self, newest: u64) -> Option<u64> {
+        match self {
+            Pick::Told(Choice::Newest) => Some(newest),
+            Pick::Told(Choice::Never) => None,
+            Pick::Told(Choice::Generation(generation)) | Pick::Instead { generation, .. } => Some(generation),
+        }
+    }
+
+    /// Says which one it is and why, for the container named `us`.
+    pub(super) fn sentence(self, found: &Found, us: &str) -> Option<String> {
+        let generation = self.number(found.lease.generation)?;
+        let why = match self {
+            Pick::Told(Choice::Generation(_)) => "--restore names it".to_owned(),
+            Pick::Told(_) => "it is the newest".to_owned(),
+            Pick::Instead { of, .. } => format!("generation {of} cannot be restored"),
+        };
+        let before = match &found.outcome {
+            Some(_) if generation != found.lease.generation => String::new(),
+            Some(Outcome::Taken { by, .. }) if by.instance == us => ", and this container has taken it before".into(),
+            Some(Outcome::Taken { by, .. }) => format!(", and container {} has taken it before", by.instance),
+            Some(Outcome::Withdrawn { by }) => format!(", and container {} has taken it back", by.instance),
+            None => String::new(),
+        };
+        Some(format!("restoring generation {generation} of {}: {why}{before}", found.vault.url()))
+    }
+}
+
+/// Says that the command is started, and why.
+pub(super) fn nothing(url: &str, choice: Choice) -> String {
+    match choice {
+        Choice::Never => "starting the command: --restore never says so".to_owned(),
+        _ => format!("starting the command: {url} holds no generation"),
+    }
+}

@@ -1,0 +1,136 @@
+//! `criu restore` up to where all processes are there and none has run.
+//!
+//! CRIU holds them until this worker says that they may run. Should it end before, or CRIU be killed, they are killed.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, poll};
+
+use super::error::RestoreError;
+use super::meter::Meter;
+use super::serve::{self, ServeError, Served};
+use super::stdio::Stdio;
+use crate::criu::command;
+use crate::criu::{log, stream};
+use crate::image::{Body, Fetcher, Manifest};
+use crate::sys::fd;
+use crate::worker::work::Work;
+
+/// What lets the tasks run.
+const RUN: u8 = b'r';
+/// Milliseconds that CRIU may take to let the tasks run or to kill them; after that it is killed.
+const LET_GO: u16 = 20_000;
+/// How long killed processes may take to be gone.
+const BURIAL: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(10);
+
+/// A service that is there and has not run. Dropped, it is killed.
+#[derive(Debug)]
+pub(super) struct Held {
+    child: Child,
+    hold: UnixStream,
+    log: PathBuf,
+    /// PIDs of the service that nobody had before.
+    pids: Vec<i32>,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// CRIU makes the processes.
+    Coming,
+    /// CRIU holds them all.
+    Held,
+    /// They run.
+    Gone,
+}
+
+impl Held {
+    /// Has CRIU restore all processes, with its sockets and log in the folder `work`.
+    pub(super) fn restore(
+        manifest: &Manifest,
+        fetcher: &mut Fetcher,
+        work: &Work,
+        meter: &mut Meter,
+    ) -> Result<Self, RestoreError> {
+        let unusable = |error| RestoreError::RuntimeDir { path: work.path().to_owned(), error };
+        let broken = |error| RestoreError::Serve(ServeError::Broken(error));
+        let listener = stream::listen(work.path(), stream::SERVE_SOCKET).map_err(unusable)?;
+        let stdio = Stdio::join(&manifest.stdio).map_err(unusable)?;
+        let images: BTreeMap<&str, &Body> =
+            manifest.images.iter().filter_map(|image| Some((image.name.as_str(), image.body.as_ref()?))).collect();
+        let (hold, theirs) = UnixStream::pair().map_err(broken)?;
+        hold.set_nonblocking(true).map_err(broken)?;
+        let args = command::restore(work.path(), stdio.inherit(), command::number(theirs.as_fd()));
+        let mut keep = stdio.descriptors();
+        keep.push(theirs.as_fd());
+        let pids = manifest.processes.iter().map(|process| process.pid).filter(|pid| !exists(*pid)).collect();
+        let child = command::spawn(&args, &keep)?;
+        drop(theirs);
+        let mut held = Self { child, hold, log: work.path().join(command::RESTORE_LOG), pids, state: State::Coming };
+        match serve::serve(&mut held.child, &held.hold, &listener, &images, fetcher, meter)? {
+            Served::Held => {
+                held.state = State::Held;
+                Ok(held)
+            }
+            Served::Ended => Err(RestoreError::Criu(log::cause(&held.log))),
+        }
+    }
+
+    /// Lets the service run.
+    pub(super) fn let_go(mut self) -> Result<(), RestoreError> {
+        if self.hold.write_all(&[RUN]).is_err() {
+            // CRIU has ended, and its tasks with it.
+            return Err(RestoreError::Criu(log::cause(&self.log)));
+        }
+        if !self.wait().is_some_and(|status| status.success()) {
+            return Err(RestoreError::AfterLettingGo(log::cause(&self.log)));
+        }
+        self.state = State::Gone;
+        Ok(())
+    }
+
+    /// Waits for a CRIU that was told something; kills it when that takes too long.
+    fn wait(&mut self) -> Option<ExitStatus> {
+        if let Ok(exit) = fd::child_exit(&self.child) {
+            let mut fds = [PollFd::new(exit.as_fd(), PollFlags::POLLIN)];
+            if !poll(&mut fds, LET_GO).is_ok_and(|ready| ready > 0) {
+                let _ = self.child.kill();
+            }
+        }
+        self.child.wait().ok()
+    }
+}
+
+impl Drop for Held {
+    /// Ends CRIU and what it has made. When this returns, nothing of it is there, so that the next attempt finds the PIDs free.
+    fn drop(&mut self) {
+        if self.state == State::Gone {
+            return;
+        }
+        // One that holds all processes knows best how to kill them.
+        let _ = self.hold.shutdown(Shutdown::Both);
+        if !matches!(self.child.try_wait(), Ok(Some(_))) {
+            if self.state == State::Coming {
+                let _ = self.child.kill();
+            }
+            self.wait();
+        }
+        let begun = Instant::now();
+        while self.pids.iter().any(|pid| exists(*pid)) && begun.elapsed() < BURIAL {
+            thread::sleep(LOOK);
+        }
+    }
+}
+
+fn exists(pid: i32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
+}

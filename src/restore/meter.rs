@@ -1,0 +1,52 @@
+//! How far a restore has come, for whoever watches it.
+
+use std::time::{Duration, Instant};
+
+use crate::control::protocol::{Event, Phase};
+use crate::image::{Body, Manifest};
+use crate::worker::report::Reporter;
+
+/// The shortest time between two reports.
+const INTERVAL: Duration = Duration::from_millis(200);
+
+/// Counts bytes of memory and files.
+pub(super) struct Meter<'a> {
+    reporter: &'a Reporter,
+    bytes: u64,
+    total: u64,
+    reported: Instant,
+}
+
+impl<'a> Meter<'a> {
+    /// Begins to count what the generation consists of.
+    pub(super) fn start(reporter: &'a Reporter, manifest: &Manifest) -> Self {
+        let images = manifest.images.iter().filter_map(|image| image.body.as_ref());
+        let total = images.map(Body::size).sum::<u64>() + bytes_of_files(manifest);
+        let meter = Self { reporter, bytes: 0, total, reported: Instant::now() };
+        meter.report();
+        meter
+    }
+
+    /// So many bytes more are there.
+    pub(super) fn add(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        if self.reported.elapsed() >= INTERVAL {
+            self.report();
+            self.reported = Instant::now();
+        }
+    }
+
+    /// All bytes there are.
+    pub(super) fn total(&self) -> u64 {
+        self.total
+    }
+
+    fn report(&self) {
+        self.reporter.send(&Event::Progress { phase: Phase::Restore, bytes: self.bytes, total: self.total });
+    }
+}
+
+/// Bytes of the captured files.
+pub(super) fn bytes_of_files(manifest: &Manifest) -> u64 {
+    manifest.files.iter().filter_map(|file| file.body.as_ref()).map(Body::size).sum()
+}

@@ -1,0 +1,85 @@
+//! The right to let a restored service run. Exactly one container has it, and the store says which; so it is asked when all
+//! processes are there and none has run, and nothing else can fail that takes time.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::error::RestoreError;
+use super::exclusive;
+use super::look::Found;
+use crate::image::{self, ImageError, Outcome, Party, Vault};
+
+/// How long the store is asked who has the service, while that is held. Short of what a container that waits for the answer
+/// would call hung.
+const ASK_FOR: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// What it takes to let a service run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Right {
+    /// To be the one that takes this generation.
+    Taking {
+        /// The newest generation.
+        generation: u64,
+        /// The container that offers it.
+        from: String,
+    },
+    /// Nothing: whoever starts last has the application.
+    Free,
+}
+
+/// Who has the service.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// This container.
+    Ours,
+    /// Another one: one sentence.
+    Lost(String),
+}
+
+/// Takes what was found for the container named `us`, as far as anybody need be asked. As long as the store does not say who has
+/// it, it is asked again.
+pub(super) fn take(found: &Found, us: &str, exclusive: bool) -> Result<Verdict, RestoreError> {
+    let vault = &found.vault;
+    match &found.right {
+        Right::Taking { generation, from } => {
+            let by = Party { instance: us.to_owned(), writer: found.lease.writer };
+            let wanted = Outcome::Taken { by, from: from.clone() };
+            let outcome = decide(vault, *generation, &wanted).map_err(RestoreError::Undecided)?;
+            if outcome == wanted {
+                return Ok(Verdict::Ours);
+            }
+            // Without it this container, started again, would take the service of the other one for its own.
+            let _ = image::mark_lost(vault, *generation, us);
+            Ok(Verdict::Lost(lost(vault, *generation, &outcome)))
+        }
+        Right::Free if exclusive => match exclusive::claim(vault, &found.lease, us) {
+            Ok(()) => Ok(Verdict::Ours),
+            Err(error @ ImageError::Replaced { .. }) => Ok(Verdict::Lost(error.to_string())),
+            Err(error) => Err(RestoreError::Undecided(error)),
+        },
+        Right::Free => Ok(Verdict::Ours),
+    }
+}
+
+fn decide(vault: &Vault, generation: u64, wanted: &Outcome) -> Result<Outcome, ImageError> {
+    let begun = Instant::now();
+    loop {
+        match image::decide(vault, generation, wanted) {
+            Err(_) if begun.elapsed() < ASK_FOR => thread::sleep(PAUSE),
+            result => return result,
+        }
+    }
+}
+
+fn lost(vault: &Vault, generation: u64, outcome: &Outcome) -> String {
+    let (party, has) = match outcome {
+        Outcome::Taken { by, .. } => (by, "has taken"),
+        Outcome::Withdrawn { by } => (by, "has taken back"),
+    };
+    format!(
+        "container {} {has} generation {generation} of {}, so the service runs there and nothing of it was run here",
+        party.instance,
+        vault.url()
+    )
+}
