@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
-use freeze::image::{Manifest, Vault};
+use freeze::image::{Lease, Manifest, Outcome, Party, Vault, decide};
 use freeze::store::PutMode;
 use freeze::upkeep::prune::{Options, Pruned, prune};
 use freeze::upkeep::{Keep, Quiet, UpkeepError};
@@ -55,6 +55,23 @@ fn without_grace_all_goes_at_once() {
     assert_eq!((pruned.packs, pruned.waiting_packs), (1, 0));
     assert_eq!(store.restorable(), [2, 3]);
     assert_eq!(store.keys_below("condemned/"), [""; 0]);
+}
+
+#[test]
+fn outcomes_stay_and_with_them_the_numbers_that_were_never_committed() {
+    let store = Fixture::new();
+    store.generations(1..=3);
+    store.leftover(4);
+    store.leftover(5);
+    let by = Party { instance: "a".into(), writer: Lease::fresh().writer };
+    for number in [1, 4] {
+        decide(&store.vault, number, &Outcome::Withdrawn { by: by.clone() }).unwrap();
+    }
+    store.age("", 2 * HOUR);
+    let pruned = run(&store.vault, &keep_last(1));
+    assert_eq!((&pruned.removed[..], &pruned.leftovers[..]), (&[1, 2][..], &[5][..]));
+    assert_eq!(store.keys_below("outcomes/"), ["outcomes/1", "outcomes/4"]);
+    assert_eq!(store.keys_below("generations/"), ["generations/3.manifest", "generations/4.manifest"]);
 }
 
 #[test]

@@ -1,8 +1,6 @@
 //! Whether a container's service has moved away: what the outcomes of all generations say of it, and `outcomes/N.lost.HASH`, by which
 //! a container that came too late remembers that.
 
-use std::time::SystemTime;
-
 use super::Result;
 use super::error::ImageError;
 use super::head::NUMBER_MAX;
@@ -15,7 +13,7 @@ const FOLDER: &str = "outcomes/";
 const LOST: &str = ".lost.";
 const LIMIT: u64 = 4096;
 /// Most generations of which an instance looks for itself, from the newest one down: one request each.
-pub const LOOK_BACK: usize = 100;
+const LOOK_BACK: usize = 32;
 
 /// Where the service of an instance was when it was last heard of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,27 +35,24 @@ pub struct Record {
     pub key: String,
     /// The instance that lost the generation; where it is the outcome itself, none.
     pub lost: Option<Hex<16>>,
-    /// When it was written, by the store's own clock.
-    pub modified: SystemTime,
 }
 
 /// All of them, from the newest generation down, each outcome before those who lost.
 pub fn records(vault: &Vault) -> Result<Vec<Record>> {
     let objects = vault.store().list(FOLDER)?;
-    let mut records: Vec<Record> =
-        objects.into_iter().filter_map(|object| record(object.key, object.modified)).collect();
+    let mut records: Vec<Record> = objects.into_iter().filter_map(|object| record(object.key)).collect();
     records.sort_by(|a, b| b.number.cmp(&a.number).then_with(|| a.key.cmp(&b.key)));
     Ok(records)
 }
 
-fn record(key: String, modified: SystemTime) -> Option<Record> {
+fn record(key: String) -> Option<Record> {
     let name = key.strip_prefix(FOLDER)?;
     let (digits, lost) = match name.split_once(LOST) {
         Some((digits, hash)) => (digits, Some(Hex::parse(hash)?)),
         None => (name, None),
     };
     let number = digits.parse().ok().filter(|n: &u64| (1..=NUMBER_MAX).contains(n) && n.to_string() == digits)?;
-    Some(Record { number, key, lost, modified })
+    Some(Record { number, key, lost })
 }
 
 /// Where the service of that instance is: the newest generation that concerns it tells.
@@ -102,13 +97,8 @@ pub fn mark_lost(vault: &Vault, generation: u64, instance: &str) -> Result<()> {
     Ok(vault.store().put(&key, vault.seal().seal_message(&key, b"").into(), PutMode::Overwrite)?)
 }
 
-/// Removes one. Whoever calls this knows that its generation is gone, and that nobody is restoring it.
-pub fn remove_record(vault: &Vault, record: &Record) -> Result<()> {
-    Ok(vault.store().delete(&record.key)?)
-}
-
 /// What an instance is called in a key: keys are not encrypted.
-pub fn hash(vault: &Vault, instance: &str) -> Hex<16> {
+fn hash(vault: &Vault, instance: &str) -> Hex<16> {
     let [half, _] = *vault.seal().name(instance.as_bytes()).as_chunks::<16>().0 else {
         unreachable!("a hash has 32 bytes")
     };
@@ -197,7 +187,7 @@ mod tests {
     proptest! {
         #[test]
         fn fuzz_a_key_is_of_one_record_or_none(key in "(outcomes/)?[0-9+x-]{0,21}(\\.lost\\.[0-9a-fA-F]{31,33})?") {
-            if let Some(found) = record(key.clone(), SystemTime::UNIX_EPOCH) {
+            if let Some(found) = record(key.clone()) {
                 let lost = found.lost.map_or(String::new(), |hash| format!("{LOST}{hash}"));
                 prop_assert_eq!(format!("{}{lost}", outcome_key(found.number)), key);
             }

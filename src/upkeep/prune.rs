@@ -7,6 +7,7 @@
 //!   may still refer to a condemned pack has committed, or never will, when the grace time is over.
 //! - Nobody begins to refer to a condemned pack: before a prune deletes a manifest, it lifts the condemnation of all packs that any
 //!   manifest names. A sweep looks at manifests first and at condemnations after, so it misses no lifting.
+//! - Outcomes stay for ever: whoever restores a generation, however slowly, must find that it is not the first.
 //! - All steps only remove what later steps and other prunes find removed: killed anywhere, it is simply run again.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -69,7 +70,10 @@ pub fn prune(vault: &Vault, options: &Options, progress: &dyn Progress) -> Resul
     // Packs before manifests: what is named only after it was listed is missed by nobody, as it is marked once more.
     let packs = image::packs(vault)?;
     let mut marked = mark(vault)?;
-    let (stay, mut pruned) = plan(&marked, &options.keep, is_old);
+    // The number of one that was never committed must not be used again where its outcome is decided.
+    let decided: BTreeSet<u64> = image::records(vault)?.into_iter().map(|record| record.number).collect();
+    let (stay, mut pruned) =
+        plan(&marked, &options.keep, |number, modified| is_old(modified) && !decided.contains(&number));
     let standing = lift(vault, &marked, options.dry_run)?;
     let going: Vec<u64> = pruned.leftovers.iter().chain(&pruned.removed).copied().collect();
     pruned.bytes = going.iter().map(|number| marked[number].size).sum();
@@ -144,12 +148,16 @@ impl Marked {
 }
 
 /// Which manifests stay, and what becomes of all.
-fn plan(marked: &BTreeMap<u64, Marked>, keep: &Keep, is_old: impl Fn(SystemTime) -> bool) -> (BTreeSet<u64>, Pruned) {
+fn plan(
+    marked: &BTreeMap<u64, Marked>,
+    keep: &Keep,
+    is_forgotten: impl Fn(u64, SystemTime) -> bool,
+) -> (BTreeSet<u64>, Pruned) {
     let committed = marked.iter().filter(|(_, manifest)| manifest.committed);
     let kept = keep.choose(&committed.map(|(number, manifest)| (*number, manifest.taken_ms)).collect());
     let newest = kept.last().copied().unwrap_or(0);
     // Head never goes back, so nobody can commit what lies below it any more; what lies above may be being committed now.
-    let is_dead = |number: u64, manifest: &Marked| number < newest || is_old(manifest.modified);
+    let is_dead = |number: u64, manifest: &Marked| number < newest || is_forgotten(number, manifest.modified);
     let (mut stay, mut pruned) = (kept.clone(), Pruned { kept: kept.into_iter().collect(), ..Pruned::default() });
     for (number, manifest) in marked {
         match manifest.committed {
