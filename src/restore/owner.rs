@@ -16,7 +16,8 @@ enum Owner {
     Likely(String),
 }
 
-/// Why this container may not restore or start anything at once; none where it may.
+/// Why this container may not restore or start anything at once; none where it may do what it found before this was asked:
+/// of the newest generation and its outcome, which others may have written since.
 pub fn reason_to_wait(vault: Option<&Vault>, common: &Common, policy: &Policy) -> Result<Option<String>> {
     let (us, url, always) = (&*common.instance, &*common.store.url, policy.standby.always);
     let nothing_yet = || always.then(|| format!("{url} holds no generation yet"));

@@ -388,7 +388,7 @@ pub(super) mod tests {
             self.events.take()
         }
 
-        /// Looks until all is there, and once more so that this is told.
+        /// Looks, waits until all is there, and looks once more so that this is told.
         fn settle(&self, watch: &mut Watch<'_>, now: Instant) {
             assert!(watch.step(now).is_none());
             while !self.cached.is_settled() {
@@ -445,6 +445,24 @@ pub(super) mod tests {
         assert!(message.contains("generation 2") && message.contains("them"), "{message}");
         fixture.spied.read();
         ready.vault.store().get_range(&packs[0].key(), 0..packs[0].size).unwrap();
+        assert_eq!(fixture.spied.read(), [""; 0]);
+    }
+
+    #[test]
+    fn once_it_has_chosen_nothing_more_is_fetched_ahead() {
+        let fixture = fixture();
+        let (tell, now) = (fixture.tell(), Instant::now());
+        let mut watch = fixture.watch(None, &tell);
+        let (lease, packs) = fixture.commit(Lease::fresh(), false);
+        fixture.spied.store.delete(&packs[0].key()).unwrap();
+        fixture.settle(&mut watch, now);
+        fixture.commit(lease, true);
+        assert_eq!(generation(watch.step(now)), 2);
+        fixture.spied.read();
+        fixture.cached.try_again();
+        while !fixture.cached.is_settled() {
+            thread::yield_now();
+        }
         assert_eq!(fixture.spied.read(), [""; 0]);
     }
 
