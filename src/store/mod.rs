@@ -15,8 +15,8 @@ mod owner;
 mod s3;
 mod temp;
 
-pub use error::{Doing, StoreError};
 pub use cached::CachedStore;
+pub use error::{Doing, StoreError};
 pub use file::FileStore;
 pub use location::Location;
 pub use s3::{S3Error, S3Store};
