@@ -174,10 +174,13 @@ impl Restore<'_> {
             None => self.store.insert(store::open(&self.common.store)?).clone(),
         };
         let vault = Vault::open(store.clone(), &self.common.keys)?;
+        // Before the outcomes that concern this container, so that what another one takes meanwhile is noticed there or when it is
+        // decided.
+        let found = vault.as_ref().map(Found::look).transpose()?.flatten();
         let may_wait = self.policy.choice == Choice::Newest || self.policy.exclusive.is_some();
         let reason = if may_wait { owner::reason_to_wait(vault.as_ref(), self.common, self.policy)? } else { None };
         let turn = match reason {
-            None => match vault.as_ref().map(Found::look).transpose()?.flatten() {
+            None => match found {
                 Some(found) => {
                     self.announce(&found);
                     Turn::Restore(found)
