@@ -160,7 +160,7 @@ impl CachedStore {
     }
 
     /// Bytes of a pack from the folder.
-    fn from_folder(&self, key: &str, range: &Range<u64>) -> Option<Vec<u8>> {
+    fn read_folder(&self, key: &str, range: &Range<u64>) -> Option<Vec<u8>> {
         let size = match self.shared.state().there.get(key) {
             Some((size, Part::Whole)) => *size,
             _ => return None,
@@ -213,7 +213,7 @@ impl Store for CachedStore {
     }
 
     fn get_range(&self, key: &str, range: Range<u64>) -> Result<Vec<u8>, StoreError> {
-        match self.from_folder(key, &range) {
+        match self.read_folder(key, &range) {
             Some(data) => Ok(data),
             None => self.shared.store.get_range(key, range),
         }
