@@ -46,7 +46,7 @@ use held::Held;
 use look::Found;
 use meter::Meter;
 use retry::{Next, Tries};
-use take::Verdict;
+use take::{Right, Verdict};
 use wait::Woken;
 
 /// Which generation to restore, when, and what to do where that fails.
@@ -162,6 +162,11 @@ impl Restore<'_> {
                 Turn::Over(event) => return Ok(event),
             },
         };
+        if found.right == Right::Free
+            && let Verdict::Lost(message) = take::close_above(&found.vault, &found.lease, &self.common.instance)?
+        {
+            return Ok(Event::Lost { message });
+        }
         let result = self.bring_back(&found);
         self.found = Some(found);
         result
@@ -245,6 +250,11 @@ impl Restore<'_> {
 
     /// Has init start the command. Where the application is to be this container's alone, it has to be claimed before.
     fn start(&mut self, vault: Option<&Vault>, lease: Lease) -> Result<Event, Failed> {
+        if let Some(vault) = vault
+            && let Verdict::Lost(message) = take::close_above(vault, &lease, &self.common.instance)?
+        {
+            return Ok(Event::Lost { message });
+        }
         if self.policy.exclusive.is_some() {
             let vault = match (vault, &self.store) {
                 (None, Some(store)) => &Vault::create(store.clone(), &self.common.keys)?,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::error::RestoreError;
 use super::exclusive;
 use super::look::Found;
-use crate::image::{self, ImageError, Outcome, Party, Vault};
+use crate::image::{self, ImageError, Lease, Outcome, Party, Vault};
 
 /// How long the store is asked who has the service, while that is held. Short of what a container that waits for the answer
 /// would call hung.
@@ -62,6 +62,21 @@ pub(super) fn take(found: &Found, us: &str, exclusive: bool) -> Result<Verdict, 
     }
 }
 
+/// Before what is not taken is let run: nothing that was proposed above what this container found may become the newest one later, as a put of
+/// head by a container that is dead by now still could. Where one of them has been taken meanwhile, another container is ahead.
+pub(super) fn close_above(vault: &Vault, lease: &Lease, us: &str) -> Result<Verdict, ImageError> {
+    let by = Party { instance: us.to_owned(), writer: lease.writer };
+    Ok(if image::close_above(vault, lease.generation, &by)? {
+        Verdict::Ours
+    } else {
+        Verdict::Lost(format!(
+            "another container has taken a generation above {} of {} at this moment, so nothing was run here",
+            lease.generation,
+            vault.url()
+        ))
+    })
+}
+
 fn decide(vault: &Vault, generation: u64, wanted: &Outcome) -> Result<Outcome, ImageError> {
     let begun = Instant::now();
     loop {
@@ -82,4 +97,31 @@ fn lost(vault: &Vault, generation: u64, outcome: &Outcome) -> String {
         party.instance,
         vault.url()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::{Hex, KeyFiles, Manifest, commit, propose};
+    use crate::store::{self, Location};
+
+    #[test]
+    fn what_a_dead_container_proposed_is_closed_unless_it_was_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store::open(&Location::at(&format!("file:{}", folder.path().display()))).unwrap();
+        let vault = Vault::create(store, &KeyFiles::default()).unwrap();
+        let manifest = || Manifest { offered: true, ..Manifest::default() };
+        let lease = commit(&vault, &mut manifest(), Lease::fresh(), Instant::now()).unwrap();
+        let proposed = propose(&vault, &mut manifest(), lease, Instant::now()).unwrap().number;
+        let ours = Lease::after(&lease);
+        assert_eq!(close_above(&vault, &ours, "us").unwrap(), Verdict::Ours);
+        let taken =
+            |by: &str| Outcome::Taken { by: Party { instance: by.into(), writer: Hex([1; 8]) }, from: "dead".into() };
+        assert!(matches!(image::decide(&vault, proposed, &taken("them")).unwrap(), Outcome::Withdrawn { .. }));
+        assert_eq!(image::look(&vault, 1).unwrap(), None);
+
+        let next = propose(&vault, &mut manifest(), lease, Instant::now()).unwrap().number;
+        image::decide(&vault, next, &taken("them")).unwrap();
+        assert!(matches!(close_above(&vault, &ours, "us").unwrap(), Verdict::Lost(_)));
+    }
 }
