@@ -1,0 +1,76 @@
+//! The protocol of handing a service over, searched through in every order of events: three containers, a store whose replies get
+//! lost and whose requests arrive late, and the death of anything at any time.
+//!
+//! One container has the service at first, one is a standby, and one is started when the orchestrator likes: as a target, or
+//! in the place of the others once they are dead for good. Each may give the service away, three generations long. A worker,
+//! CRIU or container may die at any step. Every request may be carried out and answered, carried out without a reply, arrive
+//! late, or never: a partition is that all of them get lost for a while.
+//!
+//! - **Never two**: at most one copy's tasks are not stopped.
+//! - **Never none**: no copy is ended before head names its generation; and from every state on, if nothing more fails and
+//!   containers that ended are started again, a copy runs in the end.
+//!
+//! Each rule of the protocol is then broken once, and the search must find what that leads to.
+
+mod search;
+mod source;
+mod state;
+mod target;
+
+use search::search;
+use state::{PROTOCOL, Rules};
+
+#[test]
+fn there_is_never_more_than_one_copy_and_never_none_for_good() {
+    // Without optimization the last takes minutes.
+    let sizes = [(2, 2), (3, 0), (3, 1)];
+    for (last, late) in &sizes[..if cfg!(debug_assertions) { 2 } else { 3 }] {
+        let found = search(&Rules { last: *last, late: *late, ..PROTOCOL });
+        let (states, steps) = (found.states, found.steps);
+        println!("generations up to {last}, requests late at once {late}: {states} states, {steps} steps");
+        assert!(found.wrong.is_none(), "{:#?}", found.wrong);
+        assert!(states > 50_000);
+    }
+}
+
+/// Breaks one rule and returns what that leads to.
+fn without(what: &str, break_it: impl Fn(&mut Rules)) -> &'static str {
+    let mut rules = PROTOCOL;
+    break_it(&mut rules);
+    let (wrong, events) = search(&rules).wrong.unwrap_or_else(|| panic!("nothing is wrong without {what}"));
+    println!("without {what}: {wrong}\n  {}", events.join("\n  "));
+    wrong
+}
+
+const TWO: &str = "two copies run";
+
+#[test]
+fn a_source_that_breaks_a_rule_makes_two_copies() {
+    assert_eq!(without("stopping first", |rules| rules.stop_before_commit = false), TWO);
+    assert_eq!(without("settling after a crash", |rules| rules.settle_after_a_crash = false), TWO);
+    assert_eq!(without("withdrawing", |rules| rules.withdraw_before_going_on = false), TWO);
+    assert_eq!(without("doubting a lost reply", |rules| rules.lost_reply_is_unknown = false), TWO);
+    let doubt = |rules: &mut Rules| rules.replaced_after_a_lost_reply_is_unknown = false;
+    assert_eq!(without("doubting a late refusal", doubt), TWO);
+    assert_eq!(without("the same care at the end", |rules| rules.end_is_as_careful = false), TWO);
+    assert_eq!(without("leaving alone what runs on", |rules| rules.left_running_is_not_offered = false), TWO);
+}
+
+#[test]
+fn a_target_that_breaks_a_rule_makes_two_copies() {
+    assert_eq!(without("deciding first", |rules| rules.decide_before_running = false), TWO);
+    assert_eq!(without("standing by for what moved away", |rules| rules.moved_away_is_standby = false), TWO);
+    assert_eq!(without("the newest outcome first", |rules| (rules.newest_outcome_first, rules.last) = (false, 3)), TWO);
+    assert_eq!(without("withdrawing what is pending", |rules| rules.withdraw_what_is_pending = false), TWO);
+    assert_eq!(without("looking at head first", |rules| rules.head_before_outcomes = false), TWO);
+    assert_eq!(without("a store that keeps writers apart", |rules| rules.store_is_fenced = false), TWO);
+}
+
+#[test]
+fn a_rule_broken_the_other_way_loses_the_service() {
+    assert_eq!(
+        without("standing still", |rules| rules.unknown_stays_still = false),
+        "a copy was ended that was not committed"
+    );
+    assert_eq!(without("knowing oneself", |rules| rules.own_outcome_is_ours = false), "no copy ever runs again");
+}
