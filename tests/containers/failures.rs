@@ -3,6 +3,7 @@
 use std::fs;
 use std::process::Command;
 
+use freeze::exit;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -51,7 +52,7 @@ fn goes_on_and_can_be_moved(app: &App, container: &Container) {
 fn killed_criu(setting: Setting) {
     let (app, container) = large(setting);
     let out = kill_during_checkpoint(&container, &["/opt/freeze/criu", "dump"]);
-    assert_eq!(out.status.code(), Some(1), "{}", text(&out.stderr));
+    assert_eq!(out.status.code(), Some(exit::DUMP.into()), "{}", text(&out.stderr));
     assert!(text(&out.stderr).contains("CRIU was killed"), "{}", text(&out.stderr));
     goes_on_and_can_be_moved(&app, &container);
 }
@@ -81,7 +82,7 @@ fn unwritable_store() {
     assert!(Command::new("chattr").arg("+i").arg(&store).status().is_ok_and(|status| status.success()));
     let out = container.try_checkpoint(&[]);
     assert!(Command::new("chattr").arg("-i").arg(&store).status().is_ok_and(|status| status.success()));
-    assert_eq!(out.status.code(), Some(1));
+    assert_eq!(out.status.code(), Some(exit::PREFLIGHT.into()));
     assert!(text(&out.stderr).contains("file:/store"), "{}", text(&out.stderr));
     goes_on_and_can_be_moved(&app, &container);
 }
@@ -93,7 +94,7 @@ fn system_v_objects() {
     let container = app.start();
     container.verified();
     let out = container.try_checkpoint(&[]);
-    assert_eq!(out.status.code(), Some(1));
+    assert_eq!(out.status.code(), Some(exit::PREFLIGHT.into()));
     assert!(text(&out.stderr).contains("System V"), "{}", text(&out.stderr));
     container.verified();
 }
@@ -104,7 +105,7 @@ fn io_uring() {
     let container = app.start();
     container.verified();
     let out = container.try_checkpoint(&[]);
-    assert_eq!(out.status.code(), Some(1));
+    assert_eq!(out.status.code(), Some(exit::PREFLIGHT.into()));
     assert!(text(&out.stderr).contains("io_uring"), "{}", text(&out.stderr));
     container.verified();
 }

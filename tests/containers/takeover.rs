@@ -12,7 +12,7 @@ fn a_container_that_was_replaced_runs_on_and_commits_nothing() {
     let second = app.start();
     second.verified();
     let refused = first.try_checkpoint(&[]);
-    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(refused.status.code(), Some(freeze::exit::PREFLIGHT.into()));
     let error = text(&refused.stderr);
     assert!(error.contains("another container has taken over this application at generation 2"), "{error}");
     first.verified();
