@@ -110,6 +110,7 @@ mod tests {
             runtime_dir: "/run/freeze".into(),
             memory: 1,
             instance: "one".to_owned(),
+            exclusive_ms: None,
         };
         let ours = our_folders(&common);
         assert!(["/store", "/run/freeze", "/secret"].iter().all(|path| ours.contains(&PathBuf::from(path))));

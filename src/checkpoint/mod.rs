@@ -3,6 +3,7 @@
 //! Whatever fails before the commit must leave the service running: nothing here may kill it, only CRIU does, when told
 //! after the commit. From the moment on in which the generation may count the service does not run unless it is taken back.
 
+mod beat;
 mod describe;
 mod dump;
 mod ending;
@@ -26,6 +27,7 @@ use crate::store::{self, Fencing, StoreError};
 use crate::worker::report::Reporter;
 use crate::worker::work::Work;
 use crate::worker::{self, Common, Failure, Fate};
+use beat::Beating;
 use dump::{Dump, DumpError, Verdict};
 use ending::Held;
 use handover::{Complaints, Offer};
@@ -155,6 +157,8 @@ fn take(
     }
     let vault = Vault::create(store, &common.keys)?;
     target.lease.check(&vault)?;
+    let interval = common.exclusive_ms.map(Duration::from_millis);
+    let _beating = Beating::start(&vault, target.lease, &common.instance, interval);
     let writer = ImageWriter::new(&vault, common.memory, worker::cores())?;
 
     meter.begin(Phase::Dump);

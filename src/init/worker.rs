@@ -209,8 +209,9 @@ impl Worker {
 /// this child looks: a file system that does not answer must not hang init.
 fn be_worker(socket: &OwnedFd, job: &Job) -> ! {
     process::lead_session();
-    if let Job::Restore { common, choice: Choice::Newest, standby, exclusive_ms: None, .. } = job
+    if let Job::Restore { common, choice: Choice::Newest, standby, .. } = job
         && !standby.always
+        && common.exclusive_ms.is_none()
         && is_missing(&common.store.url)
         && !common.keys.are_given()
         && let Ok(socket) = socket.try_clone()

@@ -49,6 +49,7 @@ mod tests {
             runtime_dir: folder.to_owned(),
             memory: 64 << 20,
             instance: "a".into(),
+            exclusive_ms: None,
         }
     }
 

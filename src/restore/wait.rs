@@ -267,6 +267,7 @@ pub(super) mod tests {
             runtime_dir: folder.to_owned(),
             memory: 64 << 20,
             instance: instance.into(),
+            exclusive_ms: None,
         }
     }
 

@@ -63,8 +63,6 @@ pub enum Job {
         failure: OnFailure,
         /// How to wait for one.
         standby: Standby,
-        /// Let only one container have the application, which looks so often, in milliseconds.
-        exclusive_ms: Option<u64>,
     },
     /// Look whether this container still has the application, and tell those that wait that it is alive. Ends with
     /// [`Event::Held`] or [`Event::Lost`].
@@ -153,6 +151,8 @@ pub struct Common {
     pub memory: u64,
     /// Names this container, also after it was started again.
     pub instance: String,
+    /// Only one container may have the application, and looks so often whether it still has, in milliseconds.
+    pub exclusive_ms: Option<u64>,
 }
 
 /// Why a job failed, in words for the user.
@@ -188,9 +188,9 @@ pub fn main() -> u8 {
         Job::Settle { common, generation, remaining_ms, lease } => {
             Ok(checkpoint::settle(&common, generation, Duration::from_millis(remaining_ms), &lease, &reporter))
         }
-        Job::Restore { common, choice, failure, standby, exclusive_ms } => {
+        Job::Restore { common, choice, failure, standby } => {
             let policy =
-                restore::Policy { choice, failure, standby, exclusive: exclusive_ms.map(Duration::from_millis) };
+                restore::Policy { choice, failure, standby, exclusive: common.exclusive_ms.map(Duration::from_millis) };
             restore::run(&common, &policy, &reporter)
         }
         Job::Hold { common, lease } => restore::hold(&common, &lease),

@@ -135,6 +135,7 @@ mod tests {
             runtime_dir: "/run/freeze".into(),
             memory: 1,
             instance: "one".to_owned(),
+            exclusive_ms: None,
         };
         Job::Hold { common, lease: Lease::fresh() }
     }

@@ -117,6 +117,7 @@ impl Supervisor {
             runtime_dir: self.runtime_dir.clone(),
             memory: config.memory,
             instance: config.instance.clone(),
+            exclusive_ms: config.exclusive.map(super::millis),
         };
         let lease = self.machine.lease();
         let tree = self.machine.tree().unwrap_or(Tree { root: 0, service: 0 });
@@ -126,7 +127,6 @@ impl Supervisor {
                 choice: config.restore,
                 failure: config.restore_failure,
                 standby: config.standby.clone(),
-                exclusive_ms: config.exclusive.map(super::millis),
             },
             Task::Checkpoint(fate) => {
                 let include = config.include.clone();
