@@ -46,6 +46,18 @@ fn a_copy_is_whole_and_the_second_time_nothing_is_copied() {
     assert_eq!(image::newest(&destination.vault).unwrap(), Some(4));
 }
 
+/// It could be taken in both stores, and there would be two.
+#[test]
+fn a_copy_is_offered_to_nobody() {
+    let (source, destination) = (Fixture::new(), Fixture::new());
+    let mut manifest = upkeep_support::written(&source.vault, 1);
+    manifest.offered = true;
+    upkeep_support::commit(&source.vault, manifest);
+    run(&source, &destination, &[]);
+    let copy = Manifest::load(&destination.vault, Some(1)).unwrap().unwrap();
+    assert!(!copy.offered);
+}
+
 #[test]
 fn chosen_generations_keep_their_numbers() {
     let (source, destination) = (source(), Fixture::new());

@@ -106,6 +106,8 @@ fn copy_one(
         return Err(UpkeepError::Older { generation: number, newest, destination });
     }
     let mut manifest = load(source, number)?;
+    // Who has the service is decided in the source's store; of a copy it would be decided once more.
+    manifest.offered = false;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut fetcher = Fetcher::new(source, &manifest, MEMORY, threads)?;
     let writer = ImageWriter::new(destination, MEMORY, threads)?;
