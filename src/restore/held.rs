@@ -85,6 +85,14 @@ impl Held {
         }
     }
 
+    /// Whether all is still there: a service that is not must not be taken from who has it.
+    pub(super) fn check(&mut self) -> Result<(), RestoreError> {
+        match self.child.try_wait() {
+            Ok(None) => Ok(()),
+            _ => Err(RestoreError::Criu(log::cause(&self.log))),
+        }
+    }
+
     /// Lets the service run.
     pub(super) fn let_go(mut self) -> Result<(), RestoreError> {
         if self.hold.write_all(&[RUN]).is_err() {

@@ -46,8 +46,8 @@ use held::Held;
 use look::Found;
 use meter::Meter;
 use retry::{Next, Tries};
-use take::{Right, Verdict};
-use wait::Woken;
+use take::Verdict;
+use wait::{Ready, Woken};
 
 /// Which generation to restore, when, and what to do where that fails.
 #[derive(Debug, Clone)]
@@ -105,7 +105,7 @@ struct Restore<'a> {
 /// What is to be done, as far as the store tells.
 enum Turn {
     /// Restore a generation.
-    Restore(Found),
+    Restore(Box<Found>),
     /// Start the command.
     Start(Option<Vault>, Lease),
     /// This is the last word.
@@ -114,13 +114,13 @@ enum Turn {
 
 /// An attempt that failed, and where CRIU's log of it is kept.
 struct Failed {
-    error: RestoreError,
+    error: Box<RestoreError>,
     log: Option<PathBuf>,
 }
 
 impl<E: Into<RestoreError>> From<E> for Failed {
     fn from(error: E) -> Self {
-        Self { error: error.into(), log: None }
+        Self { error: Box::new(error.into()), log: None }
     }
 }
 
@@ -157,16 +157,11 @@ impl Restore<'_> {
         let found = match self.found.take() {
             Some(found) => found,
             None => match self.look()? {
-                Turn::Restore(found) => found,
+                Turn::Restore(found) => *found,
                 Turn::Start(vault, lease) => return self.start(vault.as_ref(), lease),
                 Turn::Over(event) => return Ok(event),
             },
         };
-        if found.right == Right::Free
-            && let Verdict::Lost(message) = take::close_above(&found.vault, &found.lease, &self.common.instance)?
-        {
-            return Ok(Event::Lost { message });
-        }
         let result = self.bring_back(&found);
         self.found = Some(found);
         result
@@ -188,7 +183,7 @@ impl Restore<'_> {
             None => match found {
                 Some(found) => {
                     self.announce(&found);
-                    Turn::Restore(found)
+                    Turn::Restore(Box::new(found))
                 }
                 None => Turn::Start(vault, Lease::fresh()),
             },
@@ -198,8 +193,9 @@ impl Restore<'_> {
                     Woken::WornOut(message) => Turn::Over(Event::WornOut { message }),
                     Woken::Start { vault, lease } => Turn::Start(Some(vault), lease),
                     Woken::Restore(ready) => {
-                        self.threads = Some(ready.threads);
-                        Turn::Restore(Found::new(ready.vault, ready.lease, Some(ready.manifest), ready.outcome))
+                        self.threads = Some(ready.threads.clone());
+                        let Ready { vault, lease, manifest, outcome, .. } = *ready;
+                        Turn::Restore(Box::new(Found::new(vault, lease, Some(manifest), outcome)))
                     }
                 }
             }
@@ -216,7 +212,7 @@ impl Restore<'_> {
         self.generation = Some(generation);
         let manifest = found.manifest(generation)?;
         let work = Work::new(&self.common.runtime_dir, command::RESTORE_LOG).map_err(|e| self.unusable_folder(e))?;
-        self.restore(found, &manifest, &work).map_err(|error| Failed { error, log: work.kept_log() })
+        self.restore(found, &manifest, &work).map_err(|error| Failed { error: Box::new(error), log: work.kept_log() })
     }
 
     /// Check, files, CRIU up to where it holds all processes, take, let go, claim.
@@ -229,9 +225,10 @@ impl Restore<'_> {
         meter.add(meter::bytes_of_files(manifest));
         self.reporter.send(&Event::Restoring { root: manifest.root_pid });
         self.criu_ran = true;
-        let held = Held::restore(manifest, &mut fetcher, work, &mut meter)?;
+        let mut held = Held::restore(manifest, &mut fetcher, work, &mut meter)?;
         env::write(&self.common.runtime_dir).map_err(|error| self.unusable_folder(error))?;
-        if let Verdict::Lost(message) = take::take(found, &self.common.instance, self.policy.exclusive.is_some())? {
+        let exclusive = self.policy.exclusive.is_some();
+        if let Verdict::Lost(message) = take::take(found, &self.common.instance, exclusive, || held.check())? {
             return Ok(Event::Lost { message });
         }
         held.let_go()?;
@@ -279,7 +276,8 @@ impl Restore<'_> {
             self.reporter.send(&Event::Chosen { message });
             return Event::NothingToRestore { lease: Lease::unknown() };
         };
-        if let Ok(Verdict::Lost(message)) = take::take(found, &self.common.instance, self.policy.exclusive.is_some()) {
+        let exclusive = self.policy.exclusive.is_some();
+        if let Ok(Verdict::Lost(message)) = take::take(found, &self.common.instance, exclusive, || Ok(())) {
             return Event::Lost { message };
         }
         self.reporter.send(&Event::Chosen { message });
@@ -344,3 +342,6 @@ fn unclaimed(error: &ImageError, generation: u64) -> String {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,14 +38,18 @@ pub(super) enum Verdict {
 }
 
 /// Takes what was found for the container named `us`, as far as anybody need be asked. As long as the store does not say who has
-/// it, it is asked again.
-pub(super) fn take(found: &Found, us: &str, exclusive: bool) -> Result<Verdict, RestoreError> {
+/// it, it is asked again, and before each time `check` tells whether there still is something to run.
+pub(super) fn take(
+    found: &Found,
+    us: &str,
+    exclusive: bool,
+    mut check: impl FnMut() -> Result<(), RestoreError>,
+) -> Result<Verdict, RestoreError> {
     let vault = &found.vault;
     match &found.right {
         Right::Taking { generation, from } => {
-            let by = Party { instance: us.to_owned(), writer: found.lease.writer };
-            let wanted = Outcome::Taken { by, from: from.clone() };
-            let outcome = decide(vault, *generation, &wanted).map_err(RestoreError::Undecided)?;
+            let wanted = Outcome::Taken { by: party(us, &found.lease), from: from.clone() };
+            let outcome = decide(vault, *generation, &wanted, check)?;
             if outcome == wanted {
                 return Ok(Verdict::Ours);
             }
@@ -53,20 +57,25 @@ pub(super) fn take(found: &Found, us: &str, exclusive: bool) -> Result<Verdict, 
             let _ = image::mark_lost(vault, *generation, us);
             Ok(Verdict::Lost(lost(vault, *generation, &outcome)))
         }
-        Right::Free if exclusive => match exclusive::claim(vault, &found.lease, us) {
-            Ok(()) => Ok(Verdict::Ours),
-            Err(error @ ImageError::Replaced { .. }) => Ok(Verdict::Lost(error.to_string())),
-            Err(error) => Err(RestoreError::Undecided(error)),
-        },
-        Right::Free => Ok(Verdict::Ours),
+        Right::Free => {
+            check()?;
+            if let lost @ Verdict::Lost(_) = close_above(vault, &found.lease, us).map_err(RestoreError::Undecided)? {
+                return Ok(lost);
+            }
+            match if exclusive { exclusive::claim(vault, &found.lease, us) } else { Ok(()) } {
+                Ok(()) => Ok(Verdict::Ours),
+                Err(error @ ImageError::Replaced { .. }) => Ok(Verdict::Lost(error.to_string())),
+                Err(error) => Err(RestoreError::Undecided(error)),
+            }
+        }
     }
 }
 
-/// Before what is not taken is let run: nothing that was proposed above what this container found may become the newest one later, as a put of
-/// head by a container that is dead by now still could. Where one of them has been taken meanwhile, another container is ahead.
+/// Before what is not taken is let run: nothing that was proposed above what this container found may become the newest one later,
+/// as a put of head by a container that is dead by now still could. Where one of them has been taken meanwhile, another
+/// container is ahead. To be called last: what a living one proposes is withdrawn as well, and must not be for a restore that fails.
 pub(super) fn close_above(vault: &Vault, lease: &Lease, us: &str) -> Result<Verdict, ImageError> {
-    let by = Party { instance: us.to_owned(), writer: lease.writer };
-    Ok(if image::close_above(vault, lease.generation, &by)? {
+    Ok(if image::close_above(vault, lease.generation, &party(us, lease))? {
         Verdict::Ours
     } else {
         Verdict::Lost(format!(
@@ -77,12 +86,22 @@ pub(super) fn close_above(vault: &Vault, lease: &Lease, us: &str) -> Result<Verd
     })
 }
 
-fn decide(vault: &Vault, generation: u64, wanted: &Outcome) -> Result<Outcome, ImageError> {
+fn party(us: &str, lease: &Lease) -> Party {
+    Party { instance: us.to_owned(), writer: lease.writer }
+}
+
+fn decide(
+    vault: &Vault,
+    generation: u64,
+    wanted: &Outcome,
+    mut check: impl FnMut() -> Result<(), RestoreError>,
+) -> Result<Outcome, RestoreError> {
     let begun = Instant::now();
     loop {
+        check()?;
         match image::decide(vault, generation, wanted) {
             Err(_) if begun.elapsed() < ASK_FOR => thread::sleep(PAUSE),
-            result => return result,
+            result => return result.map_err(RestoreError::Undecided),
         }
     }
 }

@@ -1,0 +1,221 @@
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::time::Instant;
+
+use super::*;
+use crate::image::{Hex, KeyFiles, Outcome, Party, Whereabouts, commit, decide, whereabouts};
+use crate::store::Location;
+
+fn common(folder: &Path) -> Common {
+    Common {
+        store: Location::at(&format!("file:{}/store", folder.display())),
+        keys: KeyFiles::default(),
+        runtime_dir: folder.to_owned(),
+        memory: 64 << 20,
+        instance: "us".into(),
+    }
+}
+
+fn policy(choice: Choice, failure: OnFailure) -> Policy {
+    let standby = Standby { always: false, poll_ms: 1, cache: "/nonexistent".into(), cache_bytes: 0 };
+    Policy { choice, failure, standby, exclusive: None }
+}
+
+fn vault(common: &Common) -> Vault {
+    Vault::create(store::open(&common.store).unwrap(), &common.keys).unwrap()
+}
+
+/// Generations that fit here, each offered by this instance or not.
+fn generations(common: &Common, offered: &[bool]) -> Vault {
+    let vault = vault(common);
+    let mut lease = Lease::fresh();
+    for &offered in offered {
+        let arch = std::env::consts::ARCH.to_owned();
+        let uid = nix::unistd::geteuid().as_raw();
+        let mut manifest = Manifest { arch, uid, offered, instance: "us".into(), ..Manifest::default() };
+        lease = commit(&vault, &mut manifest, lease, Instant::now()).unwrap();
+    }
+    vault
+}
+
+fn damage(folder: &Path, generation: u64) {
+    fs::write(folder.join("store").join(crate::image::manifest_key(generation)), "not a manifest").unwrap();
+}
+
+/// What the worker says last, and what it said before to the user.
+fn run_with(common: &Common, choice: Choice, failure: OnFailure) -> (Result<Event, Failure>, Vec<String>) {
+    let (reporter, init) = Reporter::pair();
+    let result = run(common, &policy(choice, failure), &reporter);
+    drop(reporter);
+    let events = BufReader::new(init).lines().map(|line| serde_json::from_str(&line.unwrap()).unwrap());
+    let url = &common.store.url;
+    let said = events.filter_map(|event| match event {
+        Event::Chosen { message } => Some(message.replace(url, "URL")),
+        Event::Warning { message } => Some(format!("warning: {}", message.replace(url, "URL"))),
+        _ => None,
+    });
+    (result, said.collect())
+}
+
+fn lease_of(result: Result<Event, Failure>) -> Lease {
+    match result {
+        Ok(Event::NothingToRestore { lease }) => lease,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn without_a_generation_the_command_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let common = common(folder.path());
+    for _ in 0..2 {
+        let (result, said) = run_with(&common, Choice::Newest, OnFailure::Fail);
+        assert_eq!(lease_of(result).generation, 0);
+        assert_eq!(said, ["starting the command: URL holds no generation"]);
+        vault(&common);
+    }
+}
+
+#[test]
+fn who_is_to_restore_nothing_takes_over_from_who_has_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let common = common(folder.path());
+    let vault = generations(&common, &[true, true]);
+    let (result, said) = run_with(&common, Choice::Never, OnFailure::Fail);
+    let lease = lease_of(result);
+    assert_eq!(said, ["starting the command: --restore never says so"]);
+    assert_eq!((lease.generation, lease.epoch), (2, 2));
+    lease.check(&vault).unwrap();
+    // It is open to be taken still.
+    assert_eq!(image::look(&vault, 2).unwrap(), None);
+}
+
+/// Beside a test there is no criu, and so every generation that fits ends with that.
+#[test]
+fn a_failure_says_the_generation_and_the_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let common = common(folder.path());
+    generations(&common, &[false, false]);
+    for (choice, generation, why) in
+        [(Choice::Newest, 2, "it is the newest"), (Choice::Generation(1), 1, "--restore names it")]
+    {
+        let (result, said) = run_with(&common, choice, OnFailure::Fail);
+        let failure = result.unwrap_err();
+        assert!(
+            failure.message.starts_with(&format!("generation {generation} cannot be restored: CRIU cannot")),
+            "{failure:?}"
+        );
+        assert_eq!(failure.phase, Some(Phase::Restore));
+        assert_eq!(said, [format!("restoring generation {generation} of URL: {why}")]);
+    }
+    let (result, _) = run_with(&common, Choice::Generation(7), OnFailure::Fail);
+    let failure = result.unwrap_err();
+    assert!(failure.message.contains("has no generation 7"), "{failure:?}");
+    assert_eq!(failure.phase, Some(Phase::Check));
+}
+
+#[test]
+fn earlier_generations_follow_damaged_ones_only_where_that_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let common = common(folder.path());
+    generations(&common, &[false, false, true]);
+    damage(folder.path(), 3);
+    damage(folder.path(), 2);
+    let (result, said) = run_with(&common, Choice::Newest, OnFailure::Fail);
+    assert!(result.unwrap_err().message.starts_with("generation 3 cannot be restored"));
+    assert_eq!(said.len(), 1);
+    let (result, said) = run_with(&common, Choice::Newest, OnFailure::RetryEarlier);
+    assert!(result.unwrap_err().message.starts_with("generation 1 cannot be restored: CRIU cannot"));
+    let chosen: Vec<_> = said.iter().filter(|line| !line.starts_with("warning: ")).collect();
+    assert_eq!(
+        chosen,
+        [
+            "restoring generation 3 of URL: it is the newest",
+            "restoring generation 2 of URL: generation 3 cannot be restored",
+            "restoring generation 1 of URL: generation 2 cannot be restored",
+        ]
+    );
+    assert_eq!(said.len(), 5, "{said:?}");
+}
+
+#[test]
+fn the_command_that_starts_instead_has_what_could_not_be_restored() {
+    let folder = tempfile::tempdir().unwrap();
+    let common = common(folder.path());
+    let vault = generations(&common, &[true]);
+    damage(folder.path(), 1);
+    let (result, said) = run_with(&common, Choice::Newest, OnFailure::Start);
+    let lease = lease_of(result);
+    assert!(said[1].starts_with("starting the command afresh: the restore failed: generation 1 cannot"), "{said:?}");
+    let taken = Outcome::Taken { by: Party { instance: "us".into(), writer: lease.writer }, from: String::new() };
+    assert_eq!(image::look(&vault, 1).unwrap(), Some(taken));
+    lease.check(&vault).unwrap();
+}
+
+#[test]
+fn a_store_that_cannot_be_read_is_taken_over_with_the_first_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let common = common(folder.path());
+    let vault = generations(&common, &[true]);
+    fs::rename(folder.path().join("store/head"), folder.path().join("head")).unwrap();
+    let (result, _) = run_with(&common, Choice::Newest, OnFailure::Start);
+    let lease = lease_of(result);
+    assert_eq!(lease.epoch, 0);
+    fs::rename(folder.path().join("head"), folder.path().join("store/head")).unwrap();
+    let held = commit(&vault, &mut Manifest::default(), lease, Instant::now()).unwrap();
+    assert_eq!((held.generation, held.epoch, held.writer), (2, 2, lease.writer));
+}
+
+#[test]
+fn of_two_that_hold_an_open_generation_one_may_run_it_and_the_other_remembers() {
+    let folder = tempfile::tempdir().unwrap();
+    let vault = generations(&common(folder.path()), &[true]);
+    let (first, second) = (Found::look(&vault).unwrap().unwrap(), Found::look(&vault).unwrap().unwrap());
+    assert_eq!(take::take(&first, "a", false, || Ok(())).unwrap(), Verdict::Ours);
+    // The same once more, as after a reply that was lost.
+    assert_eq!(take::take(&first, "a", false, || Ok(())).unwrap(), Verdict::Ours);
+    let Verdict::Lost(message) = take::take(&second, "b", false, || Ok(())).unwrap() else { panic!("both have it") };
+    assert!(message.starts_with("container a has taken generation 1 of file:"), "{message}");
+    assert_eq!(whereabouts(&vault, "b").unwrap(), Whereabouts::Away(1));
+    // Who starts after that has it, as ever: nobody offers it any more.
+    let third = Found::look(&vault).unwrap().unwrap();
+    assert_eq!(take::take(&third, "c", false, || Ok(())).unwrap(), Verdict::Ours);
+}
+
+#[test]
+fn what_was_taken_back_is_lost_and_what_runs_on_is_nobodys_to_take() {
+    let folder = tempfile::tempdir().unwrap();
+    let vault = generations(&common(folder.path()), &[true]);
+    let found = Found::look(&vault).unwrap().unwrap();
+    let by = Party { instance: "us".into(), writer: Hex::default() };
+    decide(&vault, 1, &Outcome::Withdrawn { by }).unwrap();
+    assert!(matches!(take::take(&found, "a", false, || Ok(())).unwrap(), Verdict::Lost(_)));
+    commit(&vault, &mut Manifest::default(), found.lease, Instant::now()).unwrap();
+    let found = Found::look(&vault).unwrap().unwrap();
+    assert_eq!(take::take(&found, "a", false, || Ok(())).unwrap(), Verdict::Ours);
+    assert_eq!(image::look(&vault, 2).unwrap(), None);
+}
+
+#[test]
+fn what_a_dead_container_proposed_becomes_nothing_once_another_one_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let common = common(folder.path());
+    let vault = generations(&common, &[false]);
+    let late = Manifest { offered: true, generation: 2, ..Manifest::default() };
+    let propose = |number| {
+        let mut manifest = Manifest { generation: number, ..late.clone() };
+        let _ = image::propose(&vault, &mut manifest, Lease::unknown(), Instant::now()).unwrap();
+    };
+    propose(2);
+    let found = Found::look(&vault).unwrap().unwrap();
+    assert_eq!(take::take(&found, "us", false, || Ok(())).unwrap(), Verdict::Ours);
+    assert!(matches!(image::look(&vault, 2).unwrap(), Some(Outcome::Withdrawn { by }) if by.instance == "us"));
+    // One that was committed and taken meanwhile.
+    propose(3);
+    let by = Party { instance: "b".into(), writer: Hex::default() };
+    decide(&vault, 3, &Outcome::Taken { by, from: "a".into() }).unwrap();
+    assert!(matches!(take::take(&found, "us", false, || Ok(())).unwrap(), Verdict::Lost(_)));
+    let (result, _) = run_with(&common, Choice::Never, OnFailure::Fail);
+    assert!(matches!(result, Ok(Event::Lost { .. })), "{result:?}");
+}
