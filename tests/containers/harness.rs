@@ -146,6 +146,11 @@ impl Container {
         answer
     }
 
+    /// Its runtime folder, from outside; inside it is /runtime.
+    pub fn runtime(&self) -> &Path {
+        &self.runtime
+    }
+
     /// Waits until init says that the service runs.
     pub fn running(&self) {
         self.eventually("the service does not run", || self.status()?.contains(r#""state":"running""#).then_some(()));

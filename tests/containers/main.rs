@@ -16,4 +16,5 @@ mod s3_support;
 mod shapes;
 mod stores;
 mod takeover;
+mod target;
 mod upkeep;
