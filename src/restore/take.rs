@@ -43,13 +43,13 @@ pub(super) fn take(
     found: &Found,
     us: &str,
     exclusive: bool,
-    mut check: impl FnMut() -> Result<(), RestoreError>,
+    check: impl FnMut() -> Result<(), RestoreError>,
 ) -> Result<Verdict, RestoreError> {
     let vault = &found.vault;
     match &found.right {
         Right::Taking { generation, from } => {
             let wanted = Outcome::Taken { by: party(us, &found.lease), from: from.clone() };
-            let outcome = decide(vault, *generation, &wanted, check)?;
+            let outcome = ask(check, || image::decide(vault, *generation, &wanted))?;
             if outcome == wanted {
                 return Ok(Verdict::Ours);
             }
@@ -58,8 +58,7 @@ pub(super) fn take(
             Ok(Verdict::Lost(lost(vault, *generation, &outcome)))
         }
         Right::Free => {
-            check()?;
-            if let lost @ Verdict::Lost(_) = close_above(vault, &found.lease, us).map_err(RestoreError::Undecided)? {
+            if let lost @ Verdict::Lost(_) = ask(check, || close_above(vault, &found.lease, us))? {
                 return Ok(lost);
             }
             match if exclusive { exclusive::claim(vault, &found.lease, us) } else { Ok(()) } {
@@ -90,18 +89,17 @@ fn party(us: &str, lease: &Lease) -> Party {
     Party { instance: us.to_owned(), writer: lease.writer }
 }
 
-fn decide(
-    vault: &Vault,
-    generation: u64,
-    wanted: &Outcome,
+/// Asks the store until it answers, as long as there is something to run.
+fn ask<T>(
     mut check: impl FnMut() -> Result<(), RestoreError>,
-) -> Result<Outcome, RestoreError> {
+    question: impl Fn() -> Result<T, ImageError>,
+) -> Result<T, RestoreError> {
     let begun = Instant::now();
     loop {
         check()?;
-        match image::decide(vault, generation, wanted) {
+        match question() {
             Err(_) if begun.elapsed() < ASK_FOR => thread::sleep(PAUSE),
-            result => return result.map_err(RestoreError::Undecided),
+            answer => return answer.map_err(RestoreError::Undecided),
         }
     }
 }

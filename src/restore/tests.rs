@@ -14,6 +14,7 @@ fn common(folder: &Path) -> Common {
         runtime_dir: folder.to_owned(),
         memory: 64 << 20,
         instance: "us".into(),
+        exclusive_ms: None,
     }
 }
 
