@@ -101,8 +101,22 @@ impl App {
         self.start_in(&root())
     }
 
+    /// The same with more options for `freeze run`.
+    pub fn start_with(&self, options: &[&str]) -> Container {
+        self.launch(&root(), options, &[])
+    }
+
+    /// The same with a variable, `NAME=VALUE`.
+    pub fn start_with_variable(&self, options: &[&str], variable: &str) -> Container {
+        self.launch(&root(), options, &[variable])
+    }
+
     /// The same on another root.
     pub fn start_in(&self, root: &str) -> Container {
+        self.launch(root, &[], &[])
+    }
+
+    fn launch(&self, root: &str, options: &[&str], variables: &[&str]) -> Container {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let id = format!("test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let runtime = self.folder.path().join(&id);
@@ -119,8 +133,10 @@ impl App {
         let mut args = vec!["start", "--id", &id, "--setting", self.setting.name()];
         args.extend(binds.iter().flat_map(|bind| ["--bind", bind.as_str()]));
         args.extend(self.env.iter().flat_map(|variable| ["--env", variable.as_str()]));
+        args.extend(variables.iter().flat_map(|variable| ["--env", variable]));
         args.extend([root, "/opt/freeze/freeze", "run", "--store", &self.url, "--runtime-dir", "/runtime"]);
         args.extend(self.options.iter().map(String::as_str));
+        args.extend(options);
         args.push("--");
         args.extend(self.command.iter().map(String::as_str));
         let out = sandbox(&args);
@@ -156,6 +172,17 @@ impl Container {
         self.eventually("the service does not run", || self.status()?.contains(r#""state":"running""#).then_some(()));
     }
 
+    /// Waits until init says that it is in this state.
+    pub fn reaches(&self, state: &str) {
+        let wanted = format!(r#""state":"{state}""#);
+        self.eventually(&format!("it is not {state}"), || self.status()?.contains(&wanted).then_some(()));
+    }
+
+    /// Whether PID 1 has ended.
+    pub fn has_ended(&self) -> bool {
+        fs::read_to_string(format!("/proc/{}/stat", self.pid)).map_or(true, |stat| stat.contains(") Z "))
+    }
+
     /// Init's answer to a status request, if there is an init.
     pub fn status(&self) -> Option<String> {
         let mut socket = UnixStream::connect(self.runtime.join("control.sock")).ok()?;
@@ -171,10 +198,15 @@ impl Container {
     }
 
     fn try_ask(&self, word: &str) -> Option<String> {
+        self.ask_within(PATIENCE, word)
+    }
+
+    /// Asks once, and waits so long for the answer: one that stands still has none.
+    pub fn ask_within(&self, limit: Duration, word: &str) -> Option<String> {
         let word = word.to_owned();
         self.in_its_network(move || {
             let mut stream = TcpStream::connect("127.0.0.1:7000").ok()?;
-            stream.set_read_timeout(Some(PATIENCE)).ok()?;
+            stream.set_read_timeout(Some(limit)).ok()?;
             stream.write_all(format!("{word}\n").as_bytes()).ok()?;
             let mut line = String::new();
             BufReader::new(stream).read_line(&mut line).ok()?;

@@ -10,11 +10,14 @@ mod handover;
 mod harness;
 mod keys;
 mod kills;
+mod moves;
 mod s3;
 #[path = "../s3_support/mod.rs"]
 mod s3_support;
 mod shapes;
+mod standby;
 mod stores;
 mod takeover;
 mod target;
+mod triggers;
 mod upkeep;

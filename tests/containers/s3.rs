@@ -19,14 +19,14 @@ const PORT: u16 = 9000;
 const PUTS: [&str; 3] = ["/packs/", "/generations/", "/head"];
 
 /// An application whose containers reach the server through a proxy, whose first requests they may be too early for.
-struct Remote {
+pub struct Remote {
     app: App,
     proxy: Proxy,
     location: Location,
 }
 
 impl Remote {
-    fn new(options: &[&str]) -> Self {
+    pub fn new(options: &[&str]) -> Self {
         let location = s3_support::location(&endpoint());
         let known = |name: &str| format!("{name}={}", std::env::var(name).unwrap());
         let mut env: Vec<_> = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"].map(known).into();
@@ -37,7 +37,11 @@ impl Remote {
     }
 
     fn start(&self) -> Container {
-        let container = self.app.start();
+        self.start_with(&[])
+    }
+
+    pub fn start_with(&self, options: &[&str]) -> Container {
+        let container = self.app.start_with(options);
         self.proxy.listen_too(container.listen(PORT));
         container
     }
