@@ -16,6 +16,7 @@ mod tree_of_service;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::control::protocol::{Event, Phase, Report};
@@ -97,6 +98,10 @@ enum CheckpointError {
     Proc(io::Error),
 }
 
+/// How long a handover waits, while the service runs, for another container to notice that: a little more than a standby's usual
+/// time between two looks.
+const NOTICE: Duration = Duration::from_millis(1100);
+
 /// What a checkpoint is of.
 #[derive(Debug, Clone)]
 pub struct Target {
@@ -160,6 +165,7 @@ fn take(
     let interval = common.exclusive_ms.map(Duration::from_millis);
     let _beating = Beating::start(&vault, target.lease, &common.instance, interval);
     let writer = ImageWriter::new(&vault, common.memory, worker::cores())?;
+    announce(&vault, target);
 
     meter.begin(Phase::Dump);
     let stopped_before = stop::stopped(&Tree::of_service(target.root, target.service)?);
@@ -205,6 +211,13 @@ fn take(
         total_ms: millis(started.elapsed()),
         ended: target.fate != Fate::Run,
     })
+}
+
+/// Lets whoever waits for the service look more often, before it stands still. Where that cannot be told, it only takes longer.
+fn announce(vault: &Vault, target: &Target) {
+    if target.fate != Fate::Run && image::announce(vault, &target.lease).is_ok() && target.fate != Fate::End {
+        thread::sleep(NOTICE);
+    }
 }
 
 fn unfenced(url: &str) -> String {

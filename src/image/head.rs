@@ -24,17 +24,21 @@ struct Head {
     /// always has one.
     #[serde(flatten)]
     state: Lease,
+    /// The holder is about to offer a generation: whoever waits for one should look often.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    moving: bool,
     mac: Hex<32>,
 }
 
 impl Head {
-    fn new(vault: &Vault, state: Lease) -> Self {
+    fn new(vault: &Vault, state: Lease, moving: bool) -> Self {
         let numbers = [state.generation, state.epoch].map(u64::to_le_bytes).concat();
-        let bytes = [&VERSION.to_le_bytes()[..], &vault.id().0, &numbers, &state.writer.0].concat();
-        Self { version: VERSION, state, mac: Hex(*vault.seal().mac(&bytes).as_bytes()) }
+        let moves: &[u8] = if moving { &[1] } else { &[] };
+        let bytes = [&VERSION.to_le_bytes()[..], &vault.id().0, &numbers, &state.writer.0, moves].concat();
+        Self { version: VERSION, state, moving, mac: Hex(*vault.seal().mac(&bytes).as_bytes()) }
     }
 
-    fn parse(vault: &Vault, data: &[u8]) -> Result<Lease> {
+    fn parse(vault: &Vault, data: &[u8]) -> Result<Self> {
         let (url, object) = (vault.url(), KEY);
         let damaged = |flaw| ImageError::Damaged { url: url.into(), object: object.into(), flaw };
         let found = version_of(data).map_err(damaged)?;
@@ -43,11 +47,12 @@ impl Head {
         }
         let head: Head = serde_json::from_slice(data).map_err(|e| damaged(Flaw::Syntax(e.to_string())))?;
         // Compared as hashes are, in constant time.
-        let expected = blake3::Hash::from_bytes(Self::new(vault, head.state).mac.0);
+        let expected = blake3::Hash::from_bytes(Self::new(vault, head.state, head.moving).mac.0);
         if expected != blake3::Hash::from_bytes(head.mac.0) {
             return Err(damaged(if vault.seal().encrypts() { Flaw::Seal } else { Flaw::Hash }));
         }
-        bounded(head.state).map_err(damaged)
+        bounded(head.state).map_err(damaged)?;
+        Ok(head)
     }
 }
 
@@ -68,6 +73,10 @@ pub(super) fn version(store: &dyn Store) -> Result<Option<u32>> {
 }
 
 fn read(vault: &Vault) -> Result<Option<(Lease, Version)>> {
+    Ok(read_whole(vault)?.map(|(head, version)| (head.state, version)))
+}
+
+fn read_whole(vault: &Vault) -> Result<Option<(Head, Version)>> {
     match vault.store().get(KEY, LIMIT) {
         Ok((data, version)) => Ok(Some((Head::parse(vault, &data)?, version))),
         Err(StoreError::NotFound { .. }) => Ok(None),
@@ -75,9 +84,19 @@ fn read(vault: &Vault) -> Result<Option<(Lease, Version)>> {
     }
 }
 
-/// What head says, if there is one: one request, cheap enough to be made again and again. An old head is not noticed.
-pub fn glance(vault: &Vault) -> Result<Option<Lease>> {
-    Ok(read(vault)?.map(|(head, _)| head))
+/// What head says, if there is one, and whether its holder is about to offer a generation: one request, cheap enough to be made
+/// again and again. An old head is not noticed.
+pub fn glance(vault: &Vault) -> Result<Option<(Lease, bool)>> {
+    Ok(read_whole(vault)?.map(|(head, _)| (head.state, head.moving)))
+}
+
+/// Tells those who wait that the holder of `lease` is about to offer a generation. Changes nothing else, so that nothing depends on
+/// it; where head is not this container's yet, nothing is said.
+pub fn announce(vault: &Vault, lease: &Lease) -> Result<()> {
+    match read(vault)? {
+        Some((head, version)) if head.is_of(lease) => Ok(put(vault, head, true, PutMode::Update(version))?),
+        _ => Ok(()),
+    }
 }
 
 /// What head says, if there is one, and if nothing says that it is an old one.
@@ -103,8 +122,8 @@ pub fn newest(vault: &Vault) -> Result<Option<u64>> {
     Ok(current(vault)?.map(|head| head.generation).filter(|generation| *generation > 0))
 }
 
-fn put(vault: &Vault, state: Lease, mode: PutMode) -> Result<(), StoreError> {
-    let mut text = serde_json::to_vec(&Head::new(vault, state)).expect("numbers and digits can be written");
+fn put(vault: &Vault, state: Lease, moving: bool, mode: PutMode) -> Result<(), StoreError> {
+    let mut text = serde_json::to_vec(&Head::new(vault, state, moving)).expect("numbers and digits can be written");
     text.push(b'\n');
     vault.store().put(KEY, text.into(), mode)
 }
@@ -114,7 +133,7 @@ pub(super) fn ensure(vault: &Vault) -> Result<Lease> {
     if let Some(head) = current(vault)? {
         return Ok(head);
     }
-    match put(vault, Lease::default(), PutMode::Create) {
+    match put(vault, Lease::default(), false, PutMode::Create) {
         Ok(()) | Err(StoreError::Exists { .. }) => {}
         Err(error) => return Err(error.into()),
     }
@@ -163,7 +182,7 @@ pub(super) fn advance(vault: &Vault, lease: &Lease, generation: u64) -> Result<L
         if head == next {
             return Ok(next);
         }
-        match put(vault, next, PutMode::Update(version.clone())) {
+        match put(vault, next, false, PutMode::Update(version.clone())) {
             Ok(()) => return Ok(next),
             Err(error) => failed = Some((error, version)),
         }
@@ -189,7 +208,7 @@ mod tests {
     }
 
     fn text(vault: &Vault, generation: u64) -> Vec<u8> {
-        serde_json::to_vec(&Head::new(vault, state(generation))).unwrap()
+        serde_json::to_vec(&Head::new(vault, state(generation), false)).unwrap()
     }
 
     #[test]
@@ -200,7 +219,7 @@ mod tests {
         let (known, mac) = text.split_at(text.find("mac").unwrap());
         assert_eq!(known, r#"{"version":2,"generation":12,"epoch":3,"writer":"0909090909090909",""#);
         assert_eq!(mac.len(), r#"mac":""}"#.len() + 64);
-        assert_eq!(Head::parse(&vault, text.as_bytes()).unwrap(), state(12));
+        assert_eq!(Head::parse(&vault, text.as_bytes()).unwrap().state, state(12));
     }
 
     #[test]
@@ -212,6 +231,24 @@ mod tests {
         assert!(matches!(Head::parse(&one, by_hand.as_bytes()), Err(ImageError::Damaged { flaw: Flaw::Hash, .. })));
         let absurd = text(&one, u64::MAX);
         assert!(matches!(Head::parse(&one, &absurd), Err(ImageError::Damaged { flaw: Flaw::Bound { .. }, .. })));
+    }
+
+    #[test]
+    fn what_is_about_to_move_is_told_by_its_holder_alone_and_until_the_next_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = test_vault(folder.path());
+        let lease = Lease::fresh();
+        lease.claim(&vault).unwrap();
+        let held = glance(&vault).unwrap().unwrap().0;
+        announce(&vault, &Lease { writer: Hex([3; 8]), ..held }).unwrap();
+        assert_eq!(glance(&vault).unwrap(), Some((held, false)));
+        announce(&vault, &held).unwrap();
+        assert_eq!(glance(&vault).unwrap(), Some((held, true)));
+        let next = advance(&vault, &held, 1).unwrap();
+        assert_eq!(glance(&vault).unwrap(), Some((next, false)));
+        let by_hand = text(&vault, 1);
+        let by_hand = String::from_utf8(by_hand).unwrap().replace("\"mac\"", "\"moving\":true,\"mac\"");
+        assert!(matches!(Head::parse(&vault, by_hand.as_bytes()), Err(ImageError::Damaged { .. })));
     }
 
     #[test]
@@ -234,7 +271,7 @@ mod tests {
             flipped[at.index(whole.len())] ^= 1u8 << bit;
             prop_assert!(Head::parse(&vault, &flipped).is_err());
             if let Ok(parsed) = Head::parse(&vault, &fuzz::damaged(&whole, &edits)) {
-                prop_assert_eq!(parsed, state(12));
+                prop_assert_eq!(parsed.state, state(12));
             }
         });
     }
@@ -247,9 +284,9 @@ mod tests {
         let number = || prop_oneof![any::<u64>(), 0..10u64, NUMBER_MAX - 2..NUMBER_MAX + 3];
         proptest!(|(generation in number(), epoch in number(), writer: [u8; 8])| {
             let state = Lease { generation, epoch, writer: Hex(writer) };
-            let text = serde_json::to_vec(&Head::new(&vault, state)).unwrap();
+            let text = serde_json::to_vec(&Head::new(&vault, state, false)).unwrap();
             let fits = generation <= NUMBER_MAX && epoch <= NUMBER_MAX;
-            prop_assert_eq!(Head::parse(&vault, &text).ok(), fits.then_some(state));
+            prop_assert_eq!(Head::parse(&vault, &text).ok().map(|head| head.state), fits.then_some(state));
         });
     }
 }

@@ -152,7 +152,7 @@ mod tests {
         let head = Lease::of_head(&vault).unwrap().unwrap();
         let heir = Lease::after(&head);
         heir.claim(&vault).unwrap();
-        assert_eq!(head::glance(&vault).unwrap(), Some(heir));
+        assert_eq!(head::glance(&vault).unwrap(), Some((heir, false)));
         assert!(matches!(one.check(&vault), Err(ImageError::Replaced { .. })));
         assert_eq!(head::newest(&vault).unwrap(), None);
     }

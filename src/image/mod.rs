@@ -48,7 +48,7 @@ pub use generation::{
     COMMIT_WITHIN, Generation, Lineage, Proposal, commit, generations, lineage, manifest_key, mark_committed,
     marker_key, propose,
 };
-pub use head::{NotCommitted, glance, newest};
+pub use head::{NotCommitted, announce, glance, newest};
 pub use hex::Hex;
 pub use holder::Holder;
 pub use keys::{KeyError, KeyFiles, SecretKind};

@@ -64,7 +64,7 @@ mod tests {
         assert_eq!(hold(&common, &lease), Ok(Event::Held));
         assert_ne!(Holder::look(&vault).unwrap(), first);
 
-        let other = Lease::after(&glance(&vault).unwrap().unwrap());
+        let other = Lease::after(&glance(&vault).unwrap().unwrap().0);
         claim(&vault, &other, "b").unwrap();
         assert!(matches!(hold(&common, &lease), Ok(Event::Lost { .. })));
         assert_eq!(Holder::look(&vault).unwrap().unwrap().party.instance, "b");

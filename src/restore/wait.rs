@@ -19,6 +19,9 @@ const QUIET: Duration = Duration::from_secs(60);
 const SILENT: u32 = 3;
 /// A container with fewer PIDs left than this cannot restore any more: starting CRIU and its helpers takes some.
 const LEAST_PIDS: i32 = 50;
+/// Between two looks at the store when a generation is about to be offered, and for how long at most.
+const NEAR_POLL: Duration = Duration::from_millis(20);
+const NEAR: Duration = Duration::from_secs(120);
 /// The service's lowest PID, where no generation tells.
 const FIRST_PID: i32 = 1000;
 
@@ -67,7 +70,8 @@ pub fn wait(store: Arc<dyn Store>, common: &Common, policy: &Policy, tell: &dyn 
         if let Some(woken) = watch.step(Instant::now()) {
             return Ok(woken);
         }
-        thread::sleep(Duration::from_millis(policy.standby.poll_ms));
+        let poll = Duration::from_millis(policy.standby.poll_ms);
+        thread::sleep(if watch.is_near(Instant::now()) { poll.min(NEAR_POLL) } else { poll });
     }
 }
 
@@ -82,6 +86,8 @@ struct Watch<'a> {
     /// Head, once all was done that it asks for, and the generation that it names.
     head: Option<Lease>,
     newest: Option<(Manifest, Option<Outcome>)>,
+    /// Since when head says that a generation is about to be offered.
+    near: Option<Instant>,
     /// The generation that init was told of last.
     told: u64,
     warned: Option<Instant>,
@@ -98,8 +104,8 @@ impl<'a> Watch<'a> {
         tell: &'a dyn Fn(&Event),
         newest_pid: fn() -> Option<i32>,
     ) -> Self {
-        let (vault, head, newest, warned, still) = (None, None, None, None, None);
-        Self { store, threads, common, exclusive, tell, newest_pid, vault, head, newest, told: 0, warned, still }
+        let (vault, head, newest, near, warned, still) = (None, None, None, None, None, None);
+        Self { store, threads, common, exclusive, tell, newest_pid, vault, head, newest, near, told: 0, warned, still }
     }
 
     /// One look at the store, and at this container.
@@ -126,7 +132,8 @@ impl<'a> Watch<'a> {
 
     fn look(&mut self, now: Instant) -> Result<Option<(Woken, String)>> {
         let Some(vault) = self.open()? else { return Ok(None) };
-        let Some(head) = image::glance(&vault)? else { return Ok(None) };
+        let Some((head, moving)) = image::glance(&vault)? else { return Ok(None) };
+        self.near = if moving { self.near.or(Some(now)) } else { None };
         if self.head != Some(head)
             && let Some(chosen) = self.take_in(&vault, head)?
         {
@@ -136,6 +143,11 @@ impl<'a> Watch<'a> {
             Some(interval) if !head.is_nobodys() => self.look_for_holder(&vault, head, interval, now),
             _ => Ok(None),
         }
+    }
+
+    /// Whether a generation is about to be offered. One that never comes must not be looked for so often for ever.
+    fn is_near(&self, now: Instant) -> bool {
+        self.near.is_some_and(|since| now.duration_since(since) < NEAR)
     }
 
     fn open(&mut self) -> Result<Option<Vault>> {
@@ -246,371 +258,4 @@ impl<'a> Watch<'a> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use super::*;
-    use crate::image::{Hex, Image, ImageWriter, KeyFiles, PackInfo, Party, Process, commit, decide};
-    use crate::store::{self, Fencing, Location, ObjectMeta, PutMode, Version};
-    use crate::worker::{Choice, OnFailure, Standby};
-    use bytes::Bytes;
-    use std::cell::RefCell;
-    use std::ops::Range;
-    use std::path::Path;
-    use std::sync::Mutex;
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    const INTERVAL: Duration = Duration::from_secs(10);
-
-    pub fn common(folder: &Path, instance: &str) -> Common {
-        Common {
-            store: Location::at(&format!("file:{}/store", folder.display())),
-            keys: KeyFiles::default(),
-            runtime_dir: folder.to_owned(),
-            memory: 64 << 20,
-            instance: instance.into(),
-            exclusive_ms: None,
-        }
-    }
-
-    pub fn policy(common: &Common, always: bool, exclusive: Option<Duration>) -> Policy {
-        let cache = common.runtime_dir.join("cache");
-        let standby = Standby { always, poll_ms: 1, cache, cache_bytes: 1 << 30 };
-        Policy { choice: Choice::Newest, failure: OnFailure::Fail, standby, exclusive }
-    }
-
-    /// A store that remembers what was read, and that can go away.
-    struct Spied {
-        store: Arc<dyn Store>,
-        read: Mutex<Vec<String>>,
-        away: AtomicBool,
-    }
-
-    impl Spied {
-        fn note(&self, what: &str, key: &str) -> Result<(), StoreError> {
-            self.read.lock().unwrap().push(format!("{what} {key}"));
-            if !self.away.load(Ordering::SeqCst) {
-                return Ok(());
-            }
-            Err(StoreError::NoSpace { url: self.store.url().into(), key: key.into(), doing: crate::store::Doing::Read })
-        }
-
-        /// What was read since the last call.
-        fn read(&self) -> Vec<String> {
-            std::mem::take(&mut self.read.lock().unwrap())
-        }
-    }
-
-    impl Store for Spied {
-        fn prepare(&self) -> Result<Fencing, StoreError> {
-            self.store.prepare()
-        }
-        fn put(&self, key: &str, data: Bytes, mode: PutMode) -> Result<(), StoreError> {
-            self.store.put(key, data, mode)
-        }
-        fn get(&self, key: &str, limit: u64) -> Result<(Vec<u8>, Version), StoreError> {
-            self.note("get", key)?;
-            self.store.get(key, limit)
-        }
-        fn get_range(&self, key: &str, range: Range<u64>) -> Result<Vec<u8>, StoreError> {
-            self.note("range", key)?;
-            self.store.get_range(key, range)
-        }
-        fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {
-            self.note("list", prefix)?;
-            self.store.list(prefix)
-        }
-        fn delete(&self, key: &str) -> Result<(), StoreError> {
-            self.store.delete(key)
-        }
-        fn clean(&self, older_than: Duration) -> Result<u64, StoreError> {
-            self.store.clean(older_than)
-        }
-        fn concurrency(&self) -> usize {
-            2
-        }
-        fn url(&self) -> &str {
-            self.store.url()
-        }
-    }
-
-    /// A standby, and the store that another container writes to.
-    struct Fixture {
-        _folder: tempfile::TempDir,
-        common: Common,
-        spied: Arc<Spied>,
-        cached: Arc<CachedStore>,
-        threads: Arc<FetchThreads>,
-        events: RefCell<Vec<Event>>,
-    }
-
-    fn fixture() -> Fixture {
-        let folder = tempfile::tempdir().unwrap();
-        let common = common(folder.path(), "us");
-        let store = store::open(&common.store).unwrap();
-        let spied = Arc::new(Spied { store, read: Mutex::default(), away: AtomicBool::new(false) });
-        let cached = Arc::new(CachedStore::new(spied.clone(), &folder.path().join("cache"), 1 << 30).unwrap());
-        let threads = Arc::new(FetchThreads::start(&*cached, 1).unwrap());
-        Fixture { _folder: folder, common, spied, cached, threads, events: RefCell::default() }
-    }
-
-    impl Fixture {
-        fn vault(&self) -> Vault {
-            Vault::create(self.spied.store.clone(), &KeyFiles::default()).unwrap()
-        }
-
-        /// Commits a generation with a pack of its own.
-        fn commit(&self, lease: Lease, offered: bool) -> (Lease, Vec<PackInfo>) {
-            let vault = self.vault();
-            let writer = ImageWriter::new(&vault, 64 << 20, 1).unwrap();
-            let mut noise = vec![0; 100_000];
-            blake3::Hasher::new().update(&lease.generation.to_le_bytes()).finalize_xof().fill(&mut noise);
-            let mut body = writer.begin();
-            body.write_all(&noise).unwrap();
-            let id = body.finish().unwrap();
-            let mut written = writer.finish().unwrap();
-            let images = vec![Image { name: "pages-1.img".into(), body: Some(written.take(id)) }];
-            let (packs, chunks) = (written.packs.clone(), written.chunks);
-            let processes = vec![Process { pid: 2000, threads: vec![2000], ..Process::default() }];
-            let instance = "them".to_owned();
-            let mut manifest =
-                Manifest { images, packs: written.packs, chunks, processes, instance, offered, ..Manifest::default() };
-            (commit(&vault, &mut manifest, lease, Instant::now()).unwrap(), packs)
-        }
-
-        fn watch<'a>(&'a self, exclusive: Option<Duration>, tell: &'a dyn Fn(&Event)) -> Watch<'a> {
-            Watch::new(self.cached.clone(), self.threads.clone(), &self.common, exclusive, tell, || None)
-        }
-
-        fn tell(&self) -> impl Fn(&Event) {
-            |event| self.events.borrow_mut().push(event.clone())
-        }
-
-        /// What was told since the last call.
-        fn told(&self) -> Vec<Event> {
-            self.events.take()
-        }
-
-        /// Looks, waits until all is there, and looks once more so that this is told.
-        fn settle(&self, watch: &mut Watch<'_>, now: Instant) {
-            assert!(watch.step(now).is_none());
-            while !self.cached.is_settled() {
-                thread::yield_now();
-            }
-            assert!(watch.step(now).is_none());
-        }
-    }
-
-    fn generation(woken: Option<Woken>) -> u64 {
-        match woken {
-            Some(Woken::Restore(ready)) => ready.manifest.generation,
-            Some(Woken::Start { .. }) => 0,
-            _ => panic!("nothing was chosen"),
-        }
-    }
-
-    fn warnings(events: &[Event]) -> usize {
-        events.iter().filter(|event| matches!(event, Event::Warning { .. })).count()
-    }
-
-    #[test]
-    fn a_look_is_one_request_while_nothing_changes() {
-        let fixture = fixture();
-        let (tell, now) = (fixture.tell(), Instant::now());
-        let mut watch = fixture.watch(None, &tell);
-        assert!(watch.step(now).is_none());
-        assert_eq!(fixture.spied.read(), ["get format"]);
-        fixture.commit(Lease::fresh(), false);
-        fixture.settle(&mut watch, now);
-        fixture.spied.read();
-        for _ in 0..3 {
-            assert!(watch.step(now).is_none());
-        }
-        assert_eq!(fixture.spied.read(), ["get head"; 3]);
-        assert_eq!(fixture.told(), [Event::Waiting { generation: 1 }]);
-    }
-
-    #[test]
-    fn what_is_offered_is_chosen_at_once_with_what_was_fetched_before() {
-        let fixture = fixture();
-        let (tell, now) = (fixture.tell(), Instant::now());
-        let mut watch = fixture.watch(None, &tell);
-        let (lease, packs) = fixture.commit(Lease::fresh(), false);
-        fixture.settle(&mut watch, now);
-        fixture.commit(lease, true);
-        let Some(Woken::Restore(ready)) = watch.step(now) else { panic!("it is offered") };
-        assert_eq!((ready.manifest.generation, ready.lease.generation, ready.lease.epoch), (2, 2, 2));
-        let [Event::Waiting { generation: 1 }, Event::Chosen { message }, Event::Progress { phase: Phase::Check, .. }] =
-            &fixture.told()[..]
-        else {
-            panic!("the choice is told before the restore begins")
-        };
-        assert!(message.contains("generation 2") && message.contains("them"), "{message}");
-        fixture.spied.read();
-        ready.vault.store().get_range(&packs[0].key(), 0..packs[0].size).unwrap();
-        assert_eq!(fixture.spied.read(), [""; 0]);
-    }
-
-    #[test]
-    fn once_it_has_chosen_nothing_more_is_fetched_ahead() {
-        let fixture = fixture();
-        let (tell, now) = (fixture.tell(), Instant::now());
-        let mut watch = fixture.watch(None, &tell);
-        let (lease, packs) = fixture.commit(Lease::fresh(), false);
-        fixture.spied.store.delete(&packs[0].key()).unwrap();
-        fixture.settle(&mut watch, now);
-        fixture.commit(lease, true);
-        assert_eq!(generation(watch.step(now)), 2);
-        fixture.spied.read();
-        fixture.cached.try_again();
-        while !fixture.cached.is_settled() {
-            thread::yield_now();
-        }
-        assert_eq!(fixture.spied.read(), [""; 0]);
-    }
-
-    #[test]
-    fn what_somebody_has_already_is_not_chosen() {
-        let fixture = fixture();
-        let (tell, now) = (fixture.tell(), Instant::now());
-        let mut watch = fixture.watch(None, &tell);
-        let (lease, _) = fixture.commit(Lease::fresh(), true);
-        let by = Party { instance: "others".into(), writer: Hex([7; 8]) };
-        decide(&fixture.vault(), 1, &Outcome::Taken { by, from: "them".into() }).unwrap();
-        fixture.settle(&mut watch, now);
-        fixture.commit(lease, true);
-        assert_eq!(generation(watch.step(now)), 2);
-    }
-
-    #[test]
-    fn a_head_that_goes_back_is_not_followed_but_told_once_a_minute() {
-        let fixture = fixture();
-        let (tell, now) = (fixture.tell(), Instant::now());
-        let mut watch = fixture.watch(None, &tell);
-        let store = &fixture.spied.store;
-        let (lease, _) = fixture.commit(Lease::fresh(), true);
-        let (old, _) = store.get("head", 1000).unwrap();
-        fixture.commit(lease, false);
-        fixture.settle(&mut watch, now);
-        let (new, _) = store.get("head", 1000).unwrap();
-        store.put("head", old.into(), PutMode::Overwrite).unwrap();
-        for seconds in [0, 1, 59, 60, 61, 119, 120] {
-            assert!(watch.step(now + Duration::from_secs(seconds)).is_none());
-        }
-        assert_eq!(warnings(&fixture.told()), 3);
-        store.put("head", new.into(), PutMode::Overwrite).unwrap();
-        fixture.commit(Lease { generation: 2, ..lease }, true);
-        assert_eq!(generation(watch.step(now)), 3);
-    }
-
-    #[test]
-    fn a_store_that_goes_away_is_waited_for() {
-        let fixture = fixture();
-        let (tell, now) = (fixture.tell(), Instant::now());
-        let mut watch = fixture.watch(None, &tell);
-        let (lease, _) = fixture.commit(Lease::fresh(), false);
-        fixture.settle(&mut watch, now);
-        fixture.spied.away.store(true, Ordering::SeqCst);
-        fixture.commit(lease, true);
-        for seconds in [0, 30] {
-            assert!(watch.step(now + Duration::from_secs(seconds)).is_none());
-        }
-        assert_eq!(warnings(&fixture.told()), 1);
-        fixture.spied.away.store(false, Ordering::SeqCst);
-        assert_eq!(generation(watch.step(now)), 2);
-    }
-
-    #[test]
-    fn what_a_prune_removed_is_told_and_does_not_hold_up_the_next_generation() {
-        let fixture = fixture();
-        let (tell, now) = (fixture.tell(), Instant::now());
-        let mut watch = fixture.watch(None, &tell);
-        let (lease, packs) = fixture.commit(Lease::fresh(), false);
-        fixture.spied.store.delete(&packs[0].key()).unwrap();
-        fixture.settle(&mut watch, now);
-        let told = fixture.told();
-        assert_eq!((warnings(&told), told.len()), (1, 2));
-        let (_, packs) = fixture.commit(lease, false);
-        fixture.settle(&mut watch, now);
-        assert_eq!(fixture.told(), [Event::Waiting { generation: 2 }]);
-        fixture.spied.read();
-        fixture.cached.get_range(&packs[0].key(), 0..9).unwrap();
-        assert_eq!(fixture.spied.read(), [""; 0]);
-    }
-
-    #[test]
-    fn a_container_without_pids_gives_up_before_the_service_needs_them() {
-        let fixture = fixture();
-        let (tell, now) = (fixture.tell(), Instant::now());
-        let mut watch = fixture.watch(None, &tell);
-        let is_worn_out = |watch: &mut Watch<'_>, newest: fn() -> Option<i32>| {
-            watch.newest_pid = newest;
-            matches!(watch.step(now), Some(Woken::WornOut(_)))
-        };
-        assert!(is_worn_out(&mut watch, || Some(950)), "by default");
-        assert!(!is_worn_out(&mut watch, || Some(949)));
-        fixture.commit(Lease::fresh(), false);
-        assert!(!is_worn_out(&mut watch, || Some(949)));
-        assert!(!is_worn_out(&mut watch, || Some(1949)), "the newest generation begins at 2000");
-        assert!(is_worn_out(&mut watch, || Some(1950)));
-        assert!(is_worn_out(&mut watch, || Some(30_000)));
-        assert!(!is_worn_out(&mut watch, || None), "PIDs can be chosen");
-    }
-
-    #[test]
-    fn an_exclusive_one_takes_over_only_from_a_holder_that_says_nothing() {
-        let fixture = fixture();
-        let (tell, now) = (fixture.tell(), Instant::now());
-        let mut watch = fixture.watch(Some(INTERVAL), &tell);
-        let (lease, _) = fixture.commit(Lease::fresh(), false);
-        let mut at = |intervals: f32| watch.step(now + INTERVAL.mul_f32(intervals));
-        let beat = || Holder::beat(&fixture.vault(), &lease, "them").unwrap();
-        beat();
-        assert!(at(0.0).is_none() && at(2.9).is_none());
-        beat();
-        assert!(at(3.0).is_none() && at(5.9).is_none());
-        // A store that went away may have kept the holder from it too.
-        fixture.spied.away.store(true, Ordering::SeqCst);
-        assert!(at(5.95).is_none());
-        fixture.spied.away.store(false, Ordering::SeqCst);
-        assert!(at(6.1).is_none() && at(9.0).is_none());
-        // A commit counts as well.
-        let (lease, _) = fixture.commit(lease, false);
-        assert!(at(9.05).is_none() && at(12.0).is_none());
-        let Some(Woken::Restore(ready)) = at(12.1) else { panic!("nobody is alive") };
-        assert_eq!(ready.manifest.generation, 2);
-        ready.lease.claim(&ready.vault).unwrap();
-        assert!(matches!(lease.check(&ready.vault), Err(ImageError::Replaced { .. })));
-    }
-
-    #[test]
-    fn an_exclusive_one_starts_afresh_where_a_holder_without_generations_is_gone() {
-        let fixture = fixture();
-        let (tell, now) = (fixture.tell(), Instant::now());
-        let mut watch = fixture.watch(Some(INTERVAL), &tell);
-        let vault = fixture.vault();
-        assert!(watch.step(now).is_none() && watch.step(now + INTERVAL * 9).is_none(), "nobody has it");
-        Lease::fresh().claim(&vault).unwrap();
-        assert!(watch.step(now).is_none() && watch.step(now + INTERVAL).is_none());
-        let Some(Woken::Start { lease, .. }) = watch.step(now + INTERVAL * 3) else { panic!("nobody is alive") };
-        lease.claim(&vault).unwrap();
-    }
-
-    #[test]
-    fn without_exclusive_nothing_is_taken_from_anybody() {
-        let fixture = fixture();
-        let (tell, now) = (fixture.tell(), Instant::now());
-        let mut watch = fixture.watch(None, &tell);
-        fixture.commit(Lease::fresh(), false);
-        assert!(watch.step(now).is_none() && watch.step(now + INTERVAL * 1000).is_none());
-    }
-
-    #[test]
-    fn waiting_itself_says_so_first_and_ends_with_the_choice() {
-        let fixture = fixture();
-        fixture.commit(Lease::fresh(), true);
-        let tell = fixture.tell();
-        let policy = policy(&fixture.common, true, None);
-        let woken = wait(fixture.spied.clone(), &fixture.common, &policy, &tell).unwrap();
-        assert_eq!(generation(Some(woken)), 1);
-        assert_eq!(fixture.told()[0], Event::Waiting { generation: 0 });
-    }
-}
+pub(super) mod tests;

@@ -121,11 +121,11 @@ impl<'a> Fleet<'a> {
     fn settle(&mut self, answers: &mut [Vec<Answer>; 2]) {
         let until = Instant::now() + Duration::from_secs(60);
         loop {
-            for member in 0..2 {
-                if self.members[member].has_ended() {
-                    self.members[member] = launch(self.start, member);
+            for ((number, member), answers) in self.members.iter_mut().enumerate().zip(answers.iter_mut()) {
+                if member.has_ended() {
+                    *member = launch(self.start, number);
                 }
-                answers[member].extend(answer(&self.members[member]));
+                answers.extend(answer(member));
             }
             let states = self.members.each_ref().map(|member| member.status().unwrap_or_default());
             let is = |state: &str| states.iter().filter(|status| status.contains(state)).count();
