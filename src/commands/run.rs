@@ -87,7 +87,7 @@ struct Triggers {
     #[arg(long, env = "FREEZE_TERM_GRACE", value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
     term_grace: Duration,
     /// Checkpoint the service so often, and let it run on
-    #[arg(long, env = "FREEZE_EVERY", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "FREEZE_EVERY", value_name = "DURATION", value_parser = some_time)]
     every: Option<Duration>,
 }
 
@@ -130,7 +130,7 @@ struct RestoreArguments {
     #[arg(long, env = "FREEZE_STANDBY", value_parser = FalseyValueParser::new())]
     standby: bool,
     /// How often to look at the store while waiting
-    #[arg(long, env = "FREEZE_STANDBY_POLL", value_name = "DURATION", default_value = "1s", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "FREEZE_STANDBY_POLL", value_name = "DURATION", default_value = "1s", value_parser = some_time)]
     standby_poll: Duration,
     /// Folder for what is fetched ahead while waiting
     #[arg(long, env = "FREEZE_STANDBY_CACHE", value_name = "FOLDER", default_value = "/tmp/freeze-cache")]
@@ -140,7 +140,7 @@ struct RestoreArguments {
     standby_cache_size: u64,
     /// Let only one container have the application: it looks so often whether it still has, and ends where it has not
     #[arg(long, env = "FREEZE_EXCLUSIVE", value_name = "INTERVAL", num_args = 0..=1, require_equals = true,
-          default_missing_value = "10s", value_parser = humantime::parse_duration)]
+          default_missing_value = "10s", value_parser = some_time)]
     exclusive: Option<Duration>,
     /// Names this container, also after it was started again [default: the host name]
     #[arg(long, env = "FREEZE_INSTANCE", value_name = "NAME", value_parser = parse_instance)]
@@ -148,7 +148,17 @@ struct RestoreArguments {
 }
 
 fn signal_or_none(text: &str) -> Result<SignalArg, ParseError> {
-    if text == "0" { Ok(SignalArg(0)) } else { text.parse() }
+    let signal = if text == "0" { SignalArg(0) } else { text.parse()? };
+    if [libc::SIGKILL, libc::SIGSTOP, libc::SIGCHLD].contains(&signal.0) {
+        return Err(ParseError::NeverComes(text.to_owned()));
+    }
+    Ok(signal)
+}
+
+/// What is done again and again needs a time between.
+fn some_time(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if time < Duration::from_millis(1) { Err("give 1ms or more".to_owned()) } else { Ok(time) }
 }
 
 /// Names go into objects of the store and into lines of logs.

@@ -128,14 +128,14 @@ impl Server {
         None
     }
 
-    /// Sends a line that is not the last.
-    pub fn send(&mut self, id: ClientId, event: &Event) {
-        if let Some(entry) = self.entry(id)
-            && let Some(client) = entry
-            && lines::write(&mut client.stream, event).is_err()
-        {
+    /// Sends a line that is not the last. Returns whether the client is still there.
+    pub fn send(&mut self, id: ClientId, event: &Event) -> bool {
+        let Some(entry) = self.entry(id) else { return false };
+        let sent = entry.as_mut().is_some_and(|client| lines::write(&mut client.stream, event).is_ok());
+        if !sent {
             *entry = None;
         }
+        sent
     }
 
     /// Sends the last line.

@@ -154,6 +154,9 @@ pub enum ParseError {
     /// Not 0 to 255.
     #[error("\"{0}\" is no exit status: give a number from 0 to 255")]
     Status(String),
+    /// SIGKILL, SIGSTOP and SIGCHLD.
+    #[error("{0} never reaches freeze as a signal from outside, so it cannot ask for a checkpoint")]
+    NeverComes(String),
     /// A hook.
     #[error("\"{0}\" is no hook: give a command with its arguments, quoted as for a shell, or signal:NAME")]
     Hook(String),

@@ -77,6 +77,8 @@ impl Hook {
 /// The child: what it reads is not the service's, and what it says goes where init's own words go.
 fn be_hook(command: &[CString], call: &HookCall, runtime_dir: &Path) -> ! {
     process::lead_session();
+    // Init rests there, and is elsewhere only at the start.
+    let _ = std::env::set_current_dir("/");
     if let Ok(null) = File::open("/dev/null") {
         let _ = process::place(&OwnedFd::from(null), 0);
     }

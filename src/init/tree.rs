@@ -26,11 +26,15 @@ impl Tree {
         }
     }
 
+    /// Whichever is the root of what is there.
+    pub fn top(self) -> i32 {
+        if self.root > 0 { self.root } else { self.service }
+    }
+
     /// Kills every process of the tree, the root last, so that orphans cannot leave it meanwhile.
     pub fn kill(self) {
-        let top = if self.root > 0 { self.root } else { self.service };
-        kill_below(top);
-        process::kill(top, libc::SIGKILL);
+        kill_below(self.top());
+        process::kill(self.top(), libc::SIGKILL);
     }
 }
 

@@ -45,6 +45,8 @@ pub struct Worker {
     limit: Duration,
     /// When something must be done if the worker, or what it left behind, is still there.
     deadline: Instant,
+    /// It has done its work.
+    done: bool,
     killed: bool,
     fault: Option<Fault>,
     ending: Option<Ending>,
@@ -55,6 +57,7 @@ enum Fault {
     Expired,
     Garbled,
     Unwanted,
+    Slow,
 }
 
 impl Worker {
@@ -78,6 +81,7 @@ impl Worker {
                     closed: false,
                     limit,
                     deadline,
+                    done: false,
                     killed: false,
                     fault: None,
                     ending: None,
@@ -157,7 +161,7 @@ impl Worker {
         }
         match (self.ending, self.killed) {
             (Some(_), true) => return true,
-            (None, false) => self.give_up(Fault::Expired),
+            (None, false) => self.give_up(if self.done { Fault::Slow } else { Fault::Expired }),
             _ => self.kill(),
         }
         self.deadline = now + BURIAL;
@@ -171,6 +175,7 @@ impl Worker {
 
     /// The worker has done its work and should end by itself now.
     pub fn hurry(&mut self) {
+        self.done = true;
         self.deadline = self.deadline.min(Instant::now() + GRACE);
     }
 
@@ -190,6 +195,7 @@ impl Worker {
             (Some(Fault::Expired), _) => {
                 format!("exceeded its time limit of {}", humantime::format_duration(self.limit))
             }
+            (Some(Fault::Slow), _) => "took too long to end and was killed".to_owned(),
             (Some(Fault::Unwanted), _) => "was ended".to_owned(),
             (Some(Fault::Garbled), _) => "sent what is no message of this version of freeze".to_owned(),
             (None, Some(Ending::Killed(libc::SIGKILL))) => {
@@ -205,8 +211,7 @@ impl Worker {
 /// The child: this executable again, in a session of its own, with the socket at the agreed descriptor.
 ///
 /// Where a folder that is to be the store does not exist there is nothing to restore, and nothing to execute for that, unless a
-/// key has to be looked at. Only
-/// this child looks: a file system that does not answer must not hang init.
+/// key has to be looked at. Only this child looks: a file system that does not answer must not hang init.
 fn be_worker(socket: &OwnedFd, job: &Job) -> ! {
     process::lead_session();
     if let Job::Restore { common, choice: Choice::Newest, standby, .. } = job

@@ -203,14 +203,24 @@ impl SignalFd {
         self.0.as_fd()
     }
 
-    /// The next signal, or `None` where no more are pending.
+    /// The next signal, or `None` where no more are pending. This process's own SIGPIPE, of a reader of ours that has gone, is
+    /// nobody's business: it is queued although it is ignored, because it is blocked as well.
     pub fn next_signal(&self) -> Option<Signal> {
-        let mut info = mem::MaybeUninit::<libc::signalfd_siginfo>::uninit();
-        let size = mem::size_of::<libc::signalfd_siginfo>();
-        // SAFETY: the buffer holds exactly one record, and the kernel writes whole records only.
-        let read = unsafe { libc::read(self.0.as_raw_fd(), info.as_mut_ptr().cast(), size) };
-        // SAFETY: a whole record was written.
-        (read == size as isize).then(|| unsafe { info.assume_init() }.ssi_signo as Signal)
+        loop {
+            let mut info = mem::MaybeUninit::<libc::signalfd_siginfo>::uninit();
+            let size = mem::size_of::<libc::signalfd_siginfo>();
+            // SAFETY: the buffer holds exactly one record, and the kernel writes whole records only.
+            let read = unsafe { libc::read(self.0.as_raw_fd(), info.as_mut_ptr().cast(), size) };
+            if read != size as isize {
+                return None;
+            }
+            // SAFETY: a whole record was written.
+            let info = unsafe { info.assume_init() };
+            let signal = info.ssi_signo as Signal;
+            if signal != libc::SIGPIPE || info.ssi_pid != std::process::id() {
+                return Some(signal);
+            }
+        }
     }
 }
 

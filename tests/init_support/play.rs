@@ -88,7 +88,7 @@ fn do_step(step: &str, socket: &mut UnixStream, (root, service): (i32, i32), lea
         "restored" => {
             let text = "trap 'exit 6' TERM; echo restored; while :; do sleep 0.01; done";
             let pid = Command::new("setsid").args(["sh", "-c", text]).spawn().unwrap().id() as i32;
-            send(Event::Restored { root: pid, service: pid, lease: LEASE, restore: RestoreReport::default() });
+            send(Event::Restored { root: pid, service: pid, lease: LEASE, restore: restored_here() });
         }
         // Its parent ends at once, so that init reaps it while this worker still talks.
         "restored-briefly" => {
@@ -99,15 +99,12 @@ fn do_step(step: &str, socket: &mut UnixStream, (root, service): (i32, i32), lea
             send(Event::Restoring { root });
             fs::write(go_file(), "").unwrap();
             wait_for(|| (!exists(root)).then_some(()));
-            send(Event::Restored { root, service: root, lease: LEASE, restore: RestoreReport::default() });
+            send(Event::Restored { root, service: root, lease: LEASE, restore: restored_here() });
         }
         "linger" => thread::sleep(std::time::Duration::from_secs(7)),
-        "restored-nobody" => send(Event::Restored {
-            root: 4_000_000,
-            service: 4_000_000,
-            lease: LEASE,
-            restore: RestoreReport::default(),
-        }),
+        "restored-nobody" => {
+            send(Event::Restored { root: 4_000_000, service: 4_000_000, lease: LEASE, restore: restored_here() })
+        }
         "orphan" => {
             drop(Command::new("sleep").arg("1000").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
         }
@@ -129,6 +126,10 @@ fn do_step(step: &str, socket: &mut UnixStream, (root, service): (i32, i32), lea
         "hang" => thread::park(),
         other => panic!("no such step: {other}"),
     }
+}
+
+fn restored_here() -> RestoreReport {
+    RestoreReport { generation: LEASE.generation, ..RestoreReport::default() }
 }
 
 /// Whether there is such a process, if only as a zombie.
@@ -189,9 +190,13 @@ impl Play {
 
     /// Asks for a checkpoint that must fail; the sentence.
     pub fn refused(&self) -> String {
-        match self.checkpoint().next_event().unwrap() {
-            Event::Failed { message, .. } => message,
-            other => panic!("{other:?}"),
+        let mut client = self.checkpoint();
+        loop {
+            match client.next_event().unwrap() {
+                Event::Failed { message, .. } => return message,
+                Event::Progress { .. } | Event::Settled { .. } | Event::Warning { .. } => {}
+                other => panic!("{other:?}"),
+            }
         }
     }
 

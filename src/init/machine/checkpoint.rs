@@ -23,6 +23,8 @@ pub(super) struct Checkpoint {
     reason: Reason,
     fate: Fate,
     began_ms: u64,
+    /// It has had a worker.
+    launched: bool,
     /// Its worker is past the preflight, so that what comes now is not in it.
     frozen: bool,
     /// The generation whose commit has begun.
@@ -36,6 +38,8 @@ pub(super) struct Checkpoint {
     given_up: Option<String>,
     /// The container ends: whoever takes the generation has it.
     leaving: bool,
+    /// Somebody wants the generation to be taken back.
+    withdrawing: bool,
 }
 
 /// A checkpoint that is over.
@@ -54,6 +58,7 @@ impl Checkpoint {
             reason: waiting.asker.reason(),
             fate: waiting.fate,
             began_ms,
+            launched: false,
             frozen: false,
             committing: None,
             committed: None,
@@ -61,6 +66,7 @@ impl Checkpoint {
             result: None,
             given_up: None,
             leaving: false,
+            withdrawing: false,
         }
     }
 
@@ -90,7 +96,9 @@ impl Checkpoint {
     /// How long the generation is left to be taken, in milliseconds.
     fn remaining_ms(&self, now_ms: u64) -> u64 {
         match (self.fate, self.committed) {
-            (Fate::Handover { timeout_ms }, Some((_, at))) => timeout_ms.saturating_sub(now_ms.saturating_sub(at)),
+            (Fate::Handover { timeout_ms }, Some((_, at))) if !self.withdrawing => {
+                timeout_ms.saturating_sub(now_ms.saturating_sub(at))
+            }
             _ => 0,
         }
     }
@@ -145,7 +153,9 @@ impl Machine {
         }
         match &mut self.busy {
             Busy::Nothing => self.start_checkpoint(waiting),
-            Busy::Before(checkpoint) | Busy::Checkpoint(checkpoint) if checkpoint.serves(waiting) => {
+            Busy::Before(checkpoint) | Busy::Due(checkpoint) | Busy::Checkpoint(checkpoint)
+                if checkpoint.serves(waiting) =>
+            {
                 if !checkpoint.askers.contains(&waiting.asker) {
                     checkpoint.askers.push(waiting.asker);
                 }
@@ -185,7 +195,7 @@ impl Machine {
         }
         let call = HookCall {
             moment: Moment::BeforeCheckpoint,
-            generation: self.lease.generation,
+            generation: self.status.generation,
             reason: name(waiting.asker.reason()),
             result: "",
             peer: String::new(),
@@ -199,14 +209,23 @@ impl Machine {
         }
     }
 
-    fn launch(&mut self, checkpoint: Checkpoint) {
+    pub(super) fn launch(&mut self, checkpoint: Checkpoint) {
+        if checkpoint.given_up.is_some() {
+            return self.checkpoint_over(checkpoint, "");
+        }
+        if self.hold.is_some() {
+            // The checkpoint's own worker looks as well.
+            self.act(Action::DismissWorker);
+            self.busy = Busy::Due(checkpoint);
+            return;
+        }
         self.act(Action::StartWorker(Task::Checkpoint(checkpoint.fate)));
-        self.busy = Busy::Checkpoint(checkpoint);
+        self.busy = Busy::Checkpoint(Checkpoint { launched: true, ..checkpoint });
     }
 
     pub(super) fn before_over(&mut self, mut checkpoint: Checkpoint, failure: Option<String>) {
         match failure {
-            Some(_) if checkpoint.given_up.is_some() => self.checkpoint_over(checkpoint, ""),
+            _ if checkpoint.given_up.is_some() => self.checkpoint_over(checkpoint, ""),
             Some(failure) if !self.config.hooks.may_fail => {
                 let message =
                     format!("the hook before the checkpoint {failure}; nothing was frozen and the service runs on");
@@ -228,7 +247,11 @@ impl Machine {
         match event {
             Event::Progress { phase, .. } => {
                 checkpoint.frozen |= phase != Phase::Preflight;
+                let runs = phase == Phase::Commit && checkpoint.fate == Fate::Run;
                 self.tell_askers(&event);
+                if runs {
+                    self.send_early();
+                }
             }
             Event::Warning { .. } => self.tell_askers(&event),
             Event::Committing { generation } => checkpoint.committing = Some(generation),
@@ -301,7 +324,8 @@ impl Machine {
     /// It is known what became of it.
     fn conclude(&mut self, checkpoint: Checkpoint, reason: &str) {
         let ends = checkpoint.ends_service();
-        let died = checkpoint.result.is_none();
+        let died = checkpoint.result.is_none() && checkpoint.launched;
+        let was_handover = checkpoint.is_handover();
         let done = Done {
             askers: checkpoint.askers.clone(),
             reason: checkpoint.reason,
@@ -319,9 +343,15 @@ impl Machine {
             // What it has stopped stands still.
             self.act(Action::ContinueTree);
         }
+        self.send_early();
         let call = self.record(done);
         if self.last.as_ref().is_some_and(Result::is_err) {
-            if !self.queue.iter().any(|waiting| waiting.asker == Asker::Init(Reason::Term)) {
+            let term = Waiting { asker: Asker::Init(Reason::Term), fate: Fate::End };
+            let waits = self.queue.iter().any(|waiting| waiting.asker == term.asker);
+            if was_handover && self.term == Term::Trying && !waits {
+                // It need not be handed over to be kept.
+                self.queue.insert(0, term);
+            } else if !waits {
                 self.end_in_order();
             }
             if self.config.exclusive.is_some() {
@@ -371,7 +401,7 @@ impl Machine {
         }
         HookCall {
             moment: Moment::AfterCheckpoint,
-            generation: self.lease.generation,
+            generation: self.status.generation,
             reason: name(reason),
             result,
             peer: done.peer.unwrap_or_default(),
@@ -413,6 +443,7 @@ impl Machine {
     pub(super) fn askers(&mut self) -> Option<&mut Vec<Asker>> {
         match &mut self.busy {
             Busy::Before(checkpoint)
+            | Busy::Due(checkpoint)
             | Busy::Checkpoint(checkpoint)
             | Busy::Settle(checkpoint)
             | Busy::Pause(checkpoint) => Some(&mut checkpoint.askers),
@@ -427,6 +458,9 @@ impl Machine {
             Busy::Before(checkpoint) => {
                 checkpoint.given_up.get_or_insert_with(|| why.to_owned());
                 self.act(Action::KillHook);
+            }
+            Busy::Due(checkpoint) => {
+                checkpoint.given_up.get_or_insert_with(|| why.to_owned());
             }
             Busy::Checkpoint(checkpoint) if checkpoint.committed.is_none() => {
                 checkpoint.given_up.get_or_insert_with(|| why.to_owned());
@@ -472,12 +506,31 @@ impl Machine {
         }
     }
 
-    /// Has the generation that is offered taken back. Returns whether there is one.
+    /// Has the generation that is offered taken back, unless somebody has it. Returns whether there is one.
     pub(super) fn withdraw(&mut self) -> bool {
-        if self.is_offered() && !matches!(self.busy, Busy::Pause(_)) {
+        let (Busy::Checkpoint(checkpoint) | Busy::Settle(checkpoint) | Busy::Pause(checkpoint)) = &mut self.busy else {
+            return false;
+        };
+        if !checkpoint.is_offered() {
+            return false;
+        }
+        checkpoint.withdrawing = true;
+        if !matches!(self.busy, Busy::Pause(_)) {
             self.act(Action::Withdraw);
         }
-        self.is_offered()
+        true
+    }
+
+    /// Whether CRIU may have stopped the service, which is to run on.
+    pub(super) fn is_frozen(&self) -> bool {
+        match &self.busy {
+            Busy::Checkpoint(checkpoint) => {
+                let released = checkpoint.fate == Fate::Run && self.status.phase == Some(Phase::Commit);
+                checkpoint.frozen && !released
+            }
+            Busy::Settle(_) | Busy::Pause(_) => true,
+            _ => false,
+        }
     }
 }
 

@@ -39,7 +39,7 @@ impl Machine {
             let restore = self.status.restore.as_ref();
             let call = HookCall {
                 moment,
-                generation: self.lease.generation,
+                generation: self.status.generation,
                 reason: if restore.is_some() { "restore" } else { "start" },
                 result: "",
                 peer: restore.map(|restore| restore.from.clone()).unwrap_or_default(),

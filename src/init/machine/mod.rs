@@ -16,7 +16,7 @@ pub use types::{Action, HookCall, Input, Moment, Now, Task, Timer};
 use std::time::Duration;
 
 use super::{config::Config, tree::Tree};
-use crate::control::protocol::{Awaited, Event, Reason, State, Status};
+use crate::control::protocol::{Awaited, Event, Phase, Reason, State, Status};
 use crate::control::server::{ClientId, failed};
 use crate::exit;
 use crate::image::Lease;
@@ -27,7 +27,8 @@ use crate::sys::{
 use checkpoint::{Checkpoint, Done};
 use start::Restore;
 
-/// What init is busy with. There is one worker or hook at a time.
+/// What init is busy with. There is one of these at a time, and one worker; only the worker that looks whether the application is
+/// still ours works beside hooks, as whoever waits for our death must not take a long hook for that.
 #[derive(Debug, Clone)]
 enum Busy {
     /// Nothing: the service just runs, or there is none yet.
@@ -38,17 +39,14 @@ enum Busy {
     Ready(Vec<Moment>),
     /// The hook before a checkpoint.
     Before(Checkpoint),
+    /// A checkpoint whose worker has to wait for the end of the one that looks.
+    Due(Checkpoint),
     /// A worker that takes a checkpoint.
     Checkpoint(Checkpoint),
     /// A worker that finds out what became of a checkpoint whose own worker died.
     Settle(Checkpoint),
     /// The same, and the next such worker is not due yet.
     Pause(Checkpoint),
-    /// A worker that looks whether the application is still ours.
-    Hold {
-        /// That it is not.
-        lost: Option<String>,
-    },
     /// A service that ends, as its checkpoint is committed.
     Farewell(Done),
     /// The hook after a checkpoint; the exit status that follows, where the service has ended.
@@ -94,6 +92,8 @@ impl Asker {
 pub struct Machine {
     config: Config,
     busy: Busy,
+    /// A worker looks whether the application is still ours, and has perhaps said that it is not.
+    hold: Option<Option<String>>,
     tree: Option<Tree>,
     /// What this container holds of its application; nothing before the start.
     lease: Lease,
@@ -127,6 +127,7 @@ impl Machine {
         Machine {
             config,
             busy: Busy::Nothing,
+            hold: None,
             tree: None,
             lease: Lease::default(),
             cancelled: None,
@@ -207,12 +208,10 @@ impl Machine {
         match &self.busy {
             _ if self.end.is_some() => State::Ending,
             Busy::Farewell(_) | Busy::After(Some(_)) => State::Ending,
-            Busy::Checkpoint(checkpoint) | Busy::Settle(checkpoint) | Busy::Pause(checkpoint)
-                if checkpoint.is_offered() =>
-            {
-                State::HandingOver
-            }
-            Busy::Before(_) | Busy::Checkpoint(_) | Busy::Settle(_) | Busy::Pause(_) => State::Checkpointing,
+            // It stands still until somebody has told.
+            Busy::Settle(_) | Busy::Pause(_) => State::HandingOver,
+            Busy::Checkpoint(_) if self.status.phase == Some(Phase::Handover) => State::HandingOver,
+            Busy::Before(_) | Busy::Due(_) | Busy::Checkpoint(_) => State::Checkpointing,
             Busy::Restore(restore) if self.tree.is_none() && restore.waits => State::Standby,
             _ if self.tree.is_none() => State::Starting,
             _ => State::Running,
@@ -229,31 +228,49 @@ impl Machine {
             (self.status.phase, self.status.bytes, self.status.total) = (Some(phase), bytes, total);
             self.publish(&event);
         }
-        match &mut self.busy {
+        if let Some(lost) = &mut self.hold {
+            if let Event::Lost { message } = event {
+                *lost = Some(message);
+            }
+            return;
+        }
+        match &self.busy {
             Busy::Restore(_) => self.hear_restore(event),
             Busy::Checkpoint(_) | Busy::Settle(_) => self.hear_checkpoint(event),
-            Busy::Hold { lost } => {
-                if let Event::Lost { message } = event {
-                    *lost = Some(message);
-                }
-            }
             _ => {}
         }
     }
 
     fn worker_gone(&mut self, reason: &str, root_is_ours: bool) {
         (self.status.phase, self.status.bytes, self.status.total) = (None, 0, 0);
+        if let Some(lost) = self.hold.take() {
+            return self.hold_over(lost);
+        }
         match std::mem::replace(&mut self.busy, Busy::Nothing) {
             Busy::Restore(restore) => self.restore_over(restore, reason, root_is_ours),
             Busy::Checkpoint(checkpoint) => self.checkpoint_over(checkpoint, reason),
             Busy::Settle(checkpoint) => self.settle_over(checkpoint, reason),
-            Busy::Hold { lost: Some(message) } => self.replaced(&message),
-            Busy::Hold { lost: None } => self.idle(),
             other => self.busy = other,
         }
     }
 
+    /// The worker that looked whether the application is still ours is gone.
+    fn hold_over(&mut self, lost: Option<String>) {
+        match (lost, std::mem::replace(&mut self.busy, Busy::Nothing)) {
+            (Some(message), busy) => {
+                self.busy = busy;
+                self.replaced(&message);
+            }
+            (None, Busy::Due(checkpoint)) => self.launch(checkpoint),
+            (None, Busy::Nothing) => self.idle(),
+            (None, other) => self.busy = other,
+        }
+    }
+
     fn no_worker(&mut self, error: &str) {
+        if self.hold.take().is_some() {
+            return self.hold_over(None);
+        }
         match std::mem::replace(&mut self.busy, Busy::Nothing) {
             Busy::Restore(_) => {
                 let message = format!("cannot start the worker that looks for a checkpoint: {error}");
@@ -265,7 +282,6 @@ impl Machine {
                 self.checkpoint_over(checkpoint, "");
             }
             Busy::Settle(checkpoint) => self.settle_over(checkpoint, &format!("could not be started: {error}")),
-            Busy::Hold { .. } => self.idle(),
             other => self.busy = other,
         }
     }
@@ -274,6 +290,7 @@ impl Machine {
     fn replaced(&mut self, message: &str) {
         self.say(message.to_owned());
         self.act(Action::KillTree);
+        self.stop_work();
         self.finish(exit::REPLACED, message);
     }
 
@@ -316,10 +333,11 @@ impl Machine {
     fn stop_work(&mut self) {
         match &self.busy {
             Busy::Ready(_) | Busy::Before(_) | Busy::After(_) => self.act(Action::KillHook),
-            Busy::Nothing | Busy::Pause(_) | Busy::Farewell(_) => {}
-            Busy::Restore(_) | Busy::Checkpoint(_) | Busy::Settle(_) | Busy::Hold { .. } => {
-                self.act(Action::KillWorker)
-            }
+            Busy::Nothing | Busy::Due(_) | Busy::Pause(_) | Busy::Farewell(_) => {}
+            Busy::Restore(_) | Busy::Checkpoint(_) | Busy::Settle(_) => self.act(Action::KillWorker),
+        }
+        if self.hold.is_some() {
+            self.act(Action::KillWorker);
         }
     }
 
@@ -343,6 +361,9 @@ impl Machine {
         self.busy = Busy::Nothing;
         if self.tree.is_none() || self.end.is_some() {
             return;
+        }
+        if self.dying {
+            self.queue.retain(|waiting| waiting.asker != Asker::Init(Reason::Timer));
         }
         if self.queue.is_empty() {
             self.act(Action::Rest);

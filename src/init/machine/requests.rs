@@ -1,6 +1,6 @@
 //! What clients ask for, and what they are told.
 
-use super::{Action, Asker, Busy, Machine, Task, Waiting};
+use super::{Action, Asker, Busy, Machine, Waiting};
 use crate::control::protocol::{Awaited, Event, Op, State, Wanted};
 use crate::control::server::{ClientId, failed};
 use crate::worker::Fate;
@@ -91,7 +91,15 @@ impl Machine {
     fn reached(&self, until: Awaited) -> Option<Event> {
         let runs = self.tree.is_some() && matches!(self.state(), State::Running | State::Checkpointing);
         let quiet = self.queue.is_empty()
-            && !matches!(self.busy, Busy::Before(_) | Busy::Checkpoint(_) | Busy::Settle(_) | Busy::Pause(_));
+            && !matches!(
+                self.busy,
+                Busy::Before(_)
+                    | Busy::Due(_)
+                    | Busy::Checkpoint(_)
+                    | Busy::Settle(_)
+                    | Busy::Pause(_)
+                    | Busy::Farewell(_)
+            );
         match until {
             Awaited::Running => runs.then_some(Event::Reached),
             Awaited::Restored if runs && self.status.restore.is_none() => {
@@ -104,15 +112,10 @@ impl Machine {
                 Err(message) => failed(message.clone()),
             }),
             Awaited::Idle => {
-                let idle = self.queue.is_empty() && matches!(self.busy, Busy::Nothing | Busy::Hold { .. });
+                let idle = self.queue.is_empty() && matches!(self.busy, Busy::Nothing);
                 (runs && idle).then_some(Event::Reached)
             }
         }
-    }
-
-    pub(super) fn look_whether_ours(&mut self) {
-        self.busy = Busy::Hold { lost: None };
-        self.act(Action::StartWorker(Task::Hold));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Action, Asker, Busy, Machine, Term, Timer, Waiting};
+use super::{Action, Asker, Busy, Machine, Task, Term, Timer, Waiting};
 use crate::control::protocol::Reason;
 use crate::init::{config::OnTerm, forward};
 use crate::sys::signals::Signal;
@@ -13,31 +13,41 @@ const MARGIN: Duration = Duration::from_secs(5);
 
 impl Machine {
     pub(super) fn signal(&mut self, signal: Signal) {
-        if self.config.checkpoint_signal == Some(signal) {
-            return self.ask(Waiting { asker: Asker::Init(Reason::Signal), fate: Fate::End });
+        let ends = [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT].contains(&signal);
+        match self.tree {
+            None if ends => self.cancel_start(signal),
+            _ if self.config.checkpoint_signal == Some(signal) => {
+                self.ask(Waiting { asker: Asker::Init(Reason::Signal), fate: Fate::End });
+            }
+            Some(_) if signal == libc::SIGTERM && self.config.on_term == OnTerm::Checkpoint => self.terminate(),
+            _ => self.forward(signal),
         }
-        if signal == libc::SIGTERM && self.config.on_term == OnTerm::Checkpoint && self.tree.is_some() {
-            return self.terminate();
-        }
-        self.forward(signal);
     }
 
-    /// Passes a signal on, keeps it for later, or lets it end a start that has not come to the service yet.
+    /// Whatever the signal is to the service: there is none yet, and the container is to end.
+    fn cancel_start(&mut self, signal: Signal) {
+        self.cancelled.get_or_insert(signal);
+        if matches!(self.busy, Busy::Restore(_)) {
+            self.act(Action::KillWorker);
+        }
+        self.early.insert(signal);
+    }
+
+    /// Passes a signal on, or keeps it until there is a service, and until that is not frozen: CRIU would take a signal that is
+    /// pending into the checkpoint, and a restored service would end by a SIGTERM that was meant for this container.
     fn forward(&mut self, signal: Signal) {
-        let Some(translated) = forward::translate(&self.config.rewrites, signal) else { return };
-        if self.tree.is_none() {
-            if [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT].contains(&signal) {
-                self.cancelled.get_or_insert(signal);
-                if matches!(self.busy, Busy::Restore(_)) {
-                    self.act(Action::KillWorker);
-                }
-            }
+        if self.tree.is_none() || self.is_frozen() {
             return self.early.insert(signal);
         }
+        self.deliver(signal);
+    }
+
+    fn deliver(&mut self, signal: Signal) {
+        let Some(translated) = forward::translate(&self.config.rewrites, signal) else { return };
         self.act(Action::Signal(translated));
         if signal == libc::SIGTERM
-            && let Some(limit) = self.config.kill_timeout
             && !std::mem::replace(&mut self.dying, true)
+            && let Some(limit) = self.config.kill_timeout
         {
             self.set(Timer::Kill, limit);
         }
@@ -46,10 +56,10 @@ impl Machine {
         }
     }
 
-    /// The service is there: it gets what came before.
+    /// The service is there, and not frozen: it gets what came before.
     pub(super) fn send_early(&mut self) {
         for signal in self.early.drain() {
-            self.forward(signal);
+            self.deliver(signal);
         }
     }
 
@@ -71,9 +81,10 @@ impl Machine {
 
     /// There is no checkpoint for SIGTERM, or not in time: the service ends in its own way.
     pub(super) fn end_in_order(&mut self) {
-        if std::mem::replace(&mut self.term, Term::Forwarded) == Term::Trying {
+        if self.term == Term::Trying {
+            self.term = Term::Forwarded;
             self.act(Action::Clear(Timer::Term));
-            self.forward(libc::SIGTERM);
+            self.deliver(libc::SIGTERM);
         }
     }
 
@@ -83,7 +94,8 @@ impl Machine {
                 if let Some(every) = self.config.every {
                     self.set(Timer::Every, every);
                 }
-                if matches!(self.busy, Busy::Nothing | Busy::Hold { .. }) {
+                // What is about to end must not come back as the newest generation.
+                if matches!(self.busy, Busy::Nothing) && !self.dying {
                     self.ask(Waiting { asker: Asker::Init(Reason::Timer), fate: Fate::Run });
                 }
             }
@@ -93,8 +105,10 @@ impl Machine {
             Timer::Settle => self.settle_again(),
             Timer::Hold => {
                 self.hold_later();
-                if matches!(self.busy, Busy::Nothing) && self.tree.is_some() {
-                    self.look_whether_ours();
+                let beside = matches!(self.busy, Busy::Nothing | Busy::Ready(_) | Busy::Before(_) | Busy::After(None));
+                if beside && self.hold.is_none() && self.tree.is_some() {
+                    self.hold = Some(None);
+                    self.act(Action::StartWorker(Task::Hold));
                 }
             }
         }

@@ -53,6 +53,7 @@ impl Machine {
                 restore.result = Some(Event::Claimed);
                 self.tree = Some(Tree { root, service });
                 self.lease = lease;
+                self.status.generation = report.generation;
                 self.status.restore = Some(report);
                 self.act(Action::HurryWorker);
                 self.send_early();
@@ -104,13 +105,14 @@ impl Machine {
 
     pub(super) fn started(&mut self, tree: Tree) {
         self.tree = Some(tree);
+        // What a standby prepared for is not what runs here.
+        self.status.generation = 0;
         self.send_early();
         self.ready(vec![Moment::OnAppReady]);
     }
 
     /// The service runs: what goes on beside it begins.
     fn ready(&mut self, hooks: Vec<Moment>) {
-        self.status.generation = self.lease.generation;
         if let Some(every) = self.config.every {
             self.set(Timer::Every, every);
         }

@@ -10,7 +10,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use proptest::prelude::*;
 
 use super::*;
-use crate::control::protocol::{Op, Report, RestoreReport, Wanted};
+use crate::control::protocol::{Op, Phase, Report, RestoreReport, Wanted};
 use crate::image::{Hex, KeyFiles};
 use crate::init::config::{Hook, Hooks, OnTerm};
 use crate::store::Location;
@@ -72,6 +72,8 @@ struct World {
     ended_worker: bool,
     hook: bool,
     service: bool,
+    /// The service has lost its holder.
+    orphaned: bool,
     starting: bool,
     lost: bool,
     /// The service was ended, as its checkpoint or another container allowed.
@@ -98,10 +100,18 @@ impl Both {
     /// One step, each of whose actions is checked; whatever has to follow at once does.
     fn step(&mut self, input: Input) {
         self.world.before(&input);
+        let rests = matches!(self.machine.busy, Busy::Nothing) && self.machine.hold.is_none();
+        let whole = self.machine.tree.is_some_and(|tree| tree.root > 0);
+        let drains = rests && whole && self.machine.term == Term::None && input == Input::Signal(15);
+        let drains = drains && self.machine.config.on_term == OnTerm::Checkpoint && !self.is_over();
         let mut next = Some(input);
         while let Some(input) = next.take() {
             let offered = self.machine.is_offered();
-            for action in self.machine.step(Now { ms: 5, wall_ms: 5 }, input) {
+            let actions = self.machine.step(Now { ms: 5, wall_ms: 5 }, input);
+            let begins =
+                |action: &Action| matches!(action, Action::RunHook(call) if call.moment == Moment::BeforeCheckpoint);
+            assert!(!drains || actions.iter().any(begins), "SIGTERM begins no checkpoint");
+            for action in actions {
                 assert!(
                     action != Action::ContinueTree || !offered || self.world.withdrawn,
                     "an offered service runs on"
@@ -132,7 +142,8 @@ impl Both {
                 (Some(_), ..) => Input::WorkerGone { reason: "ended".to_owned(), root_is_ours: true },
                 (None, true, _) => Input::HookOver { failure: None },
                 (_, _, Busy::Farewell(_)) => {
-                    Input::Buried { pid: 1000, ending: Ending::Exited(0), service_is_ours: false }
+                    let pid = if world.orphaned { TREE.service } else { TREE.root };
+                    Input::Buried { pid, ending: Ending::Exited(0), service_is_ours: false }
                 }
                 (_, _, Busy::Pause(_)) => Input::Elapsed(Timer::Settle),
                 (_, _, Busy::Nothing) => {
@@ -179,7 +190,10 @@ impl World {
                 (self.worker, self.ended_worker) = (None, false);
             }
             Input::HookOver { .. } => self.hook = false,
-            Input::Buried { .. } => self.service = false,
+            // Of the holder alone, where the service lives on.
+            Input::Buried { service_is_ours, .. } => {
+                (self.service, self.orphaned) = (*service_is_ours, *service_is_ours)
+            }
             Input::Signal(15) => self.term = true,
             _ => {}
         }
@@ -188,7 +202,7 @@ impl World {
     fn act(&mut self, action: Action) {
         match action {
             Action::StartWorker(task) => {
-                assert!(self.worker.is_none() && !self.hook, "a second worker: {task:?}");
+                assert!(self.worker.is_none() && (!self.hook || task == Task::Hold), "a second worker: {task:?}");
                 assert!(self.exits.is_empty() && (self.service != (task == Task::Restore)), "{task:?}");
                 if matches!(task, Task::Checkpoint(_)) {
                     (self.committed, self.taken, self.withdrawn) = (false, false, false);
@@ -196,7 +210,7 @@ impl World {
                 self.worker = Some(task);
             }
             Action::RunHook(_) => {
-                assert!(self.worker.is_none() && !self.hook, "a second hook");
+                assert!(matches!(self.worker, None | Some(Task::Hold)) && !self.hook, "a second hook");
                 self.hook = true;
             }
             Action::StartService => {
@@ -225,7 +239,7 @@ impl World {
         if !self.begun {
             return vec![Input::Begin, Input::Signal(15)];
         }
-        let mut inputs: Vec<Input> = [15, 1, CHECKPOINT].map(Input::Signal).into();
+        let mut inputs: Vec<Input> = [15, 2, 20, CHECKPOINT].map(Input::Signal).into();
         if self.asked < 3 {
             inputs.extend(self.requests());
         }
@@ -238,7 +252,9 @@ impl World {
             Some(Task::Settle { .. }) => {
                 inputs.extend([None, Some("other".to_owned())].map(|by| Input::Said(Event::Settled { taken_by: by })));
             }
-            Some(Task::Hold) => inputs.push(Input::Said(Event::Lost { message: "replaced".to_owned() })),
+            Some(Task::Hold) => {
+                inputs.extend([Event::Held, Event::Lost { message: "replaced".to_owned() }].map(Input::Said));
+            }
             _ => {}
         }
         if self.worker.is_some() {
@@ -254,7 +270,11 @@ impl World {
         }
         if self.service {
             let ending = Ending::Killed(9);
-            inputs.push(Input::Buried { pid: 1000, ending, service_is_ours: false });
+            let pid = if self.orphaned { TREE.service } else { TREE.root };
+            inputs.push(Input::Buried { pid, ending, service_is_ours: false });
+            if !self.orphaned {
+                inputs.push(Input::Buried { pid, ending, service_is_ours: true });
+            }
         }
         inputs.extend(Timer::ALL.map(Input::Elapsed));
         inputs
@@ -263,7 +283,8 @@ impl World {
     fn requests(&self) -> Vec<Input> {
         let wanted = [(false, None), (true, None), (false, Some(1000))]
             .map(|(leave_running, handover_ms)| Op::Checkpoint(Wanted { leave_running, handover_ms }));
-        let others = [Op::Cancel, Op::Wait { until: Awaited::Checkpointed }];
+        let waits = [Awaited::Running, Awaited::Restored, Awaited::Checkpointed, Awaited::Idle];
+        let others = waits.map(|until| Op::Wait { until }).into_iter().chain([Op::Cancel, Op::Status]);
         wanted.into_iter().chain(others).map(|op| Input::Asked(ClientId::of(self.asked), op)).collect()
     }
 }
@@ -276,7 +297,10 @@ fn restore_events() -> Vec<Input> {
     let message = || "so".to_owned();
     [
         Event::Waiting { generation: 3 },
-        Event::Progress { phase: crate::control::protocol::Phase::Check, bytes: 0, total: 0 },
+        Event::Warning { message: message() },
+        Event::Restoring { root: 1000 },
+        Event::Chosen { message: message() },
+        Event::Progress { phase: Phase::Check, bytes: 0, total: 0 },
         Event::NothingToRestore { lease: LEASE },
         Event::Restored { root: 1000, service: 1001, lease: LEASE, restore: RestoreReport::default() },
         failed(message()),
@@ -288,7 +312,6 @@ fn restore_events() -> Vec<Input> {
 }
 
 fn checkpoint_events(fate: Fate, world: &World) -> Vec<Input> {
-    use crate::control::protocol::Phase;
     let handover = matches!(fate, Fate::Handover { .. });
     let mut events = vec![failed("no luck".to_owned())];
     if world.committed {
@@ -338,9 +361,158 @@ fn explore(busy: bool, depth: usize) -> usize {
 
 #[test]
 fn every_input_in_every_state() {
-    let states = [explore(false, 8), explore(true, 8)];
+    let states = [explore(false, 7), explore(true, 7)];
     println!("{states:?} states");
     assert!(states.iter().all(|states| *states > 1000), "{states:?}");
+}
+
+/// Init whose service runs, without hooks or other options but those that `change` sets.
+fn running(change: impl Fn(&mut Config)) -> Machine {
+    let mut config = config(false);
+    change(&mut config);
+    let mut machine = Machine::new(config);
+    does(&mut machine, Input::Begin);
+    does(&mut machine, Input::Said(Event::NothingToRestore { lease: LEASE }));
+    does(&mut machine, gone());
+    does(&mut machine, Input::Started(TREE));
+    machine
+}
+
+fn does(machine: &mut Machine, input: Input) -> Vec<Action> {
+    machine.step(Now { ms: 5, wall_ms: 5 }, input)
+}
+
+fn gone() -> Input {
+    Input::WorkerGone { reason: "died".to_owned(), root_is_ours: true }
+}
+
+fn asked(client: u64, op: Op) -> Input {
+    Input::Asked(ClientId::of(client), op)
+}
+
+fn progress(phase: Phase) -> Input {
+    Input::Said(Event::Progress { phase, bytes: 0, total: 0 })
+}
+
+fn said_failed() -> Input {
+    Input::Said(failed("no luck".to_owned()))
+}
+
+const END: Op = Op::Checkpoint(Wanted { leave_running: false, handover_ms: None });
+const HANDOVER: Op = Op::Checkpoint(Wanted { leave_running: false, handover_ms: Some(1000) });
+
+fn starts(actions: &[Action], task: Task) -> bool {
+    actions.contains(&Action::StartWorker(task))
+}
+
+#[test]
+fn a_failed_checkpoint_does_not_keep_sigterm_from_another() {
+    let mut machine = running(|config| config.on_term = OnTerm::Checkpoint);
+    does(&mut machine, asked(0, END));
+    does(&mut machine, said_failed());
+    does(&mut machine, gone());
+    assert!(starts(&does(&mut machine, Input::Signal(15)), Task::Checkpoint(Fate::End)));
+}
+
+#[test]
+fn what_was_given_up_does_not_run_because_its_hook_was_quick() {
+    let hook = || Some(Hook::Command(vec![c"/hook".into()]));
+    let mut machine = running(|config| config.hooks.before_checkpoint = hook());
+    does(&mut machine, asked(0, END));
+    assert!(does(&mut machine, asked(1, Op::Cancel)).contains(&Action::Finish(ClientId::of(1), Event::Done)));
+    let actions = does(&mut machine, Input::HookOver { failure: None });
+    assert!(!starts(&actions, Task::Checkpoint(Fate::End)), "{actions:?}");
+    // Nothing was stopped, so nothing is continued that its user may have stopped.
+    assert!(!actions.contains(&Action::ContinueTree));
+}
+
+#[test]
+fn who_waits_hears_of_the_checkpoint_that_ended_last() {
+    let mut machine = running(|_| ());
+    does(&mut machine, asked(0, END));
+    does(&mut machine, said_failed());
+    does(&mut machine, gone());
+    does(&mut machine, asked(1, END));
+    does(&mut machine, Input::Said(Event::Committed { lease: LEASE }));
+    does(&mut machine, gone());
+    assert_eq!(does(&mut machine, asked(2, Op::Wait { until: Awaited::Checkpointed })), []);
+    let over = does(&mut machine, Input::Buried { pid: 1000, ending: Ending::Killed(9), service_is_ours: false });
+    assert!(over.contains(&Action::Finish(ClientId::of(2), Event::Reached)), "{over:?}");
+}
+
+#[test]
+fn what_is_about_to_end_is_not_checkpointed_by_the_timer() {
+    let mut machine = running(|config| {
+        config.every = Some(Duration::from_secs(60));
+        config.kill_timeout = None;
+    });
+    assert!(starts(&does(&mut machine, Input::Elapsed(Timer::Every)), Task::Checkpoint(Fate::Run)));
+    does(&mut machine, gone());
+    does(&mut machine, Input::Signal(15));
+    assert!(!starts(&does(&mut machine, Input::Elapsed(Timer::Every)), Task::Checkpoint(Fate::Run)));
+}
+
+/// It would be in the checkpoint, and end the restored service.
+#[test]
+fn a_frozen_service_gets_its_signals_later() {
+    let term = Action::Signal(15);
+    for (op, thaws) in [(END, false), (Op::Checkpoint(Wanted { leave_running: true, handover_ms: None }), true)] {
+        let mut machine = running(|_| ());
+        does(&mut machine, asked(0, op));
+        does(&mut machine, progress(Phase::Dump));
+        assert!(!does(&mut machine, Input::Signal(15)).contains(&term));
+        assert_eq!(does(&mut machine, progress(Phase::Commit)).contains(&term), thaws);
+        does(&mut machine, said_failed());
+        assert_eq!(does(&mut machine, gone()).contains(&term), !thaws);
+    }
+}
+
+#[test]
+fn a_handover_that_fails_does_not_keep_sigterm_from_a_checkpoint() {
+    let mut machine = running(|config| config.on_term = OnTerm::Checkpoint);
+    does(&mut machine, asked(0, HANDOVER));
+    does(&mut machine, Input::Signal(15));
+    does(&mut machine, said_failed());
+    assert!(starts(&does(&mut machine, gone()), Task::Checkpoint(Fate::End)));
+}
+
+#[test]
+fn a_handover_is_taken_back_whoever_has_to_do_it() {
+    let mut machine = running(|_| ());
+    does(&mut machine, asked(0, HANDOVER));
+    does(&mut machine, Input::Said(Event::Committed { lease: LEASE }));
+    let cancelled = does(&mut machine, asked(1, Op::Cancel));
+    assert!(cancelled.contains(&Action::Withdraw) && cancelled.contains(&Action::Finish(ClientId::of(1), Event::Done)));
+    assert!(starts(&does(&mut machine, gone()), Task::Settle { generation: 4, remaining_ms: 0 }));
+}
+
+#[test]
+fn the_application_is_looked_after_beside_hooks_and_not_beside_a_checkpoint() {
+    let hook = || Some(Hook::Command(vec![c"/hook".into()]));
+    let mut machine = running(|config| {
+        config.exclusive = Some(Duration::from_secs(10));
+        config.hooks.before_checkpoint = hook();
+    });
+    does(&mut machine, asked(0, END));
+    assert!(starts(&does(&mut machine, Input::Elapsed(Timer::Hold)), Task::Hold));
+    let due = does(&mut machine, Input::HookOver { failure: None });
+    assert!(due.contains(&Action::DismissWorker) && !starts(&due, Task::Checkpoint(Fate::End)));
+    assert!(starts(&does(&mut machine, gone()), Task::Checkpoint(Fate::End)));
+    assert!(!starts(&does(&mut machine, Input::Elapsed(Timer::Hold)), Task::Hold));
+}
+
+#[test]
+fn a_start_can_be_ended_whatever_its_signals_mean() {
+    let changes: [fn(&mut Config); 2] =
+        [|config| config.checkpoint_signal = Some(15), |config| config.rewrites = vec!["TERM:0".parse().unwrap()]];
+    for change in changes {
+        let mut config = config(false);
+        change(&mut config);
+        let mut machine = Machine::new(config);
+        does(&mut machine, Input::Begin);
+        assert!(does(&mut machine, Input::Signal(15)).contains(&Action::KillWorker));
+        assert!(does(&mut machine, gone()).contains(&Action::Exit(143)));
+    }
 }
 
 proptest! {

@@ -25,6 +25,8 @@ use crate::{
     },
 };
 
+/// Events of the worker in one go.
+const MAX_EVENTS: usize = 1024;
 /// How long init waits at its end for clients that have their answer to be gone.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -145,8 +147,10 @@ impl Supervisor {
         PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
     }
 
+    /// Listens to the worker, though not for ever: one that talks without end must not keep init from its other duties.
     fn hear_worker(&mut self) {
-        while let Some(event) = self.worker.as_mut().and_then(Worker::next_event) {
+        for _ in 0..MAX_EVENTS {
+            let Some(event) = self.worker.as_mut().and_then(Worker::next_event) else { return };
             self.feed(Input::Said(event));
         }
     }

@@ -43,7 +43,7 @@ impl Supervisor {
             Action::KillTree => self.with_tree(Tree::kill),
             Action::ContinueTree => {
                 let stopped = self.was_stopped;
-                self.with_tree(|tree| tree::continue_all(tree.root, stopped.then_some(tree.service)));
+                self.with_tree(|tree| tree::continue_all(tree.top(), stopped.then_some(tree.service)));
             }
             Action::KillBelow => tree::kill_below(std::process::id() as i32),
             Action::RunHook(call) => match Hook::start(&call, self.machine.config(), &self.runtime_dir) {
@@ -55,7 +55,11 @@ impl Supervisor {
             Action::KillHook => self.hook.iter_mut().for_each(Hook::kill),
             Action::Set(timer, after) => self.set(timer, after),
             Action::Clear(timer) => self.put(timer, None),
-            Action::Send(client, event) => self.server.send(client, &event),
+            Action::Send(client, event) => {
+                if !self.server.send(client, &event) {
+                    self.inputs.push_back(Input::Left(client));
+                }
+            }
             Action::Finish(client, event) => self.server.finish(client, &event),
             Action::Close(reason) => self.server.close(&reason),
             Action::Say(message) => say(&message),
