@@ -14,6 +14,7 @@ pub mod files;
 mod fuzz;
 pub mod image;
 pub mod init;
+pub mod private_folder;
 pub mod privileges;
 pub mod restore;
 pub mod store;

@@ -1,15 +1,16 @@
-//! The folder of the control socket. Others must not be able to put anything into it, nor to put it in our way.
+//! The folder of the control socket.
 
 use std::{
     fs, io,
     os::unix::{
-        fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+        fs::PermissionsExt,
         net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
 };
 
 use super::protocol::SOCKET_NAME;
+use crate::private_folder::{self, NotOurs};
 
 /// Where the socket is looked for, in this order, if no folder is named.
 pub const DEFAULTS: [&str; 3] = ["/run/freeze", "/dev/shm/freeze", "/tmp/freeze"];
@@ -28,15 +29,12 @@ pub enum FolderError {
 /// What is wrong with a folder.
 #[derive(Debug, thiserror::Error)]
 pub enum Reason {
-    /// It is not there, and cannot be made, and so on.
+    /// It is not there, others could write it, and so on.
+    #[error("{0}")]
+    Folder(#[from] NotOurs),
+    /// The socket cannot be made.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// A file or a symbolic link.
-    #[error("it is not a folder")]
-    NotAFolder,
-    /// Its owner could replace what is in it.
-    #[error("it belongs to user {0}")]
-    Foreign(u32),
     /// Someone listens on the socket that is there.
     #[error("another freeze init uses it")]
     InUse,
@@ -62,7 +60,7 @@ pub fn listen(named: Option<&Path>) -> Result<(PathBuf, UnixListener), FolderErr
 }
 
 fn listen_in(folder: &Path) -> Result<UnixListener, Reason> {
-    prepare(folder)?;
+    private_folder::prepare(folder)?;
     let path = folder.join(SOCKET_NAME);
     let listener = match UnixListener::bind(&path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -79,28 +77,10 @@ fn listen_in(folder: &Path) -> Result<UnixListener, Reason> {
     Ok(listener)
 }
 
-/// Makes the folder where it is missing, and sees to it that it is ours alone.
-fn prepare(folder: &Path) -> Result<(), Reason> {
-    match fs::DirBuilder::new().mode(0o700).create(folder) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
-        _ => {}
-    }
-    let metadata = fs::symlink_metadata(folder)?;
-    let us = nix::unistd::geteuid().as_raw();
-    if !metadata.is_dir() {
-        return Err(Reason::NotAFolder);
-    }
-    if metadata.uid() != us {
-        return Err(Reason::Foreign(metadata.uid()));
-    }
-    if metadata.mode() & 0o777 != 0o700 {
-        fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     fn mode(path: &Path) -> u32 {
@@ -128,7 +108,7 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let link = parent.path().join("link");
         std::os::unix::fs::symlink("/tmp", &link).unwrap();
-        assert!(matches!(listen_in(&link), Err(Reason::NotAFolder)));
+        assert!(matches!(listen_in(&link), Err(Reason::Folder(NotOurs::NotAFolder))));
     }
 
     #[test]

@@ -2,10 +2,11 @@
 //! is not in the folder, or not whole, comes from the store; and must never start a thread after [`CachedStore::new`].
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::fmt::Display;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::ops::Range;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{Fencing, ObjectMeta, PutMode, STACK, Store, StoreError, Version};
+use crate::private_folder::{self, NotOurs};
 
 const PACKS: &str = "packs/";
 /// Bytes of a request. A fetch that is no longer wanted ends between two.
@@ -22,6 +24,8 @@ const PIECE: u64 = 1 << 20;
 const FETCHERS: usize = 4;
 const WHOLE: &str = "pack-";
 const PART: &str = ".part-";
+/// The folder in the one that was named.
+const OWN: &str = "packs";
 
 /// A store of which some packs are in a folder too.
 pub struct CachedStore {
@@ -83,20 +87,19 @@ impl From<io::Error> for Missed {
 }
 
 impl CachedStore {
-    /// Takes a folder for at most `limit` bytes of packs, and removes what an earlier one left there. A folder that cannot be used is
-    /// [`trouble`](Self::trouble), and no error.
+    /// Takes a folder for at most `limit` bytes of packs, and removes what an earlier one left there. A folder that cannot be used, or
+    /// that others can write, is [`trouble`](Self::trouble), and no error.
     pub fn new(store: Arc<dyn Store>, folder: &Path, limit: u64) -> Result<Self, StoreError> {
         let threads = store.concurrency().clamp(1, FETCHERS);
-        let shared = Arc::new(Shared {
-            store,
-            folder: folder.to_owned(),
-            limit,
-            state: Mutex::default(),
-            changed: Condvar::new(),
-        });
+        let own = own_folder(folder).and_then(|own| Ok(empty(&own).map(|()| own)?));
+        let (folder, refusal) = match own {
+            Ok(own) => (own, None),
+            Err(refusal) => (folder.to_owned(), Some(refusal)),
+        };
+        let shared = Arc::new(Shared { store, folder, limit, state: Mutex::default(), changed: Condvar::new() });
         let cached = Self { shared };
-        if let Err(error) = empty(folder) {
-            cached.shared.give_up(&error);
+        if let Some(refusal) = refusal {
+            cached.shared.refuse(&mut cached.shared.state(), &refusal);
         }
         for _ in 0..threads {
             let shared = cached.shared.clone();
@@ -169,7 +172,7 @@ impl CachedStore {
             return None;
         }
         let mut data = vec![0; (range.end - range.start) as usize];
-        let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(self.shared.path(WHOLE, key));
+        let file = open_file(&self.shared.path(WHOLE, key));
         match file.and_then(|file| file.read_exact_at(&mut data, range.start)) {
             Ok(()) => Some(data),
             // Somebody has emptied the folder.
@@ -192,9 +195,13 @@ impl CachedStore {
 impl Drop for CachedStore {
     fn drop(&mut self) {
         self.stop();
-        self.shared.state().closed = true;
+        let mut state = self.shared.state();
+        state.closed = true;
         self.shared.changed.notify_all();
-        let _ = empty(&self.shared.folder);
+        // One that is broken is empty, or not ours.
+        if !state.broken {
+            let _ = empty(&self.shared.folder);
+        }
     }
 }
 
@@ -265,8 +272,8 @@ impl Shared {
         }
     }
 
-    fn give_up(&self, error: &io::Error) {
-        let mut state = self.state();
+    /// Uses the folder no more.
+    fn refuse(&self, state: &mut State, error: &dyn Display) {
         if !state.broken {
             let folder = self.folder.display();
             state.trouble = Some(format!(
@@ -344,10 +351,7 @@ impl Shared {
                         state.trouble = Some(format!("a pack could not be fetched ahead: {error}"));
                         state.failed.push(pack);
                     }
-                    Missed::Folder(error) => {
-                        drop(state);
-                        self.give_up(&error);
-                    }
+                    Missed::Folder(error) => self.refuse(&mut state, &error),
                     Missed::Unwanted | Missed::Store(_) => {}
                 }
             }
@@ -371,9 +375,23 @@ fn is_id(id: &str) -> bool {
     id.len() == 32 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Makes the folder, and removes from it what has a name of ours.
-fn empty(folder: &Path) -> io::Result<()> {
+/// A folder of our own in `folder`, which may be a volume that all can write, but not one that another user has put in our way.
+fn own_folder(folder: &Path) -> Result<PathBuf, NotOurs> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let metadata = fs::symlink_metadata(folder)?;
+    if !metadata.is_dir() {
+        return Err(NotOurs::NotAFolder);
+    }
+    if ![0, nix::unistd::geteuid().as_raw()].contains(&metadata.uid()) {
+        return Err(NotOurs::Foreign(metadata.uid()));
+    }
+    let own = folder.join(OWN);
+    private_folder::prepare(&own)?;
+    Ok(own)
+}
+
+/// Removes from a folder what has a name of ours.
+fn empty(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name();
@@ -383,6 +401,12 @@ fn empty(folder: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Opens a file, and nothing that its reader could wait for.
+fn open_file(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
 }
 
 #[cfg(test)]

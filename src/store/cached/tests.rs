@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::store::FileStore;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 const SIZE: u64 = 3 * PIECE + 5;
@@ -108,7 +109,7 @@ impl Fixture {
     }
 
     fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.folder.path().join("cache")).unwrap();
+        let entries = fs::read_dir(self.folder.path().join("cache").join(OWN)).unwrap();
         let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
@@ -201,6 +202,33 @@ fn a_folder_that_cannot_be_used_or_is_emptied_costs_nothing_but_time() {
 }
 
 #[test]
+fn a_folder_that_others_can_write_is_not_used_and_nothing_in_it_is_waited_for() {
+    let fixture = fixture(4);
+    let (link, open) = (fixture.folder.path().join("link"), fixture.folder.path().join("open"));
+    let left = open.join(OWN).join(format!("pack-{:032x}", 7));
+    fs::create_dir_all(open.join(OWN)).unwrap();
+    fs::write(&left, "").unwrap();
+    std::os::unix::fs::symlink(&open, &link).unwrap();
+    let refused = CachedStore::new(fixture.gate.clone(), &link, SIZE).unwrap();
+    assert!(refused.trouble().unwrap().contains("it is not a folder"));
+    drop(refused);
+    assert!(left.exists(), "what is not ours is not emptied");
+    let modes = || [&*open, &*open.join(OWN)].map(|folder| fs::metadata(folder).unwrap().mode() & 0o777);
+    for folder in [&*open, &*open.join(OWN)] {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    let taken = CachedStore::new(fixture.gate.clone(), &open, SIZE).unwrap();
+    assert_eq!((taken.trouble(), left.exists(), modes()), (None, false, [0o777, 0o700]));
+
+    fixture.want(&[0]);
+    fixture.cached.settle();
+    let path = fixture.cached.shared.path(WHOLE, &key(0));
+    fs::remove_file(&path).unwrap();
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert_eq!(fixture.reads(&[0]), 1);
+}
+
+#[test]
 fn what_another_one_left_goes_and_what_is_not_ours_stays() {
     let folder = tempfile::tempdir().unwrap();
     let ours = [format!("pack-{:032x}", 7), format!(".part-{:032x}", 8)];
@@ -216,7 +244,7 @@ fn its_files_go_with_it() {
     let fixture = fixture(4);
     fixture.want(&[0, 1]);
     fixture.cached.settle();
-    let folder = fixture.folder.path().join("cache");
+    let folder = fixture.folder.path().join("cache").join(OWN);
     drop(fixture.cached);
     assert_eq!(fs::read_dir(folder).unwrap().count(), 0);
 }
