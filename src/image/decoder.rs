@@ -125,7 +125,17 @@ impl Shared {
         self.done.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A damaged copy of a pack does not make a damaged store.
     fn fetch(&self, reader: &Reader, slices: &[Slice]) -> Result<Vec<Vec<u8>>> {
+        match self.fetch_once(reader, slices) {
+            Err(ImageError::Damaged { object, .. }) if reader.vault.store().forget_copy(&object) => {
+                self.fetch_once(reader, slices)
+            }
+            result => result,
+        }
+    }
+
+    fn fetch_once(&self, reader: &Reader, slices: &[Slice]) -> Result<Vec<Vec<u8>>> {
         let fetched = reader.fetch(slices)?;
         let mut decoder = self.decoders.pop().ok_or(ImageError::Ended)?;
         let decoded = reader.decode(fetched, slices, &mut decoder);
@@ -249,16 +259,19 @@ mod tests {
     };
     use super::*;
     use crate::fuzz;
-    use crate::store::{self, Location, PutMode};
+    use crate::store::{self, CachedStore, Location, PutMode};
 
     const MEMORY: u64 = 8 << 20;
 
+    fn keys(folder: &std::path::Path, encrypt: bool) -> KeyFiles {
+        KeyFiles { passphrase_file: None, key_file: encrypt.then(|| folder.join("key")) }
+    }
+
     /// A store of one generation, plain or encrypted.
     fn generation(folder: &std::path::Path, encrypt: bool) -> (Vault, Manifest) {
-        let key_file = encrypt.then(|| folder.join("key"));
         std::fs::write(folder.join("key"), [7; 32]).unwrap();
         let store = store::open(&Location::at(&format!("file:{}/store", folder.display()))).unwrap();
-        let vault = Vault::create(store, &KeyFiles { passphrase_file: None, key_file }).unwrap();
+        let vault = Vault::create(store, &keys(folder, encrypt)).unwrap();
         let writer = ImageWriter::new(&vault, 64 << 20, 1).unwrap();
         let mut noise = vec![0; 50_000];
         blake3::Hasher::new().finalize_xof().fill(&mut noise);
@@ -302,6 +315,30 @@ mod tests {
     fn put(vault: &Vault, key: &str, data: Vec<u8>) {
         vault.store().delete(key).unwrap();
         vault.store().put(key, data.into(), PutMode::Create).unwrap();
+    }
+
+    #[test]
+    fn a_damaged_copy_of_a_pack_is_fetched_again_and_a_damaged_pack_is_refused() {
+        for encrypt in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let (vault, manifest) = generation(folder.path(), encrypt);
+            let pack = &manifest.packs[0];
+            let (whole, _) = vault.store().get(&pack.key(), pack::LIMIT).unwrap();
+            let damaged: Vec<u8> = whole.iter().map(|byte| !byte).collect();
+            let cache = folder.path().join("cache");
+            let cached = Arc::new(CachedStore::new(vault.store().clone(), &cache, 1 << 30).unwrap());
+            // The object is damaged while the copy is made, and is whole again, or the other way round.
+            for (copy, object, is_read) in [(&damaged, &whole, true), (&damaged, &damaged, false)] {
+                put(&vault, &pack.key(), copy.clone());
+                cached.want([(pack.key(), pack.size)]);
+                while !cached.is_settled() {
+                    thread::yield_now();
+                }
+                put(&vault, &pack.key(), object.clone());
+                let through = Vault::open(cached.clone(), &keys(folder.path(), encrypt)).unwrap().unwrap();
+                assert_eq!(read_all(&through, &manifest).is_ok(), is_read);
+            }
+        }
     }
 
     #[test]

@@ -226,6 +226,12 @@ impl Store for CachedStore {
         }
     }
 
+    fn forget_copy(&self, key: &str) -> bool {
+        self.shared.forget(&mut self.shared.state(), key);
+        // Of several that read the same copy, one finds it forgotten by another.
+        is_pack(key)
+    }
+
     fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {
         self.shared.store.list(prefix)
     }

@@ -73,6 +73,10 @@ pub trait Store: Send + Sync {
     fn get(&self, key: &str, limit: u64) -> Result<(Vec<u8>, Version), StoreError>;
     /// Reads exactly the bytes of `range`.
     fn get_range(&self, key: &str, range: Range<u64>) -> Result<Vec<u8>, StoreError>;
+    /// Forgets what it keeps of an object nearer than the store, as it was found damaged. Whether what was read may have been that.
+    fn forget_copy(&self, _key: &str) -> bool {
+        false
+    }
     /// All objects whose key begins with `prefix`, in the order of their keys.
     fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError>;
     /// Removes an object; one that is not there is no error.
