@@ -50,6 +50,8 @@ struct State {
     bytes: u64,
     /// The store did not give them.
     failed: Vec<Pack>,
+    /// There was no room for them, and there may be when what is being fetched is given up.
+    crowded_out: Vec<Pack>,
     trouble: Option<String>,
     /// The folder cannot be used.
     broken: bool,
@@ -128,20 +130,14 @@ impl CachedStore {
         let dropped: Vec<String> = state.there.iter().filter(unnamed).map(|(key, _)| key.clone()).collect();
         dropped.iter().for_each(|key| self.shared.forget(&mut state, key));
         state.failed.clear();
+        state.crowded_out.clear();
         state.asked = packs.into_iter().filter(|pack| !state.there.contains_key(&pack.key)).collect();
         self.shared.changed.notify_all();
     }
 
     /// Fetches no more. What is under way ends within a piece.
     pub fn stop(&self) {
-        let mut state = self.shared.state();
-        state.asked.clear();
-        state.failed.clear();
-        for (_, part) in state.there.values_mut() {
-            if let Part::Fetching { wanted } = part {
-                *wanted = false;
-            }
-        }
+        self.shared.state().stop();
     }
 
     /// Asks once more for what the store did not give.
@@ -259,6 +255,17 @@ impl State {
         let fetching = |(_, part): &(u64, Part)| matches!(part, Part::Fetching { .. });
         self.asked.is_empty() && !self.there.values().any(fetching)
     }
+
+    fn stop(&mut self) {
+        self.asked.clear();
+        self.failed.clear();
+        self.crowded_out.clear();
+        for (_, part) in self.there.values_mut() {
+            if let Part::Fetching { wanted } = part {
+                *wanted = false;
+            }
+        }
+    }
 }
 
 impl Shared {
@@ -278,7 +285,7 @@ impl Shared {
         }
     }
 
-    /// Uses the folder no more.
+    /// Uses the folder no more. Where it is full, the service's files may need the room.
     fn refuse(&self, state: &mut State, error: &dyn Display) {
         if !state.broken {
             let folder = self.folder.display();
@@ -288,7 +295,9 @@ impl Shared {
             ));
         }
         state.broken = true;
-        state.asked.clear();
+        state.stop();
+        let whole: Vec<String> = state.there.keys().cloned().collect();
+        whole.iter().for_each(|key| self.forget(state, key));
     }
 
     /// The next pack that there is room for, and whose room is taken from now on.
@@ -299,7 +308,9 @@ impl Shared {
                 return None;
             }
             match state.asked.pop_front() {
-                Some(pack) if pack.size > self.limit - state.bytes || state.there.contains_key(&pack.key) => {
+                Some(pack) if state.there.contains_key(&pack.key) => self.changed.notify_all(),
+                Some(pack) if pack.size > self.limit - state.bytes => {
+                    state.crowded_out.push(pack);
                     self.changed.notify_all();
                 }
                 Some(pack) => {
@@ -345,11 +356,16 @@ impl Shared {
         let mut state = self.state();
         match result {
             Ok(()) => {
-                state.there.insert(pack.key, (pack.size, Part::Whole));
+                state.there.insert(pack.key.clone(), (pack.size, Part::Whole));
+                if state.broken {
+                    self.forget(&mut state, &pack.key);
+                }
             }
             Err(missed) => {
                 let wanted = matches!(state.there.remove(&pack.key), Some((_, Part::Fetching { wanted: true })));
                 state.bytes -= pack.size;
+                let crowded_out = std::mem::take(&mut state.crowded_out);
+                state.asked.extend(crowded_out);
                 match missed {
                     // Wanted again, since it was given up.
                     Missed::Unwanted if wanted => state.asked.push_back(pack),

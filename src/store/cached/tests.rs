@@ -10,6 +10,7 @@ const SIZE: u64 = 3 * PIECE + 5;
 /// A store that counts ranged reads, and answers them only while it is open.
 struct Gate {
     store: FileStore,
+    threads: usize,
     reads: AtomicUsize,
     open: Mutex<bool>,
     changed: Condvar,
@@ -60,7 +61,7 @@ impl Store for Gate {
         self.store.clean(older_than)
     }
     fn concurrency(&self) -> usize {
-        1
+        self.threads
     }
     fn url(&self) -> &str {
         self.store.url()
@@ -85,11 +86,15 @@ fn data(number: u8) -> Vec<u8> {
 
 /// With four packs in the store, and room for `room` of them in the folder.
 fn fixture(room: u64) -> Fixture {
+    fixture_of(room, 1)
+}
+
+fn fixture_of(room: u64, threads: usize) -> Fixture {
     let folder = tempfile::tempdir().unwrap();
     let store = FileStore::new(&format!("file:{}/store", folder.path().display())).unwrap();
     (0..4).for_each(|number| store.put(&key(number), data(number).into(), PutMode::Create).unwrap());
     let (reads, open, changed) = (AtomicUsize::new(0), Mutex::new(true), Condvar::new());
-    let gate = Arc::new(Gate { store, reads, open, changed });
+    let gate = Arc::new(Gate { store, threads, reads, open, changed });
     let cached = CachedStore::new(gate.clone(), &folder.path().join("cache"), room * SIZE).unwrap();
     Fixture { folder, gate, cached }
 }
@@ -164,6 +169,34 @@ fn what_is_wanted_again_before_it_was_given_up_is_fetched() {
     fixture.gate.set(true);
     fixture.cached.settle();
     assert_eq!(fixture.reads(&[0, 1]), 0);
+}
+
+#[test]
+fn what_there_is_room_for_only_when_another_was_given_up_is_fetched_then() {
+    let fixture = fixture_of(1, 2);
+    fixture.gate.set(false);
+    fixture.want(&[0]);
+    fixture.gate.await_reads(1);
+    fixture.want(&[1]);
+    let state = fixture.cached.shared.state();
+    drop(fixture.cached.shared.changed.wait_while(state, |state| !state.asked.is_empty()).unwrap());
+    fixture.gate.set(true);
+    fixture.cached.settle();
+    assert_eq!(fixture.reads(&[1]), 0);
+}
+
+#[test]
+fn a_folder_that_is_full_is_emptied() {
+    let fixture = fixture(4);
+    fixture.want(&[0]);
+    fixture.cached.settle();
+    // No file can be made there, as on a disk that is full.
+    fs::create_dir(fixture.cached.shared.path(PART, &key(1))).unwrap();
+    fixture.want(&[0, 1]);
+    fixture.cached.settle();
+    assert!(fixture.cached.trouble().unwrap().contains("a writable folder"));
+    assert_eq!(fixture.names(), [format!(".part-{:032x}", 1)]);
+    assert_eq!(fixture.reads(&[0]), 1);
 }
 
 #[test]
