@@ -2,15 +2,16 @@
 //!
 //! CRIU holds them until this worker says that they may run. Should it end before, or CRIU be killed, they are killed.
 
+mod strays;
+
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::os::unix::process::parent_id;
+use std::path::PathBuf;
 use std::process::{Child, ExitStatus};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, poll};
 
@@ -23,14 +24,12 @@ use crate::criu::{log, stream};
 use crate::image::{Body, Fetcher, Manifest};
 use crate::sys::fd;
 use crate::worker::work::Work;
+use strays::Strays;
 
 /// What lets the tasks run.
 const RUN: u8 = b'r';
 /// Milliseconds that CRIU may take to let the tasks run or to kill them; after that it is killed.
 const LET_GO: u16 = 20_000;
-/// How long killed processes may take to be gone.
-const BURIAL: Duration = Duration::from_secs(5);
-const LOOK: Duration = Duration::from_millis(10);
 
 /// A service that is there and has not run. Dropped, it is killed.
 #[derive(Debug)]
@@ -38,8 +37,7 @@ pub(super) struct Held {
     child: Child,
     hold: UnixStream,
     log: PathBuf,
-    /// PIDs of the service that nobody had before.
-    pids: Vec<i32>,
+    strays: Strays,
     state: State,
 }
 
@@ -72,10 +70,10 @@ impl Held {
         let args = command::restore(work.path(), stdio.inherit(), command::number(theirs.as_fd()));
         let mut keep = stdio.descriptors();
         keep.push(theirs.as_fd());
-        let pids = manifest.processes.iter().map(|process| process.pid).filter(|pid| !exists(*pid)).collect();
+        let strays = Strays::from_now_on(parent_id() as i32);
         let child = command::spawn(&args, &keep)?;
         drop(theirs);
-        let mut held = Self { child, hold, log: work.path().join(command::RESTORE_LOG), pids, state: State::Coming };
+        let mut held = Self { child, hold, log: work.path().join(command::RESTORE_LOG), strays, state: State::Coming };
         match serve::serve(&mut held.child, &held.hold, &listener, &images, fetcher, meter)? {
             Served::Held => {
                 held.state = State::Held;
@@ -119,7 +117,7 @@ impl Held {
 }
 
 impl Drop for Held {
-    /// Ends CRIU and what it has made. When this returns, nothing of it is there, so that the next attempt finds the PIDs free.
+    /// Ends CRIU and what it has made: tasks that it has not traced yet do not end with it. When this returns, nothing of it is there.
     fn drop(&mut self) {
         if self.state == State::Gone {
             return;
@@ -132,13 +130,6 @@ impl Drop for Held {
             }
             self.wait();
         }
-        let begun = Instant::now();
-        while self.pids.iter().any(|pid| exists(*pid)) && begun.elapsed() < BURIAL {
-            thread::sleep(LOOK);
-        }
+        self.strays.end();
     }
-}
-
-fn exists(pid: i32) -> bool {
-    Path::new(&format!("/proc/{pid}")).exists()
 }

@@ -64,7 +64,7 @@ pub enum Served {
 /// Serves until CRIU says at `hold` that it holds all processes, or ends.
 pub fn serve(
     child: &mut Child,
-    mut hold: &UnixStream,
+    hold: &UnixStream,
     listener: &UnixListener,
     images: &BTreeMap<&str, &Body>,
     fetcher: &mut Fetcher,
@@ -73,6 +73,7 @@ pub fn serve(
     let exit = fd::child_exit(child)?;
     let mut socket = Socket::Listening(listener);
     let mut open: Vec<Open> = Vec::new();
+    let mut hold = Some(hold);
     loop {
         fetcher.receive()?;
         let mut index = 0;
@@ -83,7 +84,7 @@ pub fn serve(
                 index += 1;
             }
         }
-        let ready = wait([exit.as_fd(), hold.as_fd(), fetcher.wake_fd()], &socket, &mut open)?;
+        let ready = wait([exit.as_fd(), fetcher.wake_fd()], hold, &socket, &mut open)?;
         if ready.socket {
             socket = talk(socket, images, fetcher, &mut open)?;
         } else if ready.hold && is_held(&mut hold)? {
@@ -95,14 +96,16 @@ pub fn serve(
     }
 }
 
-/// Whether the byte that came says so. The end of the socket is that of CRIU, or soon will be.
-fn is_held(hold: &mut &UnixStream) -> Result<bool, ServeError> {
+/// Whether the byte that came says so. A socket that CRIU has closed says no more, and only its exit tells what it came to.
+fn is_held(hold: &mut Option<&UnixStream>) -> Result<bool, ServeError> {
+    let Some(mut socket) = *hold else { return Ok(false) };
     let mut byte = [0];
-    match hold.read(&mut byte) {
-        Ok(1) => Ok(byte[0] == RESTORED),
-        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error.into()),
-        _ => Ok(false),
+    match socket.read(&mut byte) {
+        Ok(0) => *hold = None,
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error.into()),
+        _ => {}
     }
+    Ok(byte[0] == RESTORED)
 }
 
 /// Takes CRIU's connection, or its next request.
@@ -164,13 +167,19 @@ struct Ready {
 }
 
 /// Waits for CRIU's end, for its word at the hold socket, for newly decoded data, for a request, or for room in a pipe that was full.
-fn wait(always: [BorrowedFd; 3], socket: &Socket, open: &mut [Open]) -> io::Result<Ready> {
+fn wait(always: [BorrowedFd; 2], hold: Option<&UnixStream>, socket: &Socket, open: &mut [Open]) -> io::Result<Ready> {
     let mut fds = always.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).to_vec();
-    match socket {
-        Socket::Listening(listener) => fds.push(PollFd::new(listener.as_fd(), PollFlags::POLLIN)),
-        Socket::Connected(connection) => fds.push(PollFd::new(connection.as_fd(), PollFlags::POLLIN)),
-        Socket::Closed => {}
-    }
+    let socket = match socket {
+        Socket::Listening(listener) => Some(listener.as_fd()),
+        Socket::Connected(connection) => Some(connection.as_fd()),
+        Socket::Closed => None,
+    };
+    let [hold, socket] = [hold.map(AsFd::as_fd), socket].map(|fd| {
+        fd.map(|fd| {
+            fds.push(PollFd::new(fd, PollFlags::POLLIN));
+            fds.len() - 1
+        })
+    });
     let fixed = fds.len();
     // One that is not full waits for data; of it only the reader's end is worth knowing, which poll reports unasked.
     fds.extend(open.iter().map(|image| {
@@ -185,6 +194,25 @@ fn wait(always: [BorrowedFd; 3], socket: &Socket, open: &mut [Open]) -> io::Resu
         image.closed = found.contains(PollFlags::POLLERR);
         image.full &= found.is_empty();
     }
-    let ready = |index: usize| found.get(index).is_some_and(|flags| !flags.is_empty());
-    Ok(Ready { exited: ready(0), hold: ready(1), socket: fixed > always.len() && ready(always.len()) })
+    let ready = |index: Option<usize>| index.and_then(|index| found.get(index)).is_some_and(|flags| !flags.is_empty());
+    Ok(Ready { exited: ready(Some(0)), hold: ready(hold), socket: ready(socket) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_word_says_that_all_is_held_and_a_closed_socket_is_not_asked_again() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut hold = Some(&ours);
+        assert!(!is_held(&mut hold).unwrap());
+        theirs.write_all(b"xR").unwrap();
+        assert!(!is_held(&mut hold).unwrap());
+        assert!(is_held(&mut hold).unwrap());
+        drop(theirs);
+        assert!(!is_held(&mut hold).unwrap());
+        assert!(hold.is_none());
+    }
 }
