@@ -38,7 +38,8 @@ impl Tree {
     }
 }
 
-/// Kills every descendant of a process.
+/// Kills every descendant of a process, children before their parents: a stopped process group of which the last parent outside it
+/// ends is continued by the kernel, after a SIGHUP (setpgid(2)), and would run once more.
 pub fn kill_below(top: i32) {
     for _ in 0..PASSES {
         if each_below(top, |pid, _| process::kill(pid, libc::SIGKILL)) == 0 {
@@ -59,17 +60,22 @@ pub fn continue_all(top: i32, but: Option<i32>) {
     process::kill(top, libc::SIGCONT);
 }
 
-/// Calls `visit` with the PID and the state of every process below `top` that has not ended; returns how often it said yes.
-fn each_below(top: i32, visit: impl Fn(i32, u8) -> bool) -> usize {
+/// Calls `visit` with the PID and the state of every process below `top` that has not ended, the deepest first; returns how often it
+/// said yes.
+fn each_below(top: i32, mut visit: impl FnMut(i32, u8) -> bool) -> usize {
     let Ok(entries) = std::fs::read_dir("/proc") else { return 0 };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|pid| is_below(*pid, top))
-        .filter(|pid| stat(*pid).is_some_and(|(state, _)| state != b'Z' && visit(*pid, state)))
+    let mut found: Vec<(usize, i32)> = pids.filter_map(|pid| Some((depth(pid, top)?, pid))).collect();
+    found.sort_unstable_by_key(|(depth, _)| std::cmp::Reverse(*depth));
+    found
+        .into_iter()
+        .filter(|(_, pid)| stat(*pid).is_some_and(|(state, _)| state != b'Z' && visit(*pid, state)))
         .count()
 }
 
-fn is_below(pid: i32, top: i32) -> bool {
-    std::iter::successors(stat(pid), |(_, parent)| stat(*parent)).take(MAX_DEPTH).any(|(_, parent)| parent == top)
+/// How many generations a process is below `top`, less one; nothing if it is not.
+fn depth(pid: i32, top: i32) -> Option<usize> {
+    std::iter::successors(stat(pid), |(_, parent)| stat(*parent)).take(MAX_DEPTH).position(|(_, parent)| parent == top)
 }
 
 /// State letter and parent of a process, from /proc/PID/stat (proc(5)).
@@ -86,6 +92,9 @@ fn parse_stat(stat: &[u8]) -> Option<(u8, i32)> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     #[test]
@@ -97,11 +106,28 @@ mod tests {
     }
 
     #[test]
+    fn children_come_before_their_parents() {
+        let script = "sh -c 'sleep 600 & echo $$ $!; wait' & wait";
+        let mut top = Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(top.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let mut pids: Vec<i32> = line.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
+        pids.reverse();
+        let mut visited = Vec::new();
+        each_below(top.id() as i32, |pid, _| {
+            visited.push(pid);
+            true
+        });
+        assert_eq!(visited, pids);
+        kill_below(top.id() as i32);
+        top.wait().unwrap();
+    }
+
+    #[test]
     fn this_process_is_below_its_parent_and_not_below_itself() {
         let us = std::process::id() as i32;
         let parent = stat(us).unwrap().1;
-        assert!(is_below(us, parent));
-        assert!(!is_below(us, us));
-        assert!(!is_below(us, i32::MAX));
+        assert_eq!(depth(us, parent), Some(0));
+        assert_eq!([depth(us, us), depth(us, i32::MAX)], [None; 2]);
     }
 }
