@@ -165,6 +165,15 @@ impl Dump {
         if status.success() { Ok(()) } else { Err(self.refused()) }
     }
 
+    /// One whose CRIU has failed, for tests.
+    #[cfg(test)]
+    pub fn that_died(work: &Path) -> Self {
+        let (listener, child) =
+            (stream::listen(work, stream::CAPTURE_SOCKET), std::process::Command::new("false").spawn());
+        let (listener, child, log) = (listener.unwrap(), child.unwrap(), work.join(command::DUMP_LOG));
+        Self { child, hold: None, listener, log, since: Instant::now(), released: None }
+    }
+
     /// Whether the byte that came says "complete"; the end of the socket means that CRIU gave up.
     fn is_held(&mut self) -> Result<bool, DumpError> {
         let mut byte = [0];

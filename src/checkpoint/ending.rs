@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::dump::{Dump, DumpError, Verdict};
+use super::dump::{Dump, Verdict};
 use super::handover::{self, Offer};
 use super::stop::Stopped;
 use super::{CheckpointError, Target};
@@ -20,9 +20,13 @@ pub struct Held<'a> {
 }
 
 impl Held<'_> {
-    fn run_on(self) -> Result<(), DumpError> {
+    /// Where CRIU has died, it runs all the same: nobody holds it, and nothing is pending any more. Whoever asked for the checkpoint
+    /// is told why it failed, and of that only beside.
+    fn run_on(self, reporter: &Reporter) {
         self.stopped.go_on();
-        self.dump.release(Verdict::Run)
+        if let Err(error) = self.dump.release(Verdict::Run) {
+            reporter.warn(error.to_string());
+        }
     }
 
     /// Where CRIU has died, init does it.
@@ -47,7 +51,7 @@ pub fn give_away(
     let proposal = match image::propose(vault, manifest, target.lease, started) {
         Ok(proposal) => proposal,
         Err(error) => {
-            held.run_on()?;
+            held.run_on(reporter);
             return Err(error.into());
         }
     };
@@ -66,7 +70,7 @@ pub fn give_away(
             return Ok(generation);
         }
         (Err(NotCommitted { error, may_count: false }), _) => {
-            held.run_on()?;
+            held.run_on(reporter);
             return Err(error.into());
         }
         // Nobody can say whether others see it. Whoever takes it back first is sure of it.
@@ -78,12 +82,48 @@ pub fn give_away(
     reporter.send(&Event::Settled { taken_by });
     if taken {
         held.end(reporter);
-    } else if let Err(error) = held.run_on() {
-        // It runs all the same: a CRIU that does not answer is dead by now, and nothing is pending any more.
-        reporter.warn(error.to_string());
+    } else {
+        held.run_on(reporter);
     }
     if taken || matches!(failure, CheckpointError::NotTaken { .. }) {
         image::mark_committed(vault, generation);
     }
     if taken { Ok(generation) } else { Err(failure) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+
+    use super::super::tree_of_service::Tree;
+    use super::*;
+    use crate::image::{KeyFiles, Lease, test_vault};
+    use crate::store::Location;
+
+    #[test]
+    fn the_first_error_is_told_also_where_criu_has_died() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = test_vault(folder.path());
+        // Another container has committed meanwhile.
+        image::commit(&vault, &mut Manifest::default(), Lease::fresh(), Instant::now()).unwrap();
+        let common = Common {
+            store: Location::at("file:/nowhere"),
+            keys: KeyFiles::default(),
+            runtime_dir: folder.path().into(),
+            memory: 0,
+            instance: "this".to_owned(),
+            exclusive_ms: None,
+        };
+        let target = Target { root: 0, service: 0, lease: Lease::fresh(), fate: Fate::End, include: Vec::new() };
+        let (reporter, init) = Reporter::pair();
+        let (mut dump, stopped) =
+            (Dump::that_died(folder.path()), Stopped::stop(&Tree::of_processes(Vec::new())).unwrap());
+        let held = Held { dump: &mut dump, stopped };
+        let manifest = &mut Manifest::default();
+        let error = give_away(&common, &target, &reporter, &vault, manifest, Instant::now(), held).unwrap_err();
+        assert!(matches!(error, CheckpointError::Image(_)), "{error}");
+        let mut warning = String::new();
+        BufReader::new(init).read_line(&mut warning).unwrap();
+        assert!(warning.contains("could not be dumped"), "{warning}");
+    }
 }

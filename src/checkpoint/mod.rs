@@ -168,7 +168,6 @@ fn take(
     announce(&vault, target);
 
     meter.begin(Phase::Dump);
-    let stopped_before = stop::stopped(&Tree::of_service(target.root, target.service)?);
     let mut dump = Dump::start(target.root, work.path())?;
     let images = dump.collect(&writer, meter)?;
 
@@ -197,7 +196,7 @@ fn take(
         image::mark_committed(&vault, lease.generation);
         lease.generation
     } else {
-        let stopped = Stopped::stop(&tree, &stopped_before).map_err(CheckpointError::NotStopped)?;
+        let stopped = Stopped::stop(&tree).map_err(CheckpointError::NotStopped)?;
         let held = Held { dump: &mut dump, stopped };
         ending::give_away(common, target, reporter, &vault, &mut manifest, started, held)?
     };

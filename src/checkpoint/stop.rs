@@ -3,17 +3,13 @@
 //! CRIU has its tasks in a ptrace stop, in which a SIGSTOP stays pending. Whoever dies then, CRIU or this worker: the kernel lets
 //! the tasks go, and they stop at once, instead of running beside the copy that another container may have restored. A SIGCONT
 //! throws away a SIGSTOP that is pending (signal(7)), so in the end nobody but a handler of SIGCONT has noticed anything.
-
-use std::collections::BTreeSet;
+//!
+//! Which processes its user has stopped is not asked: that may change until CRIU has them. A CRIU that lets them run stops those
+//! again that it found stopped (compel_resume_task_sig), which throws the SIGCONT away in its turn.
 
 use super::tree_of_service::Tree;
 use crate::sys::process;
 use crate::tree::{self, Process};
-
-/// Stopped processes, by `kill -STOP` or a shell.
-pub fn stopped(tree: &Tree) -> BTreeSet<i32> {
-    tree.processes().iter().filter(|process| process.state == 'T').map(|process| process.pid).collect()
-}
 
 /// Processes that were stopped here. Dropped, they stay so: only init, or who knows whose the service is, may continue them.
 #[derive(Debug)]
@@ -21,13 +17,13 @@ pub fn stopped(tree: &Tree) -> BTreeSet<i32> {
 pub struct Stopped(Vec<i32>);
 
 impl Stopped {
-    /// Stops all processes of the tree, but for those that were stopped `before`.
+    /// Stops all processes of the tree, while CRIU holds them.
     ///
     /// # Errors
     /// The name of a process that cannot be stopped. Then none is.
-    pub fn stop(tree: &Tree, before: &BTreeSet<i32>) -> Result<Self, String> {
+    pub fn stop(tree: &Tree) -> Result<Self, String> {
         let mut stopped = Self(Vec::new());
-        for process in tree.processes().iter().filter(|process| !before.contains(&process.pid)) {
+        for process in tree.processes() {
             if process::kill(process.pid, libc::SIGSTOP) {
                 stopped.0.push(process.pid);
             } else if tree::read(process.pid).is_some_and(|process| !process.is_zombie()) {
@@ -38,7 +34,7 @@ impl Stopped {
         Ok(stopped)
     }
 
-    /// Lets them go on, as far as it is for us.
+    /// Lets them go on, as far as it is for us: before CRIU lets them go.
     pub fn go_on(self) {
         for pid in self.0 {
             process::kill(pid, libc::SIGCONT);
@@ -84,19 +80,12 @@ mod tests {
     }
 
     #[test]
-    fn what_was_stopped_here_goes_on_and_nothing_else_does() {
+    fn all_are_stopped_and_go_on() {
         let sleepers = Sleepers::new(2);
-        process::kill(sleepers.0[1].id() as i32, libc::SIGSTOP);
-        assert!(matches!(sleepers.change(1), WaitStatus::Stopped(..)));
-        let before = stopped(&sleepers.tree());
-        assert_eq!(before, BTreeSet::from([sleepers.0[1].id() as i32]));
-
-        let ours = Stopped::stop(&sleepers.tree(), &before).unwrap();
-        assert!(matches!(sleepers.change(0), WaitStatus::Stopped(..)));
-        assert_eq!(stopped(&sleepers.tree()).len(), 2);
+        let ours = Stopped::stop(&sleepers.tree()).unwrap();
+        assert!((0..2).all(|index| matches!(sleepers.change(index), WaitStatus::Stopped(..))));
         ours.go_on();
-        assert!(matches!(sleepers.change(0), WaitStatus::Continued(_)));
-        assert_eq!(stopped(&sleepers.tree()), before);
+        assert!((0..2).all(|index| matches!(sleepers.change(index), WaitStatus::Continued(_))));
     }
 
     #[test]
@@ -106,7 +95,7 @@ mod tests {
         let mut gone = sleepers.0.remove(0);
         gone.kill().unwrap();
         gone.wait().unwrap();
-        let ours = Stopped::stop(&tree, &BTreeSet::new()).unwrap();
+        let ours = Stopped::stop(&tree).unwrap();
         assert!(matches!(sleepers.change(0), WaitStatus::Stopped(..)));
         ours.go_on();
         assert!(matches!(sleepers.change(0), WaitStatus::Continued(_)));
