@@ -15,6 +15,7 @@ use crate::harness::{App, Container, Setting, in_all_settings};
 in_all_settings! {
     nobody_takes_it;
     another_takes_it;
+    what_was_stopped_before_is_stopped_after;
     criu_dies_while_it_can_be_taken;
     the_worker_dies_while_it_can_be_taken;
 }
@@ -111,6 +112,19 @@ fn another_takes_it(setting: Setting) {
         assert!(matches!(take(&vault), Outcome::Taken { .. }));
     });
     ended(&container, &answer);
+}
+
+fn what_was_stopped_before_is_stopped_after(setting: Setting) {
+    let (app, container) = app(setting);
+    let service = service(&container);
+    let signal = |signal| kill(Pid::from_raw(service), signal).unwrap();
+    let is_stopped = || states(service).iter().all(|state| *state == 'T').then_some(());
+    signal(Signal::SIGSTOP);
+    container.eventually("the service is not stopped", is_stopped);
+    let answer = hand_over(&container, 200, || ());
+    container.eventually("the service is no longer stopped", is_stopped);
+    signal(Signal::SIGCONT);
+    went_on(&app, &container, &answer);
 }
 
 fn criu_dies_while_it_can_be_taken(setting: Setting) {
