@@ -1,18 +1,16 @@
-//! Whether a container's service has moved away: what the outcomes of all generations say of it, and `outcomes/N.lost.HASH`, by which
-//! a container that came too late remembers that.
+//! Whether a container's service has moved away: what the outcomes of all generations say of it, and the names `outcomes/N.lost.HASH`,
+//! which say that a container has the service of a generation only if its outcome says so.
 
 use super::Result;
-use super::error::ImageError;
 use super::head::NUMBER_MAX;
 use super::hex::Hex;
 use super::outcome::{self, Outcome};
 use super::vault::Vault;
-use crate::store::{PutMode, StoreError};
+use crate::store::PutMode;
 
 const FOLDER: &str = "outcomes/";
 const LOST: &str = ".lost.";
-const LIMIT: u64 = 4096;
-/// Most generations of which an instance looks for itself, from the newest one down: one request each.
+/// Most outcomes that are read, from the newest one down: one request each. Names are read without limit.
 const LOOK_BACK: usize = 32;
 
 /// Where the service of an instance was when it was last heard of.
@@ -20,7 +18,7 @@ const LOOK_BACK: usize = 32;
 pub enum Whereabouts {
     /// It has the service of this generation, taken or withdrawn.
     Here(u64),
-    /// The service moved to another container with this generation, or that one was faster to take it.
+    /// The service moved to another container with this generation, or never came from there.
     Away(u64),
     /// Nothing tells.
     Unknown,
@@ -55,15 +53,20 @@ fn record(key: String) -> Option<Record> {
     Some(Record { number, key, lost })
 }
 
-/// Where the service of that instance is: the newest generation that concerns it tells.
+/// Where the service of that instance is: the newest generation that concerns it tells, and of that the outcome before the name.
 pub fn whereabouts(vault: &Vault, instance: &str) -> Result<Whereabouts> {
     let own = hash(vault, instance);
-    for record in records(vault)?.iter().filter(|record| record.lost.is_none_or(|hash| hash == own)).take(LOOK_BACK) {
-        let found = match &record.lost {
-            Some(_) => has_lost(vault, record)?,
-            None => outcome::look(vault, record.number)?.and_then(|outcome| of(&outcome, instance, record.number)),
-        };
-        if let Some(found) = found {
+    let mut reads = 0;
+    for record in records(vault)?.into_iter().filter(|record| record.lost.is_none_or(|hash| hash == own)) {
+        if record.lost.is_some() {
+            return Ok(Whereabouts::Away(record.number));
+        }
+        reads += 1;
+        // Who takes a generation has its name here before, and so has mostly who gave it away.
+        if reads <= LOOK_BACK
+            && let Some(outcome) = outcome::look(vault, record.number)?
+            && let Some(found) = of(&outcome, instance, record.number)
+        {
             return Ok(found);
         }
     }
@@ -80,18 +83,9 @@ fn of(outcome: &Outcome, instance: &str, number: u64) -> Option<Whereabouts> {
     }
 }
 
-fn has_lost(vault: &Vault, record: &Record) -> Result<Option<Whereabouts>> {
-    match vault.store().get(&record.key, LIMIT) {
-        Ok((data, _)) => match vault.seal().open_message(&record.key, &data) {
-            Ok(_) => Ok(Some(Whereabouts::Away(record.number))),
-            Err(flaw) => Err(ImageError::Damaged { url: vault.url().into(), object: record.key.clone(), flaw }),
-        },
-        Err(StoreError::NotFound { .. }) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Remembers that another container was faster to take that generation: this one must not restore it when it is started again.
+/// Says that this instance has the service of that generation only if its outcome says so. For a container before it restores what
+/// another one offers: however that ends, it must not take the service for its own when it is started again. And for one that has given
+/// it away.
 pub fn mark_lost(vault: &Vault, generation: u64, instance: &str) -> Result<()> {
     let key = format!("{FOLDER}{generation}{LOST}{}", hash(vault, instance));
     Ok(vault.store().put(&key, vault.seal().seal_message(&key, b"").into(), PutMode::Overwrite)?)
@@ -108,7 +102,7 @@ fn hash(vault: &Vault, instance: &str) -> Hex<16> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::{Party, decide, outcome_key, test_vault};
+    use crate::image::{ImageError, Party, decide, outcome_key, test_vault};
     use proptest::prelude::*;
 
     fn party(instance: &str) -> Party {
@@ -160,28 +154,38 @@ mod tests {
     }
 
     #[test]
-    fn what_others_say_costs_a_bounded_number_of_looks() {
+    fn what_others_say_costs_a_bounded_number_of_looks_and_names_cost_none() {
         let folder = tempfile::tempdir().unwrap();
         let vault = test_vault(folder.path());
         take(&vault, 1, "a", "b");
         (2..=LOOK_BACK as u64).for_each(|number| take(&vault, number, "x", "y"));
-        (1..=LOOK_BACK as u64).for_each(|number| mark_lost(&vault, number, "z").unwrap());
         assert_eq!(at(&vault, "a"), Whereabouts::Away(1));
         take(&vault, LOOK_BACK as u64 + 1, "x", "y");
         assert_eq!(at(&vault, "a"), Whereabouts::Unknown);
+        (2..9).for_each(|number| mark_lost(&vault, number, "z").unwrap());
+        mark_lost(&vault, 1, "a").unwrap();
+        assert_eq!(at(&vault, "a"), Whereabouts::Away(1));
+        assert_eq!(at(&vault, "z"), Whereabouts::Away(8));
+    }
+
+    #[test]
+    fn who_says_so_first_and_then_takes_it_has_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = test_vault(folder.path());
+        mark_lost(&vault, 3, "b").unwrap();
+        assert_eq!(at(&vault, "b"), Whereabouts::Away(3));
+        take(&vault, 3, "a", "b");
+        assert_eq!(at(&vault, "b"), Whereabouts::Here(3));
     }
 
     #[test]
     fn a_damaged_one_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let vault = test_vault(folder.path());
-        mark_lost(&vault, 3, "c").unwrap();
-        let key = records(&vault).unwrap().remove(0).key;
-        vault.store().put(&key, "x".into(), PutMode::Overwrite).unwrap();
-        assert!(matches!(whereabouts(&vault, "c"), Err(ImageError::Damaged { .. })));
-        assert_eq!(at(&vault, "b"), Whereabouts::Unknown);
         vault.store().put(&outcome_key(4), "x".into(), PutMode::Create).unwrap();
         assert!(matches!(whereabouts(&vault, "b"), Err(ImageError::Damaged { .. })));
+        mark_lost(&vault, 5, "b").unwrap();
+        assert_eq!(at(&vault, "b"), Whereabouts::Away(5));
     }
 
     proptest! {

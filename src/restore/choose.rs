@@ -36,7 +36,7 @@ impl Pick {
             Pick::Told(_) => "it is the newest".to_owned(),
             Pick::Instead { of, .. } => format!("generation {of} cannot be restored"),
         };
-        let before = match &found.outcome {
+        let before = match &found.newest.outcome {
             Some(_) if generation != found.lease.generation => String::new(),
             Some(Outcome::Taken { by, .. }) if by.instance == us => ", and this container has taken it before".into(),
             Some(Outcome::Taken { by, .. }) => format!(", and container {} has taken it before", by.instance),
@@ -44,6 +44,15 @@ impl Pick {
             None => String::new(),
         };
         Some(format!("restoring generation {generation} of {}: {why}{before}", found.vault.url()))
+    }
+}
+
+/// Says what a container does that has waited until it may, of a store whose newest generation is this.
+pub(super) fn plan(choice: Choice, newest: u64) -> String {
+    match choice {
+        Choice::Newest => format!("restoring generation {newest}"),
+        Choice::Generation(generation) => format!("restoring generation {generation}, as --restore names it"),
+        Choice::Never => "starting the command, as --restore never says so".to_owned(),
     }
 }
 

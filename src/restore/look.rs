@@ -3,6 +3,44 @@
 use super::take::Right;
 use crate::image::{self, ImageError, Lease, Manifest, Outcome, Result, Vault};
 
+/// The generation that head names.
+#[derive(Debug)]
+pub struct Newest {
+    /// Its number.
+    pub generation: u64,
+    /// What it consists of, or why that cannot be read.
+    pub manifest: Result<Manifest, String>,
+    /// What became of it, where its service may not have run on; none where that is open.
+    pub outcome: Option<Outcome>,
+}
+
+impl Newest {
+    /// Reads it; None where head names none.
+    pub fn load(vault: &Vault, head: &Lease) -> Result<Option<Self>> {
+        let generation = head.generation;
+        if generation == 0 {
+            return Ok(None);
+        }
+        let manifest = match Manifest::load(vault, Some(generation)) {
+            Ok(Some(manifest)) => Ok(manifest),
+            Ok(None) => return Ok(None),
+            // Whether that is so bad is decided when it is to be restored.
+            Err(error) if is_of_one_generation(&error) => Err(error.to_string()),
+            Err(error) => return Err(error),
+        };
+        let outcome = match &manifest {
+            Ok(manifest) if !manifest.offered => None,
+            _ => image::look(vault, generation)?,
+        };
+        Ok(Some(Self { generation, manifest, outcome }))
+    }
+
+    /// The manifest, where its service did not run on and nobody has it yet, as far as that is known.
+    pub fn offered(&self) -> Option<&Manifest> {
+        self.manifest.as_ref().ok().filter(|manifest| manifest.offered && self.outcome.is_none())
+    }
+}
+
 /// What the store says of its newest generation.
 pub(super) struct Found {
     /// The store.
@@ -11,46 +49,32 @@ pub(super) struct Found {
     pub(super) lease: Lease,
     /// What it takes to let anything run.
     pub(super) right: Right,
-    /// What became of the newest generation so far.
-    pub(super) outcome: Option<Outcome>,
-    /// The newest generation, unless it is damaged.
-    newest: Option<Manifest>,
+    /// The newest generation.
+    pub(super) newest: Newest,
 }
 
 impl Found {
     /// Looks at the newest generation; None where there is none.
     pub(super) fn look(vault: &Vault) -> Result<Option<Self>> {
         let Some(lease) = Lease::for_newest(vault)? else { return Ok(None) };
-        let newest = match Manifest::load(vault, Some(lease.generation)) {
-            Ok(manifest) => manifest,
-            // Whether that is so bad is decided when it is to be restored.
-            Err(error) if is_of_one_generation(&error) => None,
-            Err(error) => return Err(error),
-        };
-        let outcome = match &newest {
-            Some(manifest) if !manifest.offered => None,
-            _ => image::look(vault, lease.generation)?,
-        };
-        Ok(Some(Self::new(vault.clone(), lease, newest, outcome)))
+        Ok(Newest::load(vault, &lease)?.map(|newest| Self::new(vault.clone(), lease, newest)))
     }
 
-    /// What was found out otherwise: `lease` for the generation `newest` that has so far this outcome. One that cannot be read may
-    /// have been offered.
-    pub(super) fn new(vault: Vault, lease: Lease, newest: Option<Manifest>, outcome: Option<Outcome>) -> Self {
-        let right = match (&newest, &outcome) {
-            (Some(manifest), None) if manifest.offered => {
-                Right::Taking { generation: lease.generation, from: manifest.instance.clone() }
-            }
-            (None, None) => Right::Taking { generation: lease.generation, from: String::new() },
+    /// What was found out otherwise: `lease` is for the generation `newest`. One that cannot be read may have been offered.
+    pub(super) fn new(vault: Vault, lease: Lease, newest: Newest) -> Self {
+        let generation = newest.generation;
+        let right = match (newest.offered(), &newest) {
+            (Some(manifest), _) => Right::Taking { generation, from: manifest.instance.clone() },
+            (None, Newest { manifest: Err(_), outcome: None, .. }) => Right::Taking { generation, from: String::new() },
             _ => Right::Free,
         };
-        Self { vault, lease, right, outcome, newest }
+        Self { vault, lease, right, newest }
     }
 
     /// Reads the manifest of a generation, unless it is known.
     pub(super) fn manifest(&self, generation: u64) -> Result<Manifest> {
-        match &self.newest {
-            Some(newest) if newest.generation == generation => Ok(newest.clone()),
+        match &self.newest.manifest {
+            Ok(newest) if newest.generation == generation => Ok(newest.clone()),
             _ => {
                 let none = || ImageError::NoGeneration { url: self.vault.url().to_owned(), generation };
                 Manifest::load(&self.vault, Some(generation))?.ok_or_else(none)

@@ -64,20 +64,7 @@ pub struct Policy {
 
 /// Restores the generation that `policy` says, or says to start the command. The answer is the last event for init.
 pub fn run(common: &Common, policy: &Policy, reporter: &Reporter) -> Result<Event, Failure> {
-    let mut restore = Restore {
-        common,
-        policy,
-        reporter,
-        store: None,
-        threads: None,
-        found: None,
-        pick: Pick::Told(policy.choice),
-        phase: Phase::Check,
-        decided: Instant::now(),
-        generation: None,
-        criu_ran: false,
-    };
-    restore.insist()
+    Restore::new(common, policy, reporter).insist()
 }
 
 /// The work of this worker, and what an attempt leaves to the next one.
@@ -124,7 +111,23 @@ impl<E: Into<RestoreError>> From<E> for Failed {
     }
 }
 
-impl Restore<'_> {
+impl<'a> Restore<'a> {
+    fn new(common: &'a Common, policy: &'a Policy, reporter: &'a Reporter) -> Self {
+        Self {
+            common,
+            policy,
+            reporter,
+            store: None,
+            threads: None,
+            found: None,
+            pick: Pick::Told(policy.choice),
+            phase: Phase::Check,
+            decided: Instant::now(),
+            generation: None,
+            criu_ran: false,
+        }
+    }
+
     /// Makes attempts until one succeeds, or the policy says that it was the last.
     fn insist(&mut self) -> Result<Event, Failure> {
         let mut tries = Tries::new(self.policy.failure);
@@ -145,26 +148,33 @@ impl Restore<'_> {
                     self.pick = Pick::Instead { generation, of: self.generation.unwrap_or(generation) };
                     self.found.iter().for_each(|found| self.announce(found));
                 }
-                Next::Afresh => return Ok(self.start_instead(&failure)),
+                Next::Afresh => return self.start_instead(failure),
                 Next::Fail => return Err(failure),
             }
         }
     }
 
-    /// Look, wait, choose, bring back.
+    /// Look, wait, choose, bring back; and again, whenever another container was faster to claim the application.
     fn attempt(&mut self) -> Result<Event, Failed> {
-        self.enter(Phase::Check);
-        let found = match self.found.take() {
-            Some(found) => found,
-            None => match self.look()? {
-                Turn::Restore(found) => *found,
-                Turn::Start(vault, lease) => return self.start(vault.as_ref(), lease),
-                Turn::Over(event) => return Ok(event),
-            },
-        };
-        let result = self.bring_back(&found);
-        self.found = Some(found);
-        result
+        loop {
+            self.enter(Phase::Check);
+            let found = match self.found.take() {
+                Some(found) => found,
+                None => match self.look()? {
+                    Turn::Restore(found) => *found,
+                    Turn::Over(event) => return Ok(event),
+                    Turn::Start(vault, lease) => match self.start(vault.as_ref(), lease)? {
+                        Some(event) => return Ok(event),
+                        None => continue,
+                    },
+                },
+            };
+            let result = self.bring_back(&found).transpose();
+            if let Some(result) = result {
+                self.found = Some(found);
+                return result;
+            }
+        }
     }
 
     /// Finds out what there is, once it is this container's turn.
@@ -178,7 +188,9 @@ impl Restore<'_> {
         // decided.
         let found = vault.as_ref().map(Found::look).transpose()?.flatten();
         let may_wait = self.policy.choice == Choice::Newest || self.policy.exclusive.is_some();
-        let reason = if may_wait { owner::reason_to_wait(vault.as_ref(), self.common, self.policy)? } else { None };
+        let newest = found.as_ref().map_or(0, |found| found.newest.generation);
+        let reason =
+            if may_wait { owner::reason_to_wait(vault.as_ref(), newest, self.common, self.policy)? } else { None };
         let turn = match reason {
             None => match found {
                 Some(found) => {
@@ -194,8 +206,8 @@ impl Restore<'_> {
                     Woken::Start { vault, lease } => Turn::Start(Some(vault), lease),
                     Woken::Restore(ready) => {
                         self.threads = Some(ready.threads.clone());
-                        let Ready { vault, lease, manifest, outcome, .. } = *ready;
-                        Turn::Restore(Box::new(Found::new(vault, lease, Some(manifest), outcome)))
+                        let Ready { vault, lease, newest, .. } = *ready;
+                        Turn::Restore(Box::new(Found::new(vault, lease, newest)))
                     }
                 }
             }
@@ -204,15 +216,17 @@ impl Restore<'_> {
         Ok(turn)
     }
 
-    /// Brings back what is to be restored of what was found.
-    fn bring_back(&mut self, found: &Found) -> Result<Event, Failed> {
+    /// Brings back what is to be restored of what was found. None where all must be looked at anew.
+    fn bring_back(&mut self, found: &Found) -> Result<Option<Event>, Failed> {
         let Some(generation) = self.pick.number(found.lease.generation) else {
             return self.start(Some(&found.vault), found.lease);
         };
         self.generation = Some(generation);
+        take::remember(found, &self.common.instance)?;
         let manifest = found.manifest(generation)?;
         let work = Work::new(&self.common.runtime_dir, command::RESTORE_LOG).map_err(|e| self.unusable_folder(e))?;
-        self.restore(found, &manifest, &work).map_err(|error| Failed { error: Box::new(error), log: work.kept_log() })
+        let restored = self.restore(found, &manifest, &work);
+        restored.map(Some).map_err(|error| Failed { error: Box::new(error), log: work.kept_log() })
     }
 
     /// Check, files, CRIU up to where it holds all processes, take, let go, claim.
@@ -239,18 +253,31 @@ impl Restore<'_> {
         let (root, service) = (manifest.root_pid, manifest.service_pid);
         self.reporter.send(&Event::Restored { root, service, lease: found.lease, restore });
         // Not before: where the restore fails, whoever had the application keeps it.
-        Ok(match found.lease.claim(&found.vault) {
-            Ok(()) => Event::Claimed,
-            Err(error) => Event::Warning { message: unclaimed(&error, manifest.generation) },
-        })
+        let claimed = self.claim(found, manifest.generation);
+        take::tell_former(found, &self.common.instance);
+        Ok(claimed)
     }
 
-    /// Has init start the command. Where the application is to be this container's alone, it has to be claimed before.
-    fn start(&mut self, vault: Option<&Vault>, lease: Lease) -> Result<Event, Failed> {
+    /// Claims the application for the service that runs.
+    fn claim(&self, found: &Found, generation: u64) -> Event {
+        let (vault, lease) = (&found.vault, &found.lease);
+        let claimed = match self.policy.exclusive {
+            Some(_) => exclusive::claim(vault, lease, &self.common.instance),
+            None => lease.claim(vault),
+        };
+        match claimed {
+            Ok(()) => Event::Claimed,
+            Err(error) => Event::Warning { message: unclaimed(&error, generation) },
+        }
+    }
+
+    /// Has init start the command. Where the application is to be this container's alone, it has to be claimed before. None where
+    /// another container was faster, so that this one waits.
+    fn start(&self, vault: Option<&Vault>, lease: Lease) -> Result<Option<Event>, Failed> {
         if let Some(vault) = vault
             && let Verdict::Lost(message) = take::close_above(vault, &lease, &self.common.instance)?
         {
-            return Ok(Event::Lost { message });
+            return Ok(Some(Event::Lost { message }));
         }
         if self.policy.exclusive.is_some() {
             let vault = match (vault, &self.store) {
@@ -259,29 +286,35 @@ impl Restore<'_> {
                 (None, None) => return Err(ImageError::Ended.into()),
             };
             match exclusive::claim(vault, &lease, &self.common.instance) {
-                // Another container was faster, so this one waits.
-                Err(ImageError::Replaced { .. }) => return self.attempt(),
+                Err(ImageError::Replaced { .. }) => return Ok(None),
                 result => result?,
             }
         }
         let message = choose::nothing(&self.common.store.url, self.policy.choice);
         self.reporter.send(&Event::Chosen { message });
-        Ok(Event::NothingToRestore { lease })
+        Ok(Some(Event::NothingToRestore { lease }))
     }
 
-    /// Has init start the command although there was something to restore, unless another container has that.
-    fn start_instead(&self, failure: &Failure) -> Event {
-        let message = format!("starting the command afresh: the restore failed: {}", failure.message);
-        let Some(found) = &self.found else {
-            self.reporter.send(&Event::Chosen { message });
-            return Event::NothingToRestore { lease: Lease::unknown() };
+    /// Has init start the command although there was something to restore, unless another container has that, or may have it.
+    fn start_instead(&self, failure: Failure) -> Result<Event, Failure> {
+        let (us, exclusive) = (&self.common.instance, self.policy.exclusive.is_some());
+        let lease = match &self.found {
+            Some(found) => {
+                let right = take::remember(found, us).map_err(RestoreError::Undecided);
+                match right.and_then(|()| take::take(found, us, exclusive, || Ok(()))) {
+                    Ok(Verdict::Ours) => found.lease,
+                    Ok(Verdict::Lost(message)) => return Ok(Event::Lost { message }),
+                    Err(error) => return Err(nor_started(failure, &error.to_string())),
+                }
+            }
+            None if exclusive => {
+                return Err(nor_started(failure, "with --exclusive the application has to be claimed before"));
+            }
+            None => Lease::unknown(),
         };
-        let exclusive = self.policy.exclusive.is_some();
-        if let Ok(Verdict::Lost(message)) = take::take(found, &self.common.instance, exclusive, || Ok(())) {
-            return Event::Lost { message };
-        }
+        let message = format!("starting the command afresh: the restore failed: {}", failure.message);
         self.reporter.send(&Event::Chosen { message });
-        Event::NothingToRestore { lease: found.lease }
+        Ok(Event::NothingToRestore { lease })
     }
 
     /// The newest generation before the one that cannot be restored.
@@ -331,6 +364,10 @@ impl Restore<'_> {
     fn unusable_folder(&self, error: io::Error) -> RestoreError {
         RestoreError::RuntimeDir { path: self.common.runtime_dir.clone(), error }
     }
+}
+
+fn nor_started(failure: Failure, why: &str) -> Failure {
+    Failure { message: format!("{}. Nor can the command be started instead: {why}", failure.message), ..failure }
 }
 
 fn unclaimed(error: &ImageError, generation: u64) -> String {

@@ -1,9 +1,9 @@
 //! Who has the application, as far as the store tells, and whether this container must therefore wait. Must never change anything.
 
-use crate::image::{self, Holder, Lease, Manifest, Outcome, Result, Vault, Whereabouts};
-use crate::worker::Common;
-
 use super::Policy;
+use super::look::Newest;
+use crate::image::{self, Holder, Lease, Outcome, Result, Vault, Whereabouts};
+use crate::worker::Common;
 
 /// Who has the newest generation.
 #[derive(Debug, PartialEq, Eq)]
@@ -14,11 +14,13 @@ enum Owner {
     Known(String),
     /// The instance of this name, unless another one has claimed the application since.
     Likely(String),
+    /// It cannot be read, as this says, and nothing else tells.
+    Unknown(String),
 }
 
-/// Why this container may not restore or start anything at once; none where it may do what it found before this was asked:
-/// of the newest generation and its outcome, which others may have written since.
-pub fn reason_to_wait(vault: Option<&Vault>, common: &Common, policy: &Policy) -> Result<Option<String>> {
+/// Why this container may not restore or start anything at once; none where it may do what it found before this was asked: of the
+/// generation `found`, the newest one then (0: none), and its outcome. Others may have written since.
+pub fn reason_to_wait(vault: Option<&Vault>, found: u64, common: &Common, policy: &Policy) -> Result<Option<String>> {
     let (us, url, always) = (&*common.instance, &*common.store.url, policy.standby.always);
     let nothing_yet = || always.then(|| format!("{url} holds no generation yet"));
     let Some(vault) = vault else { return Ok(nothing_yet()) };
@@ -30,21 +32,29 @@ pub fn reason_to_wait(vault: Option<&Vault>, common: &Common, policy: &Policy) -
         return Ok(None);
     }
     let Some(head) = Lease::of_head(vault)? else { return Ok(nothing_yet()) };
-    let Some(manifest) = newest(vault, &head)? else {
+    let Some(newest) = Newest::load(vault, &head)? else {
         let holder = holder(vault, &head)?;
         let is_anothers = !head.is_nobodys() && holder.as_deref() != Some(us);
         let name = holder.as_deref().unwrap_or("another container");
         let claimed = policy.exclusive.filter(|_| is_anothers).map(|_| format!("{name} has the application of {url}"));
         return Ok(claimed.or_else(nothing_yet));
     };
-    let generation = manifest.generation;
-    Ok(match (owner(vault, &head, &manifest)?, moved) {
-        (Owner::Nobody, _) => None,
+    let generation = newest.generation;
+    Ok(match (owner(vault, &head, newest)?, moved) {
+        (Owner::Nobody, _) if generation == found => None,
+        // What was found is older, and not to be restored beside whoever offers this one. Waiting takes it at once.
+        (Owner::Nobody, _) => Some(format!("generation {generation} of {url} has just been committed")),
         (Owner::Known(name), _) if name == us => None,
         (Owner::Likely(name), _) if name == us && policy.exclusive.is_none() => None,
-        (_, Some(moved)) => {
-            Some(format!("the service of {us} moved to another container with generation {moved} of {url}"))
-        }
+        // An attempt with this very one has failed before, and whoever tries next is asked to try earlier ones, or fails again.
+        (Owner::Unknown(_), Some(moved)) if moved == generation && policy.exclusive.is_none() => None,
+        (Owner::Unknown(damage), _) => Some(format!(
+            "{damage}. So nothing tells whether it was handed over, or whether its service runs on elsewhere"
+        )),
+        (_, Some(moved)) => Some(format!(
+            "the service of {us} moved to another container with generation {moved} of {url}, or was never here; if no other container \
+             has it any more, start one by another name (--instance), or with --restore"
+        )),
         (Owner::Known(name), None) => Some(format!("{name} has the application of {url}, at generation {generation}")),
         (Owner::Likely(name), None) => Some(format!(
             "generation {generation} of {url}, the newest one, is of {name}, and nothing tells whether that or another container \
@@ -53,31 +63,23 @@ pub fn reason_to_wait(vault: Option<&Vault>, common: &Common, policy: &Policy) -
     })
 }
 
-/// The manifest of the generation that head names, where it names one.
-pub fn newest(vault: &Vault, head: &Lease) -> Result<Option<Manifest>> {
-    if head.generation == 0 { Ok(None) } else { Manifest::load(vault, Some(head.generation)) }
-}
-
-/// What became of a generation whose service did not run on; none where that is open, or where it did.
-pub fn outcome(vault: &Vault, manifest: &Manifest) -> Result<Option<Outcome>> {
-    if manifest.offered { image::look(vault, manifest.generation) } else { Ok(None) }
-}
-
 /// The instance that has the application to itself, by its own word.
-pub fn holder(vault: &Vault, head: &Lease) -> Result<Option<String>> {
+fn holder(vault: &Vault, head: &Lease) -> Result<Option<String>> {
     Ok(Holder::look(vault)?.filter(|holder| holder.is_of(head)).map(|holder| holder.party.instance))
 }
 
-fn owner(vault: &Vault, head: &Lease, manifest: &Manifest) -> Result<Owner> {
-    let outcome = outcome(vault, manifest)?;
-    if manifest.offered && outcome.is_none() {
+fn owner(vault: &Vault, head: &Lease, newest: Newest) -> Result<Owner> {
+    if newest.offered().is_some() {
         return Ok(Owner::Nobody);
     }
     let holder = holder(vault, head)?;
-    let (last, first) = match outcome {
-        Some(Outcome::Taken { by, from }) => (by, Some(from)),
-        Some(Outcome::Withdrawn { by }) => (by, None),
-        None => return Ok(holder.map_or_else(|| Owner::Likely(manifest.instance.clone()), Owner::Known)),
+    let (last, first) = match (newest.outcome, newest.manifest) {
+        (Some(Outcome::Taken { by, from }), _) => (by, Some(from)),
+        (Some(Outcome::Withdrawn { by }), _) => (by, None),
+        (None, manifest) => {
+            let unclaimed = || manifest.map_or_else(Owner::Unknown, |manifest| Owner::Likely(manifest.instance));
+            return Ok(holder.map_or_else(unclaimed, Owner::Known));
+        }
     };
     // Either it has claimed head, or head is still as it was when the generation was offered.
     let is_last = head.writer == last.writer || (holder.is_some() && holder == first);
@@ -91,7 +93,7 @@ fn owner(vault: &Vault, head: &Lease, manifest: &Manifest) -> Result<Owner> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::{Hex, KeyFiles, Party, commit, decide, mark_lost};
+    use crate::image::{Hex, KeyFiles, Manifest, Party, commit, decide, mark_lost};
     use crate::restore::wait::tests::{common, policy};
     use crate::store::{self, Location};
     use std::time::{Duration, Instant};
@@ -125,7 +127,8 @@ mod tests {
         fn waits(&self) -> [bool; 3] {
             [(false, None), (true, None), (false, Some(Duration::from_secs(1)))].map(|(always, exclusive)| {
                 let policy = policy(&self.common, always, exclusive);
-                reason_to_wait(Some(&self.vault), &self.common, &policy).unwrap().is_some()
+                let head = Lease::of_head(&self.vault).unwrap().unwrap_or_default();
+                reason_to_wait(Some(&self.vault), head.generation, &self.common, &policy).unwrap().is_some()
             })
         }
     }
@@ -136,7 +139,7 @@ mod tests {
         assert_eq!(fixture.waits(), [false, true, false]);
         for always in [false, true] {
             let policy = policy(&fixture.common, always, None);
-            assert_eq!(reason_to_wait(None, &fixture.common, &policy).unwrap().is_some(), always);
+            assert_eq!(reason_to_wait(None, 0, &fixture.common, &policy).unwrap().is_some(), always);
         }
         let lease = Lease::fresh();
         lease.claim(&fixture.vault).unwrap();
@@ -193,6 +196,48 @@ mod tests {
         assert_eq!(fixture.waits(), [true, true, true]);
         // Somebody made us take over all the same.
         fixture.commit(lease, "us", false);
+        assert_eq!(fixture.waits(), [false, false, true]);
+    }
+
+    #[test]
+    fn who_failed_with_what_was_offered_takes_it_while_it_is_and_waits_once_it_is_not() {
+        let fixture = fixture();
+        let lease = fixture.commit(Lease::fresh(), "them", true);
+        mark_lost(&fixture.vault, 1, "us").unwrap();
+        assert_eq!(fixture.waits(), [false, false, false]);
+        let by = Party { instance: "them".into(), writer: lease.writer };
+        decide(&fixture.vault, 1, &Outcome::Withdrawn { by }).unwrap();
+        assert_eq!(fixture.waits(), [true, true, true]);
+        // Whoever comes back by that name, or by a new one, does not wait for it.
+        for name in ["them", "new"] {
+            let common = Common { instance: name.into(), ..fixture.common.clone() };
+            let policy = policy(&common, false, None);
+            assert_eq!(reason_to_wait(Some(&fixture.vault), 1, &common, &policy).unwrap(), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_offered_only_now_is_not_overtaken_by_what_was_found_before() {
+        let fixture = fixture();
+        let lease = fixture.commit(Lease::fresh(), "them", false);
+        mark_lost(&fixture.vault, 1, "us").unwrap();
+        fixture.commit(lease, "them", true);
+        let policy = policy(&fixture.common, false, None);
+        let wait = |found| reason_to_wait(Some(&fixture.vault), found, &fixture.common, &policy).unwrap().is_some();
+        assert_eq!([wait(1), wait(2)], [true, false]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_stops_nobody_and_is_waited_for_unless_it_was_tried() {
+        let fixture = fixture();
+        let lease = fixture.commit(Lease::fresh(), "them", false);
+        let key = crate::image::manifest_key(1);
+        fixture.vault.store().put(&key, "damaged".into(), crate::store::PutMode::Overwrite).unwrap();
+        assert_eq!(fixture.waits(), [false, true, true]);
+        Holder::beat(&fixture.vault, &lease, "us").unwrap();
+        assert_eq!(fixture.waits(), [false, false, false]);
+        Holder::beat(&fixture.vault, &Lease::fresh(), "us").unwrap();
+        mark_lost(&fixture.vault, 1, "us").unwrap();
         assert_eq!(fixture.waits(), [false, false, true]);
     }
 

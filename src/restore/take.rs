@@ -50,12 +50,7 @@ pub(super) fn take(
         Right::Taking { generation, from } => {
             let wanted = Outcome::Taken { by: party(us, &found.lease), from: from.clone() };
             let outcome = ask(check, || image::decide(vault, *generation, &wanted))?;
-            if outcome == wanted {
-                return Ok(Verdict::Ours);
-            }
-            // Without it this container, started again, would take the service of the other one for its own.
-            let _ = image::mark_lost(vault, *generation, us);
-            Ok(Verdict::Lost(lost(vault, *generation, &outcome)))
+            Ok(if outcome == wanted { Verdict::Ours } else { Verdict::Lost(lost(vault, *generation, us, &outcome)) })
         }
         Right::Free => {
             if let lost @ Verdict::Lost(_) = ask(check, || close_above(vault, &found.lease, us))? {
@@ -67,6 +62,28 @@ pub(super) fn take(
                 Err(error) => Err(RestoreError::Undecided(error)),
             }
         }
+    }
+}
+
+/// Says, before anything is done to take what another container offers, that `us` has it only once its outcome says so. Without that a
+/// container whose attempt failed, started again, would take the service for its own, while the other one has taken it back and runs on.
+pub(super) fn remember(found: &Found, us: &str) -> Result<(), ImageError> {
+    match &found.right {
+        Right::Taking { generation, from } if from != us => image::mark_lost(&found.vault, *generation, us),
+        _ => Ok(()),
+    }
+}
+
+/// Says for the container that offered it that it has it no more, so that it need not be looked for among all outcomes when that is started
+/// again. Where it cannot be said, the outcome tells.
+pub(super) fn tell_former(found: &Found, us: &str) {
+    let from = match (&found.right, &found.newest.outcome) {
+        (Right::Taking { from, .. }, _) => from,
+        (_, Some(Outcome::Taken { from, by })) if by.instance == us => from,
+        _ => return,
+    };
+    if from != us && !from.is_empty() {
+        let _ = image::mark_lost(&found.vault, found.lease.generation, from);
     }
 }
 
@@ -104,15 +121,21 @@ fn ask<T>(
     }
 }
 
-fn lost(vault: &Vault, generation: u64, outcome: &Outcome) -> String {
+fn lost(vault: &Vault, generation: u64, us: &str, outcome: &Outcome) -> String {
     let (party, has) = match outcome {
-        Outcome::Taken { by, .. } => (by, "has taken"),
-        Outcome::Withdrawn { by } => (by, "has taken back"),
+        Outcome::Taken { by, .. } => (by, "taken"),
+        Outcome::Withdrawn { by } => (by, "taken back"),
     };
+    let (name, url) = (&party.instance, vault.url());
+    if name == us {
+        // One is dead by now, and the next start goes on; but the other may be alive.
+        return format!(
+            "an earlier start of this container, or another container that is called {name} too, has {has} generation {generation} of \
+             {url} meanwhile, so nothing of it was run here. Start this one again, and give each container a name of its own by --instance"
+        );
+    }
     format!(
-        "container {} {has} generation {generation} of {}, so the service runs there and nothing of it was run here",
-        party.instance,
-        vault.url()
+        "container {name} has {has} generation {generation} of {url}, so the service runs there and nothing of it was run here"
     )
 }
 

@@ -29,12 +29,16 @@ fn vault(common: &Common) -> Vault {
 
 /// Generations that fit here, each offered by this instance or not.
 fn generations(common: &Common, offered: &[bool]) -> Vault {
+    generations_of("us", common, offered)
+}
+
+fn generations_of(instance: &str, common: &Common, offered: &[bool]) -> Vault {
     let vault = vault(common);
     let mut lease = Lease::fresh();
     for &offered in offered {
         let arch = std::env::consts::ARCH.to_owned();
         let uid = nix::unistd::geteuid().as_raw();
-        let mut manifest = Manifest { arch, uid, offered, instance: "us".into(), ..Manifest::default() };
+        let mut manifest = Manifest { arch, uid, offered, instance: instance.into(), ..Manifest::default() };
         lease = commit(&vault, &mut manifest, lease, Instant::now()).unwrap();
     }
     vault
@@ -46,8 +50,12 @@ fn damage(folder: &Path, generation: u64) {
 
 /// What the worker says last, and what it said before to the user.
 fn run_with(common: &Common, choice: Choice, failure: OnFailure) -> (Result<Event, Failure>, Vec<String>) {
+    run_policy(common, &policy(choice, failure))
+}
+
+fn run_policy(common: &Common, policy: &Policy) -> (Result<Event, Failure>, Vec<String>) {
     let (reporter, init) = Reporter::pair();
-    let result = run(common, &policy(choice, failure), &reporter);
+    let result = run(common, policy, &reporter);
     drop(reporter);
     let events = BufReader::new(init).lines().map(|line| serde_json::from_str(&line.unwrap()).unwrap());
     let url = &common.store.url;
@@ -169,7 +177,7 @@ fn a_store_that_cannot_be_read_is_taken_over_with_the_first_checkpoint() {
 }
 
 #[test]
-fn of_two_that_hold_an_open_generation_one_may_run_it_and_the_other_remembers() {
+fn of_two_that_hold_an_open_generation_one_may_run_it() {
     let folder = tempfile::tempdir().unwrap();
     let vault = generations(&common(folder.path()), &[true]);
     let (first, second) = (Found::look(&vault).unwrap().unwrap(), Found::look(&vault).unwrap().unwrap());
@@ -178,10 +186,99 @@ fn of_two_that_hold_an_open_generation_one_may_run_it_and_the_other_remembers() 
     assert_eq!(take::take(&first, "a", false, || Ok(())).unwrap(), Verdict::Ours);
     let Verdict::Lost(message) = take::take(&second, "b", false, || Ok(())).unwrap() else { panic!("both have it") };
     assert!(message.starts_with("container a has taken generation 1 of file:"), "{message}");
-    assert_eq!(whereabouts(&vault, "b").unwrap(), Whereabouts::Away(1));
+    // One of the same name may be alive, or a request that came late may have been its own: the next start finds out.
+    let same = Found::new(vault.clone(), second.lease, second.newest);
+    let Verdict::Lost(message) = take::take(&same, "a", false, || Ok(())).unwrap() else { panic!("both have it") };
+    assert!(message.contains("an earlier start of this container") && message.contains("--instance"), "{message}");
+    assert_eq!(whereabouts(&vault, "a").unwrap(), Whereabouts::Here(1));
+    // Who offered it has it no more, however many outcomes follow.
+    take::tell_former(&first, "a");
+    assert!(image::records(&vault).unwrap().iter().any(|record| record.lost.is_some()));
+    assert_eq!(whereabouts(&vault, "us").unwrap(), Whereabouts::Away(1));
     // Who starts after that has it, as ever: nobody offers it any more.
     let third = Found::look(&vault).unwrap().unwrap();
     assert_eq!(take::take(&third, "c", false, || Ok(())).unwrap(), Verdict::Ours);
+}
+
+/// Without criu it fails before anything is decided.
+#[test]
+fn who_fails_with_what_another_one_offers_remembers_that_it_may_not_be_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let common = common(folder.path());
+    let vault = generations_of("them", &common, &[false, true]);
+    let (result, _) = run_with(&common, Choice::Newest, OnFailure::Fail);
+    assert!(result.unwrap_err().message.contains("CRIU cannot"));
+    assert_eq!(whereabouts(&vault, "us").unwrap(), Whereabouts::Away(2));
+    assert_eq!(image::look(&vault, 2).unwrap(), None);
+    // As long as it is offered it may try again.
+    let (result, _) = run_with(&common, Choice::Newest, OnFailure::Fail);
+    assert!(result.unwrap_err().message.contains("CRIU cannot"));
+    // What is its own needs nothing of the kind.
+    let them = Common { instance: "them".into(), ..common };
+    run_with(&them, Choice::Newest, OnFailure::Fail).0.unwrap_err();
+    assert_eq!(whereabouts(&vault, "them").unwrap(), Whereabouts::Unknown);
+}
+
+#[test]
+fn who_cannot_remember_that_restores_nothing_and_starts_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let common = common(folder.path());
+    let vault = generations_of("them", &common, &[true]);
+    image::mark_lost(&vault, 1, "us").unwrap();
+    let object = folder.path().join("store").join(&image::records(&vault).unwrap()[0].key);
+    fs::remove_file(&object).unwrap();
+    fs::create_dir(&object).unwrap();
+    for (policy, more) in [(OnFailure::Fail, false), (OnFailure::Start, true)] {
+        let (result, _) = run_with(&common, Choice::Newest, policy);
+        let failure = result.unwrap_err();
+        assert!(!failure.message.contains("CRIU"), "{failure:?}");
+        assert_eq!(failure.message.contains("Nor can the command be started instead"), more, "{failure:?}");
+    }
+    assert_eq!(image::look(&vault, 1).unwrap(), None);
+}
+
+#[test]
+fn the_command_is_not_started_without_the_right_to_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let common = common(folder.path());
+    let vault = generations(&common, &[false]);
+    let (reporter, _init) = Reporter::pair();
+    let exclusive = Policy { exclusive: Some(Duration::from_secs(1)), ..policy(Choice::Newest, OnFailure::Start) };
+    let mut restore = Restore::new(&common, &exclusive, &reporter);
+    restore.found = Found::look(&vault).unwrap();
+    // Nothing tells who has the application by now.
+    fs::write(folder.path().join("store/head"), "damaged").unwrap();
+    let failure = || Failure { message: "it failed".into(), log: None, phase: None };
+    let error = restore.start_instead(failure()).unwrap_err();
+    assert!(error.message.starts_with("it failed. Nor can the command be started instead: it could not"), "{error:?}");
+}
+
+#[test]
+fn an_exclusive_one_never_starts_what_it_could_not_claim() {
+    let folder = tempfile::tempdir().unwrap();
+    let common = common(folder.path());
+    generations(&common, &[true]);
+    fs::remove_file(folder.path().join("store/head")).unwrap();
+    let exclusive = Policy { exclusive: Some(Duration::from_secs(1)), ..policy(Choice::Newest, OnFailure::Start) };
+    let (result, said) = run_policy(&common, &exclusive);
+    let failure = result.unwrap_err();
+    assert!(failure.message.ends_with("with --exclusive the application has to be claimed before"), "{failure:?}");
+    assert_eq!(said, [""; 0]);
+}
+
+#[test]
+fn who_has_just_taken_over_exclusively_is_known_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let common = common(folder.path());
+    let vault = generations_of("them", &common, &[true]);
+    let found = Found::look(&vault).unwrap().unwrap();
+    let (reporter, _init) = Reporter::pair();
+    let exclusive = Policy { exclusive: Some(Duration::from_secs(1)), ..policy(Choice::Newest, OnFailure::Fail) };
+    assert_eq!(take::take(&found, "us", true, || Ok(())).unwrap(), Verdict::Ours);
+    assert_eq!(Restore::new(&common, &exclusive, &reporter).claim(&found, 1), Event::Claimed);
+    let holder = image::Holder::look(&vault).unwrap().unwrap();
+    assert_eq!(holder.party.instance, "us");
+    assert!(holder.is_of(&found.lease));
 }
 
 #[test]

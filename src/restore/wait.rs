@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::look::Newest;
+use super::{Policy, check, choose};
 use crate::control::protocol::{Event, Phase};
-use crate::image::{self, FetchThreads, Holder, ImageError, Lease, Manifest, Outcome, Result, Vault};
+use crate::image::{self, FetchThreads, Holder, ImageError, Lease, Result, Vault};
 use crate::privileges;
 use crate::store::{CachedStore, Store, StoreError};
 use crate::worker::{Common, cores};
-
-use super::{Policy, check, owner};
 
 /// How often the same trouble is told, at most.
 const QUIET: Duration = Duration::from_secs(60);
@@ -24,6 +24,9 @@ const NEAR_POLL: Duration = Duration::from_millis(20);
 const NEAR: Duration = Duration::from_secs(120);
 /// The service's lowest PID, where no generation tells.
 const FIRST_PID: i32 = 1000;
+
+/// After looks that failed the pause becomes longer, up to so many times, as a look may be dear.
+const PATIENCE: u32 = 8;
 
 const FORMAT_LIMIT: u64 = 64 << 10;
 
@@ -50,10 +53,8 @@ pub struct Ready {
     pub threads: Arc<FetchThreads>,
     /// For this container; not claimed yet.
     pub lease: Lease,
-    /// The generation.
-    pub manifest: Manifest,
-    /// What had become of it, if its service did not run on: where that was open, whoever decides it has the service.
-    pub outcome: Option<Outcome>,
+    /// The generation: where it is open what becomes of it, whoever decides that has the service.
+    pub newest: Newest,
 }
 
 /// Waits, however long it takes. `tell` gets all events but the last word.
@@ -64,14 +65,13 @@ pub fn wait(store: Arc<dyn Store>, common: &Common, policy: &Policy, tell: &dyn 
     let cached = CachedStore::new(store, &policy.standby.cache, policy.standby.cache_bytes)?;
     let threads = Arc::new(FetchThreads::start(&cached, cores())?);
     let newest_pid = if privileges::can_choose_pids() { || None } else { check::newest_pid };
-    let mut watch = Watch::new(Arc::new(cached), threads, common, policy.exclusive, tell, newest_pid);
+    let mut watch = Watch::new(Arc::new(cached), threads, common, policy, tell, newest_pid);
     tell(&Event::Waiting { generation: 0 });
     loop {
         if let Some(woken) = watch.step(Instant::now()) {
             return Ok(woken);
         }
-        let poll = Duration::from_millis(policy.standby.poll_ms);
-        thread::sleep(if watch.is_near(Instant::now()) { poll.min(NEAR_POLL) } else { poll });
+        thread::sleep(watch.pause(Instant::now()));
     }
 }
 
@@ -79,20 +79,33 @@ struct Watch<'a> {
     store: Arc<CachedStore>,
     threads: Arc<FetchThreads>,
     common: &'a Common,
-    exclusive: Option<Duration>,
+    policy: &'a Policy,
     tell: &'a dyn Fn(&Event),
     newest_pid: fn() -> Option<i32>,
     vault: Option<Vault>,
     /// Head, once all was done that it asks for, and the generation that it names.
     head: Option<Lease>,
-    newest: Option<(Manifest, Option<Outcome>)>,
+    newest: Option<Newest>,
+    /// When that is read again, as it could not be.
+    again: Option<Instant>,
     /// Since when head says that a generation is about to be offered.
     near: Option<Instant>,
     /// The generation that init was told of last.
     told: u64,
     warned: Option<Instant>,
-    /// With `exclusive`: what was seen last, and since when.
-    still: Option<(Instant, Lease, Option<Holder>)>,
+    /// Looks that failed, since one succeeded.
+    failed: u32,
+    /// With `exclusive`: what was seen of whoever has the application.
+    still: Option<Still>,
+}
+
+/// Somebody of whom nothing new was seen.
+struct Still {
+    since: Instant,
+    /// When that was looked at.
+    last: Instant,
+    head: Lease,
+    beat: Option<Holder>,
 }
 
 impl<'a> Watch<'a> {
@@ -100,12 +113,29 @@ impl<'a> Watch<'a> {
         store: Arc<CachedStore>,
         threads: Arc<FetchThreads>,
         common: &'a Common,
-        exclusive: Option<Duration>,
+        policy: &'a Policy,
         tell: &'a dyn Fn(&Event),
         newest_pid: fn() -> Option<i32>,
     ) -> Self {
-        let (vault, head, newest, near, warned, still) = (None, None, None, None, None, None);
-        Self { store, threads, common, exclusive, tell, newest_pid, vault, head, newest, near, told: 0, warned, still }
+        let (vault, head, newest, again, near, warned, still) = (None, None, None, None, None, None, None);
+        let (told, failed) = (0, 0);
+        Self {
+            store,
+            threads,
+            common,
+            policy,
+            tell,
+            newest_pid,
+            vault,
+            head,
+            newest,
+            again,
+            near,
+            told,
+            warned,
+            failed,
+            still,
+        }
     }
 
     /// One look at the store, and at this container.
@@ -120,10 +150,14 @@ impl<'a> Watch<'a> {
                 (self.tell)(&Event::Progress { phase: Phase::Check, bytes: 0, total: 0 });
                 return Some(woken);
             }
-            Ok(None) => self.prepared(now),
+            Ok(None) => {
+                self.failed = 0;
+                self.prepared(now);
+            }
             Err(error) => {
                 // A holder that could not reach the store either is not dead.
                 self.still = None;
+                self.failed += 1;
                 self.warn(now, || Some(format!("{error}. Still waiting for a generation to be handed over")));
             }
         }
@@ -134,12 +168,12 @@ impl<'a> Watch<'a> {
         let Some(vault) = self.open()? else { return Ok(None) };
         let Some((head, moving)) = image::glance(&vault)? else { return Ok(None) };
         self.near = if moving { self.near.or(Some(now)) } else { None };
-        if self.head != Some(head)
-            && let Some(chosen) = self.take_in(&vault, head)?
+        if (self.head != Some(head) || self.again.is_some_and(|again| now >= again))
+            && let Some(chosen) = self.take_in(&vault, head, now)?
         {
             return Ok(Some(chosen));
         }
-        match self.exclusive {
+        match self.policy.exclusive {
             Some(interval) if !head.is_nobodys() => self.look_for_holder(&vault, head, interval, now),
             _ => Ok(None),
         }
@@ -148,6 +182,16 @@ impl<'a> Watch<'a> {
     /// Whether a generation is about to be offered. One that never comes must not be looked for so often for ever.
     fn is_near(&self, now: Instant) -> bool {
         self.near.is_some_and(|since| now.duration_since(since) < NEAR)
+    }
+
+    /// Until the next look.
+    fn pause(&self, now: Instant) -> Duration {
+        let poll = self.poll();
+        if self.is_near(now) { poll.min(NEAR_POLL) } else { poll * PATIENCE.min(1 << self.failed.min(16)) }
+    }
+
+    fn poll(&self) -> Duration {
+        Duration::from_millis(self.policy.standby.poll_ms)
     }
 
     fn open(&mut self) -> Result<Option<Vault>> {
@@ -162,31 +206,38 @@ impl<'a> Watch<'a> {
     }
 
     /// Looks at what head names now: chooses it or prepares for it.
-    fn take_in(&mut self, vault: &Vault, head: Lease) -> Result<Option<(Woken, String)>> {
+    fn take_in(&mut self, vault: &Vault, head: Lease, now: Instant) -> Result<Option<(Woken, String)>> {
         let known = self.head.map_or(0, |head| head.generation);
         if head.generation < known {
             return Err(ImageError::OldHead { url: vault.url().into(), found: head.generation, known });
         }
         // Once more, as it is dearer to be certain that it is no old one.
         let Some(head) = Lease::of_head(vault)? else { return Ok(None) };
-        let newest = owner::newest(vault, &head)?;
-        let outcome = newest.as_ref().map_or(Ok(None), |manifest| owner::outcome(vault, manifest))?;
-        if let Some(manifest) = &newest {
-            if manifest.offered && outcome.is_none() {
-                let (generation, url) = (manifest.generation, vault.url());
-                let message =
-                    format!("restoring generation {generation} of {url}: {} hands it over", manifest.instance);
-                return Ok(Some((self.restore(vault, &head, manifest.clone(), None), message)));
+        let newest = Newest::load(vault, &head)?;
+        self.again = None;
+        match newest.as_ref().map(|newest| (newest.offered(), &newest.manifest)) {
+            Some((Some(manifest), _)) => {
+                let (generation, from, url) = (head.generation, &manifest.instance, vault.url());
+                let plan = choose::plan(self.policy.choice, generation);
+                let message = format!("{plan}: {from} hands over generation {generation} of {url}");
+                return Ok(newest.map(|newest| (self.restore(vault, &head, newest), message)));
             }
-            self.store.want(manifest.packs.iter().map(|pack| (pack.key(), pack.size)));
+            Some((None, Ok(manifest))) => {
+                self.store.want(manifest.packs.iter().map(|pack| (pack.key(), pack.size)));
+            }
+            Some((None, Err(damage))) => {
+                self.again = Some(now + QUIET);
+                self.warn(now, || Some(format!("{damage}. Still waiting for a generation to be handed over")));
+            }
+            None => {}
         }
-        (self.head, self.newest) = (Some(head), newest.map(|manifest| (manifest, outcome)));
+        (self.head, self.newest) = (Some(head), newest);
         Ok(None)
     }
 
-    fn restore(&self, vault: &Vault, head: &Lease, manifest: Manifest, outcome: Option<Outcome>) -> Woken {
+    fn restore(&self, vault: &Vault, head: &Lease, newest: Newest) -> Woken {
         let (vault, threads, lease) = (vault.clone(), self.threads.clone(), Lease::after(head));
-        Woken::Restore(Box::new(Ready { vault, threads, lease, manifest, outcome }))
+        Woken::Restore(Box::new(Ready { vault, threads, lease, newest }))
     }
 
     /// Takes over where neither head nor its holder has changed for long enough, and both could be seen all the time.
@@ -197,24 +248,29 @@ impl<'a> Watch<'a> {
         interval: Duration,
         now: Instant,
     ) -> Result<Option<(Woken, String)>> {
-        let holder = Holder::look(vault)?;
+        // What another one says that does not have it any more is nothing.
+        let beat = Holder::look(vault)?.filter(|holder| holder.is_of(&head));
+        // Whoever did not look for a while, such as one that stood still together with the holder, has not seen it all the time.
+        let gap = interval.max(self.poll() * 2);
         let since = match &self.still {
-            Some((since, seen, beat)) if (seen, beat) == (&head, &holder) => *since,
+            Some(still) if (still.head, &still.beat) == (head, &beat) && now.duration_since(still.last) <= gap => {
+                still.since
+            }
             _ => now,
         };
         let silent = now.duration_since(since);
-        let name = holder.as_ref().filter(|holder| holder.is_of(&head)).map(|holder| holder.party.instance.clone());
-        self.still = Some((since, head, holder));
+        let name = beat.as_ref().map(|holder| holder.party.instance.clone());
+        self.still = Some(Still { since, last: now, head, beat });
         if silent < interval * SILENT {
             return Ok(None);
         }
         let name = name.as_deref().unwrap_or("the container that had it");
         let (seconds, url) = (silent.as_secs(), vault.url());
         let taking = format!("taking over the application of {url}, as {name} has said nothing for {seconds} s");
-        Ok(Some(match &self.newest {
-            Some((manifest, outcome)) => {
-                let message = format!("{taking}: restoring generation {}", manifest.generation);
-                (self.restore(vault, &head, manifest.clone(), outcome.clone()), message)
+        Ok(Some(match self.newest.take() {
+            Some(newest) => {
+                let message = format!("{taking}: {}", choose::plan(self.policy.choice, newest.generation));
+                (self.restore(vault, &head, newest), message)
             }
             None => {
                 let woken = Woken::Start { vault: vault.clone(), lease: Lease::after(&head) };
@@ -225,7 +281,7 @@ impl<'a> Watch<'a> {
 
     /// Says when all is prepared for a newer generation, or what went wrong with that.
     fn prepared(&mut self, now: Instant) {
-        let generation = self.newest.as_ref().map_or(0, |(manifest, _)| manifest.generation);
+        let generation = self.newest.as_ref().map_or(0, |newest| newest.generation);
         if generation != self.told && self.store.is_settled() {
             self.told = generation;
             (self.tell)(&Event::Waiting { generation });
@@ -245,7 +301,8 @@ impl<'a> Watch<'a> {
 
     /// PIDs only go up here, and the service's must be had once it comes.
     fn worn_out(&self) -> Option<String> {
-        let processes = self.newest.iter().flat_map(|(manifest, _)| &manifest.processes);
+        let manifest = self.newest.as_ref().and_then(|newest| newest.manifest.as_ref().ok());
+        let processes = manifest.into_iter().flat_map(|manifest| &manifest.processes);
         let lowest = processes.map(|process| process.pid).min().unwrap_or(FIRST_PID);
         let newest = (self.newest_pid)()?;
         (lowest.saturating_sub(newest) <= LEAST_PIDS).then(|| {

@@ -1,7 +1,7 @@
 //! A container that waits, against stores in folders that somebody else writes to meanwhile.
 
 use super::*;
-use crate::image::{Hex, Image, ImageWriter, KeyFiles, PackInfo, Party, Process, commit, decide};
+use crate::image::{Hex, Image, ImageWriter, KeyFiles, Manifest, Outcome, PackInfo, Party, Process, commit, decide};
 use crate::store::{self, Fencing, Location, ObjectMeta, PutMode, Version};
 use crate::worker::{Choice, OnFailure, Standby};
 use bytes::Bytes;
@@ -93,16 +93,19 @@ struct Fixture {
     cached: Arc<CachedStore>,
     threads: Arc<FetchThreads>,
     events: RefCell<Vec<Event>>,
+    /// As usual, and exclusively.
+    policies: [Policy; 2],
 }
 
 fn fixture() -> Fixture {
     let folder = tempfile::tempdir().unwrap();
     let common = common(folder.path(), "us");
+    let policies = [None, Some(INTERVAL)].map(|exclusive| policy(&common, false, exclusive));
     let store = store::open(&common.store).unwrap();
     let spied = Arc::new(Spied { store, read: Mutex::default(), away: AtomicBool::new(false) });
     let cached = Arc::new(CachedStore::new(spied.clone(), &folder.path().join("cache"), 1 << 30).unwrap());
     let threads = Arc::new(FetchThreads::start(&*cached, 1).unwrap());
-    Fixture { _folder: folder, common, spied, cached, threads, events: RefCell::default() }
+    Fixture { _folder: folder, common, spied, cached, threads, events: RefCell::default(), policies }
 }
 
 impl Fixture {
@@ -129,8 +132,9 @@ impl Fixture {
         (commit(&vault, &mut manifest, lease, Instant::now()).unwrap(), packs)
     }
 
-    fn watch<'a>(&'a self, exclusive: Option<Duration>, tell: &'a dyn Fn(&Event)) -> Watch<'a> {
-        Watch::new(self.cached.clone(), self.threads.clone(), &self.common, exclusive, tell, || None)
+    fn watch<'a>(&'a self, exclusive: bool, tell: &'a dyn Fn(&Event)) -> Watch<'a> {
+        let policy = &self.policies[usize::from(exclusive)];
+        Watch::new(self.cached.clone(), self.threads.clone(), &self.common, policy, tell, || None)
     }
 
     fn tell(&self) -> impl Fn(&Event) {
@@ -154,7 +158,7 @@ impl Fixture {
 
 fn generation(woken: Option<Woken>) -> u64 {
     match woken {
-        Some(Woken::Restore(ready)) => ready.manifest.generation,
+        Some(Woken::Restore(ready)) => ready.newest.generation,
         Some(Woken::Start { .. }) => 0,
         _ => panic!("nothing was chosen"),
     }
@@ -168,7 +172,7 @@ fn warnings(events: &[Event]) -> usize {
 fn a_look_is_one_request_while_nothing_changes() {
     let fixture = fixture();
     let (tell, now) = (fixture.tell(), Instant::now());
-    let mut watch = fixture.watch(None, &tell);
+    let mut watch = fixture.watch(false, &tell);
     assert!(watch.step(now).is_none());
     assert_eq!(fixture.spied.read(), ["get format"]);
     fixture.commit(Lease::fresh(), false);
@@ -185,12 +189,12 @@ fn a_look_is_one_request_while_nothing_changes() {
 fn what_is_offered_is_chosen_at_once_with_what_was_fetched_before() {
     let fixture = fixture();
     let (tell, now) = (fixture.tell(), Instant::now());
-    let mut watch = fixture.watch(None, &tell);
+    let mut watch = fixture.watch(false, &tell);
     let (lease, packs) = fixture.commit(Lease::fresh(), false);
     fixture.settle(&mut watch, now);
     fixture.commit(lease, true);
     let Some(Woken::Restore(ready)) = watch.step(now) else { panic!("it is offered") };
-    assert_eq!((ready.manifest.generation, ready.lease.generation, ready.lease.epoch), (2, 2, 2));
+    assert_eq!((ready.newest.generation, ready.lease.generation, ready.lease.epoch), (2, 2, 2));
     let [Event::Waiting { generation: 1 }, Event::Chosen { message }, Event::Progress { phase: Phase::Check, .. }] =
         &fixture.told()[..]
     else {
@@ -206,7 +210,7 @@ fn what_is_offered_is_chosen_at_once_with_what_was_fetched_before() {
 fn once_it_has_chosen_nothing_more_is_fetched_ahead() {
     let fixture = fixture();
     let (tell, now) = (fixture.tell(), Instant::now());
-    let mut watch = fixture.watch(None, &tell);
+    let mut watch = fixture.watch(false, &tell);
     let (lease, packs) = fixture.commit(Lease::fresh(), false);
     fixture.spied.store.delete(&packs[0].key()).unwrap();
     fixture.settle(&mut watch, now);
@@ -224,7 +228,7 @@ fn once_it_has_chosen_nothing_more_is_fetched_ahead() {
 fn what_somebody_has_already_is_not_chosen() {
     let fixture = fixture();
     let (tell, now) = (fixture.tell(), Instant::now());
-    let mut watch = fixture.watch(None, &tell);
+    let mut watch = fixture.watch(false, &tell);
     let (lease, _) = fixture.commit(Lease::fresh(), true);
     let by = Party { instance: "others".into(), writer: Hex([7; 8]) };
     decide(&fixture.vault(), 1, &Outcome::Taken { by, from: "them".into() }).unwrap();
@@ -237,7 +241,7 @@ fn what_somebody_has_already_is_not_chosen() {
 fn a_head_that_goes_back_is_not_followed_but_told_once_a_minute() {
     let fixture = fixture();
     let (tell, now) = (fixture.tell(), Instant::now());
-    let mut watch = fixture.watch(None, &tell);
+    let mut watch = fixture.watch(false, &tell);
     let store = &fixture.spied.store;
     let (lease, _) = fixture.commit(Lease::fresh(), true);
     let (old, _) = store.get("head", 1000).unwrap();
@@ -258,7 +262,7 @@ fn a_head_that_goes_back_is_not_followed_but_told_once_a_minute() {
 fn what_is_announced_is_looked_for_often_and_not_for_ever() {
     let fixture = fixture();
     let (tell, now) = (fixture.tell(), Instant::now());
-    let mut watch = fixture.watch(None, &tell);
+    let mut watch = fixture.watch(false, &tell);
     let (lease, _) = fixture.commit(Lease::fresh(), false);
     fixture.settle(&mut watch, now);
     assert!(!watch.is_near(now));
@@ -276,7 +280,7 @@ fn what_is_announced_is_looked_for_often_and_not_for_ever() {
 fn a_store_that_goes_away_is_waited_for() {
     let fixture = fixture();
     let (tell, now) = (fixture.tell(), Instant::now());
-    let mut watch = fixture.watch(None, &tell);
+    let mut watch = fixture.watch(false, &tell);
     let (lease, _) = fixture.commit(Lease::fresh(), false);
     fixture.settle(&mut watch, now);
     fixture.spied.away.store(true, Ordering::SeqCst);
@@ -293,7 +297,7 @@ fn a_store_that_goes_away_is_waited_for() {
 fn what_a_prune_removed_is_told_and_does_not_hold_up_the_next_generation() {
     let fixture = fixture();
     let (tell, now) = (fixture.tell(), Instant::now());
-    let mut watch = fixture.watch(None, &tell);
+    let mut watch = fixture.watch(false, &tell);
     let (lease, packs) = fixture.commit(Lease::fresh(), false);
     fixture.spied.store.delete(&packs[0].key()).unwrap();
     fixture.settle(&mut watch, now);
@@ -311,7 +315,7 @@ fn what_a_prune_removed_is_told_and_does_not_hold_up_the_next_generation() {
 fn a_container_without_pids_gives_up_before_the_service_needs_them() {
     let fixture = fixture();
     let (tell, now) = (fixture.tell(), Instant::now());
-    let mut watch = fixture.watch(None, &tell);
+    let mut watch = fixture.watch(false, &tell);
     let is_worn_out = |watch: &mut Watch<'_>, newest: fn() -> Option<i32>| {
         watch.newest_pid = newest;
         matches!(watch.step(now), Some(Woken::WornOut(_)))
@@ -330,37 +334,122 @@ fn a_container_without_pids_gives_up_before_the_service_needs_them() {
 fn an_exclusive_one_takes_over_only_from_a_holder_that_says_nothing() {
     let fixture = fixture();
     let (tell, now) = (fixture.tell(), Instant::now());
-    let mut watch = fixture.watch(Some(INTERVAL), &tell);
+    let mut watch = fixture.watch(true, &tell);
     let (lease, _) = fixture.commit(Lease::fresh(), false);
-    let mut at = |intervals: f32| watch.step(now + INTERVAL.mul_f32(intervals));
-    let beat = || Holder::beat(&fixture.vault(), &lease, "them").unwrap();
-    beat();
-    assert!(at(0.0).is_none() && at(2.9).is_none());
-    beat();
-    assert!(at(3.0).is_none() && at(5.9).is_none());
+    // In tenths of an interval: looks twice in each, up to that time.
+    let mut looked = 0;
+    let mut until = |tenths: u32| {
+        let looks: Vec<u32> = (looked + 1..tenths).filter(|at| at % 5 == 0).chain([tenths]).collect();
+        looked = tenths;
+        looks.into_iter().find_map(|at| watch.step(now + INTERVAL * at / 10))
+    };
+    let beat = |lease: &Lease| Holder::beat(&fixture.vault(), lease, "them").unwrap();
+    beat(&lease);
+    assert!(until(1).is_none() && until(30).is_none());
+    beat(&lease);
+    assert!(until(31).is_none() && until(60).is_none());
     // A store that went away may have kept the holder from it too.
     fixture.spied.away.store(true, Ordering::SeqCst);
-    assert!(at(5.95).is_none());
+    assert!(until(61).is_none());
     fixture.spied.away.store(false, Ordering::SeqCst);
-    assert!(at(6.1).is_none() && at(9.0).is_none());
+    assert!(until(62).is_none() && until(91).is_none());
     // A commit counts as well.
     let (lease, _) = fixture.commit(lease, false);
-    assert!(at(9.05).is_none() && at(12.0).is_none());
-    let Some(Woken::Restore(ready)) = at(12.1) else { panic!("nobody is alive") };
-    assert_eq!(ready.manifest.generation, 2);
+    assert!(until(92).is_none());
+    // Somebody who does not have the application any more is not who has it.
+    beat(&Lease::fresh());
+    assert!(until(93).is_none() && until(120).is_none());
+    beat(&Lease::fresh());
+    let Some(Woken::Restore(ready)) = until(123) else { panic!("nobody is alive") };
+    assert_eq!(ready.newest.generation, 2);
     ready.lease.claim(&ready.vault).unwrap();
     assert!(matches!(lease.check(&ready.vault), Err(ImageError::Replaced { .. })));
+}
+
+#[test]
+fn one_that_stood_still_together_with_the_holder_takes_nothing_from_it() {
+    let fixture = fixture();
+    let (tell, now) = (fixture.tell(), Instant::now());
+    let mut watch = fixture.watch(true, &tell);
+    fixture.commit(Lease::fresh(), false);
+    assert!(watch.step(now).is_none() && watch.step(now + INTERVAL * 100).is_none());
+    assert!(watch.step(now + INTERVAL * 101).is_none() && watch.step(now + INTERVAL * 102).is_none());
+    assert_eq!(generation(watch.step(now + INTERVAL * 103)), 1);
+}
+
+#[test]
+fn a_generation_that_cannot_be_read_is_read_once_a_minute_and_holds_up_nobody() {
+    let fixture = fixture();
+    let (tell, now) = (fixture.tell(), Instant::now());
+    let mut watch = fixture.watch(true, &tell);
+    let (lease, _) = fixture.commit(Lease::fresh(), true);
+    let key = crate::image::manifest_key(1);
+    let (whole, _) = fixture.spied.store.get(&key, 1 << 20).unwrap();
+    fixture.spied.store.put(&key, "damaged".into(), PutMode::Overwrite).unwrap();
+    let mut reads = |seconds| {
+        let woken = watch.step(now + Duration::from_secs(seconds));
+        (woken, fixture.spied.read().iter().filter(|read| read.ends_with(&key)).count())
+    };
+    for (seconds, count) in [(0, 1), (9, 0), (18, 0), (27, 0)] {
+        let (woken, read) = reads(seconds);
+        assert!(woken.is_none() && read == count, "{seconds}: {read}");
+    }
+    assert_eq!(warnings(&fixture.told()), 1);
+    // Whoever has it may be dead all the same.
+    assert_eq!(generation(reads(30).0), 1);
+    // Or it can be read again.
+    let mut watch = fixture.watch(false, &tell);
+    assert!(watch.step(now).is_none());
+    fixture.spied.store.put(&key, whole.into(), PutMode::Overwrite).unwrap();
+    assert!(watch.step(now + QUIET / 2).is_none());
+    assert_eq!(generation(watch.step(now + QUIET)), 1);
+    lease.check(&fixture.vault()).unwrap();
+}
+
+#[test]
+fn looks_that_fail_become_rarer_and_not_for_ever() {
+    let fixture = fixture();
+    let (tell, now) = (fixture.tell(), Instant::now());
+    let mut watch = fixture.watch(false, &tell);
+    fixture.spied.away.store(true, Ordering::SeqCst);
+    let pauses = [(); 5].map(|()| {
+        watch.step(now);
+        watch.pause(now).as_millis()
+    });
+    assert_eq!(pauses, [2, 4, 8, 8, 8]);
+    fixture.spied.away.store(false, Ordering::SeqCst);
+    watch.step(now);
+    assert_eq!(watch.pause(now).as_millis(), 1);
+}
+
+#[test]
+fn the_choice_names_what_is_restored() {
+    let mut fixture = fixture();
+    let (lease, _) = fixture.commit(Lease::fresh(), false);
+    fixture.commit(lease, true);
+    for (choice, said) in [
+        (Choice::Newest, "restoring generation 2: them hands over generation 2 of file:"),
+        (Choice::Generation(1), "restoring generation 1, as --restore names it: them hands over generation 2 of file:"),
+    ] {
+        fixture.policies[1].choice = choice;
+        let tell = fixture.tell();
+        assert!(fixture.watch(true, &tell).step(Instant::now()).is_some());
+        let told = fixture.told();
+        let Event::Chosen { message } = &told[0] else { panic!("{told:?}") };
+        assert!(message.starts_with(said), "{message}");
+    }
 }
 
 #[test]
 fn an_exclusive_one_starts_afresh_where_a_holder_without_generations_is_gone() {
     let fixture = fixture();
     let (tell, now) = (fixture.tell(), Instant::now());
-    let mut watch = fixture.watch(Some(INTERVAL), &tell);
+    let mut watch = fixture.watch(true, &tell);
     let vault = fixture.vault();
     assert!(watch.step(now).is_none() && watch.step(now + INTERVAL * 9).is_none(), "nobody has it");
     Lease::fresh().claim(&vault).unwrap();
     assert!(watch.step(now).is_none() && watch.step(now + INTERVAL).is_none());
+    assert!(watch.step(now + INTERVAL * 2).is_none());
     let Some(Woken::Start { lease, .. }) = watch.step(now + INTERVAL * 3) else { panic!("nobody is alive") };
     lease.claim(&vault).unwrap();
 }
@@ -369,7 +458,7 @@ fn an_exclusive_one_starts_afresh_where_a_holder_without_generations_is_gone() {
 fn without_exclusive_nothing_is_taken_from_anybody() {
     let fixture = fixture();
     let (tell, now) = (fixture.tell(), Instant::now());
-    let mut watch = fixture.watch(None, &tell);
+    let mut watch = fixture.watch(false, &tell);
     fixture.commit(Lease::fresh(), false);
     assert!(watch.step(now).is_none() && watch.step(now + INTERVAL * 1000).is_none());
 }
