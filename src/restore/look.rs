@@ -35,6 +35,12 @@ impl Newest {
         Ok(Some(Self { generation, manifest, outcome }))
     }
 
+    /// Whether its outcome is by that instance, so that it is that one's.
+    pub fn is_of(&self, instance: &str) -> bool {
+        let Some(Outcome::Taken { by, .. } | Outcome::Withdrawn { by }) = &self.outcome else { return false };
+        by.instance == instance
+    }
+
     /// The manifest, where its service did not run on and nobody has it yet, as far as that is known.
     pub fn offered(&self) -> Option<&Manifest> {
         self.manifest.as_ref().ok().filter(|manifest| manifest.offered && self.outcome.is_none())

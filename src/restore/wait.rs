@@ -222,6 +222,15 @@ impl<'a> Watch<'a> {
                 let message = format!("{plan}: {from} hands over generation {generation} of {url}");
                 return Ok(newest.map(|newest| (self.restore(vault, &head, newest), message)));
             }
+            // By a request that came late; where another one may have claimed it since, that is to be silent first.
+            _ if self.policy.exclusive.is_none()
+                && newest.as_ref().is_some_and(|newest| newest.is_of(&self.common.instance)) =>
+            {
+                let (generation, url) = (head.generation, vault.url());
+                let plan = choose::plan(self.policy.choice, generation);
+                let message = format!("{plan}: this container has taken generation {generation} of {url} before");
+                return Ok(newest.map(|newest| (self.restore(vault, &head, newest), message)));
+            }
             Some((None, Ok(manifest))) => {
                 self.store.want(manifest.packs.iter().map(|pack| (pack.key(), pack.size)));
             }

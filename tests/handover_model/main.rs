@@ -2,7 +2,8 @@
 //! lost and whose requests arrive late, and the death of anything at any time.
 //!
 //! One container has the service at first, one is a standby, and one is started when the orchestrator likes: as a target, or
-//! in the place of the others once they are dead for good. Each may give the service away, three generations long. A worker,
+//! in the place of the others once they are dead for good. Who starts a target for the first time does so while something is
+//! offered; from then on it is started again whatever happens. Each may give the service away, three generations long. A worker,
 //! CRIU or container may die at any step. Every request may be carried out and answered, carried out without a reply, arrive
 //! late, or never: a partition is that all of them get lost for a while.
 //!
@@ -59,6 +60,9 @@ fn a_source_that_breaks_a_rule_makes_two_copies() {
 #[test]
 fn a_target_that_breaks_a_rule_makes_two_copies() {
     assert_eq!(without("deciding first", |rules| rules.decide_before_running = false), TWO);
+    assert_eq!(without("remembering what it tried", |rules| rules.remember_before_restoring = false), TWO);
+    let overtake = |rules: &mut Rules| (rules.what_is_new_is_looked_at, rules.last) = (false, 3);
+    assert_eq!(without("looking at what is new", overtake), TWO);
     assert_eq!(without("standing by for what moved away", |rules| rules.moved_away_is_standby = false), TWO);
     assert_eq!(without("the newest outcome first", |rules| (rules.newest_outcome_first, rules.last) = (false, 3)), TWO);
     assert_eq!(without("withdrawing what is pending", |rules| rules.withdraw_what_is_pending = false), TWO);

@@ -94,11 +94,13 @@ pub struct State {
     /// Of generations 2 and later.
     pub manifests: [Option<Manifest>; 2],
     pub outcomes: [Option<Outcome>; 2],
-    /// Bits of those that lost a race for it and said so.
+    /// Bits of those that said, before they restored it, that they have it only if its outcome says so.
     pub losers: [u8; 2],
     pub late: [Option<Late>; LATE],
     /// The newcomer has the place of the others, which do not come back.
     pub replaced: bool,
+    /// The newcomer has restored something, and is started again whatever became of that.
+    pub tried: bool,
     /// A copy was ended whose generation head did not name.
     pub lost: bool,
 }
@@ -115,7 +117,9 @@ pub struct Rules {
     pub end_is_as_careful: bool,
     pub decide_before_running: bool,
     pub own_outcome_is_ours: bool,
+    pub remember_before_restoring: bool,
     pub moved_away_is_standby: bool,
+    pub what_is_new_is_looked_at: bool,
     pub newest_outcome_first: bool,
     pub withdraw_what_is_pending: bool,
     pub head_before_outcomes: bool,
@@ -137,7 +141,9 @@ pub const PROTOCOL: Rules = Rules {
     end_is_as_careful: true,
     decide_before_running: true,
     own_outcome_is_ours: true,
+    remember_before_restoring: true,
     moved_away_is_standby: true,
+    what_is_new_is_looked_at: true,
     newest_outcome_first: true,
     withdraw_what_is_pending: true,
     head_before_outcomes: true,
@@ -169,6 +175,7 @@ impl State {
             losers: [0; 2],
             late: [None; LATE],
             replaced: false,
+            tried: false,
             lost: false,
         }
     }

@@ -13,9 +13,11 @@ impl State {
         let concerns = |generation: u8| {
             let from = self.manifest(generation).map(|manifest| manifest.by);
             let lost = self.losers[usize::from(generation) - 2] & 1 << us != 0;
-            match self.outcome(generation)? {
-                Outcome::Taken(by) | Outcome::Withdrawn(by) if by == us => Some(lost),
-                Outcome::Taken(_) if from == Some(us) => Some(rules.moved_away_is_standby),
+            match self.outcome(generation) {
+                Some(Outcome::Taken(by) | Outcome::Withdrawn(by)) if by == us && rules.own_outcome_is_ours => {
+                    Some(false)
+                }
+                Some(Outcome::Taken(_)) if from == Some(us) => Some(rules.moved_away_is_standby),
                 _ => lost.then_some(true),
             }
         };
@@ -89,13 +91,16 @@ impl State {
             Step::Look(head) => self.look(who, head, rules, add),
             Step::Secure(head) => self.secure(who, head, rules, add),
             Step::Wait => {
-                let decided =
-                    matches!(self.outcome(self.head), Some(Outcome::Taken(by) | Outcome::Withdrawn(by)) if by == us);
-                let ours = rules.own_outcome_is_ours && decided;
-                if self.is_open(self.head) || ours {
-                    let mut next = self.to(who, Step::Restored { generation: self.head, open: !ours });
-                    next.containers[who].lease = true;
-                    add(false, "restores what is offered", next);
+                let mut next = *self;
+                next.containers[who].lease = true;
+                if self.is_open(self.head) {
+                    next.take_up(who, self.head, rules, add);
+                }
+                if let Some(Outcome::Taken(by) | Outcome::Withdrawn(by)) = self.outcome(self.head)
+                    && by == us
+                    && rules.own_outcome_is_ours
+                {
+                    add(false, "finds that it has it already", next.to(who, Step::Secure(self.head)));
                 }
             }
             Step::Restored { generation, open } => self.restored(who, generation, open, rules, add),
@@ -136,16 +141,31 @@ impl State {
         let head = if rules.head_before_outcomes { head } else { self.head };
         if moved == Some(true) {
             add(false, "sees that its service has moved away", self.to(who, Step::Wait));
+            if !rules.what_is_new_is_looked_at && self.is_open(self.head) {
+                add(false, "restores what was there before that is offered", self.to(who, Step::Secure(head)));
+            }
         } else if moved.is_none() && who == STANDBY {
             add(false, "is a standby", self.to(who, Step::Wait));
         } else if self.is_open(head) {
-            add(false, "restores what is offered", next.to(who, Step::Restored { generation: head, open: true }));
-        } else if who == NEWCOMER && !self.replaced && moved.is_none() {
-            // The one that had it may be alive, and who starts a container for it all the same has to know.
+            next.take_up(who, head, rules, add);
+        } else if who == NEWCOMER && !self.replaced && !self.tried && moved.is_none() {
+            // The one that had it may be alive, and who starts a container for it for the first time has to know.
             add(false, "finds nothing that is for it", self.down(who));
         } else {
             add(false, "finds what was its own", next.to(who, Step::Secure(head)));
         }
+    }
+
+    /// Restores what is offered, once it has said that this is its own only if the outcome says so.
+    fn take_up(mut self, who: usize, generation: u8, rules: &Rules, add: &mut impl FnMut(bool, &'static str, State)) {
+        if rules.remember_before_restoring && self.manifest(generation).is_some_and(|manifest| manifest.by != who as u8)
+        {
+            add(true, "cannot say what it tries", self.down(who));
+            self.losers[usize::from(generation) - 2] |= 1 << who;
+            add(true, "does not know whether it has said what it tries", self.down(who));
+        }
+        self.tried |= who == NEWCOMER;
+        add(false, "restores what is offered", self.to(who, Step::Restored { generation, open: true }));
     }
 
     /// Takes back what was proposed after the generation that it is going to restore: a put of head may be under way still.
@@ -183,28 +203,16 @@ impl State {
             return;
         }
         let mut done = *self;
-        let ours = match done.decide(generation, Outcome::Taken(us), rules) {
-            Outcome::Taken(by) => by == us,
-            Outcome::Withdrawn(by) => by == us && rules.own_outcome_is_ours,
-        };
-        if ours {
+        let stands = done.decide(generation, Outcome::Taken(us), rules);
+        // One by an earlier start of this container is found by the next.
+        if stands == Outcome::Taken(us) && (self.is_open(generation) || !rules.store_is_fenced) {
             add(false, "takes it", done.to(who, Step::Won));
         } else {
-            let mut said = done;
-            said.losers[usize::from(generation) - 2] |= 1 << us;
-            add(false, "was too late, and says so", said.down(who));
-            add(true, "was too late", done.down(who));
+            add(false, "was too late", done.down(who));
         }
-        // What it does then is the same whether it is started again or waits on.
-        let mut unknown = |what, state: State| {
-            add(true, what, state.down(who));
-            if who == STANDBY {
-                add(true, what, state.down(who).to(who, Step::Wait));
-            }
-        };
-        unknown("gets no reply to its take", done);
+        add(true, "gets no reply to its take", done.down(who));
         if let Some(late) = self.later(Late::Taken { by: us, generation }, rules) {
-            unknown("its take is late", late);
+            add(true, "its take is late", late.down(who));
         }
     }
 }

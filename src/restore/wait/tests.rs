@@ -238,6 +238,17 @@ fn what_somebody_has_already_is_not_chosen() {
 }
 
 #[test]
+fn what_it_has_taken_itself_is_restored_unless_another_one_may_have_claimed_it() {
+    let fixture = fixture();
+    fixture.commit(Lease::fresh(), true);
+    let by = Party { instance: "us".into(), writer: Hex([7; 8]) };
+    decide(&fixture.vault(), 1, &Outcome::Taken { by, from: "them".into() }).unwrap();
+    let tell = fixture.tell();
+    assert!(fixture.watch(true, &tell).step(Instant::now()).is_none());
+    assert_eq!(generation(fixture.watch(false, &tell).step(Instant::now())), 1);
+}
+
+#[test]
 fn a_head_that_goes_back_is_not_followed_but_told_once_a_minute() {
     let fixture = fixture();
     let (tell, now) = (fixture.tell(), Instant::now());
