@@ -6,7 +6,7 @@ use super::dump::{Dump, Verdict};
 use super::handover::{self, Offer};
 use super::stop::Stopped;
 use super::{CheckpointError, Target};
-use crate::control::protocol::Event;
+use crate::control::protocol::{Event, Phase};
 use crate::image::{self, Manifest, NotCommitted, Vault};
 use crate::worker::report::Reporter;
 use crate::worker::{Common, Fate};
@@ -74,7 +74,10 @@ pub fn give_away(
             return Err(error.into());
         }
         // Nobody can say whether others see it. Whoever takes it back first is sure of it.
-        (Err(NotCommitted { error, .. }), _) => (Duration::ZERO, CheckpointError::Withdrawn { generation, error }),
+        (Err(NotCommitted { error, .. }), _) => {
+            reporter.progress(Phase::Handover);
+            (Duration::ZERO, CheckpointError::Withdrawn { generation, error })
+        }
     };
     let offer = Offer { vault, generation, withdrawal: handover::withdrawal(common, &target.lease) };
     let taken_by = offer.settle(time, reporter);

@@ -90,7 +90,7 @@ impl Page<'_> {
     }
 
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
-        let labels = [("container", self.container)]
+        let labels = [("freeze_instance", self.container)]
             .iter()
             .chain(labels)
             .map(|(label, text)| format!("{label}=\"{}\"", escaped(text)))
@@ -136,14 +136,14 @@ mod tests {
         let page = metrics(&super::super::example(), Some(Forecast { pids_ms: 900, highest: 45_000, rest_ms: 250 }));
         let samples = samples(&page);
         for expected in [
-            ("freeze_info{container=\"redis-1\",version=\"0.1.0\"}", "1"),
-            ("freeze_state{container=\"redis-1\",state=\"checkpointing\"}", "1"),
-            ("freeze_state{container=\"redis-1\",state=\"running\"}", "0"),
-            ("freeze_checkpoints_total{container=\"redis-1\"}", "2"),
-            ("freeze_checkpoint_frozen_seconds{container=\"redis-1\"}", "0.040"),
-            ("freeze_checkpoint_timestamp_seconds{container=\"redis-1\"}", "1700000060.500"),
-            ("freeze_restore_duration_seconds{container=\"redis-1\"}", "0.250"),
-            ("freeze_predicted_restore_seconds{container=\"redis-1\"}", "1.150"),
+            ("freeze_info{freeze_instance=\"redis-1\",version=\"0.1.0\"}", "1"),
+            ("freeze_state{freeze_instance=\"redis-1\",state=\"checkpointing\"}", "1"),
+            ("freeze_state{freeze_instance=\"redis-1\",state=\"running\"}", "0"),
+            ("freeze_checkpoints_total{freeze_instance=\"redis-1\"}", "2"),
+            ("freeze_checkpoint_frozen_seconds{freeze_instance=\"redis-1\"}", "0.040"),
+            ("freeze_checkpoint_timestamp_seconds{freeze_instance=\"redis-1\"}", "1700000060.500"),
+            ("freeze_restore_duration_seconds{freeze_instance=\"redis-1\"}", "0.250"),
+            ("freeze_predicted_restore_seconds{freeze_instance=\"redis-1\"}", "1.150"),
         ] {
             assert!(samples.contains(&expected), "{expected:?} is not in\n{page}");
         }
@@ -162,6 +162,6 @@ mod tests {
     #[test]
     fn labels_are_escaped() {
         let page = metrics(&Status { instance: "a\"b\\c\nd".into(), ..Status::default() }, None);
-        assert!(page.contains(r#"freeze_generation{container="a\"b\\c\nd"} 0"#), "{page}");
+        assert!(page.contains(r#"freeze_generation{freeze_instance="a\"b\\c\nd"} 0"#), "{page}");
     }
 }
