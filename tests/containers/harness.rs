@@ -41,7 +41,7 @@ impl Setting {
 }
 
 /// How long anything may take that is waited for, on a slow and busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An application: a store, and one container after another.
 pub struct App {
