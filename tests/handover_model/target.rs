@@ -141,7 +141,7 @@ impl State {
         let head = if rules.head_before_outcomes { head } else { self.head };
         if moved == Some(true) {
             add(false, "sees that its service has moved away", self.to(who, Step::Wait));
-            if !rules.what_is_new_is_looked_at && self.is_open(self.head) {
+            if !rules.what_is_new_is_looked_at && self.head != head && self.is_open(self.head) {
                 add(false, "restores what was there before that is offered", self.to(who, Step::Secure(head)));
             }
         } else if moved.is_none() && who == STANDBY {
