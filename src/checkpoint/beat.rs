@@ -15,14 +15,18 @@ pub struct Beating {
 }
 
 impl Beating {
-    /// Begins, where there is an interval. One look that fails is made up for by the next.
+    /// Begins at once, where there is an interval. One look that fails is made up for by the next.
     pub fn start(vault: &Vault, lease: Lease, instance: &str, interval: Option<Duration>) -> Self {
         let Some(interval) = interval else { return Self { _stop: None } };
         let (sender, receiver) = mpsc::channel();
         let (vault, instance) = (vault.clone(), instance.to_owned());
         let beat = move || {
-            while receiver.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
-                let _ = Holder::beat(&vault, &lease, &instance);
+            loop {
+                // Who was replaced says nothing more.
+                let _ = lease.check(&vault).and_then(|()| Holder::beat(&vault, &lease, &instance));
+                if receiver.recv_timeout(interval) != Err(RecvTimeoutError::Timeout) {
+                    break;
+                }
             }
         };
         // Without the thread whoever waits may come too early, and then head decides as ever.
@@ -53,5 +57,30 @@ mod tests {
         next(next(None));
         drop(beating);
         drop(Beating::start(&vault, Lease::fresh(), "a", None));
+        // At once, however long the interval.
+        let last = Holder::look(&vault).unwrap();
+        let _beating = Beating::start(&vault, Lease::fresh(), "b", Some(Duration::from_secs(3600)));
+        while next(last.clone()).unwrap().party.instance != "b" {}
+    }
+
+    #[test]
+    fn who_was_replaced_is_silent() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = test_vault(folder.path());
+        let lease = Lease::fresh();
+        lease.claim(&vault).unwrap();
+        let heir = Lease::after(&lease);
+        heir.claim(&vault).unwrap();
+        let beating = Beating::start(&vault, lease, "a", Some(Duration::from_millis(1)));
+        let _heir = Beating::start(&vault, heir, "b", Some(Duration::from_millis(1)));
+        let mut seen = 0;
+        let mut last = None;
+        while seen < 20 {
+            let holder = Holder::look(&vault).unwrap();
+            assert!(holder.as_ref().is_none_or(|holder| holder.party.instance == "b"), "{holder:?}");
+            seen += usize::from(holder != last);
+            last = holder;
+        }
+        drop(beating);
     }
 }
