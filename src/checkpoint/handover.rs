@@ -36,26 +36,37 @@ impl Offer<'_> {
         let mut complaints = Complaints::new(self.generation, reporter);
         while Instant::now() < until && !reporter.is_withdrawn_within(Duration::ZERO) {
             match image::look(self.vault, self.generation) {
-                Ok(Some(outcome)) => return taken_by(outcome),
+                Ok(Some(outcome)) => return self.taken_by(outcome, reporter),
                 Ok(None) => {}
                 Err(error) => complaints.add(&error),
             }
             reporter.is_withdrawn_within(LOOK.min(until.saturating_duration_since(Instant::now())));
         }
-        taken_by(complaints.until_done(|| image::decide(self.vault, self.generation, &self.withdrawal)))
+        let outcome = complaints.until_done(|| image::decide(self.vault, self.generation, &self.withdrawal));
+        self.taken_by(outcome, reporter)
+    }
+
+    /// Remembers for the next start of this container that its service has moved away.
+    fn taken_by(&self, outcome: Outcome, reporter: &Reporter) -> Option<String> {
+        let (Outcome::Withdrawn { by: own } | Outcome::Taken { by: own, .. }) = &self.withdrawal;
+        let Outcome::Taken { by, .. } = outcome else { return None };
+        if by.instance == own.instance {
+            reporter.warn(format!(
+                "the container that has taken generation {} is called {} as this one is, so this one, started again, would take the \
+                 service for its own and run it twice: give each container a name of its own by --instance",
+                self.generation, own.instance
+            ));
+        } else {
+            // Where that fails, the outcome tells.
+            let _ = image::mark_lost(self.vault, self.generation, &own.instance);
+        }
+        Some(by.instance)
     }
 }
 
 /// What this container says when it takes a generation back.
 pub fn withdrawal(common: &Common, lease: &Lease) -> Outcome {
     Outcome::Withdrawn { by: Party { instance: common.instance.clone(), writer: lease.writer } }
-}
-
-fn taken_by(outcome: Outcome) -> Option<String> {
-    match outcome {
-        Outcome::Taken { by, .. } => Some(by.instance),
-        Outcome::Withdrawn { .. } => None,
-    }
 }
 
 /// Tells the user of a store that does not answer, but not too often.
@@ -129,6 +140,21 @@ mod tests {
         });
         assert_eq!(taken.as_deref(), Some("target"));
         assert_eq!(offer(&vault).settle(Duration::ZERO, &reporter).as_deref(), Some("target"), "and keeps it");
+        let lost = image::records(&vault).unwrap().into_iter().filter(|record| record.lost.is_some()).count();
+        assert_eq!(lost, 1, "the source says that it has it no more");
+    }
+
+    #[test]
+    fn a_taker_of_the_same_name_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = test_vault(folder.path());
+        let wanted = Outcome::Taken { by: party("source"), from: "source".to_owned() };
+        image::decide(&vault, 7, &wanted).unwrap();
+        let (reporter, init) = Reporter::pair();
+        assert_eq!(offer(&vault).settle(LONG, &reporter).as_deref(), Some("source"));
+        let mut warning = String::new();
+        BufReader::new(init).read_line(&mut warning).unwrap();
+        assert!(warning.contains("--instance") && warning.contains("source"), "{warning}");
     }
 
     #[test]
