@@ -3,6 +3,7 @@
 //! Whatever fails before the commit must leave the service running: nothing here may kill it, only CRIU does, when told
 //! after the commit. From the moment on in which the generation may count the service does not run unless it is taken back.
 
+mod announce;
 mod beat;
 mod describe;
 mod dump;
@@ -16,7 +17,6 @@ mod tree_of_service;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::control::protocol::{Event, Phase, Report};
@@ -98,10 +98,6 @@ enum CheckpointError {
     Proc(io::Error),
 }
 
-/// How long a handover waits, while the service runs, for another container to notice that: a little more than a standby's usual
-/// time between two looks.
-const NOTICE: Duration = Duration::from_millis(1100);
-
 /// What a checkpoint is of.
 #[derive(Debug, Clone)]
 pub struct Target {
@@ -165,7 +161,7 @@ fn take(
     let interval = common.exclusive_ms.map(Duration::from_millis);
     let _beating = Beating::start(&vault, target.lease, &common.instance, interval);
     let writer = ImageWriter::new(&vault, common.memory, worker::cores())?;
-    announce(&vault, target);
+    let announced = announce::announce(&vault, target.lease, target.fate);
 
     meter.begin(Phase::Dump);
     let mut dump = Dump::start(target.root, work.path())?;
@@ -200,6 +196,9 @@ fn take(
         let held = Held { dump: &mut dump, stopped };
         ending::give_away(common, target, reporter, &vault, &mut manifest, started, held)?
     };
+    if let Some(announced) = announced {
+        announced.came_true();
+    }
     Ok(Report {
         generation,
         bytes: figures.bytes,
@@ -210,13 +209,6 @@ fn take(
         total_ms: millis(started.elapsed()),
         ended: target.fate != Fate::Run,
     })
-}
-
-/// Lets whoever waits for the service look more often, before it stands still. Where that cannot be told, it only takes longer.
-fn announce(vault: &Vault, target: &Target) {
-    if target.fate != Fate::Run && image::announce(vault, &target.lease).is_ok() && target.fate != Fate::End {
-        thread::sleep(NOTICE);
-    }
 }
 
 fn unfenced(url: &str) -> String {

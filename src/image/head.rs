@@ -90,11 +90,13 @@ pub fn glance(vault: &Vault) -> Result<Option<(Lease, bool)>> {
     Ok(read_whole(vault)?.map(|(head, _)| (head.state, head.moving)))
 }
 
-/// Tells those who wait that the holder of `lease` is about to offer a generation. Changes nothing else, so that nothing depends on
-/// it; where head is not this container's yet, nothing is said.
-pub fn announce(vault: &Vault, lease: &Lease) -> Result<()> {
-    match read(vault)? {
-        Some((head, version)) if head.is_of(lease) => Ok(put(vault, head, true, PutMode::Update(version))?),
+/// Tells those who wait whether the holder of `lease` is about to offer a generation. Changes nothing else, so that nothing depends on
+/// it; where head is not this container's yet, or says so already, nothing is done.
+pub fn announce(vault: &Vault, lease: &Lease, moving: bool) -> Result<()> {
+    match read_whole(vault)? {
+        Some((head, version)) if head.state.is_of(lease) && head.moving != moving => {
+            Ok(put(vault, head.state, moving, PutMode::Update(version))?)
+        }
         _ => Ok(()),
     }
 }
@@ -240,9 +242,9 @@ mod tests {
         let lease = Lease::fresh();
         lease.claim(&vault).unwrap();
         let held = glance(&vault).unwrap().unwrap().0;
-        announce(&vault, &Lease { writer: Hex([3; 8]), ..held }).unwrap();
+        announce(&vault, &Lease { writer: Hex([3; 8]), ..held }, true).unwrap();
         assert_eq!(glance(&vault).unwrap(), Some((held, false)));
-        announce(&vault, &held).unwrap();
+        announce(&vault, &held, true).unwrap();
         assert_eq!(glance(&vault).unwrap(), Some((held, true)));
         let next = advance(&vault, &held, 1).unwrap();
         assert_eq!(glance(&vault).unwrap(), Some((next, false)));

@@ -277,11 +277,16 @@ fn what_is_announced_is_looked_for_often_and_not_for_ever() {
     let (lease, _) = fixture.commit(Lease::fresh(), false);
     fixture.settle(&mut watch, now);
     assert!(!watch.is_near(now));
-    image::announce(&fixture.vault(), &lease).unwrap();
+    image::announce(&fixture.vault(), &lease, true).unwrap();
     fixture.spied.read();
     assert!(watch.step(now).is_none() && watch.step(now + NEAR / 2).is_none());
     assert_eq!(fixture.spied.read(), ["get head"; 2]);
     assert!(watch.is_near(now + NEAR / 2) && !watch.is_near(now + NEAR));
+    // It failed, and is tried again later.
+    image::announce(&fixture.vault(), &lease, false).unwrap();
+    assert!(watch.step(now + NEAR).is_none());
+    image::announce(&fixture.vault(), &lease, true).unwrap();
+    assert!(watch.step(now + NEAR * 2).is_none() && watch.is_near(now + NEAR * 2));
     fixture.commit(lease, false);
     fixture.settle(&mut watch, now);
     assert!(!watch.is_near(now));
