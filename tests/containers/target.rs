@@ -78,6 +78,36 @@ fn criu_killed(setting: Setting) {
     nothing_runs_when_killed(setting, |_, criu| criu);
 }
 
+/// A part of the store is damaged, and put back, while CRIU makes the processes. The next attempt needs their PIDs, and the end of the
+/// first ones is not that of the service.
+fn what_was_half_made_is_in_nobodys_way(setting: Setting) {
+    let app = App::new(setting, &["big", "48"]);
+    let source = app.start();
+    source.verified();
+    source.checkpoint(&[]);
+    let whole = damage_memory(&app);
+    let target = app.start_with(&["--restore-failure", "retry"]);
+    target.eventually("the damage was not found", || target.logs().1.contains("is damaged").then_some(()));
+    whole.into_iter().for_each(|(path, data)| fs::write(path, data).unwrap());
+    target.running();
+    target.verified();
+}
+
+/// Damages the end of the memory in every large pack, and returns what they held.
+fn damage_memory(app: &App) -> Vec<(PathBuf, Vec<u8>)> {
+    let packs = fs::read_dir(app.store().join("packs")).unwrap().map(|pack| pack.unwrap().path());
+    let packs = packs.map(|path| (path.clone(), fs::read(path).unwrap())).filter(|(_, data)| data.len() > 1 << 20);
+    packs
+        .map(|(path, whole)| {
+            let mut data = whole.clone();
+            let at = data.len() * 3 / 4;
+            data[at..][..4096].fill(0);
+            fs::write(&path, data).unwrap();
+            (path, whole)
+        })
+        .collect()
+}
+
 /// Both have restored it when the first of them can ask.
 fn of_two_one_runs(setting: Setting) {
     let app = offered(setting);
@@ -127,5 +157,14 @@ mod restricted_podman {
     #[test]
     fn of_two_one_runs() {
         super::of_two_one_runs(RestrictedPodman);
+    }
+}
+
+mod unconfined {
+    use crate::harness::Setting::Unconfined;
+
+    #[test]
+    fn what_was_half_made_is_in_nobodys_way() {
+        super::what_was_half_made_is_in_nobodys_way(Unconfined);
     }
 }

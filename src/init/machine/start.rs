@@ -44,7 +44,7 @@ impl Machine {
                 self.act(Action::UnlimitWorker);
             }
             Event::Chosen { message } => self.say(message),
-            Event::Restoring { root } => restore.root = root,
+            Event::Restoring { root } => (restore.root, restore.ended) = (root, None),
             Event::Claimed => restore.settled = true,
             // What it says after its result is why the store could not be told.
             Event::Warning { .. } => restore.settled = restore.result.is_some(),

@@ -359,6 +359,21 @@ fn explore(busy: bool, depth: usize) -> usize {
     seen.len()
 }
 
+/// One that was killed with a restore that failed is not the one that the next attempt has made.
+#[test]
+fn the_root_of_an_earlier_attempt_is_not_the_service() {
+    let restored = || Event::Restored { root: 1000, service: 1001, lease: LEASE, restore: RestoreReport::default() };
+    let buried = || Input::Buried { pid: 1000, ending: Ending::Killed(9), service_is_ours: false };
+    let restoring = || Input::Said(Event::Restoring { root: 1000 });
+    for (inputs, is_there) in [(vec![restoring(), buried(), restoring()], true), (vec![restoring(), buried()], false)] {
+        let mut machine = Machine::new(config(false));
+        for input in [vec![Input::Begin], inputs, vec![Input::Said(restored())]].concat() {
+            machine.step(Now::default(), input);
+        }
+        assert_eq!(machine.tree().is_some(), is_there);
+    }
+}
+
 #[test]
 fn every_input_in_every_state() {
     let states = [explore(false, 7), explore(true, 7)];
