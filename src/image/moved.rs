@@ -8,6 +8,8 @@ use super::outcome::{self, Outcome};
 use super::vault::Vault;
 use crate::store::PutMode;
 
+/// Most bytes of a mark, which says nothing but that it is there.
+const LIMIT: u64 = 4096;
 const FOLDER: &str = "outcomes/";
 const LOST: &str = ".lost.";
 /// Most outcomes that are read, from the newest one down: one request each. Names are read without limit.
@@ -88,7 +90,11 @@ fn of(outcome: &Outcome, instance: &str, number: u64) -> Option<Whereabouts> {
 /// it away.
 pub fn mark_lost(vault: &Vault, generation: u64, instance: &str) -> Result<()> {
     let key = format!("{FOLDER}{generation}{LOST}{}", hash(vault, instance));
-    Ok(vault.store().put(&key, vault.seal().seal_message(&key, b"").into(), PutMode::Overwrite)?)
+    match vault.store().put(&key, vault.seal().seal_message(&key, b"").into(), PutMode::Overwrite) {
+        // It says the same whoever wrote it, and when.
+        Err(error) if vault.store().get(&key, LIMIT).is_err() => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 /// What an instance is called in a key: keys are not encrypted.

@@ -6,6 +6,8 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
 
+use freeze::image::{self, KeyFiles, Vault};
+use freeze::store::{self, Location};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -13,6 +15,9 @@ use crate::harness::{App, Container, Setting};
 
 const RESTORE_FAILED: i32 = 171;
 const REPLACED: i32 = 173;
+
+/// The containers that restore it.
+const NAMES: [&str; 2] = ["this", "that"];
 
 /// A service that leaves a trace in its container's runtime folder as soon as it runs.
 const TRACES: &str = "while :; do echo >> /runtime/traces; sleep 0.05; done";
@@ -23,11 +28,18 @@ fn offered(setting: Setting) -> App {
     let source = app.start();
     source.eventually("the service leaves no trace", || traces(&source).exists().then_some(()));
     source.checkpoint(&[]);
+    // What a container says before it restores is there already.
+    let store = store::open(&Location::at(&format!("file:{}", app.store().display()))).unwrap();
+    let vault = Vault::open(store, &KeyFiles::default()).unwrap().unwrap();
+    NAMES.iter().for_each(|name| image::mark_lost(&vault, 1, name).unwrap());
     let outcomes = app.store().join("outcomes");
-    fs::create_dir_all(&outcomes).unwrap();
     chown(&outcomes, Some(0), Some(0)).unwrap();
     fs::set_permissions(&outcomes, Permissions::from_mode(0o755)).unwrap();
     app
+}
+
+fn start(app: &App, name: usize) -> Container {
+    app.start_with(&["--instance", NAMES[name]])
 }
 
 fn traces(container: &Container) -> PathBuf {
@@ -51,7 +63,7 @@ fn is_gone(pid: i32) -> bool {
 
 fn nothing_runs_when_killed(setting: Setting, whom: impl Fn(&Container, i32) -> i32) {
     let app = offered(setting);
-    let target = app.start();
+    let target = start(&app, 0);
     let (service, criu) = held(&target);
     assert!(!traces(&target).exists());
     let victim = whom(&target, criu);
@@ -111,7 +123,7 @@ fn damage_memory(app: &App) -> Vec<(PathBuf, Vec<u8>)> {
 /// Both have restored it when the first of them can ask.
 fn of_two_one_runs(setting: Setting) {
     let app = offered(setting);
-    let both = [app.start(), app.start()];
+    let both = [start(&app, 0), start(&app, 1)];
     both.iter().for_each(|container| _ = held(container));
     assert!(both.iter().all(|container| !traces(container).exists()));
     open(&app);
