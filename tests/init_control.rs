@@ -73,7 +73,7 @@ fn metrics_name_the_state() {
     let mut init = Init::start(Place::Pid1, command_at(Place::Pid1, folder.path(), &arguments), folder);
     init.expect("ready");
     let page = freeze(&["status", "--prometheus"], &init.runtime_dir());
-    let state = "\nfreeze_state{container=\"a-1\",state=\"running\"} 1\n";
+    let state = "\nfreeze_state{freeze_instance=\"a-1\",state=\"running\"} 1\n";
     assert!(text(&page.stdout).contains(state), "{}", text(&page.stdout));
 }
 
