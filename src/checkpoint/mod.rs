@@ -19,7 +19,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::control::protocol::{Event, Phase, Report};
+use crate::control::protocol::{Event, Phase, Report, millis};
 use crate::criu::{command, stats};
 use crate::files::capture::{self, CaptureError, Captured};
 use crate::files::used::{self, Rules};
@@ -238,8 +238,4 @@ fn fill(
 /// it needs no privilege (proc_pid_oom_score_adj(5)); CRIU inherits it.
 fn prefer_for_the_oom_killer() {
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

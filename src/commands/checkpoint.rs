@@ -8,7 +8,7 @@ use super::{say, text};
 use crate::{
     control::{
         client::{Client, ClientError},
-        protocol::{Event, Op, Phase, Report, Wanted},
+        protocol::{Event, Op, Phase, Report, Wanted, millis},
     },
     exit,
 };
@@ -41,7 +41,7 @@ pub fn main(arguments: &Arguments) -> u8 {
 }
 
 fn ask(arguments: &Arguments) -> Result<u8, ClientError> {
-    let handover_ms = arguments.handover.map(text::millis);
+    let handover_ms = arguments.handover.map(millis);
     let op = Op::Checkpoint(Wanted { leave_running: arguments.leave_running, handover_ms });
     // The kernel closes it when this process has ended, and not a moment earlier: init, which ends the container then, waits for that.
     let mut client = ManuallyDrop::new(Client::ask(arguments.folder.runtime_dir.as_deref(), op)?);

@@ -10,7 +10,7 @@ use std::{
 use clap::builder::FalseyValueParser;
 
 use crate::{
-    control::protocol::MAX_LINE,
+    control::protocol::{MAX_LINE, millis},
     exit,
     image::KeyFiles,
     init::{self, Config, Hook, Hooks, OnTerm, Pair, ParseError, SignalArg, parse_choice, parse_size},
@@ -235,10 +235,6 @@ pub fn main(arguments: Arguments) -> u8 {
         },
         exclusive: restore.exclusive,
     })
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A path as the kernel shows it: absolute, without a slash at its end.

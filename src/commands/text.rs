@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::say;
-use crate::control::protocol::{Phase, Reason, Report};
+use crate::control::protocol::{Phase, Report};
 use crate::exit;
 
 /// Prints the result of a command, which ends well unless standard output fails.
@@ -100,21 +100,6 @@ pub fn figures(report: &Report) -> String {
     let Report { bytes, stored, new, shared, frozen_ms, total_ms, .. } = *report;
     let [bytes, stored, new, shared] = [bytes, stored, new, shared].map(size);
     format!("{bytes} ({new} new, {shared} shared), {stored} stored, frozen {frozen_ms} ms, total {total_ms} ms")
-}
-
-/// Who or what asked for a checkpoint.
-pub fn reason(reason: Reason) -> &'static str {
-    match reason {
-        Reason::Command => "command",
-        Reason::Signal => "signal",
-        Reason::Term => "term",
-        Reason::Timer => "timer",
-    }
-}
-
-/// As the protocol counts time.
-pub fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The messages of the control socket. Must never hold anything whose size the other side decides.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -266,6 +267,23 @@ pub enum Reason {
     Term,
     /// `--every`.
     Timer,
+}
+
+impl Reason {
+    /// One word, as messages and hooks have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Reason::Command => "command",
+            Reason::Signal => "signal",
+            Reason::Term => "term",
+            Reason::Timer => "timer",
+        }
+    }
+}
+
+/// A time as the protocol counts it, in milliseconds.
+pub fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Figures of a committed checkpoint.

@@ -2,6 +2,7 @@
 
 use std::{ffi::CString, path::PathBuf, str::FromStr, time::Duration};
 
+use super::machine::Moment;
 use crate::image::KeyFiles;
 use crate::store::Location;
 use crate::sys::signals::{self, Signal};
@@ -86,6 +87,18 @@ pub struct Hooks {
     pub timeout: Duration,
     /// A checkpoint goes on where its hook before it has failed.
     pub may_fail: bool,
+}
+
+impl Hooks {
+    /// The hook of a moment.
+    pub fn at(&self, moment: Moment) -> Option<&Hook> {
+        match moment {
+            Moment::BeforeCheckpoint => self.before_checkpoint.as_ref(),
+            Moment::AfterCheckpoint => self.after_checkpoint.as_ref(),
+            Moment::OnRestore => self.on_restore.as_ref(),
+            Moment::OnAppReady => self.on_app_ready.as_ref(),
+        }
+    }
 }
 
 /// One hook.

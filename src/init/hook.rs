@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     config::{self, Config},
-    machine::{HookCall, Moment},
+    machine::HookCall,
     say,
 };
 use crate::{
@@ -34,14 +34,9 @@ impl Hook {
     /// # Errors
     /// Where there can be no further process.
     pub fn start(call: &HookCall, config: &Config, runtime_dir: &Path) -> io::Result<Hook> {
-        let hooks = &config.hooks;
-        let hook = match call.moment {
-            Moment::BeforeCheckpoint => &hooks.before_checkpoint,
-            Moment::AfterCheckpoint => &hooks.after_checkpoint,
-            Moment::OnRestore => &hooks.on_restore,
-            Moment::OnAppReady => &hooks.on_app_ready,
+        let Some(config::Hook::Command(command)) = config.hooks.at(call.moment) else {
+            return Err(io::ErrorKind::NotFound.into());
         };
-        let Some(config::Hook::Command(command)) = hook else { return Err(io::ErrorKind::NotFound.into()) };
         match process::fork()? {
             Fork::Child => be_hook(command, call, runtime_dir),
             Fork::Parent(pid) => Ok(Hook { pid, killed: false }),

@@ -17,7 +17,7 @@ fn at(status: &Status, forecast: Option<Forecast>, now: SystemTime) -> String {
         lines.push(format!("generation: {}", status.generation));
     }
     if let Some(last) = &status.checkpoint {
-        let (figures, by) = (text::figures(&last.report), text::reason(last.reason));
+        let (figures, by) = (text::figures(&last.report), last.reason.name());
         lines.push(format!(
             "last checkpoint: generation {}, {}, by {by}: {figures}",
             last.report.generation,
@@ -26,7 +26,7 @@ fn at(status: &Status, forecast: Option<Forecast>, now: SystemTime) -> String {
     }
     if let Some(failure) = &status.failure {
         let message = text::printable(&failure.message);
-        lines.push(format!("last failure: {}, by {}: {message}", when(failure.at_ms), text::reason(failure.reason)));
+        lines.push(format!("last failure: {}, by {}: {message}", when(failure.at_ms), failure.reason.name()));
     }
     if status.checkpoints + status.failures > 0 {
         lines.push(format!("checkpoints here: {} committed, {} failed", status.checkpoints, status.failures));

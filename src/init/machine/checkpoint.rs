@@ -196,7 +196,7 @@ impl Machine {
         let call = HookCall {
             moment: Moment::BeforeCheckpoint,
             generation: self.status.generation,
-            reason: name(waiting.asker.reason()),
+            reason: waiting.asker.reason().name(),
             result: "",
             peer: String::new(),
             service: self.tree.map_or(0, |tree| tree.service),
@@ -402,7 +402,7 @@ impl Machine {
         HookCall {
             moment: Moment::AfterCheckpoint,
             generation: self.status.generation,
-            reason: name(reason),
+            reason: reason.name(),
             result,
             peer: done.peer.unwrap_or_default(),
             service: self.tree.map_or(0, |tree| tree.service),
@@ -531,14 +531,5 @@ impl Machine {
             Busy::Settle(_) | Busy::Pause(_) => true,
             _ => false,
         }
-    }
-}
-
-fn name(reason: Reason) -> &'static str {
-    match reason {
-        Reason::Command => "command",
-        Reason::Signal => "signal",
-        Reason::Term => "term",
-        Reason::Timer => "timer",
     }
 }

@@ -6,14 +6,7 @@ use crate::init::config::Hook;
 impl Machine {
     /// Runs a hook. Returns whether its end has to be waited for.
     pub(super) fn run_hook(&mut self, call: HookCall) -> bool {
-        let hooks = &self.config.hooks;
-        let hook = match call.moment {
-            Moment::BeforeCheckpoint => &hooks.before_checkpoint,
-            Moment::AfterCheckpoint => &hooks.after_checkpoint,
-            Moment::OnRestore => &hooks.on_restore,
-            Moment::OnAppReady => &hooks.on_app_ready,
-        };
-        match hook {
+        match self.config.hooks.at(call.moment) {
             None => false,
             // Nobody can know when the service has dealt with a signal.
             Some(Hook::Signal(signal)) => {
@@ -24,7 +17,7 @@ impl Machine {
                 false
             }
             Some(Hook::Command(_)) => {
-                let timeout = hooks.timeout;
+                let timeout = self.config.hooks.timeout;
                 self.set(Timer::Hook, timeout);
                 self.act(Action::RunHook(call));
                 true

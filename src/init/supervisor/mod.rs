@@ -18,7 +18,10 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    control::server::{MAX_CLIENTS, Said, Server},
+    control::{
+        protocol::millis,
+        server::{MAX_CLIENTS, Said, Server},
+    },
     sys::{
         process::{self, Ending},
         signals::SignalFd,
@@ -212,8 +215,4 @@ impl Supervisor {
             self.feed(Input::WorkerGone { reason: worker.reason(), root_is_ours });
         }
     }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{LINGER, Supervisor};
 use crate::{
+    control::protocol::millis,
     init::{
         hook::Hook,
         machine::{Action, Input, Task, Timer},
@@ -121,7 +122,7 @@ impl Supervisor {
             runtime_dir: self.runtime_dir.clone(),
             memory: config.memory,
             instance: config.instance.clone(),
-            exclusive_ms: config.exclusive.map(super::millis),
+            exclusive_ms: config.exclusive.map(millis),
         };
         let lease = self.machine.lease();
         let tree = self.machine.tree().unwrap_or(Tree { root: 0, service: 0 });
