@@ -5,9 +5,9 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::tree_of_service::Tree;
+use crate::control::protocol::now_ms;
 use crate::files::used;
 use crate::image::{Executable, Manifest, Process};
 use crate::restore;
@@ -31,10 +31,9 @@ pub fn host() -> io::Result<Manifest> {
 
 /// Adds what has to be looked at while the service stands still; images, files and figures are still to come.
 pub fn service(host: Manifest, tree: &Tree, root: i32, service: i32) -> io::Result<Manifest> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let command = fs::read(tree::proc_path(service, "cmdline"))?;
     Ok(Manifest {
-        created_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+        created_ms: now_ms(),
         root_pid: root,
         service_pid: service,
         command: command.strip_suffix(b"\0").unwrap_or(&command).split(|&byte| byte == 0).map(<[u8]>::to_vec).collect(),

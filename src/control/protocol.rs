@@ -1,7 +1,7 @@
 //! The messages of the control socket. Must never hold anything whose size the other side decides.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -279,6 +279,11 @@ impl Reason {
             Reason::Timer => "timer",
         }
     }
+}
+
+/// The present time as the protocol counts it: milliseconds since 1970, UTC.
+pub fn now_ms() -> u64 {
+    millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 /// A time as the protocol counts it, in milliseconds.

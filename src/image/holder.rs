@@ -6,15 +6,13 @@ use serde::{Deserialize, Serialize};
 use super::error::{Flaw, ImageError};
 use super::hex::Hex;
 use super::lease::Lease;
-use super::outcome::Party;
+use super::outcome::{Party, check_name};
 use super::vault::Vault;
 use super::{Result, head};
 use crate::store::{PutMode, StoreError};
 
 const KEY: &str = "holder";
 const LIMIT: u64 = 4096;
-/// Most bytes of an instance's name.
-const NAME_MAX: u64 = 255;
 
 /// A container that has the application to itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,7 +57,7 @@ impl Holder {
 
     /// What readers accept, so that no writer writes anything else.
     fn bounded(self) -> Result<Self, Flaw> {
-        Flaw::bound("number of bytes of an instance's name", self.party.instance.len() as u64, NAME_MAX)?;
+        check_name(&self.party.instance)?;
         Flaw::bound("epoch", self.epoch, head::NUMBER_MAX)?;
         Ok(self)
     }

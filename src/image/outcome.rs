@@ -89,12 +89,17 @@ fn parse(vault: &Vault, object: String, data: &[u8]) -> Result<Outcome> {
     parsed.and_then(checked).map_err(|flaw| ImageError::Damaged { url: vault.url().into(), object, flaw })
 }
 
+/// Bounds an instance's name, of whatever object it is read from or goes into.
+pub(super) fn check_name(instance: &str) -> Result<(), Flaw> {
+    Flaw::bound("number of bytes of an instance's name", instance.len() as u64, NAME_MAX).map(drop)
+}
+
 /// What readers accept, so that no writer writes anything else.
 fn checked(outcome: Outcome) -> Result<Outcome, Flaw> {
     let (Outcome::Taken { by, .. } | Outcome::Withdrawn { by }) = &outcome;
-    Flaw::bound("number of bytes of an instance's name", by.instance.len() as u64, NAME_MAX)?;
+    check_name(&by.instance)?;
     if let Outcome::Taken { from, .. } = &outcome {
-        Flaw::bound("number of bytes of an instance's name", from.len() as u64, NAME_MAX)?;
+        check_name(from)?;
     }
     Ok(outcome)
 }

@@ -29,9 +29,9 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use crate::control::protocol::{Event, Phase, RestoreReport};
+use crate::control::protocol::{Event, Phase, RestoreReport, millis, now_ms};
 use crate::criu::command;
 use crate::files::put_back;
 use crate::image::{self, FetchThreads, Fetcher, ImageError, Lease, Manifest, Vault};
@@ -344,11 +344,10 @@ impl<'a> Restore<'a> {
     }
 
     fn report(&self, manifest: &Manifest, bytes: u64) -> RestoreReport {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         RestoreReport {
             generation: manifest.generation,
-            at_ms: now.as_millis() as u64,
-            total_ms: self.decided.elapsed().as_millis() as u64,
+            at_ms: now_ms(),
+            total_ms: millis(self.decided.elapsed()),
             bytes,
             from: manifest.instance.clone(),
         }

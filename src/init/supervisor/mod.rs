@@ -6,7 +6,7 @@ mod perform;
 use std::{
     collections::VecDeque,
     path::PathBuf,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     control::{
-        protocol::millis,
+        protocol::{millis, now_ms},
         server::{MAX_CLIENTS, Said, Server},
     },
     sys::{
@@ -111,8 +111,7 @@ impl Supervisor {
     fn feed(&mut self, input: Input) {
         self.inputs.push_back(input);
         while let Some(input) = self.inputs.pop_front() {
-            let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let now = Now { ms: millis(self.began.elapsed()), wall_ms: millis(since_1970) };
+            let now = Now { ms: millis(self.began.elapsed()), wall_ms: now_ms() };
             for action in self.machine.step(now, input) {
                 self.perform(action);
             }
