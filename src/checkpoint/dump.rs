@@ -17,6 +17,7 @@ use super::meter::Meter;
 use crate::criu::command::{self, NotStarted};
 use crate::criu::{log, stream};
 use crate::image::{BodyId, BodyWriter, ImageError, ImageWriter};
+use crate::privileges::Criu;
 use crate::sys::fd;
 
 /// What CRIU writes to the hold socket when the dump is complete and all tasks stand still.
@@ -76,15 +77,15 @@ struct Open {
 }
 
 impl Dump {
-    /// Starts CRIU on the tree below `root`, with its sockets and its log in the folder `work`.
-    pub fn start(root: i32, work: &Path) -> Result<Self, DumpError> {
+    /// Starts this CRIU on the tree below `root`, with its sockets and its log in the folder `work`.
+    pub fn start(criu: Criu, root: i32, work: &Path) -> Result<Self, DumpError> {
         let broken = |error| DumpError::Broken { doing: "preparing it", error };
         let listener = stream::listen(work, stream::CAPTURE_SOCKET).map_err(broken)?;
         let (hold, theirs) = UnixStream::pair().map_err(broken)?;
         hold.set_nonblocking(true).map_err(broken)?;
         let args = command::dump(root, work, command::number(theirs.as_fd()));
         let since = Instant::now();
-        let child = command::spawn(&args, &[theirs.as_fd()])?;
+        let child = command::spawn(criu, &args, &[theirs.as_fd()])?;
         Ok(Self { child, hold: Some(hold), listener, log: work.join(command::DUMP_LOG), since, released: None })
     }
 

@@ -24,6 +24,7 @@ use crate::criu::{command, stats};
 use crate::files::capture::{self, CaptureError, Captured};
 use crate::files::used::{self, Rules};
 use crate::image::{self, BodyId, Figures, File, Image, ImageError, ImageWriter, Lease, Manifest, Vault, Written};
+use crate::privileges::{Abilities, DumpPlan};
 use crate::store::{self, Fencing, StoreError};
 use crate::worker::report::Reporter;
 use crate::worker::work::Work;
@@ -164,7 +165,7 @@ fn take(
     let announced = announce::announce(&vault, target.lease, target.fate);
 
     meter.begin(Phase::Dump);
-    let mut dump = Dump::start(target.root, work.path())?;
+    let mut dump = Dump::start(DumpPlan::of(&Abilities::probe()).criu, target.root, work.path())?;
     let images = dump.collect(&writer, meter)?;
 
     meter.begin(Phase::Files);

@@ -1,4 +1,5 @@
-//! CRIU's command lines. Every difference between containers is CRIU's to find out (`--rootless`), so these are the same everywhere.
+//! CRIU's command lines. What a container allows is CRIU's to find out (`--rootless`), so these are the same everywhere; only which
+//! file is executed depends on it.
 
 use std::ffi::OsString;
 use std::io;
@@ -6,6 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
+use crate::privileges::Criu;
 use crate::sys::fd;
 
 /// Name of CRIU's log of a dump, in the work folder.
@@ -16,9 +18,18 @@ pub const RESTORE_LOG: &str = "restore.log";
 /// Deleted files that are still open travel in the image; up to this size each.
 const GHOST_LIMIT: &str = "4G";
 
-/// The criu that belongs to this freeze: the file beside it.
-fn path() -> io::Result<PathBuf> {
-    Ok(std::env::current_exe()?.with_file_name("criu"))
+/// Name of the criu that has what freeze has, in freeze's folder.
+const PLAIN: &str = "criu";
+/// Name of the criu that has capabilities by its file, if it is there.
+pub const WITH_CAPABILITIES: &str = "criu-caps";
+
+/// A criu that belongs to this freeze: a file beside it.
+fn path(criu: Criu) -> io::Result<PathBuf> {
+    let name = match criu {
+        Criu::Plain => PLAIN,
+        Criu::WithCapabilities => WITH_CAPABILITIES,
+    };
+    Ok(std::env::current_exe()?.with_file_name(name))
 }
 
 /// One `--inherit-fd`: CRIU's descriptor `fd` takes the place of what the service knew as `key`, such as `pipe:[4026]`.
@@ -75,8 +86,8 @@ pub struct NotStarted {
 ///
 /// # Errors
 /// [`NotStarted`].
-pub fn spawn(args: &[OsString], keep: &[BorrowedFd]) -> Result<Child, NotStarted> {
-    let path = path().map_err(|error| NotStarted { path: "criu".into(), error })?;
+pub fn spawn(criu: Criu, args: &[OsString], keep: &[BorrowedFd]) -> Result<Child, NotStarted> {
+    let path = path(criu).map_err(|error| NotStarted { path: PLAIN.into(), error })?;
     execute(&path, args, keep).map_err(|error| NotStarted { path, error })
 }
 

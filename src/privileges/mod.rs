@@ -1,20 +1,26 @@
-//! What this container allows, found out by asking the kernel, never configured. Must have no effect on the service.
+//! What this container allows, found out by asking the kernel, never configured; and what a dump and a restore do with it.
+//!
+//! [`Abilities`] are facts, asked for without any effect on the service; [`DumpPlan`] and [`RestorePlan`] follow from them alone. CRIU asks
+//! the kernel itself as well and uses what it gets (`--rootless`); the plans say the same beforehand, and what only freeze can choose.
 
-use caps::{CapSet, Capability};
+mod abilities;
+mod answer;
+mod facts;
+mod plan;
+mod proc;
 
-use crate::sys::probe;
+pub use abilities::{Abilities, Ability};
+pub use answer::Answer;
+pub use facts::Facts;
+pub use plan::{Criu, DumpPlan, Pids, RestorePlan};
+pub use proc::Proc;
 
-/// Whether a restore may give processes the PIDs that it wants: clone3(set_tid), which needs CHECKPOINT_RESTORE (Linux 5.9) or SYS_ADMIN
-/// (5.5), and a seccomp profile that lets clone3 through. Otherwise PIDs can only be counted up to.
+/// Whether a restore may give processes PIDs that this container has already used.
 pub fn can_choose_pids() -> bool {
-    (held(Capability::CAP_CHECKPOINT_RESTORE) || held(Capability::CAP_SYS_ADMIN)) && probe::clone3_is_allowed()
+    RestorePlan::here().can_go_back()
 }
 
 /// Whether processes can be traced that are no descendants: CAP_SYS_PTRACE, where Yama is at 1 or 2.
 pub fn can_trace_everyone() -> bool {
-    held(Capability::CAP_SYS_PTRACE)
-}
-
-fn held(capability: Capability) -> bool {
-    caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false)
+    Facts::read().has("SYS_PTRACE")
 }

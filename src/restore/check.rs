@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::image::{Body, Manifest};
-use crate::privileges;
+use crate::privileges::RestorePlan;
 
 /// Why the restore cannot work here. Nothing was started or changed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -133,7 +133,7 @@ const USED_FEATURES: &[&str] = &[
 pub fn check(manifest: &Manifest) -> Result<(), Unfit> {
     check_machine(manifest, std::env::consts::ARCH, &cpu_features())?;
     check_pid_max(manifest.processes.iter().flat_map(|process| &process.threads).copied().max(), pid_max())?;
-    if !privileges::can_choose_pids() {
+    if !RestorePlan::here().can_go_back() {
         check_pids(manifest.processes.iter().map(|process| process.pid).min(), newest_pid())?;
     }
     check_user(manifest.uid, nix::unistd::geteuid().as_raw())?;

@@ -22,6 +22,7 @@ use super::stdio::Stdio;
 use crate::criu::command;
 use crate::criu::{log, stream};
 use crate::image::{Body, Fetcher, Manifest};
+use crate::privileges::RestorePlan;
 use crate::sys::fd;
 use crate::worker::work::Work;
 use strays::Strays;
@@ -71,7 +72,7 @@ impl Held {
         let mut keep = stdio.descriptors();
         keep.push(theirs.as_fd());
         let strays = Strays::from_now_on(parent_id() as i32);
-        let child = command::spawn(&args, &keep)?;
+        let child = command::spawn(RestorePlan::here().criu, &args, &keep)?;
         drop(theirs);
         let mut held = Self { child, hold, log: work.path().join(command::RESTORE_LOG), strays, state: State::Coming };
         match serve::serve(&mut held.child, &held.hold, &listener, &images, fetcher, meter)? {

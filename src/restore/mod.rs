@@ -35,7 +35,7 @@ use crate::control::protocol::{Event, Phase, RestoreReport, millis, now_ms};
 use crate::criu::command;
 use crate::files::put_back;
 use crate::image::{self, FetchThreads, Fetcher, ImageError, Lease, Manifest, Vault};
-use crate::privileges;
+use crate::privileges::RestorePlan;
 use crate::store::{self, Store};
 use crate::worker::report::Reporter;
 use crate::worker::work::Work;
@@ -137,7 +137,7 @@ impl<'a> Restore<'a> {
                 Err(failed) => failed,
             };
             let failure = Failure { message: self.sentence(&error), log, phase: Some(self.phase) };
-            let more = !self.criu_ran || privileges::can_choose_pids();
+            let more = !self.criu_ran || RestorePlan::here().can_go_back();
             match tries.after(error.hope(), more, || self.earlier()) {
                 Next::Again(pause) => {
                     self.reporter.warn(format!("{}. It is tried again in {} s", failure.message, pause.as_secs()));

@@ -9,7 +9,8 @@ use std::{fs, io};
 const MAX_REFUSALS: u32 = 100_000;
 /// PIDs that [`advance_to`] uses up in a millisecond where it cannot write `ns_last_pid` (Linux 6.18, two cores): to predict, not to rely on.
 pub const PER_MS: u64 = 50;
-const NS_LAST_PID: &str = "/proc/sys/kernel/ns_last_pid";
+/// Where the counter can be read, and set by who has CHECKPOINT_RESTORE (proc_sys_kernel(5)).
+pub const NS_LAST_PID: &str = "/proc/sys/kernel/ns_last_pid";
 
 /// Advances the counter so that the next process gets `first` (or, where that is taken or passed, the next that is free).
 ///

@@ -1,14 +1,145 @@
-//! Questions to the kernel about what it allows.
+//! Questions to the kernel about what it allows. Each asks for something that cannot succeed, or that changes nothing, so that only the
+//! way in which it is refused tells. Must never have an effect on this or any other process.
 
-/// Whether the seccomp profile lets clone3(2) through. Creates nothing: with no arguments the kernel itself answers EINVAL.
-pub fn clone3_is_allowed() -> bool {
-    // SAFETY: a null pointer with size 0 is refused by the kernel before it reads anything (kernel/fork.c, copy_clone_args_from_user).
-    let result = unsafe { libc::syscall(libc::SYS_clone3, std::ptr::null::<u8>(), 0usize) };
-    result < 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL)
+use std::ffi::c_long;
+use std::io;
+
+use libc::{EBADF, EEXIST, EINVAL, ESRCH};
+
+/// A number that no process has: kernel.pid_max ends at 2^22 (proc_sys_kernel(5)).
+const NO_PROCESS: c_long = 0x7fff_fff0;
+/// A flag that userfaultfd(2) does not know.
+const NO_FLAG: c_long = 1 << 30;
+/// kcmp(2): compare memory.
+const KCMP_VM: c_long = 1;
+/// MFD_EXEC of memfd_create(2), Linux 6.3.
+const MFD_EXEC: libc::c_uint = 0x10;
+
+/// What the kernel said: allowed, or the error with which it is not.
+pub type Answer = Result<(), io::Error>;
+
+/// clone3(2), with no arguments: the kernel itself answers EINVAL (kernel/fork.c, copy_clone_args_from_user).
+pub fn clone3() -> Answer {
+    // SAFETY: a null pointer with size 0 is refused before anything is read.
+    refused_with(EINVAL, unsafe { libc::syscall(libc::SYS_clone3, std::ptr::null::<u8>(), 0usize) })
+}
+
+/// clone3(2) with set_tid. PID 1 always exists, so whoever may choose is told EEXIST, all others EPERM before (kernel/pid.c, alloc_pid).
+pub fn set_tid() -> Answer {
+    let wanted: [libc::pid_t; 1] = [1];
+    // SAFETY: plain numbers.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.exit_signal = libc::SIGCHLD as u64;
+    arguments.set_tid = wanted.as_ptr().addr() as u64;
+    arguments.set_tid_size = 1;
+    // SAFETY: a structure of this size that lives through the call.
+    let result = unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of::<libc::clone_args>()) };
+    if result == 0 {
+        super::process::exit_now(0);
+    }
+    refused_with(EEXIST, result)
+}
+
+/// kcmp(2) of this process with itself.
+pub fn kcmp() -> Answer {
+    let us = c_long::from(std::process::id() as i32);
+    // SAFETY: numbers only.
+    allowed(unsafe { libc::syscall(libc::SYS_kcmp, us, us, KCMP_VM, 0 as c_long, 0 as c_long) })
+}
+
+/// ptrace(2), of a process that does not exist.
+pub fn ptrace() -> Answer {
+    // SAFETY: numbers only.
+    refused_with(ESRCH, unsafe {
+        libc::syscall(libc::SYS_ptrace, c_long::from(libc::PTRACE_SEIZE), NO_PROCESS, 0 as c_long, 0 as c_long)
+    })
+}
+
+/// process_vm_readv(2) of this process.
+pub fn process_vm_readv() -> Answer {
+    let from = [7u8];
+    let mut to = [0u8];
+    let remote = libc::iovec { iov_base: from.as_ptr().cast_mut().cast(), iov_len: 1 };
+    let local = libc::iovec { iov_base: to.as_mut_ptr().cast(), iov_len: 1 };
+    // SAFETY: one byte of ours to another byte of ours.
+    let read =
+        unsafe { libc::process_vm_readv(std::process::id() as i32, &raw const local, 1, &raw const remote, 1, 0) };
+    allowed(read as c_long)
+}
+
+/// vmsplice(2) into no descriptor.
+pub fn vmsplice() -> Answer {
+    // SAFETY: no descriptor, no memory.
+    refused_with(EBADF, unsafe { libc::vmsplice(-1, std::ptr::null(), 0, 0) as c_long })
+}
+
+/// userfaultfd(2) with a flag that does not exist; whether it is allowed is looked at first (fs/userfaultfd.c).
+pub fn userfaultfd() -> Answer {
+    // SAFETY: numbers only.
+    refused_with(EINVAL, unsafe { libc::syscall(libc::SYS_userfaultfd, NO_FLAG) })
+}
+
+/// PR_SET_MM_MAP, by asking for its size: Linux built with CONFIG_CHECKPOINT_RESTORE.
+pub fn memory_map() -> Answer {
+    let mut size: libc::c_uint = 0;
+    // SAFETY: writes one number.
+    allowed(c_long::from(unsafe { libc::prctl(libc::PR_SET_MM, libc::PR_SET_MM_MAP_SIZE, &raw mut size, 0, 0) }))
+}
+
+/// PR_CAPBSET_DROP of a capability that does not exist: EPERM before EINVAL (security/commoncap.c, cap_prctl_drop).
+pub fn drop_from_bounding_set() -> Answer {
+    // SAFETY: numbers only.
+    refused_with(EINVAL, c_long::from(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, 63, 0, 0, 0) }))
+}
+
+/// unshare(2) of nothing.
+pub fn unshare() -> Answer {
+    // SAFETY: numbers only.
+    allowed(c_long::from(unsafe { libc::unshare(0) }))
+}
+
+/// pidfd_open(2) of this process.
+pub fn pidfd() -> Answer {
+    // SAFETY: numbers only.
+    close(unsafe { libc::syscall(libc::SYS_pidfd_open, c_long::from(std::process::id() as i32), 0 as c_long) })
+}
+
+/// An anonymous file that may be executed; `vm.memfd_noexec` forbids that.
+pub fn memfd() -> Answer {
+    let create = |flags| {
+        // SAFETY: a string that ends in NUL.
+        close(c_long::from(unsafe { libc::memfd_create(c"freeze-probe".as_ptr(), libc::MFD_CLOEXEC | flags) }))
+    };
+    match create(MFD_EXEC) {
+        // Before Linux 6.3 the flag is unknown, and not needed.
+        Err(error) if error.raw_os_error() == Some(EINVAL) => create(0),
+        answer => answer,
+    }
+}
+
+fn close(fd: c_long) -> Answer {
+    allowed(fd)?;
+    // SAFETY: a descriptor that was just made and that nobody else knows.
+    unsafe { libc::close(fd as i32) };
+    Ok(())
+}
+
+fn allowed(result: c_long) -> Answer {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Allowed where this is how the kernel refuses what was asked for; anything else is the refusal of a seccomp filter or of a permission.
+fn refused_with(error: i32, result: c_long) -> Answer {
+    match allowed(result) {
+        Err(found) if found.raw_os_error() == Some(error) => Ok(()),
+        answer => answer,
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
     fn asking_creates_no_process() {
         // Other tests have children, so this one looks at itself in a process of its own.
@@ -18,7 +149,24 @@ mod tests {
             assert!(again.status().unwrap().success());
             return;
         }
-        super::clone3_is_allowed();
+        let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+        let before = open();
+        for ask in
+            [clone3, set_tid, kcmp, ptrace, process_vm_readv, vmsplice, userfaultfd, memory_map, unshare, pidfd, memfd]
+        {
+            let _ = ask();
+        }
+        assert_eq!(open(), before);
         assert_eq!(nix::sys::wait::wait(), Err(nix::errno::Errno::ECHILD));
+    }
+
+    #[test]
+    fn another_error_is_a_refusal() {
+        // SAFETY: closes no descriptor, to have an error.
+        let result = c_long::from(unsafe { libc::close(-1) });
+        assert!(refused_with(EBADF, result).is_ok());
+        // SAFETY: the same.
+        let result = c_long::from(unsafe { libc::close(-1) });
+        assert_eq!(refused_with(EEXIST, result).unwrap_err().raw_os_error(), Some(EBADF));
     }
 }

@@ -1,0 +1,265 @@
+//! Every ability that matters to a checkpoint or restore, what it gives, and whether this container has it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{Answer, Facts, Proc};
+use crate::sys::{pids, probe};
+
+/// Something that a container may allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs)] // `name` and `gives` say it.
+pub enum Ability {
+    Ptrace,
+    TraceOthers,
+    Clone3,
+    SetTid,
+    LastPid,
+    MemoryMap,
+    ExeLink,
+    MapFiles,
+    Kcmp,
+    ProcessVmReadv,
+    Vmsplice,
+    Userfaultfd,
+    DropBounding,
+    FileCapabilities,
+    Memfd,
+    Pidfd,
+    Unshare,
+    UnmaskedProc,
+    WholeProc,
+}
+
+impl Ability {
+    /// All of them, the most important first.
+    pub const ALL: [Self; 19] = [
+        Self::Ptrace,
+        Self::WholeProc,
+        Self::MemoryMap,
+        Self::Memfd,
+        Self::SetTid,
+        Self::Clone3,
+        Self::LastPid,
+        Self::ExeLink,
+        Self::MapFiles,
+        Self::TraceOthers,
+        Self::Unshare,
+        Self::UnmaskedProc,
+        Self::FileCapabilities,
+        Self::DropBounding,
+        Self::Kcmp,
+        Self::ProcessVmReadv,
+        Self::Vmsplice,
+        Self::Userfaultfd,
+        Self::Pidfd,
+    ];
+
+    /// As kernel and runtimes call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ptrace => "ptrace",
+            Self::TraceOthers => "CAP_SYS_PTRACE",
+            Self::Clone3 => "clone3",
+            Self::SetTid => "clone3 with set_tid",
+            Self::LastPid => "ns_last_pid",
+            Self::MemoryMap => "PR_SET_MM_MAP",
+            Self::ExeLink => "exe link",
+            Self::MapFiles => "/proc/PID/map_files",
+            Self::Kcmp => "kcmp",
+            Self::ProcessVmReadv => "process_vm_readv",
+            Self::Vmsplice => "vmsplice",
+            Self::Userfaultfd => "userfaultfd",
+            Self::DropBounding => "CAP_SETPCAP",
+            Self::FileCapabilities => "criu with file capabilities",
+            Self::Memfd => "executable memfd",
+            Self::Pidfd => "pidfd_open",
+            Self::Unshare => "unshare",
+            Self::UnmaskedProc => "unmasked /proc",
+            Self::WholeProc => "a whole /proc",
+        }
+    }
+
+    /// What it is good for, and what is done where it is missing.
+    pub fn gives(self) -> &'static str {
+        match self {
+            Self::Ptrace => "stops processes and looks into them; without, nothing can be checkpointed",
+            Self::TraceOthers => "services whose processes have several users, or have made themselves non-dumpable",
+            Self::Clone3 => "needed for set_tid; without, processes are made by clone",
+            Self::SetTid => "PIDs and TIDs at once, in any order, also in a container that has used them",
+            Self::LastPid => "the same, a little slower; without either, PIDs are counted up",
+            Self::MemoryMap => "a process's memory map; without, nothing can be restored",
+            Self::ExeLink => "/proc/PID/exe leads to the service's program again; without, to criu",
+            Self::MapFiles => "deleted files that are mapped and not open; without, such a service is refused",
+            Self::Kcmp => "tells shared files and memory apart at once; without, by other exact tests",
+            Self::ProcessVmReadv => "looks into memory; without, processes are made to write it",
+            Self::Vmsplice => "memory is not copied on its way; without, it is written",
+            Self::Userfaultfd => "nothing that is used today: memory is restored before the service runs",
+            Self::DropBounding => "a service's bounding set is made as it was; without, it is the container's",
+            Self::FileCapabilities => "criu gets the capabilities that the container's bounding set still has",
+            Self::Memfd => "the process above the service; without, the service cannot be started",
+            Self::Pidfd => "waits for processes without looking again and again",
+            Self::Unshare => "namespaces of the service's own, for --isolate",
+            Self::UnmaskedProc => "a PID namespace of the service's own, for --isolate",
+            Self::WholeProc => "finds the service's processes; without, they cannot be checkpointed",
+        }
+    }
+}
+
+/// What this container allows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Abilities {
+    /// Who we are and how we are confined.
+    pub facts: Facts,
+    /// How /proc is mounted.
+    pub proc: Proc,
+    /// An answer for each ability.
+    pub answers: BTreeMap<Ability, Answer>,
+}
+
+impl Abilities {
+    /// Asks the kernel. Takes some 30 system calls, makes no process and changes nothing.
+    pub fn probe() -> Self {
+        let (facts, proc) = (Facts::read(), Proc::read());
+        let answers = Ability::ALL.into_iter().map(|ability| (ability, ask(ability, &facts, &proc))).collect();
+        Self { facts, proc, answers }
+    }
+
+    /// Whether it is there.
+    pub fn has(&self, ability: Ability) -> bool {
+        self.answers.get(&ability).is_some_and(Answer::is_yes)
+    }
+
+    /// A container with just these, for tests.
+    #[cfg(test)]
+    pub fn with(abilities: &[Ability]) -> Self {
+        let answer = |ability| (ability, Answer::when(abilities.contains(&ability), "EPERM"));
+        Self { facts: Facts::default(), proc: Proc::default(), answers: Ability::ALL.into_iter().map(answer).collect() }
+    }
+}
+
+fn ask(ability: Ability, facts: &Facts, proc: &Proc) -> Answer {
+    match ability {
+        Ability::Ptrace => ptrace(facts),
+        Ability::TraceOthers => Answer::when(facts.has("SYS_PTRACE"), "not among the capabilities"),
+        Ability::Clone3 => probe::clone3().into(),
+        Ability::SetTid => probe::set_tid().into(),
+        Ability::LastPid => last_pid(facts),
+        Ability::MemoryMap => probe::memory_map().into(),
+        Ability::ExeLink => Answer::when(restores(facts), "needs CHECKPOINT_RESTORE"),
+        Ability::MapFiles => map_files(),
+        Ability::Kcmp => probe::kcmp().into(),
+        Ability::ProcessVmReadv => probe::process_vm_readv().into(),
+        Ability::Vmsplice => probe::vmsplice().into(),
+        Ability::Userfaultfd => probe::userfaultfd().into(),
+        Ability::DropBounding => probe::drop_from_bounding_set().into(),
+        Ability::FileCapabilities => file_capabilities(facts),
+        Ability::Memfd => probe::memfd().into(),
+        Ability::Pidfd => probe::pidfd().into(),
+        Ability::Unshare => probe::unshare().into(),
+        Ability::UnmaskedProc => {
+            Answer::when(proc.masked.is_empty(), &format!("{} mounts lie over it", proc.masked.len()))
+        }
+        Ability::WholeProc => Answer::when(
+            proc.mounted && proc.hides.is_empty(),
+            if proc.mounted { "it hides processes" } else { "/proc is not mounted" },
+        ),
+    }
+}
+
+/// Linux 5.9 made CHECKPOINT_RESTORE enough, of what took SYS_ADMIN before.
+fn restores(facts: &Facts) -> bool {
+    facts.has("CHECKPOINT_RESTORE") || facts.has("SYS_ADMIN")
+}
+
+/// CRIU is no ancestor of the service: where Yama is at 1 or 2 it needs the capability, and at 3 nobody may trace.
+fn ptrace(facts: &Facts) -> Answer {
+    match (facts.yama.unwrap_or(0), facts.has("SYS_PTRACE")) {
+        (0, _) | (1 | 2, true) => probe::ptrace().into(),
+        (scope, _) => Answer::No(format!("kernel.yama.ptrace_scope is {scope}")),
+    }
+}
+
+fn last_pid(facts: &Facts) -> Answer {
+    match fs::OpenOptions::new().write(true).open(pids::NS_LAST_PID) {
+        Err(error) => Err(error).into(),
+        Ok(_) => Answer::when(restores(facts), "needs CHECKPOINT_RESTORE"),
+    }
+}
+
+/// Following a link of map_files takes CHECKPOINT_RESTORE in the host's own user namespace (fs/proc/base.c, proc_map_files_get_link).
+fn map_files() -> Answer {
+    let first = fs::read_dir("/proc/self/map_files").and_then(|mut entries| entries.next().transpose());
+    match first {
+        Ok(Some(entry)) => fs::metadata(entry.path()).map(drop).into(),
+        Ok(None) => Answer::No("nothing is mapped".to_owned()),
+        Err(error) => Err(error).into(),
+    }
+}
+
+/// Capabilities of a file outside the bounding set make its execution fail (capabilities(7)), and no_new_privs makes them ignored.
+fn file_capabilities(facts: &Facts) -> Answer {
+    let missing: Vec<&str> = ["CHECKPOINT_RESTORE", "SYS_PTRACE", "SETPCAP"]
+        .into_iter()
+        .filter(|name| !facts.bounding.contains(*name))
+        .collect();
+    if !facts.criu_with_capabilities {
+        return Answer::No(format!("there is no {} beside freeze", crate::criu::command::WITH_CAPABILITIES));
+    }
+    match missing.as_slice() {
+        [] => Answer::when(!facts.no_new_privs && honours_files(), "no_new_privs, or a file system mounted nosuid"),
+        _ => Answer::No(format!("not in the bounding set: {}", missing.join(", "))),
+    }
+}
+
+/// Whether the file system of this program lets files give privileges.
+fn honours_files() -> bool {
+    let exe = std::env::current_exe().unwrap_or_default();
+    let folder = exe.parent().unwrap_or(Path::new("/"));
+    nix::sys::statvfs::statvfs(folder).is_ok_and(|found| !found.flags().contains(nix::sys::statvfs::FsFlags::ST_NOSUID))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_ability_has_an_answer_and_a_line() {
+        let abilities = Abilities::probe();
+        assert_eq!(abilities.answers.len(), Ability::ALL.len());
+        let names: std::collections::BTreeSet<_> = Ability::ALL.into_iter().map(Ability::name).collect();
+        assert_eq!(names.len(), Ability::ALL.len());
+        assert!(Ability::ALL.into_iter().all(|ability| !ability.gives().is_empty()));
+    }
+
+    #[test]
+    fn yama_is_overcome_by_the_capability_up_to_2() {
+        let facts = |yama, capability: &[&str]| Facts {
+            yama: Some(yama),
+            effective: capability.iter().map(ToString::to_string).collect(),
+            ..Facts::default()
+        };
+        assert!(ptrace(&facts(0, &[])).is_yes() && ptrace(&facts(2, &["SYS_PTRACE"])).is_yes());
+        for refused in [facts(1, &[]), facts(3, &["SYS_PTRACE"])] {
+            assert_eq!(ptrace(&refused), Answer::No(format!("kernel.yama.ptrace_scope is {}", refused.yama.unwrap())));
+        }
+    }
+
+    #[test]
+    fn file_capabilities_need_file_set_and_leave() {
+        let all = ["CHECKPOINT_RESTORE", "SYS_PTRACE", "SETPCAP", "CHOWN"].map(str::to_owned);
+        let good = Facts { criu_with_capabilities: true, bounding: all.into(), ..Facts::default() };
+        assert_eq!(file_capabilities(&good).is_yes(), honours_files());
+        for bad in [
+            Facts { no_new_privs: true, ..good.clone() },
+            Facts { criu_with_capabilities: false, ..good.clone() },
+            Facts { bounding: ["SETPCAP".to_owned()].into(), ..good },
+        ] {
+            assert!(!file_capabilities(&bad).is_yes());
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! What a dump and a restore will do in a container, from what it allows. Pure; nothing is asked here.
+
+use serde::Serialize;
+
+use super::{Abilities, Ability};
+
+/// Which of the two criu files is executed. They are the same program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Criu {
+    /// The one that has what freeze has.
+    Plain,
+    /// The one with capabilities of its file.
+    WithCapabilities,
+}
+
+/// How processes and threads get the numbers that they had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pids {
+    /// Each is chosen: clone3 with set_tid.
+    Chosen,
+    /// The counter is set before each: ns_last_pid.
+    Set,
+    /// Numbers are used up until theirs come.
+    CountedUp,
+}
+
+/// What a dump can do here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DumpPlan {
+    /// By which criu.
+    pub criu: Criu,
+    /// What makes every dump impossible, in words that go on after "no process can be checkpointed here: ".
+    pub impossible: Option<String>,
+    /// Processes of other users, and non-dumpable ones, can be dumped.
+    pub all_users: bool,
+    /// Deleted files that are mapped and open nowhere can be dumped.
+    pub deleted_mappings: bool,
+}
+
+/// What a restore can do here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RestorePlan {
+    /// By which criu.
+    pub criu: Criu,
+    /// How PIDs come about.
+    pub pids: Pids,
+    /// /proc/PID/exe leads to the service's program.
+    pub exe_link: bool,
+}
+
+fn criu(abilities: &Abilities) -> Criu {
+    let gains = !abilities.has(Ability::ExeLink);
+    if gains && abilities.has(Ability::FileCapabilities) { Criu::WithCapabilities } else { Criu::Plain }
+}
+
+impl DumpPlan {
+    /// The plan for a container with these abilities.
+    pub fn of(abilities: &Abilities) -> Self {
+        let criu = criu(abilities);
+        let file = criu == Criu::WithCapabilities;
+        Self {
+            criu,
+            impossible: impossible(abilities),
+            all_users: file || abilities.has(Ability::TraceOthers),
+            deleted_mappings: file || abilities.has(Ability::MapFiles),
+        }
+    }
+}
+
+fn impossible(abilities: &Abilities) -> Option<String> {
+    // The capability of criu's file overcomes Yama up to 2, as freeze's own would.
+    let by_file = criu(abilities) == Criu::WithCapabilities && abilities.facts.yama.is_some_and(|scope| scope < 3);
+    let needed = [Ability::Ptrace, Ability::WholeProc, Ability::MemoryMap];
+    let missing =
+        needed.into_iter().find(|ability| !(abilities.has(*ability) || by_file && *ability == Ability::Ptrace))?;
+    let reason = match abilities.answers.get(&missing) {
+        Some(super::Answer::No(reason)) => format!(" ({reason})"),
+        _ => String::new(),
+    };
+    Some(format!("{} is missing{reason}", missing.name()))
+}
+
+impl RestorePlan {
+    /// The plan for a container with these abilities.
+    pub fn of(abilities: &Abilities) -> Self {
+        let criu = criu(abilities);
+        let file = criu == Criu::WithCapabilities;
+        let pids = if abilities.has(Ability::SetTid) || file && abilities.has(Ability::Clone3) {
+            Pids::Chosen
+        } else if abilities.has(Ability::LastPid) {
+            Pids::Set
+        } else {
+            Pids::CountedUp
+        };
+        Self { criu, pids, exe_link: file || abilities.has(Ability::ExeLink) }
+    }
+
+    /// The plan for this container.
+    pub fn here() -> Self {
+        Self::of(&Abilities::probe())
+    }
+
+    /// Whether numbers can be had that this container has already used.
+    pub fn can_go_back(&self) -> bool {
+        self.pids != Pids::CountedUp
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn restores() {
+        use Ability::{Clone3, ExeLink, FileCapabilities, LastPid, SetTid};
+        let table: &[(&[Ability], Criu, Pids, bool)] = &[
+            // restricted: Docker's and Podman's profile
+            (&[], Criu::Plain, Pids::CountedUp, false),
+            (&[Clone3], Criu::Plain, Pids::CountedUp, false),
+            // CHECKPOINT_RESTORE under Docker's profile, and under Podman's
+            (&[ExeLink], Criu::Plain, Pids::CountedUp, true),
+            (&[ExeLink, Clone3, SetTid], Criu::Plain, Pids::Chosen, true),
+            // criu with file capabilities under both
+            (&[FileCapabilities], Criu::WithCapabilities, Pids::CountedUp, true),
+            (&[FileCapabilities, Clone3], Criu::WithCapabilities, Pids::Chosen, true),
+            // what freeze has itself needs no other file
+            (&[FileCapabilities, ExeLink, Clone3, SetTid], Criu::Plain, Pids::Chosen, true),
+            (&[ExeLink, LastPid], Criu::Plain, Pids::Set, true),
+        ];
+        for (abilities, criu, pids, exe_link) in table {
+            let plan = RestorePlan::of(&Abilities::with(abilities));
+            assert_eq!(plan, RestorePlan { criu: *criu, pids: *pids, exe_link: *exe_link }, "{abilities:?}");
+            assert_eq!(plan.can_go_back(), *pids != Pids::CountedUp);
+        }
+    }
+
+    #[test]
+    fn dumps() {
+        use Ability::{FileCapabilities, MapFiles, MemoryMap, Ptrace, TraceOthers, WholeProc};
+        let needed = [Ptrace, WholeProc, MemoryMap];
+        let plan = |more: &[Ability]| DumpPlan::of(&Abilities::with(&[&needed, more].concat()));
+        let bare = plan(&[]);
+        assert_eq!(bare, DumpPlan { criu: Criu::Plain, impossible: None, all_users: false, deleted_mappings: false });
+        assert!(plan(&[TraceOthers]).all_users && plan(&[MapFiles]).deleted_mappings);
+        let by_file = plan(&[FileCapabilities]);
+        assert!(by_file.all_users && by_file.deleted_mappings && by_file.criu == Criu::WithCapabilities);
+    }
+
+    #[test]
+    fn what_every_dump_needs_is_named() {
+        use Ability::{FileCapabilities, MemoryMap, Ptrace, WholeProc};
+        let impossible = |abilities: &[Ability], yama| {
+            let mut abilities = Abilities::with(abilities);
+            abilities.facts.yama = yama;
+            DumpPlan::of(&abilities).impossible
+        };
+        insta::assert_snapshot!(impossible(&[Ptrace, MemoryMap], None).unwrap(), @"a whole /proc is missing (EPERM)");
+        insta::assert_snapshot!(impossible(&[WholeProc, MemoryMap], Some(1)).unwrap(), @"ptrace is missing (EPERM)");
+        assert_eq!(impossible(&[WholeProc, MemoryMap, FileCapabilities], Some(1)), None);
+        assert!(impossible(&[WholeProc, MemoryMap, FileCapabilities], Some(3)).is_some());
+    }
+}
