@@ -208,7 +208,10 @@ fn file_capabilities(facts: &Facts) -> Answer {
         .filter(|name| !facts.bounding.contains(*name))
         .collect();
     if !facts.criu_with_capabilities {
-        return Answer::No(format!("there is no {} beside freeze", crate::criu::command::WITH_CAPABILITIES));
+        return Answer::No(format!(
+            "there is no {} with capabilities beside freeze",
+            crate::criu::command::WITH_CAPABILITIES
+        ));
     }
     match missing.as_slice() {
         [] => Answer::when(!facts.no_new_privs && honours_files(), "no_new_privs, or a file system mounted nosuid"),

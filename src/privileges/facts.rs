@@ -6,6 +6,8 @@ use std::fs;
 use caps::{CapSet, Capability};
 use serde::Serialize;
 
+use crate::sys::probe;
+
 /// The process's identity and confinement. The service's is the same, as freeze starts it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Default)]
 pub struct Facts {
@@ -47,7 +49,7 @@ impl Facts {
             seccomp_filters: number(&status, "Seccomp_filters"),
             yama: yama.and_then(|text| text.trim().parse().ok()),
             kernel: nix::sys::utsname::uname().map_or_else(|_| String::new(), |u| u.release().to_string_lossy().into()),
-            criu_with_capabilities: beside.is_ok_and(|path| path.is_file()),
+            criu_with_capabilities: beside.is_ok_and(|path| probe::has_file_capabilities(&path)),
         }
     }
 

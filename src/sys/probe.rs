@@ -117,6 +117,15 @@ pub fn memfd() -> Answer {
     }
 }
 
+/// Whether a file has capabilities (capabilities(7)); one that was copied has lost them.
+pub fn has_file_capabilities(path: &std::path::Path) -> bool {
+    let Ok(path) = std::ffi::CString::new(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str())) else {
+        return false;
+    };
+    // SAFETY: strings that end in NUL; with size 0 nothing is written.
+    unsafe { libc::getxattr(path.as_ptr(), c"security.capability".as_ptr(), std::ptr::null_mut(), 0) > 0 }
+}
+
 fn close(fd: c_long) -> Answer {
     allowed(fd)?;
     // SAFETY: a descriptor that was just made and that nobody else knows.
@@ -158,6 +167,12 @@ mod tests {
         }
         assert_eq!(open(), before);
         assert_eq!(nix::sys::wait::wait(), Err(nix::errno::Errno::ECHILD));
+    }
+
+    #[test]
+    fn an_ordinary_program_has_no_capabilities() {
+        assert!(!has_file_capabilities(&std::env::current_exe().unwrap()));
+        assert!(!has_file_capabilities("/does/not/exist".as_ref()));
     }
 
     #[test]
