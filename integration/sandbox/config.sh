@@ -5,18 +5,31 @@
 docker_caps=(CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP
 	NET_BIND_SERVICE SYS_CHROOT KILL AUDIT_WRITE)
 
-# Sets uid, caps, no_new_privs and profile (a file in seccomp/, or empty) for $setting.
+# What sandbox --setting takes.
+settings='restricted, restricted-podman, openshift, caps, file-caps, ambient, nested, user-namespace or unconfined'
+
+# Sets for $setting: uid, gid, no_new_privs, caps (the bounding set), effective and ambient (further sets), profile (a file in
+# seccomp/, or empty), masked (/proc as engines leave it) and first_id (that root has outside, in a user namespace; or empty).
 choose_setting() {
-	uid=0 no_new_privs=false caps=("${docker_caps[@]}" CHECKPOINT_RESTORE) profile=docker-default
+	uid=1000 gid=1000 no_new_privs=true caps=() ambient=() profile=docker-default masked=true first_id=''
 	case $setting in
-	restricted) uid=1000 no_new_privs=true caps=() ;;
-	restricted-podman) uid=1000 no_new_privs=true caps=() profile=containers-common ;;
-	caps) ;;
-	unconfined) caps+=(SYS_PTRACE) profile='' ;;
-	*) die "unknown setting $setting: restricted, restricted-podman, caps or unconfined" ;;
+	restricted) ;;
+	restricted-podman) profile=containers-common ;;
+	openshift) uid=1000650000 gid=0 profile=containers-common ;;
+	file-caps) no_new_privs=false caps=(CHECKPOINT_RESTORE SYS_PTRACE SETPCAP) ;;
+	ambient) caps=(CHECKPOINT_RESTORE) ambient=(CHECKPOINT_RESTORE) ;;
+	nested) profile=containers-common masked=false ;;
+	caps) be_root ;;
+	user-namespace) be_root && first_id=100000 ;;
+	unconfined) be_root && caps+=(SYS_PTRACE) && profile='' ;;
+	*) die "unknown setting $setting: $settings" ;;
 	esac
-	caps=("${caps[@]/#/CAP_}")
+	effective=("${ambient[@]}")
+	[ "$uid" != 0 ] || effective=("${caps[@]}")
+	caps=("${caps[@]/#/CAP_}") effective=("${effective[@]/#/CAP_}") ambient=("${ambient[@]/#/CAP_}")
 }
+
+be_root() { uid=0 gid=0 no_new_privs=false caps=("${docker_caps[@]}" CHECKPOINT_RESTORE); }
 
 # $1 as a JSON string.
 json() {
@@ -56,7 +69,7 @@ extra_mounts() {
 }
 
 # The profile resolved for this setting's capabilities; made once, then cached.
-seccomp_file() {
+resolved_profile() {
 	local kernel machine arch made
 	read -r kernel </proc/sys/kernel/osrelease
 	made=$state/cache/seccomp-$setting-$kernel.json
@@ -68,24 +81,51 @@ seccomp_file() {
 			-f "$here/resolve.jq" "$here/seccomp/$profile.json" >"$made.$$"
 		mv "$made.$$" "$made"
 	fi
-	printf '%s' "$made"
+	cat "$made"
 }
+
+# linux.seccomp of the container; nothing where there is no filter. System calls of --deny fail whatever the profile says of them.
+seccomp() {
+	local one names errnos='{"EPERM": 1, "ENOSYS": 38}' filter='{"defaultAction": "SCMP_ACT_ALLOW"}'
+	[ -z "$profile" ] || filter=$(resolved_profile)
+	for one in "${deny[@]}"; do
+		[[ $one =~ ^(EPERM|ENOSYS)=([a-z0-9_]+(,[a-z0-9_]+)*)$ ]] || die "--deny $one: it is EPERM=NAME,… or ENOSYS=NAME,…"
+		names=${BASH_REMATCH[2]}
+		filter=$(jq -c --arg names "$names" --argjson errno "$(jq ".${BASH_REMATCH[1]}" <<<"$errnos")" \
+			'($names | split(",")) as $denied
+			| .syscalls = [(.syscalls // [])[] | .names -= $denied | select(.names != [])]
+				+ [{names: $denied, action: "SCMP_ACT_ERRNO", errnoRet: $errno}]' <<<"$filter")
+	done
+	if [ -n "$profile" ] || [ ${#deny[@]} -gt 0 ]; then printf '%s' "$filter"; fi
+}
+
+# Docker's maskedPaths and readonlyPaths.
+masked_paths='
+    "maskedPaths": ["/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+      "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats",
+      "/sys/devices/virtual/powercap", "/sys/firmware"],
+    "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],'
+
+# One of the two mappings of a user namespace: $1 is uid or gid.
+id_mapping() { printf '\n    "%sMappings": [{"containerID": 0, "hostID": %s, "size": 65536}]' "$1" "$first_id"; }
 
 # Cgroup of container $1: one flat name, so that nothing is shared with another state folder.
 cgroup_path() { printf '/freeze%s.%s' "${state//\//.}" "$1"; }
 
 write_config() {
-	local uid caps no_new_privs profile held seccomp='' network='' limit='' nofile argv environ mounts
-	choose_setting
+	local held filter paths='' namespaces='' limit='' nofile argv environ mounts
 	held=$(json_list "${caps[@]}")
 	argv=$(json_list "${args[@]}")
 	environ=$(json_list PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/ "${env[@]}")
 	mounts=$(extra_mounts)
-	if [ -n "$profile" ]; then
-		seccomp=$(seccomp_file)
-		seccomp=", \"seccomp\": $(<"$seccomp")"
+	filter=$(seccomp)
+	[ -z "$filter" ] || filter=", \"seccomp\": $filter"
+	if [ "$net" = own ]; then namespaces=', {"type": "network"}'; fi
+	if [ -n "$first_id" ]; then
+		namespaces+=', {"type": "user"}'
+		paths="$(id_mapping uid), $(id_mapping gid),"
 	fi
-	if [ "$net" = own ]; then network=', {"type": "network"}'; fi
+	if $masked; then paths+=$masked_paths; fi
 	if [ -n "$memory" ]; then limit=", \"memory\": {\"limit\": $((memory << 20)), \"swap\": $((memory << 20))}"; fi
 	nofile=$(ulimit -Hn)
 	[[ $nofile != unlimited && $nofile -le 524288 ]] || nofile=524288
@@ -96,11 +136,13 @@ write_config() {
 		  "root": {"path": "rootfs", "readonly": $read_only},
 		  "process": {
 		    "terminal": $tty,
-		    "user": {"uid": $uid, "gid": $uid},
+		    "user": {"uid": $uid, "gid": $gid},
 		    "args": [$argv],
 		    "cwd": "/",
 		    "env": [$environ],
-		    "capabilities": {"bounding": [$held], "effective": [$held], "permitted": [$held]},
+		    "capabilities": {"bounding": [$held], 
+		      "effective": [$(json_list "${effective[@]}")], "permitted": [$(json_list "${effective[@]}")],
+		      "inheritable": [$(json_list "${ambient[@]}")], "ambient": [$(json_list "${ambient[@]}")]},
 		    "noNewPrivileges": $no_new_privs,
 		    "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 1024, "hard": $nofile}]
 		  },
@@ -113,18 +155,14 @@ write_config() {
 		    {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
 		    {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "noexec", "nodev", "relatime", "ro"]}$mounts
 		  ],
-		  "linux": {
-		    "namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}, {"type": "cgroup"}$network],
+		  "linux": {$paths
+		    "namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}, {"type": "cgroup"}$namespaces],
 		    "cgroupsPath": "$(cgroup_path "$id")",
 		    "resources": {"devices": [
 		      {"allow": false, "access": "rwm"},
 		      {"allow": true, "type": "c", "access": "m"},
 		      {"allow": true, "type": "b", "access": "m"}
-		    ]$limit},
-		    "maskedPaths": ["/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-		      "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats",
-		      "/sys/devices/virtual/powercap", "/sys/firmware"],
-		    "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]$seccomp
+		    ]$limit}$filter
 		  }
 		}
 	END
