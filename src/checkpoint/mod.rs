@@ -10,7 +10,7 @@ mod dump;
 mod ending;
 mod handover;
 mod meter;
-mod preflight;
+pub mod preflight;
 mod stop;
 mod tree_of_service;
 
@@ -147,7 +147,8 @@ fn take(
     let started = Instant::now();
     prefer_for_the_oom_killer();
     meter.begin(Phase::Preflight);
-    preflight::check(&Tree::of_service(target.root, target.service)?)?;
+    let tree = Tree::of_service(target.root, target.service)?;
+    preflight::check(tree.processes(), tree.init())?;
     let rules = Rules::of_this_container(describe::our_folders(common)).map_err(CheckpointError::Proc)?;
     let host = describe::host().map_err(CheckpointError::Proc)?;
     let store = store::open(&common.store)?;

@@ -28,7 +28,10 @@ pub enum NotWhole {
 
 /// The processes of the service, parents before their children.
 #[derive(Debug)]
-pub struct Tree(Vec<Process>);
+pub struct Tree {
+    processes: Vec<Process>,
+    init: i32,
+}
 
 impl Tree {
     /// The tree below `root`, proven to be whole: whatever else is init's child is the worker that asks.
@@ -49,19 +52,24 @@ impl Tree {
             .find(|process| process.ppid == init && ![root, us].contains(&process.pid) && !process.is_zombie());
         match outside {
             Some(process) => Err(NotWhole::Outside { process: process.name() }),
-            None => Ok(Self(processes)),
+            None => Ok(Self { processes, init }),
         }
     }
 
     /// A tree of just these, for tests.
     #[cfg(test)]
     pub fn of_processes(processes: Vec<Process>) -> Self {
-        Self(processes)
+        Self { processes, init: std::process::id() as i32 }
     }
 
     /// The processes, parents before their children.
     pub fn processes(&self) -> &[Process] {
-        &self.0
+        &self.processes
+    }
+
+    /// PID of the init whose service it is.
+    pub fn init(&self) -> i32 {
+        self.init
     }
 }
 

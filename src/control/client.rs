@@ -93,9 +93,14 @@ impl Client {
         }
     }
 
+    /// Init's PID as this process counts them; none where init is of another container.
+    pub fn peer(&self) -> Option<i32> {
+        getsockopt(&self.stream, PeerCredentials).ok().map(|peer| peer.pid()).filter(|pid| *pid > 0)
+    }
+
     /// Init's PID, where init counts PIDs as this process does, so that those it tells mean the same here.
     pub fn init_pid(&self) -> Option<i32> {
-        let peer = getsockopt(&self.stream, PeerCredentials).ok()?.pid();
+        let peer = self.peer()?;
         // One number for each PID namespace that it is in, from the one of this /proc inwards (proc(5)).
         let status = fs::read_to_string(format!("/proc/{peer}/status")).ok()?;
         let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;

@@ -7,4 +7,5 @@ pub mod probe;
 pub mod process;
 pub mod random;
 pub mod signals;
+pub mod socket;
 pub mod tty;

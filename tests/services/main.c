@@ -22,7 +22,8 @@
 #include <time.h>
 
 static const struct shape *const shapes[] = { &one,	 &prefork, &daemon_shape, &sessions, &threads, &mixed,
-					      &files, &big,	   &signals,	  &sysv,     &iouring };
+					      &files, &big,	   &signals,	  &sysv,     &iouring,
+					      &holds };
 enum { SHAPES = sizeof shapes / sizeof *shapes, CANNOT = 77 };
 
 atomic_long *beats;

@@ -31,6 +31,7 @@ extern const struct shape one, big, signals, sysv, iouring; /* simple.c */
 extern const struct shape prefork, daemon_shape, sessions;  /* tree.c */
 extern const struct shape threads, mixed;		    /* threads.c */
 extern const struct shape files;			    /* files.c */
+extern const struct shape holds;			    /* holds.c */
 
 /* Adds "key=value" to the answer. */
 void say(const char *format, ...) __attribute__((format(printf, 1, 2)));

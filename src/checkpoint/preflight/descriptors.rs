@@ -1,0 +1,217 @@
+//! Descriptors: what each leads to, and which kinds of files that are no sockets cannot be carried.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+
+use nix::libc;
+
+use super::{Finding, Findings, Inspected, Place, Service, devices, watches};
+use crate::files::used;
+use crate::tree::{self, Process};
+
+/// One descriptor of a process.
+pub struct Descriptor {
+    pub fd: i32,
+    /// What its link in /proc says, such as `/var/log/app`, `socket:[77]` or `anon_inode:[eventpoll]`.
+    pub target: String,
+    /// Inode, device, and mode and device number of what has a name; of sockets the inode alone.
+    pub inode: Option<u64>,
+    pub device: u64,
+    pub mode: u32,
+    pub rdev: u64,
+}
+
+/// Reads all descriptors of a process.
+pub fn of(pid: i32) -> io::Result<Vec<Descriptor>> {
+    Ok(used::descriptors(pid)?.into_iter().map(|(fd, target)| descriptor(pid, fd, &target.to_string_lossy())).collect())
+}
+
+fn descriptor(pid: i32, fd: i32, target: &str) -> Descriptor {
+    let mut found = Descriptor { fd, target: target.to_owned(), inode: None, device: 0, mode: 0, rdev: 0 };
+    if let Some(inode) = target.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']')) {
+        found.inode = inode.parse().ok();
+    } else if target.starts_with('/')
+        && let Ok(meta) = fs::metadata(tree::proc_path(pid, &format!("fd/{fd}")))
+    {
+        found = Descriptor {
+            inode: Some(meta.ino()),
+            device: meta.dev(),
+            mode: meta.mode(),
+            rdev: meta.rdev(),
+            ..found
+        };
+    }
+    found
+}
+
+/// The lines that fdinfo has of a descriptor.
+pub fn info(pid: i32, fd: i32) -> String {
+    fs::read_to_string(tree::proc_path(pid, &format!("fdinfo/{fd}"))).unwrap_or_default()
+}
+
+/// A number behind a word in fdinfo, such as `mnt_id:`.
+pub fn number(info: &str, word: &str) -> Option<i64> {
+    info.lines().find_map(|line| line.strip_prefix(word)?.trim().parse().ok())
+}
+
+/// Anonymous inodes that CRIU carries; of all others it says `Can't dump file … of that type` (criu/files.c, dump_one_file).
+const CARRIED: &[&str] = &["[eventfd]", "[eventpoll]", "inotify", "[signalfd]", "[timerfd]", "[pidfd]"];
+
+/// What others are called, and what to do about them.
+const OBJECTS: &[(&str, &str, &str)] = &[
+    ("[io_uring]", "io_uring", "switch io_uring off in the service (for node: UV_USE_IO_URING=0)"),
+    ("[userfaultfd]", "userfaultfd", "switch off what uses it in the service"),
+    ("[perf_event]", "a performance counter", "stop the profiler and try again"),
+    ("[fanotify]", "fanotify", "switch off the service's file watching"),
+    ("[landlock-ruleset]", "a Landlock ruleset", "switch off the service's own sandbox"),
+    ("[kvm-vm]", "a virtual machine (KVM)", "let it run outside of the checkpointed service"),
+    ("[kvm-vcpu", "a virtual machine (KVM)", "let it run outside of the checkpointed service"),
+    ("bpf-", "BPF", "switch off what uses BPF in the service"),
+    ("[seccomp notify]", "a seccomp listener", "switch off the service's own sandbox"),
+];
+
+/// The object that an anonymous inode is, and what to do, if it cannot be carried.
+pub fn anonymous(target: &str) -> Option<(String, &'static str)> {
+    let kind = target.strip_prefix("anon_inode:")?;
+    if CARRIED.contains(&kind) {
+        return None;
+    }
+    let known = OBJECTS.iter().find(|(name, ..)| kind.starts_with(name));
+    Some(match known {
+        Some((_, object, advice)) => ((*object).to_owned(), *advice),
+        None => (kind.trim_matches(['[', ']']).to_owned(), "let the service close it before a checkpoint"),
+    })
+}
+
+pub fn look(service: &Service, findings: &mut Findings) {
+    let known = Mounts::read(service.init);
+    let terminals = devices::terminals(service);
+    let pids: BTreeSet<i32> = service.processes.iter().map(|one| one.process.pid).collect();
+    for one in &service.processes {
+        for descriptor in &one.descriptors {
+            let found = kind(one.process, descriptor, &known)
+                .or_else(|| devices::descriptor(one.process, descriptor, &terminals))
+                .or_else(|| watches::descriptor(one.process, descriptor))
+                .or_else(|| stranger(one.process, descriptor, &pids));
+            if let Some(finding) = found {
+                findings.add(finding.at(Place::Descriptor(descriptor.fd)));
+            }
+        }
+        room(one, findings);
+    }
+}
+
+fn kind(process: &Process, descriptor: &Descriptor, mounts: &Mounts) -> Option<Finding> {
+    if let Some((object, advice)) = anonymous(&descriptor.target) {
+        return Some(Finding::refused(
+            Some(process),
+            &format!("has {object} open, which cannot be checkpointed"),
+            advice,
+        ));
+    }
+    if descriptor.target == "/secretmem (deleted)" {
+        return Some(secret_memory(process));
+    }
+    if mounts.lack(process.pid, descriptor) {
+        return Some(if descriptor.target.starts_with("/memfd:") {
+            huge_pages(process)
+        } else {
+            Finding::refused(
+                Some(process),
+                &format!(
+                    "has {} open, a POSIX message queue or a file of a mount that is not there any more, which cannot be checkpointed",
+                    descriptor.target
+                ),
+                "let the service close it before a checkpoint",
+            )
+        });
+    }
+    None
+}
+
+/// What memfd_secret(2) makes cannot be read from outside.
+pub fn secret_memory(process: &Process) -> Finding {
+    Finding::refused(
+        Some(process),
+        "has secret memory (memfd_secret), which cannot be read by others",
+        "switch off what uses it in the service",
+    )
+}
+
+pub fn huge_pages(process: &Process) -> Finding {
+    Finding::refused(
+        Some(process),
+        "uses huge pages (MAP_HUGETLB or hugetlbfs), which cannot be checkpointed",
+        "let the service use ordinary or transparent huge pages",
+    )
+}
+
+/// A pidfd of a process that is not in the tree.
+fn stranger(process: &Process, descriptor: &Descriptor, pids: &BTreeSet<i32>) -> Option<Finding> {
+    let is_pidfd = descriptor.target == "anon_inode:[pidfd]" || descriptor.target.starts_with("pidfd:");
+    // Of a process that has ended and was reaped the number is -1, and CRIU carries it.
+    let of = is_pidfd.then(|| number(&info(process.pid, descriptor.fd), "Pid:"))??;
+    (of > 0 && !pids.contains(&(of as i32))).then(|| {
+        Finding::refused(
+            Some(process),
+            &format!("has a pidfd of process {of} outside the service, which cannot be checkpointed"),
+            "let the service close it before a checkpoint",
+        )
+    })
+}
+
+/// CRIU needs descriptors of its own in every process while it dumps (criu/README.md, 0011).
+const ROOM: u64 = 16;
+
+fn room(one: &Inspected, findings: &mut Findings) {
+    let limits = fs::read_to_string(tree::proc_path(one.process.pid, "limits")).unwrap_or_default();
+    // `Max open files            1024                 524288               files`
+    let hard = limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().nth(1)?.parse().ok());
+    let open = one.descriptors.len() as u64;
+    if hard.is_some_and(|hard: u64| open + ROOM > hard) {
+        let what = format!("has {open} files open and may have {}: a dump needs {ROOM} more", hard.unwrap_or_default());
+        findings.add(Finding::refused(Some(one.process), &what, "raise the hard limit of open files (ulimit -Hn)"));
+    }
+}
+
+/// The mounts that CRIU knows: a file on any other, such as the kernel's own mount of message queues, cannot be opened again.
+struct Mounts {
+    devices: BTreeSet<u64>,
+    ids: BTreeSet<i64>,
+}
+
+impl Mounts {
+    fn read(pid: i32) -> Self {
+        let text = fs::read_to_string(tree::proc_path(pid, "mountinfo")).unwrap_or_default();
+        let mounts: BTreeMap<i64, u64> = text.lines().filter_map(mount).collect();
+        Self { ids: mounts.keys().copied().collect(), devices: mounts.into_values().collect() }
+    }
+
+    /// Whether the file of a descriptor is on a mount that is not there. Files of an overlay may have a device of their own, so
+    /// the mount's ID decides; that takes one more file of /proc to read.
+    fn lack(&self, pid: i32, descriptor: &Descriptor) -> bool {
+        let kind = descriptor.mode & libc::S_IFMT;
+        let named = matches!(kind, libc::S_IFREG | libc::S_IFDIR) && !self.ids.is_empty();
+        if !named || self.devices.contains(&descriptor.device) || is_memfd(descriptor) {
+            return false;
+        }
+        number(&info(pid, descriptor.fd), "mnt_id:").is_some_and(|id| !self.ids.contains(&id))
+    }
+}
+
+/// Those of ordinary pages; the kernel's mount of huge pages is another, and CRIU cannot open what is there.
+fn is_memfd(descriptor: &Descriptor) -> bool {
+    /// The kernel's own mount of shared memory is the first of all without a device (mm/shmem.c).
+    const ORDINARY: u64 = 1;
+    descriptor.target.starts_with("/memfd:") && descriptor.device == ORDINARY
+}
+
+/// ID and device of `36 35 98:0 /root /point …` (proc_pid_mountinfo(5)).
+fn mount(line: &str) -> Option<(i64, u64)> {
+    let mut fields = line.split(' ');
+    let (id, device) = (fields.next()?, fields.nth(1)?);
+    let (major, minor) = device.split_once(':')?;
+    Some((id.parse().ok()?, libc::makedev(major.parse().ok()?, minor.parse().ok()?)))
+}

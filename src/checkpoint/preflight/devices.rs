@@ -1,0 +1,66 @@
+//! Devices: those that every container has, terminals, and all others, which belong to the old host.
+
+use std::collections::BTreeSet;
+
+use nix::libc;
+
+use super::descriptors::{Descriptor, info, number};
+use super::{Finding, Service};
+use crate::tree::Process;
+
+/// Major number and minor numbers of memory devices that are alike everywhere: null, zero, full, random, urandom
+/// (Documentation/admin-guide/devices.txt).
+const MEMORY: (u32, &[u32]) = (1, &[3, 5, 7, 8, 9]);
+/// Major number of /dev/tty, /dev/console, /dev/ptmx.
+const TTY_AUX: u32 = 5;
+/// Major numbers of /dev/pts/N.
+const PTS: std::ops::RangeInclusive<u32> = 136..=143;
+
+/// Numbers of the terminals whose masters the service has itself: both ends are carried.
+pub fn terminals(service: &Service) -> BTreeSet<i64> {
+    let all = service.processes.iter().flat_map(|one| one.descriptors.iter().map(move |descriptor| (one, descriptor)));
+    let masters = all.filter(|(_, descriptor)| descriptor.target.ends_with("/ptmx"));
+    masters.filter_map(|(one, descriptor)| number(&info(one.process.pid, descriptor.fd), "tty-index:")).collect()
+}
+
+pub fn descriptor(process: &Process, descriptor: &Descriptor, terminals: &BTreeSet<i64>) -> Option<Finding> {
+    let (major, minor) = (libc::major(descriptor.rdev), libc::minor(descriptor.rdev));
+    match descriptor.mode & libc::S_IFMT {
+        libc::S_IFBLK => Some(device(process, &descriptor.target)),
+        libc::S_IFCHR if PTS.contains(&major) => {
+            let number = descriptor.target.strip_prefix("/dev/pts/").and_then(|number| number.parse().ok());
+            let ours = number.is_some_and(|number: i64| terminals.contains(&number));
+            (!ours).then(|| terminal(process))
+        }
+        libc::S_IFCHR if major == TTY_AUX || is_memory(major, minor) => None,
+        libc::S_IFCHR => Some(device(process, &descriptor.target)),
+        _ => None,
+    }
+}
+
+fn is_memory(major: u32, minor: u32) -> bool {
+    major == MEMORY.0 && MEMORY.1.contains(&minor)
+}
+
+fn terminal(process: &Process) -> Finding {
+    Finding::refused(
+        Some(process),
+        "has a terminal, which cannot be carried to another container",
+        "run the service without one (docker run without -t, no tty: true)",
+    )
+}
+
+/// A device that another host lacks, or that has a state of its own.
+pub fn device(process: &Process, path: &str) -> Finding {
+    let what = format!("uses the device {path}, whose state cannot be checkpointed");
+    Finding::refused(Some(process), &what, advice(path))
+}
+
+fn advice(path: &str) -> &'static str {
+    let is = |prefixes: &[&str]| prefixes.iter().any(|prefix| path.starts_with(prefix));
+    if is(&["/dev/nvidia", "/dev/dri", "/dev/kfd"]) {
+        "run the service without the GPU, or let it close the GPU before a checkpoint (--before-checkpoint)"
+    } else {
+        "let the service close it before a checkpoint (--before-checkpoint)"
+    }
+}

@@ -1,0 +1,135 @@
+//! One thing found, and a bounded list of them.
+
+use std::fmt;
+
+use crate::tree::Process;
+
+/// What becomes of what was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// The checkpoint cannot be made, or something would be lost in silence.
+    Refused,
+    /// The checkpoint works, and the service will notice something after a restore.
+    Changed,
+}
+
+/// Where in a process it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// Number of a descriptor.
+    Descriptor(i32),
+    /// Address of a mapping.
+    Mapping(u64),
+    /// Thread ID, where it is not the process's first thread.
+    Thread(i32),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Descriptor(fd) => write!(f, "descriptor {fd}"),
+            Self::Mapping(address) => write!(f, "mapping {address:x}"),
+            Self::Thread(tid) => write!(f, "thread {tid}"),
+        }
+    }
+}
+
+/// One thing that a checkpoint cannot carry, or changes.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Finding {
+    /// What becomes of it.
+    pub severity: Severity,
+    /// PID and name of the process; none where it belongs to the whole container.
+    pub process: Option<String>,
+    /// Where it is; of several alike, the first.
+    pub place: Option<Place>,
+    /// How many more of the kind the process has.
+    pub others: usize,
+    /// What is the matter, as what follows a name in a sentence: `has io_uring open, which cannot be checkpointed`.
+    pub what: String,
+    /// What to do.
+    pub advice: &'static str,
+}
+
+impl Finding {
+    /// Something that a checkpoint is refused for.
+    pub fn refused(process: Option<&Process>, what: &str, advice: &'static str) -> Self {
+        let process = process.map(Process::name);
+        Self { severity: Severity::Refused, process, place: None, others: 0, what: what.to_owned(), advice }
+    }
+
+    /// Something that will be different after a restore.
+    pub fn changed(process: Option<&Process>, what: &str, advice: &'static str) -> Self {
+        Self { severity: Severity::Changed, ..Self::refused(process, what, advice) }
+    }
+
+    /// The same at a place.
+    pub fn at(self, place: Place) -> Self {
+        Self { place: Some(place), ..self }
+    }
+
+    /// Whether they differ in their places alone.
+    fn is_alike(&self, other: &Self) -> bool {
+        (self.severity, &self.process, &self.what) == (other.severity, &other.process, &other.what)
+    }
+
+    /// Such as `descriptor 5 and 2 more`; empty where it has no place.
+    pub fn places(&self) -> String {
+        match (self.place, self.others) {
+            (None, _) => String::new(),
+            (Some(place), 0) => place.to_string(),
+            (Some(place), others) => format!("{place} and {others} more"),
+        }
+    }
+}
+
+/// One sentence.
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.process {
+            Some(process) => write!(f, "process {process}")?,
+            None => write!(f, "the container")?,
+        }
+        if self.place.is_some() {
+            write!(f, " ({})", self.places())?;
+        }
+        write!(f, " {}; {}", self.what, self.advice)
+    }
+}
+
+/// How many findings are kept, as a service may have thousands.
+const LIMIT: usize = 200;
+
+/// What was found, like things of one process put together.
+#[derive(Debug, Default)]
+pub struct Findings {
+    list: Vec<Finding>,
+    /// How many were left out.
+    dropped: usize,
+}
+
+impl Findings {
+    /// Takes one in.
+    pub fn add(&mut self, finding: Finding) {
+        if let Some(alike) = self.list.iter_mut().rev().find(|known| known.is_alike(&finding)) {
+            alike.others += 1;
+        } else if self.list.len() < LIMIT {
+            self.list.push(finding);
+        } else {
+            self.dropped += 1;
+        }
+    }
+
+    /// All, those first that a checkpoint is refused for.
+    pub fn sorted(mut self) -> (Vec<Finding>, usize) {
+        self.list.sort_by_key(|finding| finding.severity);
+        (self.list, self.dropped)
+    }
+
+    /// Those that a checkpoint is refused for.
+    pub fn into_refused(self) -> Vec<Finding> {
+        self.list.into_iter().filter(|finding| finding.severity == Severity::Refused).collect()
+    }
+}

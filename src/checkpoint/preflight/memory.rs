@@ -1,0 +1,122 @@
+//! Mappings: System V segments, rings, devices, huge pages, and files that no path leads to.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+
+use super::{Finding, Findings, Place, Service, descriptors, devices, not_inspectable};
+use crate::tree::{self, Process};
+
+const DELETED: &str = " (deleted)";
+
+/// One line of proc_pid_maps(5) that has a name.
+struct Mapping<'a> {
+    start: u64,
+    shared: bool,
+    inode: u64,
+    name: &'a str,
+}
+
+pub fn look(service: &Service, findings: &mut Findings) {
+    let rules = Rules { open: open_but_deleted(service), reach_all: can_open_mapped_files() };
+    for one in &service.processes {
+        let maps = match fs::read(tree::proc_path(one.process.pid, "maps")) {
+            Ok(maps) => maps,
+            Err(error) if super::is_alive(one.process.pid) => {
+                findings.add(not_inspectable(one.process, &error));
+                continue;
+            }
+            Err(_) => continue,
+        };
+        for mapping in String::from_utf8_lossy(&maps).lines().filter_map(parse) {
+            if let Some(finding) = rules.judge(one.process, &mapping) {
+                findings.add(finding.at(Place::Mapping(mapping.start)));
+            }
+        }
+    }
+}
+
+struct Rules {
+    /// Inode and name of what is deleted and open in a process.
+    open: BTreeSet<(u64, String)>,
+    reach_all: bool,
+}
+
+impl Rules {
+    fn judge(&self, process: &Process, mapping: &Mapping) -> Option<Finding> {
+        let refused = |what: &str, advice| Some(Finding::refused(Some(process), what, advice));
+        let name = mapping.name;
+        if let Some((object, advice)) = descriptors::anonymous(name) {
+            return refused(&format!("has {object} mapped, which cannot be checkpointed"), advice);
+        }
+        if name.starts_with("/SYSV") && name.ends_with(DELETED) {
+            return refused(
+                "has System V shared memory attached (see `ipcs`), which cannot be checkpointed",
+                "let the service use POSIX shared memory instead",
+            );
+        }
+        if name == "/secretmem (deleted)" {
+            return Some(descriptors::secret_memory(process));
+        }
+        if name.starts_with("/anon_hugepage") {
+            return Some(descriptors::huge_pages(process));
+        }
+        if name.starts_with("/dev/") && !name.ends_with(DELETED) && is_device(name) {
+            return Some(devices::device(process, name));
+        }
+        self.is_out_of_reach(mapping).then(|| deleted(process, name))
+    }
+
+    /// CRIU opens what is deleted through a descriptor of any process; what is shared and has no name at all is dumped as memory.
+    fn is_out_of_reach(&self, mapping: &Mapping) -> bool {
+        let Some(path) = mapping.name.strip_suffix(DELETED) else { return false };
+        let nameless = path.starts_with("/memfd:") || path == "/dev/zero";
+        path.starts_with('/')
+            && !(nameless && mapping.shared)
+            && !path.starts_with("/[aio]")
+            && !self.reach_all
+            && !self.open.contains(&(mapping.inode, mapping.name.to_owned()))
+    }
+}
+
+fn deleted(process: &Process, name: &str) -> Finding {
+    let what = format!("has {name} mapped and no process has it open, so it cannot be read");
+    let advice = "restart the service if that is a program or library that was upgraded; let it keep the file open if it is its own, or add the capability CHECKPOINT_RESTORE";
+    Finding::refused(Some(process), &what, advice)
+}
+
+fn is_device(path: &str) -> bool {
+    fs::metadata(path).is_ok_and(|meta| {
+        let kind = meta.file_type();
+        let memory = nix::libc::major(meta.rdev()) == 1;
+        (kind.is_char_device() && !memory) || kind.is_block_device()
+    })
+}
+
+fn open_but_deleted(service: &Service) -> BTreeSet<(u64, String)> {
+    let all = service.processes.iter().flat_map(|one| &one.descriptors);
+    all.filter(|descriptor| descriptor.target.ends_with(DELETED))
+        .filter_map(|descriptor| Some((descriptor.inode?, descriptor.target.clone())))
+        .collect()
+}
+
+/// Whether /proc/PID/map_files may be used: CAP_CHECKPOINT_RESTORE of the host's user namespace (fs/proc/base.c, proc_map_files_get_link).
+fn can_open_mapped_files() -> bool {
+    let mut entries = fs::read_dir(Path::new("/proc/self/map_files")).into_iter().flatten().flatten();
+    entries.next().is_some_and(|entry| fs::metadata(entry.path()).is_ok())
+}
+
+/// `7f00-7f01 rw-s 00000000 00:01 1024 /memfd:x (deleted)`; nothing where there is no name.
+fn parse(line: &str) -> Option<Mapping<'_>> {
+    let mut fields = line.splitn(6, ' ');
+    let (range, permissions, inode) = (fields.next()?, fields.next()?, fields.nth(2)?);
+    let name = fields.next()?.trim_start();
+    let (start, _) = range.split_once('-')?;
+    Some(Mapping {
+        start: u64::from_str_radix(start, 16).ok()?,
+        shared: permissions.ends_with('s'),
+        inode: inode.parse().ok()?,
+        name,
+    })
+}

@@ -1,0 +1,94 @@
+//! What a checkpoint cannot carry, or changes, found by name while the service runs. Must change nothing in the service.
+//!
+//! CRIU would refuse most of it too, but with an errno and while the service stands still; the rest it would lose in silence.
+//! Each rule stands for an experiment: what is refused here fails or is lost without the refusal, and what works is not refused
+//! (docs/preflight.md).
+
+mod container;
+mod descriptors;
+mod devices;
+mod finding;
+mod memory;
+mod sock_diag;
+mod sockets;
+mod tasks;
+mod tcp;
+mod watches;
+
+pub use finding::{Finding, Findings, Place, Severity};
+
+use std::io;
+
+use crate::tree::{self, Process};
+use descriptors::Descriptor;
+
+/// The service cannot be checkpointed as it is. Nothing was frozen.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{first}{}", and_more(*.more))]
+pub struct Refusal {
+    first: Box<Finding>,
+    /// How many more are refused.
+    more: usize,
+}
+
+fn and_more(more: usize) -> String {
+    if more == 0 { String::new() } else { format!(" (and {more} more: freeze doctor --service lists them)") }
+}
+
+/// Everything that the rules look at, read once for each process.
+struct Service<'a> {
+    /// Whose namespaces, root and seccomp filters are the container's: init.
+    init: i32,
+    processes: Vec<Inspected<'a>>,
+}
+
+/// One process and its descriptors.
+struct Inspected<'a> {
+    process: &'a Process,
+    descriptors: Vec<Descriptor>,
+}
+
+/// Fails with the first finding that a checkpoint is refused for.
+///
+/// # Errors
+/// [`Refusal`].
+pub fn check(processes: &[Process], init: i32) -> Result<(), Refusal> {
+    let mut refused = look(processes, init).into_refused();
+    if refused.is_empty() {
+        return Ok(());
+    }
+    let first = Box::new(refused.remove(0));
+    Err(Refusal { first, more: refused.len() })
+}
+
+/// Everything that is found in these processes of a container with this init.
+pub fn look(processes: &[Process], init: i32) -> Findings {
+    let mut findings = Findings::default();
+    let mut service = Service { init, processes: Vec::new() };
+    for process in processes.iter().filter(|process| !process.is_zombie()) {
+        match descriptors::of(process.pid) {
+            Ok(descriptors) => service.processes.push(Inspected { process, descriptors }),
+            // What ends meanwhile cannot be looked at, and need not be.
+            Err(error) if is_alive(process.pid) => findings.add(not_inspectable(process, &error)),
+            Err(_) => {}
+        }
+    }
+    container::look(&service, &mut findings);
+    tasks::look(processes, init, &mut findings);
+    descriptors::look(&service, &mut findings);
+    memory::look(&service, &mut findings);
+    sockets::look(&service, &mut findings);
+    findings
+}
+
+fn is_alive(pid: i32) -> bool {
+    tree::read(pid).is_some_and(|process| !process.is_zombie())
+}
+
+fn not_inspectable(process: &Process, error: &io::Error) -> Finding {
+    Finding::refused(
+        Some(process),
+        &format!("cannot be inspected ({error}): it runs as another user or has made itself non-dumpable"),
+        "run the service as one user, or add the capability SYS_PTRACE",
+    )
+}

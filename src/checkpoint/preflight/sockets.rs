@@ -1,0 +1,109 @@
+//! Sockets: kinds that cannot be carried, other ends outside of the service, and connections that end with a restore.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::sock_diag::{self, Unix};
+use super::{Finding, Findings, Place, Service, tcp};
+use crate::sys::socket;
+use crate::tree::{self, Process};
+
+/// What CRIU carries, as the kernel names it (criu/sockets.c, criu/sk-inet.c).
+const CARRIED: &[&str] = &[
+    "TCP", "TCPv6", "UDP", "UDPv6", "UDP-Lite", "UDPLITEv6", "RAW", "RAWv6", "PING", "PINGv6", "UNIX", "UNIX-STREAM",
+    "NETLINK", "PACKET",
+];
+
+pub fn look(service: &Service, findings: &mut Findings) {
+    let protocols = protocols(service);
+    let has = |start: &str| protocols.values().any(|protocol| protocol.starts_with(start));
+    let ours: BTreeSet<u64> = protocols.keys().copied().collect();
+    // What the kernel does not tell is left to CRIU.
+    let unix = if has("UNIX") { sock_diag::unix_sockets().unwrap_or_default() } else { BTreeMap::new() };
+    let tcp = if has("TCP") { tcp::sockets(service.init) } else { BTreeMap::new() };
+    let waiting: BTreeSet<u64> =
+        unix.iter().filter(|(inode, _)| ours.contains(inode)).flat_map(|(_, socket)| socket.waiting.clone()).collect();
+    let peers = Peers { ours: &ours, waiting };
+    for one in &service.processes {
+        for descriptor in &one.descriptors {
+            let Some((inode, protocol)) =
+                descriptor.inode.and_then(|inode| Some((inode, protocols.get(&inode)?))) else { continue };
+            let found = unsupported(one.process, protocol)
+                .or_else(|| peers.unix(one.process, unix.get(&inode)?))
+                .or_else(|| tcp.get(&inode)?.finding(one.process));
+            if let Some(finding) = found {
+                findings.add(finding.at(Place::Descriptor(descriptor.fd)));
+            }
+        }
+    }
+    if has("UDP") {
+        multicast(service, findings);
+    }
+}
+
+/// The protocol of each socket by inode, asked for once however many processes have it.
+fn protocols(service: &Service) -> BTreeMap<u64, String> {
+    let mut found = BTreeMap::new();
+    for one in &service.processes {
+        for descriptor in one.descriptors.iter().filter(|descriptor| descriptor.target.starts_with("socket:[")) {
+            if let Some(inode) = descriptor.inode
+                && !found.contains_key(&inode)
+                && let Some(protocol) =
+                    socket::protocol(&tree::proc_path(one.process.pid, &format!("fd/{}", descriptor.fd)))
+            {
+                found.insert(inode, protocol);
+            }
+        }
+    }
+    found
+}
+
+fn unsupported(process: &Process, protocol: &str) -> Option<Finding> {
+    if CARRIED.contains(&protocol) {
+        return None;
+    }
+    let advice = if protocol.starts_with("MPTCP") {
+        "let the service use plain TCP (Go: GODEBUG=multipathtcp=0)"
+    } else {
+        "let the service close it before a checkpoint (--before-checkpoint)"
+    };
+    Some(Finding::refused(Some(process), &format!("has a socket of the kind {protocol}, which cannot be checkpointed"), advice))
+}
+
+/// The sockets of the service, and those that wait in its listeners' queues.
+struct Peers<'a> {
+    ours: &'a BTreeSet<u64>,
+    waiting: BTreeSet<u64>,
+}
+
+impl Peers<'_> {
+    fn unix(&self, process: &Process, socket: &Unix) -> Option<Finding> {
+        let is_ours = |inode: &u64| self.ours.contains(inode);
+        if let Some(peer) = socket.peer.filter(|peer| !is_ours(peer) && !self.waiting.contains(peer)) {
+            let what = format!("is connected by a unix socket to a process outside the service (socket {peer})");
+            let advice = "let the service close it before a checkpoint (--before-checkpoint), or use TCP or UDP";
+            return Some(Finding::refused(Some(process), &what, advice));
+        }
+        if socket.waiting.iter().any(|waiting| !is_ours(waiting)) {
+            let what = "has a unix socket on which a process outside the service waits to be accepted";
+            return Some(Finding::refused(Some(process), what, "try again"));
+        }
+        let path = Path::new(OsStr::from_bytes(socket.name.strip_suffix(b"\0").unwrap_or(&socket.name)));
+        let gone = path.is_absolute() && !tree::proc_path(process.pid, "root").join(path.strip_prefix("/").ok()?).exists();
+        gone.then(|| {
+            let what = format!("is bound to the unix socket {}, which was removed", path.display());
+            Finding::refused(Some(process), &what, "let the service bind it again, or close it")
+        })
+    }
+}
+
+/// Whose socket is a member of a group the kernel does not tell, so all of this network are listed.
+fn multicast(service: &Service, findings: &mut Findings) {
+    let groups = tcp::groups(service.init);
+    if !groups.is_empty() {
+        let what = format!("is in the multicast groups {}: a membership ends with a restore", groups.join(", "));
+        findings.add(Finding::changed(None, &what, "let the service join again after a restore (--on-restore)"));
+    }
+}

@@ -1,0 +1,105 @@
+//! The tables of TCP sockets and of multicast groups in /proc/PID/net.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use super::Finding;
+use crate::tree::{self, Process};
+
+const LISTEN: u8 = 0x0a;
+const CLOSE: u8 = 0x07;
+
+/// One TCP socket.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Tcp {
+    local: SocketAddr,
+    remote: SocketAddr,
+    state: u8,
+}
+
+impl Tcp {
+    pub fn finding(&self, process: &Process) -> Option<Finding> {
+        match self.state {
+            CLOSE => None,
+            LISTEN => {
+                let ip = self.local.ip();
+                (!ip.is_unspecified() && !ip.is_loopback()).then(|| {
+                    let what = format!("listens on {}, an address that a new container must have as well", self.local);
+                    Finding::changed(Some(process), &what, "listen on 0.0.0.0 or ::")
+                })
+            }
+            _ => Some(Finding::changed(
+                Some(process),
+                "has TCP connections, which a restore closes",
+                "the service has to connect again; clients as well",
+            )),
+        }
+    }
+}
+
+/// All of a process's network, by inode.
+pub fn sockets(pid: i32) -> BTreeMap<u64, Tcp> {
+    let tables = ["net/tcp", "net/tcp6"].map(|name| fs::read_to_string(tree::proc_path(pid, name)).unwrap_or_default());
+    tables.iter().flat_map(|table| table.lines().skip(1).filter_map(row)).collect()
+}
+
+/// `0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000 1000 0 4242 …` (proc_pid_net(5)).
+fn row(line: &str) -> Option<(u64, Tcp)> {
+    let mut fields = line.split_ascii_whitespace().skip(1);
+    let (local, remote) = (address(fields.next()?)?, address(fields.next()?)?);
+    let state = u8::from_str_radix(fields.next()?, 16).ok()?;
+    Some((fields.nth(5)?.parse().ok()?, Tcp { local, remote, state }))
+}
+
+/// Words of an address are in the machine's order, as they stand in memory.
+fn address(text: &str) -> Option<SocketAddr> {
+    let (ip, port) = text.split_once(':')?;
+    let words: Vec<[u8; 4]> = (0..ip.len() / 8)
+        .map(|word| u32::from_str_radix(ip.get(word * 8..word * 8 + 8)?, 16).ok().map(u32::to_ne_bytes))
+        .collect::<Option<_>>()?;
+    let ip = match words[..] {
+        [four] => IpAddr::from(four),
+        _ => IpAddr::from(<[u8; 16]>::try_from(words.concat()).ok()?),
+    };
+    Some(SocketAddr::new(ip.to_canonical(), u16::from_str_radix(port, 16).ok()?))
+}
+
+/// Multicast groups that somebody has joined, but those that every interface is in (proc_pid_net(5), igmp).
+pub fn groups(pid: i32) -> Vec<String> {
+    let text = fs::read_to_string(tree::proc_path(pid, "net/igmp")).unwrap_or_default();
+    let mut groups: Vec<Ipv4Addr> = text.lines().filter_map(group).filter(|group| *group != ALL_HOSTS).collect();
+    groups.sort_unstable();
+    groups.dedup();
+    groups.iter().map(ToString::to_string).collect()
+}
+
+const ALL_HOSTS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 1);
+
+/// `				010000E0     1 0:00000000		0`.
+fn group(line: &str) -> Option<Ipv4Addr> {
+    let group = line.strip_prefix("\t\t\t\t")?.split_whitespace().next()?;
+    Some(Ipv4Addr::from(u32::from_str_radix(group, 16).ok()?.to_ne_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_both_tables() {
+        let four = "   0: 0100007F:1F90 0200000A:0050 01 00000000:00000000 00:00000000 00000000  1000        0 4242 1 0 100 0 0 10 0";
+        let (inode, tcp) = row(four).unwrap();
+        assert_eq!((inode, tcp.state), (4242, 1));
+        assert_eq!((tcp.local, tcp.remote), ("127.0.0.1:8080".parse().unwrap(), "10.0.0.2:80".parse().unwrap()));
+        let six = "   0: 00000000000000000000000001000000:1F90 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 77 1 0 100 0 0 10 0";
+        assert_eq!(row(six).unwrap().1.local, "[::1]:8080".parse().unwrap());
+        assert_eq!(row("  sl  local_address rem_address   st"), None);
+    }
+
+    #[test]
+    fn groups_are_found_below_their_interfaces() {
+        assert_eq!(group("\t\t\t\t030201EF     1 0:00000000\t\t0"), Some(Ipv4Addr::new(239, 1, 2, 3)));
+        assert_eq!(group("1\tlo        :     1      V3"), None);
+    }
+}

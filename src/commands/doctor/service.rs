@@ -1,0 +1,216 @@
+//! `freeze doctor --service`: what a checkpoint of the running service would be refused for, and what it would change. Looks at
+//! /proc itself, so init has nothing to do with it; changes nothing.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use serde::Serialize;
+
+use crate::{
+    checkpoint::preflight::{self, Finding, Findings, Severity},
+    commands::{Folder, say, status_of, text},
+    control::{
+        client::{Client, ClientError},
+        protocol::{Event, Op, State, Status},
+    },
+    exit,
+    tree::{self, Process},
+};
+
+/// Why the service cannot be looked at.
+#[derive(Debug, thiserror::Error)]
+enum ServiceError {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// None, or one that another command is busy with.
+    #[error("the service does not run now ({0}): try again when `freeze status` says running")]
+    NotRunning(&'static str),
+    /// /proc.
+    #[error("the processes of the container cannot be listed ({0}); freeze needs /proc mounted")]
+    NoProc(#[from] io::Error),
+    /// A shared PID namespace, or an exec as somebody else.
+    #[error("process {0} of the service is not seen from here; run this in the service's container, as its user")]
+    NotSeen(i32),
+}
+
+/// Returns the exit status.
+pub fn main(folder: &Folder, json: bool) -> u8 {
+    match look(folder) {
+        Ok(findings) => {
+            let answer = Answer::new(findings);
+            let printed = text::print(&if json { text::json(&answer) } else { answer.sentences() });
+            if answer.can_be_checkpointed { printed } else { exit::FAILED }
+        }
+        Err(error) => {
+            say(&error.to_string());
+            if let ServiceError::Client(error) = &error { status_of(error) } else { exit::FAILED }
+        }
+    }
+}
+
+fn look(folder: &Folder) -> Result<Findings, ServiceError> {
+    let mut client = Client::ask(folder.runtime_dir.as_deref(), Op::Status)?;
+    let init = client.peer();
+    let status = match client.next_event()? {
+        Event::Status(status) => status,
+        _ => return Err(ServiceError::NotRunning("init gave another answer than was asked for")),
+    };
+    running(&status)?;
+    let init = init.ok_or(ServiceError::NotSeen(status.service))?;
+    let all = tree::all()?;
+    let service = number_here(&all, init, status.service).ok_or(ServiceError::NotSeen(status.service))?;
+    let root = root(&all, init, service);
+    let mut findings = preflight::look(&tree::below(&all, root), init);
+    for stray in all.values().filter(|process| process.ppid == init && process.pid != root && !process.is_zombie()) {
+        findings.add(Finding::refused(
+            Some(stray),
+            "is a child of init and outside the service's tree, so it would be lost",
+            "if an exec left it behind, end it; if it is the service's, restart the container",
+        ));
+    }
+    Ok(findings)
+}
+
+fn running(status: &Status) -> Result<(), ServiceError> {
+    Err(ServiceError::NotRunning(match status.state {
+        State::Running if status.service > 0 => return Ok(()),
+        State::Running | State::Starting => "starting",
+        State::Standby => "standby",
+        State::Checkpointing => "a checkpoint is under way",
+        State::HandingOver => "handing over",
+        State::Ending => "ending",
+    }))
+}
+
+/// The number that init's process `inner` has here. Where init is in a PID namespace below ours, that is another one.
+fn number_here(all: &BTreeMap<i32, Process>, init: i32, inner: i32) -> Option<i32> {
+    let depth = numbers(init)?.len();
+    if depth == 1 {
+        return all.contains_key(&inner).then_some(inner);
+    }
+    let below = tree::below(all, init).into_iter().map(|process| process.pid);
+    below.into_iter().find(|pid| numbers(*pid).is_some_and(|all| all.len() == depth && all.last() == Some(&inner)))
+}
+
+/// One number for each PID namespace that a process is in, from the one of this /proc inwards (proc_pid_status(5)).
+fn numbers(pid: i32) -> Option<Vec<i32>> {
+    let status = std::fs::read(tree::proc_path(pid, "status")).ok()?;
+    let status = String::from_utf8_lossy(&status);
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    numbers.split_whitespace().map(|number| number.parse().ok()).collect()
+}
+
+/// The process between init and the service, or the service itself where there is none.
+fn root(all: &BTreeMap<i32, Process>, init: i32, service: i32) -> i32 {
+    all.get(&service).map(|process| process.ppid).filter(|parent| *parent != init).unwrap_or(service)
+}
+
+#[derive(Serialize)]
+struct Answer {
+    can_be_checkpointed: bool,
+    findings: Vec<Finding>,
+    /// How many more there are.
+    left_out: usize,
+}
+
+impl Answer {
+    fn new(findings: Findings) -> Self {
+        let (findings, left_out) = findings.sorted();
+        let can_be_checkpointed = findings.iter().all(|finding| finding.severity != Severity::Refused);
+        Self { can_be_checkpointed, findings, left_out }
+    }
+
+    fn sentences(&self) -> String {
+        if self.findings.is_empty() {
+            return "this service can be checkpointed\n".to_owned();
+        }
+        let titles = ["", "PROCESS", "WHERE", "WHAT", "WHAT TO DO"].map(String::from);
+        let rows: Vec<_> = std::iter::once(titles).chain(self.findings.iter().map(cells)).collect();
+        let widths: [usize; 4] =
+            std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
+        let line = |row: &[String; 5]| {
+            let columns = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}  "));
+            columns.chain([row[4].clone(), "\n".into()]).collect::<String>()
+        };
+        rows.iter().map(line).collect::<String>() + &self.more() + &self.verdict()
+    }
+
+    fn more(&self) -> String {
+        match self.left_out {
+            0 => String::new(),
+            left_out => format!("… and {left_out} more\n"),
+        }
+    }
+
+    fn verdict(&self) -> String {
+        let count = |severity| self.findings.iter().filter(|finding| finding.severity == severity).count();
+        let things = |number| text::count(number as u64, "thing");
+        match (count(Severity::Refused), count(Severity::Changed)) {
+            (0, changed) => format!("this service can be checkpointed; {} will change\n", things(changed)),
+            (refused, _) => format!("this service cannot be checkpointed: {} to be done\n", things(refused)),
+        }
+    }
+}
+
+fn cells(finding: &Finding) -> [String; 5] {
+    let severity = match finding.severity {
+        Severity::Refused => "refused",
+        Severity::Changed => "changed",
+    };
+    let process = finding.process.clone().unwrap_or_else(|| "the container".to_owned());
+    [severity.to_owned(), process, finding.places(), finding.what.clone(), finding.advice.to_owned()]
+        .map(|cell| text::printable(&cell))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::preflight::Place;
+
+    fn process(pid: i32, ppid: i32, comm: &str) -> Process {
+        Process { pid, ppid, comm: comm.into(), ..Process::default() }
+    }
+
+    fn answer(findings: impl IntoIterator<Item = Finding>) -> Answer {
+        let mut found = Findings::default();
+        findings.into_iter().for_each(|finding| found.add(finding));
+        Answer::new(found)
+    }
+
+    fn connection(fd: i32) -> Finding {
+        let app = process(1001, 1000, "app");
+        let what = "has TCP connections, which a restore closes";
+        Finding::changed(Some(&app), what, "connect again").at(Place::Descriptor(fd))
+    }
+
+    fn queue() -> Finding {
+        Finding::refused(None, "has a System V message queue, which would be lost", "use sockets")
+    }
+
+    #[test]
+    fn what_is_refused_comes_first_and_decides() {
+        insta::assert_snapshot!(answer([connection(7), connection(9), queue()]).sentences(), @"");
+        insta::assert_snapshot!(answer([connection(7)]).sentences(), @"");
+        insta::assert_snapshot!(answer([]).sentences(), @"this service can be checkpointed");
+    }
+
+    #[test]
+    fn the_same_in_json() {
+        insta::assert_snapshot!(text::json(&answer([connection(7), queue()])), @"");
+    }
+
+    #[test]
+    fn a_long_list_is_cut_and_says_so() {
+        let many = (0..1000).map(|pid| Finding::refused(Some(&process(pid, 1, "app")), "is ill", "cure it"));
+        let answer = answer(many);
+        assert_eq!(answer.findings.len() + answer.left_out, 1000);
+        assert!(answer.sentences().contains(&format!("… and {} more\n", answer.left_out)));
+    }
+
+    #[test]
+    fn the_root_is_between_init_and_the_service() {
+        let all = |list: &[(i32, i32)]| list.iter().map(|&(pid, ppid)| (pid, process(pid, ppid, "x"))).collect();
+        assert_eq!(root(&all(&[(1, 0), (1000, 1), (1001, 1000)]), 1, 1001), 1000);
+        assert_eq!(root(&all(&[(1, 0), (1001, 1)]), 1, 1001), 1001);
+    }
+}

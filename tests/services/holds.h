@@ -1,0 +1,17 @@
+/* holds.h - the objects that the shape `holds` can have, one at a time. */
+#pragma once
+#include "service.h"
+
+struct object {
+	const char *name;
+	void (*hold)(void);  /* makes it, or calls cannot() */
+	void (*check)(void); /* fail() if it is not as it was; NULL where there is nothing to see */
+};
+
+/* Each ends with an object without a name. */
+extern const struct object file_objects[];   /* holds_files.c */
+extern const struct object memory_objects[]; /* holds_memory.c */
+extern const struct object socket_objects[]; /* holds_sockets.c */
+extern const struct object task_objects[];   /* holds_tasks.c */
+
+int had(int fd, const char *what); /* fd, or cannot(what) */

@@ -1,0 +1,329 @@
+/* holds_files.c - objects that are descriptors, but sockets. */
+#include "holds.h"
+#include <linux/aio_abi.h>
+#include <linux/userfaultfd.h>
+#include <mqueue.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/fanotify.h>
+#include <sys/inotify.h>
+#include <sys/ioctl.h>
+#include <sys/ipc.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <linux/landlock.h>
+#include <linux/perf_event.h>
+
+static int fd, other;
+
+static void open_still(void)
+{
+	if (fcntl(fd, F_GETFD) < 0)
+		fail("the descriptor is lost");
+}
+
+static void mqueue_hold(void)
+{
+	fd = had(mq_open("/holds", O_CREAT | O_RDWR, 0600, NULL), "mq_open");
+	if (mq_send(fd, "message", 7, 1))
+		cannot("mq_send");
+}
+
+static void mqueue_check(void)
+{
+	struct mq_attr attr;
+
+	if (mq_getattr(fd, &attr) || attr.mq_curmsgs != 1)
+		fail("the message is lost");
+}
+
+static void userfaultfd_hold(void)
+{
+	fd = had(syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY), "userfaultfd");
+}
+
+static void watch(const char *path)
+{
+	fd = had(inotify_init1(IN_NONBLOCK), "inotify_init1");
+	had(inotify_add_watch(fd, path, IN_CREATE | IN_MODIFY | IN_DELETE), path);
+}
+
+static void inotify_none_hold(void)
+{
+	fd = had(inotify_init1(IN_NONBLOCK), "inotify_init1");
+}
+
+static void inotify_overlay_hold(void)
+{
+	watch("/tmp");
+}
+
+static void inotify_lower_hold(void)
+{
+	watch("/bin");
+}
+
+static void inotify_lower_file_hold(void)
+{
+	watch("/etc/passwd");
+}
+
+static void inotify_shm_hold(void)
+{
+	mkdir("/dev/shm/watched", 0700);
+	watch("/dev/shm/watched");
+}
+
+static void inotify_bind_hold(void)
+{
+	watch("/runtime");
+}
+
+static void fanotify_hold(void)
+{
+	fd = had(fanotify_init(FAN_CLASS_NOTIF | FAN_REPORT_FID, O_RDONLY), "fanotify_init");
+	had(fanotify_mark(fd, FAN_MARK_ADD, FAN_CREATE | FAN_ONDIR, AT_FDCWD, "/dev/shm"), "fanotify_mark");
+}
+
+static void perf_hold(void)
+{
+	struct perf_event_attr attr = { .type = PERF_TYPE_SOFTWARE, .size = sizeof attr, .exclude_kernel = 1, .exclude_hv = 1,
+					.config = PERF_COUNT_SW_CPU_CLOCK };
+
+	fd = had(syscall(SYS_perf_event_open, &attr, 0, -1, -1, 0), "perf_event_open");
+}
+
+static void landlock_hold(void)
+{
+	struct landlock_ruleset_attr attr = { .handled_access_fs = LANDLOCK_ACCESS_FS_EXECUTE };
+
+	fd = had(syscall(SYS_landlock_create_ruleset, &attr, sizeof attr, 0), "landlock_create_ruleset");
+}
+
+static void pidfd_hold(void)
+{
+	fd = had(syscall(SYS_pidfd_open, getpid(), 0), "pidfd_open");
+}
+
+static void pidfd_outside_hold(void)
+{
+	fd = had(syscall(SYS_pidfd_open, 1, 0), "pidfd_open");
+}
+
+static void idle(int arg)
+{
+	(void)arg;
+	for (;;)
+		pause();
+}
+
+static void pidfd_dead_hold(void)
+{
+	pid_t pid = fork_child(idle, 0);
+
+	fd = had(syscall(SYS_pidfd_open, pid, 0), "pidfd_open");
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+}
+
+static void namespace_hold(void)
+{
+	fd = had(open("/proc/self/ns/net", O_RDONLY), "/proc/self/ns/net");
+}
+
+static void proc_file_hold(void)
+{
+	fd = had(open("/proc/self/status", O_RDONLY), "/proc/self/status");
+}
+
+static void proc_outside_hold(void)
+{
+	fd = had(open("/proc/1/stat", O_RDONLY), "/proc/1/stat");
+}
+
+static void sysfs_hold(void)
+{
+	fd = had(open("/sys/kernel", O_RDONLY), "/sys/kernel");
+}
+
+static void proc_dead_hold(void)
+{
+	pid_t pid = fork_child(idle, 0);
+	char path[64];
+
+	snprintf(path, sizeof path, "/proc/%d/stat", pid);
+	fd = had(open(path, O_RDONLY), path);
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+}
+
+static void opath_hold(void)
+{
+	fd = had(open("/etc/passwd", O_PATH), "O_PATH");
+}
+
+static void opath_link_hold(void)
+{
+	symlink("/etc/passwd", "/dev/shm/link");
+	fd = had(open("/dev/shm/link", O_PATH | O_NOFOLLOW), "O_PATH");
+}
+
+static void lease_hold(void)
+{
+	fd = had(open("/dev/shm/leased", O_CREAT | O_RDWR, 0600), "leased");
+	if (fcntl(fd, F_SETLEASE, F_WRLCK))
+		cannot("F_SETLEASE");
+}
+
+static void lease_check(void)
+{
+	if (fcntl(fd, F_GETLEASE) != F_WRLCK)
+		fail("the lease is lost");
+}
+
+static void lease_read_hold(void)
+{
+	fd = had(open("/etc/passwd", O_RDONLY), "leased");
+	if (fcntl(fd, F_SETLEASE, F_RDLCK))
+		cannot("F_SETLEASE");
+}
+
+static void lease_read_check(void)
+{
+	if (fcntl(fd, F_GETLEASE) != F_RDLCK)
+		fail("the lease is lost");
+}
+
+/* fcntl(F_NOTIFY): dnotify. */
+static void dnotify_hold(void)
+{
+	signal(SIGIO, SIG_IGN);
+	fd = had(open("/dev/shm", O_RDONLY | O_DIRECTORY), "/dev/shm");
+	if (fcntl(fd, F_NOTIFY, DN_CREATE | DN_MULTISHOT))
+		cannot("F_NOTIFY");
+}
+
+static void tun_hold(void)
+{
+	fd = had(open("/dev/net/tun", O_RDWR), "/dev/net/tun");
+}
+
+static void pty_hold(void)
+{
+	fd = had(posix_openpt(O_RDWR | O_NOCTTY), "posix_openpt");
+	grantpt(fd);
+	unlockpt(fd);
+	other = had(open(ptsname(fd), O_RDWR | O_NOCTTY), "pty");
+}
+
+static void pty_check(void)
+{
+	char line[8] = "";
+
+	if (write(fd, "x\n", 2) != 2 || read(other, line, sizeof line) != 2)
+		fail("the terminal is lost");
+}
+
+static void chardev_hold(void)
+{
+	fd = had(open("/dev/full", O_WRONLY), "/dev/full");
+	other = had(open("/dev/urandom", O_RDONLY), "/dev/urandom");
+}
+
+/* An epoll that watches, by one number, an old file that lives on elsewhere and the new one. */
+static void epoll_twice_hold(void)
+{
+	struct epoll_event event = { .events = EPOLLIN };
+	int watched = had(eventfd(0, 0), "eventfd");
+
+	fd = had(epoll_create1(0), "epoll_create1");
+	had(epoll_ctl(fd, EPOLL_CTL_ADD, watched, &event), "EPOLL_CTL_ADD");
+	other = had(dup(watched), "dup");
+	close(watched);
+	had(dup2(had(eventfd(0, 0), "eventfd"), watched), "dup2");
+	had(epoll_ctl(fd, EPOLL_CTL_ADD, watched, &event), "EPOLL_CTL_ADD");
+}
+
+/* The number is closed, the open file lives on. */
+static void epoll_closed_hold(void)
+{
+	struct epoll_event event = { .events = EPOLLIN };
+	int watched = had(eventfd(0, 0), "eventfd");
+
+	fd = had(epoll_create1(0), "epoll_create1");
+	had(epoll_ctl(fd, EPOLL_CTL_ADD, watched, &event), "EPOLL_CTL_ADD");
+	other = had(dup(watched), "dup");
+	close(watched);
+}
+
+static void few_hold(void)
+{
+	struct rlimit limit = { 32, 32 };
+
+	setrlimit(RLIMIT_NOFILE, &limit);
+	while ((fd = dup(2)) >= 0)
+		;
+	close(31);
+	close(30);
+}
+
+static void deleted_folder_hold(void)
+{
+	mkdir("/dev/shm/gone", 0700);
+	fd = had(open("/dev/shm/gone", O_RDONLY | O_DIRECTORY), "folder");
+	rmdir("/dev/shm/gone");
+}
+
+/* A file below a folder that is gone, too. */
+static void deleted_both_hold(void)
+{
+	mkdir("/dev/shm/gone", 0700);
+	fd = had(open("/dev/shm/gone/file", O_RDWR | O_CREAT, 0600), "file");
+	unlink("/dev/shm/gone/file");
+	rmdir("/dev/shm/gone");
+}
+
+static void deleted_fifo_hold(void)
+{
+	mkfifo("/dev/shm/fifo", 0600);
+	fd = had(open("/dev/shm/fifo", O_RDWR), "fifo");
+	unlink("/dev/shm/fifo");
+}
+
+const struct object file_objects[] = {
+	{ "mqueue", mqueue_hold, mqueue_check },
+	{ "userfaultfd", userfaultfd_hold, open_still },
+	{ "inotify-none", inotify_none_hold, open_still },
+	{ "inotify-overlay", inotify_overlay_hold, open_still },
+	{ "inotify-lower", inotify_lower_hold, open_still },
+	{ "inotify-lower-file", inotify_lower_file_hold, open_still },
+	{ "inotify-shm", inotify_shm_hold, open_still },
+	{ "inotify-bind", inotify_bind_hold, open_still },
+	{ "fanotify", fanotify_hold, open_still },
+	{ "perf", perf_hold, open_still },
+	{ "landlock", landlock_hold, open_still },
+	{ "pidfd", pidfd_hold, open_still },
+	{ "pidfd-outside", pidfd_outside_hold, open_still },
+	{ "pidfd-dead", pidfd_dead_hold, open_still },
+	{ "namespace", namespace_hold, open_still },
+	{ "proc-file", proc_file_hold, open_still },
+	{ "proc-outside", proc_outside_hold, open_still },
+	{ "proc-dead", proc_dead_hold, open_still },
+	{ "sysfs", sysfs_hold, open_still },
+	{ "opath", opath_hold, open_still },
+	{ "opath-link", opath_link_hold, open_still },
+	{ "lease", lease_hold, lease_check },
+	{ "lease-read", lease_read_hold, lease_read_check },
+	{ "dnotify", dnotify_hold, open_still },
+	{ "tun", tun_hold, open_still },
+	{ "pty", pty_hold, pty_check },
+	{ "chardev", chardev_hold, open_still },
+	{ "epoll-twice", epoll_twice_hold, open_still },
+	{ "epoll-closed", epoll_closed_hold, open_still },
+	{ "few-descriptors", few_hold, NULL },
+	{ "deleted-folder", deleted_folder_hold, open_still },
+	{ "deleted-both", deleted_both_hold, open_still },
+	{ "deleted-fifo", deleted_fifo_hold, open_still },
+	{ 0 },
+};

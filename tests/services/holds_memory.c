@@ -1,0 +1,272 @@
+/* holds_memory.c - objects that are mapped, and System V objects. */
+#include "holds.h"
+#include <linux/aio_abi.h>
+#include <sys/ipc.h>
+#include <sys/msg.h>
+#include <sys/prctl.h>
+#include <sys/sem.h>
+#include <sys/shm.h>
+#include <sys/syscall.h>
+
+enum { SIZE = 8192 };
+static char *memory, *again;
+static int fd = -1, queue, semaphore;
+static aio_context_t aio;
+
+static char *mapped(char *at, const char *what)
+{
+	if (at == MAP_FAILED)
+		cannot(what);
+	return at;
+}
+
+static void fill(void)
+{
+	strcpy(memory, "what was written");
+}
+
+static void memory_check(void)
+{
+	if (strcmp(memory, "what was written"))
+		fail("the memory has changed");
+}
+
+static void shm_hold(void)
+{
+	int id = had(shmget(IPC_PRIVATE, SIZE, 0600), "shmget");
+
+	memory = mapped(shmat(id, NULL, 0), "shmat");
+	fill();
+}
+
+static void shm_removed_hold(void)
+{
+	int id = had(shmget(IPC_PRIVATE, SIZE, 0600), "shmget");
+
+	memory = mapped(shmat(id, NULL, 0), "shmat");
+	shmctl(id, IPC_RMID, NULL);
+	fill();
+}
+
+static void shm_unattached_hold(void)
+{
+	had(shmget(IPC_PRIVATE, SIZE, 0600), "shmget");
+}
+
+static void message_hold(void)
+{
+	queue = had(msgget(IPC_PRIVATE, 0600), "msgget");
+}
+
+static void semaphore_hold(void)
+{
+	semaphore = had(semget(IPC_PRIVATE, 1, 0600), "semget");
+}
+
+static void ring_hold(void)
+{
+	char parameters[120] = { 0 }; /* struct io_uring_params */
+	int ring = had(syscall(SYS_io_uring_setup, 4, parameters), "io_uring_setup");
+
+	memory = mapped(mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, ring, 0x10000000), "io_uring");
+	close(ring);
+}
+
+static void aio_hold(void)
+{
+	had(syscall(SYS_io_setup, 16, &aio), "io_setup");
+}
+
+static void aio_check(void)
+{
+	struct io_event event;
+
+	if (syscall(SYS_io_getevents, aio, 0, 1, &event, &(struct timespec){ 0 }) < 0)
+		fail("the ring is lost");
+}
+
+static void memfd(int flags)
+{
+	fd = had(memfd_create("holds", 0), "memfd_create");
+	had(ftruncate(fd, SIZE), "ftruncate");
+	if (write(fd, "what was written", 17) != 17)
+		cannot("write");
+	memory = mapped(mmap(NULL, SIZE, PROT_READ | PROT_WRITE, flags, fd, 0), "memfd");
+}
+
+static void memfd_shared_hold(void)
+{
+	memfd(MAP_SHARED);
+}
+
+static void memfd_shared_check(void)
+{
+	char text[17] = "";
+
+	memory_check();
+	memory[0]++;
+	if (pread(fd, text, 17, 0) != 17 || memcmp(text, memory, 17))
+		fail("descriptor and memory are not one file any more");
+	memory[0]--;
+}
+
+static void memfd_closed_hold(void)
+{
+	memfd(MAP_SHARED);
+	close(fd);
+}
+
+/* Shared with a child, in which the first writes show. */
+static void child_of_memfd(int arg)
+{
+	(void)arg;
+	for (;;) {
+		again[100] = again[99];
+		nap();
+	}
+}
+
+static void memfd_two_hold(void)
+{
+	memfd(MAP_SHARED);
+	again = memory;
+	close(fd);
+	fork_child(child_of_memfd, 0);
+}
+
+static void memfd_two_check(void)
+{
+	memory_check();
+	memory[99]++;
+	for (int tries = 0; tries < 200 && memory[100] != memory[99]; tries++)
+		nap();
+	if (memory[100] != memory[99])
+		fail("the memory is not shared any more");
+}
+
+static void memfd_private_hold(void)
+{
+	memfd(MAP_PRIVATE);
+}
+
+static void memfd_private_closed_hold(void)
+{
+	memfd(MAP_PRIVATE);
+	close(fd);
+}
+
+static void deleted(int flags)
+{
+	fd = had(open("/tmp/deleted", O_RDWR | O_CREAT, 0600), "file");
+	had(ftruncate(fd, SIZE), "ftruncate");
+	memory = mapped(mmap(NULL, SIZE, PROT_READ | PROT_WRITE, flags, fd, 0), "file");
+	fill();
+	unlink("/tmp/deleted");
+}
+
+static void deleted_mapped_hold(void)
+{
+	deleted(MAP_PRIVATE);
+	close(fd);
+}
+
+static void deleted_mapped_shared_hold(void)
+{
+	deleted(MAP_SHARED);
+	close(fd);
+}
+
+static void deleted_mapped_open_hold(void)
+{
+	deleted(MAP_SHARED);
+}
+
+static void deleted_shm_hold(void)
+{
+	fd = had(open("/dev/shm/deleted", O_RDWR | O_CREAT, 0600), "file");
+	had(ftruncate(fd, SIZE), "ftruncate");
+	memory = mapped(mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0), "file");
+	fill();
+	unlink("/dev/shm/deleted");
+	close(fd);
+}
+
+static void secret_hold(void)
+{
+	fd = had(syscall(SYS_memfd_secret, 0), "memfd_secret");
+	had(ftruncate(fd, SIZE), "ftruncate");
+	memory = mapped(mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0), "memfd_secret");
+	fill();
+}
+
+static void secret_closed_hold(void)
+{
+	secret_hold();
+	close(fd);
+}
+
+static void huge_hold(void)
+{
+	memory = mapped(mmap(NULL, 2 << 20, PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_NORESERVE, -1, 0),
+			"MAP_HUGETLB");
+}
+
+static void huge_memfd_hold(void)
+{
+	fd = had(memfd_create("huge", MFD_HUGETLB), "MFD_HUGETLB");
+}
+
+static void zero_mapped_hold(void)
+{
+	int zero = had(open("/dev/zero", O_RDWR), "/dev/zero");
+
+	memory = mapped(mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, zero, 0), "/dev/zero");
+	fill();
+	close(zero);
+}
+
+static void mdwe_hold(void)
+{
+	had(prctl(65, 1, 0, 0, 0), "PR_SET_MDWE");
+}
+
+static void mdwe_check(void)
+{
+	if (prctl(66, 0, 0, 0, 0) != 1)
+		fail("PR_SET_MDWE is lost");
+}
+
+static void wipe_hold(void)
+{
+	memory = mapped(mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), "mmap");
+	fill();
+	had(madvise(memory, SIZE, MADV_WIPEONFORK), "MADV_WIPEONFORK");
+}
+
+const struct object memory_objects[] = {
+	{ "shm", shm_hold, memory_check },
+	{ "shm-removed", shm_removed_hold, memory_check },
+	{ "shm-unattached", shm_unattached_hold, NULL },
+	{ "messages", message_hold, NULL },
+	{ "semaphores", semaphore_hold, NULL },
+	{ "ring-mapped", ring_hold, NULL },
+	{ "aio", aio_hold, aio_check },
+	{ "memfd-shared", memfd_shared_hold, memfd_shared_check },
+	{ "memfd-closed", memfd_closed_hold, memory_check },
+	{ "memfd-two", memfd_two_hold, memfd_two_check },
+	{ "memfd-private", memfd_private_hold, memory_check },
+	{ "memfd-private-closed", memfd_private_closed_hold, memory_check },
+	{ "deleted-mapped", deleted_mapped_hold, memory_check },
+	{ "deleted-mapped-shared", deleted_mapped_shared_hold, memory_check },
+	{ "deleted-mapped-open", deleted_mapped_open_hold, memory_check },
+	{ "deleted-shm", deleted_shm_hold, memory_check },
+	{ "secret", secret_hold, memory_check },
+	{ "secret-closed", secret_closed_hold, memory_check },
+	{ "huge", huge_hold, NULL },
+	{ "huge-memfd", huge_memfd_hold, NULL },
+	{ "zero-mapped", zero_mapped_hold, memory_check },
+	{ "mdwe", mdwe_hold, mdwe_check },
+	{ "wipe-on-fork", wipe_hold, memory_check },
+	{ 0 },
+};

@@ -1,0 +1,318 @@
+/* holds_sockets.c - objects that are sockets. */
+#include "holds.h"
+#include <arpa/inet.h>
+#include <linux/if_packet.h>
+#include <linux/if_ether.h>
+#include <linux/netlink.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+static int fd, other, third;
+
+static void open_still(void)
+{
+	if (fcntl(fd, F_GETFD) < 0)
+		fail("the socket is lost");
+}
+
+static struct sockaddr_un named(const char *path)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+
+	strncpy(addr.sun_path, path, sizeof addr.sun_path - 1);
+	return addr;
+}
+
+static int unix_socket(int kind)
+{
+	return had(socket(AF_UNIX, kind | SOCK_CLOEXEC, 0), "socket");
+}
+
+/* Init's own control socket is outside of the tree. */
+static void unix_outside_hold(void)
+{
+	struct sockaddr_un addr = named("/runtime/control.sock");
+
+	fd = unix_socket(SOCK_STREAM);
+	had(connect(fd, (void *)&addr, sizeof addr), addr.sun_path);
+}
+
+/* The test binds it, as a host's /dev/log is. */
+static void unix_log_hold(void)
+{
+	struct sockaddr_un addr = named("/runtime/log");
+
+	fd = unix_socket(SOCK_DGRAM);
+	had(connect(fd, (void *)&addr, sizeof addr), addr.sun_path);
+}
+
+static int unix_listener(const char *path)
+{
+	struct sockaddr_un addr = named(path);
+	int sock = unix_socket(SOCK_STREAM);
+
+	had(bind(sock, (void *)&addr, sizeof addr), path);
+	had(listen(sock, 4), "listen");
+	return sock;
+}
+
+static void unix_listen_hold(void)
+{
+	fd = unix_listener("/runtime/app.sock");
+}
+
+static void *accept_all(void *arg)
+{
+	(void)arg;
+	for (;;)
+		other = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+	return NULL;
+}
+
+static void unix_accept_hold(void)
+{
+	pthread_t thread;
+
+	fd = unix_listener("/runtime/app.sock");
+	pthread_create(&thread, NULL, accept_all, NULL);
+}
+
+/* One connection that was accepted, one that waits; both ends are in the tree. */
+static void unix_pair_hold(void)
+{
+	struct sockaddr_un addr = named("/dev/shm/app.sock");
+
+	fd = unix_listener("/dev/shm/app.sock");
+	other = unix_socket(SOCK_STREAM);
+	had(connect(other, (void *)&addr, sizeof addr), addr.sun_path);
+	third = had(accept4(fd, NULL, NULL, SOCK_CLOEXEC), "accept");
+}
+
+static void unix_pair_check(void)
+{
+	char byte;
+
+	if (write(other, "x", 1) != 1 || read(third, &byte, 1) != 1)
+		fail("the connection is lost");
+}
+
+static void unix_waiting_hold(void)
+{
+	struct sockaddr_un addr = named("/dev/shm/app.sock");
+
+	fd = unix_listener("/dev/shm/app.sock");
+	other = unix_socket(SOCK_STREAM);
+	had(connect(other, (void *)&addr, sizeof addr), addr.sun_path);
+}
+
+/* Its other end is closed. */
+static void unix_half_hold(void)
+{
+	int pair[2];
+
+	had(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), "socketpair");
+	fd = pair[0];
+	close(pair[1]);
+}
+
+static void unix_unlinked_hold(void)
+{
+	fd = unix_listener("/dev/shm/app.sock");
+	unlink("/dev/shm/app.sock");
+}
+
+static void seqpacket_hold(void)
+{
+	int pair[2];
+
+	had(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), "socketpair");
+	fd = pair[0];
+	other = pair[1];
+}
+
+static void netlink_hold(void)
+{
+	struct sockaddr_nl addr = { .nl_family = AF_NETLINK };
+
+	fd = had(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE), "netlink");
+	had(bind(fd, (void *)&addr, sizeof addr), "bind");
+}
+
+static void netlink_groups_hold(void)
+{
+	struct sockaddr_nl addr = { .nl_family = AF_NETLINK, .nl_groups = 1 };
+
+	fd = had(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE), "netlink");
+	had(bind(fd, (void *)&addr, sizeof addr), "bind");
+}
+
+static void uevent_hold(void)
+{
+	struct sockaddr_nl addr = { .nl_family = AF_NETLINK, .nl_groups = 1 };
+
+	fd = had(socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_KOBJECT_UEVENT), "netlink");
+	had(bind(fd, (void *)&addr, sizeof addr), "bind");
+}
+
+static void packet_hold(void)
+{
+	fd = had(socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, htons(ETH_P_ALL)), "packet");
+}
+
+static void raw_hold(void)
+{
+	fd = had(socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_ICMP), "raw");
+}
+
+static void ping_hold(void)
+{
+	fd = had(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, IPPROTO_ICMP), "ping");
+}
+
+static void vsock_hold(void)
+{
+	fd = had(socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0), "vsock");
+}
+
+static void alg_hold(void)
+{
+	fd = had(socket(AF_ALG, SOCK_SEQPACKET | SOCK_CLOEXEC, 0), "alg");
+}
+
+static void mptcp_hold(void)
+{
+	fd = had(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 262), "mptcp");
+}
+
+static struct sockaddr_in at(const char *ip, int port)
+{
+	struct sockaddr_in addr = { .sin_family = AF_INET, .sin_port = htons(port) };
+
+	inet_pton(AF_INET, ip, &addr.sin_addr);
+	return addr;
+}
+
+static int tcp(void)
+{
+	int sock = had(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket");
+
+	setsockopt(sock, SOL_SOCKET, SO_REUSEADDR, &(int){ 1 }, sizeof(int));
+	return sock;
+}
+
+static int listener_on(const char *ip)
+{
+	struct sockaddr_in addr = at(ip, 7001);
+	int sock = tcp();
+
+	had(bind(sock, (void *)&addr, sizeof addr), ip);
+	had(listen(sock, 4), "listen");
+	return sock;
+}
+
+static void tcp_address_hold(void)
+{
+	fd = listener_on("127.0.0.2"); /* the sandbox has lo alone; all of 127/8 is there */
+}
+
+static void tcp_wildcard_hold(void)
+{
+	fd = listener_on("0.0.0.0");
+}
+
+static void tcp_established_hold(void)
+{
+	struct sockaddr_in addr = at("127.0.0.1", 7001);
+
+	fd = listener_on("0.0.0.0");
+	other = tcp();
+	had(connect(other, (void *)&addr, sizeof addr), "connect");
+	third = had(accept4(fd, NULL, NULL, SOCK_CLOEXEC), "accept");
+}
+
+static void tcp_half_hold(void)
+{
+	tcp_established_hold();
+	close(other);
+}
+
+static void tcp_unconnected_hold(void)
+{
+	fd = tcp();
+}
+
+static void udp_hold(void)
+{
+	struct sockaddr_in addr = at("0.0.0.0", 7001);
+
+	fd = had(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), "socket");
+	had(bind(fd, (void *)&addr, sizeof addr), "bind");
+}
+
+static void udp_connected_hold(void)
+{
+	struct sockaddr_in addr = at("127.0.0.1", 7009);
+
+	fd = had(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), "socket");
+	had(connect(fd, (void *)&addr, sizeof addr), "connect");
+}
+
+static void udp_connected_check(void)
+{
+	struct sockaddr_in addr;
+	socklen_t size = sizeof addr;
+
+	if (getpeername(fd, (void *)&addr, &size) || addr.sin_port != htons(7009))
+		fail("the socket is not connected any more");
+}
+
+static void multicast_hold(void)
+{
+	struct ip_mreqn group = { .imr_ifindex = 1 };
+
+	inet_pton(AF_INET, "239.1.2.3", &group.imr_multiaddr);
+	udp_hold();
+	had(setsockopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &group, sizeof group), "IP_ADD_MEMBERSHIP");
+}
+
+static void multicast_check(void)
+{
+	struct ip_mreqn group = { .imr_ifindex = 1 };
+
+	inet_pton(AF_INET, "239.1.2.3", &group.imr_multiaddr);
+	if (setsockopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &group, sizeof group) == 0 || errno != EADDRINUSE)
+		fail("the multicast group is lost");
+}
+
+const struct object socket_objects[] = {
+	{ "unix-outside", unix_outside_hold, open_still },
+	{ "unix-log", unix_log_hold, open_still },
+	{ "unix-listen", unix_listen_hold, open_still },
+	{ "unix-accept", unix_accept_hold, open_still },
+	{ "unix-pair", unix_pair_hold, unix_pair_check },
+	{ "unix-waiting", unix_waiting_hold, open_still },
+	{ "unix-half", unix_half_hold, open_still },
+	{ "unix-unlinked", unix_unlinked_hold, open_still },
+	{ "seqpacket", seqpacket_hold, open_still },
+	{ "netlink", netlink_hold, open_still },
+	{ "netlink-groups", netlink_groups_hold, open_still },
+	{ "uevent", uevent_hold, open_still },
+	{ "packet", packet_hold, open_still },
+	{ "raw", raw_hold, open_still },
+	{ "ping", ping_hold, open_still },
+	{ "vsock", vsock_hold, open_still },
+	{ "alg", alg_hold, open_still },
+	{ "mptcp", mptcp_hold, open_still },
+	{ "tcp-address", tcp_address_hold, open_still },
+	{ "tcp-wildcard", tcp_wildcard_hold, open_still },
+	{ "tcp-established", tcp_established_hold, open_still },
+	{ "tcp-half", tcp_half_hold, open_still },
+	{ "tcp-unconnected", tcp_unconnected_hold, open_still },
+	{ "udp", udp_hold, open_still },
+	{ "udp-connected", udp_connected_hold, udp_connected_check },
+	{ "multicast", multicast_hold, multicast_check },
+	{ 0 },
+};

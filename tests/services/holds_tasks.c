@@ -1,0 +1,342 @@
+/* holds_tasks.c - objects that are processes and threads. */
+#include "holds.h"
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+static char stack[65536] __attribute__((aligned(16)));
+static pid_t child;
+static int log_file;
+
+static void idle(int arg)
+{
+	(void)arg;
+	for (;;)
+		pause();
+}
+
+static int idle_clone(void *arg)
+{
+	(void)arg;
+	for (;;)
+		pause();
+	return 0;
+}
+
+static void *idle_thread(void *arg)
+{
+	(void)arg;
+	idle(0);
+	return NULL;
+}
+
+static void filter_everything_in(void)
+{
+	struct sock_filter allow = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+	struct sock_fprog program = { 1, &allow };
+
+	had(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs");
+	had(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), "PR_SET_SECCOMP");
+}
+
+static void *filtered_thread(void *ready)
+{
+	filter_everything_in();
+	atomic_store((atomic_int *)ready, 1);
+	idle(0);
+	return NULL;
+}
+
+static void seccomp_thread_hold(void)
+{
+	static atomic_int ready;
+	pthread_t thread;
+
+	pthread_create(&thread, NULL, filtered_thread, &ready);
+	while (!ready)
+		nap();
+}
+
+static void strict_child(int arg)
+{
+	(void)arg;
+	beats[0]++;
+	if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT))
+		fail("strict mode: %s", strerror(errno));
+	for (;;)
+		;
+}
+
+static void seccomp_strict_hold(void)
+{
+	fork_child(strict_child, 0);
+	await_beats(0);
+	while (!beats[0])
+		nap();
+	nap();
+}
+
+static void chroot_hold(void)
+{
+	had(chroot("/services"), "chroot");
+}
+
+/* Into a folder that is no mount point, with a file there. */
+static void chroot_folder_hold(void)
+{
+	mkdir("/tmp/root", 0700);
+	had(chroot("/tmp/root"), "chroot");
+	had(chdir("/"), "chdir");
+	log_file = had(open("/log", O_CREAT | O_RDWR, 0600), "/log");
+	had(write(log_file, "line", 4), "write");
+}
+
+static void chroot_folder_check(void)
+{
+	struct stat open_file, named;
+
+	if (fstat(log_file, &open_file) || stat("/log", &named) || open_file.st_ino != named.st_ino || named.st_size != 4)
+		fail("the log below the root is not the same");
+	if (!access("/opt", F_OK))
+		fail("the root is the container's again");
+}
+
+static void chroot_check(void)
+{
+	if (!access("/opt", F_OK))
+		fail("the root is the container's again");
+}
+
+static void user_namespace_hold(void)
+{
+	had(unshare(CLONE_NEWUSER), "CLONE_NEWUSER");
+}
+
+static void net_namespace_hold(void)
+{
+	had(unshare(CLONE_NEWUSER | CLONE_NEWNET), "CLONE_NEWNET");
+}
+
+/* Only its children will be in it. */
+static void pid_namespace_hold(void)
+{
+	had(unshare(CLONE_NEWUSER | CLONE_NEWPID), "CLONE_NEWPID");
+}
+
+static void traced_child(int arg)
+{
+	(void)arg;
+	ptrace(PTRACE_TRACEME, 0, 0, 0);
+	beats[0]++;
+	idle(0);
+}
+
+static void ptrace_hold(void)
+{
+	child = fork_child(traced_child, 0);
+	while (!beats[0])
+		nap();
+}
+
+static void not_dumpable_hold(void)
+{
+	had(prctl(PR_SET_DUMPABLE, 0, 0, 0, 0), "PR_SET_DUMPABLE");
+}
+
+static void cloned(int flags)
+{
+	child = had(clone(idle_clone, stack + sizeof stack, flags | SIGCHLD, NULL), "clone");
+}
+
+static void shared_memory_hold(void)
+{
+	cloned(CLONE_VM);
+}
+
+static void shared_files_hold(void)
+{
+	cloned(CLONE_FILES);
+}
+
+static void shared_files_check(void)
+{
+	int fd = dup(2);
+	char path[64];
+
+	snprintf(path, sizeof path, "/proc/%d/fd/%d", child, fd);
+	if (access(path, F_OK))
+		fail("the descriptors are not shared any more");
+	close(fd);
+}
+
+static void shared_fs_hold(void)
+{
+	cloned(CLONE_FS);
+}
+
+static void shared_fs_check(void)
+{
+	char path[64], folder[64] = "";
+
+	snprintf(path, sizeof path, "/proc/%d/cwd", child);
+	chdir("/tmp");
+	if (readlink(path, folder, sizeof folder - 1) < 0 || strcmp(folder, "/tmp"))
+		fail("the working directory is not shared any more");
+	chdir("/");
+}
+
+static void *vforking_thread(void *arg)
+{
+	(void)arg;
+	child = vfork();
+	if (!child)
+		idle(0);
+	return NULL;
+}
+
+static void vfork_hold(void)
+{
+	pthread_t thread;
+
+	pthread_create(&thread, NULL, vforking_thread, NULL);
+	nap();
+}
+
+static void *own_cwd(void *tid)
+{
+	had(unshare(CLONE_FS), "unshare(CLONE_FS)");
+	had(chdir("/tmp"), "/tmp");
+	atomic_store((atomic_int *)tid, gettid());
+	idle(0);
+	return NULL;
+}
+
+static atomic_int thread_id;
+
+static void thread_cwd_hold(void)
+{
+	pthread_t thread;
+
+	pthread_create(&thread, NULL, own_cwd, &thread_id);
+	while (!thread_id)
+		nap();
+}
+
+static void thread_cwd_check(void)
+{
+	char path[64], folder[64] = "";
+
+	snprintf(path, sizeof path, "/proc/self/task/%d/cwd", thread_id);
+	if (readlink(path, folder, sizeof folder - 1) < 0 || strcmp(folder, "/tmp"))
+		fail("the thread's working directory is %s", folder);
+}
+
+/* A thread made with all that threads share but the descriptors. */
+static int own_files(void *arg)
+{
+	(void)arg;
+	for (int fd = 0; fd < 3; fd++)
+		close(fd);
+	atomic_store(&thread_id, gettid());
+	for (;;)
+		syscall(SYS_pause);
+	return 0;
+}
+
+static void thread_files_hold(void)
+{
+	had(clone(own_files, stack + sizeof stack,
+		  CLONE_VM | CLONE_FS | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM, NULL),
+	    "clone");
+	while (!thread_id)
+		nap();
+}
+
+static void thread_files_check(void)
+{
+	char path[64];
+
+	snprintf(path, sizeof path, "/proc/self/task/%d/fd/1", thread_id);
+	if (!access(path, F_OK))
+		fail("the thread's descriptors are the process's");
+}
+
+static void leaderless_child(int arg)
+{
+	pthread_t thread;
+
+	(void)arg;
+	pthread_create(&thread, NULL, idle_thread, NULL);
+	pthread_exit(NULL);
+}
+
+/* A process whose first thread has ended. */
+static void leader_gone_hold(void)
+{
+	child = fork_child(leaderless_child, 0);
+	nap();
+	nap();
+}
+
+static void leader_gone_check(void)
+{
+	char path[64];
+
+	snprintf(path, sizeof path, "/proc/%d/task/%d", child, child + 1);
+	if (access(path, F_OK))
+		fail("the thread is lost");
+}
+
+static void stopped_hold(void)
+{
+	child = fork_child(idle, 0);
+	kill(child, SIGSTOP);
+	waitpid(child, NULL, WUNTRACED | WNOWAIT);
+}
+
+/* prctl(PR_SET_TIMERSLACK) and the like are per thread. */
+static void keep_caps_hold(void)
+{
+	had(prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0), "PR_SET_KEEPCAPS");
+}
+
+static void sched_hold(void)
+{
+	had(sched_setscheduler(0, SCHED_BATCH, &(struct sched_param){ 0 }), "sched_setscheduler");
+}
+
+static void sched_check(void)
+{
+	if (sched_getscheduler(0) != SCHED_BATCH)
+		fail("the scheduling policy is lost");
+}
+
+const struct object task_objects[] = {
+	{ "seccomp", filter_everything_in, NULL },
+	{ "seccomp-thread", seccomp_thread_hold, NULL },
+	{ "seccomp-strict", seccomp_strict_hold, NULL },
+	{ "chroot", chroot_hold, chroot_check },
+	{ "chroot-folder", chroot_folder_hold, chroot_folder_check },
+	{ "user-namespace", user_namespace_hold, NULL },
+	{ "net-namespace", net_namespace_hold, NULL },
+	{ "pid-namespace", pid_namespace_hold, NULL },
+	{ "ptrace", ptrace_hold, NULL },
+	{ "not-dumpable", not_dumpable_hold, NULL },
+	{ "shared-memory", shared_memory_hold, NULL },
+	{ "shared-files", shared_files_hold, shared_files_check },
+	{ "shared-fs", shared_fs_hold, shared_fs_check },
+	{ "vfork", vfork_hold, NULL },
+	{ "thread-cwd", thread_cwd_hold, thread_cwd_check },
+	{ "thread-files", thread_files_hold, thread_files_check },
+	{ "leader-gone", leader_gone_hold, leader_gone_check },
+	{ "stopped", stopped_hold, NULL },
+	{ "keep-caps", keep_caps_hold, NULL },
+	{ "sched", sched_hold, sched_check },
+	{ 0 },
+};
