@@ -148,7 +148,8 @@ fn take(
     prefer_for_the_oom_killer();
     meter.begin(Phase::Preflight);
     let tree = Tree::of_service(target.root, target.service)?;
-    preflight::check(tree.processes(), tree.init())?;
+    let abilities = Abilities::probe();
+    preflight::check(tree.processes(), tree.init(), &abilities)?;
     let rules = Rules::of_this_container(describe::our_folders(common)).map_err(CheckpointError::Proc)?;
     let host = describe::host().map_err(CheckpointError::Proc)?;
     let store = store::open(&common.store)?;
@@ -166,7 +167,7 @@ fn take(
     let announced = announce::announce(&vault, target.lease, target.fate);
 
     meter.begin(Phase::Dump);
-    let mut dump = Dump::start(DumpPlan::of(&Abilities::probe()).criu, target.root, work.path())?;
+    let mut dump = Dump::start(DumpPlan::of(&abilities).criu, target.root, work.path())?;
     let images = dump.collect(&writer, meter)?;
 
     meter.begin(Phase::Files);

@@ -86,26 +86,3 @@ fn unwritable_store() {
     assert!(text(&out.stderr).contains("file:/store"), "{}", text(&out.stderr));
     goes_on_and_can_be_moved(&app, &container);
 }
-
-/// Refused by name before anything is frozen.
-#[test]
-fn system_v_objects() {
-    let app = App::new(Setting::Restricted, &["sysv"]);
-    let container = app.start();
-    container.verified();
-    let out = container.try_checkpoint(&[]);
-    assert_eq!(out.status.code(), Some(exit::PREFLIGHT.into()));
-    assert!(text(&out.stderr).contains("System V"), "{}", text(&out.stderr));
-    container.verified();
-}
-
-#[test]
-fn io_uring() {
-    let app = App::new(Setting::Unconfined, &["iouring"]);
-    let container = app.start();
-    container.verified();
-    let out = container.try_checkpoint(&[]);
-    assert_eq!(out.status.code(), Some(exit::PREFLIGHT.into()));
-    assert!(text(&out.stderr).contains("io_uring"), "{}", text(&out.stderr));
-    container.verified();
-}

@@ -11,6 +11,7 @@ mod harness;
 mod keys;
 mod kills;
 mod moves;
+mod preflight;
 mod s3;
 #[path = "../s3_support/mod.rs"]
 mod s3_support;

@@ -40,10 +40,10 @@ static void unix_outside_hold(void)
 	had(connect(fd, (void *)&addr, sizeof addr), addr.sun_path);
 }
 
-/* The test binds it, as a host's /dev/log is. */
+/* The test binds it, as a host does /dev/log. */
 static void unix_log_hold(void)
 {
-	struct sockaddr_un addr = named("/runtime/log");
+	struct sockaddr_un addr = named("/store/log");
 
 	fd = unix_socket(SOCK_DGRAM);
 	had(connect(fd, (void *)&addr, sizeof addr), addr.sun_path);

@@ -1,42 +1,37 @@
-//! What belongs to the container rather than to a process: ptrace's scope, System V objects, leases.
+//! What belongs to the container rather than to a process: its privileges, System V objects, leases.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use super::{Finding, Findings, Place, Service};
-use crate::privileges;
+use crate::privileges::DumpPlan;
 
 const SYSTEM_V: &[(&str, &str)] = &[("msg", "a System V message queue"), ("sem", "System V semaphores")];
 
 pub fn look(service: &Service, findings: &mut Findings) {
-    yama(findings);
+    impossible(service, findings);
     for (file, what) in SYSTEM_V {
         for _ in rows(&format!("sysvipc/{file}")) {
             findings.add(Finding::refused(None, &format!("has {what} (see `ipcs`), which would be lost"), POSIX));
         }
     }
-    unattached(service, findings);
+    unattached(findings);
     leases(service, findings);
 }
 
 const POSIX: &str = "let the service use POSIX shared memory or sockets instead";
 
-/// Yama lets a process be traced by its ancestors only, and CRIU is none.
-fn yama(findings: &mut Findings) {
-    let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
-    if !["", "0"].contains(&scope.trim()) && !privileges::can_trace_everyone() {
-        let what = format!(
-            "is on a host that restricts ptrace (kernel.yama.ptrace_scope is {}), so no process can be checkpointed",
-            scope.trim()
-        );
-        findings.add(Finding::refused(None, &what, "add the capability SYS_PTRACE, or set it to 0"));
+/// What no dump can do without.
+fn impossible(service: &Service, findings: &mut Findings) {
+    if let Some(reason) = DumpPlan::of(service.abilities).impossible {
+        let what = format!("does not allow that a process is checkpointed: {reason}");
+        findings.add(Finding::refused(None, &what, "freeze doctor says what to add"));
     }
 }
 
 /// Shared memory that nobody has attached; what is attached is seen in the maps of who has.
-fn unattached(service: &Service, findings: &mut Findings) {
-    let _ = service;
+fn unattached(findings: &mut Findings) {
     for row in rows("sysvipc/shm") {
         // key shmid perms size cpid lpid nattch …
         if row.split_ascii_whitespace().nth(6) == Some("0") {
@@ -46,7 +41,8 @@ fn unattached(service: &Service, findings: &mut Findings) {
     }
 }
 
-/// A lease is broken, and the service told so, by whoever opens the file: a dump does. Who is not ready for that is killed.
+/// A lease on writing is broken, and the service told so, by whoever opens the file: a dump does. Who is not ready for that is
+/// killed by the signal. One on reading is carried.
 fn leases(service: &Service, findings: &mut Findings) {
     let processes: BTreeMap<i32, _> = service.processes.iter().map(|one| (one.process.pid, one)).collect();
     let text = fs::read_to_string("/proc/locks").unwrap_or_default();
@@ -54,7 +50,7 @@ fn leases(service: &Service, findings: &mut Findings) {
         let Some(one) = processes.get(&pid) else { continue };
         let finding = Finding::refused(
             Some(one.process),
-            "has a lease on a file (F_SETLEASE), which a dump would break",
+            "has a write lease on a file (F_SETLEASE), which a dump would break",
             "let the service give it up before a checkpoint",
         );
         let fd = one.descriptors.iter().find(|descriptor| descriptor.inode == Some(inode));
@@ -65,12 +61,12 @@ fn leases(service: &Service, findings: &mut Findings) {
     }
 }
 
-/// PID and inode of `1: LEASE  ACTIVE    READ  1234 00:2b:77 0 EOF` (proc_locks(5)).
+/// PID and inode of `1: LEASE  ACTIVE    WRITE 1234 00:2b:77 0 EOF` (proc_locks(5)).
 fn lease(line: &str) -> Option<(i32, u64)> {
     let mut fields = line.split_ascii_whitespace().skip_while(|field| field.ends_with(':') || *field == "->");
-    let (kind, pid, file) = (fields.next()?, fields.nth(2)?, fields.next()?);
+    let (kind, mode, pid, file) = (fields.next()?, fields.nth(1)?, fields.next()?, fields.next()?);
     let inode = file.rsplit(':').next()?.parse().ok()?;
-    (kind == "LEASE").then_some((pid.parse().ok()?, inode))
+    (kind == "LEASE" && mode != "READ").then_some((pid.parse().ok()?, inode))
 }
 
 /// Lines of a table in /proc, without its heading.
@@ -86,6 +82,7 @@ mod tests {
     #[test]
     fn a_lease_is_known_by_its_line() {
         assert_eq!(lease("3: LEASE  ACTIVE    WRITE 1001 00:2b:77 0 EOF"), Some((1001, 77)));
+        assert_eq!(lease("3: LEASE  ACTIVE    READ 1001 00:2b:77 0 EOF"), None);
         assert_eq!(lease("4: POSIX  ADVISORY  WRITE 1001 00:2b:78 0 EOF"), None);
         assert_eq!(lease("3: -> FLOCK  ADVISORY  WRITE 1001 00:2b:77 0 EOF"), None);
         assert_eq!(lease(""), None);

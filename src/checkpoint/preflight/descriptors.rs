@@ -1,12 +1,11 @@
 //! Descriptors: what each leads to, and which kinds of files that are no sockets cannot be carried.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 
-use nix::libc;
-
+use super::mounts::{Mounts, Strange};
 use super::{Finding, Findings, Inspected, Place, Service, devices, watches};
 use crate::files::used;
 use crate::tree::{self, Process};
@@ -35,13 +34,8 @@ fn descriptor(pid: i32, fd: i32, target: &str) -> Descriptor {
     } else if target.starts_with('/')
         && let Ok(meta) = fs::metadata(tree::proc_path(pid, &format!("fd/{fd}")))
     {
-        found = Descriptor {
-            inode: Some(meta.ino()),
-            device: meta.dev(),
-            mode: meta.mode(),
-            rdev: meta.rdev(),
-            ..found
-        };
+        found =
+            Descriptor { inode: Some(meta.ino()), device: meta.dev(), mode: meta.mode(), rdev: meta.rdev(), ..found };
     }
     found
 }
@@ -114,21 +108,19 @@ fn kind(process: &Process, descriptor: &Descriptor, mounts: &Mounts) -> Option<F
     if descriptor.target == "/secretmem (deleted)" {
         return Some(secret_memory(process));
     }
-    if mounts.lack(process.pid, descriptor) {
-        return Some(if descriptor.target.starts_with("/memfd:") {
-            huge_pages(process)
-        } else {
-            Finding::refused(
-                Some(process),
-                &format!(
-                    "has {} open, a POSIX message queue or a file of a mount that is not there any more, which cannot be checkpointed",
-                    descriptor.target
-                ),
-                "let the service close it before a checkpoint",
-            )
-        });
+    match mounts.judge(process.pid, descriptor)? {
+        Strange::Queue => Some(Finding::refused(
+            Some(process),
+            &format!("has the POSIX message queue {} open, which cannot be checkpointed", descriptor.target),
+            "let the service close it before a checkpoint, or use a socket",
+        )),
+        Strange::HugePages => Some(huge_pages(process)),
+        Strange::Detached => Some(Finding::refused(
+            Some(process),
+            &format!("has {} open, on a mount that the container does not have", descriptor.target),
+            "let the service close it before a checkpoint",
+        )),
     }
-    None
 }
 
 /// What memfd_secret(2) makes cannot be read from outside.
@@ -168,50 +160,11 @@ const ROOM: u64 = 16;
 fn room(one: &Inspected, findings: &mut Findings) {
     let limits = fs::read_to_string(tree::proc_path(one.process.pid, "limits")).unwrap_or_default();
     // `Max open files            1024                 524288               files`
-    let hard = limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().nth(1)?.parse().ok());
+    let hard =
+        limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().nth(1)?.parse().ok());
     let open = one.descriptors.len() as u64;
     if hard.is_some_and(|hard: u64| open + ROOM > hard) {
         let what = format!("has {open} files open and may have {}: a dump needs {ROOM} more", hard.unwrap_or_default());
         findings.add(Finding::refused(Some(one.process), &what, "raise the hard limit of open files (ulimit -Hn)"));
     }
-}
-
-/// The mounts that CRIU knows: a file on any other, such as the kernel's own mount of message queues, cannot be opened again.
-struct Mounts {
-    devices: BTreeSet<u64>,
-    ids: BTreeSet<i64>,
-}
-
-impl Mounts {
-    fn read(pid: i32) -> Self {
-        let text = fs::read_to_string(tree::proc_path(pid, "mountinfo")).unwrap_or_default();
-        let mounts: BTreeMap<i64, u64> = text.lines().filter_map(mount).collect();
-        Self { ids: mounts.keys().copied().collect(), devices: mounts.into_values().collect() }
-    }
-
-    /// Whether the file of a descriptor is on a mount that is not there. Files of an overlay may have a device of their own, so
-    /// the mount's ID decides; that takes one more file of /proc to read.
-    fn lack(&self, pid: i32, descriptor: &Descriptor) -> bool {
-        let kind = descriptor.mode & libc::S_IFMT;
-        let named = matches!(kind, libc::S_IFREG | libc::S_IFDIR) && !self.ids.is_empty();
-        if !named || self.devices.contains(&descriptor.device) || is_memfd(descriptor) {
-            return false;
-        }
-        number(&info(pid, descriptor.fd), "mnt_id:").is_some_and(|id| !self.ids.contains(&id))
-    }
-}
-
-/// Those of ordinary pages; the kernel's mount of huge pages is another, and CRIU cannot open what is there.
-fn is_memfd(descriptor: &Descriptor) -> bool {
-    /// The kernel's own mount of shared memory is the first of all without a device (mm/shmem.c).
-    const ORDINARY: u64 = 1;
-    descriptor.target.starts_with("/memfd:") && descriptor.device == ORDINARY
-}
-
-/// ID and device of `36 35 98:0 /root /point …` (proc_pid_mountinfo(5)).
-fn mount(line: &str) -> Option<(i64, u64)> {
-    let mut fields = line.split(' ');
-    let (id, device) = (fields.next()?, fields.nth(1)?);
-    let (major, minor) = device.split_once(':')?;
-    Some((id.parse().ok()?, libc::makedev(major.parse().ok()?, minor.parse().ok()?)))
 }

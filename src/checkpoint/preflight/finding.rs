@@ -36,13 +36,29 @@ impl fmt::Display for Place {
     }
 }
 
+/// A process.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Owner {
+    /// In the PID namespace of whoever looks.
+    pub pid: i32,
+    /// As the kernel keeps it, at most 15 bytes.
+    pub name: String,
+}
+
+/// `1001 (redis-server)`.
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.pid, self.name)
+    }
+}
+
 /// One thing that a checkpoint cannot carry, or changes.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Finding {
     /// What becomes of it.
     pub severity: Severity,
-    /// PID and name of the process; none where it belongs to the whole container.
-    pub process: Option<String>,
+    /// Whose it is; none where it belongs to the whole container.
+    pub process: Option<Owner>,
     /// Where it is; of several alike, the first.
     pub place: Option<Place>,
     /// How many more of the kind the process has.
@@ -56,7 +72,7 @@ pub struct Finding {
 impl Finding {
     /// Something that a checkpoint is refused for.
     pub fn refused(process: Option<&Process>, what: &str, advice: &'static str) -> Self {
-        let process = process.map(Process::name);
+        let process = process.map(|process| Owner { pid: process.pid, name: process.comm.clone() });
         Self { severity: Severity::Refused, process, place: None, others: 0, what: what.to_owned(), advice }
     }
 

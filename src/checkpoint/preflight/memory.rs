@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
 
 use super::{Finding, Findings, Place, Service, descriptors, devices, not_inspectable};
+use crate::privileges::DumpPlan;
 use crate::tree::{self, Process};
 
 const DELETED: &str = " (deleted)";
@@ -19,7 +19,7 @@ struct Mapping<'a> {
 }
 
 pub fn look(service: &Service, findings: &mut Findings) {
-    let rules = Rules { open: open_but_deleted(service), reach_all: can_open_mapped_files() };
+    let rules = Rules { open: open_but_deleted(service), reach_all: DumpPlan::of(service.abilities).deleted_mappings };
     for one in &service.processes {
         let maps = match fs::read(tree::proc_path(one.process.pid, "maps")) {
             Ok(maps) => maps,
@@ -99,12 +99,6 @@ fn open_but_deleted(service: &Service) -> BTreeSet<(u64, String)> {
     all.filter(|descriptor| descriptor.target.ends_with(DELETED))
         .filter_map(|descriptor| Some((descriptor.inode?, descriptor.target.clone())))
         .collect()
-}
-
-/// Whether /proc/PID/map_files may be used: CAP_CHECKPOINT_RESTORE of the host's user namespace (fs/proc/base.c, proc_map_files_get_link).
-fn can_open_mapped_files() -> bool {
-    let mut entries = fs::read_dir(Path::new("/proc/self/map_files")).into_iter().flatten().flatten();
-    entries.next().is_some_and(|entry| fs::metadata(entry.path()).is_ok())
 }
 
 /// `7f00-7f01 rw-s 00000000 00:01 1024 /memfd:x (deleted)`; nothing where there is no name.

@@ -9,6 +9,7 @@ mod descriptors;
 mod devices;
 mod finding;
 mod memory;
+mod mounts;
 mod sock_diag;
 mod sockets;
 mod tasks;
@@ -19,6 +20,7 @@ pub use finding::{Finding, Findings, Place, Severity};
 
 use std::io;
 
+use crate::privileges::Abilities;
 use crate::tree::{self, Process};
 use descriptors::Descriptor;
 
@@ -37,6 +39,7 @@ fn and_more(more: usize) -> String {
 
 /// Everything that the rules look at, read once for each process.
 struct Service<'a> {
+    abilities: &'a Abilities,
     /// Whose namespaces, root and seccomp filters are the container's: init.
     init: i32,
     processes: Vec<Inspected<'a>>,
@@ -52,8 +55,8 @@ struct Inspected<'a> {
 ///
 /// # Errors
 /// [`Refusal`].
-pub fn check(processes: &[Process], init: i32) -> Result<(), Refusal> {
-    let mut refused = look(processes, init).into_refused();
+pub fn check(processes: &[Process], init: i32, abilities: &Abilities) -> Result<(), Refusal> {
+    let mut refused = look(processes, init, abilities).into_refused();
     if refused.is_empty() {
         return Ok(());
     }
@@ -61,10 +64,10 @@ pub fn check(processes: &[Process], init: i32) -> Result<(), Refusal> {
     Err(Refusal { first, more: refused.len() })
 }
 
-/// Everything that is found in these processes of a container with this init.
-pub fn look(processes: &[Process], init: i32) -> Findings {
+/// Everything that is found in these processes of a container with this init, of which a dump with these abilities is to be taken.
+pub fn look(processes: &[Process], init: i32, abilities: &Abilities) -> Findings {
     let mut findings = Findings::default();
-    let mut service = Service { init, processes: Vec::new() };
+    let mut service = Service { abilities, init, processes: Vec::new() };
     for process in processes.iter().filter(|process| !process.is_zombie()) {
         match descriptors::of(process.pid) {
             Ok(descriptors) => service.processes.push(Inspected { process, descriptors }),
@@ -74,7 +77,7 @@ pub fn look(processes: &[Process], init: i32) -> Findings {
         }
     }
     container::look(&service, &mut findings);
-    tasks::look(processes, init, &mut findings);
+    tasks::look(processes, &service, &mut findings);
     descriptors::look(&service, &mut findings);
     memory::look(&service, &mut findings);
     sockets::look(&service, &mut findings);

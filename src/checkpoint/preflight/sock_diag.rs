@@ -6,17 +6,13 @@ use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;
 
 use nix::libc;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendmsg, socket,
-};
+use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendmsg, socket};
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const SHOW_NAME: u32 = 1;
 const SHOW_PEER: u32 = 4;
-const SHOW_WAITING: u32 = 8;
 const NAME: u16 = 0;
 const PEER: u16 = 2;
-const WAITING: u16 = 3;
 /// Bytes of a netlink header, and of `struct unix_diag_msg` behind it.
 const HEADER: usize = 16;
 const MESSAGE: usize = 16;
@@ -26,8 +22,6 @@ const MESSAGE: usize = 16;
 pub struct Unix {
     /// Inode of the other end; none where there is no other end any more.
     pub peer: Option<u64>,
-    /// Inodes of those who wait to be accepted.
-    pub waiting: Vec<u64>,
     /// Its path, or an empty one; abstract names begin with a zero byte.
     pub name: Vec<u8>,
 }
@@ -38,13 +32,7 @@ pub struct Unix {
 /// Where netlink sockets are not allowed, or the kernel lacks unix_diag.
 pub fn unix_sockets() -> io::Result<BTreeMap<u64, Unix>> {
     let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)?;
-    sendmsg(
-        socket.as_raw_fd(),
-        &[IoSlice::new(&request())],
-        &[],
-        MsgFlags::empty(),
-        Some(&NetlinkAddr::new(0, 0)),
-    )?;
+    sendmsg(socket.as_raw_fd(), &[IoSlice::new(&request())], &[], MsgFlags::empty(), Some(&NetlinkAddr::new(0, 0)))?;
     let mut found = BTreeMap::new();
     let mut buffer = vec![0; 64 << 10];
     loop {
@@ -66,7 +54,7 @@ fn request() -> Vec<u8> {
     request.extend([libc::AF_UNIX as u8, 0, 0, 0]);
     request.extend(u32::MAX.to_ne_bytes()); // all states
     request.extend([0; 4]); // all inodes
-    request.extend((SHOW_NAME | SHOW_PEER | SHOW_WAITING).to_ne_bytes());
+    request.extend((SHOW_NAME | SHOW_PEER).to_ne_bytes());
     request.extend([0; 8]); // cookie
     request
 }
@@ -100,7 +88,6 @@ fn parse(message: &[u8]) -> Option<(u64, Unix)> {
         match kind {
             NAME => socket.name = value.to_vec(),
             PEER => socket.peer = number(value, 0).filter(|&peer| peer != 0).map(u64::from),
-            WAITING => socket.waiting = (0..value.len() / 4).filter_map(|at| number(value, at * 4)).map(u64::from).collect(),
             _ => {}
         }
         rest = rest.get(aligned(length as usize)..).unwrap_or_default();
@@ -140,13 +127,11 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_is_known_before_it_is_accepted() {
+    fn a_bound_socket_has_its_path() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
         let listener = UnixListener::bind(&path).unwrap();
-        let client = UnixStream::connect(&path).unwrap();
         let found = unix_sockets().unwrap()[&inode(&listener)].clone();
-        assert_eq!(found.waiting, [inode(&client)]);
         assert_eq!(found.name.strip_suffix(b"\0").unwrap_or(&found.name), path.to_str().unwrap().as_bytes());
     }
 

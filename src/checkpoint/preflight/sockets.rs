@@ -12,8 +12,20 @@ use crate::tree::{self, Process};
 
 /// What CRIU carries, as the kernel names it (criu/sockets.c, criu/sk-inet.c).
 const CARRIED: &[&str] = &[
-    "TCP", "TCPv6", "UDP", "UDPv6", "UDP-Lite", "UDPLITEv6", "RAW", "RAWv6", "PING", "PINGv6", "UNIX", "UNIX-STREAM",
-    "NETLINK", "PACKET",
+    "TCP",
+    "TCPv6",
+    "UDP",
+    "UDPv6",
+    "UDP-Lite",
+    "UDPLITEv6",
+    "RAW",
+    "RAWv6",
+    "PING",
+    "PINGv6",
+    "UNIX",
+    "UNIX-STREAM",
+    "NETLINK",
+    "PACKET",
 ];
 
 pub fn look(service: &Service, findings: &mut Findings) {
@@ -23,13 +35,13 @@ pub fn look(service: &Service, findings: &mut Findings) {
     // What the kernel does not tell is left to CRIU.
     let unix = if has("UNIX") { sock_diag::unix_sockets().unwrap_or_default() } else { BTreeMap::new() };
     let tcp = if has("TCP") { tcp::sockets(service.init) } else { BTreeMap::new() };
-    let waiting: BTreeSet<u64> =
-        unix.iter().filter(|(inode, _)| ours.contains(inode)).flat_map(|(_, socket)| socket.waiting.clone()).collect();
-    let peers = Peers { ours: &ours, waiting };
+    let peers = Peers { ours, can_chown: service.abilities.facts.has("CHOWN") };
     for one in &service.processes {
         for descriptor in &one.descriptors {
-            let Some((inode, protocol)) =
-                descriptor.inode.and_then(|inode| Some((inode, protocols.get(&inode)?))) else { continue };
+            let Some((inode, protocol)) = descriptor.inode.and_then(|inode| Some((inode, protocols.get(&inode)?)))
+            else {
+                continue;
+            };
             let found = unsupported(one.process, protocol)
                 .or_else(|| peers.unix(one.process, unix.get(&inode)?))
                 .or_else(|| tcp.get(&inode)?.finding(one.process));
@@ -69,34 +81,41 @@ fn unsupported(process: &Process, protocol: &str) -> Option<Finding> {
     } else {
         "let the service close it before a checkpoint (--before-checkpoint)"
     };
-    Some(Finding::refused(Some(process), &format!("has a socket of the kind {protocol}, which cannot be checkpointed"), advice))
+    Some(Finding::refused(
+        Some(process),
+        &format!("has a socket of the kind {protocol}, which cannot be checkpointed"),
+        advice,
+    ))
 }
 
-/// The sockets of the service, and those that wait in its listeners' queues.
-struct Peers<'a> {
-    ours: &'a BTreeSet<u64>,
-    waiting: BTreeSet<u64>,
+/// The service's sockets by inode.
+struct Peers {
+    ours: BTreeSet<u64>,
+    can_chown: bool,
 }
 
-impl Peers<'_> {
+impl Peers {
+    /// Who waits to be accepted is no peer yet: it will find its connection closed.
     fn unix(&self, process: &Process, socket: &Unix) -> Option<Finding> {
-        let is_ours = |inode: &u64| self.ours.contains(inode);
-        if let Some(peer) = socket.peer.filter(|peer| !is_ours(peer) && !self.waiting.contains(peer)) {
+        if let Some(peer) = socket.peer.filter(|peer| !self.ours.contains(peer)) {
             let what = format!("is connected by a unix socket to a process outside the service (socket {peer})");
             let advice = "let the service close it before a checkpoint (--before-checkpoint), or use TCP or UDP";
             return Some(Finding::refused(Some(process), &what, advice));
         }
-        if socket.waiting.iter().any(|waiting| !is_ours(waiting)) {
-            let what = "has a unix socket on which a process outside the service waits to be accepted";
-            return Some(Finding::refused(Some(process), what, "try again"));
-        }
-        let path = Path::new(OsStr::from_bytes(socket.name.strip_suffix(b"\0").unwrap_or(&socket.name)));
-        let gone = path.is_absolute() && !tree::proc_path(process.pid, "root").join(path.strip_prefix("/").ok()?).exists();
-        gone.then(|| {
-            let what = format!("is bound to the unix socket {}, which was removed", path.display());
+        let path = path(socket)?;
+        let is_gone = !tree::proc_path(process.pid, "root").join(path.strip_prefix("/").ok()?).exists();
+        // CRIU gives it to root at the restore.
+        (is_gone && !self.can_chown).then(|| {
+            let what =
+                format!("has the unix socket {}, whose name was removed and which cannot be restored", path.display());
             Finding::refused(Some(process), &what, "let the service bind it again, or close it")
         })
     }
+}
+
+fn path(socket: &Unix) -> Option<&Path> {
+    let name = socket.name.strip_suffix(b"\0").unwrap_or(&socket.name);
+    Some(Path::new(OsStr::from_bytes(name))).filter(|path| path.is_absolute())
 }
 
 /// Whose socket is a member of a group the kernel does not tell, so all of this network are listed.

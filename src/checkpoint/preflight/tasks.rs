@@ -5,15 +5,15 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::{Finding, Findings, Place, is_alive, not_inspectable};
+use super::{Finding, Findings, Place, Service, is_alive, not_inspectable};
 use crate::tree::{self, Process};
 
 const NAMESPACES: &[&str] = &["user", "pid", "pid_for_children", "mnt", "net", "ipc", "uts", "cgroup"];
 
 const SANDBOX: &str = "switch off the service's own sandbox";
 
-pub fn look(processes: &[Process], init: i32, findings: &mut Findings) {
-    let container = Container::of(init);
+pub fn look(processes: &[Process], service: &Service, findings: &mut Findings) {
+    let container = Container::of(service);
     let mut times = Vec::new();
     for process in processes {
         if process.is_zombie() {
@@ -43,16 +43,20 @@ pub fn look(processes: &[Process], init: i32, findings: &mut Findings) {
 struct Container {
     filters: Option<i64>,
     namespaces: Vec<Option<PathBuf>>,
+    /// None where a process may have another: a restore can change its root again.
     root: Option<PathBuf>,
 }
 
 impl Container {
-    fn of(init: i32) -> Self {
+    fn of(service: &Service) -> Self {
+        let init = service.init;
         let link = |name: &str| fs::read_link(tree::proc_path(init, name)).ok();
         Self {
-            filters: fs::read(tree::proc_path(init, "status")).ok().and_then(|text| Status(text).number("Seccomp_filters")),
+            filters: fs::read(tree::proc_path(init, "status"))
+                .ok()
+                .and_then(|text| Status(text).number("Seccomp_filters")),
             namespaces: NAMESPACES.iter().map(|name| link(&format!("ns/{name}"))).collect(),
-            root: link("root"),
+            root: link("root").filter(|_| !service.abilities.facts.has("SYS_CHROOT")),
         }
     }
 }
@@ -119,9 +123,11 @@ fn is_in_vfork(folder: &Path) -> bool {
 /// A thread with a table of descriptors of its own would get its process's. The folder's size is their number (Linux 6.2; 0
 /// before).
 fn own_descriptors(process: &Process, findings: &mut Findings) {
-    let count = |tid: i32| fs::metadata(tree::proc_path(process.pid, &format!("task/{tid}/fd"))).ok().map(|meta| meta.size());
+    let count =
+        |tid: i32| fs::metadata(tree::proc_path(process.pid, &format!("task/{tid}/fd"))).ok().map(|meta| meta.size());
     // Others open and close meanwhile: a difference has to stay one.
-    let differs = |tid: i32| (0..5).all(|_| matches!((count(process.pid), count(tid)), (Some(first), Some(own)) if first != own));
+    let differs =
+        |tid: i32| (0..5).all(|_| matches!((count(process.pid), count(tid)), (Some(first), Some(own)) if first != own));
     for tid in process.threads.iter().copied().filter(|tid| *tid != process.pid) {
         if differs(tid) {
             let finding = Finding::refused(
@@ -134,7 +140,12 @@ fn own_descriptors(process: &Process, findings: &mut Findings) {
     }
 }
 
-fn places(process: &Process, container: &Container, times: &mut Vec<PathBuf>, findings: &mut Findings) -> io::Result<()> {
+fn places(
+    process: &Process,
+    container: &Container,
+    times: &mut Vec<PathBuf>,
+    findings: &mut Findings,
+) -> io::Result<()> {
     let link = |name: &str| fs::read_link(tree::proc_path(process.pid, name));
     for (namespace, ours) in NAMESPACES.iter().zip(&container.namespaces) {
         match (ours, link(&format!("ns/{namespace}"))) {
@@ -156,7 +167,11 @@ fn places(process: &Process, container: &Container, times: &mut Vec<PathBuf>, fi
     let root = link("root")?;
     if container.root.as_ref().is_some_and(|ours| *ours != root) {
         let what = format!("has changed its root to {}, which cannot be checkpointed", root.display());
-        findings.add(Finding::refused(Some(process), &what, "run the service without chroot"));
+        findings.add(Finding::refused(
+            Some(process),
+            &what,
+            "run the service without chroot, or add the capability SYS_CHROOT",
+        ));
     }
     for tid in process.threads.iter().filter(|tid| **tid != process.pid) {
         let own = link(&format!("task/{tid}/cwd")).ok().filter(|own| link("cwd").is_ok_and(|cwd| cwd != *own));

@@ -14,6 +14,7 @@ use crate::{
         protocol::{Event, Op, State, Status},
     },
     exit,
+    privileges::Abilities,
     tree::{self, Process},
 };
 
@@ -60,7 +61,7 @@ fn look(folder: &Folder) -> Result<Findings, ServiceError> {
     let all = tree::all()?;
     let service = number_here(&all, init, status.service).ok_or(ServiceError::NotSeen(status.service))?;
     let root = root(&all, init, service);
-    let mut findings = preflight::look(&tree::below(&all, root), init);
+    let mut findings = preflight::look(&tree::below(&all, root), init, &Abilities::probe());
     for stray in all.values().filter(|process| process.ppid == init && process.pid != root && !process.is_zombie()) {
         findings.add(Finding::refused(
             Some(stray),
@@ -124,7 +125,7 @@ impl Answer {
         if self.findings.is_empty() {
             return "this service can be checkpointed\n".to_owned();
         }
-        let titles = ["", "PROCESS", "WHERE", "WHAT", "WHAT TO DO"].map(String::from);
+        let titles = ["SEVERITY", "PROCESS", "WHERE", "WHAT", "WHAT TO DO"].map(String::from);
         let rows: Vec<_> = std::iter::once(titles).chain(self.findings.iter().map(cells)).collect();
         let widths: [usize; 4] =
             std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
@@ -147,7 +148,7 @@ impl Answer {
         let things = |number| text::count(number as u64, "thing");
         match (count(Severity::Refused), count(Severity::Changed)) {
             (0, changed) => format!("this service can be checkpointed; {} will change\n", things(changed)),
-            (refused, _) => format!("this service cannot be checkpointed: {} to be done\n", things(refused)),
+            (refused, _) => format!("this service cannot be checkpointed because of {}\n", things(refused)),
         }
     }
 }
@@ -157,7 +158,7 @@ fn cells(finding: &Finding) -> [String; 5] {
         Severity::Refused => "refused",
         Severity::Changed => "changed",
     };
-    let process = finding.process.clone().unwrap_or_else(|| "the container".to_owned());
+    let process = finding.process.as_ref().map_or_else(|| "the container".to_owned(), ToString::to_string);
     [severity.to_owned(), process, finding.places(), finding.what.clone(), finding.advice.to_owned()]
         .map(|cell| text::printable(&cell))
 }
@@ -189,14 +190,19 @@ mod tests {
 
     #[test]
     fn what_is_refused_comes_first_and_decides() {
-        insta::assert_snapshot!(answer([connection(7), connection(9), queue()]).sentences(), @"");
-        insta::assert_snapshot!(answer([connection(7)]).sentences(), @"");
+        insta::assert_snapshot!(answer([connection(7), connection(9), queue()]).sentences(), @"
+        SEVERITY  PROCESS        WHERE                    WHAT                                               WHAT TO DO
+        refused   the container                           has a System V message queue, which would be lost  use sockets
+        changed   1001 (app)     descriptor 7 and 1 more  has TCP connections, which a restore closes        connect again
+        this service cannot be checkpointed because of 1 thing
+        ");
+        insta::assert_snapshot!(answer([connection(7)]).verdict(), @"this service can be checkpointed; 1 thing will change");
         insta::assert_snapshot!(answer([]).sentences(), @"this service can be checkpointed");
     }
 
     #[test]
     fn the_same_in_json() {
-        insta::assert_snapshot!(text::json(&answer([connection(7), queue()])), @"");
+        insta::assert_snapshot!(text::json(&answer([connection(7), queue()])), @r#"{"can_be_checkpointed":false,"findings":[{"severity":"refused","process":null,"place":null,"others":0,"what":"has a System V message queue, which would be lost","advice":"use sockets"},{"severity":"changed","process":{"pid":1001,"name":"app"},"place":{"descriptor":7},"others":0,"what":"has TCP connections, which a restore closes","advice":"connect again"}],"left_out":0}"#);
     }
 
     #[test]

@@ -1,0 +1,112 @@
+//! Files on mounts that CRIU does not see, so that it could not open them again.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use nix::libc;
+
+use super::descriptors::{Descriptor, info, number};
+use crate::tree;
+
+/// Why the file of a descriptor cannot be opened again.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Strange {
+    /// It is a POSIX message queue, whose messages no file system keeps.
+    Queue,
+    /// It is of the kernel's own mount of huge pages.
+    HugePages,
+    /// Its mount is not in the container's mount namespace.
+    Detached,
+}
+
+/// The container's mounts.
+pub struct Mounts {
+    ids: BTreeSet<i64>,
+    devices: BTreeSet<u64>,
+    queues: BTreeSet<u64>,
+}
+
+impl Mounts {
+    /// As a process sees them.
+    pub fn read(pid: i32) -> Self {
+        Self::parse(&fs::read_to_string(tree::proc_path(pid, "mountinfo")).unwrap_or_default())
+    }
+
+    fn parse(text: &str) -> Self {
+        let mut mounts = Self { ids: BTreeSet::new(), devices: BTreeSet::new(), queues: BTreeSet::new() };
+        for (id, device, fstype) in text.lines().filter_map(mount) {
+            mounts.ids.insert(id);
+            mounts.devices.insert(device);
+            if fstype == "mqueue" {
+                mounts.queues.insert(device);
+            }
+        }
+        mounts
+    }
+
+    /// What is strange about the file of a descriptor. Files of an overlay may have a device of their own, so the mount's ID decides;
+    /// that takes one more file of /proc to read.
+    pub fn judge(&self, pid: i32, descriptor: &Descriptor) -> Option<Strange> {
+        /// The kernel's own mount of shared memory, where memfds are, is the first of all without a device (mm/shmem.c).
+        const MEMFD: u64 = 1;
+        let kind = descriptor.mode & libc::S_IFMT;
+        if !matches!(kind, libc::S_IFREG | libc::S_IFDIR) || descriptor.device == MEMFD {
+            return None;
+        }
+        if self.queues.contains(&descriptor.device) {
+            return Some(Strange::Queue);
+        }
+        if self.ids.is_empty() || self.devices.contains(&descriptor.device) {
+            return None;
+        }
+        let id = number(&info(pid, descriptor.fd), "mnt_id:")?;
+        (!self.ids.contains(&id)).then_some(match descriptor.target.starts_with("/memfd:") {
+            true => Strange::HugePages,
+            false => Strange::Detached,
+        })
+    }
+}
+
+/// ID, device and type of `36 35 98:0 /root /point options … - ext4 source …` (proc_pid_mountinfo(5)).
+fn mount(line: &str) -> Option<(i64, u64, &str)> {
+    let mut fields = line.split(' ');
+    let (id, device) = (fields.next()?, fields.nth(1)?);
+    let (major, minor) = device.split_once(':')?;
+    let fstype = fields.skip_while(|field| *field != "-").nth(1)?;
+    Some((id.parse().ok()?, libc::makedev(major.parse().ok()?, minor.parse().ok()?), fstype))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOUNTS: &str = "\
+500 400 0:50 / / rw,relatime - overlay overlay rw,lowerdir=/l
+501 500 0:51 / /dev/mqueue rw,nosuid shared:1 - mqueue mqueue rw
+";
+
+    fn judged(device: u64, target: &str, kind: u32) -> Option<Strange> {
+        let descriptor = Descriptor { fd: -1, target: target.into(), inode: Some(7), device, mode: kind, rdev: 0 };
+        Mounts::parse(MOUNTS).judge(std::process::id() as i32, &descriptor)
+    }
+
+    #[test]
+    fn queues_are_known_by_their_mount() {
+        assert_eq!(judged(libc::makedev(0, 51), "/jobs", libc::S_IFREG), Some(Strange::Queue));
+        assert_eq!(judged(libc::makedev(0, 50), "/etc/passwd", libc::S_IFREG), None);
+        assert_eq!(judged(libc::makedev(0, 99), "/dev/null", libc::S_IFCHR), None);
+    }
+
+    #[test]
+    fn a_file_of_another_mount_namespace_is_strange() {
+        use std::os::fd::AsRawFd;
+        let file = std::fs::File::open("/etc/passwd").unwrap();
+        let find = |mounts: &Mounts| {
+            let all = super::super::descriptors::of(std::process::id() as i32).unwrap();
+            let descriptor = all.into_iter().find(|descriptor| descriptor.fd == file.as_raw_fd()).unwrap();
+            mounts.judge(std::process::id() as i32, &descriptor)
+        };
+        assert_eq!(find(&Mounts::read(std::process::id() as i32)), None);
+        assert_eq!(find(&Mounts::parse(MOUNTS)), Some(Strange::Detached));
+    }
+}

@@ -1,0 +1,217 @@
+//! Whatever a checkpoint cannot carry is refused by name before anything is frozen, and what it can carry is not. The objects are
+//! those of `tests/services/holds_*.c`.
+
+use std::os::unix::net::UnixDatagram;
+
+use freeze::exit;
+
+use crate::harness::{App, Container, Setting, text};
+
+const EVERYWHERE: &[Setting] = &[Setting::Restricted, Setting::Caps];
+const RESTRICTED: &[Setting] = &[Setting::Restricted];
+const PODMAN: &[Setting] = &[Setting::RestrictedPodman];
+const UNCONFINED: &[Setting] = &[Setting::Unconfined];
+const PRIVILEGED: &[Setting] = &[Setting::Caps, Setting::Unconfined];
+
+fn holder(setting: Setting, object: &str) -> (App, Container) {
+    let app = App::new(setting, &["holds", object]);
+    let container = app.start();
+    container.verified();
+    (app, container)
+}
+
+fn doctor(container: &Container, options: &[&str]) -> (Option<i32>, String) {
+    let out = container
+        .exec(&[&["/opt/freeze/freeze", "doctor", "--service", "--runtime-dir", "/runtime"], options].concat());
+    (out.status.code(), text(&out.stdout) + &text(&out.stderr))
+}
+
+/// The checkpoint is refused with these words and a process's name, the doctor finds the same, and the service runs on.
+fn refused(settings: &[Setting], object: &str, words: &str) {
+    for setting in settings {
+        let (_app, container) = holder(*setting, object);
+        is_refused(&container, &format!("{object} in {setting:?}"), words);
+    }
+}
+
+fn is_refused(container: &Container, case: &str, words: &str) {
+    let out = container.try_checkpoint(&[]);
+    let said = text(&out.stderr);
+    assert_eq!(out.status.code(), Some(exit::PREFLIGHT.into()), "{case}: {said}");
+    assert!(said.contains(words), "{case}: {said}");
+    let (status, table) = doctor(container, &[]);
+    assert_eq!(status, Some(1), "{case}: {table}");
+    assert!(table.contains(words) && table.contains("this service cannot be checkpointed"), "{case}: {table}");
+    container.verified();
+}
+
+/// It moves to another container as it is, and the doctor says that it will, and nothing else or just these words.
+fn moved(settings: &[Setting], object: &str, words: &str) {
+    for setting in settings {
+        let (app, container) = holder(*setting, object);
+        let (status, table) = doctor(&container, &[]);
+        assert_eq!(status, Some(0), "{object} in {setting:?}: {table}");
+        assert!(if words.is_empty() { table.lines().count() == 1 } else { table.contains(words) }, "{object}: {table}");
+        container.checkpoint(&[]);
+        assert_eq!(container.wait(), 172, "{}", container.story());
+        app.start().verified();
+    }
+}
+
+#[test]
+fn descriptors_that_are_refused() {
+    refused(EVERYWHERE, "mqueue", "has the POSIX message queue /holds open");
+    refused(UNCONFINED, "userfaultfd", "has userfaultfd open");
+    refused(UNCONFINED, "fanotify", "has fanotify open");
+    refused(UNCONFINED, "perf", "has a performance counter open");
+    refused(RESTRICTED, "landlock", "has a Landlock ruleset open");
+    refused(RESTRICTED, "pidfd-outside", "has a pidfd of process 1 outside the service");
+    refused(RESTRICTED, "lease", "has a write lease on a file");
+    refused(RESTRICTED, "few-descriptors", "files open and may have 32");
+}
+
+#[test]
+fn descriptors_that_move() {
+    moved(RESTRICTED, "inotify-none", "");
+    moved(RESTRICTED, "pidfd", "");
+    moved(RESTRICTED, "pidfd-dead", "");
+    moved(RESTRICTED, "namespace", "");
+    moved(RESTRICTED, "proc-outside", "");
+    moved(RESTRICTED, "opath-link", "");
+    moved(RESTRICTED, "pty", "");
+    moved(RESTRICTED, "chardev", "");
+    moved(RESTRICTED, "deleted-both", "");
+    moved(PRIVILEGED, "lease-read", "");
+}
+
+#[test]
+fn watches_that_are_refused() {
+    refused(EVERYWHERE, "inotify-overlay", "has inotify watches");
+    refused(RESTRICTED, "inotify-shm", "has inotify watches");
+}
+
+#[test]
+fn memory_that_is_refused() {
+    refused(EVERYWHERE, "shm", "has System V shared memory attached");
+    refused(RESTRICTED, "shm-removed", "has System V shared memory attached");
+    refused(RESTRICTED, "shm-unattached", "has System V shared memory that no process has attached");
+    refused(RESTRICTED, "messages", "has a System V message queue");
+    refused(RESTRICTED, "semaphores", "has System V semaphores");
+    refused(UNCONFINED, "ring-mapped", "has io_uring mapped");
+    refused(RESTRICTED, "memfd-private-closed", "has /memfd:holds (deleted) mapped and no process has it open");
+    refused(RESTRICTED, "deleted-mapped", "has /tmp/deleted (deleted) mapped and no process has it open");
+    refused(RESTRICTED, "deleted-shm", "has /dev/shm/deleted (deleted) mapped");
+    refused(EVERYWHERE, "secret-closed", "has secret memory");
+    refused(EVERYWHERE, "huge", "uses huge pages");
+    refused(RESTRICTED, "huge-memfd", "uses huge pages");
+}
+
+#[test]
+fn memory_that_moves() {
+    moved(RESTRICTED, "aio", "");
+    moved(RESTRICTED, "memfd-shared", "");
+    moved(RESTRICTED, "memfd-closed", "");
+    moved(RESTRICTED, "memfd-two", "");
+    moved(RESTRICTED, "memfd-private", "");
+    moved(RESTRICTED, "deleted-mapped-open", "");
+    moved(RESTRICTED, "zero-mapped", "");
+    moved(&[Setting::Caps], "deleted-mapped", "");
+    moved(&[Setting::Caps], "memfd-private-closed", "");
+    moved(&[Setting::Caps], "deleted-shm", "");
+}
+
+#[test]
+fn sockets_that_are_refused() {
+    refused(EVERYWHERE, "unix-outside", "is connected by a unix socket to a process outside the service");
+    refused(RESTRICTED, "unix-unlinked", "has the unix socket /dev/shm/app.sock, whose name was removed");
+    refused(PODMAN, "vsock", "has a socket of the kind AF_VSOCK");
+    refused(EVERYWHERE, "mptcp", "has a socket of the kind MPTCP");
+}
+
+/// A log daemon of the host's.
+#[test]
+fn a_datagram_socket_to_outside_is_refused() {
+    let app = App::new(Setting::Restricted, &["holds", "unix-log"]);
+    let _log = UnixDatagram::bind(app.store().join("log")).unwrap();
+    std::fs::set_permissions(app.store().join("log"), std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
+    let container = app.start();
+    container.verified();
+    is_refused(&container, "unix-log", "is connected by a unix socket to a process outside the service");
+}
+
+#[test]
+fn sockets_that_move() {
+    moved(RESTRICTED, "unix-listen", "");
+    moved(RESTRICTED, "unix-pair", "");
+    moved(RESTRICTED, "unix-waiting", "");
+    moved(RESTRICTED, "unix-half", "");
+    moved(RESTRICTED, "netlink-groups", "");
+    moved(&[Setting::Caps], "unix-unlinked", "");
+    moved(&[Setting::Caps], "packet", "");
+    moved(&[Setting::Caps], "raw", "");
+    moved(RESTRICTED, "udp-connected", "");
+    moved(RESTRICTED, "tcp-wildcard", "");
+    moved(RESTRICTED, "tcp-unconnected", "");
+}
+
+/// What is different after a restore is said, and refused is nothing.
+#[test]
+fn what_changes_is_said() {
+    moved(RESTRICTED, "tcp-established", "has TCP connections, which a restore closes");
+    let (_app, container) = holder(Setting::Restricted, "multicast");
+    let (status, table) = doctor(&container, &[]);
+    assert_eq!(status, Some(0), "{table}");
+    assert!(table.contains("is in the multicast groups 239.1.2.3"), "{table}");
+}
+
+#[test]
+fn processes_that_are_refused() {
+    refused(EVERYWHERE, "seccomp", "has a seccomp filter of its own");
+    refused(RESTRICTED, "seccomp-thread", "has a seccomp filter of its own");
+    refused(PODMAN, "user-namespace", "lives in a user namespace of its own");
+    let (_app, container) = holder(Setting::RestrictedPodman, "pid-namespace");
+    is_refused(&container, "pid-namespace", "lives in a user namespace of its own");
+    assert!(doctor(&container, &[]).1.contains("has made a pid namespace for its children"));
+    refused(EVERYWHERE, "ptrace", "is being traced by process");
+    refused(EVERYWHERE, "not-dumpable", "cannot be inspected");
+    refused(RESTRICTED, "vfork", "waits for a child that it has made by vfork");
+    refused(PODMAN, "thread-cwd", "has a thread in a folder of its own (/tmp)");
+    refused(RESTRICTED, "thread-files", "has a thread with descriptors of its own");
+    refused(RESTRICTED, "leader-gone", "has lost its first thread");
+}
+
+#[test]
+fn processes_that_move() {
+    moved(RESTRICTED, "stopped", "");
+    moved(&[Setting::Caps], "chroot-folder", "");
+    moved(UNCONFINED, "not-dumpable", "");
+}
+
+/// All of them are found, not just the first.
+#[test]
+fn the_doctor_finds_everything_and_writes_json() {
+    let app = App::with_options(
+        Setting::Restricted,
+        &[],
+        &[
+            "sh",
+            "-c",
+            "PORT=7001 /services/service holds lease & PORT=7002 /services/service holds landlock & exec /services/service sysv",
+        ],
+    );
+    let container = app.start();
+    container.verified();
+    let found = || {
+        let (_, json) = doctor(&container, &["--json"]);
+        let answer: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let whats =
+            answer["findings"].as_array().unwrap().iter().map(|finding| finding["what"].as_str().unwrap().to_owned());
+        Some(whats.collect::<Vec<_>>()).filter(|whats| whats.len() == 4)
+    };
+    let whats = container.eventually("there are not four findings", found).join("; ");
+    for words in ["System V message queue", "System V semaphores", "write lease", "Landlock"] {
+        assert!(whats.contains(words), "{words} is not in: {whats}");
+    }
+    let said = text(&container.try_checkpoint(&[]).stderr);
+    assert!(said.contains("(and 3 more: freeze doctor --service lists them)"), "{said}");
+}
