@@ -6,3 +6,4 @@ pub mod capture;
 pub mod mounts;
 pub mod put_back;
 pub mod used;
+pub mod watched;

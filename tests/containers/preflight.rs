@@ -90,6 +90,13 @@ fn watches_that_are_refused() {
     refused(RESTRICTED, "inotify-shm", "has inotify watches");
 }
 
+/// CRIU searches /etc for the file; what was made there since the start travels.
+#[test]
+fn watches_that_move() {
+    moved(EVERYWHERE, "inotify-lower-file", "");
+    moved(&[Setting::Caps], "inotify-made", "");
+}
+
 #[test]
 fn memory_that_is_refused() {
     refused(EVERYWHERE, "shm", "has System V shared memory attached");

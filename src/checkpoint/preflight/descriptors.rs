@@ -6,7 +6,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 
 use super::mounts::{Mounts, Strange};
-use super::{Finding, Findings, Inspected, Place, Service, devices, watches};
+use super::watches::Watches;
+use super::{Finding, Findings, Inspected, Place, Service, devices};
 use crate::files::used;
 use crate::tree::{self, Process};
 
@@ -82,12 +83,13 @@ pub fn anonymous(target: &str) -> Option<(String, &'static str)> {
 pub fn look(service: &Service, findings: &mut Findings) {
     let known = Mounts::read(service.init);
     let terminals = devices::terminals(service);
+    let watches = Watches::of(service);
     let pids: BTreeSet<i32> = service.processes.iter().map(|one| one.process.pid).collect();
     for one in &service.processes {
         for descriptor in &one.descriptors {
             let found = kind(one.process, descriptor, &known)
                 .or_else(|| devices::descriptor(one.process, descriptor, &terminals))
-                .or_else(|| watches::descriptor(one.process, descriptor))
+                .or_else(|| watches.finding(one.process, descriptor))
                 .or_else(|| stranger(one.process, descriptor, &pids));
             if let Some(finding) = found {
                 findings.add(finding.at(Place::Descriptor(descriptor.fd)));
@@ -166,5 +168,31 @@ fn room(one: &Inspected, findings: &mut Findings) {
     if hard.is_some_and(|hard: u64| open + ROOM > hard) {
         let what = format!("has {open} files open and may have {}: a dump needs {ROOM} more", hard.unwrap_or_default());
         findings.add(Finding::refused(Some(one.process), &what, "raise the hard limit of open files (ulimit -Hn)"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn anonymous_inodes_are_carried_or_named() {
+        for carried in
+            ["anon_inode:[eventpoll]", "anon_inode:inotify", "anon_inode:[pidfd]", "pipe:[7]", "/a", "socket:[7]"]
+        {
+            assert_eq!(anonymous(carried), None, "{carried}");
+        }
+        let object = |target: &str| anonymous(target).unwrap().0;
+        assert_eq!(["anon_inode:[io_uring]", "anon_inode:bpf-map"].map(object), ["io_uring", "BPF"]);
+        assert_eq!(object("anon_inode:[what-comes-next]"), "what-comes-next");
+    }
+
+    #[test]
+    fn numbers_of_fdinfo() {
+        let info = "pos:\t0\nflags:\t02\nmnt_id:\t18\nPid:\t-1\n";
+        assert_eq!(
+            (number(info, "mnt_id:"), number(info, "Pid:"), number(info, "tty-index:")),
+            (Some(18), Some(-1), None)
+        );
     }
 }

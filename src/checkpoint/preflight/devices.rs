@@ -64,3 +64,38 @@ fn advice(path: &str) -> &'static str {
         "let the service close it before a checkpoint (--before-checkpoint)"
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(path: &str, kind: u32, major: u32, minor: u32, masters: &[i64]) -> Option<String> {
+        let rdev = libc::makedev(major, minor);
+        let device = Descriptor { fd: 3, target: path.into(), inode: Some(1), device: 5, mode: kind, rdev };
+        let process = Process { pid: 7, comm: "app".into(), ..Process::default() };
+        descriptor(&process, &device, &masters.iter().copied().collect()).map(|finding| finding.to_string())
+    }
+
+    #[test]
+    fn what_every_container_has_is_fine() {
+        for (path, major, minor) in
+            [("/dev/null", 1, 3), ("/dev/urandom", 1, 9), ("/dev/tty", 5, 0), ("/dev/ptmx", 5, 2)]
+        {
+            assert_eq!(found(path, libc::S_IFCHR, major, minor, &[]), None, "{path}");
+        }
+        assert_eq!(found("/dev/mem", libc::S_IFREG, 0, 0, &[]), None);
+    }
+
+    #[test]
+    fn a_terminal_is_fine_with_its_master() {
+        assert_eq!(found("/dev/pts/4", libc::S_IFCHR, 136, 4, &[4]), None);
+        insta::assert_snapshot!(found("/dev/pts/0", libc::S_IFCHR, 136, 0, &[4]).unwrap(), @"process 7 (app) has a terminal, which cannot be carried to another container; run the service without one (docker run without -t, no tty: true)");
+    }
+
+    #[test]
+    fn other_devices_are_named() {
+        insta::assert_snapshot!(found("/dev/nvidia0", libc::S_IFCHR, 195, 0, &[]).unwrap(), @"process 7 (app) uses the device /dev/nvidia0, whose state cannot be checkpointed; run the service without the GPU, or let it close the GPU before a checkpoint (--before-checkpoint)");
+        insta::assert_snapshot!(found("/dev/sda", libc::S_IFBLK, 8, 0, &[]).unwrap(), @"process 7 (app) uses the device /dev/sda, whose state cannot be checkpointed; let the service close it before a checkpoint (--before-checkpoint)");
+        assert!(found("/dev/mem", libc::S_IFCHR, 1, 1, &[]).is_some());
+    }
+}

@@ -149,3 +149,36 @@ impl Findings {
         self.list.into_iter().filter(|finding| finding.severity == Severity::Refused).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finding(pid: i32, fd: i32) -> Finding {
+        let process = Process { pid, comm: "app".into(), ..Process::default() };
+        Finding::refused(Some(&process), "has io_uring open, which cannot be checkpointed", "switch it off")
+            .at(Place::Descriptor(fd))
+    }
+
+    #[test]
+    fn sentences_name_process_and_place() {
+        insta::assert_snapshot!(finding(7, 5), @"process 7 (app) (descriptor 5) has io_uring open, which cannot be checkpointed; switch it off");
+        insta::assert_snapshot!(Finding::refused(None, "is ill", "cure it"), @"the container is ill; cure it");
+    }
+
+    #[test]
+    fn things_alike_of_one_process_are_one_finding() {
+        let mut findings = Findings::default();
+        [finding(7, 5), finding(8, 5), finding(7, 6), finding(7, 9)].into_iter().for_each(|one| findings.add(one));
+        let places: Vec<_> = findings.sorted().0.iter().map(Finding::places).collect();
+        assert_eq!(places, ["descriptor 5 and 2 more", "descriptor 5"]);
+    }
+
+    #[test]
+    fn what_is_refused_comes_first() {
+        let mut findings = Findings::default();
+        findings.add(Finding::changed(None, "closes", "open"));
+        findings.add(finding(7, 5));
+        assert_eq!(findings.sorted().0[0].severity, Severity::Refused);
+    }
+}

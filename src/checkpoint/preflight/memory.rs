@@ -114,3 +114,49 @@ fn parse(line: &str) -> Option<Mapping<'_>> {
         name,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(line: &str, open: &[(u64, &str)], reach_all: bool) -> Option<String> {
+        let open = open.iter().map(|(inode, name)| (*inode, (*name).to_owned())).collect();
+        let process = Process { pid: 7, comm: "app".into(), ..Process::default() };
+        let finding = Rules { open, reach_all }.judge(&process, &parse(line)?)?;
+        Some(finding.what)
+    }
+
+    #[test]
+    fn ordinary_mappings_are_fine() {
+        for line in [
+            "7f00-7f01 r-xp 00000000 00:32 1024                       /usr/lib/libc.so.6",
+            "7f00-7f01 rw-p 00000000 00:00 0 ",
+            "7f00-7f01 rw-s 00000000 00:01 9                          /dev/zero (deleted)",
+            "7f00-7f01 rw-s 00000000 00:01 9                          /memfd:x (deleted)",
+            "7f00-7f01 rw-s 00000000 00:0f 9                          /[aio] (deleted)",
+            "7f00-7f01 rw-p 00000000 00:0f 9                          /dev/zero",
+            "7ffd-7ffe r-xp 00000000 00:00 0                          [vdso]",
+        ] {
+            assert_eq!(judged(line, &[], false), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_deleted_is_reached_through_a_descriptor_or_by_privilege() {
+        let line = "7f00-7f01 r-xp 00000000 00:32 1024 /usr/lib/libold.so (deleted)";
+        assert!(judged(line, &[], false).is_some_and(|what| what.contains("/usr/lib/libold.so (deleted)")));
+        assert!(judged(line, &[(1025, "/usr/lib/libold.so (deleted)")], false).is_some());
+        assert_eq!(judged(line, &[(1024, "/usr/lib/libold.so (deleted)")], false), None);
+        assert_eq!(judged(line, &[], true), None);
+        assert!(judged("7f00-7f01 rw-p 00000000 00:01 9 /memfd:x (deleted)", &[], false).is_some());
+    }
+
+    #[test]
+    fn kinds_are_named() {
+        let of = |name: &str| judged(&format!("7f00-7f01 rw-s 00000000 00:01 9 {name}"), &[], true).unwrap();
+        insta::assert_snapshot!(of("anon_inode:[io_uring]"), @"has io_uring mapped, which cannot be checkpointed");
+        insta::assert_snapshot!(of("/SYSV00000000 (deleted)"), @"has System V shared memory attached (see `ipcs`), which cannot be checkpointed");
+        insta::assert_snapshot!(of("/secretmem (deleted)"), @"has secret memory (memfd_secret), which cannot be read by others");
+        insta::assert_snapshot!(of("/anon_hugepage (deleted)"), @"uses huge pages (MAP_HUGETLB or hugetlbfs), which cannot be checkpointed");
+    }
+}

@@ -95,3 +95,43 @@ fn not_inspectable(process: &Process, error: &io::Error) -> Finding {
         "run the service as one user, or add the capability SYS_PTRACE",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command};
+
+    use super::*;
+
+    struct Running(Child);
+
+    impl Drop for Running {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    fn sleeper() -> (Running, Process) {
+        let child = Running(Command::new("sleep").arg("60").stdin(std::process::Stdio::null()).spawn().unwrap());
+        let pid = child.0.id() as i32;
+        while std::fs::read_to_string(tree::proc_path(pid, "comm")).is_ok_and(|comm| comm.trim() != "sleep") {
+            std::thread::yield_now();
+        }
+        (child, tree::read(pid).unwrap())
+    }
+
+    #[test]
+    fn a_process_that_has_ended_meanwhile_is_no_finding() {
+        let (child, process) = sleeper();
+        drop(child);
+        let (found, _) = look(&[process], std::process::id() as i32, &Abilities::with(&[])).sorted();
+        assert!(found.iter().all(|finding| finding.process.is_none()), "{found:?}");
+    }
+
+    #[test]
+    fn the_first_refusal_says_how_many_there_are() {
+        let first = || Box::new(Finding::refused(None, "is ill", "cure it"));
+        insta::assert_snapshot!(Refusal { first: first(), more: 0 }, @"the container is ill; cure it");
+        insta::assert_snapshot!(Refusal { first: first(), more: 2 }, @"the container is ill; cure it (and 2 more: freeze doctor --service lists them)");
+    }
+}

@@ -151,6 +151,10 @@ fn places(
         match (ours, link(&format!("ns/{namespace}"))) {
             (Some(ours), Ok(theirs)) if *ours != theirs => findings.add(own_namespace(process, namespace)),
             (Some(_), Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
+            // One that has no process yet cannot be read.
+            (Some(_), Err(_)) if *namespace == "pid_for_children" && is_alive(process.pid) => {
+                findings.add(own_namespace(process, namespace));
+            }
             _ => {}
         }
     }
@@ -190,4 +194,27 @@ fn own_namespace(process: &Process, namespace: &str) -> Finding {
         namespace => format!("lives in a {namespace} namespace of its own, which cannot be checkpointed"),
     };
     Finding::refused(Some(process), &what, SANDBOX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_of_a_status() {
+        let status = Status(b"Name:\t\xd0x\nState:\tD (disk sleep)\nSeccomp:\t2\nSeccomp_filters:\t1\n".to_vec());
+        assert_eq!((status.number("Seccomp"), status.number("Seccomp_filters")), (Some(2), Some(1)));
+        assert_eq!((status.field("State"), status.number("TracerPid")), (Some("D (disk sleep)"), None));
+    }
+
+    #[test]
+    fn vfork_is_known_by_its_system_call() {
+        let folder = tempfile::tempdir().unwrap();
+        let waits = |text: &str| {
+            fs::write(folder.path().join("syscall"), text).unwrap();
+            is_in_vfork(folder.path())
+        };
+        assert!(waits("58 0x0 0x0 0x0 0x0 0x0 0x0 0x7ffd 0x7f00\n") && waits("56 0x4111 0x7f00 0x0\n"));
+        assert!(!waits("56 0x1200011 0x0 0x0\n") && !waits("0 0x3 0x7ffe 0x400\n") && !waits("running\n"));
+    }
 }
