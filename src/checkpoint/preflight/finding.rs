@@ -108,10 +108,11 @@ impl fmt::Display for Finding {
             Some(process) => write!(f, "process {process}")?,
             None => write!(f, "the container")?,
         }
+        write!(f, " {}", self.what)?;
         if self.place.is_some() {
             write!(f, " ({})", self.places())?;
         }
-        write!(f, " {}; {}", self.what, self.advice)
+        write!(f, "; {}", self.advice)
     }
 }
 
@@ -162,7 +163,7 @@ mod tests {
 
     #[test]
     fn sentences_name_process_and_place() {
-        insta::assert_snapshot!(finding(7, 5), @"process 7 (app) (descriptor 5) has io_uring open, which cannot be checkpointed; switch it off");
+        insta::assert_snapshot!(finding(7, 5), @"process 7 (app) has io_uring open, which cannot be checkpointed (descriptor 5); switch it off");
         insta::assert_snapshot!(Finding::refused(None, "is ill", "cure it"), @"the container is ill; cure it");
     }
 

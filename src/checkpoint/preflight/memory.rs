@@ -71,12 +71,9 @@ impl Rules {
     /// CRIU opens what is deleted through a descriptor of any process; what is shared and has no name at all is dumped as memory.
     fn is_out_of_reach(&self, mapping: &Mapping) -> bool {
         let Some(path) = mapping.name.strip_suffix(DELETED) else { return false };
-        let nameless = path.starts_with("/memfd:") || path == "/dev/zero";
-        path.starts_with('/')
-            && !(nameless && mapping.shared)
-            && !path.starts_with("/[aio]")
-            && !self.reach_all
-            && !self.open.contains(&(mapping.inode, mapping.name.to_owned()))
+        let as_memory = mapping.shared && (path.starts_with("/memfd:") || path == "/dev/zero");
+        let reached = self.reach_all || self.open.contains(&(mapping.inode, mapping.name.to_owned()));
+        path.starts_with('/') && !path.starts_with("/[aio]") && !as_memory && !reached
     }
 }
 

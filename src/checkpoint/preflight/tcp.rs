@@ -76,7 +76,7 @@ pub fn groups(pid: i32) -> Vec<String> {
 
 const ALL_HOSTS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 1);
 
-/// `				010000E0     1 0:00000000		0`.
+/// Below the line of its interface, after four tabs: `010000E0     1 0:00000000 0`.
 fn group(line: &str) -> Option<Ipv4Addr> {
     let group = line.strip_prefix("\t\t\t\t")?.split_whitespace().next()?;
     Some(Ipv4Addr::from(u32::from_str_radix(group, 16).ok()?.to_ne_bytes()))
