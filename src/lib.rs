@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod commands;
 pub mod control;
 pub mod criu;
+pub mod doctor;
 pub mod exit;
 pub mod files;
 #[cfg(test)]

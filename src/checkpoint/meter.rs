@@ -23,6 +23,11 @@ impl<'a> Meter<'a> {
         Self::to(|event| reporter.send(event))
     }
 
+    /// One that nobody watches.
+    pub fn of_nobody() -> Self {
+        Self::to(|_| {})
+    }
+
     fn to(report: impl Fn(&Event) + 'a) -> Self {
         Self {
             report: Box::new(report),

@@ -71,6 +71,12 @@ enum Verb {
     Extract(extract::Arguments),
     /// Copy checkpoints into another store
     Copy(copy::Arguments),
+    /// Find out what works in this container, prove it, and say what to add for more
+    #[command(after_help = exit::help("doctor"))]
+    Doctor(doctor::Arguments),
+    /// Be a process of the doctor's proof
+    #[command(hide = true)]
+    DoctorSubject(doctor::Subject),
     /// Do one checkpoint or restore for init
     #[command(hide = true)]
     Worker,
@@ -123,6 +129,8 @@ pub fn main() -> ExitCode {
         Verb::Prune(arguments) => prune::main(&arguments),
         Verb::Extract(arguments) => extract::main(&arguments),
         Verb::Copy(arguments) => copy::main(&arguments),
+        Verb::Doctor(arguments) => doctor::main(&arguments),
+        Verb::DoctorSubject(arguments) => doctor::subject(&arguments),
         Verb::Worker => worker::main(),
     })
 }

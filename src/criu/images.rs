@@ -16,6 +16,8 @@ pub const FDINFO: u32 = 0x5621_3732;
 pub const MM: u32 = 0x5749_2820;
 /// Of `pagemap-PID.img` and `pagemap-shmem-N.img`.
 pub const PAGEMAP: u32 = 0x5608_4025;
+/// Of `pstree.img`.
+pub const PSTREE: u32 = 0x5027_3030;
 
 /// An image is not what CRIU writes.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,9 +39,39 @@ pub fn entries(image: &[u8], magic: u32) -> Result<Vec<&[u8]>, Malformed> {
     Ok(entries)
 }
 
+/// An image of that kind with these entries.
+pub fn encode<M: Message>(magic: u32, entries: &[M]) -> Vec<u8> {
+    let mut image = [COMMON.to_le_bytes(), magic.to_le_bytes()].concat();
+    for entry in entries {
+        image.extend((entry.encoded_len() as u32).to_le_bytes());
+        image.extend(entry.encode_to_vec());
+    }
+    image
+}
+
 /// One entry.
 pub fn decode<M: Message + Default>(entry: &[u8]) -> Result<M, Malformed> {
     M::decode(entry).map_err(|_| Malformed)
+}
+
+/// A process of the tree (`pstree_entry`), all of it.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Task {
+    /// Its PID.
+    #[prost(uint32, required, tag = "1")]
+    pub pid: u32,
+    /// Its parent.
+    #[prost(uint32, required, tag = "2")]
+    pub ppid: u32,
+    /// Its process group.
+    #[prost(uint32, required, tag = "3")]
+    pub pgid: u32,
+    /// Its session.
+    #[prost(uint32, required, tag = "4")]
+    pub sid: u32,
+    /// All of its threads.
+    #[prost(uint32, repeated, packed = "false", tag = "5")]
+    pub threads: Vec<u32>,
 }
 
 /// A process's memory map (`mm_entry`).

@@ -51,6 +51,11 @@ pub fn cause(log: &Path) -> String {
     tail(log).and_then(|text| explain(&text)).unwrap_or_else(killed)
 }
 
+/// Whether that is a cause that other numbers, or another attempt, may do away with.
+pub fn numbers_were_taken(cause: &str) -> bool {
+    cause.starts_with(TAKEN)
+}
+
 fn explain(text: &str) -> Option<String> {
     let errors = || text.lines().filter(|line| line.contains("Error ("));
     let known = CAUSES.iter().find_map(|(part, meaning)| Some((errors().find(|line| line.contains(part))?, meaning)));

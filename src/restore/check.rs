@@ -214,7 +214,7 @@ fn pid_max() -> Option<i32> {
 }
 
 /// The newest PID of this PID namespace: the last field of /proc/loadavg (proc_loadavg(5)).
-pub(super) fn newest_pid() -> Option<i32> {
+pub fn newest_pid() -> Option<i32> {
     fs::read_to_string("/proc/loadavg").ok()?.split_ascii_whitespace().last()?.parse().ok()
 }
 

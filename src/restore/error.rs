@@ -13,7 +13,7 @@ use crate::store::StoreError;
 
 /// Why a restore failed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum RestoreError {
+pub enum RestoreError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),

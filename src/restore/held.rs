@@ -9,7 +9,6 @@ use std::io::Write;
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::parent_id;
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus};
 
@@ -34,7 +33,7 @@ const LET_GO: u16 = 20_000;
 
 /// A service that is there and has not run. Dropped, it is killed.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(crate) struct Held {
     child: Child,
     hold: UnixStream,
     log: PathBuf,
@@ -53,12 +52,13 @@ enum State {
 }
 
 impl Held {
-    /// Has CRIU restore all processes, with its sockets and log in the folder `work`.
-    pub(super) fn restore(
+    /// Has CRIU restore all processes, with its sockets and log in the folder `work`. They become children of the process `parent`.
+    pub(crate) fn restore(
         manifest: &Manifest,
         fetcher: &mut Fetcher,
         work: &Work,
         meter: &mut Meter,
+        parent: i32,
     ) -> Result<Self, RestoreError> {
         let unusable = |error| RestoreError::RuntimeDir { path: work.path().to_owned(), error };
         let broken = |error| RestoreError::Serve(ServeError::Broken(error));
@@ -71,7 +71,7 @@ impl Held {
         let args = command::restore(work.path(), stdio.inherit(), command::number(theirs.as_fd()));
         let mut keep = stdio.descriptors();
         keep.push(theirs.as_fd());
-        let strays = Strays::from_now_on(parent_id() as i32);
+        let strays = Strays::from_now_on(parent);
         let child = command::spawn(RestorePlan::here().criu, &args, &keep)?;
         drop(theirs);
         let mut held = Self { child, hold, log: work.path().join(command::RESTORE_LOG), strays, state: State::Coming };
@@ -93,7 +93,7 @@ impl Held {
     }
 
     /// Lets the service run.
-    pub(super) fn let_go(mut self) -> Result<(), RestoreError> {
+    pub(crate) fn let_go(mut self) -> Result<(), RestoreError> {
         if self.hold.write_all(&[RUN]).is_err() {
             // CRIU has ended, and its tasks with it.
             return Err(RestoreError::Criu(log::cause(&self.log)));

@@ -10,8 +10,8 @@ use crate::worker::report::Reporter;
 const INTERVAL: Duration = Duration::from_millis(200);
 
 /// Counts bytes of memory and files.
-pub(super) struct Meter<'a> {
-    reporter: &'a Reporter,
+pub(crate) struct Meter<'a> {
+    reporter: Option<&'a Reporter>,
     bytes: u64,
     total: u64,
     reported: Instant,
@@ -22,9 +22,14 @@ impl<'a> Meter<'a> {
     pub(super) fn start(reporter: &'a Reporter, manifest: &Manifest) -> Self {
         let images = manifest.images.iter().filter_map(|image| image.body.as_ref());
         let total = images.map(Body::size).sum::<u64>() + bytes_of_files(manifest);
-        let meter = Self { reporter, bytes: 0, total, reported: Instant::now() };
+        let meter = Self { reporter: Some(reporter), bytes: 0, total, reported: Instant::now() };
         meter.report();
         meter
+    }
+
+    /// One that nobody watches.
+    pub(crate) fn of_nobody() -> Self {
+        Self { reporter: None, bytes: 0, total: 0, reported: Instant::now() }
     }
 
     /// So many bytes more are there.
@@ -42,7 +47,9 @@ impl<'a> Meter<'a> {
     }
 
     fn report(&self) {
-        self.reporter.send(&Event::Progress { phase: Phase::Restore, bytes: self.bytes, total: self.total });
+        if let Some(reporter) = self.reporter {
+            reporter.send(&Event::Progress { phase: Phase::Restore, bytes: self.bytes, total: self.total });
+        }
     }
 }
 

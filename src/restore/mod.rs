@@ -20,12 +20,13 @@ mod take;
 mod verify;
 mod wait;
 
-pub use check::cpu_features;
+pub use check::{cpu_features, newest_pid};
 pub use env::renew_generation_id;
 pub use exclusive::hold;
 pub use stdio::record as record_stdio;
 
 use std::io;
+use std::os::unix::process::parent_id;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
@@ -41,10 +42,10 @@ use crate::worker::report::Reporter;
 use crate::worker::work::Work;
 use crate::worker::{self, Choice, Common, Failure, OnFailure, Standby};
 use choose::Pick;
-use error::RestoreError;
-use held::Held;
+pub use error::RestoreError;
+pub(crate) use held::Held;
 use look::Found;
-use meter::Meter;
+pub(crate) use meter::Meter;
 use retry::{Next, Tries};
 use take::Verdict;
 use wait::{Ready, Woken};
@@ -239,7 +240,7 @@ impl<'a> Restore<'a> {
         meter.add(meter::bytes_of_files(manifest));
         self.reporter.send(&Event::Restoring { root: manifest.root_pid });
         self.criu_ran = true;
-        let mut held = Held::restore(manifest, &mut fetcher, work, &mut meter)?;
+        let mut held = Held::restore(manifest, &mut fetcher, work, &mut meter, parent_id() as i32)?;
         env::write(&self.common.runtime_dir).map_err(|error| self.unusable_folder(error))?;
         let exclusive = self.policy.exclusive.is_some();
         if let Verdict::Lost(message) = take::take(found, &self.common.instance, exclusive, || held.check())? {

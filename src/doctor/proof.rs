@@ -1,0 +1,221 @@
+//! The proof: a small tree is checkpointed into a scratch store and restored from there, by the same code and the same criu as a service.
+//!
+//! Where PIDs cannot be chosen they only go up, and those of the tree that was dumped are behind the counter. Its images are
+//! therefore renumbered before the restore: as if a fresh container had counted less far.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::renumber;
+use super::scratch::{self, NoFolder};
+use super::subject::{self, Role};
+use super::watchdog::{self, Watchdog};
+use crate::checkpoint::{self, Dump, DumpError, Verdict};
+use crate::control::protocol::millis;
+use crate::criu::{command, log};
+use crate::image::{self, FetchThreads, Fetcher, Image, ImageError, ImageWriter, KeyFiles, Lease, Manifest, Vault};
+use crate::privileges;
+use crate::restore::{self, Held, RestoreError};
+use crate::store::{self, Location, StoreError};
+use crate::sys::process;
+use crate::tree;
+use crate::worker::{self, work::Work};
+
+/// How long all of it may take.
+const LIMIT: Duration = Duration::from_secs(60);
+/// Name of the tree's socket in the scratch folder.
+const SOCKET: &str = "socket";
+/// Memory for page data in bytes.
+const MEMORY: u64 = 64 << 20;
+/// How far above the container's counter the tree is put: room for our threads and criu, and for a busy service beside us.
+const ROOM: i32 = 300;
+/// How often a restore is tried whose numbers somebody else took.
+const TRIES: i32 = 3;
+
+/// A proof that succeeded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Proven {
+    /// Processes of the tree.
+    pub processes: usize,
+    /// Their threads, beside the first of each.
+    pub threads: usize,
+    /// Milliseconds until the checkpoint was committed.
+    pub checkpoint_ms: u64,
+    /// Bytes of memory and images in it.
+    pub bytes: u64,
+    /// Milliseconds until the tree ran again.
+    pub restore_ms: u64,
+    /// How far its IDs were moved up for the restore; 0 where they are the same.
+    pub shifted: u32,
+    /// PIDs of this container that were used up meanwhile, by whomever.
+    pub pids: u64,
+}
+
+/// Why there is no proof.
+#[derive(Debug, thiserror::Error)]
+pub enum ProofError {
+    /// Nowhere to put anything.
+    #[error(transparent)]
+    NoFolder(#[from] NoFolder),
+    /// The system, in the course of it.
+    #[error(
+        "{what} failed ({error}), which has nothing to do with checkpoints: look at the container's limits of memory and processes"
+    )]
+    System {
+        /// What failed.
+        what: &'static str,
+        /// The system's word for it.
+        error: io::Error,
+    },
+    /// The tree, before anything was done to it.
+    #[error("the tree of processes for the proof does not work here: {0}")]
+    Subject(String),
+    /// The dump.
+    #[error("{0}")]
+    Dump(#[from] DumpError),
+    /// The store in the scratch folder.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// As above.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What criu wrote.
+    #[error("CRIU's image of the process tree is not as expected: freeze and criu beside it must be of one version")]
+    Malformed,
+    /// The restore.
+    #[error("{0}")]
+    Restore(#[from] RestoreError),
+    /// It came back, and is not what it was.
+    #[error("what was restored is not as it was: {0}")]
+    NotVerified(String),
+    /// It hung.
+    #[error("it was not done within {} s and was ended", LIMIT.as_secs())]
+    TooLong,
+}
+
+/// Carries out the proof in a folder of its own below `runtime_dir`, or wherever one can be made. When this returns nothing is left of it.
+///
+/// # Errors
+/// [`ProofError`].
+pub fn prove(runtime_dir: Option<&Path>) -> Result<Proven, ProofError> {
+    let folder = scratch::make(runtime_dir)?;
+    // What is left of the tree whatever happens becomes ours, and is ended.
+    process::adopt_orphans();
+    let watchdog = Watchdog::start(LIMIT).map_err(system("starting a thread"))?;
+    let proven = Proof { folder: folder.path() }.carry_out();
+    watchdog::end_all();
+    match proven {
+        Err(_) if watchdog.has_barked() => Err(ProofError::TooLong),
+        proven => proven,
+    }
+}
+
+fn system(what: &'static str) -> impl Fn(io::Error) -> ProofError {
+    move |error| ProofError::System { what, error }
+}
+
+struct Proof<'a> {
+    folder: &'a Path,
+}
+
+impl Proof<'_> {
+    fn carry_out(&self) -> Result<Proven, ProofError> {
+        let pids_before = restore::newest_pid();
+        let root = self.start_tree()?;
+        self.ask("before").map_err(ProofError::Subject)?;
+        let all = tree::all().map_err(system("reading /proc"))?;
+        let processes = tree::below(&all, root);
+        let threads = processes.iter().map(|process| process.threads.len() - 1).sum();
+        let location = Location::at(&format!("file:{}", self.folder.join("store").display()));
+        let store = store::open(&location)?;
+        store.prepare()?;
+        let vault = Vault::create(store, &KeyFiles::default())?;
+
+        let begun = Instant::now();
+        let bytes = self.checkpoint(root, &vault)?;
+        let checkpoint_ms = millis(begun.elapsed());
+        watchdog::end_all();
+
+        let begun = Instant::now();
+        let shifted = self.restore(&vault)?;
+        let restore_ms = millis(begun.elapsed());
+        self.ask("after").map_err(ProofError::NotVerified)?;
+        let pids = restore::newest_pid().zip(pids_before).map_or(0, |(now, before)| i64::from(now) - i64::from(before));
+        let pids = u64::try_from(pids).unwrap_or_default();
+        Ok(Proven { processes: processes.len(), threads, checkpoint_ms, bytes, restore_ms, shifted, pids })
+    }
+
+    /// Its first process.
+    fn start_tree(&self) -> Result<i32, ProofError> {
+        let start = || {
+            let listener = std::os::unix::net::UnixListener::bind(self.socket())?;
+            let stdin = Stdio::from(std::os::fd::OwnedFd::from(listener));
+            subject::command(Role::Root, self.folder)?.stdin(stdin).spawn()
+        };
+        Ok(start().map_err(system("starting a process"))?.id() as i32)
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.join(SOCKET)
+    }
+
+    fn ask(&self, question: &str) -> Result<(), String> {
+        match subject::ask(&self.socket(), question, LIMIT) {
+            Ok(answer) if answer == subject::WELL => Ok(()),
+            Ok(answer) if answer.is_empty() => Err("it has ended".to_owned()),
+            Ok(answer) => Err(answer),
+            Err(error) => Err(format!("it does not answer ({error})")),
+        }
+    }
+
+    /// Dumps and ends the tree. Returns the bytes that were dumped.
+    fn checkpoint(&self, root: i32, vault: &Vault) -> Result<u64, ProofError> {
+        let begun = Instant::now();
+        let work = self.work(command::DUMP_LOG)?;
+        let writer = ImageWriter::new(vault, MEMORY, worker::cores())?;
+        let mut dump = Dump::start(root, work.path())?;
+        let images = dump.collect(&writer, &checkpoint::Meter::of_nobody())?;
+        let mut written = writer.finish()?;
+        let image = |(name, id)| Image { name, body: Some(written.take(id)) };
+        let mut manifest =
+            Manifest { root_pid: root, images: images.into_iter().map(image).collect(), ..Manifest::default() };
+        let bytes = written.bytes;
+        (manifest.packs, manifest.chunks) = (written.packs, written.chunks);
+        image::commit(vault, &mut manifest, Lease::fresh(), begun)?;
+        dump.release(Verdict::Kill)?;
+        Ok(bytes)
+    }
+
+    /// Restores the tree, under the same numbers where that can be. Returns how far they were moved.
+    fn restore(&self, vault: &Vault) -> Result<u32, ProofError> {
+        let manifest = Manifest::load(vault, None)?.ok_or(ProofError::Malformed)?;
+        let threads = std::sync::Arc::new(FetchThreads::start(&**vault.store(), worker::cores())?);
+        for attempt in 1.. {
+            let shift = if privileges::can_choose_pids() { 0 } else { self.shift(manifest.root_pid, attempt) };
+            let shifted = renumber::shifted(&manifest, shift).map_err(|_| ProofError::Malformed)?;
+            let mut fetcher = Fetcher::on(&threads, vault, &shifted, MEMORY);
+            let work = self.work(command::RESTORE_LOG)?;
+            let us = std::process::id() as i32;
+            let held = Held::restore(&shifted, &mut fetcher, &work, &mut restore::Meter::of_nobody(), us);
+            match held.and_then(Held::let_go) {
+                Err(RestoreError::Criu(cause)) if attempt < TRIES && log::numbers_were_taken(&cause) => {}
+                result => return result.map(|()| shift).map_err(ProofError::from),
+            }
+        }
+        Err(ProofError::Malformed)
+    }
+
+    /// How far the tree has to move to be above all that was used up, with the more room the more often it was not enough.
+    fn shift(&self, root: i32, attempt: i32) -> u32 {
+        let first = restore::newest_pid().unwrap_or(root).saturating_add(ROOM * attempt * attempt);
+        first.saturating_sub(root).max(0) as u32
+    }
+
+    fn work(&self, log: &str) -> Result<Work, ProofError> {
+        Work::new(self.folder, log).map_err(system("making a folder"))
+    }
+}

@@ -1,0 +1,59 @@
+//! The folder of a proof, which goes with it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tempfile::{Builder, TempDir};
+
+/// Where it is tried, in this order, beside what the user names. Init's own folders lie there too, and are left alone.
+const PARENTS: [&str; 3] = ["/run", "/dev/shm", "/tmp"];
+
+/// No place for it.
+#[derive(Debug, thiserror::Error)]
+#[error("no folder can be written ({0}): mount a tmpfs at /run, /dev/shm or /tmp, or name a folder with --runtime-dir")]
+pub struct NoFolder(String);
+
+/// Makes one in the folder named, or else in the first of the usual places.
+///
+/// # Errors
+/// [`NoFolder`], with what is wrong with each.
+pub fn make(named: Option<&Path>) -> Result<TempDir, NoFolder> {
+    make_in(&named.map_or_else(|| PARENTS.map(PathBuf::from).to_vec(), |folder| vec![folder.to_owned()]))
+}
+
+fn make_in(parents: &[PathBuf]) -> Result<TempDir, NoFolder> {
+    let mut reasons = Vec::new();
+    for parent in parents {
+        match Builder::new().prefix("freeze-doctor-").tempdir_in(parent) {
+            Ok(folder) => return Ok(folder),
+            Err(error) => reasons.push(format!("{}: {}", parent.display(), system_word(&error))),
+        }
+    }
+    Err(NoFolder(reasons.join("; ")))
+}
+
+/// Without the path, which is random.
+fn system_word(error: &io::Error) -> String {
+    let inner = error.get_ref().and_then(|inner| std::error::Error::source(inner)).map(ToString::to_string);
+    inner.unwrap_or_else(|| error.kind().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_that_can_be_written_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let made = make_in(&["/proc".into(), folder.path().into(), "/tmp".into()]).unwrap();
+        assert_eq!(made.path().parent(), Some(folder.path()));
+    }
+
+    #[test]
+    fn where_there_is_none_each_reason_is_said() {
+        insta::assert_snapshot!(
+            make_in(&["/proc".into(), "/nonexistent".into()]).unwrap_err(),
+            @""
+        );
+    }
+}
