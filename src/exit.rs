@@ -75,6 +75,7 @@ const fn row(status: u8, of: &'static [&'static str], means: &'static str) -> Ro
 
 const RUN: &[&str] = &["run"];
 const CHECKPOINT: &[&str] = &["checkpoint"];
+const DOCTOR: &[&str] = &["doctor"];
 const STORE: &[&str] = &["list", "rekey", "inspect", "verify", "prune", "extract", "copy"];
 
 /// All statuses, as `--help` and docs/options.md show them.
@@ -89,6 +90,7 @@ pub const TABLE: &[Row] = &[
     row(OK, &["status"], "Answered; with `--ready`, the service runs"),
     row(OK, &["wait"], "What was waited for is there"),
     row(OK, &["cancel"], "The checkpoint is given up, or the handover taken back"),
+    row(OK, DOCTOR, "The proof succeeded; with `--for`, the generation can be restored"),
     row(OK, STORE, "Done; for `verify`, all is well"),
     row(
         FAILED,
@@ -98,6 +100,7 @@ pub const TABLE: &[Row] = &[
     row(FAILED, &["status"], "Failed; with `--ready`, the service does not run"),
     row(FAILED, &["wait"], "It cannot be any more, or the time is over"),
     row(FAILED, &["cancel"], "There is nothing to give up"),
+    row(FAILED, DOCTOR, "The proof failed; with `--for`, something is missing, or the store cannot be read"),
     row(FAILED, STORE, "Failed; for `verify`, also that something is damaged"),
     row(USAGE, &[], "The command line cannot be understood"),
     row(NO_INIT, &["checkpoint", "status", "wait", "cancel"], "There is no init to talk to"),
@@ -167,7 +170,7 @@ mod tests {
 
     #[test]
     fn no_command_has_two_meanings_for_one_status() {
-        for command in ["run", "checkpoint", "status", "wait", "cancel", "list", "verify"] {
+        for command in ["run", "checkpoint", "status", "wait", "cancel", "doctor", "list", "verify"] {
             let text = help(command);
             let mut statuses: Vec<&str> = text.lines().skip(1).map(|line| line[..15].trim()).collect();
             statuses.retain(|status| !status.is_empty());

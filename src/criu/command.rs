@@ -82,6 +82,16 @@ pub struct NotStarted {
     error: io::Error,
 }
 
+/// Whether a criu that belongs to this freeze could be started.
+///
+/// # Errors
+/// [`NotStarted`].
+pub fn look_for(criu: Criu) -> Result<(), NotStarted> {
+    let path = path(criu).map_err(|error| NotStarted { path: PLAIN.into(), error })?;
+    let found = nix::unistd::access(&path, nix::unistd::AccessFlags::X_OK);
+    found.map_err(|error| NotStarted { path, error: error.into() })
+}
+
 /// Starts the criu that belongs to this freeze with the worker's stdio and the descriptors `keep` beside it.
 ///
 /// # Errors

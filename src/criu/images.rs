@@ -16,6 +16,8 @@ pub const FDINFO: u32 = 0x5621_3732;
 pub const MM: u32 = 0x5749_2820;
 /// Of `pagemap-PID.img` and `pagemap-shmem-N.img`.
 pub const PAGEMAP: u32 = 0x5608_4025;
+/// Of `core-TID.img`.
+pub const CORE: u32 = 0x5505_3847;
 /// Of `pstree.img`.
 pub const PSTREE: u32 = 0x5027_3030;
 
@@ -72,6 +74,43 @@ pub struct Task {
     /// All of its threads.
     #[prost(uint32, repeated, packed = "false", tag = "5")]
     pub threads: Vec<u32>,
+}
+
+/// A thread (`core_entry`).
+#[derive(Clone, PartialEq, Message)]
+pub struct Core {
+    /// What every thread has of its own.
+    #[prost(message, optional, tag = "5")]
+    pub thread: Option<ThreadCore>,
+}
+
+/// What every thread has of its own (`thread_core_entry`).
+#[derive(Clone, PartialEq, Message)]
+pub struct ThreadCore {
+    /// What it may do.
+    #[prost(message, optional, tag = "10")]
+    pub creds: Option<Credentials>,
+}
+
+/// What a thread may do (`creds_entry`).
+#[derive(Clone, PartialEq, Message)]
+pub struct Credentials {
+    /// Permitted capabilities: bits, the low ones first.
+    #[prost(uint32, repeated, packed = "false", tag = "10")]
+    pub permitted: Vec<u32>,
+}
+
+impl Core {
+    /// Numbers of the permitted capabilities.
+    pub fn permitted(&self) -> Vec<u8> {
+        let words =
+            self.thread.as_ref().and_then(|thread| thread.creds.as_ref()).map(|creds| creds.permitted.as_slice());
+        let bits = (0u8..64).filter(|bit| {
+            let word = words.unwrap_or_default().get(usize::from(bit / 32)).copied().unwrap_or_default();
+            word & (1 << (bit % 32)) != 0
+        });
+        bits.collect()
+    }
 }
 
 /// A process's memory map (`mm_entry`).
@@ -148,6 +187,9 @@ pub struct Descriptor {
     /// The open file that it is of.
     #[prost(uint32, tag = "1")]
     pub id: u32,
+    /// Its number.
+    #[prost(uint32, tag = "4")]
+    pub fd: u32,
 }
 
 /// An open or mapped file (`file_entry`).

@@ -195,7 +195,8 @@ impl Proof<'_> {
         let manifest = Manifest::load(vault, None)?.ok_or(ProofError::Malformed)?;
         let threads = std::sync::Arc::new(FetchThreads::start(&**vault.store(), worker::cores())?);
         for attempt in 1.. {
-            let shift = if privileges::can_choose_pids() { 0 } else { self.shift(manifest.root_pid, attempt) };
+            let shift =
+                if RestorePlan::of(self.abilities).can_go_back() { 0 } else { self.shift(manifest.root_pid, attempt) };
             let shifted = renumber::shifted(&manifest, shift).map_err(|_| ProofError::Malformed)?;
             let mut fetcher = Fetcher::on(&threads, vault, &shifted, MEMORY);
             let work = self.work(command::RESTORE_LOG)?;

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::check::Unfit;
+use super::check::NotFit;
 use super::look::is_of_one_generation;
 use super::serve::ServeError;
 use crate::criu::command::NotStarted;
@@ -22,7 +22,7 @@ pub enum RestoreError {
     Image(#[from] ImageError),
     /// This container cannot take it.
     #[error(transparent)]
-    Unfit(#[from] Unfit),
+    Unfit(#[from] NotFit),
     /// The service's files.
     #[error(transparent)]
     Files(#[from] PutBackError),

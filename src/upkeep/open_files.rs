@@ -186,7 +186,7 @@ mod tests {
             OpenFile { unix: socket(b""), ..file(5, 7) },
             file(99, 8),
         ];
-        let fds: Vec<Descriptor> = (2..9).map(|id| Descriptor { id }).collect();
+        let fds: Vec<Descriptor> = (2..9).map(|id| Descriptor { id, ..Descriptor::default() }).collect();
         let found = read(&image(images::FILES, &files), &open(&image(images::FDINFO, &fds)).unwrap()).unwrap();
         assert_eq!(found.paths, ["/data"]);
         let kinds = [("other", 1), ("pipe", 1), ("regular", 1), ("tcp", 2), ("unix", 2)];
@@ -213,7 +213,7 @@ mod tests {
             let inet = Inet { kind: 1, src_port: 80, src_addr: vec![7; 4], dst_addr: vec![0; 4], ..Inet::default() };
             let socket = OpenFile { id: 2, inet: Some(inet), ..OpenFile::default() };
             let files = image(images::FILES, &[regular, socket]);
-            let fds = image(images::FDINFO, &[Descriptor { id: 1 }, Descriptor { id: 2 }]);
+            let fds = image(images::FDINFO, &[1, 2].map(|id| Descriptor { id, ..Descriptor::default() }));
             for (files, fds) in [(fuzz::damaged(&files, &edits), fds.clone()), (files, fuzz::damaged(&fds, &others))] {
                 if let Ok(found) = open(&fds).and_then(|open| read(&files, &open)) {
                     prop_assert!(found.kinds.values().sum::<u64>() <= files.len() as u64);

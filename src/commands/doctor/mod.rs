@@ -1,15 +1,28 @@
 //! `freeze doctor`: what works in this container, proven by a round trip of a small tree; and what to add for more.
 
+mod forecast;
+mod table;
+
 use std::path::PathBuf;
 
-use super::say;
 use super::text::{json, print};
-use crate::doctor::{proof, subject};
+use super::{StoreArguments, say};
+use crate::doctor::subject::{self, Role};
+use crate::doctor::{self, seccomp};
 use crate::exit;
+use crate::privileges::Facts;
 
 /// Arguments of `freeze doctor`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
+    /// Say instead whether this container could restore that generation, a number or `newest`, and how long it would take
+    #[arg(long = "for", value_name = "GENERATION", value_parser = forecast::generation, conflicts_with = "print_seccomp_profile")]
+    generation: Option<forecast::Which>,
+    #[command(flatten)]
+    store: StoreArguments,
+    /// Print instead a seccomp profile that lets PIDs be chosen: Docker's default with clone3 allowed
+    #[arg(long, conflicts_with = "json")]
+    print_seccomp_profile: bool,
     /// Folder for the proof's files [default: the first of /run, /dev/shm, /tmp that can be written]
     #[arg(long, env = "FREEZE_RUNTIME_DIR", value_name = "FOLDER")]
     runtime_dir: Option<PathBuf>,
@@ -21,22 +34,36 @@ pub struct Arguments {
 /// Arguments of `freeze doctor-subject`.
 #[derive(Debug, clap::Args)]
 pub struct Subject {
-    role: subject::Role,
+    role: Role,
     folder: PathBuf,
 }
 
-/// Returns the exit status.
+/// Returns the exit status: 0 where the proof succeeded, or the generation fits.
 pub fn main(arguments: &Arguments) -> u8 {
-    match proof::prove(arguments.runtime_dir.as_deref()) {
-        Ok(proven) => print(&if arguments.json { json(&proven) } else { format!("{proven:?}\n") }),
+    if arguments.print_seccomp_profile {
+        let Facts { mut bounding, .. } = Facts::read();
+        bounding.insert("CHECKPOINT_RESTORE".to_owned());
+        return print(&seccomp::profile(&bounding));
+    }
+    match arguments.generation {
+        Some(which) => forecast::main(which, &arguments.store, arguments.json),
+        None => diagnose(arguments),
+    }
+}
+
+fn diagnose(arguments: &Arguments) -> u8 {
+    let diagnosis = doctor::diagnose(arguments.runtime_dir.as_deref());
+    let status = print(&if arguments.json { json(&diagnosis) } else { table::text(&diagnosis) });
+    if diagnosis.proof.has_succeeded() { status } else { exit::FAILED }
+}
+
+/// One process of the proof's tree.
+pub fn subject(arguments: &Subject) -> u8 {
+    match subject::main(arguments.role, &arguments.folder) {
+        Ok(()) => exit::OK,
         Err(error) => {
             say(&error.to_string());
             exit::FAILED
         }
     }
-}
-
-/// One process of the proof's tree.
-pub fn subject(arguments: &Subject) -> u8 {
-    if subject::main(arguments.role, &arguments.folder).is_ok() { exit::OK } else { exit::FAILED }
 }

@@ -1,0 +1,113 @@
+//! `freeze doctor --for`: whether this container could restore a generation, and how long that would take.
+
+use crate::commands::text::{json, print, printable, size};
+use crate::commands::{StoreArguments, say};
+use crate::doctor::forecast::{self, Forecast, Time};
+use crate::exit;
+use crate::privileges::Abilities;
+use crate::upkeep::UpkeepError;
+
+/// Which generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// The newest.
+    Newest,
+    /// That one.
+    Number(u64),
+}
+
+/// What follows `--for`.
+pub fn generation(text: &str) -> Result<Which, String> {
+    match (text, text.parse()) {
+        ("newest", _) => Ok(Which::Newest),
+        (_, Ok(number)) => Ok(Which::Number(number)),
+        _ => Err(format!("{text:?} is neither a number nor `newest`")),
+    }
+}
+
+/// Returns the exit status.
+pub fn main(which: Which, store: &StoreArguments, as_json: bool) -> u8 {
+    match look(which, store) {
+        Ok(found) => {
+            let status = print(&if as_json { json(&found) } else { text(&found) });
+            if found.fits { status } else { exit::FAILED }
+        }
+        Err(error) => {
+            say(&error.to_string());
+            exit::FAILED
+        }
+    }
+}
+
+fn look(which: Which, store: &StoreArguments) -> Result<Forecast, UpkeepError> {
+    let number = match which {
+        Which::Newest => None,
+        Which::Number(number) => Some(number),
+    };
+    Ok(forecast::forecast(&store.open_full()?, number, &Abilities::probe())?)
+}
+
+fn text(found: &Forecast) -> String {
+    let number = found.generation;
+    let mut text = if found.fits {
+        format!("generation {number} can be restored here: {}\n", time(&found.time))
+    } else {
+        format!("generation {number} cannot be restored here:\n")
+    };
+    for sentence in &found.missing {
+        text += &format!("- {}\n", printable(sentence));
+    }
+    for remark in &found.remarks {
+        text += &format!("note: {}\n", printable(remark));
+    }
+    text
+}
+
+fn time(time: &Time) -> String {
+    let mut parts = Vec::new();
+    if let Some((used, highest)) = time.count {
+        parts.push(format!("{} ms to count PIDs from {used} up to {highest}", time.pids_ms));
+    }
+    if let Some(rate) = time.rate {
+        let (bytes, rate, sampled) = (size(time.bytes), size(rate), size(time.sampled));
+        parts.push(format!("{} ms for {bytes} at {rate}/s, measured with {sampled} of it", time.bytes_ms));
+    }
+    let beside = time.total_ms - time.pids_ms - time.bytes_ms;
+    parts.push(format!("{beside} ms for CRIU"));
+    format!("about {} ms ({})", time.total_ms, parts.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found() -> Forecast {
+        let time = Time {
+            count: Some((1, 1010)),
+            pids_ms: 20,
+            bytes: 300 << 20,
+            sampled: 16 << 20,
+            rate: Some(200 << 20),
+            bytes_ms: 1500,
+            total_ms: 1620,
+        };
+        Forecast { generation: 3, fits: true, missing: vec![], remarks: vec!["the kernel\nis older".into()], time }
+    }
+
+    #[test]
+    fn one_that_fits_has_its_time() {
+        insta::assert_snapshot!(text(&found()), @"");
+    }
+
+    #[test]
+    fn one_that_does_not_has_its_reasons() {
+        let missing = vec!["this CPU lacks bmi2".to_owned(), "the service ran as uid 7".to_owned()];
+        insta::assert_snapshot!(text(&Forecast { fits: false, missing, ..found() }), @"");
+    }
+
+    #[test]
+    fn a_generation_is_a_number_or_the_newest() {
+        assert_eq!([generation("newest"), generation("7")], [Ok(Which::Newest), Ok(Which::Number(7))]);
+        assert!(generation("new").is_err() && generation("-1").is_err());
+    }
+}

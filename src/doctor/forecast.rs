@@ -1,0 +1,160 @@
+//! Whether a container could restore a generation, what it lacks, and how long it would take. Changes nothing.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::criu::command;
+use crate::image::{Body, Fetcher, Figures, ImageError, Manifest, Piece, Result, Vault};
+use crate::privileges::{Abilities, Pids, RestorePlan};
+use crate::restore::{self, Here};
+use crate::sys::pids::PER_MS;
+use crate::worker;
+
+/// Most bytes that are read to find out how fast the store is, and for how long at most.
+const SAMPLE: u64 = 16 << 20;
+const SAMPLE_TIME: Duration = Duration::from_secs(3);
+/// What CRIU takes beside, in milliseconds: for a service of a few processes.
+const CRIU_MS: u64 = 100;
+const MEMORY: u64 = 64 << 20;
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Forecast {
+    /// The generation.
+    pub generation: u64,
+    /// Nothing is missing.
+    pub fits: bool,
+    /// One sentence for each thing that is missing.
+    pub missing: Vec<String>,
+    /// What else is to be known.
+    pub remarks: Vec<String>,
+    /// How long it would take.
+    pub time: Time,
+}
+
+/// How long a restore would take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Time {
+    /// The newest PID, and the highest of the service's, where PIDs are counted up.
+    pub count: Option<(i32, i32)>,
+    /// Milliseconds to count.
+    pub pids_ms: u64,
+    /// Bytes that are fetched.
+    pub bytes: u64,
+    /// Bytes that were read from the store to find out how fast it is.
+    pub sampled: u64,
+    /// Bytes in a second, where any were read.
+    pub rate: Option<u64>,
+    /// Milliseconds to fetch them.
+    pub bytes_ms: u64,
+    /// All of it, with what CRIU takes.
+    pub total_ms: u64,
+}
+
+/// Judges a generation, or the newest.
+///
+/// # Errors
+/// Where the store or the generation cannot be read.
+pub fn forecast(vault: &Vault, generation: Option<u64>, abilities: &Abilities) -> Result<Forecast> {
+    let manifest = Manifest::load(vault, generation)?.ok_or_else(|| match generation {
+        Some(generation) => ImageError::NoGeneration { url: vault.url().to_owned(), generation },
+        None => ImageError::NoHead { url: vault.url().to_owned() },
+    })?;
+    let mut here = Here::with(abilities);
+    let mut remarks = Vec::new();
+    // Executed in a container whose service runs: that one will not restore, but the next one like it.
+    if std::process::id() != 1
+        && let Some(used) = here.used.take()
+    {
+        remarks.push(format!("a fresh container like this one is judged; this one has used PIDs up to {used}"));
+    }
+    remarks.extend(older_kernel(&manifest.kernel, &abilities.facts.kernel));
+    let plan = RestorePlan::of(abilities);
+    let mut missing: Vec<String> = restore::missing(&manifest, &here).iter().map(ToString::to_string).collect();
+    missing.extend(command::look_for(plan.criu).err().map(|error| error.to_string()));
+    let highest = manifest.processes.iter().flat_map(|process| &process.threads).copied().max().unwrap_or(0);
+    let count = (plan.pids == Pids::CountedUp).then_some((here.used.unwrap_or(1), highest));
+    let sample = sample(vault, &manifest)?;
+    let time = time(count, bytes(&manifest), sample);
+    Ok(Forecast { generation: manifest.generation, fits: missing.is_empty(), missing, remarks, time })
+}
+
+/// Bytes that are not zero.
+fn bytes(manifest: &Manifest) -> u64 {
+    let Figures { new, shared, .. } = manifest.figures.unwrap_or_default();
+    new + shared
+}
+
+fn time(count: Option<(i32, i32)>, bytes: u64, (sampled, took): (u64, Duration)) -> Time {
+    let pids_ms = count.map_or(0, |(used, highest)| u64::try_from(highest - used).unwrap_or(0) / PER_MS);
+    let micros = took.as_micros().max(1);
+    let rate = (sampled > 0).then(|| u64::try_from(u128::from(sampled) * 1_000_000 / micros).unwrap_or(u64::MAX));
+    let bytes_ms = rate.map_or(0, |rate| bytes.saturating_mul(1000) / rate.max(1));
+    Time { count, pids_ms, bytes, sampled, rate, bytes_ms, total_ms: pids_ms + bytes_ms + CRIU_MS }
+}
+
+/// Reads some of the generation's memory, as a restore would: bytes, and how long it took.
+fn sample(vault: &Vault, manifest: &Manifest) -> Result<(u64, Duration)> {
+    let mut fetcher = Fetcher::new(vault, manifest, MEMORY, worker::cores())?;
+    let (begun, mut read) = (Instant::now(), 0);
+    for body in manifest.images.iter().filter_map(|image| image.body.as_ref()).filter(|body| body.inline().is_empty()) {
+        let enough = read_some(&mut fetcher, body, &mut read, begun)?;
+        if enough {
+            break;
+        }
+    }
+    Ok((read, begun.elapsed()))
+}
+
+fn read_some(fetcher: &mut Fetcher, body: &Body, read: &mut u64, begun: Instant) -> Result<bool> {
+    let result = fetcher.for_each(body, |piece| {
+        if let Piece::Data(data) = piece {
+            *read += data.len() as u64;
+        }
+        let enough = *read >= SAMPLE || begun.elapsed() >= SAMPLE_TIME;
+        if enough { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
+    });
+    match result {
+        Err(ImageError::Sink(_)) => Ok(true),
+        result => result.map(|()| false),
+    }
+}
+
+/// Kernels keep what they could, so only an older one may lack something.
+fn older_kernel(theirs: &str, ours: &str) -> Option<String> {
+    let version = |text: &str| {
+        let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().ok());
+        Some((numbers.next()??, numbers.next()??))
+    };
+    let (then, now) = version(theirs).zip(version(ours))?;
+    (now < then).then(|| format!("the kernel is older here ({ours}) than where it was taken ({theirs}): what the service used of the newer one is missing"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_is_that_of_pids_and_bytes() {
+        let time = time(Some((60, 30_060)), 300 << 20, (10 << 20, Duration::from_millis(100)));
+        assert_eq!((time.pids_ms, time.rate, time.bytes_ms), (600, Some(100 << 20), 3000));
+        assert_eq!(time.total_ms, 3700);
+    }
+
+    #[test]
+    fn what_is_not_there_takes_no_time() {
+        let time = time(None, 0, (0, Duration::ZERO));
+        assert_eq!((time.pids_ms, time.rate, time.total_ms), (0, None, CRIU_MS));
+        assert_eq!(super::time(Some((70, 60)), 0, (0, Duration::ZERO)).pids_ms, 0);
+    }
+
+    #[test]
+    fn only_an_older_kernel_is_worth_a_word() {
+        assert_eq!(older_kernel("5.10.0-8-amd64", "6.1.0"), None);
+        assert_eq!(older_kernel("6.1.0", "6.1.7"), None);
+        assert_eq!(older_kernel("rubbish", "6.1.7"), None);
+        insta::assert_snapshot!(older_kernel("6.10.1", "6.9.3-cloud").unwrap(), @"");
+    }
+}

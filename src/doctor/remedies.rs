@@ -1,0 +1,232 @@
+//! What to add to a container for more: the exact lines for each engine. Pure functions of what is there.
+
+use serde::Serialize;
+
+use crate::privileges::{Abilities, Ability, DumpPlan, Pids, RestorePlan};
+
+/// Name of the file that `freeze doctor --print-seccomp-profile` is to be written to.
+pub const PROFILE: &str = "freeze-seccomp.json";
+
+/// What to add for one thing more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Remedy {
+    /// What it gives.
+    pub gives: &'static str,
+    /// What to do beside, or instead where there are no lines.
+    pub also: Vec<String>,
+    /// Options of `docker run`.
+    pub docker: String,
+    /// Options of `podman run`.
+    pub podman: String,
+    /// Of a pod, in YAML.
+    pub kubernetes: String,
+    /// A SecurityContextConstraints that allows it, in YAML.
+    pub openshift: String,
+}
+
+/// What a container has to be given.
+#[derive(Default)]
+struct Needs {
+    capabilities: Vec<&'static str>,
+    clone3: bool,
+    unmasked: bool,
+    /// By the capabilities of criu's file, as engines give users but root none themselves.
+    by_file: bool,
+}
+
+/// What would give more than there is, the most useful first.
+pub fn remedies(abilities: &Abilities) -> Vec<Remedy> {
+    [possible(abilities), pids(abilities), users(abilities), namespaces(abilities)].into_iter().flatten().collect()
+}
+
+/// What nothing goes without.
+fn possible(abilities: &Abilities) -> Option<Remedy> {
+    let advice = [
+        (
+            Ability::Ptrace,
+            "let processes be traced: the sysctl kernel.yama.ptrace_scope=0 on the host, and a seccomp profile with ptrace",
+        ),
+        (Ability::WholeProc, "mount /proc without hidepid and subset"),
+        (Ability::MemoryMap, "use a kernel with CONFIG_CHECKPOINT_RESTORE"),
+        (Ability::Memfd, "set the sysctl vm.memfd_noexec to 0 or 1"),
+    ];
+    let missing = advice.into_iter().filter(|(ability, _)| !abilities.has(*ability));
+    let also: Vec<String> = missing.map(|(_, advice)| advice.to_owned()).collect();
+    let gives = "any checkpoint or restore at all";
+    (!also.is_empty()).then(|| Remedy { also, ..Needs::default().remedy(gives) })
+}
+
+fn pids(abilities: &Abilities) -> Option<Remedy> {
+    let plan = RestorePlan::of(abilities);
+    if plan.pids != Pids::CountedUp && plan.exe_link {
+        return None;
+    }
+    let mut needs = Needs { clone3: !abilities.has(Ability::Clone3), ..Needs::default() };
+    if !plan.exe_link {
+        needs.add(abilities, &["CHECKPOINT_RESTORE"]);
+    }
+    Some(needs.remedy("PIDs at once, in any order and in containers that have used them; /proc/PID/exe as it was"))
+}
+
+fn users(abilities: &Abilities) -> Option<Remedy> {
+    let mut needs = Needs::default();
+    needs.add(abilities, &["SYS_PTRACE"]);
+    let gives = "services whose processes have several users or are not dumpable; hosts with Yama";
+    (!DumpPlan::of(abilities).all_users).then(|| needs.remedy(gives))
+}
+
+fn namespaces(abilities: &Abilities) -> Option<Remedy> {
+    let (unshare, unmasked) = (abilities.has(Ability::Unshare), abilities.has(Ability::UnmaskedProc));
+    if unshare && unmasked {
+        return None;
+    }
+    let needs = Needs { unmasked: !unmasked, ..Needs::default() };
+    let mut remedy = needs.remedy("namespaces of the service's own (--isolate): clocks that go on, PIDs of its own");
+    if !unshare {
+        remedy.also.push(
+            "use a seccomp profile that allows unshare and clone3: that of Podman and CRI-O does, Docker's does not"
+                .into(),
+        );
+    }
+    Some(remedy)
+}
+
+impl Needs {
+    /// Root gets capabilities; others need a criu that has them by its file, and that takes all three.
+    fn add(&mut self, abilities: &Abilities, capabilities: &[&'static str]) {
+        self.by_file = abilities.facts.uid != 0;
+        self.capabilities =
+            if self.by_file { vec!["CHECKPOINT_RESTORE", "SYS_PTRACE", "SETPCAP"] } else { capabilities.to_vec() };
+    }
+
+    fn remedy(&self, gives: &'static str) -> Remedy {
+        let mut also = Vec::new();
+        if self.clone3 {
+            also.push(format!("write the profile: freeze doctor --print-seccomp-profile > {PROFILE}"));
+            also.push(format!(
+                "for Kubernetes and OpenShift, put it into /var/lib/kubelet/seccomp/{PROFILE} of each node"
+            ));
+        }
+        if self.by_file {
+            also.push("keep criu-caps beside freeze with its file capabilities (COPY keeps them, cp does not), and leave out no-new-privileges".into());
+        }
+        let (docker, podman) = (self.engine("systempaths=unconfined"), self.engine("unmask=ALL"));
+        Remedy { gives, also, docker, podman, kubernetes: self.kubernetes(), openshift: self.openshift() }
+    }
+
+    fn engine(&self, unmask: &str) -> String {
+        let mut options: Vec<String> = self.capabilities.iter().map(|name| format!("--cap-add {name}")).collect();
+        if self.clone3 {
+            options.push(format!("--security-opt seccomp={PROFILE}"));
+        }
+        if self.unmasked {
+            options.push(format!("--security-opt {unmask}"));
+        }
+        options.join(" ")
+    }
+
+    fn kubernetes(&self) -> String {
+        let mut container = String::new();
+        if self.by_file {
+            container += "    allowPrivilegeEscalation: true\n";
+        }
+        if !self.capabilities.is_empty() {
+            container += &format!("    capabilities:\n      add: [{}]\n", self.capabilities.join(", "));
+        }
+        if self.clone3 {
+            container += &format!("    seccompProfile:\n      type: Localhost\n      localhostProfile: {PROFILE}\n");
+        }
+        if self.unmasked {
+            container += "    procMount: Unmasked\n";
+        }
+        if container.is_empty() {
+            return container;
+        }
+        let pod = if self.unmasked { "hostUsers: false\n" } else { "" };
+        format!("{pod}containers:\n- name: app\n  securityContext:\n{container}")
+    }
+
+    /// `restricted-v2` with what is needed; the pod's service account has to be allowed to use it.
+    fn openshift(&self) -> String {
+        if self.capabilities.is_empty() && !self.clone3 {
+            return String::new();
+        }
+        let (drop, profile) = (
+            if self.by_file { "[]" } else { "[KILL, MKNOD]" },
+            if self.clone3 { "localhost/freeze-seccomp.json" } else { "runtime/default" },
+        );
+        format!(
+            "apiVersion: security.openshift.io/v1
+kind: SecurityContextConstraints
+metadata:
+  name: freeze
+allowedCapabilities: [{}]
+requiredDropCapabilities: {drop}
+defaultAddCapabilities: []
+allowPrivilegeEscalation: {}
+allowPrivilegedContainer: false
+allowHostDirVolumePlugin: false
+allowHostIPC: false
+allowHostNetwork: false
+allowHostPID: false
+allowHostPorts: false
+readOnlyRootFilesystem: false
+runAsUser: {{type: MustRunAsRange}}
+seLinuxContext: {{type: MustRunAs}}
+fsGroup: {{type: MustRunAs}}
+supplementalGroups: {{type: RunAsAny}}
+seccompProfiles: [{profile}]
+volumes: [configMap, csi, downwardAPI, emptyDir, ephemeral, persistentVolumeClaim, projected, secret]
+",
+            self.capabilities.join(", "),
+            self.by_file
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::privileges::Facts;
+
+    const BASIC: [Ability; 4] = [Ability::Ptrace, Ability::WholeProc, Ability::MemoryMap, Ability::Memfd];
+
+    fn container(uid: u32, more: &[Ability]) -> Abilities {
+        let abilities = Abilities::with(&[&BASIC, more].concat());
+        Abilities { facts: Facts { uid, ..Facts::default() }, ..abilities }
+    }
+
+    fn text(abilities: &Abilities) -> String {
+        remedies(abilities)
+            .iter()
+            .map(|remedy| {
+                let Remedy { gives, also, docker, podman, kubernetes, openshift } = remedy;
+                format!(
+                    "== {gives}\n{}\ndocker: {docker}\npodman: {podman}\n{kubernetes}---\n{openshift}",
+                    also.join("\n")
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn restricted_under_docker() {
+        insta::assert_snapshot!(text(&container(1000, &[])));
+    }
+
+    #[test]
+    fn root_with_the_capability_under_docker_lacks_the_profile_alone() {
+        insta::assert_snapshot!(text(&container(0, &[Ability::ExeLink, Ability::Unshare, Ability::TraceOthers])));
+    }
+
+    #[test]
+    fn where_everything_is_there_nothing_is_to_be_added() {
+        assert_eq!(remedies(&container(0, &Ability::ALL)), []);
+    }
+
+    #[test]
+    fn what_nothing_goes_without_comes_first() {
+        let abilities = Abilities::with(&[Ability::Ptrace, Ability::MemoryMap]);
+        insta::assert_snapshot!(remedies(&abilities)[0].also.join("\n"), @"");
+    }
+}

@@ -1,0 +1,148 @@
+//! A seccomp profile that lets PIDs be chosen: Docker's default with clone3 allowed, without conditions, as the OCI runtimes
+//! and Kubernetes read it too.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Docker's, of moby's `profiles/seccomp/default.json` (Apache-2.0).
+const DOCKER: &str = include_str!("../../integration/sandbox/seccomp/docker-default.json");
+const ALLOWED: &str = "clone3";
+/// Go's name of this architecture, which the conditions have, and the kernel's, which the architectures have.
+const ARCHITECTURE: (&str, &str) =
+    if cfg!(target_arch = "aarch64") { ("arm64", "SCMP_ARCH_AARCH64") } else { ("amd64", "SCMP_ARCH_X86_64") };
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Conditional {
+    default_action: String,
+    default_errno_ret: u32,
+    arch_map: Vec<Architecture>,
+    syscalls: Vec<ConditionalRule>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Architecture {
+    architecture: String,
+    sub_architectures: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+struct ConditionalRule {
+    #[serde(flatten)]
+    rule: Rule,
+    #[serde(default)]
+    includes: Condition,
+    #[serde(default)]
+    excludes: Condition,
+}
+
+#[derive(Deserialize, Default)]
+struct Condition {
+    #[serde(default)]
+    arches: Vec<String>,
+    #[serde(default)]
+    caps: Vec<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Profile {
+    default_action: String,
+    default_errno_ret: u32,
+    architectures: Vec<String>,
+    syscalls: Vec<Rule>,
+}
+
+#[derive(Serialize, Deserialize, Clone)]
+#[serde(rename_all = "camelCase")]
+struct Rule {
+    names: Vec<String>,
+    action: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    errno_ret: Option<u32>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    args: Vec<Value>,
+}
+
+/// The profile in JSON, for a container with these capabilities (without `CAP_`).
+pub fn profile(capabilities: &BTreeSet<String>) -> String {
+    let docker: Conditional = serde_json::from_str(DOCKER).expect("the profile that is built in is JSON");
+    let architectures = docker.arch_map.into_iter().filter(|map| map.architecture == ARCHITECTURE.1);
+    let mut syscalls: Vec<Rule> =
+        docker.syscalls.into_iter().filter(|rule| rule.holds(capabilities)).map(|rule| rule.rule).collect();
+    for rule in &mut syscalls {
+        rule.names.retain(|name| name != ALLOWED);
+    }
+    syscalls.retain(|rule| !rule.names.is_empty());
+    let allowed = Rule { names: vec![ALLOWED.into()], action: "SCMP_ACT_ALLOW".into(), errno_ret: None, args: vec![] };
+    syscalls.push(allowed);
+    let profile = Profile {
+        default_action: docker.default_action,
+        default_errno_ret: docker.default_errno_ret,
+        architectures: architectures
+            .flat_map(|map| [vec![map.architecture], map.sub_architectures.unwrap_or_default()].concat())
+            .collect(),
+        syscalls,
+    };
+    serde_json::to_string_pretty(&profile).unwrap_or_default() + "\n"
+}
+
+impl ConditionalRule {
+    /// As Docker decides it (moby, profiles/seccomp/seccomp_linux.go); all of its conditions on the kernel hold since 4.8.
+    fn holds(&self, capabilities: &BTreeSet<String>) -> bool {
+        let held = |name: &String| name.strip_prefix("CAP_").is_some_and(|name| capabilities.contains(name));
+        let ours = |name: &String| name == ARCHITECTURE.0;
+        (self.includes.arches.is_empty() || self.includes.arches.iter().any(ours))
+            && self.includes.caps.iter().all(held)
+            && !self.excludes.arches.iter().any(ours)
+            && !self.excludes.caps.iter().any(held)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(capabilities: &[&str]) -> Vec<(String, String, usize)> {
+        let capabilities = capabilities.iter().map(ToString::to_string).collect();
+        let profile: Value = serde_json::from_str(&profile(&capabilities)).unwrap();
+        let rules = profile["syscalls"].as_array().unwrap().iter();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        rules
+            .flat_map(|rule| {
+                let arguments = rule.get("args").map_or(0, |args| args.as_array().unwrap().len());
+                let names = rule["names"].as_array().unwrap().iter();
+                names.map(move |name| (text(name), text(&rule["action"]), arguments)).collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
+    fn of(name: &str, capabilities: &[&str]) -> Vec<(String, usize)> {
+        let found = rules(capabilities).into_iter().filter(|(found, ..)| found == name);
+        found.map(|(_, action, arguments)| (action, arguments)).collect()
+    }
+
+    #[test]
+    fn clone3_is_allowed_and_nothing_else_is_new() {
+        let allow = |arguments| ("SCMP_ACT_ALLOW".to_owned(), arguments);
+        assert_eq!(of("clone3", &[]), [allow(0)]);
+        // Namespaces are still refused by clone's argument, and kcmp takes the capability.
+        assert_eq!(of("clone", &[]), [allow(1)]);
+        assert_eq!(of("unshare", &[]), []);
+        assert_eq!(of("kcmp", &[]), []);
+        assert_eq!(of("kcmp", &["SYS_PTRACE"]), [allow(0)]);
+        assert_eq!(of("arch_prctl", &[]), [allow(0)]);
+        assert_eq!(of("riscv_flush_icache", &[]), []);
+    }
+
+    #[test]
+    fn it_is_what_runtimes_read() {
+        let profile: Value = serde_json::from_str(&profile(&BTreeSet::new())).unwrap();
+        assert_eq!(profile["defaultAction"], "SCMP_ACT_ERRNO");
+        assert!(profile["architectures"].as_array().unwrap().contains(&ARCHITECTURE.1.into()));
+        assert!(profile["syscalls"].as_array().unwrap().iter().all(|rule| rule.get("includes").is_none()));
+    }
+}

@@ -1,0 +1,77 @@
+//! What works here and in what way, in words. Pure.
+
+use super::Proof;
+use crate::privileges::{Abilities, Ability, Criu, DumpPlan, Pids, RestorePlan};
+use crate::sys::pids::PER_MS;
+
+/// One sentence each; the first one is the answer.
+pub fn verdict(abilities: &Abilities, proof: &Proof) -> Vec<String> {
+    let (dump, restore) = (DumpPlan::of(abilities), RestorePlan::of(abilities));
+    let mut sentences = vec![match (proof, &dump.impossible) {
+        (Proof::Succeeded(_), None) => "Services can be checkpointed and restored here.".to_owned(),
+        (Proof::Succeeded(_), Some(reason)) => {
+            format!("Checkpoints worked, and yet may not work for a service: {reason}.")
+        }
+        (Proof::Failed { cause }, _) => format!("Services cannot be checkpointed and restored here: {cause}."),
+    }];
+    sentences.push(match restore.pids {
+        Pids::Chosen => "A restore chooses PIDs and TIDs, also those that the container has used before.".to_owned(),
+        Pids::Set => "A restore sets the counter of PIDs, also back to those that the container has used before.".to_owned(),
+        Pids::CountedUp => format!(
+            "A restore counts PIDs up to the service's, some {PER_MS} in a millisecond. It needs a fresh container, and nothing else may start a process there meanwhile."
+        ),
+    });
+    sentences.push(if restore.exe_link {
+        "A restored process's /proc/PID/exe is its program.".to_owned()
+    } else {
+        "A restored process's /proc/PID/exe is criu, so programs that execute themselves by it do not work.".to_owned()
+    });
+    sentences.push(if dump.all_users {
+        "Processes of several users can be checkpointed.".to_owned()
+    } else {
+        "All processes of a service must have one user and be dumpable.".to_owned()
+    });
+    sentences.push(if abilities.has(Ability::Unshare) {
+        "CLOCK_MONOTONIC and CLOCK_BOOTTIME jump to the new host's at a restore, unless --isolate auto is given."
+            .to_owned()
+    } else {
+        "CLOCK_MONOTONIC and CLOCK_BOOTTIME jump to the new host's at a restore.".to_owned()
+    });
+    if restore.criu == Criu::WithCapabilities {
+        sentences.push("The criu with file capabilities is used.".to_owned());
+    }
+    sentences
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::proof::Proven;
+
+    const BASIC: [Ability; 4] = [Ability::Ptrace, Ability::WholeProc, Ability::MemoryMap, Ability::Memfd];
+    const PROVEN: Proof = Proof::Succeeded(Proven {
+        processes: 4,
+        threads: 3,
+        checkpoint_ms: 90,
+        bytes: 3 << 20,
+        restore_ms: 60,
+        shifted: 321,
+        pids: 328,
+    });
+
+    #[test]
+    fn the_floor() {
+        insta::assert_snapshot!(verdict(&Abilities::with(&BASIC), &PROVEN).join("\n"), @"");
+    }
+
+    #[test]
+    fn everything() {
+        insta::assert_snapshot!(verdict(&Abilities::with(&Ability::ALL), &PROVEN).join("\n"), @"");
+    }
+
+    #[test]
+    fn a_proof_that_failed_is_the_answer() {
+        let found = verdict(&Abilities::with(&BASIC), &Proof::Failed { cause: "CRIU cannot be started".into() });
+        insta::assert_snapshot!(found[0], @"");
+    }
+}

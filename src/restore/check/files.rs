@@ -1,0 +1,107 @@
+//! Files that a restore finds or makes here. Looks at them, opens and changes none.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::unistd::{AccessFlags, eaccess};
+
+use super::Unfit;
+use crate::image::{File, Kind, Manifest};
+
+/// Programs and libraries that are not here, or are others.
+pub fn executables(manifest: &Manifest) -> Vec<Unfit> {
+    // What was made at run time travels itself.
+    let travels: BTreeSet<&[u8]> = manifest.files.iter().map(|file| file.path.as_slice()).collect();
+    let stay = manifest.executables.iter().filter(|file| !travels.contains(file.path.as_slice()));
+    let unfit = stay.filter_map(|file| {
+        let path = Path::new(OsStr::from_bytes(&file.path));
+        let what = match fs::metadata(path) {
+            Err(error) => format!("cannot be used here ({error})"),
+            Ok(meta) if meta.len() != file.size => format!("has {} bytes here and had {}", meta.len(), file.size),
+            Ok(_) => return None,
+        };
+        Some(Unfit::Executable { path: path.to_owned(), what })
+    });
+    unfit.collect()
+}
+
+/// Captured files that cannot be put back, one of each folder.
+pub fn unwritable(manifest: &Manifest) -> Vec<Unfit> {
+    let mut folders = BTreeSet::new();
+    let mut unfit = Vec::new();
+    for file in &manifest.files {
+        let path = Path::new(OsStr::from_bytes(&file.path));
+        if let Err(reason) = can_put_back(path, file)
+            && folders.insert(path.parent())
+        {
+            unfit.push(Unfit::Unwritable { path: path.to_owned(), reason: reason.desc().to_owned() });
+        }
+    }
+    unfit
+}
+
+/// As `files::put_back` does it: what is there is written over or replaced, and folders are made.
+fn can_put_back(path: &Path, file: &File) -> nix::Result<()> {
+    let there = match file.kind() {
+        Kind::Directory => path.is_dir(),
+        Kind::Symlink => fs::read_link(path).is_ok_and(|target| target.as_os_str().as_bytes() == file.target),
+        Kind::Regular => path.is_file() && eaccess(path, AccessFlags::W_OK).is_ok(),
+        _ => false,
+    };
+    let folder = path.ancestors().skip(1).find(|folder| folder.exists()).unwrap_or(Path::new("/"));
+    if there { Ok(()) } else { eaccess(folder, AccessFlags::W_OK | AccessFlags::X_OK) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Executable;
+
+    fn bytes(path: &Path) -> Vec<u8> {
+        path.as_os_str().as_bytes().to_vec()
+    }
+
+    #[test]
+    fn a_changed_library_is_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().to_owned();
+        let executables = vec![Executable { path: bytes(&path), size: 5 }];
+        let unfit = super::executables(&Manifest { executables, ..Manifest::default() });
+        assert_eq!(unfit, [Unfit::Executable { path, what: "has 0 bytes here and had 5".into() }]);
+    }
+
+    #[test]
+    fn a_program_that_travels_need_not_be_here() {
+        let path = b"/tmp/made at run time".to_vec();
+        let files = vec![File { path: path.clone(), ..Default::default() }];
+        let executables = vec![Executable { path, size: 5 }];
+        assert_eq!(super::executables(&Manifest { executables, files, ..Manifest::default() }), []);
+    }
+
+    #[test]
+    fn of_each_folder_that_cannot_be_written_one_file_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        // Nobody can make anything in /proc, root included.
+        let file = |path: &str, kind: Kind| File { path: path.into(), kind: kind.into(), ..Default::default() };
+        let new = folder.path().join("a/new/one");
+        let files = vec![
+            file("/proc/new", Kind::Regular),
+            file("/proc/newer", Kind::Fifo),
+            file("/proc/new/folder/file", Kind::Regular),
+            file("/proc/self", Kind::Directory),
+            file(new.to_str().unwrap(), Kind::Regular),
+        ];
+        let unfit = unwritable(&Manifest { files, ..Manifest::default() });
+        let paths: Vec<&str> = unfit
+            .iter()
+            .map(|unfit| match unfit {
+                Unfit::Unwritable { path, .. } => path.to_str().unwrap(),
+                other => panic!("{other}"),
+            })
+            .collect();
+        assert_eq!(paths, ["/proc/new", "/proc/new/folder/file"]);
+    }
+}

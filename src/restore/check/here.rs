@@ -1,0 +1,103 @@
+//! What this container has, as far as a restore needs it.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use nix::sys::resource::{Resource, getrlimit};
+
+use super::cpu_features;
+use crate::privileges::{Abilities, Ability, Answer, RestorePlan};
+
+/// What every restore needs of the kernel.
+const NEEDED: [Ability; 2] = [Ability::MemoryMap, Ability::WholeProc];
+
+/// What this container has. None: it is not told, and nothing is refused for it.
+#[derive(Debug, Clone, Default)]
+pub struct Here {
+    /// As Rust names it.
+    pub arch: String,
+    /// Features of its CPU.
+    pub features: Vec<String>,
+    /// Effective user.
+    pub uid: u32,
+    /// Capabilities of the bounding set.
+    pub bounding: BTreeSet<String>,
+    /// Abilities without which nothing works, and why they are missing.
+    pub lacks: Vec<(&'static str, String)>,
+    /// The number that PIDs stay below (proc_sys_kernel(5)).
+    pub pid_max: Option<i32>,
+    /// The newest PID, where PIDs only go up.
+    pub used: Option<i32>,
+    /// Bytes that may still be taken.
+    pub memory: Option<u64>,
+    /// Processes and threads that may still be made.
+    pub processes: Option<u64>,
+    /// Hard limit of open files.
+    pub descriptors: Option<u64>,
+}
+
+impl Here {
+    /// Looks.
+    pub fn look() -> Self {
+        Self::with(&Abilities::probe())
+    }
+
+    /// Looks for all that is no ability.
+    pub fn with(abilities: &Abilities) -> Self {
+        let lack = |ability| match abilities.answers.get(&ability)? {
+            Answer::No(reason) => Some((ability.name(), reason.clone())),
+            Answer::Yes => None,
+        };
+        Self {
+            arch: std::env::consts::ARCH.to_owned(),
+            features: cpu_features(),
+            uid: abilities.facts.uid,
+            bounding: abilities.facts.bounding.clone(),
+            lacks: NEEDED.into_iter().filter_map(lack).collect(),
+            pid_max: number("/proc/sys/kernel/pid_max"),
+            used: if RestorePlan::of(abilities).can_go_back() { None } else { newest_pid() },
+            memory: free_memory(),
+            processes: free_processes(),
+            descriptors: getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(_, hard)| hard),
+        }
+    }
+}
+
+/// The newest PID of this PID namespace: the last field of /proc/loadavg (proc_loadavg(5)).
+pub fn newest_pid() -> Option<i32> {
+    fs::read_to_string("/proc/loadavg").ok()?.split_ascii_whitespace().last()?.parse().ok()
+}
+
+/// Bytes that this container may still take, as far as it is told.
+fn free_memory() -> Option<u64> {
+    let info = fs::read_to_string("/proc/meminfo").ok()?;
+    let available: u64 =
+        info.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB")?.parse().ok())?;
+    let limit = number("/sys/fs/cgroup/memory.max").or_else(|| number("/sys/fs/cgroup/memory/memory.limit_in_bytes"));
+    Some(limit.map_or(available << 10, |limit: u64| limit.min(available << 10)))
+}
+
+/// By the pids controller, of cgroup v2 or v1; "max" is no number.
+fn free_processes() -> Option<u64> {
+    ["/sys/fs/cgroup", "/sys/fs/cgroup/pids"].iter().find_map(|folder| {
+        let limit: u64 = number(&format!("{folder}/pids.max"))?;
+        Some(limit.saturating_sub(number(&format!("{folder}/pids.current"))?))
+    })
+}
+
+fn number<T: std::str::FromStr>(path: &str) -> Option<T> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_can_be_asked() {
+        let here = Here::look();
+        assert!(here.memory.is_some_and(|bytes| bytes > 0) && here.pid_max.is_some_and(|max| max > 300));
+        assert!(newest_pid().is_some_and(|pid| pid > 0));
+        assert!(!here.features.is_empty() && here.lacks.is_empty());
+    }
+}

@@ -1,0 +1,179 @@
+//! Whether this container can take the generation, found out before any page is fetched. Each failing check is one sentence.
+//!
+//! The same checks go before every restore and answer `freeze doctor --for`. They must be cheap, and change nothing.
+
+mod cpu;
+mod files;
+mod here;
+mod needs;
+
+pub use cpu::cpu_features;
+pub use here::{Here, newest_pid};
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::image::Manifest;
+use needs::Needs;
+
+/// One thing that this container lacks.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    /// Another architecture.
+    #[error("the checkpoint is of a {theirs} machine and this is {ours}; restore it on {theirs}")]
+    Architecture {
+        /// Where it was taken.
+        theirs: String,
+        /// Here.
+        ours: String,
+    },
+    /// CPU features that the service may have chosen its code by.
+    #[error(
+        "this CPU lacks {missing}, which the one of the checkpoint had and the service may use; restore it on a host with these features"
+    )]
+    CpuFeatures {
+        /// The missing ones.
+        missing: String,
+    },
+    /// A PID that the service needs is behind us.
+    #[error(
+        "PID {wanted} of the service cannot be had here, as this container has already used PIDs up to {used}; only a new container has fresh PIDs, so start a new one"
+    )]
+    PidsUsed {
+        /// Lowest PID of the service.
+        wanted: i32,
+        /// Newest PID here.
+        used: i32,
+    },
+    /// A PID that this host does not have.
+    #[error("the service has PID {wanted}, and PIDs end at {max} on this host; raise kernel.pid_max there")]
+    PidMax {
+        /// Highest PID or TID of the service.
+        wanted: i32,
+        /// Highest here.
+        max: i32,
+    },
+    /// Another user.
+    #[error("the service ran as uid {theirs} and this container runs as uid {ours}; start it with the same user")]
+    User {
+        /// Uid of the service.
+        theirs: u32,
+        /// Uid here.
+        ours: u32,
+    },
+    /// Not enough memory.
+    #[error(
+        "the service needs {needed} MiB of memory and this container may take {free} MiB more; raise its memory limit"
+    )]
+    Memory {
+        /// MiB.
+        needed: u64,
+        /// MiB.
+        free: u64,
+    },
+    /// The limit of the container.
+    #[error(
+        "the service has {needed} processes and threads and this container may have {free} more; raise its limit of PIDs (--pids-limit, podPidsLimit)"
+    )]
+    Processes {
+        /// Of the service, and a few for CRIU.
+        needed: u64,
+        /// Left below the limit.
+        free: u64,
+    },
+    /// RLIMIT_NOFILE.
+    #[error(
+        "the service has descriptor {wanted} and this container's hard limit of open files is {limit}; raise it (--ulimit nofile={enough})", enough = .wanted + 1
+    )]
+    Descriptors {
+        /// The highest descriptor.
+        wanted: u64,
+        /// The hard limit.
+        limit: u64,
+    },
+    /// Capabilities cannot be given back that are not in the bounding set.
+    #[error(
+        "the service has the capability {missing}, which this container does not have; start it with the same capabilities"
+    )]
+    Capabilities {
+        /// Without `CAP_`.
+        missing: String,
+    },
+    /// The kernel, or what protects it.
+    #[error("nothing can be restored here, as {ability} is missing ({reason})")]
+    Kernel {
+        /// Its name.
+        ability: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// A folder that the service's files go to.
+    #[error(
+        "the service's file {path} cannot be put back ({reason}); make it and its folder writable for the container's user"
+    )]
+    Unwritable {
+        /// The file.
+        path: PathBuf,
+        /// The system's word for it.
+        reason: String,
+    },
+    /// A program or library is not here, or is another one.
+    #[error("{path} of the application {what}; restore it with the same application files")]
+    Executable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+}
+
+/// Why the restore cannot work here. Nothing was started or changed.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub struct NotFit(Vec<Unfit>);
+
+impl fmt::Display for NotFit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_slice() {
+            [] => Ok(()),
+            [only] => only.fmt(f),
+            [first, more @ ..] => {
+                write!(f, "{first} (and {} more: `freeze doctor --for` a generation lists all)", more.len())
+            }
+        }
+    }
+}
+
+/// Checks everything that can be known now.
+///
+/// # Errors
+/// What this container lacks.
+pub fn check(manifest: &Manifest) -> Result<(), NotFit> {
+    let missing = missing(manifest, &Here::look());
+    if missing.is_empty() { Ok(()) } else { Err(NotFit(missing)) }
+}
+
+/// All that a container lacks for a generation, the hopeless first.
+pub fn missing(manifest: &Manifest, here: &Here) -> Vec<Unfit> {
+    let mut missing = Needs::of(manifest).missing(here);
+    missing.extend(files::executables(manifest));
+    missing.extend(files::unwritable(manifest));
+    missing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_is_said_and_the_others_are_counted() {
+        let user = || Unfit::User { theirs: 1000, ours: 1001 };
+        insta::assert_snapshot!(NotFit(vec![user()]), @"");
+        insta::assert_snapshot!(NotFit(vec![user(), user(), user()]), @"");
+    }
+
+    #[test]
+    fn an_empty_generation_of_this_machine_fits() {
+        let (arch, uid) = (std::env::consts::ARCH.to_owned(), nix::unistd::geteuid().as_raw());
+        assert_eq!(check(&Manifest { arch, uid, ..Manifest::default() }), Ok(()));
+    }
+}

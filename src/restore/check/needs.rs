@@ -1,0 +1,202 @@
+//! What a generation needs of a container, from its manifest alone, and what of that is missing. Pure.
+
+use std::collections::BTreeSet;
+
+use super::{Here, Unfit};
+use crate::criu::images::{self, Core, Descriptor};
+use crate::image::{Body, Manifest};
+
+/// Processes that CRIU needs beside the service's: itself and its helpers.
+const OURS: u64 = 4;
+
+/// What a generation needs.
+#[derive(Debug, Clone, Default)]
+pub struct Needs<'a> {
+    arch: &'a str,
+    features: &'a [String],
+    uid: u32,
+    capabilities: BTreeSet<String>,
+    /// The lowest PID, and the highest of all IDs.
+    pids: Option<(i32, i32)>,
+    /// Bytes of its pages, without its files.
+    memory: u64,
+    processes: u64,
+    descriptor: Option<u64>,
+}
+
+impl<'a> Needs<'a> {
+    /// Of a generation. What is not in the manifest itself is not looked at.
+    pub fn of(manifest: &'a Manifest) -> Self {
+        let lowest = manifest.processes.iter().map(|process| process.pid).min();
+        let ids = || manifest.processes.iter().flat_map(|process| &process.threads).copied();
+        Self {
+            arch: &manifest.arch,
+            features: &manifest.cpu_features,
+            uid: manifest.uid,
+            capabilities: inline(manifest, "core-").flat_map(capabilities).collect(),
+            pids: lowest.map(|lowest| (lowest, ids().max().unwrap_or(lowest))),
+            memory: pages(manifest),
+            processes: ids().count() as u64,
+            descriptor: inline(manifest, "fdinfo-").flat_map(descriptors).max(),
+        }
+    }
+
+    /// What of it is missing here.
+    pub fn missing(&self, here: &Here) -> Vec<Unfit> {
+        let kernel = here.lacks.iter().map(|(ability, reason)| Unfit::Kernel { ability, reason: reason.clone() });
+        let mut missing: Vec<Unfit> = kernel.collect();
+        let others = [self.machine(here), self.pid_max(here), self.pids(here), self.user(here), self.bounding(here)];
+        missing.extend(others.into_iter().flatten());
+        let amounts = [self.memory(here), self.processes(here), self.descriptors(here)];
+        missing.extend(amounts.into_iter().flatten());
+        missing
+    }
+
+    fn machine(&self, here: &Here) -> Option<Unfit> {
+        if self.arch != here.arch {
+            return Some(Unfit::Architecture { theirs: self.arch.to_owned(), ours: here.arch.clone() });
+        }
+        let lacking = self.features.iter().filter(|feature| !here.features.contains(feature));
+        let missing: Vec<&str> = lacking.map(String::as_str).collect();
+        (!missing.is_empty()).then(|| Unfit::CpuFeatures { missing: missing.join(", ") })
+    }
+
+    /// Without privileges PIDs only go up.
+    fn pids(&self, here: &Here) -> Option<Unfit> {
+        let ((wanted, _), used) = self.pids.zip(here.used)?;
+        (used >= wanted).then_some(Unfit::PidsUsed { wanted, used })
+    }
+
+    fn pid_max(&self, here: &Here) -> Option<Unfit> {
+        let ((_, wanted), max) = self.pids.zip(here.pid_max)?;
+        (wanted >= max).then_some(Unfit::PidMax { wanted, max: max - 1 })
+    }
+
+    /// Only root may make processes of another user.
+    fn user(&self, here: &Here) -> Option<Unfit> {
+        (self.uid != here.uid && here.uid != 0).then_some(Unfit::User { theirs: self.uid, ours: here.uid })
+    }
+
+    fn bounding(&self, here: &Here) -> Option<Unfit> {
+        let missing: Vec<&str> = self.capabilities.difference(&here.bounding).map(String::as_str).collect();
+        (!missing.is_empty()).then(|| Unfit::Capabilities { missing: missing.join(", ") })
+    }
+
+    fn memory(&self, here: &Here) -> Option<Unfit> {
+        let (needed, free) = (self.memory, here.memory?);
+        (free < needed).then_some(Unfit::Memory { needed: needed >> 20, free: free >> 20 })
+    }
+
+    fn processes(&self, here: &Here) -> Option<Unfit> {
+        let (needed, free) = (self.processes + OURS, here.processes?);
+        (free < needed).then_some(Unfit::Processes { needed, free })
+    }
+
+    fn descriptors(&self, here: &Here) -> Option<Unfit> {
+        let (wanted, limit) = (self.descriptor?, here.descriptors?);
+        (wanted >= limit).then_some(Unfit::Descriptors { wanted, limit })
+    }
+}
+
+fn pages(manifest: &Manifest) -> u64 {
+    let pages = manifest.images.iter().filter(|image| image.name.starts_with("pages-"));
+    pages.filter_map(|image| image.body.as_ref()).map(Body::size).sum()
+}
+
+/// Small images are in the manifest itself.
+fn inline<'a>(manifest: &'a Manifest, prefix: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    let images = manifest.images.iter().filter(move |image| image.name.starts_with(prefix));
+    images.filter_map(|image| image.body.as_ref()).map(Body::inline).filter(|data| !data.is_empty())
+}
+
+/// Names of the capabilities that a thread has, of its image.
+fn capabilities(image: &[u8]) -> Vec<String> {
+    let entries = images::entries(image, images::CORE).unwrap_or_default();
+    let cores = entries.into_iter().filter_map(|entry| images::decode::<Core>(entry).ok());
+    cores.flat_map(|core| core.permitted()).map(|number| capability(number)).collect()
+}
+
+/// Without `CAP_`; a number where this freeze does not know it.
+fn capability(number: u8) -> String {
+    let known = caps::all().into_iter().find(|known| known.index() == number);
+    known.map_or_else(|| number.to_string(), |known| known.to_string().trim_start_matches("CAP_").to_owned())
+}
+
+fn descriptors(image: &[u8]) -> Vec<u64> {
+    let entries = images::entries(image, images::FDINFO).unwrap_or_default();
+    entries.into_iter().filter_map(|entry| Some(images::decode::<Descriptor>(entry).ok()?.fd.into())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::criu::images::{Credentials, ThreadCore};
+    use crate::image::{Image, Process};
+
+    fn image<M: prost::Message>(name: &str, magic: u32, entry: M) -> Image {
+        Image { name: name.into(), body: Some(Body::from_inline(images::encode(magic, &[entry]))) }
+    }
+
+    fn manifest() -> Manifest {
+        let creds = Credentials { permitted: vec![1 << 5 | 1 << 10, 1 << (40 - 32)] };
+        let core = Core { thread: Some(ThreadCore { creds: Some(creds) }) };
+        Manifest {
+            arch: "x86_64".into(),
+            cpu_features: vec!["avx2".into(), "bmi2".into()],
+            uid: 1000,
+            processes: vec![Process { pid: 1000, threads: vec![1000, 40_000], ..Process::default() }],
+            images: vec![
+                image("core-1000.img", images::CORE, core),
+                image("fdinfo-2.img", images::FDINFO, Descriptor { id: 1, fd: 5000 }),
+                Image { name: "pages-1.img".into(), body: Some(Body::from_inline(vec![1; 4096])) },
+            ],
+            ..Manifest::default()
+        }
+    }
+
+    fn here() -> Here {
+        let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
+        Here {
+            arch: "x86_64".into(),
+            features: words(&["avx2", "bmi2", "avx512f"]),
+            uid: 1000,
+            bounding: words(&["KILL", "NET_BIND_SERVICE", "CHECKPOINT_RESTORE"]).into_iter().collect(),
+            ..Here::default()
+        }
+    }
+
+    #[test]
+    fn the_same_machine_fits_and_what_is_not_told_is_not_missing() {
+        assert_eq!(Needs::of(&manifest()).missing(&here()), []);
+    }
+
+    #[test]
+    fn another_architecture_is_not_asked_for_features() {
+        let here = Here { arch: "aarch64".into(), features: vec![], ..here() };
+        let found = Needs::of(&manifest()).missing(&here);
+        assert_eq!(found, [Unfit::Architecture { theirs: "x86_64".into(), ours: "aarch64".into() }]);
+    }
+
+    #[test]
+    fn all_that_is_missing_is_said() {
+        let here = Here {
+            features: vec!["avx2".into()],
+            uid: 1001,
+            bounding: ["KILL".to_owned()].into(),
+            lacks: vec![("PR_SET_MM_MAP", "EINVAL".to_owned())],
+            pid_max: Some(32_768),
+            used: Some(1200),
+            memory: Some(1),
+            processes: Some(3),
+            descriptors: Some(1024),
+            ..here()
+        };
+        let found: Vec<String> = Needs::of(&manifest()).missing(&here).iter().map(ToString::to_string).collect();
+        insta::assert_snapshot!(found.join("\n"), @"");
+    }
+
+    #[test]
+    fn root_can_be_anybody() {
+        assert_eq!(Needs::of(&manifest()).missing(&Here { uid: 0, ..here() }), []);
+    }
+}
