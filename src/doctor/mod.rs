@@ -4,7 +4,7 @@
 
 pub mod forecast;
 pub mod proof;
-mod remedies;
+pub mod remedies;
 mod renumber;
 mod scratch;
 pub mod seccomp;
@@ -16,10 +16,9 @@ use std::path::Path;
 
 use serde::Serialize;
 
-pub use remedies::Remedy;
-
 use crate::privileges::{Abilities, DumpPlan, RestorePlan};
 use proof::Proven;
+use remedies::Remedy;
 
 /// All that the doctor has to say of a container.
 #[derive(Debug, Serialize)]

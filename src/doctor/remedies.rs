@@ -7,6 +7,9 @@ use crate::privileges::{Abilities, Ability, DumpPlan, Pids, RestorePlan};
 /// Name of the file that `freeze doctor --print-seccomp-profile` is to be written to.
 pub const PROFILE: &str = "freeze-seccomp.json";
 
+/// What criu-caps has by its file.
+pub const CAPABILITIES: [&str; 3] = ["CHECKPOINT_RESTORE", "SYS_PTRACE", "SETPCAP"];
+
 /// What to add for one thing more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Remedy {
@@ -23,6 +26,10 @@ pub struct Remedy {
     /// A SecurityContextConstraints that allows it, in YAML.
     pub openshift: String,
 }
+
+const USERS: &str = "services whose processes have several users or are not dumpable; hosts with Yama";
+const PIDS: &str = "PIDs at once, in any order and in containers that have used them; /proc/PID/exe as it was";
+const PIDS_AND_USERS: &str = "PIDs at once, in any order and in containers that have used them; /proc/PID/exe as it was; processes that are not dumpable; hosts with Yama";
 
 /// What a container has to be given.
 #[derive(Default)]
@@ -65,14 +72,15 @@ fn pids(abilities: &Abilities) -> Option<Remedy> {
     if !plan.exe_link {
         needs.add(abilities, &["CHECKPOINT_RESTORE"]);
     }
-    Some(needs.remedy("PIDs at once, in any order and in containers that have used them; /proc/PID/exe as it was"))
+    Some(needs.remedy(if needs.by_file { PIDS_AND_USERS } else { PIDS }))
 }
 
+/// Where criu gets capabilities by its file, it has got this one with the others.
 fn users(abilities: &Abilities) -> Option<Remedy> {
     let mut needs = Needs::default();
     needs.add(abilities, &["SYS_PTRACE"]);
-    let gives = "services whose processes have several users or are not dumpable; hosts with Yama";
-    (!DumpPlan::of(abilities).all_users).then(|| needs.remedy(gives))
+    let given = DumpPlan::of(abilities).all_users || needs.by_file && !RestorePlan::of(abilities).exe_link;
+    (!given).then(|| needs.remedy(USERS))
 }
 
 fn namespaces(abilities: &Abilities) -> Option<Remedy> {
@@ -95,8 +103,7 @@ impl Needs {
     /// Root gets capabilities; others need a criu that has them by its file, and that takes all three.
     fn add(&mut self, abilities: &Abilities, capabilities: &[&'static str]) {
         self.by_file = abilities.facts.uid != 0;
-        self.capabilities =
-            if self.by_file { vec!["CHECKPOINT_RESTORE", "SYS_PTRACE", "SETPCAP"] } else { capabilities.to_vec() };
+        self.capabilities = if self.by_file { CAPABILITIES.to_vec() } else { capabilities.to_vec() };
     }
 
     fn remedy(&self, gives: &'static str) -> Remedy {
@@ -227,6 +234,9 @@ mod tests {
     #[test]
     fn what_nothing_goes_without_comes_first() {
         let abilities = Abilities::with(&[Ability::Ptrace, Ability::MemoryMap]);
-        insta::assert_snapshot!(remedies(&abilities)[0].also.join("\n"), @"");
+        insta::assert_snapshot!(remedies(&abilities)[0].also.join("\n"), @r"
+        mount /proc without hidepid and subset
+        set the sysctl vm.memfd_noexec to 0 or 1
+        ");
     }
 }

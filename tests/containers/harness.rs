@@ -23,7 +23,7 @@ pub enum Setting {
 }
 
 impl Setting {
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Restricted => "restricted",
             Self::RestrictedPodman => "restricted-podman",
@@ -32,7 +32,7 @@ impl Setting {
         }
     }
 
-    fn uid(self) -> u32 {
+    pub fn uid(self) -> u32 {
         match self {
             Self::Restricted | Self::RestrictedPodman => 1000,
             Self::Caps | Self::Unconfined => 0,
@@ -322,7 +322,8 @@ pub fn root() -> String {
     needed("FREEZE_TEST_ROOT")
 }
 
-fn sandbox(args: &[&str]) -> Output {
+/// The command of integration/sandbox.
+pub fn sandbox(args: &[&str]) -> Output {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/sandbox/sandbox");
     Command::new("timeout").arg(PATIENCE.as_secs().to_string()).arg(script).args(args).output().unwrap()
 }

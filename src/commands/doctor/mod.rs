@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use super::text::{json, print};
 use super::{StoreArguments, say};
 use crate::doctor::subject::{self, Role};
-use crate::doctor::{self, seccomp};
+use crate::doctor::{self, remedies, seccomp};
 use crate::exit;
 use crate::privileges::Facts;
 
@@ -41,9 +41,9 @@ pub struct Subject {
 /// Returns the exit status: 0 where the proof succeeded, or the generation fits.
 pub fn main(arguments: &Arguments) -> u8 {
     if arguments.print_seccomp_profile {
-        let Facts { mut bounding, .. } = Facts::read();
-        bounding.insert("CHECKPOINT_RESTORE".to_owned());
-        return print(&seccomp::profile(&bounding));
+        let mut capabilities = Facts::read().bounding;
+        capabilities.extend(remedies::CAPABILITIES.map(str::to_owned));
+        return print(&seccomp::profile(&capabilities));
     }
     match arguments.generation {
         Some(which) => forecast::main(which, &arguments.store, arguments.json),

@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use crate::commands::text::{count, size};
 use crate::doctor::proof::Proven;
-use crate::doctor::{Diagnosis, Proof, Remedy};
+use crate::doctor::remedies::Remedy;
+use crate::doctor::{Diagnosis, Proof};
 use crate::privileges::{Abilities, Ability, Answer, Facts};
 
 pub fn text(found: &Diagnosis) -> String {

@@ -84,24 +84,23 @@ mod tests {
     #[test]
     fn of_each_folder_that_cannot_be_written_one_file_is_named() {
         let folder = tempfile::tempdir().unwrap();
-        // Nobody can make anything in /proc, root included.
-        let file = |path: &str, kind: Kind| File { path: path.into(), kind: kind.into(), ..Default::default() };
-        let new = folder.path().join("a/new/one");
+        // Not even root can make anything below what is no folder.
+        let no_folder = folder.path().join("file");
+        fs::write(&no_folder, "").unwrap();
+        let file = |path: &str, kind: Kind| File {
+            path: bytes(&folder.path().join(path)),
+            kind: kind.into(),
+            ..Default::default()
+        };
         let files = vec![
-            file("/proc/new", Kind::Regular),
-            file("/proc/newer", Kind::Fifo),
-            file("/proc/new/folder/file", Kind::Regular),
-            file("/proc/self", Kind::Directory),
-            file(new.to_str().unwrap(), Kind::Regular),
+            file("file/new", Kind::Regular),
+            file("file/newer", Kind::Fifo),
+            file("file/folder/new", Kind::Regular),
+            file("file", Kind::Regular),
+            file("", Kind::Directory),
+            file("a/new/one", Kind::Regular),
         ];
-        let unfit = unwritable(&Manifest { files, ..Manifest::default() });
-        let paths: Vec<&str> = unfit
-            .iter()
-            .map(|unfit| match unfit {
-                Unfit::Unwritable { path, .. } => path.to_str().unwrap(),
-                other => panic!("{other}"),
-            })
-            .collect();
-        assert_eq!(paths, ["/proc/new", "/proc/new/folder/file"]);
+        let unfit = |name: &str| Unfit::Unwritable { path: no_folder.join(name), reason: "Permission denied".into() };
+        assert_eq!(unwritable(&Manifest { files, ..Manifest::default() }), [unfit("new"), unfit("folder/new")]);
     }
 }

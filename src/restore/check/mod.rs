@@ -92,9 +92,7 @@ pub enum Unfit {
         limit: u64,
     },
     /// Capabilities cannot be given back that are not in the bounding set.
-    #[error(
-        "the service has the capability {missing}, which this container does not have; start it with the same capabilities"
-    )]
+    #[error("the service has capabilities that this container does not have ({missing}); start it with the same")]
     Capabilities {
         /// Without `CAP_`.
         missing: String,
@@ -167,8 +165,8 @@ mod tests {
     #[test]
     fn the_first_is_said_and_the_others_are_counted() {
         let user = || Unfit::User { theirs: 1000, ours: 1001 };
-        insta::assert_snapshot!(NotFit(vec![user()]), @"");
-        insta::assert_snapshot!(NotFit(vec![user(), user(), user()]), @"");
+        insta::assert_snapshot!(NotFit(vec![user()]), @"the service ran as uid 1000 and this container runs as uid 1001; start it with the same user");
+        insta::assert_snapshot!(NotFit(vec![user(), user(), user()]), @"the service ran as uid 1000 and this container runs as uid 1001; start it with the same user (and 2 more: `freeze doctor --for` a generation lists all)");
     }
 
     #[test]

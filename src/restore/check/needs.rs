@@ -113,7 +113,7 @@ fn inline<'a>(manifest: &'a Manifest, prefix: &'a str) -> impl Iterator<Item = &
 fn capabilities(image: &[u8]) -> Vec<String> {
     let entries = images::entries(image, images::CORE).unwrap_or_default();
     let cores = entries.into_iter().filter_map(|entry| images::decode::<Core>(entry).ok());
-    cores.flat_map(|core| core.permitted()).map(|number| capability(number)).collect()
+    cores.flat_map(|core| core.permitted()).map(capability).collect()
 }
 
 /// Without `CAP_`; a number where this freeze does not know it.
@@ -192,7 +192,17 @@ mod tests {
             ..here()
         };
         let found: Vec<String> = Needs::of(&manifest()).missing(&here).iter().map(ToString::to_string).collect();
-        insta::assert_snapshot!(found.join("\n"), @"");
+        insta::assert_snapshot!(found.join("\n"), @r"
+        nothing can be restored here, as PR_SET_MM_MAP is missing (EINVAL)
+        this CPU lacks bmi2, which the one of the checkpoint had and the service may use; restore it on a host with these features
+        the service has PID 40000, and PIDs end at 32767 on this host; raise kernel.pid_max there
+        PID 1000 of the service cannot be had here, as this container has already used PIDs up to 1200; only a new container has fresh PIDs, so start a new one
+        the service ran as uid 1000 and this container runs as uid 1001; start it with the same user
+        the service has capabilities that this container does not have (CHECKPOINT_RESTORE, NET_BIND_SERVICE); start it with the same
+        the service needs 0 MiB of memory and this container may take 0 MiB more; raise its memory limit
+        the service has 6 processes and threads and this container may have 3 more; raise its limit of PIDs (--pids-limit, podPidsLimit)
+        the service has descriptor 5000 and this container's hard limit of open files is 1024; raise it (--ulimit nofile=5001)
+        ");
     }
 
     #[test]

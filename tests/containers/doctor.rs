@@ -1,0 +1,178 @@
+//! `freeze doctor` in fresh containers and beside a service: what it says is so, and nothing of it stays.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Output;
+
+use freeze::exit;
+use freeze::image::{KeyFiles, Manifest, Vault, manifest_key};
+use freeze::store::{self, Location, PutMode};
+
+use crate::harness::{App, Setting, in_all_settings, needed, root, sandbox, text};
+
+in_all_settings! {
+    a_fresh_container;
+    beside_a_service;
+}
+
+const FREEZE: &str = "/opt/freeze/freeze";
+
+/// `command` as PID 1 of a container with that folder as /opt/freeze.
+fn run(setting: Setting, opt: &Path, options: &[&str], root: &str, command: &[&str]) -> Output {
+    let bind = format!("{}:/opt/freeze:ro", opt.display());
+    let head = ["run", "--setting", setting.name(), "--bind", &bind];
+    sandbox(&[&head[..], options, &[root], command].concat())
+}
+
+fn doctor(setting: Setting, options: &[&str], root: &str, arguments: &[&str]) -> Output {
+    run(setting, needed("FREEZE_TEST_OPT").as_ref(), options, root, &[&[FREEZE, "doctor"], arguments].concat())
+}
+
+/// Its standard output, where it ended like that.
+fn said(out: &Output, status: u8) -> String {
+    let said = text(&out.stdout);
+    assert_eq!(out.status.code(), Some(status.into()), "{said}{}", text(&out.stderr));
+    said
+}
+
+fn a_fresh_container(setting: Setting) {
+    let said = said(&doctor(setting, &[], &root(), &[]), exit::OK);
+    let numbers = if setting == Setting::Unconfined { "under the same PIDs" } else { "with its PIDs moved up by" };
+    for part in
+        ["\nclone3 with set_tid ", "proof: 4 processes", numbers, "\nServices can be checkpointed and restored here.\n"]
+    {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let capability = setting == Setting::Unconfined || setting.uid() == 0;
+    assert_eq!(said.contains("--cap-add CHECKPOINT_RESTORE"), !capability, "{said}");
+}
+
+fn beside_a_service(setting: Setting) {
+    let app = App::new(setting, &["mixed"]);
+    let container = app.start();
+    container.verified();
+    for _ in 0..2 {
+        said(&container.exec(&[FREEZE, "doctor", "--json"]), exit::OK);
+        assert_eq!(container.find(&[FREEZE, "doctor-subject"]), None);
+    }
+    container.verified();
+    container.checkpoint(&[]);
+    container.wait();
+    let restored = app.start();
+    restored.verified();
+    said(&restored.exec(&[FREEZE, "doctor"]), exit::OK);
+    restored.verified();
+}
+
+#[test]
+fn any_image_will_do_and_a_root_that_cannot_be_written() {
+    let empty = root().replace("busybox", "empty");
+    assert!(Path::new(&empty).is_dir(), "{empty}");
+    for options in [&["--read-only"][..], &["--read-only", "--tmpfs", "/tmp"]] {
+        said(&doctor(Setting::Restricted, options, &empty, &[]), exit::OK);
+    }
+}
+
+#[test]
+fn in_json_it_says_the_same() {
+    let said = said(&doctor(Setting::Restricted, &[], &root(), &["--json"]), exit::OK);
+    let found: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(found["proof"]["result"], "succeeded");
+    assert_eq!(found["restore"]["pids"], "counted-up");
+    assert!(found["proof"]["shifted"].as_u64().unwrap() > 0 && found["proof"]["pids"].as_u64().unwrap() < 1000);
+    assert_eq!(found["abilities"]["answers"]["clone3"]["answer"], "no");
+}
+
+/// A folder with freeze and what `criu` says.
+fn opt(criu: Option<&str>) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::copy(Path::new(&needed("FREEZE_TEST_OPT")).join("freeze"), folder.path().join("freeze")).unwrap();
+    if let Some(script) = criu {
+        let path = folder.path().join("criu");
+        fs::write(&path, script).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    folder
+}
+
+#[test]
+fn without_criu_the_proof_fails_and_says_why() {
+    let out = run(Setting::Restricted, opt(None).path(), &[], &root(), &[FREEZE, "doctor"]);
+    let said = said(&out, exit::FAILED);
+    assert!(said.contains("proof: failed: CRIU cannot be started from /opt/freeze/criu ("), "{said}");
+    assert!(said.contains("\nServices cannot be checkpointed and restored here: CRIU cannot"), "{said}");
+}
+
+#[test]
+fn a_proof_that_failed_leaves_no_process_and_no_file() {
+    // Whoever asks is the parent of orphans here, as PID 1.
+    let script =
+        "/opt/freeze/freeze doctor > /dev/null; echo ended with $?; cat /proc/[0-9]*/comm; ls /run /dev/shm /tmp";
+    let criu = opt(Some("#!/bin/sh\nexit 7\n"));
+    let said = said(&run(Setting::Caps, criu.path(), &[], &root(), &["sh", "-c", script]), exit::OK);
+    assert!(said.contains("ended with 1\n") && said.contains("\nsh\n") && !said.contains("freeze"), "{said}");
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_named() {
+    let said = said(&doctor(Setting::Restricted, &[], &root(), &["--runtime-dir", "/sys"]), exit::FAILED);
+    assert!(said.contains("proof: failed: no folder can be written (/sys: "), "{said}");
+}
+
+/// A service that was checkpointed, as `doctor --for` finds it.
+fn checkpointed() -> App {
+    let app = App::new(Setting::Restricted, &["mixed"]);
+    let container = app.start();
+    container.verified();
+    container.checkpoint(&[]);
+    container.wait();
+    app
+}
+
+fn doctor_for(app: &App, generation: &str) -> Output {
+    let store = format!("{}:/store", app.store().display());
+    let services = format!("{}:/services:ro", needed("FREEZE_TEST_SERVICES"));
+    let options = ["--bind", &store, "--bind", &services, "--env", "FREEZE_STORE=file:/store"];
+    doctor(Setting::Restricted, &options, &root(), &["--for", generation])
+}
+
+#[test]
+fn a_generation_that_can_be_restored_and_one_that_is_not_there() {
+    let app = checkpointed();
+    let found = said(&doctor_for(&app, "newest"), exit::OK);
+    assert!(
+        found.starts_with("generation 1 can be restored here: about ") && found.contains("to count PIDs"),
+        "{found}"
+    );
+    assert!(text(&doctor_for(&app, "7").stderr).contains("no generation 7"));
+    // That it was asked for took nothing.
+    app.start().verified();
+}
+
+#[test]
+fn all_that_is_missing_for_a_generation_of_another_machine_is_said() {
+    let app = checkpointed();
+    let store = store::open(&Location::at(&format!("file:{}", app.store().display()))).unwrap();
+    let vault = Vault::open(store, &KeyFiles::default()).unwrap().unwrap();
+    let mut manifest = Manifest::load(&vault, Some(1)).unwrap().unwrap();
+    manifest.cpu_features.push("amx_future".into());
+    manifest.uid = 7;
+    manifest.executables[0].path = b"/opt/application".to_vec();
+    vault.store().put(&manifest_key(1), manifest.encode_object(&vault).into(), PutMode::Overwrite).unwrap();
+
+    let found = said(&doctor_for(&app, "1"), exit::FAILED);
+    for part in [
+        "generation 1 cannot be restored here:\n",
+        "- this CPU lacks amx_future",
+        "- the service ran as uid 7",
+        "- /opt/application",
+    ] {
+        assert!(found.contains(part), "{part}: {found}");
+    }
+    let container = app.start();
+    assert_eq!(container.wait(), i32::from(exit::RESTORE_FAILED));
+    let log = container.logs().1;
+    assert!(log.contains("this CPU lacks amx_future") && log.contains("(and 2 more: `freeze doctor --for`"), "{log}");
+}
