@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::renumber;
+use super::renumber::{self, Shift};
 use super::scratch::{self, NoFolder};
 use super::subject::{self, Role};
 use super::watchdog::{self, Watchdog};
@@ -32,9 +32,9 @@ const SOCKET: &str = "socket";
 /// Memory for page data in bytes.
 const MEMORY: u64 = 64 << 20;
 /// How far above the container's counter the tree is put: room for our threads and criu, and for a busy service beside us.
-const ROOM: i32 = 300;
+const ROOM: u32 = 300;
 /// How often a restore is tried whose numbers somebody else took.
-const TRIES: i32 = 3;
+const TRIES: u32 = 3;
 
 /// A proof that succeeded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -89,6 +89,12 @@ pub enum ProofError {
     /// The restore.
     #[error("{0}")]
     Restore(#[from] RestoreError),
+    /// Others take PIDs too fast.
+    #[error(
+        "processes are started here so fast that the proof's PIDs were taken again and again; a restore happens before the service \
+         runs: try it in a fresh container (docker run IMAGE freeze doctor)"
+    )]
+    Busy,
     /// It came back, and is not what it was.
     #[error("what was restored is not as it was: {0}")]
     NotVerified(String),
@@ -195,25 +201,31 @@ impl Proof<'_> {
         let manifest = Manifest::load(vault, None)?.ok_or(ProofError::Malformed)?;
         let threads = std::sync::Arc::new(FetchThreads::start(&**vault.store(), worker::cores())?);
         for attempt in 1.. {
-            let shift =
-                if RestorePlan::of(self.abilities).can_go_back() { 0 } else { self.shift(manifest.root_pid, attempt) };
+            let shift = self.shift(manifest.root_pid, attempt);
             let shifted = renumber::shifted(&manifest, shift).map_err(|_| ProofError::Malformed)?;
             let mut fetcher = Fetcher::on(&threads, vault, &shifted, MEMORY);
             let work = self.work(command::RESTORE_LOG)?;
             let us = std::process::id() as i32;
             let held = Held::restore(&shifted, &mut fetcher, &work, &mut restore::Meter::of_nobody(), us);
             match held.and_then(Held::let_go) {
-                Err(RestoreError::Criu(cause)) if attempt < TRIES && log::numbers_were_taken(&cause) => {}
-                result => return result.map(|()| shift).map_err(ProofError::from),
+                Err(RestoreError::Criu(cause)) if log::numbers_were_taken(&cause) => {
+                    if attempt == TRIES {
+                        return Err(ProofError::Busy);
+                    }
+                }
+                result => return result.map(|()| shift.up).map_err(ProofError::from),
             }
         }
         Err(ProofError::Malformed)
     }
 
-    /// How far the tree has to move to be above all that was used up, with the more room the more often it was not enough.
-    fn shift(&self, root: i32, attempt: i32) -> u32 {
-        let first = restore::newest_pid().unwrap_or(root).saturating_add(ROOM * attempt * attempt);
-        first.saturating_sub(root).max(0) as u32
+    /// How far the tree has to move to be above all that was used up; the oftener it failed the further, and the further apart.
+    fn shift(&self, root: i32, attempt: u32) -> Shift {
+        if RestorePlan::of(self.abilities).can_go_back() {
+            return Shift { up: 0, apart: 0 };
+        }
+        let used = restore::newest_pid().unwrap_or(root) - root;
+        Shift { up: u32::try_from(used).unwrap_or(0) + ROOM * attempt, apart: ROOM * (attempt - 1) }
     }
 
     fn work(&self, log: &str) -> Result<Work, ProofError> {

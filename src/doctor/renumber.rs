@@ -3,7 +3,7 @@
 //! IDs of processes and threads stand in the names of images and in `pstree.img`. Elsewhere they stand only for what the
 //! proof's tree does not have: owners of descriptors' signals, POSIX timers of a thread, locks, pidfds (images/*.proto).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::criu::images::{self, Malformed, Task};
 use crate::image::{Body, Image, Manifest};
@@ -12,39 +12,54 @@ const PSTREE: &str = "pstree.img";
 /// Images that are named after a process or a thread; others have numbers of their own.
 const NAMED_BY_ID: &[&str] = &["core", "mm", "pagemap", "fs", "ids"];
 
-/// The generation with all IDs of its tree moved up by `shift`.
-pub fn shifted(manifest: &Manifest, shift: u32) -> Result<Manifest, Malformed> {
+/// How far IDs move: each by `up`, and every one by `apart` further than the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shift {
+    /// At least so far.
+    pub up: u32,
+    /// Room between them for what others start meanwhile.
+    pub apart: u32,
+}
+
+/// The IDs of a tree, and what they become.
+type Ids = BTreeMap<u32, u32>;
+
+/// The generation with the IDs of its tree moved. Their order stays.
+pub fn shifted(manifest: &Manifest, shift: Shift) -> Result<Manifest, Malformed> {
     let image = |name: &str| manifest.images.iter().find(|image| image.name == name)?.body.as_ref();
     let (tree, ids) = shift_tree(image(PSTREE).ok_or(Malformed)?.inline(), shift)?;
     let images = manifest.images.iter().map(|image| match image.name.as_str() {
         PSTREE => Image { name: PSTREE.to_owned(), body: Some(Body::from_inline(tree.clone())) },
-        name => Image { name: shift_name(name, &ids, shift), body: image.body.clone() },
+        name => Image { name: shift_name(name, &ids), body: image.body.clone() },
     });
     Ok(Manifest { images: images.collect(), ..manifest.clone() })
 }
 
 /// The image, and the IDs that were in it.
-fn shift_tree(image: &[u8], shift: u32) -> Result<(Vec<u8>, BTreeSet<u32>), Malformed> {
+fn shift_tree(image: &[u8], shift: Shift) -> Result<(Vec<u8>, Ids), Malformed> {
     let tasks = images::entries(image, images::PSTREE)?;
     let mut tasks = tasks.into_iter().map(images::decode::<Task>).collect::<Result<Vec<_>, _>>()?;
-    let ids: BTreeSet<u32> = tasks.iter().flat_map(|task| task.threads.iter().copied().chain([task.pid])).collect();
-    for task in &mut tasks {
-        let Task { pid, ppid, pgid, sid, threads } = task;
-        // The root's parent is not of the tree.
-        for id in [pid, ppid, pgid, sid].into_iter().chain(threads).filter(|id| ids.contains(id)) {
-            *id = id.checked_add(shift).ok_or(Malformed)?;
+    let old: BTreeSet<u32> = tasks.iter().flat_map(|task| task.threads.iter().copied().chain([task.pid])).collect();
+    let new = |(index, id): (usize, u32)| {
+        let further = u32::try_from(index).ok()?.checked_mul(shift.apart)?;
+        Some((id, id.checked_add(shift.up)?.checked_add(further)?))
+    };
+    let ids = old.into_iter().enumerate().map(new).collect::<Option<Ids>>().ok_or(Malformed)?;
+    for Task { pid, ppid, pgid, sid, threads } in &mut tasks {
+        for id in [pid, ppid, pgid, sid].into_iter().chain(threads) {
+            // The root's parent is not of the tree.
+            *id = ids.get(id).copied().unwrap_or(*id);
         }
     }
     Ok((images::encode(images::PSTREE, &tasks), ids))
 }
 
 /// Such as `core-7.img`.
-fn shift_name(name: &str, ids: &BTreeSet<u32>, shift: u32) -> String {
+fn shift_name(name: &str, ids: &Ids) -> String {
     let parts = name.strip_suffix(".img").and_then(|stem| stem.split_once('-'));
-    match parts.and_then(|(kind, id)| Some((kind, id.parse::<u32>().ok()?))) {
-        Some((kind, id)) if NAMED_BY_ID.contains(&kind) && ids.contains(&id) => format!("{kind}-{}.img", id + shift),
-        _ => name.to_owned(),
-    }
+    let moved = parts.filter(|(kind, _)| NAMED_BY_ID.contains(kind));
+    let moved = moved.and_then(|(kind, id)| Some(format!("{kind}-{}.img", ids.get(&id.parse().ok()?)?)));
+    moved.unwrap_or_else(|| name.to_owned())
 }
 
 #[cfg(test)]
@@ -72,7 +87,7 @@ mod tests {
 
     #[test]
     fn ids_of_the_tree_move_and_others_stay() {
-        let shifted = shifted(&manifest(), 100).unwrap();
+        let shifted = shifted(&manifest(), Shift { up: 100, apart: 0 }).unwrap();
         let names: Vec<&str> = shifted.images.iter().map(|image| image.name.as_str()).collect();
         assert_eq!(
             names,
@@ -91,12 +106,21 @@ mod tests {
             Task { pid: 109, ppid: 107, pgid: 107, sid: 107, threads: vec![109] },
         ];
         assert_eq!(tasks(&shifted), expected);
-        assert_eq!(tasks(&super::shifted(&manifest(), 0).unwrap()), tasks(&manifest()));
+        assert_eq!(tasks(&super::shifted(&manifest(), Shift { up: 0, apart: 0 }).unwrap()), tasks(&manifest()));
+    }
+
+    #[test]
+    fn there_may_be_room_between_them() {
+        let tasks = tasks(&shifted(&manifest(), Shift { up: 100, apart: 10 }).unwrap());
+        assert_eq!(tasks[0].threads, [107, 118]);
+        assert_eq!((tasks[1].pid, tasks[1].ppid, tasks[1].threads.as_slice()), (129, 107, &[129][..]));
     }
 
     #[test]
     fn a_tree_that_is_none_and_ids_beyond_all_numbers_are_malformed() {
-        assert_eq!(shifted(&Manifest::default(), 1), Err(Malformed));
-        assert_eq!(shifted(&manifest(), u32::MAX), Err(Malformed));
+        assert_eq!(shifted(&Manifest::default(), Shift { up: 1, apart: 0 }), Err(Malformed));
+        for (up, apart) in [(u32::MAX, 0), (0, u32::MAX)] {
+            assert_eq!(shifted(&manifest(), Shift { up, apart }), Err(Malformed));
+        }
     }
 }

@@ -228,7 +228,10 @@ struct Root {
 
 impl Root {
     fn new(folder: &Path) -> io::Result<Self> {
-        let node = Node::new(Role::Root)?;
+        Self::with(Node::new(Role::Root)?, folder)
+    }
+
+    fn with(node: Node, folder: &Path) -> io::Result<Self> {
         let mut file = File::options().read(true).write(true).create_new(true).open(folder.join(FILE))?;
         file.write_all(&pattern(2 * POSITION).collect::<Vec<_>>())?;
         file.seek(SeekFrom::Start(POSITION as u64))?;
@@ -268,4 +271,67 @@ impl Root {
 /// Bytes that are neither zero nor all the same.
 fn pattern(length: usize) -> impl Iterator<Item = u8> {
     (0..length as u32).map(|index| (index.wrapping_mul(2_654_435_761) >> 24) as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Without children, which are this executable, and a test is not that.
+    fn root(folder: &Path) -> Root {
+        let mut node = Node::new(Role::Leaf).unwrap();
+        node.threads = vec![Echo::start(0).unwrap(), Echo::start(1).unwrap()];
+        Root::with(node, folder).unwrap()
+    }
+
+    fn after(change: impl FnOnce(&mut Root)) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let mut root = root(folder.path());
+        for _ in 0..2 {
+            assert_eq!(root.check("before"), Ok(()));
+        }
+        change(&mut root);
+        root.check("after").unwrap_err()
+    }
+
+    #[test]
+    fn whatever_is_not_as_it_was_is_noticed() {
+        assert_eq!(after(|root| root.node.memory[70_000] ^= 1), "its memory is not as it was");
+        assert_eq!(after(|root| root.node.threads[1].number = 3), "one of its threads is not as it was");
+        let moved = |root: &mut Root| drop(root.file.seek(SeekFrom::Start(7)));
+        assert_eq!(after(moved), "its open file is not as it was (position 7)");
+        let shorter = |root: &mut Root| root.file.set_len(2 * POSITION as u64 - 1).unwrap();
+        assert_eq!(after(shorter), format!("its open file is not as it was (position {POSITION})"));
+        let mixed = |root: &mut Root| {
+            root.pipe.0.read_exact(&mut [0]).unwrap();
+            root.pipe.1.write_all(&[0]).unwrap();
+        };
+        assert_eq!(after(mixed), "what waited in a pipe is not as it was");
+    }
+
+    #[test]
+    fn a_child_that_has_ended_is_noticed() {
+        let mut child = Command::new("true").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (to, from) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+        child.wait().unwrap();
+        assert_eq!(Below { to, from }.check("?"), Err("one of its processes has ended".to_owned()));
+    }
+
+    #[test]
+    fn a_question_over_the_socket_is_answered() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("socket");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let asked = thread::spawn(move || ask(&socket, "how", Duration::from_secs(60)).unwrap());
+        let broken = Err(io::Error::other("no memory"));
+        let served = thread::spawn(move || serve(&listener, broken));
+        assert_eq!(asked.join().unwrap(), "it could not be made: no memory");
+        assert!(!served.is_finished());
+    }
+
+    #[test]
+    fn a_thread_has_an_id_below_a_process_that_is_made_after_it() {
+        let plan = Role::Root.plan();
+        assert!(matches!(plan, [Start::Thread, Start::Child(_), Start::Thread, Start::Child(_)]));
+    }
 }

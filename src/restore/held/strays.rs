@@ -32,6 +32,10 @@ impl Strays {
         let begun = Instant::now();
         loop {
             let pids = self.find();
+            // Where there is no worker between, as in the doctor's proof, nobody else reaps them.
+            if self.init == std::process::id() as i32 {
+                while process::reap().is_some() {}
+            }
             if pids.is_empty() || begun.elapsed() >= BURIAL {
                 return;
             }
