@@ -33,8 +33,12 @@ const SOCKET: &str = "socket";
 const MEMORY: u64 = 64 << 20;
 /// How far above the container's counter the tree is put: room for our threads and criu, and for a busy service beside us.
 const ROOM: u32 = 300;
+/// Room between its IDs, where others have taken some of them: for what a busy service starts while a process is made.
+const APART: u32 = 100;
+/// More than all of this takes.
+const SPAN: i32 = 2000;
 /// How often a restore is tried whose numbers somebody else took.
-const TRIES: u32 = 3;
+const TRIES: u32 = 8;
 
 /// A proof that succeeded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -95,6 +99,16 @@ pub enum ProofError {
          runs: try it in a fresh container (docker run IMAGE freeze doctor)"
     )]
     Busy,
+    /// Nowhere to move to.
+    #[error(
+        "this container has used PIDs up to {used} and they end at {max}: try it in a fresh container (docker run IMAGE freeze doctor)"
+    )]
+    WornOut {
+        /// The newest.
+        used: i32,
+        /// kernel.pid_max.
+        max: i32,
+    },
     /// It came back, and is not what it was.
     #[error("what was restored is not as it was: {0}")]
     NotVerified(String),
@@ -201,7 +215,7 @@ impl Proof<'_> {
         let manifest = Manifest::load(vault, None)?.ok_or(ProofError::Malformed)?;
         let threads = std::sync::Arc::new(FetchThreads::start(&**vault.store(), worker::cores())?);
         for attempt in 1.. {
-            let shift = self.shift(manifest.root_pid, attempt);
+            let shift = self.shift(manifest.root_pid, attempt)?;
             let shifted = renumber::shifted(&manifest, shift).map_err(|_| ProofError::Malformed)?;
             let mut fetcher = Fetcher::on(&threads, vault, &shifted, MEMORY);
             let work = self.work(command::RESTORE_LOG)?;
@@ -219,13 +233,19 @@ impl Proof<'_> {
         Err(ProofError::Malformed)
     }
 
-    /// How far the tree has to move to be above all that was used up; the oftener it failed the further, and the further apart.
-    fn shift(&self, root: i32, attempt: u32) -> Shift {
+    /// How far the tree has to move to be above all that was used up; once that failed, with room for what others start between its IDs.
+    fn shift(&self, root: i32, attempt: u32) -> Result<Shift, ProofError> {
         if RestorePlan::of(self.abilities).can_go_back() {
-            return Shift { up: 0, apart: 0 };
+            return Ok(Shift { up: 0, apart: 0 });
         }
-        let used = restore::newest_pid().unwrap_or(root) - root;
-        Shift { up: u32::try_from(used).unwrap_or(0) + ROOM * attempt, apart: ROOM * (attempt - 1) }
+        let used = restore::newest_pid().unwrap_or(root);
+        // Beyond the end they would begin again, and those of a service beside us would not be in order any more.
+        if let Some(max) = restore::pid_max()
+            && used.saturating_add(SPAN) >= max
+        {
+            return Err(ProofError::WornOut { used, max });
+        }
+        Ok(Shift { up: u32::try_from(used - root).unwrap_or(0) + ROOM, apart: if attempt == 1 { 0 } else { APART } })
     }
 
     fn work(&self, log: &str) -> Result<Work, ProofError> {

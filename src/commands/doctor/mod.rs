@@ -1,12 +1,13 @@
 //! `freeze doctor`: what works in this container, proven by a round trip of a small tree; and what to add for more.
 
 mod forecast;
+mod service;
 mod table;
 
 use std::path::PathBuf;
 
 use super::text::{json, print};
-use super::{StoreArguments, say};
+use super::{Folder, StoreArguments, say};
 use crate::doctor::subject::{self, Role};
 use crate::doctor::{self, remedies, seccomp};
 use crate::exit;
@@ -23,7 +24,10 @@ pub struct Arguments {
     /// Print instead a seccomp profile that lets PIDs be chosen: Docker's default with clone3 allowed
     #[arg(long, conflicts_with = "json")]
     print_seccomp_profile: bool,
-    /// Folder for the proof's files [default: the first of /run, /dev/shm, /tmp that can be written]
+    /// List instead everything of the running service that a checkpoint cannot carry, or changes
+    #[arg(long, conflicts_with_all = ["generation", "print_seccomp_profile"])]
+    service: bool,
+    /// Init's runtime folder, and where the proof's files lie [default: the first that can be used]
     #[arg(long, env = "FREEZE_RUNTIME_DIR", value_name = "FOLDER")]
     runtime_dir: Option<PathBuf>,
     /// Print one JSON object
@@ -38,12 +42,15 @@ pub struct Subject {
     folder: PathBuf,
 }
 
-/// Returns the exit status: 0 where the proof succeeded, or the generation fits.
+/// Returns the exit status: 0 where the proof succeeded, the generation fits, or the service can be checkpointed.
 pub fn main(arguments: &Arguments) -> u8 {
     if arguments.print_seccomp_profile {
         let mut capabilities = Facts::read().bounding;
         capabilities.extend(remedies::CAPABILITIES.map(str::to_owned));
         return print(&seccomp::profile(&capabilities));
+    }
+    if arguments.service {
+        return service::main(&Folder { runtime_dir: arguments.runtime_dir.clone() }, arguments.json);
     }
     match arguments.generation {
         Some(which) => forecast::main(which, &arguments.store, arguments.json),

@@ -8,9 +8,6 @@ use nix::sys::resource::{Resource, getrlimit};
 use super::cpu_features;
 use crate::privileges::{Abilities, Ability, Answer, RestorePlan};
 
-/// What every restore needs of the kernel.
-const NEEDED: [Ability; 2] = [Ability::MemoryMap, Ability::WholeProc];
-
 /// What this container has. None: it is not told, and nothing is refused for it.
 #[derive(Debug, Clone, Default)]
 pub struct Here {
@@ -24,7 +21,17 @@ pub struct Here {
     pub bounding: BTreeSet<String>,
     /// Abilities without which nothing works, and why they are missing.
     pub lacks: Vec<(&'static str, String)>,
-    /// The number that PIDs stay below (proc_sys_kernel(5)).
+    /// What nothing can be restored without. That /proc hides processes of others matters to a dump alone.
+fn lacks(abilities: &Abilities) -> Vec<(&'static str, String)> {
+    let map = match abilities.answers.get(&Ability::MemoryMap) {
+        Some(Answer::No(reason)) => Some((Ability::MemoryMap.name(), reason.clone())),
+        _ => None,
+    };
+    let proc = (!abilities.proc.mounted).then(|| ("/proc", "it is not mounted".to_owned()));
+    [map, proc].into_iter().flatten().collect()
+}
+
+/// The number that PIDs stay below (proc_sys_kernel(5)).
     pub pid_max: Option<i32>,
     /// The newest PID, where PIDs only go up.
     pub used: Option<i32>,
@@ -44,23 +51,24 @@ impl Here {
 
     /// Looks for all that is no ability.
     pub fn with(abilities: &Abilities) -> Self {
-        let lack = |ability| match abilities.answers.get(&ability)? {
-            Answer::No(reason) => Some((ability.name(), reason.clone())),
-            Answer::Yes => None,
-        };
         Self {
             arch: std::env::consts::ARCH.to_owned(),
             features: cpu_features(),
             uid: abilities.facts.uid,
             bounding: abilities.facts.bounding.clone(),
-            lacks: NEEDED.into_iter().filter_map(lack).collect(),
-            pid_max: number("/proc/sys/kernel/pid_max"),
+            lacks: lacks(abilities),
+            pid_max: pid_max(),
             used: if RestorePlan::of(abilities).can_go_back() { None } else { newest_pid() },
             memory: free_memory(),
             processes: free_processes(),
             descriptors: getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(_, hard)| hard),
         }
     }
+}
+
+/// The number that PIDs stay below (proc_sys_kernel(5)).
+pub fn pid_max() -> Option<i32> {
+    number("/proc/sys/kernel/pid_max")
 }
 
 /// The newest PID of this PID namespace: the last field of /proc/loadavg (proc_loadavg(5)).
@@ -92,6 +100,12 @@ fn number<T: std::str::FromStr>(path: &str) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_proc_and_the_kernels_help_nothing_is_restored() {
+        let lacks = lacks(&Abilities::with(&[]));
+        assert_eq!(lacks, [("PR_SET_MM_MAP", "EPERM".to_owned()), ("/proc", "it is not mounted".to_owned())]);
+    }
 
     #[test]
     fn this_machine_can_be_asked() {
