@@ -55,8 +55,6 @@ enum Verb {
     /// Wait until init has come so far
     #[command(after_help = exit::help("wait"))]
     Wait(wait::Arguments),
-    /// Say what a checkpoint of the running service would be refused for, and what it would change
-    Doctor(doctor::Arguments),
     /// List the checkpoints in a store
     List(list::Arguments),
     /// Change the passphrase or key of an encrypted store
@@ -121,7 +119,6 @@ pub fn main() -> ExitCode {
         Verb::Cancel(arguments) => cancel::main(&arguments),
         Verb::Status(arguments) => status::main(&arguments),
         Verb::Wait(arguments) => wait::main(&arguments),
-        Verb::Doctor(arguments) => doctor::main(&arguments),
         Verb::List(arguments) => list::main(&arguments),
         Verb::Rekey(arguments) => rekey::main(arguments),
         Verb::Inspect(arguments) => inspect::main(&arguments),

@@ -18,7 +18,7 @@ use crate::checkpoint::{self, Dump, DumpError, Verdict};
 use crate::control::protocol::millis;
 use crate::criu::{command, log};
 use crate::image::{self, FetchThreads, Fetcher, Image, ImageError, ImageWriter, KeyFiles, Lease, Manifest, Vault};
-use crate::privileges;
+use crate::privileges::{Abilities, DumpPlan, RestorePlan};
 use crate::restore::{self, Held, RestoreError};
 use crate::store::{self, Location, StoreError};
 use crate::sys::process;
@@ -121,12 +121,12 @@ pub enum ProofError {
 ///
 /// # Errors
 /// [`ProofError`].
-pub fn prove(runtime_dir: Option<&Path>) -> Result<Proven, ProofError> {
+pub fn prove(abilities: &Abilities, runtime_dir: Option<&Path>) -> Result<Proven, ProofError> {
     let folder = scratch::make(runtime_dir)?;
     // What is left of the tree whatever happens becomes ours, and is ended.
     process::adopt_orphans();
     let watchdog = Watchdog::start(LIMIT).map_err(system("starting a thread"))?;
-    let proven = Proof { folder: folder.path() }.carry_out();
+    let proven = Proof { folder: folder.path(), abilities }.carry_out();
     watchdog::end_all();
     match proven {
         Err(_) if watchdog.has_barked() => Err(ProofError::TooLong),
@@ -140,6 +140,7 @@ fn system(what: &'static str) -> impl Fn(io::Error) -> ProofError {
 
 struct Proof<'a> {
     folder: &'a Path,
+    abilities: &'a Abilities,
 }
 
 impl Proof<'_> {
@@ -197,7 +198,7 @@ impl Proof<'_> {
         let begun = Instant::now();
         let work = self.work(command::DUMP_LOG)?;
         let writer = ImageWriter::new(vault, MEMORY, worker::cores())?;
-        let mut dump = Dump::start(root, work.path())?;
+        let mut dump = Dump::start(DumpPlan::of(self.abilities).criu, root, work.path())?;
         let images = dump.collect(&writer, &checkpoint::Meter::of_nobody())?;
         let mut written = writer.finish()?;
         let image = |(name, id)| Image { name, body: Some(written.take(id)) };

@@ -19,19 +19,9 @@ pub struct Here {
     pub uid: u32,
     /// Capabilities of the bounding set.
     pub bounding: BTreeSet<String>,
-    /// Abilities without which nothing works, and why they are missing.
+    /// What nothing works without and is missing, and why.
     pub lacks: Vec<(&'static str, String)>,
-    /// What nothing can be restored without. That /proc hides processes of others matters to a dump alone.
-fn lacks(abilities: &Abilities) -> Vec<(&'static str, String)> {
-    let map = match abilities.answers.get(&Ability::MemoryMap) {
-        Some(Answer::No(reason)) => Some((Ability::MemoryMap.name(), reason.clone())),
-        _ => None,
-    };
-    let proc = (!abilities.proc.mounted).then(|| ("/proc", "it is not mounted".to_owned()));
-    [map, proc].into_iter().flatten().collect()
-}
-
-/// The number that PIDs stay below (proc_sys_kernel(5)).
+    /// The number that PIDs stay below (proc_sys_kernel(5)).
     pub pid_max: Option<i32>,
     /// The newest PID, where PIDs only go up.
     pub used: Option<i32>,
@@ -64,6 +54,16 @@ impl Here {
             descriptors: getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(_, hard)| hard),
         }
     }
+}
+
+/// What nothing can be restored without. That /proc hides processes of others matters to a dump alone.
+fn lacks(abilities: &Abilities) -> Vec<(&'static str, String)> {
+    let map = match abilities.answers.get(&Ability::MemoryMap) {
+        Some(Answer::No(reason)) => Some((Ability::MemoryMap.name(), reason.clone())),
+        _ => None,
+    };
+    let proc = (!abilities.proc.mounted).then(|| ("/proc", "it is not mounted".to_owned()));
+    [map, proc].into_iter().flatten().collect()
 }
 
 /// The number that PIDs stay below (proc_sys_kernel(5)).
