@@ -90,7 +90,11 @@ pub const TABLE: &[Row] = &[
     row(OK, &["status"], "Answered; with `--ready`, the service runs"),
     row(OK, &["wait"], "What was waited for is there"),
     row(OK, &["cancel"], "The checkpoint is given up, or the handover taken back"),
-    row(OK, DOCTOR, "The proof succeeded; with `--for`, the generation can be restored"),
+    row(
+        OK,
+        DOCTOR,
+        "The proof succeeded; with `--for`, the generation can be restored; with `--service`, the service can be checkpointed",
+    ),
     row(OK, STORE, "Done; for `verify`, all is well"),
     row(
         FAILED,
@@ -100,10 +104,14 @@ pub const TABLE: &[Row] = &[
     row(FAILED, &["status"], "Failed; with `--ready`, the service does not run"),
     row(FAILED, &["wait"], "It cannot be any more, or the time is over"),
     row(FAILED, &["cancel"], "There is nothing to give up"),
-    row(FAILED, DOCTOR, "The proof failed; with `--for`, something is missing, or the store cannot be read"),
+    row(
+        FAILED,
+        DOCTOR,
+        "The proof failed; with `--for`, something is missing, or the store cannot be read; with `--service`, the service cannot be checkpointed",
+    ),
     row(FAILED, STORE, "Failed; for `verify`, also that something is damaged"),
     row(USAGE, &[], "The command line cannot be understood"),
-    row(NO_INIT, &["checkpoint", "status", "wait", "cancel"], "There is no init to talk to"),
+    row(NO_INIT, &["checkpoint", "status", "wait", "cancel", "doctor"], "There is no init to talk to"),
     row(
         PREFLIGHT,
         CHECKPOINT,
