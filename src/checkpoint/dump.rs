@@ -77,13 +77,13 @@ struct Open {
 }
 
 impl Dump {
-    /// Starts this CRIU on the tree below `root`, with its sockets and its log in the folder `work`.
-    pub fn start(criu: Criu, root: i32, work: &Path) -> Result<Self, DumpError> {
+    /// Starts this CRIU on the tree below `root`, which watches what is below `watched`, with its sockets and its log in the folder `work`.
+    pub fn start(criu: Criu, root: i32, work: &Path, watched: &[PathBuf]) -> Result<Self, DumpError> {
         let broken = |error| DumpError::Broken { doing: "preparing it", error };
         let listener = stream::listen(work, stream::CAPTURE_SOCKET).map_err(broken)?;
         let (hold, theirs) = UnixStream::pair().map_err(broken)?;
         hold.set_nonblocking(true).map_err(broken)?;
-        let args = command::dump(root, work, command::number(theirs.as_fd()));
+        let args = command::dump(root, work, command::number(theirs.as_fd()), watched);
         let since = Instant::now();
         let child = command::spawn(criu, &args, &[theirs.as_fd()])?;
         Ok(Self { child, hold: Some(hold), listener, log: work.join(command::DUMP_LOG), since, released: None })

@@ -149,7 +149,7 @@ fn take(
     meter.begin(Phase::Preflight);
     let tree = Tree::of_service(target.root, target.service)?;
     let abilities = Abilities::probe();
-    preflight::check(tree.processes(), tree.init(), &abilities)?;
+    let watched = preflight::check(tree.processes(), tree.init(), &abilities)?;
     let rules = Rules::of_this_container(describe::our_folders(common)).map_err(CheckpointError::Proc)?;
     let host = describe::host().map_err(CheckpointError::Proc)?;
     let store = store::open(&common.store)?;
@@ -167,13 +167,14 @@ fn take(
     let announced = announce::announce(&vault, target.lease, target.fate);
 
     meter.begin(Phase::Dump);
-    let mut dump = Dump::start(DumpPlan::of(&abilities).criu, target.root, work.path())?;
+    let mut dump = Dump::start(DumpPlan::of(&abilities).criu, target.root, work.path(), &watched.tops)?;
     let images = dump.collect(&writer, meter)?;
 
     meter.begin(Phase::Files);
     // Processes may have come and gone between the preflight and the freeze.
     let tree = Tree::of_service(target.root, target.service)?;
-    let paths = used::paths(tree.processes(), &target.include, &rules).map_err(CheckpointError::Proc)?;
+    let paths =
+        used::paths(tree.processes(), &watched.paths, &target.include, &rules).map_err(CheckpointError::Proc)?;
     let files = capture::capture(&paths, &writer)?;
     let mut manifest = describe::service(host, &tree, target.root, target.service).map_err(CheckpointError::Proc)?;
     if target.fate == Fate::Run {

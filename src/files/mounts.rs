@@ -61,6 +61,12 @@ impl Mounts {
     }
 }
 
+/// Every mount point, outer ones first.
+pub fn points() -> Vec<PathBuf> {
+    let text = fs::read("/proc/self/mountinfo").unwrap_or_default();
+    text.split(|&byte| byte == b'\n').filter_map(|line| Some(parse_line(line)?.0)).collect()
+}
+
 /// `36 35 98:0 /root /point options [optional…] - fstype source super-options` (proc_pid_mountinfo(5)).
 fn parse_line(line: &[u8]) -> Option<(PathBuf, Kind, &[u8])> {
     let mut fields = line.split(|&byte| byte == b' ');

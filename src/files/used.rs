@@ -16,7 +16,6 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{SysconfVar, sysconf};
 
 use super::mounts::{Kind, Mounts};
-use super::watched::{self, Searched};
 use crate::tree::{self, Process};
 
 /// Access mode bits of the `flags:` line of fdinfo (proc_pid_fdinfo(5)); the octal value 0 is read only.
@@ -65,10 +64,17 @@ impl Rules {
     }
 }
 
-/// The paths to capture: those that the processes use, with the folders that they need, and `include` with all below it.
-pub fn paths(processes: &[Process], include: &[PathBuf], rules: &Rules) -> io::Result<BTreeSet<PathBuf>> {
+/// The paths to capture: those that the processes use or have `watched`, with the folders that they need, and `include` with all below
+/// it.
+pub fn paths(
+    processes: &[Process],
+    watched: &[PathBuf],
+    include: &[PathBuf],
+    rules: &Rules,
+) -> io::Result<BTreeSet<PathBuf>> {
     let mut found = BTreeSet::new();
-    for (path, written) in used_by(processes)? {
+    let watched = watched.iter().map(|path| (path.clone(), false));
+    for (path, written) in used_by(processes)?.into_iter().chain(watched) {
         if let Ok(meta) = fs::symlink_metadata(&path)
             && captured_kind(&meta)
             && rules.travels(&path, &meta, written)
@@ -123,10 +129,9 @@ fn walk(top: &Path, path: &Path, rules: &Rules, found: &mut BTreeSet<PathBuf>) -
     Ok(())
 }
 
-/// Every path that a process has open, mapped, bound, watched or as its working directory, and whether it is open for writing.
+/// Every path that a process has open, mapped, bound or as its working directory, and whether it is open for writing.
 fn used_by(processes: &[Process]) -> io::Result<BTreeMap<PathBuf, bool>> {
     let sockets = bound_sockets();
-    let searched = Searched::default();
     let mut used = BTreeMap::new();
     let mut note = |path: PathBuf, written: bool| *used.entry(path).or_insert(false) |= written;
     for process in processes.iter().filter(|process| !process.is_zombie()) {
@@ -137,8 +142,6 @@ fn used_by(processes: &[Process]) -> io::Result<BTreeMap<PathBuf, bool>> {
             let name = target.as_os_str().as_bytes();
             if is_deleted(&target) {
                 other_names(process.pid, fd, &target).into_iter().for_each(|path| note(path, true));
-            } else if name == b"anon_inode:inotify" {
-                watched_by(process.pid, fd, &searched).for_each(|path| note(path, false));
             } else if name.starts_with(b"/") {
                 note(target, opened_for_writing(process.pid, fd));
             } else if let Some(folder) = sockets.get(name).and_then(|path| path.parent()) {
@@ -159,12 +162,6 @@ pub fn descriptors(pid: i32) -> io::Result<Vec<(i32, PathBuf)>> {
     Ok(entries
         .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, fs::read_link(entry.path()).ok()?)))
         .collect())
-}
-
-/// What a restored watch has to find again.
-fn watched_by(pid: i32, fd: i32, searched: &Searched) -> impl Iterator<Item = PathBuf> {
-    let info = fs::read_to_string(tree::proc_path(pid, &format!("fdinfo/{fd}"))).unwrap_or_default();
-    watched::files(&info).into_iter().filter_map(|file| searched.path(file).map(Path::to_owned))
 }
 
 fn opened_for_writing(pid: i32, fd: i32) -> bool {
@@ -298,7 +295,7 @@ mod tests {
         let mine = folder.path().join("mine");
         File::create(&mine).unwrap();
         let rules = Rules::of_this_container(vec![folder.path().join("store")]).unwrap();
-        let found = paths(&[], &[folder.path().to_owned()], &rules).unwrap();
+        let found = paths(&[], &[], &[folder.path().to_owned()], &rules).unwrap();
         assert!(found.contains(&mine) && !found.contains(&folder.path().join("store")), "{found:?}");
     }
 

@@ -86,14 +86,15 @@ fn descriptors_that_move() {
 
 #[test]
 fn watches_that_are_refused() {
-    refused(EVERYWHERE, "inotify-overlay", "has inotify watches");
-    refused(RESTRICTED, "inotify-shm", "has inotify watches");
+    refused(EVERYWHERE, "inotify-removed", "has 1 inotify watches of files that are not found any more");
 }
 
-/// CRIU searches /etc for the file; what was made there since the start travels.
+/// What was made since the start travels; volumes stay where they are.
 #[test]
 fn watches_that_move() {
-    moved(EVERYWHERE, "inotify-lower-file", "");
+    for object in ["inotify-lower", "inotify-lower-file", "inotify-overlay", "inotify-shm", "inotify-bind"] {
+        moved(EVERYWHERE, object, "");
+    }
     moved(&[Setting::Caps], "inotify-made", "");
 }
 

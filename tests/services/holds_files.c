@@ -69,34 +69,42 @@ static void inotify_lower_file_hold(void)
 	watch("/etc/passwd");
 }
 
-static void inotify_made_hold(void)
-{
-	mkdir("/etc/made", 0700);
-	watch("/etc/made");
-}
-
-/* What is made in the folder is told. */
-static void inotify_made_check(void)
-{
-	char event[512];
-
-	close(had(open("/etc/made/file", O_CREAT | O_RDWR, 0600), "file"));
-	if (read(fd, event, sizeof event) <= 0)
-		fail("the watch is lost");
-	unlink("/etc/made/file");
-	while (read(fd, event, sizeof event) > 0)
-		;
-}
-
 static void inotify_shm_hold(void)
 {
 	mkdir("/dev/shm/watched", 0700);
 	watch("/dev/shm/watched");
 }
 
+/* What is made in the folder is told. */
+static void inotify_shm_check(void)
+{
+	char event[512];
+
+	close(had(open("/dev/shm/watched/file", O_CREAT | O_RDWR, 0600), "file"));
+	if (read(fd, event, sizeof event) <= 0)
+		fail("the watch is lost");
+	unlink("/dev/shm/watched/file");
+	while (read(fd, event, sizeof event) > 0)
+		;
+}
+
+static void inotify_made_hold(void)
+{
+	mkdir("/etc/made", 0700);
+	watch("/etc/made");
+}
+
+/* A file that is open, so that the watch stays. */
+static void inotify_removed_hold(void)
+{
+	other = had(open("/tmp/removed", O_CREAT | O_RDWR, 0600), "file");
+	watch("/tmp/removed");
+	unlink("/tmp/removed");
+}
+
 static void inotify_bind_hold(void)
 {
-	watch("/runtime");
+	watch("/store");
 }
 
 static void fanotify_hold(void)
@@ -317,8 +325,9 @@ const struct object file_objects[] = {
 	{ "inotify-overlay", inotify_overlay_hold, open_still },
 	{ "inotify-lower", inotify_lower_hold, open_still },
 	{ "inotify-lower-file", inotify_lower_file_hold, open_still },
-	{ "inotify-made", inotify_made_hold, inotify_made_check },
-	{ "inotify-shm", inotify_shm_hold, open_still },
+	{ "inotify-made", inotify_made_hold, open_still },
+	{ "inotify-removed", inotify_removed_hold, open_still },
+	{ "inotify-shm", inotify_shm_hold, inotify_shm_check },
 	{ "inotify-bind", inotify_bind_hold, open_still },
 	{ "fanotify", fanotify_hold, open_still },
 	{ "perf", perf_hold, open_still },

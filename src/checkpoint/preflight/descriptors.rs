@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 
 use super::mounts::{Mounts, Strange};
-use super::watches::Watches;
+use super::watches::{Watched, Watches};
 use super::{Finding, Findings, Inspected, Place, Service, devices};
 use crate::files::used;
 use crate::tree::{self, Process};
@@ -80,7 +80,8 @@ pub fn anonymous(target: &str) -> Option<(String, &'static str)> {
     })
 }
 
-pub fn look(service: &Service, findings: &mut Findings) {
+/// Gives what the service watches besides.
+pub fn look(service: &Service, findings: &mut Findings) -> Watched {
     let known = Mounts::read(service.init);
     let terminals = devices::terminals(service);
     let watches = Watches::of(service);
@@ -97,6 +98,7 @@ pub fn look(service: &Service, findings: &mut Findings) {
         }
         room(one, findings);
     }
+    watches.watched()
 }
 
 fn kind(process: &Process, descriptor: &Descriptor, mounts: &Mounts) -> Option<Finding> {

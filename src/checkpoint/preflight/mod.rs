@@ -17,6 +17,7 @@ mod tcp;
 mod watches;
 
 pub use finding::{Finding, Findings, Place, Severity};
+pub use watches::Watched;
 
 use std::io;
 
@@ -51,14 +52,15 @@ struct Inspected<'a> {
     descriptors: Vec<Descriptor>,
 }
 
-/// Fails with the first finding that a checkpoint is refused for.
+/// Fails with the first finding that a checkpoint is refused for; otherwise gives the paths of what the service watches.
 ///
 /// # Errors
 /// [`Refusal`].
-pub fn check(processes: &[Process], init: i32, abilities: &Abilities) -> Result<(), Refusal> {
-    let mut refused = look(processes, init, abilities).into_refused();
+pub fn check(processes: &[Process], init: i32, abilities: &Abilities) -> Result<Watched, Refusal> {
+    let (findings, watched) = inspect(processes, init, abilities);
+    let mut refused = findings.into_refused();
     if refused.is_empty() {
-        return Ok(());
+        return Ok(watched);
     }
     let first = Box::new(refused.remove(0));
     Err(Refusal { first, more: refused.len() })
@@ -66,6 +68,10 @@ pub fn check(processes: &[Process], init: i32, abilities: &Abilities) -> Result<
 
 /// Everything that is found in these processes of a container with this init, of which a dump with these abilities is to be taken.
 pub fn look(processes: &[Process], init: i32, abilities: &Abilities) -> Findings {
+    inspect(processes, init, abilities).0
+}
+
+fn inspect(processes: &[Process], init: i32, abilities: &Abilities) -> (Findings, Watched) {
     let mut findings = Findings::default();
     let mut service = Service { abilities, init, processes: Vec::new() };
     for process in processes.iter().filter(|process| !process.is_zombie()) {
@@ -78,10 +84,10 @@ pub fn look(processes: &[Process], init: i32, abilities: &Abilities) -> Findings
     }
     container::look(&service, &mut findings);
     tasks::look(processes, &service, &mut findings);
-    descriptors::look(&service, &mut findings);
+    let watched = descriptors::look(&service, &mut findings);
     memory::look(&service, &mut findings);
     sockets::look(&service, &mut findings);
-    findings
+    (findings, watched)
 }
 
 fn is_alive(pid: i32) -> bool {
