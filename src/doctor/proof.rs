@@ -198,7 +198,7 @@ impl Proof<'_> {
         let begun = Instant::now();
         let work = self.work(command::DUMP_LOG)?;
         let writer = ImageWriter::new(vault, MEMORY, worker::cores())?;
-        let mut dump = Dump::start(DumpPlan::of(self.abilities).criu, root, work.path())?;
+        let mut dump = Dump::start(DumpPlan::of(self.abilities).criu, root, work.path(), &[])?;
         let images = dump.collect(&writer, &checkpoint::Meter::of_nobody())?;
         let mut written = writer.finish()?;
         let image = |(name, id)| Image { name, body: Some(written.take(id)) };
