@@ -39,6 +39,9 @@ struct Needs {
     unmasked: bool,
     /// By the capabilities of criu's file, as engines give users but root none themselves.
     by_file: bool,
+    /// What criu may have by its file or freeze by itself, and has already; it must not get lost.
+    held: Vec<&'static str>,
+    root: bool,
 }
 
 /// What would give more than there is, the most useful first.
@@ -60,7 +63,7 @@ fn possible(abilities: &Abilities) -> Option<Remedy> {
     let missing = advice.into_iter().filter(|(ability, _)| !abilities.has(*ability));
     let also: Vec<String> = missing.map(|(_, advice)| advice.to_owned()).collect();
     let gives = "any checkpoint or restore at all";
-    (!also.is_empty()).then(|| Remedy { also, ..Needs::default().remedy(gives) })
+    (!also.is_empty()).then(|| Remedy { also, ..Needs::of(abilities).remedy(gives) })
 }
 
 fn pids(abilities: &Abilities) -> Option<Remedy> {
@@ -68,17 +71,17 @@ fn pids(abilities: &Abilities) -> Option<Remedy> {
     if plan.pids != Pids::CountedUp && plan.exe_link {
         return None;
     }
-    let mut needs = Needs { clone3: !abilities.has(Ability::Clone3), ..Needs::default() };
+    let mut needs = Needs { clone3: !abilities.has(Ability::Clone3), ..Needs::of(abilities) };
     if !plan.exe_link {
-        needs.add(abilities, &["CHECKPOINT_RESTORE"]);
+        needs.add(&["CHECKPOINT_RESTORE"]);
     }
     Some(needs.remedy(if needs.by_file { PIDS_AND_USERS } else { PIDS }))
 }
 
 /// Where criu gets capabilities by its file, it has got this one with the others.
 fn users(abilities: &Abilities) -> Option<Remedy> {
-    let mut needs = Needs::default();
-    needs.add(abilities, &["SYS_PTRACE"]);
+    let mut needs = Needs::of(abilities);
+    needs.add(&["SYS_PTRACE"]);
     let given = DumpPlan::of(abilities).all_users || needs.by_file && !RestorePlan::of(abilities).exe_link;
     (!given).then(|| needs.remedy(USERS))
 }
@@ -88,7 +91,7 @@ fn namespaces(abilities: &Abilities) -> Option<Remedy> {
     if unshare && unmasked {
         return None;
     }
-    let needs = Needs { unmasked: !unmasked, ..Needs::default() };
+    let needs = Needs { unmasked: !unmasked, ..Needs::of(abilities) };
     let mut remedy = needs.remedy("namespaces of the service's own (--isolate): clocks that go on, PIDs of its own");
     if !unshare {
         remedy.also.push(
@@ -100,9 +103,15 @@ fn namespaces(abilities: &Abilities) -> Option<Remedy> {
 }
 
 impl Needs {
+    /// Nothing yet.
+    fn of(abilities: &Abilities) -> Self {
+        let held = CAPABILITIES.into_iter().filter(|name| abilities.facts.bounding.contains(*name)).collect();
+        Self { held, root: abilities.facts.uid == 0, ..Self::default() }
+    }
+
     /// Root gets capabilities; others need a criu that has them by its file, and that takes all three.
-    fn add(&mut self, abilities: &Abilities, capabilities: &[&'static str]) {
-        self.by_file = abilities.facts.uid != 0;
+    fn add(&mut self, capabilities: &[&'static str]) {
+        self.by_file = !self.root;
         self.capabilities = if self.by_file { CAPABILITIES.to_vec() } else { capabilities.to_vec() };
     }
 
@@ -158,17 +167,19 @@ impl Needs {
         if self.capabilities.is_empty() && !self.clone3 {
             return String::new();
         }
-        let (drop, profile) = (
-            if self.by_file { "[]" } else { "[KILL, MKNOD]" },
-            if self.clone3 { "localhost/freeze-seccomp.json" } else { "runtime/default" },
-        );
+        let allowed: Vec<&str> = CAPABILITIES
+            .into_iter()
+            .filter(|name| self.capabilities.contains(name) || self.held.contains(name))
+            .collect();
+        let user = if self.root { "RunAsAny" } else { "MustRunAsRange" };
+        let profile = if self.clone3 { "localhost/freeze-seccomp.json" } else { "runtime/default" };
         format!(
             "apiVersion: security.openshift.io/v1
 kind: SecurityContextConstraints
 metadata:
   name: freeze
 allowedCapabilities: [{}]
-requiredDropCapabilities: {drop}
+requiredDropCapabilities: []
 defaultAddCapabilities: []
 allowPrivilegeEscalation: {}
 allowPrivilegedContainer: false
@@ -178,15 +189,16 @@ allowHostNetwork: false
 allowHostPID: false
 allowHostPorts: false
 readOnlyRootFilesystem: false
-runAsUser: {{type: MustRunAsRange}}
+runAsUser: {{type: {user}}}
 seLinuxContext: {{type: MustRunAs}}
 fsGroup: {{type: MustRunAs}}
 supplementalGroups: {{type: RunAsAny}}
 seccompProfiles: [{profile}]
 volumes: [configMap, csi, downwardAPI, emptyDir, ephemeral, persistentVolumeClaim, projected, secret]
 ",
-            self.capabilities.join(", "),
-            self.by_file
+            allowed.join(", "),
+            // What a file gives, no_new_privs would take.
+            !allowed.is_empty() && !self.root
         )
     }
 }
@@ -200,7 +212,8 @@ mod tests {
 
     fn container(uid: u32, more: &[Ability]) -> Abilities {
         let abilities = Abilities::with(&[&BASIC, more].concat());
-        Abilities { facts: Facts { uid, ..Facts::default() }, ..abilities }
+        let bounding = if more.contains(&Ability::ExeLink) { vec!["CHECKPOINT_RESTORE".to_owned()] } else { vec![] };
+        Abilities { facts: Facts { uid, bounding: bounding.into_iter().collect(), ..Facts::default() }, ..abilities }
     }
 
     fn text(abilities: &Abilities) -> String {
@@ -224,6 +237,19 @@ mod tests {
     #[test]
     fn root_with_the_capability_under_docker_lacks_the_profile_alone() {
         insta::assert_snapshot!(text(&container(0, &[Ability::ExeLink, Ability::Unshare, Ability::TraceOthers])));
+    }
+
+    #[test]
+    fn what_a_criu_with_capabilities_has_stays_allowed() {
+        let mut abilities = container(1000, &[Ability::FileCapabilities, Ability::TraceOthers]);
+        abilities.facts.bounding = CAPABILITIES.map(str::to_owned).into();
+        let Remedy { docker, openshift, .. } = &remedies(&abilities)[0];
+        assert_eq!(docker, "--security-opt seccomp=freeze-seccomp.json");
+        assert!(
+            openshift.contains("\nallowedCapabilities: [CHECKPOINT_RESTORE, SYS_PTRACE, SETPCAP]\n"),
+            "{openshift}"
+        );
+        assert!(openshift.contains("\nallowPrivilegeEscalation: true\n"), "{openshift}");
     }
 
     #[test]

@@ -17,7 +17,12 @@ pub struct NoFolder(String);
 /// # Errors
 /// [`NoFolder`], with what is wrong with each.
 pub fn make(named: Option<&Path>) -> Result<TempDir, NoFolder> {
-    make_in(&named.map_or_else(|| PARENTS.map(PathBuf::from).to_vec(), |folder| vec![folder.to_owned()]))
+    match named {
+        None => make_in(&PARENTS.map(PathBuf::from)),
+        // `freeze run` makes the one that is named; this only has to show that it could.
+        Some(folder) if folder.is_dir() => make_in(&[folder.to_owned()]),
+        Some(folder) => make_in(&[folder.parent().unwrap_or(folder).to_owned()]),
+    }
 }
 
 fn make_in(parents: &[PathBuf]) -> Result<TempDir, NoFolder> {
@@ -41,6 +46,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let made = make_in(&["/proc".into(), folder.path().into(), "/tmp".into()]).unwrap();
         assert_eq!(made.path().parent(), Some(folder.path()));
+    }
+
+    #[test]
+    fn one_that_is_still_to_be_made_stands_for_its_parent() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(make(Some(folder.path())).unwrap().path().parent(), Some(folder.path()));
+        let named = folder.path().join("freeze");
+        assert_eq!(make(Some(&named)).unwrap().path().parent(), Some(folder.path()));
+        assert!(!named.exists());
     }
 
     #[test]
