@@ -21,7 +21,7 @@ use crate::image::{self, FetchThreads, Fetcher, Image, ImageError, ImageWriter, 
 use crate::privileges::{Abilities, DumpPlan, RestorePlan};
 use crate::restore::{self, Held, RestoreError};
 use crate::store::{self, Location, StoreError};
-use crate::sys::process;
+use crate::sys::{pids, process};
 use crate::tree;
 use crate::worker::{self, work::Work};
 
@@ -145,7 +145,7 @@ struct Proof<'a> {
 
 impl Proof<'_> {
     fn carry_out(&self) -> Result<Proven, ProofError> {
-        let pids_before = restore::newest_pid();
+        let pids_before = pids::newest();
         let root = self.start_tree()?;
         self.ask("before").map_err(ProofError::Subject)?;
         let all = tree::all().map_err(system("reading /proc"))?;
@@ -165,7 +165,7 @@ impl Proof<'_> {
         let shifted = self.restore(&vault)?;
         let restore_ms = millis(begun.elapsed());
         self.ask("after").map_err(ProofError::NotVerified)?;
-        let pids = restore::newest_pid().zip(pids_before).map_or(0, |(now, before)| i64::from(now) - i64::from(before));
+        let pids = pids::newest().zip(pids_before).map_or(0, |(now, before)| i64::from(now) - i64::from(before));
         let pids = u64::try_from(pids).unwrap_or_default();
         Ok(Proven { processes: processes.len(), threads, checkpoint_ms, bytes, restore_ms, shifted, pids })
     }
@@ -239,7 +239,7 @@ impl Proof<'_> {
         if RestorePlan::of(self.abilities).can_go_back() {
             return Ok(Shift { up: 0, apart: 0 });
         }
-        let used = restore::newest_pid().unwrap_or(root);
+        let used = pids::newest().unwrap_or(root);
         // Beyond the end they would begin again, and those of a service beside us would not be in order any more.
         if let Some(max) = restore::pid_max()
             && used.saturating_add(SPAN) >= max

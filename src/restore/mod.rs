@@ -20,7 +20,7 @@ mod take;
 mod verify;
 mod wait;
 
-pub use check::{Here, Unfit, cpu_features, missing, newest_pid, pid_max};
+pub use check::{Here, Unfit, cpu_features, missing, pid_max};
 pub use env::renew_generation_id;
 pub use exclusive::hold;
 pub use stdio::record as record_stdio;

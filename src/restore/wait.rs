@@ -6,11 +6,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::look::Newest;
-use super::{Policy, check, choose};
+use super::{Policy, choose};
 use crate::control::protocol::{Event, Phase};
 use crate::image::{self, FetchThreads, Holder, ImageError, Lease, Result, Vault};
 use crate::privileges::RestorePlan;
 use crate::store::{CachedStore, Store, StoreError};
+use crate::sys::pids;
 use crate::worker::{Common, cores};
 
 /// How often the same trouble is told, at most.
@@ -64,7 +65,7 @@ pub struct Ready {
 pub fn wait(store: Arc<dyn Store>, common: &Common, policy: &Policy, tell: &dyn Fn(&Event)) -> Result<Woken> {
     let cached = CachedStore::new(store, &policy.standby.cache, policy.standby.cache_bytes)?;
     let threads = Arc::new(FetchThreads::start(&cached, cores())?);
-    let newest_pid = if RestorePlan::here().can_go_back() { || None } else { check::newest_pid };
+    let newest_pid = if RestorePlan::here().can_go_back() { || None } else { pids::newest };
     let mut watch = Watch::new(Arc::new(cached), threads, common, policy, tell, newest_pid);
     tell(&Event::Waiting { generation: 0 });
     loop {

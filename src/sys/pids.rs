@@ -1,66 +1,148 @@
 //! Advances the kernel's PID counter, which only goes up: the next process gets the next number that is free.
 //!
 //! `clone3(set_tid)` does not help here: it gives one process its PID and leaves the counter where it was, so that the
-//! service's next children would be numbered among init's own.
+//! service's next children would be numbered among init's own. Must never go past the number that is wanted, nor leave a
+//! process, a thread or a changed limit behind. What was measured is in docs/pids.md.
 
 use std::{fs, io};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
 /// How often in a row a thread may be refused, each time giving way to those that are ending.
 const MAX_REFUSALS: u32 = 100_000;
-/// PIDs that [`advance_to`] uses up in a millisecond where it cannot write `ns_last_pid` (Linux 6.18, two cores): to predict, not to rely on.
-pub const PER_MS: u64 = 50;
+/// PIDs that a restore counts up in a millisecond where it can neither choose them nor write `ns_last_pid` (Linux 6.18, two
+/// cores): to predict, not to rely on.
+pub const PER_MS: u64 = 90;
+/// More than are ever in use in a container when init starts.
+const FEW: i32 = 64;
 /// Where the counter can be read, and set by who has CHECKPOINT_RESTORE (proc_sys_kernel(5)).
 pub const NS_LAST_PID: &str = "/proc/sys/kernel/ns_last_pid";
+const SHARED: libc::c_int =
+    libc::CLONE_VM | libc::CLONE_FS | libc::CLONE_FILES | libc::CLONE_SIGHAND | libc::CLONE_SYSVSEM;
 
 /// Advances the counter so that the next process gets `first` (or, where that is taken or passed, the next that is free).
 ///
-/// Writes `ns_last_pid` where that is allowed (CAP_CHECKPOINT_RESTORE and a writable /proc/sys), else uses the numbers up by
-/// threads that end at once. Returns the PID that was used last.
+/// Writes `ns_last_pid` where that is allowed (CAP_CHECKPOINT_RESTORE and a writable /proc/sys), else uses the numbers up.
+/// Only for a process of one thread, which can open nothing meanwhile. Returns the PID that was used last.
 ///
 /// # Errors
-/// Where no thread can be made, as the limit of processes is reached.
+/// Where no thread can be made, as the limit of processes is reached, or where PIDs end below `first`.
 pub fn advance_to(first: i32) -> io::Result<i32> {
     let wanted = first - 1;
-    let Some(mut last) = last_pid() else { return burn_up_to(wanted) };
-    if last < wanted && fs::write(NS_LAST_PID, wanted.to_string()).is_ok() {
-        last = last_pid().unwrap_or(last);
+    let last = newest().unwrap_or(0);
+    if last >= wanted {
+        return Ok(last);
     }
-    if last < wanted { burn_up_to(wanted) } else { Ok(last) }
+    if fs::write(NS_LAST_PID, wanted.to_string()).is_ok() {
+        return Ok(newest().unwrap_or(wanted));
+    }
+    use_up(&mut Kernel, wanted)
 }
 
-/// The PID that was given out last, where the kernel tells.
-pub fn last_pid() -> Option<i32> {
-    fs::read_to_string(NS_LAST_PID).ok()?.trim().parse().ok()
+/// The PID that was given out last in this PID namespace: the last field of /proc/loadavg (proc_loadavg(5)).
+pub fn newest() -> Option<i32> {
+    fs::read_to_string("/proc/loadavg").ok()?.split_ascii_whitespace().last()?.parse().ok()
 }
 
-fn burn_up_to(wanted: i32) -> io::Result<i32> {
-    let mut refused = 0;
-    let mut last = 0;
-    loop {
-        match burn_one() {
-            pid if pid >= wanted => return Ok(pid),
-            pid if pid > last => (refused, last) = (0, pid),
-            pid if pid > 0 => {
-                let reason = format!("PIDs end at {last} here (kernel.pid_max), below {wanted}");
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+/// What uses up PIDs.
+trait Counter {
+    /// The PID that was given out last, or whatever a masked /proc says.
+    fn newest(&self) -> Option<i32>;
+    /// Uses up so many PIDs, in the fastest way, or none. Taken ones are passed over besides.
+    fn skip(&mut self, count: i32) -> bool;
+    /// Uses up one; returns it, or a negative error.
+    fn next(&mut self) -> i32;
+}
+
+fn use_up(counter: &mut impl Counter, wanted: i32) -> io::Result<i32> {
+    let mut last = use_up_one(counter, 0, wanted)?;
+    // lxcfs shows another file in its place, so it is only believed where it says what is known.
+    if counter.newest() == Some(last) {
+        while last < wanted && counter.skip(stride(wanted - last)) {
+            match counter.newest() {
+                Some(newest) if newest > last => last = newest,
+                _ => break,
             }
-            // The limit counts threads that have ended until the kernel has buried them.
-            error if -error == libc::EAGAIN && refused < MAX_REFUSALS => {
-                refused += 1;
-                std::thread::yield_now();
-            }
-            error => return Err(io::Error::from_raw_os_error(-error)),
         }
     }
+    while last < wanted {
+        last = use_up_one(counter, last, wanted)?;
+    }
+    Ok(last)
 }
 
-/// Uses up one PID by a thread that ends at once; returns it, or a negative error. Not waiting for its end is what makes this
-/// fast: [`PER_MS`], against 30 by vfork and 20 by processes.
-fn burn_one() -> i32 {
-    let flags = libc::CLONE_VM | libc::CLONE_THREAD | libc::CLONE_SIGHAND;
+/// How many to use up unseen of so many: PIDs that are taken bring the counter on by more than that.
+fn stride(left: i32) -> i32 {
+    if left > FEW { left / 2 } else { 1 }
+}
+
+fn use_up_one(counter: &mut impl Counter, last: i32, wanted: i32) -> io::Result<i32> {
+    for _ in 0..MAX_REFUSALS {
+        match counter.next() {
+            pid if pid > last => return Ok(pid),
+            // The limit counts threads that have ended until the kernel has buried them.
+            error if -error == libc::EAGAIN => std::thread::yield_now(),
+            error if error < 0 => return Err(io::Error::from_raw_os_error(-error)),
+            _ => {
+                let reason = format!("PIDs end below {wanted} here (kernel.pid_max)");
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+            }
+        }
+    }
+    Err(io::Error::from_raw_os_error(libc::EAGAIN))
+}
+
+struct Kernel;
+
+impl Counter for Kernel {
+    fn newest(&self) -> Option<i32> {
+        newest()
+    }
+
+    /// By processes that fail to come into being: the kernel takes the PID, then finds no number free for the descriptor that
+    /// CLONE_PIDFD asks for (EMFILE). Threads are asked for where the kernel knows that flag for them (Linux 6.9), else processes (5.2).
+    fn skip(&mut self, count: i32) -> bool {
+        let Ok(_without) = NoDescriptors::begin() else { return false };
+        let refused = |flags| clone_and_end(flags | SHARED | libc::CLONE_PIDFD) == -libc::EMFILE;
+        match [libc::CLONE_THREAD, 0].into_iter().find(|&flags| refused(flags)) {
+            Some(flags) => (1..count).all(|_| refused(flags)),
+            None => false,
+        }
+    }
+
+    /// By a thread that ends at once.
+    fn next(&mut self) -> i32 {
+        clone_and_end(SHARED | libc::CLONE_THREAD)
+    }
+}
+
+/// While it lives this process can open nothing: its soft RLIMIT_NOFILE is 0. What is open stays open.
+struct NoDescriptors {
+    soft: u64,
+    hard: u64,
+}
+
+impl NoDescriptors {
+    fn begin() -> nix::Result<Self> {
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        setrlimit(Resource::RLIMIT_NOFILE, 0, hard)?;
+        Ok(Self { soft, hard })
+    }
+}
+
+impl Drop for NoDescriptors {
+    fn drop(&mut self) {
+        // What was allowed before is allowed again: the hard limit has not changed.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, self.soft, self.hard);
+    }
+}
+
+/// clone(2) of a thread or process that ends at once; returns its PID, or a negative error. Nobody waits for its end.
+fn clone_and_end(flags: libc::c_int) -> i32 {
     let result: i64;
-    // SAFETY: the thread's only instructions end it. It touches neither the stack that it shares with its maker nor any other
-    // memory, and no signal can make it do so, for init holds them all. The C library never learns of it.
+    // SAFETY: the child's only instructions end it. It touches neither the stack that it shares with its maker nor any other
+    // memory, and no signal can make it do so, for init holds them all. The C library never learns of it. A pidfd has no
+    // place to be written to, so that none can stay: that is an error after the PID was taken, too.
     unsafe {
         std::arch::asm!(
             "syscall", "test rax, rax", "jnz 2f", "xor edi, edi", "mov eax, {exit}", "syscall", "ud2", "2:",
@@ -70,4 +152,97 @@ fn burn_one() -> i32 {
         );
     }
     result as i32
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A kernel with some PIDs in use.
+    #[derive(Debug, Clone, Default)]
+    struct Fake {
+        last: i32,
+        taken: BTreeSet<i32>,
+        /// What /proc/loadavg is off by.
+        off: Option<i32>,
+        /// How many can be skipped until the kernel refuses to.
+        skips: i32,
+        max: i32,
+        nexts: u32,
+    }
+
+    impl Fake {
+        fn go_on(&mut self) -> i32 {
+            let last = self.last;
+            let free = (last + 1..self.max).chain(300..=last).find(|pid| !self.taken.contains(pid));
+            self.last = free.unwrap();
+            self.last
+        }
+    }
+
+    impl Counter for Fake {
+        fn newest(&self) -> Option<i32> {
+            self.off.map(|off| self.last + off)
+        }
+
+        fn skip(&mut self, count: i32) -> bool {
+            let can = count.min(self.skips);
+            self.skips -= can;
+            (0..can).for_each(|_| _ = self.go_on());
+            can == count
+        }
+
+        fn next(&mut self) -> i32 {
+            self.nexts += 1;
+            self.go_on()
+        }
+    }
+
+    fn fake() -> Fake {
+        Fake { last: 7, off: Some(0), skips: i32::MAX, max: 1 << 22, ..Fake::default() }
+    }
+
+    #[test]
+    fn threads_are_made_only_where_nothing_else_is_known_to_work() {
+        let mut counter = fake();
+        assert_eq!(use_up(&mut counter, 300_000).unwrap(), 300_000);
+        assert_eq!(counter.nexts, 1);
+        let mut counter = Fake { off: Some(3), ..fake() };
+        assert_eq!(use_up(&mut counter, 1000).unwrap(), 1000);
+        assert_eq!(counter.nexts, 1000 - 7);
+    }
+
+    #[test]
+    fn pids_that_end_before_are_an_error() {
+        let error = use_up(&mut Fake { max: 32_768, ..fake() }, 40_000).unwrap_err();
+        insta::assert_snapshot!(error, @"PIDs end below 40000 here (kernel.pid_max)");
+    }
+
+    proptest! {
+        #[test]
+        fn the_wanted_number_is_reached_and_not_passed(
+            // Fewer than lie between, wherever they are.
+            taken in proptest::collection::btree_set(8..1200, 0..12),
+            off in proptest::option::of(-1..2),
+            skips in 0..1500,
+            wanted in 100..1000,
+        ) {
+            let mut counter = Fake { taken: taken.clone(), off, skips, ..fake() };
+            let last = use_up(&mut counter, wanted).unwrap();
+            let least = (wanted..).find(|pid| !taken.contains(pid)).unwrap();
+            prop_assert_eq!(last, least);
+        }
+    }
+
+    #[test]
+    fn this_kernel_tells_its_newest_pid() {
+        let child = std::process::Command::new("true").spawn().unwrap();
+        let pid = child.id() as i32;
+        child.wait_with_output().unwrap();
+        assert!(newest().is_some_and(|newest| newest >= pid || newest < pid / 2));
+    }
 }

@@ -7,6 +7,7 @@ use nix::sys::resource::{Resource, getrlimit};
 
 use super::cpu_features;
 use crate::privileges::{Abilities, Ability, Answer, RestorePlan};
+use crate::sys::pids;
 
 /// What this container has. None: it is not told, and nothing is refused for it.
 #[derive(Debug, Clone, Default)]
@@ -48,7 +49,7 @@ impl Here {
             bounding: abilities.facts.bounding.clone(),
             lacks: lacks(abilities),
             pid_max: pid_max(),
-            used: if RestorePlan::of(abilities).can_go_back() { None } else { newest_pid() },
+            used: if RestorePlan::of(abilities).can_go_back() { None } else { pids::newest() },
             memory: free_memory(),
             processes: free_processes(),
             descriptors: getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(_, hard)| hard),
@@ -69,11 +70,6 @@ fn lacks(abilities: &Abilities) -> Vec<(&'static str, String)> {
 /// The number that PIDs stay below (proc_sys_kernel(5)).
 pub fn pid_max() -> Option<i32> {
     number("/proc/sys/kernel/pid_max")
-}
-
-/// The newest PID of this PID namespace: the last field of /proc/loadavg (proc_loadavg(5)).
-pub fn newest_pid() -> Option<i32> {
-    fs::read_to_string("/proc/loadavg").ok()?.split_ascii_whitespace().last()?.parse().ok()
 }
 
 /// Bytes that this container may still take, as far as it is told.
@@ -111,7 +107,6 @@ mod tests {
     fn this_machine_can_be_asked() {
         let here = Here::look();
         assert!(here.memory.is_some_and(|bytes| bytes > 0) && here.pid_max.is_some_and(|max| max > 300));
-        assert!(newest_pid().is_some_and(|pid| pid > 0));
         assert!(!here.features.is_empty() && here.lacks.is_empty());
     }
 }

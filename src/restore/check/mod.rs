@@ -8,7 +8,7 @@ mod here;
 mod needs;
 
 pub use cpu::cpu_features;
-pub use here::{Here, newest_pid, pid_max};
+pub use here::{Here, pid_max};
 
 use std::fmt;
 use std::path::PathBuf;
