@@ -10,6 +10,7 @@ mod dump;
 mod ending;
 mod handover;
 mod meter;
+mod order;
 pub mod preflight;
 mod stop;
 mod tree_of_service;
@@ -24,7 +25,8 @@ use crate::criu::{command, stats};
 use crate::files::capture::{self, CaptureError, Captured};
 use crate::files::used::{self, Rules};
 use crate::image::{self, BodyId, Figures, File, Image, ImageError, ImageWriter, Lease, Manifest, Vault, Written};
-use crate::privileges::{Abilities, DumpPlan};
+use crate::privileges::{Abilities, DumpPlan, RestorePlan};
+use crate::restore::forecast;
 use crate::store::{self, Fencing, StoreError};
 use crate::worker::report::Reporter;
 use crate::worker::work::Work;
@@ -34,6 +36,7 @@ pub(crate) use dump::{Dump, DumpError, Verdict};
 use ending::Held;
 use handover::{Complaints, Offer};
 pub(crate) use meter::Meter;
+use order::Disorder;
 use preflight::Refusal;
 use stop::Stopped;
 use tree_of_service::{NotWhole, Tree};
@@ -47,6 +50,9 @@ enum CheckpointError {
     /// Found before anything was frozen.
     #[error(transparent)]
     NotWhole(#[from] NotWhole),
+    /// Found before anything was frozen.
+    #[error(transparent)]
+    Disorder(#[from] Disorder),
     /// CRIU.
     #[error(transparent)]
     Dump(#[from] DumpError),
@@ -150,6 +156,11 @@ fn take(
     let tree = Tree::of_service(target.root, target.service)?;
     let abilities = Abilities::probe();
     let watched = preflight::check(tree.processes(), tree.init(), &abilities)?;
+    if !RestorePlan::of(&abilities).can_go_back() {
+        order::check(tree.processes())?;
+        let highest = tree.processes().iter().flat_map(|process| &process.threads).copied().max();
+        highest.and_then(forecast::at_checkpoint).into_iter().for_each(|message| reporter.warn(message));
+    }
     let rules = Rules::of_this_container(describe::our_folders(common)).map_err(CheckpointError::Proc)?;
     let host = describe::host().map_err(CheckpointError::Proc)?;
     let store = store::open(&common.store)?;

@@ -14,13 +14,3 @@ pub use answer::Answer;
 pub use facts::Facts;
 pub use plan::{Criu, DumpPlan, Pids, RestorePlan};
 pub use proc::Proc;
-
-/// Whether a restore may give processes PIDs that this container has already used.
-pub fn can_choose_pids() -> bool {
-    RestorePlan::here().can_go_back()
-}
-
-/// Whether processes can be traced that are no descendants: CAP_SYS_PTRACE, where Yama is at 1 or 2.
-pub fn can_trace_everyone() -> bool {
-    Facts::read().has("SYS_PTRACE")
-}

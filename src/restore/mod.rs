@@ -9,6 +9,7 @@ mod choose;
 mod env;
 mod error;
 mod exclusive;
+pub mod forecast;
 mod held;
 mod look;
 mod meter;
@@ -233,6 +234,10 @@ impl<'a> Restore<'a> {
     /// Check, files, CRIU up to where it holds all processes, take, let go, claim.
     fn restore(&mut self, found: &Found, manifest: &Manifest, work: &Work) -> Result<Event, RestoreError> {
         check::check(manifest)?;
+        let highest = manifest.processes.iter().flat_map(|process| &process.threads).copied().max();
+        if let Some(message) = highest.and_then(forecast::before_restore) {
+            self.reporter.send(&Event::Chosen { message });
+        }
         let mut fetcher = Fetcher::on(&self.threads(&found.vault)?, &found.vault, manifest, self.common.memory);
         self.phase = Phase::Restore;
         let mut meter = Meter::start(self.reporter, manifest);

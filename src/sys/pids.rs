@@ -10,9 +10,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// How often in a row a thread may be refused, each time giving way to those that are ending.
 const MAX_REFUSALS: u32 = 100_000;
-/// PIDs that a restore counts up in a millisecond where it can neither choose them nor write `ns_last_pid` (Linux 6.18, two
-/// cores): to predict, not to rely on.
-pub const PER_MS: u64 = 90;
+/// PIDs that a restore uses up in a millisecond on each of the two cores that it can use (docs/pids.md): to predict, not to rely on.
+const PER_MS: u64 = 90;
 /// More than are ever in use in a container when init starts.
 const FEW: i32 = 64;
 /// Where the counter can be read, and set by who has CHECKPOINT_RESTORE (proc_sys_kernel(5)).
@@ -42,6 +41,13 @@ pub fn advance_to(first: i32) -> io::Result<i32> {
 /// The PID that was given out last in this PID namespace: the last field of /proc/loadavg (proc_loadavg(5)).
 pub fn newest() -> Option<i32> {
     fs::read_to_string("/proc/loadavg").ok()?.split_ascii_whitespace().last()?.parse().ok()
+}
+
+/// Milliseconds that a restore takes here to count up to `highest` from the first number, where it can neither choose PIDs nor
+/// write `ns_last_pid`.
+pub fn millis_up_to(highest: i32) -> u64 {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(2));
+    u64::try_from(highest).unwrap_or(0) / (PER_MS * cores as u64)
 }
 
 /// What uses up PIDs.

@@ -30,7 +30,7 @@ impl Forecast {
 /// Nothing where there is no service, or neither a restore nor a checkpoint to judge by.
 pub fn of(status: &Status, init: i32) -> Option<Forecast> {
     let highest = highest(&tree::all().ok()?, init, status.service)?;
-    let pids_ms = if RestorePlan::here().can_go_back() { 0 } else { highest as u64 / pids::PER_MS };
+    let pids_ms = if RestorePlan::here().can_go_back() { 0 } else { pids::millis_up_to(highest) };
     Some(Forecast { pids_ms, highest, rest_ms: rest_ms(status)? })
 }
 
