@@ -9,7 +9,7 @@ use crate::criu::command;
 use crate::image::{Body, Fetcher, Figures, ImageError, Manifest, Piece, Result, Vault};
 use crate::privileges::{Abilities, Pids, RestorePlan};
 use crate::restore::{self, Here};
-use crate::sys::pids::PER_MS;
+use crate::sys::pids;
 use crate::worker;
 
 /// Most bytes that are read to find out how fast the store is, and for how long at most.
@@ -88,7 +88,7 @@ fn bytes(manifest: &Manifest) -> u64 {
 }
 
 fn time(count: Option<(i32, i32)>, bytes: u64, (sampled, took): (u64, Duration)) -> Time {
-    let pids_ms = count.map_or(0, |(used, highest)| u64::try_from(highest - used).unwrap_or(0) / PER_MS);
+    let pids_ms = count.map_or(0, |(used, highest)| pids::millis_up_to(highest - used));
     let micros = took.as_micros().max(1);
     let rate = (sampled > 0).then(|| u64::try_from(u128::from(sampled) * 1_000_000 / micros).unwrap_or(u64::MAX));
     let bytes_ms = rate.map_or(0, |rate| bytes.saturating_mul(1000) / rate.max(1));

@@ -2,7 +2,7 @@
 
 use super::Proof;
 use crate::privileges::{Abilities, Ability, Criu, DumpPlan, Pids, RestorePlan};
-use crate::sys::pids::PER_MS;
+use crate::sys::pids;
 
 /// One sentence each; the first one is the answer.
 pub fn verdict(abilities: &Abilities, proof: &Proof) -> Vec<String> {
@@ -18,7 +18,8 @@ pub fn verdict(abilities: &Abilities, proof: &Proof) -> Vec<String> {
         Pids::Chosen => "A restore chooses PIDs and TIDs, also those that the container has used before.".to_owned(),
         Pids::Set => "A restore sets the counter of PIDs, also back to those that the container has used before.".to_owned(),
         Pids::CountedUp => format!(
-            "A restore counts PIDs up to the service's, some {PER_MS} in a millisecond. It needs a fresh container, and nothing else may start a process there meanwhile."
+            "A restore counts PIDs up to the service's, some {} in a millisecond. It needs a fresh container, and nothing else may start a process there meanwhile.",
+            pids::per_ms()
         ),
     });
     sentences.push(if restore.exe_link {

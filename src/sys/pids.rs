@@ -28,11 +28,7 @@ const SHARED: libc::c_int =
 /// Where no thread can be made, as the limit of processes is reached, or where PIDs end below `first`.
 pub fn advance_to(first: i32) -> io::Result<i32> {
     let wanted = first - 1;
-    let last = newest().unwrap_or(0);
-    if last >= wanted {
-        return Ok(last);
-    }
-    if fs::write(NS_LAST_PID, wanted.to_string()).is_ok() {
+    if newest().is_some_and(|last| last < wanted) && fs::write(NS_LAST_PID, wanted.to_string()).is_ok() {
         return Ok(newest().unwrap_or(wanted));
     }
     use_up(&mut Kernel, wanted)
@@ -46,8 +42,12 @@ pub fn newest() -> Option<i32> {
 /// Milliseconds that a restore takes here to count up to `highest` from the first number, where it can neither choose PIDs nor
 /// write `ns_last_pid`.
 pub fn millis_up_to(highest: i32) -> u64 {
-    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(2));
-    u64::try_from(highest).unwrap_or(0) / (PER_MS * cores as u64)
+    u64::try_from(highest).unwrap_or(0) / per_ms()
+}
+
+/// PIDs that a restore uses up here in a millisecond, as far as it can be told beforehand.
+pub fn per_ms() -> u64 {
+    PER_MS * std::thread::available_parallelism().map_or(1, |cores| cores.get().min(2)) as u64
 }
 
 /// What uses up PIDs.
