@@ -165,7 +165,7 @@ impl Plan {
                 .collect();
             let parent = match self.items.get(&sid) {
                 None => self.help(sid, reaper, sid, sid),
-                Some(_) => self.former_parent(reaper, sid, family[0]).ok_or(Trouble::Session(family[0], sid))?,
+                Some(_) => self.former_parent(reaper, sid, &family).ok_or(Trouble::Session(family[0], sid))?,
             };
             for pid in family {
                 self.item(pid).parent = parent;
@@ -174,13 +174,19 @@ impl Plan {
         Ok(())
     }
 
-    /// Whoever forked the first of those that are left: a zombie, or a helper with an ID between.
-    fn former_parent(&mut self, reaper: i32, sid: i32, first: i32) -> Option<i32> {
+    /// Whoever forked the first of those that are left: a zombie, or a helper with an ID between. A zombie cannot wait for others to
+    /// end, so it gets no child that does.
+    fn former_parent(&mut self, reaper: i32, sid: i32, family: &[i32]) -> Option<i32> {
+        let first = *family.first()?;
+        let all_live = family.iter().all(|pid| !self.items[pid].zombie);
         let zombie = self.items.iter().find(|(pid, item)| {
-            item.zombie && item.sid == sid && **pid < first && (**pid == sid || item.parent != reaper)
+            all_live && item.zombie && item.sid == sid && **pid < first && (**pid == sid || item.parent != reaper)
         });
         if let Some((pid, _)) = zombie {
             return Some(*pid);
+        }
+        if self.items[&sid].zombie {
+            return None;
         }
         let between = || (sid + 1..first).rev();
         let of_leader = self.items[&sid].pgid;

@@ -12,6 +12,7 @@ mod harness;
 mod keys;
 mod kills;
 mod moves;
+mod order;
 mod preflight;
 mod s3;
 #[path = "../s3_support/mod.rs"]
