@@ -5,6 +5,7 @@
 //! Init knows no store, and the store knows no CRIU.
 
 pub mod checkpoint;
+pub mod clock;
 pub mod commands;
 pub mod control;
 pub mod criu;

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::tree_of_service::Tree;
+use crate::clock;
 use crate::control::protocol::now_ms;
 use crate::files::used;
 use crate::image::{Executable, Manifest, Process};
@@ -34,6 +35,7 @@ pub fn service(host: Manifest, tree: &Tree, root: i32, service: i32) -> io::Resu
     let command = fs::read(tree::proc_path(service, "cmdline"))?;
     Ok(Manifest {
         created_ms: now_ms(),
+        clocks: clock::seen_by(root).ok(),
         root_pid: root,
         service_pid: service,
         command: command.strip_suffix(b"\0").unwrap_or(&command).split(|&byte| byte == 0).map(<[u8]>::to_vec).collect(),

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::meter::Meter;
+use crate::clock::Time;
 use crate::criu::command::{self, NotStarted};
 use crate::criu::{log, stream};
 use crate::image::{BodyId, BodyWriter, ImageError, ImageWriter};
@@ -84,8 +85,9 @@ impl Dump {
         let (hold, theirs) = UnixStream::pair().map_err(broken)?;
         hold.set_nonblocking(true).map_err(broken)?;
         let args = command::dump(root, work, command::number(theirs.as_fd()), watched);
+        let time = Time::of(root).map_err(broken)?;
         let since = Instant::now();
-        let child = command::spawn(criu, &args, &[theirs.as_fd()])?;
+        let child = command::spawn(criu, &args, &[theirs.as_fd()], time)?;
         Ok(Self { child, hold: Some(hold), listener, log: work.join(command::DUMP_LOG), since, released: None })
     }
 

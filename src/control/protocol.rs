@@ -189,6 +189,9 @@ pub struct Status {
     /// Names this container, also after it was started again.
     #[serde(default)]
     pub instance: String,
+    /// The namespaces that init has made for itself and the service; none where it was not told to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Isolation>,
     /// What init is doing.
     pub state: State,
     /// PID of the service's first process, 0 where there is none.
@@ -253,6 +256,22 @@ pub struct RestoreReport {
     pub bytes: u64,
     /// The container that it came from.
     pub from: String,
+    /// By how many milliseconds the service's CLOCK_MONOTONIC was set forward (negative: back); 0 where it goes on from where it was,
+    /// none where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_jump_ms: Option<i64>,
+}
+
+/// What `--isolate auto` has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Isolation {
+    /// A user, PID and mount namespace.
+    Processes,
+    /// A user namespace.
+    Users,
+    /// The container allows none.
+    Nothing,
 }
 
 /// Who or what asks for a checkpoint.
@@ -394,13 +413,21 @@ mod tests {
         let status = Status {
             version: "100.100.100".into(),
             instance: name.clone(),
+            isolation: Some(Isolation::Processes),
             state: State::Checkpointing,
             service: i32::MAX,
             generation: n,
             phase: Some(Phase::Preflight),
             bytes: n,
             total: n,
-            restore: Some(RestoreReport { generation: n, at_ms: n, total_ms: n, bytes: n, from: name }),
+            restore: Some(RestoreReport {
+                generation: n,
+                at_ms: n,
+                total_ms: n,
+                bytes: n,
+                from: name,
+                clock_jump_ms: Some(i64::MIN),
+            }),
             checkpoint: Some(CheckpointReport { at_ms: n, reason: Reason::Command, report }),
             checkpoints: n,
             failures: n,

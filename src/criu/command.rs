@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
+use crate::clock::Time;
 use crate::privileges::Criu;
 use crate::sys::fd;
 
@@ -94,20 +95,23 @@ pub fn look_for(criu: Criu) -> Result<(), NotStarted> {
     found.map_err(|error| NotStarted { path, error: error.into() })
 }
 
-/// Starts the criu that belongs to this freeze with the worker's stdio and the descriptors `keep` beside it.
+/// Starts the criu that belongs to this freeze, in `time`, with the worker's stdio and the descriptors `keep` beside it.
 ///
 /// # Errors
 /// [`NotStarted`].
-pub fn spawn(criu: Criu, args: &[OsString], keep: &[BorrowedFd]) -> Result<Child, NotStarted> {
+pub fn spawn(criu: Criu, args: &[OsString], keep: &[BorrowedFd], time: Time) -> Result<Child, NotStarted> {
     let path = path(criu).map_err(|error| NotStarted { path: PLAIN.into(), error })?;
-    execute(&path, args, keep).map_err(|error| NotStarted { path, error })
+    execute(&path, args, keep, time).map_err(|error| NotStarted { path, error })
 }
 
-fn execute(criu: &Path, args: &[OsString], keep: &[BorrowedFd]) -> io::Result<Child> {
+fn execute(criu: &Path, args: &[OsString], keep: &[BorrowedFd], time: Time) -> io::Result<Child> {
     for fd in keep {
         fd::inherit(*fd)?;
     }
-    let child = Command::new(criu).args(args).env_clear().current_dir("/").spawn();
+    let mut command = Command::new(criu);
+    command.args(args).env_clear().current_dir("/");
+    time.apply(&mut command);
+    let child = command.spawn();
     for fd in keep {
         fd::keep_from_exec(*fd)?;
     }

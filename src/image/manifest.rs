@@ -82,6 +82,9 @@ pub struct Manifest {
     /// The service did not run on: whoever writes the outcome of this generation has it.
     #[prost(bool, tag = "22")]
     pub offered: bool,
+    /// The clocks as the service saw them last; none where an older freeze took it.
+    #[prost(message, optional, tag = "23")]
+    pub clocks: Option<Clocks>,
     /// The chunks that bodies refer to, by index.
     #[prost(message, required, tag = "19")]
     pub chunks: ChunkTable,
@@ -217,6 +220,17 @@ impl PackInfo {
     }
 }
 
+/// Clocks that count from a host's start, in nanoseconds.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Clocks {
+    /// CLOCK_MONOTONIC.
+    #[prost(uint64, tag = "1")]
+    pub monotonic_ns: u64,
+    /// CLOCK_BOOTTIME.
+    #[prost(uint64, tag = "2")]
+    pub boottime_ns: u64,
+}
+
 /// What a checkpoint took.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct Figures {
@@ -339,6 +353,7 @@ mod tests {
             files: vec![File { body: Some(Body::from_inline(b"abc".into())), ..file }, link],
             packs: vec![PackInfo { id: "0".repeat(32), size: 1000, tail: 100 }],
             chunks,
+            clocks: Some(Clocks { monotonic_ns: 6, boottime_ns: 7 }),
             figures: Some(Figures { bytes: 1, stored: 2, frozen_ms: 3, new: 4, shared: 5 }),
             ..Manifest::default()
         }

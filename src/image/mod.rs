@@ -53,7 +53,7 @@ pub use hex::Hex;
 pub use holder::Holder;
 pub use keys::{KeyError, KeyFiles, SecretKind};
 pub use lease::Lease;
-pub use manifest::{Executable, Figures, File, Image, Kind, Manifest, PackInfo, Process, Stdio};
+pub use manifest::{Clocks, Executable, Figures, File, Image, Kind, Manifest, PackInfo, Process, Stdio};
 pub use moved::{Record, Whereabouts, mark_lost, records, whereabouts};
 pub use outcome::{Outcome, Party, close_above, decide, look, outcome_key};
 pub use pack::{Entry, read_index};

@@ -18,6 +18,7 @@ use super::error::RestoreError;
 use super::meter::Meter;
 use super::serve::{self, ServeError, Served};
 use super::stdio::Stdio;
+use crate::clock::{self, Time};
 use crate::criu::command;
 use crate::criu::{log, stream};
 use crate::image::{Body, Fetcher, Manifest};
@@ -38,6 +39,7 @@ pub(crate) struct Held {
     hold: UnixStream,
     log: PathBuf,
     strays: Strays,
+    clock_jump: Option<i64>,
     state: State,
 }
 
@@ -72,9 +74,13 @@ impl Held {
         let mut keep = stdio.descriptors();
         keep.push(theirs.as_fd());
         let strays = Strays::from_now_on(parent);
-        let child = command::spawn(RestorePlan::here().criu, &args, &keep)?;
+        let time = manifest.clocks.map_or(Time::Ours, Time::Continued);
+        let child = command::spawn(RestorePlan::here().criu, &args, &keep, time)?;
         drop(theirs);
-        let mut held = Self { child, hold, log: work.path().join(command::RESTORE_LOG), strays, state: State::Coming };
+        // By now CRIU is in the time that the service is going to be in.
+        let clock_jump = manifest.clocks.and_then(|before| clock::jump(child.id() as i32, &before).ok());
+        let log = work.path().join(command::RESTORE_LOG);
+        let mut held = Self { child, hold, log, strays, clock_jump, state: State::Coming };
         match serve::serve(&mut held.child, &held.hold, &listener, &images, fetcher, meter)? {
             Served::Held => {
                 held.state = State::Held;
@@ -82,6 +88,11 @@ impl Held {
             }
             Served::Ended => Err(RestoreError::Criu(log::cause(&held.log))),
         }
+    }
+
+    /// By how many milliseconds the service sees its clock set forward, where that is known.
+    pub(super) fn clock_jump(&self) -> Option<i64> {
+        self.clock_jump
     }
 
     /// Whether all is still there: a service that is not must not be taken from who has it.

@@ -33,6 +33,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::clock;
 use crate::control::protocol::{Event, Phase, RestoreReport, millis, now_ms};
 use crate::criu::command;
 use crate::files::put_back;
@@ -251,8 +252,13 @@ impl<'a> Restore<'a> {
         if let Verdict::Lost(message) = take::take(found, &self.common.instance, exclusive, || held.check())? {
             return Ok(Event::Lost { message });
         }
+        let clock_jump_ms = held.clock_jump();
+        let away_ms = now_ms().saturating_sub(manifest.created_ms);
+        if let Some(warning) = clock_jump_ms.and_then(|jump| clock::warning(jump, away_ms)) {
+            self.reporter.warn(warning);
+        }
         held.let_go()?;
-        let restore = self.report(manifest, meter.total());
+        let restore = RestoreReport { clock_jump_ms, ..self.report(manifest, meter.total()) };
         for difference in verify::differences(manifest) {
             self.reporter.warn(format!("after the restore {difference}; the next checkpoint may be refused"));
         }
@@ -356,6 +362,7 @@ impl<'a> Restore<'a> {
             total_ms: millis(self.decided.elapsed()),
             bytes,
             from: manifest.instance.clone(),
+            clock_jump_ms: None,
         }
     }
 

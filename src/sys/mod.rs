@@ -2,6 +2,7 @@
 
 pub mod fd;
 pub mod memory;
+pub mod namespace;
 pub mod pids;
 pub mod probe;
 pub mod process;

@@ -20,6 +20,7 @@ pub enum Setting {
     RestrictedPodman,
     Caps,
     Unconfined,
+    Nested,
 }
 
 impl Setting {
@@ -29,12 +30,13 @@ impl Setting {
             Self::RestrictedPodman => "restricted-podman",
             Self::Caps => "caps",
             Self::Unconfined => "unconfined",
+            Self::Nested => "nested",
         }
     }
 
     pub fn uid(self) -> u32 {
         match self {
-            Self::Restricted | Self::RestrictedPodman => 1000,
+            Self::Restricted | Self::RestrictedPodman | Self::Nested => 1000,
             Self::Caps | Self::Unconfined => 0,
         }
     }
@@ -106,6 +108,12 @@ impl App {
         self.launch(&root(), options, &[])
     }
 
+    /// The same on a host that has been up for so many hours longer than this one, which must have been up for longer than that where
+    /// they are negative.
+    pub fn start_on_host(&self, hours: i64, options: &[&str]) -> Container {
+        self.launch_on(hours, &root(), options, &[])
+    }
+
     /// The same with a variable, `NAME=VALUE`.
     pub fn start_with_variable(&self, options: &[&str], variable: &str) -> Container {
         self.launch(&root(), options, &[variable])
@@ -117,6 +125,10 @@ impl App {
     }
 
     fn launch(&self, root: &str, options: &[&str], variables: &[&str]) -> Container {
+        self.launch_on(0, root, options, variables)
+    }
+
+    fn launch_on(&self, hours: i64, root: &str, options: &[&str], variables: &[&str]) -> Container {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let id = format!("test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let runtime = self.folder.path().join(&id);
@@ -139,10 +151,10 @@ impl App {
         args.extend(options);
         args.push("--");
         args.extend(self.command.iter().map(String::as_str));
-        let out = sandbox(&args);
+        let out = sandbox_on(hours, &args);
         assert!(out.status.success(), "the sandbox did not start: {}", text(&out.stderr));
         let pid = text(&out.stdout).trim().parse().unwrap();
-        Container { id, pid, runtime }
+        Container { id, pid, runtime, hours }
     }
 }
 
@@ -151,6 +163,8 @@ pub struct Container {
     id: String,
     pid: i32,
     runtime: PathBuf,
+    /// How much longer its host has been up: what looks at it must be on that as well.
+    hours: i64,
 }
 
 impl Container {
@@ -232,7 +246,7 @@ impl Container {
 
     /// Runs a command inside, as `docker exec` would.
     pub fn exec(&self, command: &[&str]) -> Output {
-        sandbox(&[&["exec", self.id.as_str()], command].concat())
+        sandbox_on(self.hours, &[&["exec", self.id.as_str()], command].concat())
     }
 
     /// `freeze checkpoint` inside; it must succeed.
@@ -254,18 +268,18 @@ impl Container {
 
     /// Signals PID 1.
     pub fn kill(&self, signal: &str) {
-        assert!(sandbox(&["kill", &self.id, signal]).status.success());
+        assert!(sandbox_on(self.hours, &["kill", &self.id, signal]).status.success());
     }
 
     /// Waits for the end of PID 1 and gives its exit status.
     pub fn wait(&self) -> i32 {
-        let out = sandbox(&["wait", &self.id]);
+        let out = sandbox_on(self.hours, &["wait", &self.id]);
         text(&out.stdout).trim().parse().unwrap_or_else(|_| panic!("no exit status: {}", text(&out.stderr)))
     }
 
     /// What it has written to stdout and stderr.
     pub fn logs(&self) -> (String, String) {
-        let out = sandbox(&["logs", &self.id]);
+        let out = sandbox_on(self.hours, &["logs", &self.id]);
         (text(&out.stdout), text(&out.stderr))
     }
 
@@ -308,7 +322,7 @@ impl Container {
 
 impl Drop for Container {
     fn drop(&mut self) {
-        sandbox(&["rm", &self.id]);
+        sandbox_on(self.hours, &["rm", &self.id]);
     }
 }
 
@@ -324,8 +338,19 @@ pub fn root() -> String {
 
 /// The command of integration/sandbox.
 pub fn sandbox(args: &[&str]) -> Output {
+    sandbox_on(0, args)
+}
+
+/// The same on a host whose clocks are so many hours ahead of this one's.
+fn sandbox_on(hours: i64, args: &[&str]) -> Output {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/sandbox/sandbox");
-    Command::new("timeout").arg(PATIENCE.as_secs().to_string()).arg(script).args(args).output().unwrap()
+    let mut command = Command::new("timeout");
+    command.arg(PATIENCE.as_secs().to_string());
+    if hours != 0 {
+        let seconds = (hours * 3600).to_string();
+        command.args(["unshare", "--time", "--monotonic", &seconds, "--boottime", &seconds]);
+    }
+    command.arg(script).args(args).output().unwrap()
 }
 
 /// Output as text.

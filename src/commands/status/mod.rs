@@ -10,7 +10,7 @@ use super::{say, text};
 use crate::{
     control::{
         client::{Client, ClientError},
-        protocol::{Event, Op, State},
+        protocol::{Event, Isolation, Op, State, Status},
     },
     exit,
 };
@@ -54,13 +54,14 @@ fn once(arguments: &Arguments) -> Result<u8, ClientError> {
         say(&format!("not ready: {}", sentences::state(status)));
         return Ok(exit::FAILED);
     }
+    let service_here = seen_here(status);
     let forecast = client.init_pid().and_then(|init| forecast::of(status, init));
     Ok(text::print(&if arguments.prometheus {
         prometheus::metrics(status, forecast)
     } else if arguments.json {
-        text::json(&Answer { event: &event, predicted_restore_ms: forecast.map(Forecast::total_ms) })
+        text::json(&Answer { event: &event, service_here, predicted_restore_ms: forecast.map(Forecast::total_ms) })
     } else {
-        sentences::all(status, forecast)
+        sentences::all(status, service_here, forecast)
     }))
 }
 
@@ -69,8 +70,28 @@ fn once(arguments: &Arguments) -> Result<u8, ClientError> {
 struct Answer<'a> {
     #[serde(flatten)]
     event: &'a Event,
+    /// The service's PID where this command runs, where that is another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service_here: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     predicted_restore_ms: Option<u64>,
+}
+
+/// The service's PID in the PID namespace of this command, where init has one of its own below that.
+fn seen_here(status: &Status) -> Option<i32> {
+    if status.isolation != Some(Isolation::Processes) || status.service == 0 {
+        return None;
+    }
+    let entries = std::fs::read_dir("/proc").ok()?.flatten();
+    let mut texts = entries.filter_map(|entry| std::fs::read_to_string(entry.path().join("status")).ok());
+    texts.find_map(|text| pid_of(&text, status.service))
+}
+
+/// The outermost PID of a process which is `inside` in the innermost of several namespaces (proc_pid_status(5), NSpid).
+fn pid_of(status: &str, inside: i32) -> Option<i32> {
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    let numbers: Vec<i32> = numbers.split_ascii_whitespace().filter_map(|number| number.parse().ok()).collect();
+    (numbers.len() > 1 && numbers.last() == Some(&inside)).then_some(*numbers.first()?)
 }
 
 /// Clients are answered, now or as soon as a checkpoint lets the service run on.
@@ -96,10 +117,11 @@ fn follow(arguments: &Arguments) -> Result<u8, ClientError> {
 
 #[cfg(test)]
 fn example() -> crate::control::protocol::Status {
-    use crate::control::protocol::{CheckpointReport, FailureReport, Phase, Reason, Report, RestoreReport, Status};
+    use crate::control::protocol::{CheckpointReport, FailureReport, Phase, Reason, Report, RestoreReport};
     Status {
         version: "0.1.0".into(),
         instance: "redis-1".into(),
+        isolation: Some(Isolation::Processes),
         state: State::Checkpointing,
         service: 1001,
         generation: 4,
@@ -112,6 +134,7 @@ fn example() -> crate::control::protocol::Status {
             total_ms: 250,
             bytes: 12 << 20,
             from: "redis-0".into(),
+            clock_jump_ms: Some(-90_000),
         }),
         checkpoint: Some(CheckpointReport {
             at_ms: 1_700_000_060_500,
@@ -140,15 +163,23 @@ fn example() -> crate::control::protocol::Status {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::protocol::Status;
 
     #[test]
     fn the_answer_in_json_is_inits_with_the_forecast_added() {
         let event = Event::Status(Box::new(Status { state: State::Running, service: 7, ..Status::default() }));
         let plain = super::super::json(&event);
-        let text = text::json(&Answer { event: &event, predicted_restore_ms: Some(30) });
+        let text = text::json(&Answer { event: &event, service_here: None, predicted_restore_ms: Some(30) });
         assert_eq!(text.trim_end(), plain.replace("\"failures\":0}", "\"failures\":0,\"predicted_restore_ms\":30}"));
-        assert_eq!(text::json(&Answer { event: &event, predicted_restore_ms: None }).trim_end(), plain);
+        assert_eq!(
+            text::json(&Answer { event: &event, service_here: None, predicted_restore_ms: None }).trim_end(),
+            plain
+        );
+    }
+
+    #[test]
+    fn a_process_of_an_inner_namespace_has_a_number_here() {
+        assert_eq!(pid_of("Name:\tx\nNSpid:\t9\t1001\n", 1001), Some(9));
+        assert_eq!([pid_of("NSpid:\t1001\n", 1001), pid_of("NSpid:\t9\t1002\n", 1001), pid_of("", 0)], [None; 3]);
     }
 
     #[test]

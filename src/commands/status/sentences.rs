@@ -3,14 +3,14 @@
 use std::time::{Duration, SystemTime};
 
 use super::{super::text, Forecast};
-use crate::control::protocol::{Event, Phase, State, Status};
+use crate::control::protocol::{Event, Isolation, Phase, State, Status};
 
 /// Everything that is known, a line each.
-pub fn all(status: &Status, forecast: Option<Forecast>) -> String {
-    at(status, forecast, SystemTime::now())
+pub fn all(status: &Status, service_here: Option<i32>, forecast: Option<Forecast>) -> String {
+    at(status, service_here, forecast, SystemTime::now())
 }
 
-fn at(status: &Status, forecast: Option<Forecast>, now: SystemTime) -> String {
+fn at(status: &Status, service_here: Option<i32>, forecast: Option<Forecast>, now: SystemTime) -> String {
     let when = |ms| format!("{} ({} ago)", text::date(ms), text::age(text::time(ms), now));
     let mut lines = vec![state(status)];
     if status.generation > 0 {
@@ -36,6 +36,9 @@ fn at(status: &Status, forecast: Option<Forecast>, now: SystemTime) -> String {
         let (size, when) = (text::size(last.bytes), when(last.at_ms));
         lines.push(format!("restored: generation {}{from}, {when}: {size} in {} ms", last.generation, last.total_ms));
     }
+    let clock = status.restore.as_ref().and_then(|last| last.clock_jump_ms).map(clock);
+    lines.extend(clock);
+    lines.extend(status.isolation.map(|what| isolation(what, service_here)));
     if let Some(Forecast { pids_ms, highest, rest_ms }) = forecast {
         let total = humantime::format_duration(Duration::from_millis(pids_ms.saturating_add(rest_ms)));
         let pids = if pids_ms > 0 {
@@ -46,6 +49,25 @@ fn at(status: &Status, forecast: Option<Forecast>, now: SystemTime) -> String {
         lines.push(format!("a restore would take about {total}{pids}"));
     }
     lines.join("\n") + "\n"
+}
+
+fn clock(jump_ms: i64) -> String {
+    let time = humantime::format_duration(Duration::from_millis(jump_ms.unsigned_abs()));
+    match jump_ms {
+        0 => "clock: went on from where it was, in a time namespace".to_owned(),
+        1.. => format!("clock: jumped ahead by {time} at the restore, to this host's"),
+        _ => format!("clock: jumped BACK by {time} at the restore, to this host's"),
+    }
+}
+
+fn isolation(isolation: Isolation, service_here: Option<i32>) -> String {
+    let what = match isolation {
+        Isolation::Processes => "user, PID and mount namespace",
+        Isolation::Users => "user namespace",
+        Isolation::Nothing => "none, as this container does not permit user namespaces",
+    };
+    let here = service_here.map(|pid| format!("; outside of it the service is process {pid}"));
+    format!("isolation: {what}{}", here.unwrap_or_default())
 }
 
 /// The state and what goes on in it.
@@ -86,13 +108,15 @@ mod tests {
     fn everything_that_is_known_is_told() {
         let now = text::time(1_700_000_120_000);
         let forecast = Forecast { pids_ms: 900, highest: 45_000, rest_ms: 250 };
-        insta::assert_snapshot!(at(&super::super::example(), Some(forecast), now), @r#"
+        insta::assert_snapshot!(at(&super::super::example(), Some(9), Some(forecast), now), @r#"
         checkpointing: the service is process 1001; dumping the service: 3.0 MiB of 12.0 MiB
         generation: 4
         last checkpoint: generation 4, 2023-11-14T22:14:20Z (59 s ago), by timer: 12.0 MiB (2.0 KiB new, 12.0 MiB shared), 1.0 KiB stored, frozen 40 ms, total 90 ms
         last failure: 2023-11-14T22:13:50Z (1 min ago), by command: the store\nis \"away\"
         checkpoints here: 2 committed, 1 failed
         restored: generation 2 from redis-0, 2023-11-14T22:13:20Z (2 min ago): 12.0 MiB in 250 ms
+        clock: jumped BACK by 1m 30s at the restore, to this host's
+        isolation: user, PID and mount namespace; outside of it the service is process 9
         a restore would take about 1s 150ms, of which 900 ms are to count PIDs up to 45000
         "#);
     }
@@ -100,10 +124,10 @@ mod tests {
     #[test]
     fn what_is_not_known_is_left_out() {
         let status = Status { state: State::Running, service: 7, ..Status::default() };
-        assert_eq!(all(&status, None), "running: the service is process 7\n");
+        assert_eq!(all(&status, None, None), "running: the service is process 7\n");
         let status =
             Status { state: State::HandingOver, service: 7, phase: Some(Phase::Handover), ..Status::default() };
-        assert!(all(&status, None).ends_with("is held until another container has it\n"));
+        assert!(all(&status, None, None).ends_with("is held until another container has it\n"));
     }
 
     #[test]
