@@ -92,14 +92,18 @@ fn the_page_names_everything_in_a_message() {
     {
         note(serde_json::to_value(Event::Progress { phase, bytes: 1, total: 1 }));
     }
-    for reason in [Reason::Command, Reason::Signal, Reason::Term, Reason::Timer] {
+    let isolations = [Isolation::Processes, Isolation::Users, Isolation::Nothing, Isolation::Nothing];
+    for (reason, isolation) in
+        [Reason::Command, Reason::Signal, Reason::Term, Reason::Timer].into_iter().zip(isolations)
+    {
         for state in
             [State::Starting, State::Standby, State::Running, State::Checkpointing, State::HandingOver, State::Ending]
         {
             note(serde_json::to_value(Event::Status(Box::new(Status {
                 state,
+                isolation: Some(isolation),
                 phase: Some(Phase::Dump),
-                restore: Some(RestoreReport::default()),
+                restore: Some(RestoreReport { clock_jump_ms: Some(1), ..RestoreReport::default() }),
                 checkpoint: Some(CheckpointReport { at_ms: 1, reason, report }),
                 failure: Some(FailureReport { at_ms: 1, reason, message: message.clone() }),
                 ..Status::default()

@@ -13,7 +13,7 @@ use crate::{
     control::protocol::{MAX_LINE, millis},
     exit,
     image::KeyFiles,
-    init::{self, Config, Hook, Hooks, OnTerm, Pair, ParseError, SignalArg, parse_choice, parse_size},
+    init::{self, Config, Hook, Hooks, Isolate, OnTerm, Pair, ParseError, SignalArg, parse_choice, parse_size},
     store::{self, Location},
     worker::{Choice, OnFailure, Standby},
 };
@@ -29,6 +29,9 @@ pub struct Arguments {
     keys: KeyFiles,
     #[command(flatten)]
     folder: super::Folder,
+    /// Namespaces for init and the service, in which clocks go on and PIDs can be chosen where the container has no such right
+    #[arg(long, env = "FREEZE_ISOLATE", value_name = "WHETHER", default_value = "never")]
+    isolate: Isolate,
     /// First PID of the service: those below are left to init and to what is executed from outside
     #[arg(long, env = "FREEZE_FIRST_PID", value_name = "PID", default_value_t = 1000,
           value_parser = clap::value_parser!(i32).range(2..4_194_000))]
@@ -201,6 +204,7 @@ pub fn main(arguments: Arguments) -> u8 {
         store,
         keys: arguments.keys.map(plain),
         runtime_dir: arguments.folder.runtime_dir.map(plain),
+        isolate: arguments.isolate,
         first_pid: arguments.first_pid,
         rewrites: arguments.rewrite,
         to_group: arguments.to_group,

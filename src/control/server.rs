@@ -184,10 +184,29 @@ pub fn failed(message: String) -> Event {
     Event::Failed { message, log: None, phase: None }
 }
 
-/// Only root and the user that init runs as may give orders.
+/// The user that one outside of this user namespace seems to be (user_namespaces(7), "Unmapped user and group IDs").
+const NOBODY: u32 = 65534;
+
+/// Only root and the user that init runs as may give orders. Of who is outside of init's user namespace the kernel tells no more than
+/// that; such a one has got past the modes of socket and folder, which let through nobody else either.
 fn is_allowed(stream: &UnixStream) -> bool {
-    getsockopt(stream, PeerCredentials)
-        .is_ok_and(|peer| peer.uid() == 0 || peer.uid() == nix::unistd::geteuid().as_raw())
+    let allowed = |uid| [0, nix::unistd::geteuid().as_raw()].contains(&uid) || uid == NOBODY && !is_mapped(NOBODY);
+    getsockopt(stream, PeerCredentials).is_ok_and(|peer| allowed(peer.uid()))
+}
+
+/// Whether a user ID means somebody in this process's user namespace.
+fn is_mapped(uid: u32) -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.is_empty() || maps(&map, uid)
+}
+
+fn maps(map: &str, uid: u32) -> bool {
+    let number = |word: Option<&str>| word.and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
+    map.lines().any(|line| {
+        let mut words = line.split_ascii_whitespace();
+        let (first, count) = (number(words.next()), number(words.nth(1)));
+        (first..first + count).contains(&u64::from(uid))
+    })
 }
 
 #[cfg(test)]
@@ -195,5 +214,17 @@ impl ClientId {
     /// Any client.
     pub fn of(number: u64) -> ClientId {
         ClientId(number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_a_user_like_others_where_all_are_mapped() {
+        assert!(maps("         0          0 4294967295\n", NOBODY));
+        assert!(!maps("      1000       1000          1\n", NOBODY) && maps("1000 1000 1\n", 1000));
+        assert!(maps("0 100000 65534\n65534 0 1\n", NOBODY) && !maps("0 100000 65534\n", NOBODY) && !maps("x", 0));
     }
 }

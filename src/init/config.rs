@@ -2,7 +2,7 @@
 
 use std::{ffi::CString, path::PathBuf, str::FromStr, time::Duration};
 
-use super::machine::Moment;
+use super::{isolate::Isolate, machine::Moment};
 use crate::image::KeyFiles;
 use crate::store::Location;
 use crate::sys::signals::{self, Signal};
@@ -19,6 +19,8 @@ pub struct Config {
     pub keys: KeyFiles,
     /// Folder for the control socket; `None` for the first usable one of the usual ones.
     pub runtime_dir: Option<PathBuf>,
+    /// Whether init makes namespaces for itself and the service.
+    pub isolate: Isolate,
     /// PID of the root of the service's tree, where this is PID 1.
     pub first_pid: i32,
     /// Signals to send in the place of others; to 0: not at all.

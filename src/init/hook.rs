@@ -10,6 +10,7 @@ use std::{
 
 use super::{
     config::{self, Config},
+    isolate,
     machine::HookCall,
     say,
 };
@@ -72,6 +73,7 @@ impl Hook {
 /// The child: what it reads is not the service's, and what it says goes where init's own words go.
 fn be_hook(command: &[CString], call: &HookCall, runtime_dir: &Path) -> ! {
     process::lead_session();
+    isolate::keep_no_capabilities();
     // Init rests there, and is elsewhere only at the start.
     let _ = std::env::set_current_dir("/");
     if let Ok(null) = File::open("/dev/null") {

@@ -6,6 +6,7 @@
 mod config;
 mod forward;
 mod hook;
+mod isolate;
 mod machine;
 mod service;
 mod supervisor;
@@ -17,9 +18,10 @@ use std::{io::Write, os::fd::AsFd};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 pub use config::{Config, Hook, Hooks, OnTerm, Pair, ParseError, SignalArg, parse_choice, parse_size};
+pub use isolate::Isolate;
 
 use crate::{
-    control::{folder, server::Server},
+    control::{folder, protocol::Isolation, server::Server},
     exit,
     sys::{process, signals},
 };
@@ -40,16 +42,17 @@ pub fn run(config: Config) -> u8 {
     signals::hold();
     signals::default_sigchld();
     process::close_from(3);
+    if let Some(signal) = config.parent_death_signal {
+        process::on_parent_death(signal.0);
+    }
+    let isolation = (config.isolate == Isolate::Auto).then(isolate::enter);
     if std::process::id() != 1 {
         process::adopt_orphans();
         say(
             "warning: this is not PID 1: it reaps what its own service leaves behind, and a restore needs the service's PIDs to be free",
         );
     }
-    if let Some(signal) = config.parent_death_signal {
-        process::on_parent_death(signal.0);
-    }
-    match prepare(config) {
+    match prepare(config, isolation) {
         Ok(mut supervisor) => supervisor.run(),
         Err(error) => {
             say(&error.to_string());
@@ -58,10 +61,10 @@ pub fn run(config: Config) -> u8 {
     }
 }
 
-fn prepare(config: Config) -> Result<supervisor::Supervisor, InitError> {
+fn prepare(config: Config, isolation: Option<Isolation>) -> Result<supervisor::Supervisor, InitError> {
     let signals = signals::SignalFd::new().map_err(InitError::Signals)?;
     let (runtime_dir, listener) = folder::listen(config.runtime_dir.as_deref())?;
-    Ok(supervisor::Supervisor::new(config, runtime_dir, signals, Server::new(listener)))
+    Ok(supervisor::Supervisor::new(config, isolation, runtime_dir, signals, Server::new(listener)))
 }
 
 /// Tells the user something on standard error, which may be closed, full, or gone: where it cannot take the message at once, the

@@ -10,7 +10,7 @@ use std::{
     os::fd::OwnedFd,
 };
 
-use super::{config::Config, say, tree::Tree};
+use super::{config::Config, isolate, say, tree::Tree};
 use crate::{
     exit,
     sys::{
@@ -71,6 +71,7 @@ fn reserve_pids(first: i32) {
 fn be_root(holder: &OwnedFd, writer: PipeWriter, command: &[CString]) -> ! {
     process::lead_session();
     process::adopt_orphans();
+    isolate::keep_no_capabilities();
     let service = match process::fork() {
         Ok(Fork::Child) => be_service(writer, command),
         Ok(Fork::Parent(pid)) => pid,

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::config::is_missing;
+use super::{config::is_missing, isolate};
 use crate::{
     control::{
         lines::{self, Got, Lines},
@@ -229,6 +229,7 @@ fn be_worker(socket: &OwnedFd, job: &Job) -> ! {
         process::exit_now(if told.is_ok() { exit::OK } else { exit::FATAL });
     }
     if process::place(socket, SOCKET_FD).is_ok() {
+        isolate::keep_capabilities();
         signals::release();
         process::exec(&[c"/proc/self/exe", c"worker"].map(CString::from));
     }

@@ -9,6 +9,7 @@ mod failures;
 mod files;
 mod handover;
 mod harness;
+mod isolate;
 mod keys;
 mod kills;
 mod moves;

@@ -16,7 +16,7 @@ pub use types::{Action, HookCall, Input, Moment, Now, Task, Timer};
 use std::time::Duration;
 
 use super::{config::Config, tree::Tree};
-use crate::control::protocol::{Awaited, Event, Phase, Reason, State, Status};
+use crate::control::protocol::{Awaited, Event, Isolation, Phase, Reason, State, Status};
 use crate::control::server::{ClientId, failed};
 use crate::exit;
 use crate::image::Lease;
@@ -144,6 +144,12 @@ impl Machine {
             now: Now::default(),
             actions: Vec::new(),
         }
+    }
+
+    /// The same in these namespaces.
+    pub fn isolated(mut self, isolation: Option<Isolation>) -> Machine {
+        self.status.isolation = isolation;
+        self
     }
 
     /// What init was told at its start.

@@ -30,6 +30,7 @@ fn config(busy: bool) -> Config {
         store: Location::at("file:/s"),
         keys: KeyFiles::default(),
         runtime_dir: None,
+        isolate: crate::init::Isolate::Never,
         first_pid: 1000,
         rewrites: vec![],
         to_group: false,

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     control::{
-        protocol::{millis, now_ms},
+        protocol::{Isolation, millis, now_ms},
         server::{MAX_CLIENTS, Said, Server},
     },
     sys::{
@@ -64,9 +64,15 @@ struct Ready {
 
 impl Supervisor {
     /// Init before its first step.
-    pub fn new(config: Config, runtime_dir: PathBuf, signals: SignalFd, server: Server) -> Supervisor {
+    pub fn new(
+        config: Config,
+        isolation: Option<Isolation>,
+        runtime_dir: PathBuf,
+        signals: SignalFd,
+        server: Server,
+    ) -> Supervisor {
         Supervisor {
-            machine: Machine::new(config),
+            machine: Machine::new(config).isolated(isolation),
             runtime_dir,
             signals,
             server,
