@@ -139,8 +139,8 @@ mod tests {
     #[test]
     fn the_time_is_that_of_pids_and_bytes() {
         let time = time(Some((60, 30_060)), 300 << 20, (10 << 20, Duration::from_millis(100)));
-        assert_eq!((time.pids_ms, time.rate, time.bytes_ms), (600, Some(100 << 20), 3000));
-        assert_eq!(time.total_ms, 3700);
+        assert_eq!((time.pids_ms, time.rate, time.bytes_ms), (pids::millis_up_to(30_000), Some(100 << 20), 3000));
+        assert_eq!(time.total_ms, time.pids_ms + 3000 + CRIU_MS);
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use super::Proof;
 use crate::privileges::{Abilities, Ability, Criu, DumpPlan, Pids, RestorePlan};
-use crate::sys::pids;
 
 /// One sentence each; the first one is the answer.
 pub fn verdict(abilities: &Abilities, proof: &Proof) -> Vec<String> {
@@ -17,10 +16,7 @@ pub fn verdict(abilities: &Abilities, proof: &Proof) -> Vec<String> {
     sentences.push(match restore.pids {
         Pids::Chosen => "A restore chooses PIDs and TIDs, also those that the container has used before.".to_owned(),
         Pids::Set => "A restore sets the counter of PIDs, also back to those that the container has used before.".to_owned(),
-        Pids::CountedUp => format!(
-            "A restore counts PIDs up to the service's, some {} in a millisecond. It needs a fresh container, and nothing else may start a process there meanwhile.",
-            pids::per_ms()
-        ),
+        Pids::CountedUp => "A restore counts PIDs up to the service's. It needs a fresh container, and nothing else may start a process there meanwhile.".to_owned(),
     });
     sentences.push(if restore.exe_link {
         "A restored process's /proc/PID/exe is its program.".to_owned()
@@ -64,7 +60,7 @@ mod tests {
     fn the_floor() {
         insta::assert_snapshot!(verdict(&Abilities::with(&BASIC), &PROVEN).join("\n"), @r"
         Services can be checkpointed and restored here.
-        A restore counts PIDs up to the service's, some 50 in a millisecond. It needs a fresh container, and nothing else may start a process there meanwhile.
+        A restore counts PIDs up to the service's. It needs a fresh container, and nothing else may start a process there meanwhile.
         A restored process's /proc/PID/exe is criu, so programs that execute themselves by it do not work.
         All processes of a service must have one user and be dumpable.
         CLOCK_MONOTONIC and CLOCK_BOOTTIME jump to the new host's at a restore.
