@@ -36,7 +36,7 @@ bench: build ## freeze against plain CRIU; CRIU=FILE names a static stock criu
 lint: ## formatting, clippy, shellcheck
 	@cargo fmt --check
 	@cargo clippy --all-targets --locked -- -D warnings
-	@shellcheck -x integration/setup integration/sandbox/{sandbox,root,test} integration/demo/demo integration/s3/server criu/build.sh tests/run tests/services/{build,test} .ci/run
+	@shellcheck -x integration/setup integration/sandbox/{sandbox,root,test} integration/demo/demo integration/s3/server criu/build.sh tests/run tests/services/{build,test,languages/build} .ci/run
 
 clean: ## throw-away containers and this checkout's build
 	@integration/sandbox/sandbox clean

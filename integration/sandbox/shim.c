@@ -1,7 +1,7 @@
 /*
  * shim - stands above one container, as containerd-shim and conmon do.
  *
- *   shim [-f] [-i] [-t] DIR LOWER RUNC...
+ *   shim [-f] [-i] [-t] [-u ID] DIR LOWER RUNC...
  *
  * Mounts the overlay DIR/rootfs (over LOWER) in a mount namespace of its own, so
  * that no mount outlives the container; runs RUNC, which must start the container
@@ -14,6 +14,7 @@
  *       with the status; otherwise prints the PID of PID 1 once it runs
  *   -i  stdin is a pipe, fed from the fifo DIR/stdin (with -f: from our stdin)
  *   -t  stdio is a terminal; RUNC must be told --console-socket DIR/console
+ *   -u  ID of the user and group that own the pipes, as with engines: root of the container's user namespace
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -36,7 +37,7 @@
 
 #define START_FAILED 125 /* as docker run */
 
-static int foreground, interactive, terminal;
+static int foreground, interactive, terminal, owner;
 
 static void die(const char *what)
 {
@@ -220,10 +221,13 @@ int main(int argc, char **argv)
 	struct copy in, out, err;
 	int opt, status, ready = -1, console = -1, pipes[3][2];
 
-	while ((opt = getopt(argc, argv, "+fit")) > 0)
-		*(opt == 'f' ? &foreground : opt == 'i' ? &interactive : &terminal) = 1;
+	while ((opt = getopt(argc, argv, "+fitu:")) > 0)
+		if (opt == 'u')
+			owner = atoi(optarg);
+		else
+			*(opt == 'f' ? &foreground : opt == 'i' ? &interactive : &terminal) = 1;
 	if (argc - optind < 3) {
-		fprintf(stderr, "usage: shim [-f] [-i] [-t] DIR LOWER RUNC...\n");
+		fprintf(stderr, "usage: shim [-f] [-i] [-t] [-u ID] DIR LOWER RUNC...\n");
 		return 2;
 	}
 	/* a descriptor of the caller's held here would keep its pipes open */
@@ -240,8 +244,10 @@ int main(int argc, char **argv)
 	int running = locked("running"), copying = locked("copying");
 	mount_root(argv[optind + 1]);
 
-	for (int i = 0; i < 3; i++)
+	for (int i = 0; i < 3; i++) {
 		must(pipe2(pipes[i], O_CLOEXEC), "pipe");
+		must(fchown(pipes[i][0], owner, owner), "owner of a pipe");
+	}
 	int null = must(open("/dev/null", O_RDONLY | O_CLOEXEC), "/dev/null");
 	int stdin_pipe = interactive && !terminal;
 	pid_t runc = spawn(argv + optind + 2, stdin_pipe ? pipes[0][0] : null, pipes[1][1], pipes[2][1]);
