@@ -1,5 +1,6 @@
 //! Every `unsafe` of the crate, each with its reason. Must never decide anything: what to do is the callers' affair.
 
+mod clone3;
 pub mod fd;
 pub mod memory;
 pub mod namespace;
