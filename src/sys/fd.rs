@@ -4,8 +4,11 @@ use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
 
 /// Lets `fd` survive the next exec.
 pub fn inherit(fd: BorrowedFd) -> io::Result<()> {
@@ -51,13 +54,53 @@ pub fn receive(socket: &UnixStream) -> io::Result<OwnedFd> {
     }
 }
 
-/// A descriptor that becomes readable when `child` has ended (pidfd_open(2), Linux 5.3; allowed by the runtimes' seccomp profiles).
+/// A descriptor that becomes readable when `child` has ended: by pidfd_open(2) (Linux 5.3; allowed by the runtimes' present seccomp
+/// profiles), else by a thread that waits for it, which takes a TID.
+///
+/// # Errors
+/// Where neither descriptor nor thread can be had.
 pub fn child_exit(child: &std::process::Child) -> io::Result<OwnedFd> {
     // SAFETY: takes a PID and flags, touches no memory of ours. The PID is our child's, which cannot be reused before it is reaped.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, child.id(), 0) };
     if fd < 0 {
-        return Err(io::Error::last_os_error());
+        return exit_by_thread(child.id());
     }
     // SAFETY: the kernel has just made this descriptor for us, close-on-exec.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// The end of a pipe that closes when the child has ended, or has been reaped; it is left to be reaped.
+fn exit_by_thread(child: u32) -> io::Result<OwnedFd> {
+    let (reader, writer) = io::pipe()?;
+    let child = Pid::from_raw(child as i32);
+    std::thread::Builder::new().name("exit".to_owned()).spawn(move || {
+        while waitid(Id::Pid(child), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) == Err(Errno::EINTR) {}
+        drop(writer);
+    })?;
+    Ok(reader.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command, Stdio};
+
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_child_is_seen_and_its_status_is_left() {
+        for watch in [child_exit, |child: &Child| exit_by_thread(child.id())] {
+            let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+            let exit = watch(&child).unwrap();
+            let ended = |timeout: PollTimeout| {
+                let mut fds = [PollFd::new(exit.as_fd(), PollFlags::POLLIN)];
+                poll(&mut fds, timeout).unwrap() > 0
+            };
+            assert!(!ended(PollTimeout::ZERO));
+            drop(child.stdin.take());
+            assert!(ended(PollTimeout::NONE));
+            assert!(child.wait().unwrap().success());
+        }
+    }
 }
