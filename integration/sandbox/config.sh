@@ -86,15 +86,12 @@ resolved_profile() {
 
 # linux.seccomp of the container; nothing where there is no filter. System calls of --deny fail whatever the profile says of them.
 seccomp() {
-	local one names errnos='{"EPERM": 1, "ENOSYS": 38}' filter='{"defaultAction": "SCMP_ACT_ALLOW"}'
+	local one filter='{"defaultAction": "SCMP_ACT_ALLOW"}'
 	[ -z "$profile" ] || filter=$(resolved_profile)
 	for one in "${deny[@]}"; do
-		[[ $one =~ ^(EPERM|ENOSYS)=([a-z0-9_]+(,[a-z0-9_]+)*)$ ]] || die "--deny $one: it is EPERM=NAME,… or ENOSYS=NAME,…"
-		names=${BASH_REMATCH[2]}
-		filter=$(jq -c --arg names "$names" --argjson errno "$(jq ".${BASH_REMATCH[1]}" <<<"$errnos")" \
-			'($names | split(",")) as $denied
-			| .syscalls = [(.syscalls // [])[] | .names -= $denied | select(.names != [])]
-				+ [{names: $denied, action: "SCMP_ACT_ERRNO", errnoRet: $errno}]' <<<"$filter")
+		[[ $one =~ ^(EPERM|ENOSYS|EINVAL)=([a-z0-9_]+(:[0-9]+)?(,[a-z0-9_]+(:[0-9]+)?)*)$ ]] ||
+			die "--deny $one: it is EPERM=NAME,… or ENOSYS=… or EINVAL=…, and NAME:N where the call's second argument is N"
+		filter=$(jq -c --arg errno "${BASH_REMATCH[1]}" --arg calls "${BASH_REMATCH[2]}" -f "$here/deny.jq" <<<"$filter")
 	done
 	if [ -n "$profile" ] || [ ${#deny[@]} -gt 0 ]; then printf '%s' "$filter"; fi
 }
