@@ -1,7 +1,7 @@
 # What can be done with freeze's source; `make help` says it. Debian or Ubuntu, as root or with sudo.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build criu demo test bench lint clean
+.PHONY: help build criu demo test test-settings bench lint clean
 
 # Builds outlive the checkout here: they are named after what they are made of.
 export FREEZE_CACHE ?= $(or $(XDG_CACHE_HOME),$(or $(HOME),/root)/.cache)/freeze
@@ -10,7 +10,7 @@ export CARGO_TARGET_DIR ?= $(FREEZE_CACHE)/target
 OPT := $(CARGO_TARGET_DIR)/opt
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 build: criu ## freeze and criu, static, in one folder (printed last)
 	@integration/setup build
@@ -30,13 +30,17 @@ test: build ## everything: lint, unit tests, containers
 	@integration/setup test
 	@tests/run $(OPT)
 
+test-settings: build ## every privilege setting against services of every kind: prints the table of docs/settings.md
+	@integration/setup test
+	@tests/settings/run $(OPT)
+
 bench: build ## freeze against plain CRIU; CRIU=FILE names a static stock criu
 	@bench/bench.py --suite quick --freeze $(OPT) --criu "$(CRIU)" --opt freeze:setting=restricted
 
 lint: ## formatting, clippy, shellcheck
 	@cargo fmt --check
 	@cargo clippy --all-targets --locked -- -D warnings
-	@shellcheck -x integration/setup integration/sandbox/{sandbox,root,test} integration/demo/demo integration/s3/server criu/build.sh tests/run tests/services/{build,test,languages/build} .ci/run
+	@shellcheck -x integration/setup integration/sandbox/{sandbox,root,test} integration/demo/demo integration/s3/server criu/build.sh tests/run tests/settings/run tests/services/{build,test,languages/build} .ci/run
 
 clean: ## throw-away containers and this checkout's build
 	@integration/sandbox/sandbox clean

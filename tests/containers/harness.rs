@@ -1,13 +1,15 @@
 //! Starts, asks, freezes and ends containers. Looks at them from outside only, as whatever is started inside takes PIDs
 //! that a restore needs.
 
+#![allow(dead_code, unused, reason = "each test that includes this uses a part of it")]
+
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -18,27 +20,51 @@ use nix::sched::{CloneFlags, setns};
 pub enum Setting {
     Restricted,
     RestrictedPodman,
+    OpenShift,
     Caps,
-    Unconfined,
+    FileCaps,
+    Ambient,
     Nested,
+    UserNamespace,
+    Unconfined,
 }
 
 impl Setting {
+    /// Its name in the sandbox.
     pub fn name(self) -> &'static str {
         match self {
             Self::Restricted => "restricted",
             Self::RestrictedPodman => "restricted-podman",
+            Self::OpenShift => "openshift",
             Self::Caps => "caps",
-            Self::Unconfined => "unconfined",
+            Self::FileCaps => "file-caps",
+            Self::Ambient => "ambient",
             Self::Nested => "nested",
+            Self::UserNamespace => "user-namespace",
+            Self::Unconfined => "unconfined",
         }
     }
 
-    pub fn uid(self) -> u32 {
+    /// User and group, as seen from outside, to whom volumes belong. OpenShift gives them to a group only.
+    pub fn owner(self) -> u32 {
         match self {
-            Self::Restricted | Self::RestrictedPodman | Self::Nested => 1000,
-            Self::Caps | Self::Unconfined => 0,
+            Self::Restricted | Self::RestrictedPodman | Self::FileCaps | Self::Ambient | Self::Nested => 1000,
+            Self::OpenShift | Self::Caps | Self::Unconfined => 0,
+            Self::UserNamespace => 100_000,
         }
+    }
+
+    /// Makes a folder that the container can write.
+    fn make_volume(self, folder: &Path) {
+        fs::create_dir(folder).unwrap();
+        let mode = if self == Self::OpenShift { 0o2770 } else { 0o700 };
+        fs::set_permissions(folder, fs::Permissions::from_mode(mode)).unwrap();
+        chown(folder, Some(self.owner()), Some(self.owner())).unwrap();
+    }
+
+    /// The runtime folder, inside: below a volume that is not the user's own where that cannot be it.
+    fn runtime_dir(self) -> &'static str {
+        if self == Self::OpenShift { "/runtime/freeze" } else { "/runtime" }
     }
 }
 
@@ -53,6 +79,7 @@ pub struct App {
     command: Vec<String>,
     url: String,
     env: Vec<String>,
+    denied: Vec<String>,
 }
 
 impl App {
@@ -67,16 +94,26 @@ impl App {
         let owned = |words: &[&str]| words.iter().map(ToString::to_string).collect();
         let (options, command) = (owned(options), owned(command));
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let app = Self { setting, folder, options, command, url: "file:/store".to_owned(), env: vec![] };
+        let url = "file:/store".to_owned();
+        let app = Self { setting, folder, options, command, url, env: vec![], denied: vec![] };
         fs::create_dir(app.keys()).unwrap();
-        fs::create_dir(app.store()).unwrap();
-        chown(app.store(), Some(setting.uid()), Some(setting.uid())).unwrap();
+        setting.make_volume(&app.store());
         app
     }
 
     /// One whose checkpoints are in the store `url`, no folder, reached with these variables.
     pub fn with_store(self, url: &str, env: Vec<String>) -> Self {
         Self { url: url.to_owned(), env, ..self }
+    }
+
+    /// One with variables, `NAME=VALUE`, in all its containers.
+    pub fn with_variables(self, variables: &[&str]) -> Self {
+        Self { env: variables.iter().map(ToString::to_string).collect(), ..self }
+    }
+
+    /// One whose containers refuse system calls besides: `EPERM=NAME,…` or `ENOSYS=NAME,…`.
+    pub fn denying(self, calls: &str) -> Self {
+        Self { denied: vec![calls.to_owned()], ..self }
     }
 
     /// The store's folder, from outside.
@@ -132,9 +169,7 @@ impl App {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let id = format!("test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let runtime = self.folder.path().join(&id);
-        fs::create_dir(&runtime).unwrap();
-        fs::set_permissions(&runtime, fs::Permissions::from_mode(0o700)).unwrap();
-        chown(&runtime, Some(self.setting.uid()), Some(self.setting.uid())).unwrap();
+        self.setting.make_volume(&runtime);
         let binds = [
             format!("{}:/opt/freeze:ro", needed("FREEZE_TEST_OPT")),
             format!("{}:/services:ro", needed("FREEZE_TEST_SERVICES")),
@@ -144,9 +179,11 @@ impl App {
         ];
         let mut args = vec!["start", "--id", &id, "--setting", self.setting.name()];
         args.extend(binds.iter().flat_map(|bind| ["--bind", bind.as_str()]));
+        args.extend(self.denied.iter().flat_map(|calls| ["--deny", calls.as_str()]));
         args.extend(self.env.iter().flat_map(|variable| ["--env", variable.as_str()]));
         args.extend(variables.iter().flat_map(|variable| ["--env", variable]));
-        args.extend([root, "/opt/freeze/freeze", "run", "--store", &self.url, "--runtime-dir", "/runtime"]);
+        args.extend([root, "/opt/freeze/freeze", "run", "--store", &self.url]);
+        args.extend(["--runtime-dir", self.setting.runtime_dir()]);
         args.extend(self.options.iter().map(String::as_str));
         args.extend(options);
         args.push("--");
@@ -154,7 +191,8 @@ impl App {
         let out = sandbox_on(hours, &args);
         assert!(out.status.success(), "the sandbox did not start: {}", text(&out.stderr));
         let pid = text(&out.stdout).trim().parse().unwrap();
-        Container { id, pid, runtime, hours }
+        let runtime = self.folder.path().join(self.setting.runtime_dir().replacen("/runtime", &id, 1));
+        Container { id, pid, runtime, setting: self.setting, hours }
     }
 }
 
@@ -165,6 +203,7 @@ pub struct Container {
     runtime: PathBuf,
     /// How much longer its host has been up: what looks at it must be on that as well.
     hours: i64,
+    setting: Setting,
 }
 
 impl Container {
@@ -199,8 +238,13 @@ impl Container {
 
     /// Init's answer to a status request, if there is an init.
     pub fn status(&self) -> Option<String> {
-        let mut socket = UnixStream::connect(self.runtime.join("control.sock")).ok()?;
-        socket.write_all(b"{\"version\":1,\"op\":\"status\"}\n").ok()?;
+        const REQUEST: &str = "{\"version\":1,\"op\":\"status\"}\n";
+        let path = self.runtime.join("control.sock");
+        if self.setting == Setting::UserNamespace {
+            return ask_as(self.setting.owner(), &path, REQUEST);
+        }
+        let mut socket = UnixStream::connect(path).ok()?;
+        socket.write_all(REQUEST.as_bytes()).ok()?;
         let mut line = String::new();
         BufReader::new(socket).read_line(&mut line).ok()?;
         Some(line)
@@ -258,7 +302,9 @@ impl Container {
 
     /// `freeze checkpoint` inside.
     pub fn try_checkpoint(&self, options: &[&str]) -> Output {
-        self.exec(&[&["/opt/freeze/freeze", "checkpoint", "--runtime-dir", "/runtime"], options].concat())
+        self.exec(
+            &[&["/opt/freeze/freeze", "checkpoint", "--runtime-dir", self.setting.runtime_dir()], options].concat(),
+        )
     }
 
     /// A connection to init's control socket, from outside.
@@ -351,6 +397,23 @@ fn sandbox_on(hours: i64, args: &[&str]) -> Output {
         command.args(["unshare", "--time", "--monotonic", &seconds, "--boottime", &seconds]);
     }
     command.arg(script).args(args).output().unwrap()
+}
+
+/// Asks at a socket as another user: in a user namespace root of outside is nobody.
+fn ask_as(uid: u32, socket: &Path, request: &str) -> Option<String> {
+    let id = uid.to_string();
+    let mut nc = Command::new("setpriv")
+        .args(["--reuid", &id, "--regid", &id, "--clear-groups", "nc", "-N", "-U"])
+        .arg(socket)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // It may have ended already, as there is no socket yet.
+    let _ = nc.stdin.take().unwrap().write_all(request.as_bytes());
+    let answer = text(&nc.wait_with_output().unwrap().stdout);
+    (!answer.is_empty()).then_some(answer)
 }
 
 /// Output as text.
