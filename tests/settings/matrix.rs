@@ -42,11 +42,13 @@ macro_rules! rows {
 rows! {
     restricted: Restricted, &[];
     restricted_podman: RestrictedPodman, &[];
+    restricted_podman_isolated: RestrictedPodman, &["FREEZE_ISOLATE=auto"];
     openshift: OpenShift, &[];
     caps: Caps, &[];
     file_caps: FileCaps, &[];
     ambient: Ambient, &[];
     nested: Nested, &[];
+    nested_isolated: Nested, &["FREEZE_ISOLATE=auto"];
     user_namespace: UserNamespace, &[];
     unconfined: Unconfined, &[];
 }
