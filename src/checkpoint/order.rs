@@ -45,6 +45,14 @@ pub enum Disorder {
         /// Its group.
         pgid: i32,
     },
+    /// A subreaper gets all that is left below it in a restore, or nothing.
+    #[error("process {process} lost its parent before process {subreaper} became a subreaper, which has adopted others since: {ADVICE}")]
+    Passed {
+        /// The process.
+        process: String,
+        /// Who would adopt it now.
+        subreaper: i32,
+    },
 }
 
 /// Refuses what cannot be created. The first process is the root of the tree.
@@ -67,6 +75,7 @@ pub fn check(processes: &[Process]) -> Result<(), Disorder> {
         match trouble {
             Trouble::Session(_, sid) => Disorder::Session { process, sid },
             Trouble::Group(pgid) => Disorder::Group { process, pgid },
+            Trouble::Passed(_, subreaper) => Disorder::Passed { process, subreaper },
         }
     })
 }
@@ -75,12 +84,14 @@ enum Trouble {
     /// Of this process, or of whoever is in that session where it is a helper's.
     Session(i32, i32),
     Group(i32),
+    /// This process would be adopted by that one.
+    Passed(i32, i32),
 }
 
 impl Trouble {
     fn concerns(&self, process: &Process) -> bool {
         match self {
-            Self::Session(pid, _) => process.pid == *pid,
+            Self::Session(pid, _) | Self::Passed(pid, _) => process.pid == *pid,
             Self::Group(pgid) => process.pgid == *pgid,
         }
     }
@@ -102,6 +113,8 @@ struct Plan {
     items: BTreeMap<i32, Item>,
     /// All numbers that processes, threads, groups and sessions have.
     used: BTreeSet<i32>,
+    /// Who has been adopted by whom.
+    adopted: Vec<(i32, i32)>,
 }
 
 impl Plan {
@@ -117,7 +130,7 @@ impl Plan {
             born: None,
         };
         let items = processes.iter().map(|process| (process.pid, item(process))).collect();
-        Self { root, items, used: used.collect() }
+        Self { root, items, used: used.collect(), adopted: vec![] }
     }
 
     fn prepare(&mut self) -> Result<(), Trouble> {
@@ -129,7 +142,23 @@ impl Plan {
         for pid in &all {
             self.connect(*pid)?;
         }
+        self.find_who_is_passed()?;
         self.lead_groups()
+    }
+
+    /// Subreapers that adopt something in a restore are that when all orphans come up to them.
+    fn find_who_is_passed(&self) -> Result<(), Trouble> {
+        let adopts = |pid: i32| self.adopted.iter().any(|(_, reaper)| *reaper == pid);
+        for &(orphan, reaper) in &self.adopted {
+            let mut at = self.items[&self.items[&orphan].parent].parent;
+            while at != reaper {
+                if at == 0 || adopts(at) {
+                    return Err(Trouble::Passed(orphan, at));
+                }
+                at = self.items[&at].parent;
+            }
+        }
+        Ok(())
     }
 
     fn children(&self, parent: i32) -> Vec<i32> {
@@ -169,6 +198,7 @@ impl Plan {
             };
             for pid in family {
                 self.item(pid).parent = parent;
+                self.adopted.push((pid, reaper));
             }
         }
         Ok(())
@@ -334,6 +364,15 @@ mod tests {
         assert_eq!(check(&tree(&[SERVICE, (1003, 1000, 1003, 1003), (1004, 1003, 1001, 1001)])), Ok(()));
         assert_eq!(check(&tree(&[SERVICE, (1004, 1001, 1003, 1003)])), Ok(()));
         insta::assert_snapshot!(refused(&tree(&[SERVICE, (1002, 1001, 1002, 1002), (1003, 1002, 1002, 1002), (1004, 1002, 1001, 1001)])), @"process 1004 (app) got into session 1001 in a way that cannot be repeated");
+    }
+
+    #[test]
+    fn who_was_passed_before_a_subreaper_adopted_others_is_refused() {
+        // Two whose parents, of session 1002, are gone: the holder has the first and 1001 the second.
+        let passed = [SERVICE, (1002, 1001, 1002, 1002), (1005, 1000, 1002, 1002)];
+        assert_eq!(check(&tree(&passed)), Ok(()));
+        let both = tree(&[&passed[..], &[(1007, 1001, 1002, 1002)]].concat());
+        insta::assert_snapshot!(refused(&both), @"process 1005 (app) lost its parent before process 1001 became a subreaper, which has adopted others since");
     }
 
     #[test]

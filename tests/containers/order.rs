@@ -1,34 +1,41 @@
-//! Trees in an order that a seed decides (tests/services/random.c), where PIDs can only be counted up: each comes back, or is
-//! refused before the dump and runs on.
+//! Trees in an order that a seed decides (tests/services/random.c), where PIDs can only be counted up: whatever a checkpoint accepts
+//! comes back whole, and can go on from there; what it refuses runs on.
 
 use crate::harness::{App, Setting, text};
 
 fn moves_or_is_refused(seed: u32) -> bool {
     let app = App::new(Setting::Restricted, &["random", &seed.to_string()]);
-    let first = app.start();
-    first.verified();
-    let out = first.try_checkpoint(&[]);
-    if !out.status.success() {
-        let message = text(&out.stderr);
-        assert!(message.contains("without the right to choose PIDs"), "seed {seed}: {message}");
-        first.verified();
-        return false;
+    let mut container = app.start();
+    container.verified();
+    for generation in 1..=2 {
+        let out = container.try_checkpoint(&[]);
+        if !out.status.success() {
+            let message = text(&out.stderr);
+            assert!(message.contains("without the right to choose PIDs"), "seed {seed}: {message}");
+            assert_eq!(generation, 1, "seed {seed} came back so that it is refused: {message}");
+            container.verified();
+            return false;
+        }
+        assert_eq!(container.wait(), 172, "seed {seed}: {}", container.story());
+        container = app.start();
+        container.verified();
+        let (_, said) = container.logs();
+        assert!(!said.contains("warning"), "seed {seed}: {said}");
     }
-    assert_eq!(first.wait(), 172, "seed {seed}: {}", first.story());
-    app.start().verified();
     true
 }
 
 #[test]
-fn trees_in_any_order_come_back() {
-    for seed in [2, 3, 5, 6, 7, 8, 10, 11, 12, 14, 15, 17, 19, 20, 21, 22, 24, 32, 44] {
-        assert!(moves_or_is_refused(seed), "seed {seed} was refused");
-    }
+fn whatever_is_accepted_comes_back() {
+    let moved = (0..16).filter(|&seed| moves_or_is_refused(seed)).count();
+    assert!(moved >= 12, "only {moved} were accepted");
 }
 
 #[test]
-fn what_could_not_come_back_runs_on() {
-    for seed in [0, 16, 31, 43] {
-        assert!(!moves_or_is_refused(seed), "seed {seed} was not refused");
+fn subreapers_get_back_what_they_had() {
+    // A zombie of another subreaper; and such as let others pass before they adopted some.
+    assert!(moves_or_is_refused(30));
+    for seed in [50, 67] {
+        assert!(!moves_or_is_refused(seed), "seed {seed} was accepted");
     }
 }
