@@ -29,7 +29,7 @@ def output(*command):
 class Containers:
     """One application: a store, and one container after another."""
 
-    def __init__(self, opt, processes, first_pid):
+    def __init__(self, opt, processes, first_pid, url="file:/store"):
         self.folder = tempfile.TemporaryDirectory()
         self.store = f"{self.folder.name}/store"
         os.chmod(self.folder.name, 0o755)
@@ -38,6 +38,11 @@ class Containers:
         self.command = ["--first-pid", str(first_pid), "--", "/services/service", *service]
         self.binds = [f"{opt}:/opt/freeze:ro", f"{os.path.dirname(output(f'{TOP}/tests/services/build'))}:/services:ro"]
         self.root = output(f"{TOP}/integration/sandbox/root", "busybox")
+        self.url = url
+        self.network = []
+        if url.startswith("s3:"):
+            names = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION")
+            self.network = ["--net", "host", *(word for name in names for word in ("--env", f"{name}={os.environ[name]}"))]
         self.ids = []
 
     def made(self, folder):
@@ -50,8 +55,8 @@ class Containers:
         runtime = self.made(f"{self.folder.name}/{len(self.ids)}")
         os.chmod(runtime, 0o700)
         binds = [*self.binds, f"{self.store}:/store", f"{runtime}:/runtime"]
-        output(SANDBOX, "start", "--id", name, *(word for bind in binds for word in ("--bind", bind)), self.root,
-               "/opt/freeze/freeze", "run", "--store", "file:/store", "--runtime-dir", "/runtime", *self.command)
+        output(SANDBOX, "start", "--id", name, *self.network, *(word for bind in binds for word in ("--bind", bind)), self.root,
+               "/opt/freeze/freeze", "run", "--store", self.url, "--runtime-dir", "/runtime", *self.command)
         self.ids.append(name)
         return name, runtime
 
@@ -97,10 +102,13 @@ def logs(name):
     return subprocess.run([SANDBOX, "logs", name], check=True, capture_output=True, text=True).stderr
 
 
+def default_opt():
+    return os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.expanduser("~/.cache/freeze/target")), "opt")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--opt", default=os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.expanduser(
-        "~/.cache/freeze/target")), "opt"), help="folder with freeze and criu")
+    parser.add_argument("--opt", default=default_opt(), help="folder with freeze and criu")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     print(f"{'processes':>9}{'first PID':>11}{'predicted':>11}{'restore (best of ' + str(arguments.rounds) + ')':>25}")
@@ -110,4 +118,5 @@ def main():
         print(f"{processes:>9}{first_pid:>11}{predicted:>11}{min(total for _, total in moves):>22} ms", flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()
