@@ -10,6 +10,7 @@
 #include <sys/ioctl.h>
 #include <sys/ipc.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <linux/landlock.h>
@@ -88,6 +89,26 @@ static void inotify_shm_check(void)
 		;
 }
 
+/* Everything is below it. */
+static void inotify_root_hold(void)
+{
+	watch("/");
+	had(inotify_add_watch(fd, "/bin", IN_CREATE), "/bin");
+}
+
+/* A watch for each folder, as tools have it that watch a whole tree. */
+static void inotify_many_hold(void)
+{
+	char path[64];
+
+	inotify_none_hold();
+	for (int i = 0; i < 1000; i++) {
+		snprintf(path, sizeof path, "/tmp/%d", i);
+		mkdir(path, 0700);
+		had(inotify_add_watch(fd, path, IN_CREATE), path);
+	}
+}
+
 static void inotify_made_hold(void)
 {
 	mkdir("/etc/made", 0700);
@@ -152,6 +173,65 @@ static void pidfd_dead_hold(void)
 	fd = had(syscall(SYS_pidfd_open, pid, 0), "pidfd_open");
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);
+}
+
+/* Not reaped yet. */
+static void pidfd_zombie_hold(void)
+{
+	siginfo_t info;
+	pid_t pid = fork_child(idle, 0);
+
+	fd = had(syscall(SYS_pidfd_open, pid, 0), "pidfd_open");
+	kill(pid, SIGKILL);
+	waitid(P_PID, pid, &info, WEXITED | WNOWAIT);
+	other = pid;
+}
+
+static void pidfd_zombie_check(void)
+{
+	siginfo_t info = { 0 };
+
+	if (waitid(P_PIDFD, fd, &info, WEXITED | WNOWAIT) || info.si_pid != other || info.si_status != SIGKILL)
+		fail("the pidfd does not lead to the child that was killed");
+}
+
+static void pidfd_thread_hold(void)
+{
+	fd = had(syscall(SYS_pidfd_open, getpid(), O_EXCL), "PIDFD_THREAD");
+}
+
+/* Makes children all the time, each with a pidfd and a socket, and ends them. */
+static void churn(int arg)
+{
+	(void)arg;
+	for (;;) {
+		int ends[2], pidfd;
+		pid_t pid;
+
+		had(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), "socketpair");
+		pid = had(fork(), "fork");
+		if (!pid) {
+			char byte;
+
+			close(ends[0]);
+			_exit(read(ends[1], &byte, 1) != 1);
+		}
+		close(ends[1]);
+		pidfd = had(syscall(SYS_pidfd_open, pid, 0), "pidfd_open");
+		usleep(3000);
+		had(write(ends[0], "x", 1), "write");
+		waitpid(pid, NULL, 0);
+		close(pidfd);
+		close(ends[0]);
+		beats[0]++;
+	}
+}
+
+static void churn_hold(void)
+{
+	fork_child(churn, 0);
+	while (!beats[0])
+		nap();
 }
 
 static void namespace_hold(void)
@@ -326,6 +406,8 @@ const struct object file_objects[] = {
 	{ "inotify-lower", inotify_lower_hold, open_still },
 	{ "inotify-lower-file", inotify_lower_file_hold, open_still },
 	{ "inotify-made", inotify_made_hold, open_still },
+	{ "inotify-root", inotify_root_hold, open_still },
+	{ "inotify-many", inotify_many_hold, open_still },
 	{ "inotify-removed", inotify_removed_hold, open_still },
 	{ "inotify-shm", inotify_shm_hold, inotify_shm_check },
 	{ "inotify-bind", inotify_bind_hold, open_still },
@@ -335,6 +417,9 @@ const struct object file_objects[] = {
 	{ "pidfd", pidfd_hold, open_still },
 	{ "pidfd-outside", pidfd_outside_hold, open_still },
 	{ "pidfd-dead", pidfd_dead_hold, open_still },
+	{ "pidfd-zombie", pidfd_zombie_hold, pidfd_zombie_check },
+	{ "pidfd-thread", pidfd_thread_hold, open_still },
+	{ "churn", churn_hold, NULL },
 	{ "namespace", namespace_hold, open_still },
 	{ "proc-file", proc_file_hold, open_still },
 	{ "proc-outside", proc_outside_hold, open_still },

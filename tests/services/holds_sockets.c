@@ -269,6 +269,17 @@ static void udp_connected_check(void)
 		fail("the socket is not connected any more");
 }
 
+/* An address of this container, as far as freeze can tell. */
+static void udp_address_hold(void)
+{
+	struct sockaddr_in addr = at("10.9.8.7", 7001);
+	int one = 1;
+
+	fd = had(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), "socket");
+	had(setsockopt(fd, IPPROTO_IP, IP_FREEBIND, &one, sizeof one), "IP_FREEBIND");
+	had(bind(fd, (void *)&addr, sizeof addr), "bind");
+}
+
 static void multicast_hold(void)
 {
 	struct ip_mreqn group = { .imr_ifindex = 1 };
@@ -312,6 +323,7 @@ const struct object socket_objects[] = {
 	{ "tcp-half", tcp_half_hold, open_still },
 	{ "tcp-unconnected", tcp_unconnected_hold, open_still },
 	{ "udp", udp_hold, open_still },
+	{ "udp-address", udp_address_hold, open_still },
 	{ "udp-connected", udp_connected_hold, udp_connected_check },
 	{ "multicast", multicast_hold, multicast_check },
 	{ 0 },

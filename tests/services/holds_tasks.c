@@ -208,6 +208,29 @@ static void vfork_hold(void)
 	nap();
 }
 
+/* Waits for one child after another, each for a short time, as who runs programs by posix_spawn. */
+static void vforking_child(int arg)
+{
+	(void)arg;
+	for (;;) {
+		pid_t pid = vfork();
+
+		if (!pid) {
+			usleep(20000);
+			_exit(0);
+		}
+		waitpid(pid, NULL, 0);
+		beats[0]++;
+	}
+}
+
+static void vfork_short_hold(void)
+{
+	fork_child(vforking_child, 0);
+	while (!beats[0])
+		nap();
+}
+
 static void *own_cwd(void *tid)
 {
 	had(unshare(CLONE_FS), "unshare(CLONE_FS)");
@@ -306,6 +329,12 @@ static void keep_caps_hold(void)
 	had(prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0), "PR_SET_KEEPCAPS");
 }
 
+static void keep_caps_check(void)
+{
+	if (prctl(PR_GET_KEEPCAPS, 0, 0, 0, 0) != 1)
+		fail("PR_SET_KEEPCAPS is lost");
+}
+
 static void sched_hold(void)
 {
 	had(sched_setscheduler(0, SCHED_BATCH, &(struct sched_param){ 0 }), "sched_setscheduler");
@@ -332,11 +361,12 @@ const struct object task_objects[] = {
 	{ "shared-files", shared_files_hold, shared_files_check },
 	{ "shared-fs", shared_fs_hold, shared_fs_check },
 	{ "vfork", vfork_hold, NULL },
+	{ "vfork-short", vfork_short_hold, NULL },
 	{ "thread-cwd", thread_cwd_hold, thread_cwd_check },
 	{ "thread-files", thread_files_hold, thread_files_check },
 	{ "leader-gone", leader_gone_hold, leader_gone_check },
 	{ "stopped", stopped_hold, NULL },
-	{ "keep-caps", keep_caps_hold, NULL },
+	{ "keep-caps", keep_caps_hold, keep_caps_check },
 	{ "sched", sched_hold, sched_check },
 	{ 0 },
 };
