@@ -78,7 +78,7 @@ struct Open {
 }
 
 impl Dump {
-    /// Starts this CRIU on the tree below `root`, which watches what is below `watched`, with its sockets and its log in the folder `work`.
+    /// Starts this CRIU on the tree below `root`, which watches the files `watched`, with its sockets and its log in the folder `work`.
     pub fn start(criu: Criu, root: i32, work: &Path, watched: &[PathBuf]) -> Result<Self, DumpError> {
         let broken = |error| DumpError::Broken { doing: "preparing it", error };
         let listener = stream::listen(work, stream::CAPTURE_SOCKET).map_err(broken)?;

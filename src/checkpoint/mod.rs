@@ -178,14 +178,13 @@ fn take(
     let announced = announce::announce(&vault, target.lease, target.fate);
 
     meter.begin(Phase::Dump);
-    let mut dump = Dump::start(DumpPlan::of(&abilities).criu, target.root, work.path(), &watched.tops)?;
+    let mut dump = Dump::start(DumpPlan::of(&abilities).criu, target.root, work.path(), &watched)?;
     let images = dump.collect(&writer, meter)?;
 
     meter.begin(Phase::Files);
     // Processes may have come and gone between the preflight and the freeze.
     let tree = Tree::of_service(target.root, target.service)?;
-    let paths =
-        used::paths(tree.processes(), &watched.paths, &target.include, &rules).map_err(CheckpointError::Proc)?;
+    let paths = used::paths(tree.processes(), &watched, &target.include, &rules).map_err(CheckpointError::Proc)?;
     let files = capture::capture(&paths, &writer)?;
     let mut manifest = describe::service(host, &tree, target.root, target.service).map_err(CheckpointError::Proc)?;
     if target.fate == Fate::Run {

@@ -43,7 +43,7 @@ pub struct Inherit {
 }
 
 /// Arguments of `criu dump` for the tree below `root`, held at the end until `hold` says what becomes of the tasks.
-/// What is below `watched` is searched for the files that its tasks watch by inotify.
+/// `watched` are the files that its tasks watch by inotify.
 pub fn dump(root: i32, work: &Path, hold: i32, watched: &[PathBuf]) -> Vec<OsString> {
     let mut args = common("dump", work, DUMP_LOG);
     args.extend(["-t".into(), root.to_string().into()]);

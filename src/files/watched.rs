@@ -5,13 +5,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::libc;
 
 use super::mounts;
 
-/// Most files that are looked at; what is behind them counts as not found.
+/// Most files that are looked at, on all mounts together, and the longest time for it; what is behind that counts as not found.
 const LIMIT: usize = 200_000;
+const TIME: Duration = Duration::from_secs(2);
 
 /// A device and an inode.
 pub type Inode = (u64, u64);
@@ -42,14 +44,16 @@ pub fn find(wanted: &BTreeSet<Inode>) -> BTreeMap<Inode, PathBuf> {
 
 fn find_below(mut open: VecDeque<PathBuf>, wanted: &BTreeSet<Inode>) -> BTreeMap<Inode, PathBuf> {
     let devices: BTreeSet<u64> = wanted.iter().map(|(device, _)| *device).collect();
+    let until = Instant::now() + TIME;
     let mut found = BTreeMap::new();
-    let mut seen = 0;
-    while let Some(path) = open.pop_front().filter(|_| seen < LIMIT && found.len() < wanted.len()) {
-        seen += 1;
+    let mut left = LIMIT.saturating_sub(open.len());
+    while let Some(path) = open.pop_front().filter(|_| found.len() < wanted.len() && Instant::now() < until) {
         let Ok(meta) = fs::symlink_metadata(&path) else { continue };
         let inode = (meta.dev(), meta.ino());
         if meta.is_dir() && devices.contains(&meta.dev()) {
-            open.extend(below(&path));
+            let queued = open.len();
+            open.extend(below(&path).take(left));
+            left -= open.len() - queued;
         }
         if wanted.contains(&inode) {
             found.entry(inode).or_insert(path);
@@ -58,6 +62,7 @@ fn find_below(mut open: VecDeque<PathBuf>, wanted: &BTreeSet<Inode>) -> BTreeMap
     found
 }
 
+/// A folder's entries, in whatever order the file system has them.
 fn below(folder: &Path) -> impl Iterator<Item = PathBuf> {
     fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path())
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 
 use super::mounts::{Mounts, Strange};
-use super::watches::{Watched, Watches};
+use super::watches::Watches;
 use super::{Finding, Findings, Inspected, Place, Service, devices};
 use crate::files::used;
 use crate::tree::{self, Process};
@@ -80,8 +80,8 @@ pub fn anonymous(target: &str) -> Option<(String, &'static str)> {
     })
 }
 
-/// Gives what the service watches besides.
-pub fn look(service: &Service, findings: &mut Findings) -> Watched {
+/// Gives the paths that the service watches besides.
+pub fn look(service: &Service, findings: &mut Findings) -> Vec<std::path::PathBuf> {
     let known = Mounts::read(service.init);
     let terminals = devices::terminals(service);
     let watches = Watches::of(service);
@@ -98,7 +98,7 @@ pub fn look(service: &Service, findings: &mut Findings) -> Watched {
         }
         room(one, findings);
     }
-    watches.watched()
+    watches.paths()
 }
 
 fn kind(process: &Process, descriptor: &Descriptor, mounts: &Mounts) -> Option<Finding> {

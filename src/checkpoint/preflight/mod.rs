@@ -17,9 +17,9 @@ mod tcp;
 mod watches;
 
 pub use finding::{Finding, Findings, Place, Severity};
-pub use watches::Watched;
 
 use std::io;
+use std::path::PathBuf;
 
 use crate::privileges::Abilities;
 use crate::tree::{self, Process};
@@ -56,7 +56,7 @@ struct Inspected<'a> {
 ///
 /// # Errors
 /// [`Refusal`].
-pub fn check(processes: &[Process], init: i32, abilities: &Abilities) -> Result<Watched, Refusal> {
+pub fn check(processes: &[Process], init: i32, abilities: &Abilities) -> Result<Vec<PathBuf>, Refusal> {
     let (findings, watched) = inspect(processes, init, abilities);
     let mut refused = findings.into_refused();
     if refused.is_empty() {
@@ -71,7 +71,7 @@ pub fn look(processes: &[Process], init: i32, abilities: &Abilities) -> Findings
     inspect(processes, init, abilities).0
 }
 
-fn inspect(processes: &[Process], init: i32, abilities: &Abilities) -> (Findings, Watched) {
+fn inspect(processes: &[Process], init: i32, abilities: &Abilities) -> (Findings, Vec<PathBuf>) {
     let mut findings = Findings::default();
     let mut service = Service { abilities, init, processes: Vec::new() };
     for process in processes.iter().filter(|process| !process.is_zombie()) {

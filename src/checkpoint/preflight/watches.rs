@@ -8,16 +8,16 @@ use super::{Finding, Service};
 use crate::files::watched::{self, Inode};
 use crate::tree::Process;
 
-/// Most paths that CRIU is told, as it searches all that is below each.
-const LIMIT: usize = 64;
+/// Most paths that CRIU is told, and most bytes of them: they are arguments, of which Linux takes 2 MiB with the usual limit of the stack
+/// (execve(2)), and CRIU looks each up while the service stands still.
+const LIMIT: usize = 4096;
+const BYTES: usize = 1 << 20;
 
 /// Everything that a service watches.
 pub struct Watches {
     /// By process and descriptor.
     of: BTreeMap<(i32, i32), Vec<Inode>>,
     found: BTreeMap<Inode, PathBuf>,
-    /// Whether CRIU can open any file by its handle, so that it is left to it.
-    by_handle: bool,
 }
 
 impl Watches {
@@ -27,19 +27,18 @@ impl Watches {
             instances.map(|descriptor| (one.process.pid, descriptor.fd))
         });
         let of: BTreeMap<_, _> = all.map(|(pid, fd)| ((pid, fd), watched::inodes(&info(pid, fd)))).collect();
-        let by_handle = service.abilities.facts.has("DAC_READ_SEARCH");
-        let wanted: BTreeSet<Inode> = of.values().flatten().copied().filter(|_| !by_handle).collect();
-        Self { of, found: watched::find(&wanted), by_handle }
+        let wanted: BTreeSet<Inode> = of.values().flatten().copied().collect();
+        Self { of, found: watched::find(&wanted) }
     }
 
     pub fn finding(&self, process: &Process, descriptor: &Descriptor) -> Option<Finding> {
         let inodes = self.of.get(&(process.pid, descriptor.fd))?;
         let lost = inodes.iter().filter(|inode| !self.found.contains_key(inode)).count();
-        if self.by_handle || lost == 0 && self.tops().len() <= LIMIT {
-            return None;
-        }
         let what = match lost {
-            0 => format!("has inotify watches in more than {LIMIT} places, which cannot be checkpointed"),
+            0 if self.fit() => return None,
+            0 => format!(
+                "has more than {LIMIT} inotify watches, or watches of very long paths, which cannot be checkpointed"
+            ),
             lost => {
                 format!("has {lost} inotify watches of files that are not found any more, which cannot be checkpointed")
             }
@@ -47,31 +46,15 @@ impl Watches {
         Some(Finding::refused(Some(process), &what, "switch off the service's file watching"))
     }
 
-    /// The paths that all others are below.
-    fn tops(&self) -> Vec<PathBuf> {
-        let paths: BTreeSet<&PathBuf> = self.found.values().collect();
-        // In this order a folder comes before what is in it.
-        paths.into_iter().fold(Vec::new(), |mut tops: Vec<PathBuf>, path| {
-            if !tops.iter().any(|top| path.starts_with(top)) {
-                tops.push(path.clone());
-            }
-            tops
-        })
+    fn fit(&self) -> bool {
+        let bytes: usize = self.found.values().map(|path| path.as_os_str().len()).sum();
+        self.found.len() <= LIMIT && bytes <= BYTES
     }
 
-    /// What CRIU has to be told and a fresh container has to have.
-    pub fn watched(self) -> Watched {
-        Watched { tops: self.tops(), paths: self.found.into_values().collect() }
+    /// Paths that CRIU has to be told and that a fresh container has to have.
+    pub fn paths(self) -> Vec<PathBuf> {
+        self.found.into_values().collect()
     }
-}
-
-/// Paths that a service watches.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Watched {
-    /// Those that all others are below.
-    pub tops: Vec<PathBuf>,
-    /// All of them.
-    pub paths: Vec<PathBuf>,
 }
 
 #[cfg(test)]
@@ -82,7 +65,6 @@ mod tests {
         Watches {
             of: BTreeMap::from([((7, 5), watched.iter().map(|inode| (1, *inode)).collect())]),
             found: found.iter().map(|(inode, path)| ((1, *inode), PathBuf::from(path))).collect(),
-            by_handle: false,
         }
     }
 
@@ -94,17 +76,23 @@ mod tests {
     }
 
     #[test]
-    fn what_is_found_moves_with_the_folders_above_all() {
-        let watches = watches(&[(1, "/app"), (2, "/app/src"), (3, "/etc/app.conf"), (4, "/apps")], &[1, 2, 3, 4]);
+    fn what_is_found_moves() {
+        let watches = watches(&[(1, "/app"), (2, "/app/src"), (3, "/etc/app.conf")], &[1, 2, 3]);
         assert_eq!(judged(&watches), None);
-        assert_eq!(watches.watched().tops, ["/app", "/apps", "/etc/app.conf"].map(PathBuf::from));
+        assert_eq!(watches.paths(), ["/app", "/app/src", "/etc/app.conf"].map(PathBuf::from));
     }
 
     #[test]
     fn what_is_not_found_is_counted() {
         insta::assert_snapshot!(judged(&watches(&[(1, "/app")], &[1, 2, 3])).unwrap(), @"has 2 inotify watches of files that are not found any more, which cannot be checkpointed");
-        let many: Vec<(u64, String)> = (0..65).map(|inode| (inode, format!("/{inode}"))).collect();
-        let many: Vec<(u64, &str)> = many.iter().map(|(inode, path)| (*inode, path.as_str())).collect();
-        insta::assert_snapshot!(judged(&watches(&many, &[1])).unwrap(), @"has inotify watches in more than 64 places, which cannot be checkpointed");
+    }
+
+    #[test]
+    fn more_than_fit_into_a_command_line_are_too_many() {
+        let many: Vec<(u64, &str)> = (0..=LIMIT as u64).map(|inode| (inode, "/a")).collect();
+        insta::assert_snapshot!(judged(&watches(&many, &[1])).unwrap(), @"has more than 4096 inotify watches, or watches of very long paths, which cannot be checkpointed");
+        let long = "/a".repeat(2048);
+        let many: Vec<(u64, &str)> = (0..300).map(|inode| (inode, long.as_str())).collect();
+        assert!(judged(&watches(&many, &[1])).is_some() && judged(&watches(&many[..100], &[1])).is_none());
     }
 }
