@@ -8,12 +8,12 @@ mod container;
 mod descriptors;
 mod devices;
 mod finding;
+mod inet;
 mod memory;
 mod mounts;
 mod sock_diag;
 mod sockets;
 mod tasks;
-mod tcp;
 mod watches;
 
 pub use finding::{Finding, Findings, Place, Severity};

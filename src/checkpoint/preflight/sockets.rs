@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::sock_diag::{self, Unix};
-use super::{Finding, Findings, Place, Service, tcp};
+use super::{Finding, Findings, Place, Service, inet};
 use crate::sys::socket;
 use crate::tree::{self, Process};
 
@@ -34,7 +34,7 @@ pub fn look(service: &Service, findings: &mut Findings) {
     let ours: BTreeSet<u64> = protocols.keys().copied().collect();
     // What the kernel does not tell is left to CRIU.
     let unix = if has("UNIX") { sock_diag::unix_sockets().unwrap_or_default() } else { BTreeMap::new() };
-    let tcp = if has("TCP") { tcp::sockets(service.init) } else { BTreeMap::new() };
+    let inet = if has("TCP") || has("UDP") { inet::sockets(service.init) } else { BTreeMap::new() };
     let peers = Peers { ours, can_chown: service.abilities.facts.has("CHOWN") };
     for one in &service.processes {
         for descriptor in &one.descriptors {
@@ -44,7 +44,7 @@ pub fn look(service: &Service, findings: &mut Findings) {
             };
             let found = unsupported(one.process, protocol)
                 .or_else(|| peers.unix(one.process, unix.get(&inode)?))
-                .or_else(|| tcp.get(&inode)?.finding(one.process));
+                .or_else(|| inet.get(&inode)?.finding(one.process));
             if let Some(finding) = found {
                 findings.add(finding.at(Place::Descriptor(descriptor.fd)));
             }
@@ -120,7 +120,7 @@ fn path(socket: &Unix) -> Option<&Path> {
 
 /// Whose socket is a member of a group the kernel does not tell, so all of this network are listed.
 fn multicast(service: &Service, findings: &mut Findings) {
-    let groups = tcp::groups(service.init);
+    let groups = inet::groups(service.init);
     if !groups.is_empty() {
         let what = format!("is in the multicast groups {}: a membership ends with a restore", groups.join(", "));
         findings.add(Finding::changed(None, &what, "let the service join again after a restore (--on-restore)"));

@@ -1,4 +1,4 @@
-//! The tables of TCP sockets and of multicast groups in /proc/PID/net.
+//! The tables of TCP and UDP sockets and of multicast groups in /proc/PID/net.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,46 +10,75 @@ use crate::tree::{self, Process};
 const LISTEN: u8 = 0x0a;
 const CLOSE: u8 = 0x07;
 
-/// One TCP socket.
+/// Each table, and its protocol.
+const TABLES: [(&str, Protocol); 6] = [
+    ("net/tcp", Protocol::Tcp),
+    ("net/tcp6", Protocol::Tcp),
+    ("net/udp", Protocol::Udp),
+    ("net/udp6", Protocol::Udp),
+    ("net/udplite", Protocol::Udp),
+    ("net/udplite6", Protocol::Udp),
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    Tcp,
+    Udp,
+}
+
+/// One socket.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Tcp {
+pub struct Inet {
+    protocol: Protocol,
     local: SocketAddr,
     remote: SocketAddr,
     state: u8,
 }
 
-impl Tcp {
+impl Inet {
     pub fn finding(&self, process: &Process) -> Option<Finding> {
-        match self.state {
-            CLOSE => None,
-            LISTEN => {
-                let ip = self.local.ip();
-                (!ip.is_unspecified() && !ip.is_loopback()).then(|| {
-                    let what = format!("listens on {}, an address that a new container must have as well", self.local);
-                    Finding::changed(Some(process), &what, "listen on 0.0.0.0 or ::")
-                })
-            }
-            _ => Some(Finding::changed(
+        let local = self.local;
+        match (self.protocol, self.state) {
+            (Protocol::Tcp, CLOSE) => None,
+            (Protocol::Tcp, LISTEN) => self.is_of_this_container().then(|| {
+                let what = format!("listens on {local}, an address that a new container must have as well");
+                Finding::changed(Some(process), &what, "listen on 0.0.0.0 or ::")
+            }),
+            (Protocol::Tcp, _) => Some(Finding::changed(
                 Some(process),
                 "has TCP connections, which a restore closes",
                 "the service has to connect again; clients as well",
             )),
+            // A connect() binds, too.
+            (Protocol::Udp, _) => self.is_of_this_container().then(|| {
+                let what = format!("has the UDP socket {local}, an address that a new container must have as well");
+                let advice = "bind it to 0.0.0.0 or ::, and use sendto() instead of connect(), or let the service close it before a checkpoint (--before-checkpoint)";
+                Finding::changed(Some(process), &what, advice)
+            }),
         }
+    }
+
+    fn is_of_this_container(&self) -> bool {
+        let ip = self.local.ip();
+        !ip.is_unspecified() && !ip.is_loopback() && !ip.is_multicast()
     }
 }
 
 /// All of a process's network, by inode.
-pub fn sockets(pid: i32) -> BTreeMap<u64, Tcp> {
-    let tables = ["net/tcp", "net/tcp6"].map(|name| fs::read_to_string(tree::proc_path(pid, name)).unwrap_or_default());
-    tables.iter().flat_map(|table| table.lines().skip(1).filter_map(row)).collect()
+pub fn sockets(pid: i32) -> BTreeMap<u64, Inet> {
+    let table = |(name, protocol)| {
+        let text = fs::read_to_string(tree::proc_path(pid, name)).unwrap_or_default();
+        text.lines().skip(1).filter_map(|line| row(protocol, line)).collect::<Vec<_>>()
+    };
+    TABLES.into_iter().flat_map(table).collect()
 }
 
 /// `0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000 1000 0 4242 …` (proc_pid_net(5)).
-fn row(line: &str) -> Option<(u64, Tcp)> {
+fn row(protocol: Protocol, line: &str) -> Option<(u64, Inet)> {
     let mut fields = line.split_ascii_whitespace().skip(1);
     let (local, remote) = (address(fields.next()?)?, address(fields.next()?)?);
     let state = u8::from_str_radix(fields.next()?, 16).ok()?;
-    Some((fields.nth(5)?.parse().ok()?, Tcp { local, remote, state }))
+    Some((fields.nth(5)?.parse().ok()?, Inet { protocol, local, remote, state }))
 }
 
 /// Words of an address are in the machine's order, as they stand in memory.
@@ -89,12 +118,27 @@ mod tests {
     #[test]
     fn rows_of_both_tables() {
         let four = "   0: 0100007F:1F90 0200000A:0050 01 00000000:00000000 00:00000000 00000000  1000        0 4242 1 0 100 0 0 10 0";
-        let (inode, tcp) = row(four).unwrap();
+        let (inode, tcp) = row(Protocol::Tcp, four).unwrap();
         assert_eq!((inode, tcp.state), (4242, 1));
         assert_eq!((tcp.local, tcp.remote), ("127.0.0.1:8080".parse().unwrap(), "10.0.0.2:80".parse().unwrap()));
         let six = "   0: 00000000000000000000000001000000:1F90 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 77 1 0 100 0 0 10 0";
-        assert_eq!(row(six).unwrap().1.local, "[::1]:8080".parse().unwrap());
-        assert_eq!(row("  sl  local_address rem_address   st"), None);
+        assert_eq!(row(Protocol::Tcp, six).unwrap().1.local, "[::1]:8080".parse().unwrap());
+        assert_eq!(row(Protocol::Tcp, "  sl  local_address rem_address   st"), None);
+    }
+
+    #[test]
+    fn a_udp_socket_has_an_address_of_its_own_or_none() {
+        let found = |local: &str| {
+            let line = format!(
+                " 1234: {local} 00000000:0000 07 00000000:00000000 00:00000000 00000000  1000        0 4242 2 0 0"
+            );
+            let process = Process { pid: 7, comm: "app".into(), ..Process::default() };
+            row(Protocol::Udp, &line).unwrap().1.finding(&process).map(|finding| finding.what)
+        };
+        insta::assert_snapshot!(found("0200000A:0050").unwrap(), @"has the UDP socket 10.0.0.2:80, an address that a new container must have as well");
+        for anywhere in ["00000000:0050", "0100007F:0050", "030201EF:0050"] {
+            assert_eq!(found(anywhere), None, "{anywhere}");
+        }
     }
 
     #[test]
