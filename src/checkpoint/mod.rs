@@ -153,9 +153,10 @@ fn take(
     let started = Instant::now();
     prefer_for_the_oom_killer();
     meter.begin(Phase::Preflight);
-    let tree = Tree::of_service(target.root, target.service)?;
+    let init = Tree::of_service(target.root, target.service)?.init();
     let abilities = Abilities::probe();
-    let watched = preflight::check(tree.processes(), tree.init(), &abilities)?;
+    let read = || Tree::of_service(target.root, target.service).map_err(CheckpointError::from);
+    let (tree, watched) = preflight::check(read, init, &abilities)?;
     if !RestorePlan::of(&abilities).can_go_back() {
         order::check(tree.processes())?;
         let highest = tree.processes().iter().flat_map(|process| &process.threads).copied().max();

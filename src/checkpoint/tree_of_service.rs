@@ -73,6 +73,12 @@ impl Tree {
     }
 }
 
+impl AsRef<[Process]> for Tree {
+    fn as_ref(&self) -> &[Process] {
+        &self.processes
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::Command;

@@ -4,6 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+use nix::libc;
 
 use super::mounts::{Mounts, Strange};
 use super::watches::Watches;
@@ -81,17 +84,17 @@ pub fn anonymous(target: &str) -> Option<(String, &'static str)> {
 }
 
 /// Gives the paths that the service watches besides.
-pub fn look(service: &Service, findings: &mut Findings) -> Vec<std::path::PathBuf> {
+pub fn look(service: &Service, findings: &mut Findings) -> Vec<PathBuf> {
     let known = Mounts::read(service.init);
     let terminals = devices::terminals(service);
     let watches = Watches::of(service);
-    let pids: BTreeSet<i32> = service.processes.iter().map(|one| one.process.pid).collect();
+    let pids: BTreeSet<i32> = service.all.iter().map(|process| process.pid).collect();
     for one in &service.processes {
         for descriptor in &one.descriptors {
             let found = kind(one.process, descriptor, &known)
                 .or_else(|| devices::descriptor(one.process, descriptor, &terminals))
                 .or_else(|| watches.finding(one.process, descriptor))
-                .or_else(|| stranger(one.process, descriptor, &pids));
+                .or_else(|| pidfd(one.process, descriptor, &pids));
             if let Some(finding) = found {
                 findings.add(finding.at(Place::Descriptor(descriptor.fd)));
             }
@@ -144,18 +147,29 @@ pub fn huge_pages(process: &Process) -> Finding {
     )
 }
 
-/// A pidfd of a process that is not in the tree.
-fn stranger(process: &Process, descriptor: &Descriptor, pids: &BTreeSet<i32>) -> Option<Finding> {
-    let is_pidfd = descriptor.target == "anon_inode:[pidfd]" || descriptor.target.starts_with("pidfd:");
-    // Of a process that has ended and was reaped the number is -1, and CRIU carries it.
-    let of = is_pidfd.then(|| number(&info(process.pid, descriptor.fd), "Pid:"))??;
-    (of > 0 && !pids.contains(&(of as i32))).then(|| {
-        Finding::refused(
-            Some(process),
-            &format!("has a pidfd of process {of} outside the service, which cannot be checkpointed"),
-            "let the service close it before a checkpoint",
-        )
-    })
+/// A pidfd of a process that is not in the tree, or of a thread. One that waits to be reaped is carried, and so is one that was.
+fn pidfd(process: &Process, descriptor: &Descriptor, pids: &BTreeSet<i32>) -> Option<Finding> {
+    if descriptor.target != "anon_inode:[pidfd]" && !descriptor.target.starts_with("pidfd:") {
+        return None;
+    }
+    let info = info(process.pid, descriptor.fd);
+    let what = if flags(&info) & PIDFD_THREAD != 0 {
+        "has a pidfd of a thread (PIDFD_THREAD), which cannot be checkpointed".to_owned()
+    } else {
+        // Of a process that was reaped the number is -1.
+        let of = number(&info, "Pid:").filter(|&of| of > 0 && !pids.contains(&(of as i32)))?;
+        format!("has a pidfd of process {of} outside the service, which cannot be checkpointed")
+    };
+    Some(Finding::refused(Some(process), &what, "let the service close it before a checkpoint"))
+}
+
+/// Linux 6.9 (include/uapi/linux/pidfd.h).
+const PIDFD_THREAD: i32 = libc::O_EXCL;
+
+/// `flags:	0100002`, in octal digits (proc_pid_fdinfo(5)).
+fn flags(info: &str) -> i32 {
+    let digits = info.lines().find_map(|line| line.strip_prefix("flags:"));
+    digits.and_then(|digits| i32::from_str_radix(digits.trim(), 8).ok()).unwrap_or(0)
 }
 
 /// CRIU needs descriptors of its own in every process while it dumps (criu/README.md, 0011).
@@ -196,5 +210,6 @@ mod tests {
             (number(info, "mnt_id:"), number(info, "Pid:"), number(info, "tty-index:")),
             (Some(18), Some(-1), None)
         );
+        assert_eq!((flags(info), flags("flags:\t02000202\n") & PIDFD_THREAD), (2, PIDFD_THREAD));
     }
 }

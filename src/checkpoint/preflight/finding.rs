@@ -91,6 +91,11 @@ impl Finding {
         (self.severity, &self.process, &self.what) == (other.severity, &other.process, &other.what)
     }
 
+    /// Whether they are one thing, found twice.
+    fn is_same(&self, other: &Self) -> bool {
+        self.is_alike(other) && self.place == other.place
+    }
+
     /// Such as `descriptor 5 and 2 more`; empty where it has no place.
     pub fn places(&self) -> String {
         match (self.place, self.others) {
@@ -139,6 +144,20 @@ impl Findings {
         }
     }
 
+    /// Whether a checkpoint is refused.
+    pub fn has_refused(&self) -> bool {
+        self.list.iter().any(|finding| finding.severity == Severity::Refused)
+    }
+
+    /// These without the refusals that were not there `before`: of the same process, for the same thing, at the same place.
+    pub fn staying(mut self, before: &Self) -> Self {
+        let stays = |finding: &Finding| {
+            finding.severity != Severity::Refused || before.list.iter().any(|known| known.is_same(finding))
+        };
+        self.list.retain(stays);
+        self
+    }
+
     /// All, those first that a checkpoint is refused for.
     pub fn sorted(mut self) -> (Vec<Finding>, usize) {
         self.list.sort_by_key(|finding| finding.severity);
@@ -173,6 +192,20 @@ mod tests {
         [finding(7, 5), finding(8, 5), finding(7, 6), finding(7, 9)].into_iter().for_each(|one| findings.add(one));
         let places: Vec<_> = findings.sorted().0.iter().map(Finding::places).collect();
         assert_eq!(places, ["descriptor 5 and 2 more", "descriptor 5"]);
+    }
+
+    #[test]
+    fn what_is_refused_has_to_stay() {
+        let findings = |list: &[Finding]| {
+            let mut findings = Findings::default();
+            list.iter().cloned().for_each(|one| findings.add(one));
+            findings
+        };
+        let changed = Finding::changed(None, "closes", "open");
+        let before = findings(&[finding(7, 5), finding(8, 5)]);
+        let after = findings(&[finding(7, 5), finding(8, 6), finding(9, 5), changed.clone()]).staying(&before);
+        assert_eq!(after.list, [finding(7, 5), changed.clone()]);
+        assert!(after.has_refused() && !findings(&[changed]).has_refused());
     }
 
     #[test]

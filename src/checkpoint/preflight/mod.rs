@@ -20,6 +20,8 @@ pub use finding::{Finding, Findings, Place, Severity};
 
 use std::io;
 use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
 
 use crate::privileges::Abilities;
 use crate::tree::{self, Process};
@@ -43,6 +45,9 @@ struct Service<'a> {
     abilities: &'a Abilities,
     /// Whose namespaces, root and seccomp filters are the container's: init.
     init: i32,
+    /// All, zombies too.
+    all: &'a [Process],
+    /// Those that can be looked into.
     processes: Vec<Inspected<'a>>,
 }
 
@@ -52,28 +57,71 @@ struct Inspected<'a> {
     descriptors: Vec<Descriptor>,
 }
 
-/// Fails with the first finding that a checkpoint is refused for; otherwise gives the paths of what the service watches.
+/// How often is looked again, and after what time, while something is refused: what a service has just made, or is making, is not what
+/// it holds.
+const AGAIN: u32 = 3;
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Fails with the first finding that a checkpoint of the processes that `read` gives is refused for; otherwise gives these and the paths
+/// that they watch.
 ///
 /// # Errors
-/// [`Refusal`].
-pub fn check(processes: &[Process], init: i32, abilities: &Abilities) -> Result<Vec<PathBuf>, Refusal> {
-    let (findings, watched) = inspect(processes, init, abilities);
+/// [`Refusal`], and those of `read`.
+pub fn check<T, E>(read: impl FnMut() -> Result<T, E>, init: i32, abilities: &Abilities) -> Result<(T, Vec<PathBuf>), E>
+where
+    T: AsRef<[Process]>,
+    E: From<Refusal>,
+{
+    let (tree, findings, watched) = settle(read, init, abilities)?;
+    refuse(findings)?;
+    Ok((tree, watched))
+}
+
+/// The same rules, for all that is found in the processes that `read` gives.
+///
+/// # Errors
+/// Those of `read`.
+pub fn look<T: AsRef<[Process]>, E>(
+    read: impl FnMut() -> Result<T, E>,
+    init: i32,
+    abilities: &Abilities,
+) -> Result<Findings, E> {
+    settle(read, init, abilities).map(|(_, findings, _)| findings)
+}
+
+fn refuse(findings: Findings) -> Result<(), Refusal> {
     let mut refused = findings.into_refused();
     if refused.is_empty() {
-        return Ok(watched);
+        return Ok(());
     }
     let first = Box::new(refused.remove(0));
     Err(Refusal { first, more: refused.len() })
 }
 
-/// Everything that is found in these processes of a container with this init, of which a dump with these abilities is to be taken.
-pub fn look(processes: &[Process], init: i32, abilities: &Abilities) -> Findings {
-    inspect(processes, init, abilities).0
+/// Looks again while something is refused, and keeps of that what is found each time.
+fn settle<T: AsRef<[Process]>, E>(
+    mut read: impl FnMut() -> Result<T, E>,
+    init: i32,
+    abilities: &Abilities,
+) -> Result<(T, Findings, Vec<PathBuf>), E> {
+    let mut tree = read()?;
+    let (mut findings, mut watched) = inspect(tree.as_ref(), init, abilities);
+    for _ in 0..AGAIN {
+        if !findings.has_refused() {
+            break;
+        }
+        thread::sleep(PAUSE);
+        tree = read()?;
+        let (later, paths) = inspect(tree.as_ref(), init, abilities);
+        findings = later.staying(&findings);
+        watched = paths;
+    }
+    Ok((tree, findings, watched))
 }
 
 fn inspect(processes: &[Process], init: i32, abilities: &Abilities) -> (Findings, Vec<PathBuf>) {
     let mut findings = Findings::default();
-    let mut service = Service { abilities, init, processes: Vec::new() };
+    let mut service = Service { abilities, init, all: processes, processes: Vec::new() };
     for process in processes.iter().filter(|process| !process.is_zombie()) {
         match descriptors::of(process.pid) {
             Ok(descriptors) => service.processes.push(Inspected { process, descriptors }),
@@ -130,8 +178,29 @@ mod tests {
     fn a_process_that_has_ended_meanwhile_is_no_finding() {
         let (child, process) = sleeper();
         drop(child);
-        let (found, _) = look(&[process], std::process::id() as i32, &Abilities::with(&[])).sorted();
+        let (found, _) = inspect(&[process], std::process::id() as i32, &Abilities::with(&[])).0.sorted();
         assert!(found.iter().all(|finding| finding.process.is_none()), "{found:?}");
+    }
+
+    /// A child of ours for whose pidfd the tree has no process at first.
+    #[test]
+    fn what_was_made_between_two_looks_is_not_refused() {
+        let us = std::process::id() as i32;
+        let (child, process) = sleeper();
+        let _pidfd = crate::sys::fd::child_exit(&child.0).unwrap();
+        let own = tree::read(us).unwrap();
+        let refused_for = |looks: usize| {
+            let mut seen = 0;
+            let read = || {
+                seen += 1;
+                let rest = (seen > looks).then(|| process.clone());
+                Ok::<_, Refusal>([own.clone()].into_iter().chain(rest).collect::<Vec<_>>())
+            };
+            let found = look(read, us, &Abilities::probe()).unwrap().into_refused();
+            found.iter().any(|finding| finding.what.contains(&format!("pidfd of process {}", process.pid)))
+        };
+        assert!(refused_for(usize::MAX));
+        assert!(!refused_for(0) && !refused_for(1));
     }
 
     #[test]

@@ -61,7 +61,14 @@ fn look(folder: &Folder) -> Result<Findings, ServiceError> {
     let all = tree::all()?;
     let service = number_here(&all, init, status.service).ok_or(ServiceError::NotSeen(status.service))?;
     let root = root(&all, init, service);
-    let mut findings = preflight::look(&tree::below(&all, root), init, &Abilities::probe());
+    let us = std::process::id() as i32;
+    let read = || {
+        let mut processes = tree::below(&tree::all()?, root);
+        // Where the service itself runs this.
+        processes.retain(|process| process.pid != us);
+        Ok::<_, ServiceError>(processes)
+    };
+    let mut findings = preflight::look(read, init, &Abilities::probe())?;
     for stray in all.values().filter(|process| process.ppid == init && process.pid != root && !process.is_zombie()) {
         findings.add(Finding::refused(
             Some(stray),
