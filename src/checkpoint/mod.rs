@@ -185,6 +185,7 @@ fn take(
     meter.begin(Phase::Files);
     // Processes may have come and gone between the preflight and the freeze.
     let tree = Tree::of_service(target.root, target.service)?;
+    preflight::check_frozen(tree.processes(), &abilities)?;
     let paths = used::paths(tree.processes(), &watched, &target.include, &rules).map_err(CheckpointError::Proc)?;
     let files = capture::capture(&paths, &writer)?;
     let mut manifest = describe::service(host, &tree, target.root, target.service).map_err(CheckpointError::Proc)?;

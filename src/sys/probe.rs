@@ -47,6 +47,26 @@ pub fn kcmp() -> Answer {
     allowed(unsafe { libc::syscall(libc::SYS_kcmp, us, us, KCMP_VM, 0 as c_long, 0 as c_long) })
 }
 
+/// What two tasks may share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shared {
+    /// The table of descriptors: KCMP_FILES.
+    Files = 2,
+    /// Working directory, root and umask: KCMP_FS.
+    Places = 3,
+}
+
+/// Whether two processes or threads share it (kcmp(2)).
+///
+/// # Errors
+/// Where kcmp is not allowed, of tasks that may not be traced, and of those that are gone.
+pub fn share(one: i32, other: i32, what: Shared) -> io::Result<bool> {
+    let (one, other) = (c_long::from(one), c_long::from(other));
+    // SAFETY: numbers only.
+    let order = unsafe { libc::syscall(libc::SYS_kcmp, one, other, what as c_long, 0 as c_long, 0 as c_long) };
+    allowed(order).map(|()| order == 0)
+}
+
 /// ptrace(2), of a process that does not exist.
 pub fn ptrace() -> Answer {
     // SAFETY: numbers only.
@@ -167,6 +187,20 @@ mod tests {
         }
         assert_eq!(open(), before);
         assert_eq!(nix::sys::wait::wait(), Err(nix::errno::Errno::ECHILD));
+    }
+
+    #[test]
+    fn threads_share_until_they_do_not() {
+        let us = std::process::id() as i32;
+        let thread = std::thread::spawn(move || {
+            let own = nix::unistd::gettid().as_raw();
+            let shared = || [Shared::Files, Shared::Places].map(|what| share(us, own, what).unwrap());
+            let before = shared();
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS).unwrap();
+            (before, shared())
+        });
+        assert_eq!(thread.join().unwrap(), ([true, true], [true, false]));
+        assert!(share(us, i32::MAX, Shared::Files).is_err());
     }
 
     #[test]

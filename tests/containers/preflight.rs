@@ -8,6 +8,7 @@ use freeze::exit;
 use crate::harness::{App, Container, Setting, text};
 
 const EVERYWHERE: &[Setting] = &[Setting::Restricted, Setting::Caps];
+const ALL: &[Setting] = &[Setting::Restricted, Setting::Caps, Setting::Unconfined];
 const RESTRICTED: &[Setting] = &[Setting::Restricted];
 const PODMAN: &[Setting] = &[Setting::RestrictedPodman];
 const UNCONFINED: &[Setting] = &[Setting::Unconfined];
@@ -66,6 +67,7 @@ fn descriptors_that_are_refused() {
     refused(UNCONFINED, "perf", "has a performance counter open");
     refused(RESTRICTED, "landlock", "has a Landlock ruleset open");
     refused(RESTRICTED, "pidfd-outside", "has a pidfd of process 1 outside the service");
+    refused(RESTRICTED, "pidfd-thread", "has a pidfd of a thread");
     refused(RESTRICTED, "lease", "has a write lease on a file");
     refused(RESTRICTED, "few-descriptors", "files open and may have 32");
 }
@@ -75,6 +77,7 @@ fn descriptors_that_move() {
     moved(RESTRICTED, "inotify-none", "");
     moved(RESTRICTED, "pidfd", "");
     moved(RESTRICTED, "pidfd-dead", "");
+    moved(RESTRICTED, "pidfd-zombie", "");
     moved(RESTRICTED, "namespace", "");
     moved(RESTRICTED, "proc-outside", "");
     moved(RESTRICTED, "opath-link", "");
@@ -86,16 +89,18 @@ fn descriptors_that_move() {
 
 #[test]
 fn watches_that_are_refused() {
-    refused(EVERYWHERE, "inotify-removed", "has 1 inotify watches of files that are not found any more");
+    refused(ALL, "inotify-removed", "has 1 inotify watches of files that are not found any more");
 }
 
 /// What was made since the start travels; volumes stay where they are.
 #[test]
 fn watches_that_move() {
     for object in ["inotify-lower", "inotify-lower-file", "inotify-overlay", "inotify-shm", "inotify-bind"] {
-        moved(EVERYWHERE, object, "");
+        moved(ALL, object, "");
     }
-    moved(&[Setting::Caps], "inotify-made", "");
+    moved(PRIVILEGED, "inotify-made", "");
+    moved(EVERYWHERE, "inotify-root", "");
+    moved(RESTRICTED, "inotify-many", "");
 }
 
 #[test]
@@ -166,10 +171,14 @@ fn sockets_that_move() {
 #[test]
 fn what_changes_is_said() {
     moved(RESTRICTED, "tcp-established", "has TCP connections, which a restore closes");
-    let (_app, container) = holder(Setting::Restricted, "multicast");
-    let (status, table) = doctor(&container, &[]);
-    assert_eq!(status, Some(0), "{table}");
-    assert!(table.contains("is in the multicast groups 239.1.2.3"), "{table}");
+    for (object, words) in
+        [("multicast", "is in the multicast groups 239.1.2.3"), ("udp-address", "has the UDP socket 10.9.8.7:7001")]
+    {
+        let (_app, container) = holder(Setting::Restricted, object);
+        let (status, table) = doctor(&container, &[]);
+        assert_eq!(status, Some(0), "{table}");
+        assert!(table.contains(words), "{table}");
+    }
 }
 
 #[test]
@@ -183,16 +192,28 @@ fn processes_that_are_refused() {
     refused(EVERYWHERE, "ptrace", "is being traced by process");
     refused(EVERYWHERE, "not-dumpable", "cannot be inspected");
     refused(RESTRICTED, "vfork", "waits for a child that it has made by vfork");
-    refused(PODMAN, "thread-cwd", "has a thread in a folder of its own (/tmp)");
-    refused(RESTRICTED, "thread-files", "has a thread with descriptors of its own");
+    refused(
+        &[Setting::RestrictedPodman, Setting::Unconfined],
+        "thread-cwd",
+        "has a thread in a folder of its own (/tmp)",
+    );
+    refused(&[Setting::Restricted, Setting::Unconfined], "thread-files", "has a thread with descriptors of its own");
     refused(RESTRICTED, "leader-gone", "has lost its first thread");
 }
 
 #[test]
 fn processes_that_move() {
     moved(RESTRICTED, "stopped", "");
+    moved(ALL, "keep-caps", "");
+    moved(RESTRICTED, "vfork-short", "");
     moved(&[Setting::Caps], "chroot-folder", "");
     moved(UNCONFINED, "not-dumpable", "");
+}
+
+/// Children that come and go are not taken for strangers.
+#[test]
+fn a_service_that_makes_children_all_the_time_moves() {
+    moved(EVERYWHERE, "churn", "");
 }
 
 /// All of them are found, not just the first.

@@ -11,13 +11,18 @@ const SYSTEM_V: &[(&str, &str)] = &[("msg", "a System V message queue"), ("sem",
 
 pub fn look(service: &Service, findings: &mut Findings) {
     impossible(service, findings);
+    lost(findings);
+    leases(service, findings);
+}
+
+/// What no dump would miss.
+pub fn lost(findings: &mut Findings) {
     for (file, what) in SYSTEM_V {
         for _ in rows(&format!("sysvipc/{file}")) {
             findings.add(Finding::refused(None, &format!("has {what} (see `ipcs`), which would be lost"), POSIX));
         }
     }
     unattached(findings);
-    leases(service, findings);
 }
 
 const POSIX: &str = "let the service use POSIX shared memory or sockets instead";

@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::libc;
 
 use super::{Finding, Findings, Place, Service, is_alive, not_inspectable};
 use crate::tree::{self, Process};
@@ -12,10 +14,13 @@ const NAMESPACES: &[&str] = &["user", "pid", "pid_for_children", "mnt", "net", "
 
 const SANDBOX: &str = "switch off the service's own sandbox";
 
-pub fn look(processes: &[Process], service: &Service, findings: &mut Findings) {
+/// How long a vfork may take in one look, all together; it is looked again if it has taken longer.
+const VFORK: Duration = Duration::from_millis(200);
+
+pub fn look(service: &Service, findings: &mut Findings) {
     let container = Container::of(service);
     let mut times = Vec::new();
-    for process in processes {
+    for process in service.all {
         if process.is_zombie() {
             // The other threads of a process whose first one has ended; of an ended process there is only the first.
             if process.threads.len() > 1 {
@@ -28,9 +33,8 @@ pub fn look(processes: &[Process], service: &Service, findings: &mut Findings) {
             continue;
         }
         for tid in &process.threads {
-            thread(process, *tid, container.filters, findings);
+            thread(process, *tid, &container, findings);
         }
-        own_descriptors(process, findings);
         if let Err(error) = places(process, &container, &mut times, findings)
             && is_alive(process.pid)
         {
@@ -41,7 +45,9 @@ pub fn look(processes: &[Process], service: &Service, findings: &mut Findings) {
 
 /// What init has, and so the container.
 struct Container {
-    filters: Option<i64>,
+    filters: Filters,
+    /// Until when vforks are waited for.
+    until: Instant,
     namespaces: Vec<Option<PathBuf>>,
     /// None where a process may have another: a restore can change its root again.
     root: Option<PathBuf>,
@@ -52,9 +58,8 @@ impl Container {
         let init = service.init;
         let link = |name: &str| fs::read_link(tree::proc_path(init, name)).ok();
         Self {
-            filters: fs::read(tree::proc_path(init, "status"))
-                .ok()
-                .and_then(|text| Status(text).number("Seccomp_filters")),
+            filters: Status::read(&tree::proc_path(init, "")).map_or(Filters::default(), |status| Filters::of(&status)),
+            until: Instant::now() + VFORK,
             namespaces: NAMESPACES.iter().map(|name| link(&format!("ns/{name}"))).collect(),
             root: link("root").filter(|_| !service.abilities.facts.has("SYS_CHROOT")),
         }
@@ -65,6 +70,10 @@ impl Container {
 struct Status(Vec<u8>);
 
 impl Status {
+    fn read(folder: &Path) -> Option<Self> {
+        fs::read(folder.join("status")).ok().map(Self)
+    }
+
     fn number(&self, name: &str) -> Option<i64> {
         self.field(name)?.parse().ok()
     }
@@ -75,9 +84,32 @@ impl Status {
     }
 }
 
-fn thread(process: &Process, tid: i32, filters: Option<i64>, findings: &mut Findings) {
+/// What a task is filtered by.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Filters {
+    /// Linux 5.9.
+    number: Option<i64>,
+    /// SECCOMP_MODE_*: 0 for none.
+    mode: Option<i64>,
+}
+
+impl Filters {
+    fn of(status: &Status) -> Self {
+        Self { number: status.number("Seccomp_filters"), mode: status.number("Seccomp") }
+    }
+
+    /// Whether there are more than the container's. Where the kernel does not count them, the first of all is seen, and no second.
+    fn exceed(&self, container: &Self) -> bool {
+        match (self.number, container.number) {
+            (Some(own), Some(theirs)) => own > theirs,
+            _ => container.mode == Some(0) && self.mode != Some(0),
+        }
+    }
+}
+
+fn thread(process: &Process, tid: i32, container: &Container, findings: &mut Findings) {
     let folder = tree::proc_path(process.pid, &format!("task/{tid}"));
-    let Ok(status) = fs::read(folder.join("status")).map(Status) else { return };
+    let Some(status) = Status::read(&folder) else { return };
     let mut add = |what: &str, advice| {
         let finding = Finding::refused(Some(process), what, advice);
         findings.add(if tid == process.pid { finding } else { finding.at(Place::Thread(tid)) });
@@ -85,13 +117,13 @@ fn thread(process: &Process, tid: i32, filters: Option<i64>, findings: &mut Find
     if let Some(tracer) = status.number("TracerPid").filter(|&tracer| tracer != 0) {
         add(&format!("is being traced by process {tracer}"), "detach the debugger and try again");
     }
-    if status.number("Seccomp_filters").zip(filters).is_some_and(|(theirs, ours)| theirs > ours) {
+    let filters = Filters::of(&status);
+    if filters.mode == Some(STRICT) {
+        add("runs in seccomp's strict mode, which cannot be carried", SANDBOX);
+    } else if filters.exceed(&container.filters) {
         add("has a seccomp filter of its own, which cannot be carried", SANDBOX);
     }
-    if status.number("Seccomp") == Some(STRICT) {
-        add("runs in seccomp's strict mode, which cannot be carried", SANDBOX);
-    }
-    if status.field("State").is_some_and(|state| state.starts_with('D')) && is_in_vfork(&folder) {
+    if stays_in_vfork(&folder, status, container.until) {
         add(
             "waits for a child that it has made by vfork and that has not executed anything yet, so it cannot be stopped",
             "try again; if it stays so, let the service use posix_spawn or fork",
@@ -102,41 +134,42 @@ fn thread(process: &Process, tid: i32, filters: Option<i64>, findings: &mut Find
 /// SECCOMP_MODE_STRICT.
 const STRICT: i64 = 1;
 
-/// Whether a thread waits in vfork(2), or in clone(2) with CLONE_VFORK, the first argument of which are the flags
-/// (proc_pid_syscall(5)).
-fn is_in_vfork(folder: &Path) -> bool {
-    const VFORK: &str = "58";
-    const CLONE: &str = "56";
-    const CLONE3: &str = "435";
-    let text = fs::read_to_string(folder.join("syscall")).unwrap_or_default();
-    let mut fields = text.split_whitespace();
-    match (fields.next(), fields.next()) {
-        (Some(VFORK | CLONE3), _) => true,
-        (Some(CLONE), Some(flags)) => {
-            let flags = u64::from_str_radix(flags.trim_start_matches("0x"), 16).unwrap_or(0);
-            flags & nix::libc::CLONE_VFORK as u64 != 0
+/// Whether a thread waits in one and the same vfork until then.
+fn stays_in_vfork(folder: &Path, mut status: Status, until: Instant) -> bool {
+    let begun = status.number(SWITCHES);
+    loop {
+        let waits = status.field("State").is_some_and(|state| state.starts_with('D')) && is_in_vfork(folder);
+        if !waits || status.number(SWITCHES) != begun {
+            return false;
         }
-        _ => false,
+        if Instant::now() > until {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+        let Some(now) = Status::read(folder) else { return false };
+        status = now;
     }
 }
 
-/// A thread with a table of descriptors of its own would get its process's. The folder's size is their number (Linux 6.2; 0
-/// before).
-fn own_descriptors(process: &Process, findings: &mut Findings) {
-    let count =
-        |tid: i32| fs::metadata(tree::proc_path(process.pid, &format!("task/{tid}/fd"))).ok().map(|meta| meta.size());
-    // Others open and close meanwhile: a difference has to stay one.
-    let differs =
-        |tid: i32| (0..5).all(|_| matches!((count(process.pid), count(tid)), (Some(first), Some(own)) if first != own));
-    for tid in process.threads.iter().copied().filter(|tid| *tid != process.pid) {
-        if differs(tid) {
-            let finding = Finding::refused(
-                Some(process),
-                "has a thread with descriptors of its own (unshare(CLONE_FILES)), which would be lost",
-                "let the service use a process for that",
-            );
-            findings.add(finding.at(Place::Thread(tid)));
+/// How often a task has gone to sleep by itself.
+const SWITCHES: &str = "voluntary_ctxt_switches";
+
+/// Whether a thread waits in vfork(2), in clone(2) with CLONE_VFORK, the first argument of which are the flags, or in clone3(2), whose
+/// flags are in memory (proc_pid_syscall(5)).
+fn is_in_vfork(folder: &Path) -> bool {
+    let text = fs::read_to_string(folder.join("syscall")).unwrap_or_default();
+    let mut fields = text.split_whitespace();
+    let call: Option<libc::c_long> = fields.next().and_then(|number| number.parse().ok());
+    match (call, fields.next()) {
+        // Other architectures have clone alone.
+        #[cfg(target_arch = "x86_64")]
+        (Some(libc::SYS_vfork), _) => true,
+        (Some(libc::SYS_clone3), _) => true,
+        (Some(libc::SYS_clone), Some(flags)) => {
+            let flags = u64::from_str_radix(flags.trim_start_matches("0x"), 16).unwrap_or(0);
+            flags & libc::CLONE_VFORK as u64 != 0
         }
+        _ => false,
     }
 }
 
@@ -177,14 +210,6 @@ fn places(
             "run the service without chroot, or add the capability SYS_CHROOT",
         ));
     }
-    for tid in process.threads.iter().filter(|tid| **tid != process.pid) {
-        let own = link(&format!("task/{tid}/cwd")).ok().filter(|own| link("cwd").is_ok_and(|cwd| cwd != *own));
-        if let Some(own) = own {
-            let what = format!("has a thread in a folder of its own ({}), which would be lost", own.display());
-            let finding = Finding::refused(Some(process), &what, "let the service use a process for that");
-            findings.add(finding.at(Place::Thread(*tid)));
-        }
-    }
     Ok(())
 }
 
@@ -208,13 +233,44 @@ mod tests {
     }
 
     #[test]
+    fn filters_of_its_own() {
+        let filters = |number, mode| Filters { number, mode: Some(mode) };
+        let table = [
+            (filters(Some(2), 2), filters(Some(1), 2), true),
+            (filters(Some(1), 2), filters(Some(1), 2), false),
+            (filters(None, 2), filters(None, 0), true),
+            (filters(None, 2), filters(None, 2), false),
+            (filters(None, 0), filters(None, 0), false),
+        ];
+        for (own, container, exceed) in table {
+            assert_eq!(own.exceed(&container), exceed, "{own:?} in {container:?}");
+        }
+    }
+
+    /// Each wait is short, and begins with another number of switches.
+    #[test]
+    fn one_vfork_after_another_is_none_that_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let status = |switches: u32| format!("State:\tD (disk sleep)\n{SWITCHES}:\t{switches}\n");
+        fs::write(folder.path().join("syscall"), format!("{} 0x0\n", libc::SYS_clone3)).unwrap();
+        fs::write(folder.path().join("status"), status(8)).unwrap();
+        let until = Instant::now() + Duration::from_millis(1);
+        assert!(stays_in_vfork(folder.path(), Status(status(8).into()), until));
+        assert!(!stays_in_vfork(folder.path(), Status(status(7).into()), Instant::now() + VFORK));
+    }
+
+    #[test]
     fn vfork_is_known_by_its_system_call() {
         let folder = tempfile::tempdir().unwrap();
         let waits = |text: &str| {
             fs::write(folder.path().join("syscall"), text).unwrap();
             is_in_vfork(folder.path())
         };
-        assert!(waits("58 0x0 0x0 0x0 0x0 0x0 0x0 0x7ffd 0x7f00\n") && waits("56 0x4111 0x7f00 0x0\n"));
-        assert!(!waits("56 0x1200011 0x0 0x0\n") && !waits("0 0x3 0x7ffe 0x400\n") && !waits("running\n"));
+        let (clone, clone3, read) = (libc::SYS_clone, libc::SYS_clone3, libc::SYS_read);
+        assert!(waits(&format!("{clone} 0x4111 0x7f00 0x0\n")) && waits(&format!("{clone3} 0x7ffd 0x58\n")));
+        #[cfg(target_arch = "x86_64")]
+        assert!(waits(&format!("{} 0x0 0x0 0x0 0x0 0x0 0x0 0x7ffd 0x7f00\n", libc::SYS_vfork)));
+        assert!(!waits(&format!("{clone} 0x1200011 0x0 0x0\n")) && !waits(&format!("{read} 0x3 0x7ffe 0x400\n")));
+        assert!(!waits("running\n"));
     }
 }
