@@ -157,6 +157,7 @@ fn sockets_that_move() {
     moved(RESTRICTED, "unix-listen", "");
     moved(RESTRICTED, "unix-pair", "");
     moved(RESTRICTED, "unix-waiting", "");
+    moved(RESTRICTED, "unix-in-flight", "");
     moved(RESTRICTED, "unix-half", "");
     moved(RESTRICTED, "netlink-groups", "");
     moved(&[Setting::Caps], "unix-unlinked", "");
@@ -243,4 +244,44 @@ fn the_doctor_finds_everything_and_writes_json() {
     }
     let said = text(&container.try_checkpoint(&[]).stderr);
     assert!(said.contains("(and 3 more: freeze doctor --service lists them)"), "{said}");
+}
+
+/// A queue that is made while the dump is under way would be lost as well.
+#[test]
+fn what_is_made_after_the_preflight_is_refused() {
+    let app = App::new(Setting::Restricted, &["big", "128"]);
+    let container = app.start();
+    container.verified();
+    let make = ": >/store/ready; until ls /runtime/work-*/dump.log; do :; done; PORT=7009 /services/service holds messages & \
+                while [ $(wc -l </proc/sysvipc/msg) -lt 2 ]; do :; done; kill $!";
+    let said = std::thread::scope(|scope| {
+        scope.spawn(|| container.exec(&["sh", "-c", make]));
+        container.eventually("nobody waits for the dump", || app.store().join("ready").exists().then_some(()));
+        text(&container.try_checkpoint(&[]).stderr)
+    });
+    assert!(said.contains("has a System V message queue"), "{said}");
+    container.verified();
+}
+
+/// Its connection to init is none of the service's.
+#[test]
+fn a_doctor_that_the_service_runs_leaves_itself_out() {
+    let ask = "until /opt/freeze/freeze doctor --service --runtime-dir /runtime >/store/said; do :; done";
+    let command = format!("/services/service one & {ask}; wait");
+    let app = App::with_options(Setting::Restricted, &[], &["sh", "-c", &command]);
+    let container = app.start();
+    container.verified();
+    let said = || std::fs::read_to_string(app.store().join("said")).ok().filter(|said| said.ends_with('\n'));
+    container
+        .eventually("the service is not found healthy", || said().filter(|said| said.contains("can be checkpointed")));
+}
+
+/// The doctor sees a tree in a PID namespace below its own by other numbers.
+#[test]
+fn the_doctor_looks_into_a_namespace() {
+    let command = ["/services/service", "holds", "pidfd-thread"];
+    let app = App::with_options(Setting::Nested, &["--isolate", "auto"], &command);
+    let container = app.start();
+    container.verified();
+    is_refused(&container, "isolated", "has a pidfd of a thread");
 }

@@ -298,12 +298,58 @@ static void multicast_check(void)
 		fail("the multicast group is lost");
 }
 
+/* One end is on its way from fd to other, and nobody has it open. */
+static void in_flight_send(int end)
+{
+	char control[CMSG_SPACE(sizeof(int))] = "", byte = 'x';
+	struct iovec data = { &byte, 1 };
+	struct msghdr message = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control };
+	struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
+
+	rights->cmsg_level = SOL_SOCKET;
+	rights->cmsg_type = SCM_RIGHTS;
+	rights->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(rights), &end, sizeof end);
+	had(sendmsg(fd, &message, 0), "sendmsg");
+	close(end);
+}
+
+static void unix_in_flight_hold(void)
+{
+	int ends[2];
+
+	had(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), "socketpair");
+	fd = ends[0];
+	other = ends[1];
+	had(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), "socketpair");
+	third = ends[0];
+	in_flight_send(ends[1]);
+}
+
+static void unix_in_flight_check(void)
+{
+	char control[CMSG_SPACE(sizeof(int))], byte;
+	struct iovec data = { &byte, 1 };
+	struct msghdr message = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control };
+	int end;
+
+	if (recvmsg(other, &message, 0) != 1 || !CMSG_FIRSTHDR(&message)) {
+		fail("the message with a descriptor is lost");
+		return;
+	}
+	memcpy(&end, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof end);
+	if (write(end, "y", 1) != 1 || read(third, &byte, 1) != 1 || byte != 'y')
+		fail("the descriptor that was under way leads elsewhere");
+	in_flight_send(end);
+}
+
 const struct object socket_objects[] = {
 	{ "unix-outside", unix_outside_hold, open_still },
 	{ "unix-log", unix_log_hold, open_still },
 	{ "unix-listen", unix_listen_hold, open_still },
 	{ "unix-accept", unix_accept_hold, open_still },
 	{ "unix-pair", unix_pair_hold, unix_pair_check },
+	{ "unix-in-flight", unix_in_flight_hold, unix_in_flight_check },
 	{ "unix-waiting", unix_waiting_hold, open_still },
 	{ "unix-half", unix_half_hold, open_still },
 	{ "unix-unlinked", unix_unlinked_hold, open_still },

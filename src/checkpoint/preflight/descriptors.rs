@@ -166,7 +166,7 @@ fn pidfd(process: &Process, descriptor: &Descriptor, pids: &BTreeSet<i32>) -> Op
 /// Linux 6.9 (include/uapi/linux/pidfd.h).
 const PIDFD_THREAD: i32 = libc::O_EXCL;
 
-/// `flags:	0100002`, in octal digits (proc_pid_fdinfo(5)).
+/// `flags: 0100002`, in octal digits (proc_pid_fdinfo(5)).
 fn flags(info: &str) -> i32 {
     let digits = info.lines().find_map(|line| line.strip_prefix("flags:"));
     digits.and_then(|digits| i32::from_str_radix(digits.trim(), 8).ok()).unwrap_or(0)

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use super::descriptors::{info, number};
 use super::sock_diag::{self, Unix};
 use super::{Finding, Findings, Place, Service, inet};
 use crate::sys::socket;
@@ -35,7 +36,11 @@ pub fn look(service: &Service, findings: &mut Findings) {
     // What the kernel does not tell is left to CRIU.
     let unix = if has("UNIX") { sock_diag::unix_sockets().unwrap_or_default() } else { BTreeMap::new() };
     let inet = if has("TCP") || has("UDP") { inet::sockets(service.init) } else { BTreeMap::new() };
-    let peers = Peers { ours, can_chown: service.abilities.facts.has("CHOWN") };
+    let peers = Peers {
+        ours,
+        in_flight: has("UNIX") && has_in_flight(service),
+        can_chown: service.abilities.facts.has("CHOWN"),
+    };
     for one in &service.processes {
         for descriptor in &one.descriptors {
             let Some((inode, protocol)) = descriptor.inode.and_then(|inode| Some((inode, protocols.get(&inode)?)))
@@ -91,13 +96,15 @@ fn unsupported(process: &Process, protocol: &str) -> Option<Finding> {
 /// The service's sockets by inode.
 struct Peers {
     ours: BTreeSet<u64>,
+    /// Whether descriptors are under way in messages, where nobody sees which they are: CRIU does, and judges.
+    in_flight: bool,
     can_chown: bool,
 }
 
 impl Peers {
     /// Who waits to be accepted is no peer yet: it will find its connection closed.
     fn unix(&self, process: &Process, socket: &Unix) -> Option<Finding> {
-        if let Some(peer) = socket.peer.filter(|peer| !self.ours.contains(peer)) {
+        if let Some(peer) = socket.peer.filter(|peer| !self.ours.contains(peer) && !self.in_flight) {
             let what = format!("is connected by a unix socket to a process outside the service (socket {peer})");
             let advice = "let the service close it before a checkpoint (--before-checkpoint), or use TCP or UDP";
             return Some(Finding::refused(Some(process), &what, advice));
@@ -111,6 +118,16 @@ impl Peers {
             Finding::refused(Some(process), &what, "let the service bind it again, or close it")
         })
     }
+}
+
+/// Whether a unix socket of the service has been sent descriptors that it has not received yet (SCM_RIGHTS; Linux 5.11).
+fn has_in_flight(service: &Service) -> bool {
+    service.processes.iter().any(|one| {
+        let sockets = one.descriptors.iter().filter(|descriptor| descriptor.target.starts_with("socket:["));
+        sockets
+            .into_iter()
+            .any(|socket| number(&info(one.process.pid, socket.fd), "scm_fds:").is_some_and(|fds| fds > 0))
+    })
 }
 
 fn path(socket: &Unix) -> Option<&Path> {
