@@ -28,8 +28,10 @@ pub struct Remedy {
 }
 
 const USERS: &str = "services whose processes have several users or are not dumpable; hosts with Yama";
+const TO_ROOT: &str = "only Podman gives capabilities to other users than root; elsewhere run the container as root, with --cap-add SYS_PTRACE";
 const PIDS: &str = "PIDs at once, in any order and in containers that have used them; /proc/PID/exe as it was";
-const PIDS_AND_USERS: &str = "PIDs at once, in any order and in containers that have used them; /proc/PID/exe as it was; processes that are not dumpable; hosts with Yama";
+const PIDS_AND_YAMA: &str =
+    "PIDs at once, in any order and in containers that have used them; /proc/PID/exe as it was; hosts with Yama";
 
 /// What a container has to be given.
 #[derive(Default)]
@@ -54,9 +56,10 @@ fn possible(abilities: &Abilities) -> Option<Remedy> {
     let advice = [
         (
             Ability::Ptrace,
-            "let processes be traced: the sysctl kernel.yama.ptrace_scope=0 on the host, and a seccomp profile with ptrace",
+            "use a seccomp profile that allows ptrace: those of Docker (Linux 4.8 and newer), Podman and CRI-O do",
         ),
-        (Ability::WholeProc, "mount /proc without hidepid and subset"),
+        (Ability::Attach, "set the sysctl kernel.yama.ptrace_scope to 0 on the host"),
+        (Ability::WholeProc, "mount /proc without subset, and without hidepid=2 or 4"),
         (Ability::MemoryMap, "use a kernel with CONFIG_CHECKPOINT_RESTORE"),
         (Ability::Memfd, "set the sysctl vm.memfd_noexec to 0 or 1"),
     ];
@@ -75,15 +78,26 @@ fn pids(abilities: &Abilities) -> Option<Remedy> {
     if !plan.exe_link {
         needs.add(&["CHECKPOINT_RESTORE"]);
     }
-    Some(needs.remedy(if needs.by_file { PIDS_AND_USERS } else { PIDS }))
+    Some(needs.remedy(if needs.by_file { PIDS_AND_YAMA } else { PIDS }))
 }
 
-/// Where criu gets capabilities by its file, it has got this one with the others.
+/// Freeze itself needs this one, as it looks at the processes before CRIU does: a file that has it is not enough.
 fn users(abilities: &Abilities) -> Option<Remedy> {
-    let mut needs = Needs::of(abilities);
-    needs.add(&["SYS_PTRACE"]);
-    let given = DumpPlan::of(abilities).all_users || needs.by_file && !RestorePlan::of(abilities).exe_link;
-    (!given).then(|| needs.remedy(USERS))
+    if DumpPlan::of(abilities).all_users {
+        return None;
+    }
+    let needs = Needs { capabilities: vec!["SYS_PTRACE"], ..Needs::of(abilities) };
+    let remedy = needs.remedy(USERS);
+    if needs.root {
+        return Some(remedy);
+    }
+    Some(Remedy {
+        also: vec![TO_ROOT.to_owned()],
+        docker: String::new(),
+        kubernetes: String::new(),
+        openshift: String::new(),
+        ..remedy
+    })
 }
 
 fn namespaces(abilities: &Abilities) -> Option<Remedy> {
@@ -208,7 +222,8 @@ mod tests {
     use super::*;
     use crate::privileges::Facts;
 
-    const BASIC: [Ability; 4] = [Ability::Ptrace, Ability::WholeProc, Ability::MemoryMap, Ability::Memfd];
+    const BASIC: [Ability; 5] =
+        [Ability::Ptrace, Ability::Attach, Ability::WholeProc, Ability::MemoryMap, Ability::Memfd];
 
     fn container(uid: u32, more: &[Ability]) -> Abilities {
         let abilities = Abilities::with(&[&BASIC, more].concat());
@@ -259,9 +274,9 @@ mod tests {
 
     #[test]
     fn what_nothing_goes_without_comes_first() {
-        let abilities = Abilities::with(&[Ability::Ptrace, Ability::MemoryMap]);
+        let abilities = Abilities::with(&[Ability::Ptrace, Ability::Attach, Ability::MemoryMap]);
         insta::assert_snapshot!(remedies(&abilities)[0].also.join("\n"), @r"
-        mount /proc without hidepid and subset
+        mount /proc without subset, and without hidepid=2 or 4
         set the sysctl vm.memfd_noexec to 0 or 1
         ");
     }

@@ -45,7 +45,8 @@ mod tests {
     use super::*;
     use crate::doctor::proof::Proven;
 
-    const BASIC: [Ability; 4] = [Ability::Ptrace, Ability::WholeProc, Ability::MemoryMap, Ability::Memfd];
+    const BASIC: [Ability; 5] =
+        [Ability::Ptrace, Ability::Attach, Ability::WholeProc, Ability::MemoryMap, Ability::Memfd];
     const PROVEN: Proof = Proof::Succeeded(Proven {
         processes: 4,
         threads: 3,

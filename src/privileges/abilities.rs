@@ -15,6 +15,7 @@ use crate::sys::{pids, probe};
 #[allow(missing_docs)] // `name` and `gives` say it.
 pub enum Ability {
     Ptrace,
+    Attach,
     TraceOthers,
     Clone3,
     SetTid,
@@ -37,8 +38,9 @@ pub enum Ability {
 
 impl Ability {
     /// All of them, the most important first.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Ptrace,
+        Self::Attach,
         Self::WholeProc,
         Self::MemoryMap,
         Self::Memfd,
@@ -63,6 +65,7 @@ impl Ability {
     pub fn name(self) -> &'static str {
         match self {
             Self::Ptrace => "ptrace",
+            Self::Attach => "ptrace of non-children",
             Self::TraceOthers => "CAP_SYS_PTRACE",
             Self::Clone3 => "clone3",
             Self::SetTid => "clone3 with set_tid",
@@ -87,7 +90,8 @@ impl Ability {
     /// What it is good for, and what is done where it is missing.
     pub fn gives(self) -> &'static str {
         match self {
-            Self::Ptrace => "stops processes and looks into them; without, nothing can be checkpointed",
+            Self::Ptrace => "stops processes and looks into them; without, nothing can be checkpointed or restored",
+            Self::Attach => "stops a service, which is no child of CRIU's; without, it cannot be checkpointed",
             Self::TraceOthers => "services whose processes have several users, or have made themselves non-dumpable",
             Self::Clone3 => "needed for set_tid; without, processes are made by clone",
             Self::SetTid => "PIDs and TIDs at once, in any order, also in a container that has used them",
@@ -144,7 +148,8 @@ impl Abilities {
 
 fn ask(ability: Ability, facts: &Facts, proc: &Proc) -> Answer {
     match ability {
-        Ability::Ptrace => ptrace(facts),
+        Ability::Ptrace => probe::ptrace().into(),
+        Ability::Attach => attach(facts),
         Ability::TraceOthers => Answer::when(facts.has("SYS_PTRACE"), "not among the capabilities"),
         Ability::Clone3 => probe::clone3().into(),
         Ability::SetTid => probe::set_tid().into(),
@@ -164,10 +169,7 @@ fn ask(ability: Ability, facts: &Facts, proc: &Proc) -> Answer {
         Ability::UnmaskedProc => {
             Answer::when(proc.masked.is_empty(), &format!("{} mounts lie over it", proc.masked.len()))
         }
-        Ability::WholeProc => Answer::when(
-            proc.mounted && proc.hides.is_empty(),
-            if proc.mounted { "it hides processes" } else { "/proc is not mounted" },
-        ),
+        Ability::WholeProc => proc.hidden(facts).map_or(Answer::Yes, |reason| Answer::No(reason.to_owned())),
     }
 }
 
@@ -176,10 +178,11 @@ fn restores(facts: &Facts) -> bool {
     facts.has("CHECKPOINT_RESTORE") || facts.has("SYS_ADMIN")
 }
 
-/// CRIU is no ancestor of the service: where Yama is at 1 or 2 it needs the capability, and at 3 nobody may trace.
-fn ptrace(facts: &Facts) -> Answer {
+/// CRIU is no ancestor of the service: where Yama is at 1 or 2 it needs the capability, and at 3 nobody may attach. What CRIU
+/// restores are its own children, who ask to be traced, or are attached to by their ancestor.
+fn attach(facts: &Facts) -> Answer {
     match (facts.yama.unwrap_or(0), facts.has("SYS_PTRACE")) {
-        (0, _) | (1 | 2, true) => probe::ptrace().into(),
+        (0, _) | (1 | 2, true) => Answer::Yes,
         (scope, _) => Answer::No(format!("kernel.yama.ptrace_scope is {scope}")),
     }
 }
@@ -246,9 +249,9 @@ mod tests {
             effective: capability.iter().map(ToString::to_string).collect(),
             ..Facts::default()
         };
-        assert!(ptrace(&facts(0, &[])).is_yes() && ptrace(&facts(2, &["SYS_PTRACE"])).is_yes());
+        assert!(attach(&facts(0, &[])).is_yes() && attach(&facts(2, &["SYS_PTRACE"])).is_yes());
         for refused in [facts(1, &[]), facts(3, &["SYS_PTRACE"])] {
-            assert_eq!(ptrace(&refused), Answer::No(format!("kernel.yama.ptrace_scope is {}", refused.yama.unwrap())));
+            assert_eq!(attach(&refused), Answer::No(format!("kernel.yama.ptrace_scope is {}", refused.yama.unwrap())));
         }
     }
 

@@ -33,7 +33,8 @@ pub struct DumpPlan {
     pub criu: Criu,
     /// What makes every dump impossible, in words that go on after "no process can be checkpointed here: ".
     pub impossible: Option<String>,
-    /// Processes of other users, and non-dumpable ones, can be dumped.
+    /// Processes of other users, and non-dumpable ones, can be dumped. Freeze itself has to look at them before, so it does not help
+    /// that CRIU's file has the capability.
     pub all_users: bool,
     /// Deleted files that are mapped and open nowhere can be dumped.
     pub deleted_mappings: bool,
@@ -63,7 +64,7 @@ impl DumpPlan {
         Self {
             criu,
             impossible: impossible(abilities),
-            all_users: file || abilities.has(Ability::TraceOthers),
+            all_users: abilities.has(Ability::TraceOthers),
             deleted_mappings: file || abilities.has(Ability::MapFiles),
         }
     }
@@ -72,9 +73,9 @@ impl DumpPlan {
 fn impossible(abilities: &Abilities) -> Option<String> {
     // The capability of criu's file overcomes Yama up to 2, as freeze's own would.
     let by_file = criu(abilities) == Criu::WithCapabilities && abilities.facts.yama.is_some_and(|scope| scope < 3);
-    let needed = [Ability::Ptrace, Ability::WholeProc, Ability::MemoryMap];
+    let needed = [Ability::Ptrace, Ability::Attach, Ability::WholeProc, Ability::MemoryMap];
     let missing =
-        needed.into_iter().find(|ability| !(abilities.has(*ability) || by_file && *ability == Ability::Ptrace))?;
+        needed.into_iter().find(|ability| !(abilities.has(*ability) || by_file && *ability == Ability::Attach))?;
     let reason = match abilities.answers.get(&missing) {
         Some(super::Answer::No(reason)) => format!(" ({reason})"),
         _ => String::new(),
@@ -138,27 +139,29 @@ mod tests {
 
     #[test]
     fn dumps() {
-        use Ability::{FileCapabilities, MapFiles, MemoryMap, Ptrace, TraceOthers, WholeProc};
-        let needed = [Ptrace, WholeProc, MemoryMap];
+        use Ability::{Attach, FileCapabilities, MapFiles, MemoryMap, Ptrace, TraceOthers, WholeProc};
+        let needed = [Ptrace, Attach, WholeProc, MemoryMap];
         let plan = |more: &[Ability]| DumpPlan::of(&Abilities::with(&[&needed, more].concat()));
         let bare = plan(&[]);
         assert_eq!(bare, DumpPlan { criu: Criu::Plain, impossible: None, all_users: false, deleted_mappings: false });
         assert!(plan(&[TraceOthers]).all_users && plan(&[MapFiles]).deleted_mappings);
         let by_file = plan(&[FileCapabilities]);
-        assert!(by_file.all_users && by_file.deleted_mappings && by_file.criu == Criu::WithCapabilities);
+        assert!(!by_file.all_users && by_file.deleted_mappings && by_file.criu == Criu::WithCapabilities);
     }
 
     #[test]
     fn what_every_dump_needs_is_named() {
-        use Ability::{FileCapabilities, MemoryMap, Ptrace, WholeProc};
+        use Ability::{Attach, FileCapabilities, MemoryMap, Ptrace, WholeProc};
         let impossible = |abilities: &[Ability], yama| {
             let mut abilities = Abilities::with(abilities);
             abilities.facts.yama = yama;
             DumpPlan::of(&abilities).impossible
         };
-        insta::assert_snapshot!(impossible(&[Ptrace, MemoryMap], None).unwrap(), @"a whole /proc is missing (EPERM)");
-        insta::assert_snapshot!(impossible(&[WholeProc, MemoryMap], Some(1)).unwrap(), @"ptrace is missing (EPERM)");
-        assert_eq!(impossible(&[WholeProc, MemoryMap, FileCapabilities], Some(1)), None);
-        assert!(impossible(&[WholeProc, MemoryMap, FileCapabilities], Some(3)).is_some());
+        insta::assert_snapshot!(impossible(&[Ptrace, Attach, MemoryMap], None).unwrap(), @"a whole /proc is missing (EPERM)");
+        insta::assert_snapshot!(impossible(&[Ptrace, WholeProc, MemoryMap], Some(1)).unwrap(), @"ptrace of non-children is missing (EPERM)");
+        assert_eq!(impossible(&[Ptrace, WholeProc, MemoryMap, FileCapabilities], Some(1)), None);
+        assert!(impossible(&[Ptrace, WholeProc, MemoryMap, FileCapabilities], Some(3)).is_some());
+        // A seccomp filter refuses criu's with capabilities as well.
+        insta::assert_snapshot!(impossible(&[WholeProc, MemoryMap, FileCapabilities], Some(1)).unwrap(), @"ptrace is missing (EPERM)");
     }
 }

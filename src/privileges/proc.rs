@@ -4,12 +4,14 @@ use std::fs;
 
 use serde::Serialize;
 
+use super::Facts;
+
 /// The container's /proc.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Default)]
 pub struct Proc {
     /// It is there.
     pub mounted: bool,
-    /// Options that hide processes: `hidepid=…`, `subset=pid`.
+    /// Options that hide something: `hidepid=…`, `subset=pid` (proc(5)).
     pub hides: Vec<String>,
     /// What is mounted over parts of it. The kernel lets nobody mount a new /proc in a user namespace then ("mount too revealing",
     /// fs/namespace.c).
@@ -22,6 +24,29 @@ impl Proc {
     /// Reads it.
     pub fn read() -> Self {
         Self::parse(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
+    }
+
+    /// What of it is missing that a dump needs. `hidepid=1` hides no process. 2 and 4 hide those that one may not trace: none of
+    /// one's own user, so they matter only to who can start processes of others. `subset=pid` hides no process either, but /proc/sys,
+    /// without which CRIU neither dumps nor restores.
+    pub fn hidden(&self, facts: &Facts) -> Option<&'static str> {
+        let others = facts.has("SETUID") && !facts.has("SYS_PTRACE");
+        match self {
+            Self { mounted: false, .. } => Some("/proc is not mounted"),
+            _ if self.lacks_sys() => Some("subset=pid leaves out /proc/sys"),
+            _ if others && self.hides_processes() => Some("hidepid hides processes of other users"),
+            _ => None,
+        }
+    }
+
+    /// Whether there is no /proc/sys.
+    pub fn lacks_sys(&self) -> bool {
+        self.hides.iter().any(|option| option.starts_with("subset="))
+    }
+
+    fn hides_processes(&self) -> bool {
+        let hiding = ["hidepid=2", "hidepid=invisible", "hidepid=4", "hidepid=ptraceable"];
+        self.hides.iter().any(|option| hiding.contains(&option.as_str()))
     }
 
     fn parse(text: &str) -> Self {
@@ -71,6 +96,22 @@ mod tests {
         let found = Proc::parse("2 1 0:2 / /proc rw,relatime shared:5 - proc proc rw,hidepid=0\n");
         assert_eq!(found, Proc { mounted: true, ..Proc::default() });
         assert_eq!(Proc::parse("1 0 0:1 / / rw - overlay overlay rw\n"), Proc::default());
+    }
+
+    #[test]
+    fn an_option_matters_by_what_it_hides_from_whom() {
+        let hidden = |options: &str, capabilities: &[&str]| {
+            let effective = capabilities.iter().map(ToString::to_string).collect();
+            let proc = Proc::parse(&format!("2 1 0:2 / /proc rw - proc proc rw,{options}\n"));
+            proc.hidden(&Facts { effective, ..Facts::default() })
+        };
+        for fine in ["hidepid=noaccess", "hidepid=1", "hidepid=2", "hidepid=ptraceable"] {
+            assert_eq!(hidden(fine, &[]), None);
+        }
+        assert_eq!(hidden("hidepid=invisible", &["SETUID", "SYS_PTRACE"]), None);
+        insta::assert_snapshot!(hidden("hidepid=invisible", &["SETUID"]).unwrap(), @"hidepid hides processes of other users");
+        insta::assert_snapshot!(hidden("subset=pid", &["SETUID", "SYS_PTRACE"]).unwrap(), @"subset=pid leaves out /proc/sys");
+        insta::assert_snapshot!(Proc::default().hidden(&Facts::default()).unwrap(), @"/proc is not mounted");
     }
 
     #[test]

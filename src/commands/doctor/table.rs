@@ -96,7 +96,7 @@ mod tests {
     use crate::privileges::{DumpPlan, RestorePlan};
 
     fn diagnosis(proof: Proof) -> Diagnosis {
-        let abilities = Abilities::with(&[Ability::Ptrace, Ability::WholeProc, Ability::MemoryMap]);
+        let abilities = Abilities::with(&[Ability::Ptrace, Ability::Attach, Ability::WholeProc, Ability::MemoryMap]);
         let remedy = Remedy {
             gives: "more",
             also: vec!["write a file".into()],

@@ -57,14 +57,18 @@ impl Here {
     }
 }
 
-/// What nothing can be restored without. That /proc hides processes of others matters to a dump alone.
+/// What nothing can be restored without. Yama, and processes that /proc hides, matter to a dump alone.
 fn lacks(abilities: &Abilities) -> Vec<(&'static str, String)> {
-    let map = match abilities.answers.get(&Ability::MemoryMap) {
-        Some(Answer::No(reason)) => Some((Ability::MemoryMap.name(), reason.clone())),
+    let missing = |ability: Ability| match abilities.answers.get(&ability) {
+        Some(Answer::No(reason)) => Some((ability.name(), reason.clone())),
         _ => None,
     };
-    let proc = (!abilities.proc.mounted).then(|| ("/proc", "it is not mounted".to_owned()));
-    [map, proc].into_iter().flatten().collect()
+    let proc = match &abilities.proc {
+        proc if !proc.mounted => Some(("/proc", "it is not mounted".to_owned())),
+        proc if proc.lacks_sys() => Some(("/proc/sys", proc.hides.join(","))),
+        _ => None,
+    };
+    [missing(Ability::Ptrace), missing(Ability::MemoryMap), proc].into_iter().flatten().collect()
 }
 
 /// The number that PIDs stay below (proc_sys_kernel(5)).
@@ -100,7 +104,8 @@ mod tests {
     #[test]
     fn without_proc_and_the_kernels_help_nothing_is_restored() {
         let lacks = lacks(&Abilities::with(&[]));
-        assert_eq!(lacks, [("PR_SET_MM_MAP", "EPERM".to_owned()), ("/proc", "it is not mounted".to_owned())]);
+        let refused = |name| (name, "EPERM".to_owned());
+        assert_eq!(lacks, [refused("ptrace"), refused("PR_SET_MM_MAP"), ("/proc", "it is not mounted".to_owned())]);
     }
 
     #[test]
