@@ -48,6 +48,11 @@ pub enum Proof {
         /// One sentence.
         cause: String,
     },
+    /// Something else kept it from being carried out.
+    NotCarriedOut {
+        /// One sentence.
+        cause: String,
+    },
 }
 
 impl Proof {
@@ -62,6 +67,7 @@ pub fn diagnose(runtime_dir: Option<&Path>) -> Diagnosis {
     let abilities = Abilities::probe();
     let proof = match proof::prove(&abilities, runtime_dir) {
         Ok(proven) => Proof::Succeeded(proven),
+        Err(error) if error.proves_nothing() => Proof::NotCarriedOut { cause: error.to_string() },
         Err(error) => Proof::Failed { cause: error.to_string() },
     };
     Diagnosis {

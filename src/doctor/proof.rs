@@ -13,10 +13,10 @@ use serde::Serialize;
 use super::renumber::{self, Shift};
 use super::scratch::{self, NoFolder};
 use super::subject::{self, Role};
-use super::watchdog::{self, Watchdog};
+use super::watchdog::{Watchdog, Why};
 use crate::checkpoint::{self, Dump, DumpError, Verdict};
 use crate::control::protocol::millis;
-use crate::criu::{command, log};
+use crate::criu::{command, log, stream};
 use crate::image::{self, FetchThreads, Fetcher, Image, ImageError, ImageWriter, KeyFiles, Lease, Manifest, Vault};
 use crate::privileges::{Abilities, DumpPlan, RestorePlan};
 use crate::restore::{self, Held, RestoreError};
@@ -35,6 +35,9 @@ const MEMORY: u64 = 64 << 20;
 const ROOM: u32 = 300;
 /// Room between its IDs, where others have taken some of them: for what a busy service starts while a process is made.
 const APART: u32 = 100;
+/// Below a work folder of seven random characters at most, the longest name of a socket; unix(7) gives 108 bytes to a path and its NUL.
+const LONGEST: usize = "/work-1234567/".len() + stream::CAPTURE_SOCKET.len();
+const MOST: usize = 107;
 /// More than all of this takes.
 const SPAN: i32 = 2000;
 /// How often a restore is tried whose numbers somebody else took.
@@ -65,6 +68,11 @@ pub enum ProofError {
     /// Nowhere to put anything.
     #[error(transparent)]
     NoFolder(#[from] NoFolder),
+    /// Sockets cannot be made in it.
+    #[error(
+        "the path of the folder {0} is too long for sockets, which have {MOST} bytes for it: name a shorter one with --runtime-dir"
+    )]
+    LongPath(PathBuf),
     /// The system, in the course of it.
     #[error(
         "{what} failed ({error}), which has nothing to do with checkpoints: look at the container's limits of memory and processes"
@@ -115,6 +123,21 @@ pub enum ProofError {
     /// It hung.
     #[error("it was not done within {} s and was ended", LIMIT.as_secs())]
     TooLong,
+    /// Told to end.
+    #[error("it was ended by signal {0}")]
+    Interrupted(i32),
+}
+
+impl ProofError {
+    /// Whether it says nothing about what works here.
+    pub fn proves_nothing(&self) -> bool {
+        match self {
+            Self::NoFolder(_) | Self::LongPath(_) | Self::System { .. } | Self::Busy | Self::WornOut { .. } => true,
+            Self::TooLong | Self::Interrupted(_) => true,
+            Self::Subject(_) | Self::Dump(_) | Self::Image(_) | Self::Store(_) => false,
+            Self::Malformed | Self::Restore(_) | Self::NotVerified(_) => false,
+        }
+    }
 }
 
 /// Carries out the proof in a folder of its own below `runtime_dir`, or wherever one can be made. When this returns nothing is left of it.
@@ -122,15 +145,22 @@ pub enum ProofError {
 /// # Errors
 /// [`ProofError`].
 pub fn prove(abilities: &Abilities, runtime_dir: Option<&Path>) -> Result<Proven, ProofError> {
-    let folder = scratch::make(runtime_dir)?;
     // What is left of the tree whatever happens becomes ours, and is ended.
     process::adopt_orphans();
+    // What the proof's tree would inherit, CRIU would have to dump.
+    process::close_all_on_exec(3);
+    // Dropped after the folder, so that no signal keeps that from being removed.
     let watchdog = Watchdog::start(LIMIT).map_err(system("starting a thread"))?;
-    let proven = Proof { folder: folder.path(), abilities }.carry_out();
-    watchdog::end_all();
-    match proven {
-        Err(_) if watchdog.has_barked() => Err(ProofError::TooLong),
-        proven => proven,
+    let folder = scratch::make(runtime_dir)?;
+    if folder.path().as_os_str().len() + LONGEST > MOST {
+        return Err(ProofError::LongPath(folder.path().to_owned()));
+    }
+    let proven = Proof { folder: folder.path(), abilities, watchdog: &watchdog }.carry_out();
+    watchdog.end_all();
+    match (proven, watchdog.ended()) {
+        (Err(_), Some(Why::Time)) => Err(ProofError::TooLong),
+        (Err(_), Some(Why::Signal(signal))) => Err(ProofError::Interrupted(signal)),
+        (proven, _) => proven,
     }
 }
 
@@ -141,6 +171,7 @@ fn system(what: &'static str) -> impl Fn(io::Error) -> ProofError {
 struct Proof<'a> {
     folder: &'a Path,
     abilities: &'a Abilities,
+    watchdog: &'a Watchdog,
 }
 
 impl Proof<'_> {
@@ -159,7 +190,7 @@ impl Proof<'_> {
         let begun = Instant::now();
         let bytes = self.checkpoint(root, &vault)?;
         let checkpoint_ms = millis(begun.elapsed());
-        watchdog::end_all();
+        self.watchdog.end_all();
 
         let begun = Instant::now();
         let shifted = self.restore(&vault)?;
@@ -224,7 +255,7 @@ impl Proof<'_> {
             let held = Held::restore(&shifted, &mut fetcher, &work, &mut restore::Meter::of_nobody(), us);
             match held.and_then(Held::let_go) {
                 Err(RestoreError::Criu(cause)) if log::numbers_were_taken(&cause) => {
-                    if attempt == TRIES {
+                    if attempt == TRIES || self.watchdog.ended().is_some() {
                         return Err(ProofError::Busy);
                     }
                 }

@@ -1,11 +1,31 @@
-//! The folder of a proof, which goes with it.
+//! The folder of a proof, which goes with it, or with the next one where the doctor was killed.
 
+use std::fs::{self, File, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use tempfile::{Builder, TempDir};
 
 /// Where it is tried, in this order, beside what the user names. Init's own folders lie there too, and are left alone.
 const PARENTS: [&str; 3] = ["/run", "/dev/shm", "/tmp"];
+
+const PREFIX: &str = "freeze-doctor-";
+/// How often another one is made where a doctor that looks for old ones was faster.
+const TRIES: u32 = 10;
+
+/// A folder that is locked as long as its doctor lives.
+#[derive(Debug)]
+pub struct Scratch {
+    folder: TempDir,
+    _lock: File,
+}
+
+impl Scratch {
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
 
 /// No place for it.
 #[derive(Debug, thiserror::Error)]
@@ -16,7 +36,7 @@ pub struct NoFolder(String);
 ///
 /// # Errors
 /// [`NoFolder`], with what is wrong with each.
-pub fn make(named: Option<&Path>) -> Result<TempDir, NoFolder> {
+pub fn make(named: Option<&Path>) -> Result<Scratch, NoFolder> {
     match named {
         None => make_in(&PARENTS.map(PathBuf::from)),
         // `freeze run` makes the one that is named; this only has to show that it could.
@@ -25,16 +45,46 @@ pub fn make(named: Option<&Path>) -> Result<TempDir, NoFolder> {
     }
 }
 
-fn make_in(parents: &[PathBuf]) -> Result<TempDir, NoFolder> {
+fn make_in(parents: &[PathBuf]) -> Result<Scratch, NoFolder> {
     let mut reasons = Vec::new();
     for parent in parents {
-        match Builder::new().prefix("freeze-doctor-").tempdir_in(parent) {
+        sweep(parent);
+        match make_locked(parent) {
             Ok(folder) => return Ok(folder),
             // The error itself names the folder that was to be made, at random.
             Err(error) => reasons.push(format!("{}: {}", parent.display(), error.kind())),
         }
     }
     Err(NoFolder(reasons.join("; ")))
+}
+
+fn make_locked(parent: &Path) -> io::Result<Scratch> {
+    let mut made = Err(io::ErrorKind::ResourceBusy.into());
+    for _ in 0..TRIES {
+        let folder = Builder::new().prefix(PREFIX).tempdir_in(parent)?;
+        // A file system without locks has none that could be taken from us either.
+        made = match File::open(folder.path()).map(|lock| (lock.try_lock(), lock)) {
+            Err(error) => Err(error),
+            Ok((Err(TryLockError::WouldBlock), _)) => Err(io::ErrorKind::ResourceBusy.into()),
+            Ok((_, lock)) if folder.path().is_dir() => return Ok(Scratch { folder, _lock: lock }),
+            Ok(_) => Err(io::ErrorKind::NotFound.into()),
+        };
+    }
+    made
+}
+
+/// Removes what doctors have left that were killed: their locks went with them.
+fn sweep(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
+        if ours && entry.file_type().is_ok_and(|kind| kind.is_dir()) && is_abandoned(&entry.path()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+fn is_abandoned(folder: &Path) -> bool {
+    File::open(folder).is_ok_and(|folder| folder.try_lock().is_ok())
 }
 
 #[cfg(test)]
@@ -55,6 +105,17 @@ mod tests {
         let named = folder.path().join("freeze");
         assert_eq!(make(Some(&named)).unwrap().path().parent(), Some(folder.path()));
         assert!(!named.exists());
+    }
+
+    #[test]
+    fn a_folder_whose_doctor_was_killed_goes_and_others_stay() {
+        let parent = tempfile::tempdir().unwrap();
+        let [abandoned, other] = ["freeze-doctor-old", "freeze"].map(|name| parent.path().join(name));
+        [&abandoned, &other].map(|folder| fs::create_dir(folder).unwrap());
+        fs::write(abandoned.join("memory"), "").unwrap();
+        let first = make(Some(parent.path())).unwrap();
+        let second = make(Some(parent.path())).unwrap();
+        assert!(!abandoned.exists() && [&other, first.path(), second.path()].iter().all(|folder| folder.exists()));
     }
 
     #[test]

@@ -12,6 +12,10 @@ pub fn verdict(abilities: &Abilities, proof: &Proof) -> Vec<String> {
             format!("Checkpoints worked, and yet may not work for a service: {reason}.")
         }
         (Proof::Failed { cause }, _) => format!("Services cannot be checkpointed and restored here: {cause}."),
+        (Proof::NotCarriedOut { .. }, Some(reason)) => format!("Services cannot be checkpointed here: {reason}."),
+        (Proof::NotCarriedOut { cause }, None) => {
+            format!("It is not proven that services can be checkpointed and restored here: {cause}.")
+        }
     }];
     sentences.push(match restore.pids {
         Pids::Chosen => "A restore chooses PIDs and TIDs, also those that the container has used before.".to_owned(),
@@ -83,5 +87,11 @@ mod tests {
     fn a_proof_that_failed_is_the_answer() {
         let found = verdict(&Abilities::with(&BASIC), &Proof::Failed { cause: "CRIU cannot be started".into() });
         insta::assert_snapshot!(found[0], @"Services cannot be checkpointed and restored here: CRIU cannot be started.");
+        let not_carried_out = Proof::NotCarriedOut { cause: "it was ended by signal 2".into() };
+        let found = [&BASIC[..], &[]].map(|abilities| verdict(&Abilities::with(abilities), &not_carried_out).remove(0));
+        insta::assert_snapshot!(found.join("\n"), @r"
+        It is not proven that services can be checkpointed and restored here: it was ended by signal 2.
+        Services cannot be checkpointed here: ptrace is missing (EPERM).
+        ");
     }
 }

@@ -228,6 +228,18 @@ pub fn close_on_exec(fd: i32) {
     unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
 }
 
+/// Makes every descriptor from `first` on close on exec: whoever started this process may have left it some of his.
+pub fn close_all_on_exec(first: i32) {
+    // SAFETY: changes flags only.
+    if unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) } == 0 {
+        return;
+    }
+    // Kernels before 5.11, and old seccomp filters.
+    let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let open = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    open.filter(|fd| *fd >= first).for_each(close_on_exec);
+}
+
 /// Ends this process at once, without a destructor: for a child that could not execute its program.
 pub fn exit_now(code: u8) -> ! {
     // SAFETY: does not return.

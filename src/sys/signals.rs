@@ -148,7 +148,8 @@ fn set_mask(set: Set) -> Set {
     before
 }
 
-fn is_ignored(signal: Signal) -> bool {
+/// Whether this process ignores a signal, as after nohup(1).
+pub fn is_ignored(signal: Signal) -> bool {
     // SAFETY: an all-zero sigaction is a valid one, and the call only fills it.
     unsafe {
         let mut action: libc::sigaction = mem::zeroed();

@@ -14,6 +14,7 @@ pub fn text(found: &Diagnosis) -> String {
         match &found.proof {
             Proof::Succeeded(proven) => proof(proven),
             Proof::Failed { cause } => format!("proof: failed: {cause}\n"),
+            Proof::NotCarriedOut { cause } => format!("proof: not carried out: {cause}\n"),
         },
         found.verdict.iter().map(|sentence| format!("{sentence}\n")).collect(),
         remedies(&found.remedies),
