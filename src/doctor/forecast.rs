@@ -62,14 +62,15 @@ pub fn forecast(vault: &Vault, generation: Option<u64>, abilities: &Abilities) -
         Some(generation) => ImageError::NoGeneration { url: vault.url().to_owned(), generation },
         None => ImageError::NoHead { url: vault.url().to_owned() },
     })?;
-    let mut here = Here::with(abilities);
-    let mut remarks = Vec::new();
     // Executed in a container whose service runs: that one will not restore, but the next one like it.
-    if std::process::id() != 1
-        && let Some(used) = here.used.take()
-    {
-        remarks.push(format!("a fresh container like this one is judged; this one has used PIDs up to {used}"));
+    let executed = std::process::id() != 1;
+    let here = if executed { Here::fresh(abilities) } else { Here::with(abilities) };
+    let mut remarks = Vec::new();
+    if executed {
+        let used = pids::newest().map(|used| format!("; this one has used PIDs up to {used}")).unwrap_or_default();
+        remarks.push(format!("a fresh container like this one is judged{used}"));
     }
+    remarks.extend(restore::short_host(&manifest, &here));
     remarks.extend(older_kernel(&manifest.kernel, &abilities.facts.kernel));
     let plan = RestorePlan::of(abilities);
     let mut missing: Vec<String> = restore::missing(&manifest, &here).iter().map(ToString::to_string).collect();

@@ -252,7 +252,8 @@ impl Proof<'_> {
             let mut fetcher = Fetcher::on(&threads, vault, &shifted, MEMORY);
             let work = self.work(command::RESTORE_LOG)?;
             let us = std::process::id() as i32;
-            let held = Held::restore(&shifted, &mut fetcher, &work, &mut restore::Meter::of_nobody(), us);
+            let criu = RestorePlan::of(self.abilities).criu;
+            let held = Held::restore(criu, &shifted, &mut fetcher, &work, &mut restore::Meter::of_nobody(), us);
             match held.and_then(Held::let_go) {
                 Err(RestoreError::Criu(cause)) if log::numbers_were_taken(&cause) => {
                     if attempt == TRIES || self.watchdog.ended().is_some() {

@@ -1,26 +1,21 @@
 //! Says before a restore how long it has to count PIDs, and at a checkpoint how long its restore would. Changes nothing.
 
-use crate::privileges::RestorePlan;
 use crate::sys::pids;
 
 /// The line for the log where counting up to the service's `highest` PID or TID takes a time that one can notice.
 pub(super) fn before_restore(highest: i32) -> Option<String> {
-    let millis = millis(highest).filter(|&millis| millis >= 100)?;
+    let millis = Some(pids::millis_up_to(highest)).filter(|&millis| millis >= 100)?;
     Some(format!("counting PIDs up to {highest}, the service's highest, takes about {}", seconds(millis)))
 }
 
 /// The warning where a restore in a container like this one would have to count for a second or more.
 pub fn at_checkpoint(highest: i32) -> Option<String> {
-    let millis = millis(highest).filter(|&millis| millis >= 1000)?;
+    let millis = Some(pids::millis_up_to(highest)).filter(|&millis| millis >= 1000)?;
     Some(format!(
         "a restore without the right to choose PIDs has to count up to PID {highest}, which takes about {}; the capability \
          CHECKPOINT_RESTORE with a seccomp profile that allows clone3 gives that right, and a restarted service has low PIDs",
         seconds(millis)
     ))
-}
-
-fn millis(highest: i32) -> Option<u64> {
-    (!RestorePlan::here().can_go_back()).then(|| pids::millis_up_to(highest))
 }
 
 fn seconds(millis: u64) -> String {

@@ -22,7 +22,7 @@ use crate::clock::{self, Time};
 use crate::criu::command;
 use crate::criu::{log, stream};
 use crate::image::{Body, Fetcher, Manifest};
-use crate::privileges::RestorePlan;
+use crate::privileges::Criu;
 use crate::sys::fd;
 use crate::worker::work::Work;
 use strays::Strays;
@@ -54,8 +54,9 @@ enum State {
 }
 
 impl Held {
-    /// Has CRIU restore all processes, with its sockets and log in the folder `work`. They become children of the process `parent`.
+    /// Has this CRIU restore all processes, with its sockets and log in the folder `work`. They become children of the process `parent`.
     pub(crate) fn restore(
+        criu: Criu,
         manifest: &Manifest,
         fetcher: &mut Fetcher,
         work: &Work,
@@ -75,7 +76,7 @@ impl Held {
         keep.push(theirs.as_fd());
         let strays = Strays::from_now_on(parent);
         let time = manifest.clocks.map_or(Time::Ours, Time::Continued);
-        let child = command::spawn(RestorePlan::here().criu, &args, &keep, time)?;
+        let child = command::spawn(criu, &args, &keep, time)?;
         drop(theirs);
         // By now CRIU is in the time that the service is going to be in.
         let clock_jump = manifest.clocks.and_then(|before| clock::jump(child.id() as i32, &before).ok());

@@ -21,7 +21,7 @@ mod take;
 mod verify;
 mod wait;
 
-pub use check::{Here, Unfit, cpu_features, missing, pid_max};
+pub use check::{Here, Unfit, cpu_features, missing, pid_max, short_host};
 pub use env::renew_generation_id;
 pub use exclusive::hold;
 pub use stdio::record as record_stdio;
@@ -38,7 +38,7 @@ use crate::control::protocol::{Event, Phase, RestoreReport, millis, now_ms};
 use crate::criu::command;
 use crate::files::put_back;
 use crate::image::{self, FetchThreads, Fetcher, ImageError, Lease, Manifest, Vault};
-use crate::privileges::RestorePlan;
+use crate::privileges::{Abilities, RestorePlan};
 use crate::store::{self, Store};
 use crate::worker::report::Reporter;
 use crate::worker::work::Work;
@@ -75,6 +75,8 @@ struct Restore<'a> {
     common: &'a Common,
     policy: &'a Policy,
     reporter: &'a Reporter,
+    /// What this container allows, asked for once, before there are threads.
+    abilities: Abilities,
     store: Option<Arc<dyn Store>>,
     /// Threads that fetch: each takes a PID, so they are started once.
     threads: Option<Arc<FetchThreads>>,
@@ -120,6 +122,7 @@ impl<'a> Restore<'a> {
             common,
             policy,
             reporter,
+            abilities: Abilities::probe(),
             store: None,
             threads: None,
             found: None,
@@ -140,7 +143,7 @@ impl<'a> Restore<'a> {
                 Err(failed) => failed,
             };
             let failure = Failure { message: self.sentence(&error), log, phase: Some(self.phase) };
-            let more = !self.criu_ran || RestorePlan::here().can_go_back();
+            let more = !self.criu_ran || self.plan().can_go_back();
             match tries.after(error.hope(), more, || self.earlier()) {
                 Next::Again(pause) => {
                     self.reporter.warn(format!("{}. It is tried again in {} s", failure.message, pause.as_secs()));
@@ -204,7 +207,8 @@ impl<'a> Restore<'a> {
             },
             Some(reason) => {
                 self.reporter.send(&Event::Chosen { message: format!("waiting for a generation: {reason}") });
-                match wait::wait(store, self.common, self.policy, &|event| self.reporter.send(event))? {
+                let pids_matter = !self.plan().can_go_back();
+                match wait::wait(store, self.common, self.policy, pids_matter, &|event| self.reporter.send(event))? {
                     Woken::WornOut(message) => Turn::Over(Event::WornOut { message }),
                     Woken::Start { vault, lease } => Turn::Start(Some(vault), lease),
                     Woken::Restore(ready) => {
@@ -234,9 +238,12 @@ impl<'a> Restore<'a> {
 
     /// Check, files, CRIU up to where it holds all processes, take, let go, claim.
     fn restore(&mut self, found: &Found, manifest: &Manifest, work: &Work) -> Result<Event, RestoreError> {
-        check::check(manifest)?;
+        if let Some(warning) = check::check(manifest, &Here::with(&self.abilities))? {
+            self.reporter.warn(warning);
+        }
         let highest = manifest.processes.iter().flat_map(|process| &process.threads).copied().max();
-        if let Some(message) = highest.and_then(forecast::before_restore) {
+        let counted_up_to = highest.filter(|_| !self.plan().can_go_back());
+        if let Some(message) = counted_up_to.and_then(forecast::before_restore) {
             self.reporter.send(&Event::Chosen { message });
         }
         let mut fetcher = Fetcher::on(&self.threads(&found.vault)?, &found.vault, manifest, self.common.memory);
@@ -246,7 +253,8 @@ impl<'a> Restore<'a> {
         meter.add(meter::bytes_of_files(manifest));
         self.reporter.send(&Event::Restoring { root: manifest.root_pid });
         self.criu_ran = true;
-        let mut held = Held::restore(manifest, &mut fetcher, work, &mut meter, parent_id() as i32)?;
+        let criu = self.plan().criu;
+        let mut held = Held::restore(criu, manifest, &mut fetcher, work, &mut meter, parent_id() as i32)?;
         env::write(&self.common.runtime_dir).map_err(|error| self.unusable_folder(error))?;
         let exclusive = self.policy.exclusive.is_some();
         if let Verdict::Lost(message) = take::take(found, &self.common.instance, exclusive, || held.check())? {
@@ -268,6 +276,10 @@ impl<'a> Restore<'a> {
         let claimed = self.claim(found, manifest.generation);
         take::tell_former(found, &self.common.instance);
         Ok(claimed)
+    }
+
+    fn plan(&self) -> RestorePlan {
+        RestorePlan::of(&self.abilities)
     }
 
     /// Claims the application for the service that runs.

@@ -9,7 +9,6 @@ use super::look::Newest;
 use super::{Policy, choose};
 use crate::control::protocol::{Event, Phase};
 use crate::image::{self, FetchThreads, Holder, ImageError, Lease, Result, Vault};
-use crate::privileges::RestorePlan;
 use crate::store::{CachedStore, Store, StoreError};
 use crate::sys::pids;
 use crate::worker::{Common, cores};
@@ -58,14 +57,21 @@ pub struct Ready {
     pub newest: Newest,
 }
 
-/// Waits, however long it takes. `tell` gets all events but the last word.
+/// Waits, however long it takes; where PIDs only go up, and so matter, as long as the service's can be had. `tell` gets all events but
+/// the last word.
 ///
 /// # Errors
 /// Only before the wait begins, where its threads cannot be had.
-pub fn wait(store: Arc<dyn Store>, common: &Common, policy: &Policy, tell: &dyn Fn(&Event)) -> Result<Woken> {
+pub fn wait(
+    store: Arc<dyn Store>,
+    common: &Common,
+    policy: &Policy,
+    pids_matter: bool,
+    tell: &dyn Fn(&Event),
+) -> Result<Woken> {
     let cached = CachedStore::new(store, &policy.standby.cache, policy.standby.cache_bytes)?;
     let threads = Arc::new(FetchThreads::start(&cached, cores())?);
-    let newest_pid = if RestorePlan::here().can_go_back() { || None } else { pids::newest };
+    let newest_pid = if pids_matter { pids::newest } else { || None };
     let mut watch = Watch::new(Arc::new(cached), threads, common, policy, tell, newest_pid);
     tell(&Event::Waiting { generation: 0 });
     loop {

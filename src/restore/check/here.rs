@@ -26,8 +26,10 @@ pub struct Here {
     pub pid_max: Option<i32>,
     /// The newest PID, where PIDs only go up.
     pub used: Option<i32>,
-    /// Bytes that may still be taken.
+    /// Bytes that the container may take at most, swapped out or not.
     pub memory: Option<u64>,
+    /// Bytes that the host has left, swap included.
+    pub host_memory: Option<u64>,
     /// Processes and threads that may still be made.
     pub processes: Option<u64>,
     /// Hard limit of open files.
@@ -35,13 +37,14 @@ pub struct Here {
 }
 
 impl Here {
-    /// Looks.
-    pub fn look() -> Self {
-        Self::with(&Abilities::probe())
+    /// Looks for all that is no ability, in the container that is to restore.
+    pub fn with(abilities: &Abilities) -> Self {
+        let used = if RestorePlan::of(abilities).can_go_back() { None } else { pids::newest() };
+        Self { used, ..Self::fresh(abilities) }.without(taken_processes())
     }
 
-    /// Looks for all that is no ability.
-    pub fn with(abilities: &Abilities) -> Self {
+    /// As above, for a fresh container like this one: what runs here is left out.
+    pub fn fresh(abilities: &Abilities) -> Self {
         Self {
             arch: std::env::consts::ARCH.to_owned(),
             features: cpu_features(),
@@ -49,11 +52,16 @@ impl Here {
             bounding: abilities.facts.bounding.clone(),
             lacks: lacks(abilities),
             pid_max: pid_max(),
-            used: if RestorePlan::of(abilities).can_go_back() { None } else { pids::newest() },
-            memory: free_memory(),
-            processes: free_processes(),
+            used: None,
+            memory: memory_limit(),
+            host_memory: meminfo("MemAvailable").zip(meminfo("SwapFree")).map(|(memory, swap)| memory + swap),
+            processes: PIDS.iter().find_map(|folder| number(&format!("{folder}/pids.max"))),
             descriptors: getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(_, hard)| hard),
         }
+    }
+
+    fn without(self, taken: u64) -> Self {
+        Self { processes: self.processes.map(|limit| limit.saturating_sub(taken)), ..self }
     }
 }
 
@@ -76,21 +84,29 @@ pub fn pid_max() -> Option<i32> {
     number("/proc/sys/kernel/pid_max")
 }
 
-/// Bytes that this container may still take, as far as it is told.
-fn free_memory() -> Option<u64> {
-    let info = fs::read_to_string("/proc/meminfo").ok()?;
-    let available: u64 =
-        info.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB")?.parse().ok())?;
-    let limit = number("/sys/fs/cgroup/memory.max").or_else(|| number("/sys/fs/cgroup/memory/memory.limit_in_bytes"));
-    Some(limit.map_or(available << 10, |limit: u64| limit.min(available << 10)))
+/// By the memory controller of cgroup v2 or v1; "max" is no number.
+fn memory_limit() -> Option<u64> {
+    if let Some(limit) = number::<u64>("/sys/fs/cgroup/memory.max") {
+        let swap = number("/sys/fs/cgroup/memory.swap.max").unwrap_or(u64::MAX);
+        return Some(limit.saturating_add(swap.min(meminfo("SwapFree").unwrap_or(0))));
+    }
+    let limit: u64 = number("/sys/fs/cgroup/memory/memory.limit_in_bytes")?;
+    let both = number("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").unwrap_or(u64::MAX);
+    Some(limit.saturating_add(meminfo("SwapFree").unwrap_or(0)).min(both))
 }
 
-/// By the pids controller, of cgroup v2 or v1; "max" is no number.
-fn free_processes() -> Option<u64> {
-    ["/sys/fs/cgroup", "/sys/fs/cgroup/pids"].iter().find_map(|folder| {
-        let limit: u64 = number(&format!("{folder}/pids.max"))?;
-        Some(limit.saturating_sub(number(&format!("{folder}/pids.current"))?))
-    })
+/// A line of /proc/meminfo, in bytes.
+fn meminfo(name: &str) -> Option<u64> {
+    let info = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
+}
+
+/// Where the pids controller of cgroup v2 and v1 is.
+const PIDS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/pids"];
+
+fn taken_processes() -> u64 {
+    PIDS.iter().find_map(|folder| number(&format!("{folder}/pids.current"))).unwrap_or(0)
 }
 
 fn number<T: std::str::FromStr>(path: &str) -> Option<T> {
@@ -110,8 +126,8 @@ mod tests {
 
     #[test]
     fn this_machine_can_be_asked() {
-        let here = Here::look();
-        assert!(here.memory.is_some_and(|bytes| bytes > 0) && here.pid_max.is_some_and(|max| max > 300));
+        let here = Here::with(&Abilities::probe());
+        assert!(here.host_memory.is_some_and(|bytes| bytes > 0) && here.pid_max.is_some_and(|max| max > 300));
         assert!(!here.features.is_empty() && here.lacks.is_empty());
     }
 }

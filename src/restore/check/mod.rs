@@ -62,14 +62,12 @@ pub enum Unfit {
         ours: u32,
     },
     /// Not enough memory.
-    #[error(
-        "the service needs {needed} MiB of memory and this container may take {free} MiB more; raise its memory limit"
-    )]
+    #[error("the service needs {needed} MiB of memory and this container may have {limit} MiB; raise its memory limit")]
     Memory {
         /// MiB.
         needed: u64,
-        /// MiB.
-        free: u64,
+        /// MiB, swap included.
+        limit: u64,
     },
     /// The limit of the container.
     #[error(
@@ -141,13 +139,26 @@ impl fmt::Display for NotFit {
     }
 }
 
-/// Checks everything that can be known now.
+/// Checks everything that can be known now. A sentence for what may go wrong and need not.
 ///
 /// # Errors
 /// What this container lacks.
-pub fn check(manifest: &Manifest) -> Result<(), NotFit> {
-    let missing = missing(manifest, &Here::look());
-    if missing.is_empty() { Ok(()) } else { Err(NotFit(missing)) }
+pub fn check(manifest: &Manifest, here: &Here) -> Result<Option<String>, NotFit> {
+    let missing = missing(manifest, here);
+    if missing.is_empty() { Ok(short_host(manifest, here)) } else { Err(NotFit(missing)) }
+}
+
+/// What to know of a host that has less memory left than the service needs, which may change at any moment.
+pub fn short_host(manifest: &Manifest, here: &Here) -> Option<String> {
+    let (needed, left) = (Needs::of(manifest).memory(), here.host_memory?);
+    let mib = |bytes: u64| bytes >> 20;
+    (left < needed).then(|| {
+        format!(
+            "the service needs {} MiB of memory and the host has {} MiB left, swap included: it may kill processes for want of memory",
+            mib(needed),
+            mib(left)
+        )
+    })
 }
 
 /// All that a container lacks for a generation, the hopeless first.
@@ -161,6 +172,8 @@ pub fn missing(manifest: &Manifest, here: &Here) -> Vec<Unfit> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::{Body, Image};
+    use crate::privileges::Abilities;
 
     #[test]
     fn the_first_is_said_and_the_others_are_counted() {
@@ -172,6 +185,16 @@ mod tests {
     #[test]
     fn an_empty_generation_of_this_machine_fits() {
         let (arch, uid) = (std::env::consts::ARCH.to_owned(), nix::unistd::geteuid().as_raw());
-        assert_eq!(check(&Manifest { arch, uid, ..Manifest::default() }), Ok(()));
+        let here = Here::with(&Abilities::probe());
+        assert_eq!(check(&Manifest { arch, uid, ..Manifest::default() }, &here), Ok(None));
+    }
+
+    #[test]
+    fn a_host_that_is_short_of_memory_is_no_reason_to_refuse() {
+        let pages = Image { name: "pages-1.img".into(), body: Some(Body::from_inline(vec![1; 3 << 20])) };
+        let manifest = Manifest { images: vec![pages], ..Manifest::default() };
+        let here = |left| Here { host_memory: Some(left), ..Here::default() };
+        assert_eq!(check(&manifest, &here(3 << 20)), Ok(None));
+        insta::assert_snapshot!(check(&manifest, &here(1 << 20)).unwrap().unwrap(), @"the service needs 3 MiB of memory and the host has 1 MiB left, swap included: it may kill processes for want of memory");
     }
 }

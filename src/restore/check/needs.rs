@@ -41,13 +41,18 @@ impl<'a> Needs<'a> {
         }
     }
 
+    /// Bytes of memory.
+    pub fn memory(&self) -> u64 {
+        self.memory
+    }
+
     /// What of it is missing here.
     pub fn missing(&self, here: &Here) -> Vec<Unfit> {
         let kernel = here.lacks.iter().map(|(ability, reason)| Unfit::Kernel { ability, reason: reason.clone() });
         let mut missing: Vec<Unfit> = kernel.collect();
         let others = [self.machine(here), self.pid_max(here), self.pids(here), self.user(here), self.bounding(here)];
         missing.extend(others.into_iter().flatten());
-        let amounts = [self.memory(here), self.processes(here), self.descriptors(here)];
+        let amounts = [self.memory_limit(here), self.processes(here), self.descriptors(here)];
         missing.extend(amounts.into_iter().flatten());
         missing
     }
@@ -82,9 +87,9 @@ impl<'a> Needs<'a> {
         (!missing.is_empty()).then(|| Unfit::Capabilities { missing: missing.join(", ") })
     }
 
-    fn memory(&self, here: &Here) -> Option<Unfit> {
-        let (needed, free) = (self.memory, here.memory?);
-        (free < needed).then_some(Unfit::Memory { needed: needed >> 20, free: free >> 20 })
+    fn memory_limit(&self, here: &Here) -> Option<Unfit> {
+        let (needed, limit) = (self.memory, here.memory?);
+        (limit < needed).then_some(Unfit::Memory { needed: needed >> 20, limit: limit >> 20 })
     }
 
     fn processes(&self, here: &Here) -> Option<Unfit> {
@@ -199,7 +204,7 @@ mod tests {
         PID 1000 of the service cannot be had here, as this container has already used PIDs up to 1200; only a new container has fresh PIDs, so start a new one
         the service ran as uid 1000 and this container runs as uid 1001; start it with the same user
         the service has capabilities that this container does not have (CHECKPOINT_RESTORE, NET_BIND_SERVICE); start it with the same
-        the service needs 0 MiB of memory and this container may take 0 MiB more; raise its memory limit
+        the service needs 0 MiB of memory and this container may have 0 MiB; raise its memory limit
         the service has 6 processes and threads and this container may have 3 more; raise its limit of PIDs (--pids-limit, podPidsLimit)
         the service has descriptor 5000 and this container's hard limit of open files is 1024; raise it (--ulimit nofile=5001)
         ");
