@@ -94,6 +94,7 @@ static void inotify_root_hold(void)
 {
 	watch("/");
 	had(inotify_add_watch(fd, "/bin", IN_CREATE), "/bin");
+	had(inotify_add_watch(fd, "/proc", IN_CREATE), "/proc");
 }
 
 /* A watch for each folder, as tools have it that watch a whole tree. */
