@@ -57,6 +57,26 @@ pub fn read(pid: i32) -> Option<Process> {
     Some(process)
 }
 
+/// /proc/PID/status (proc_pid_status(5)).
+pub struct Status(String);
+
+impl Status {
+    /// What stands behind `NAME:`.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+    }
+}
+
+/// That of a process, or of `self`.
+///
+/// # Errors
+/// Where there is no such process, or no /proc.
+pub fn status(pid: impl std::fmt::Display) -> io::Result<Status> {
+    // A name may hold halves of characters.
+    let bytes = fs::read(format!("/proc/{pid}/status"))?;
+    Ok(Status(String::from_utf8_lossy(&bytes).into_owned()))
+}
+
 /// `root` and all its descendants, parents before their children.
 pub fn below(all: &BTreeMap<i32, Process>, root: i32) -> Vec<Process> {
     let mut found: Vec<Process> = all.get(&root).cloned().into_iter().collect();
@@ -90,6 +110,16 @@ fn parse_stat(text: &str) -> Option<Process> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_of_the_status_is_not_taken_for_one_with_a_longer_name() {
+        let status = Status("NoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t3\n".to_owned());
+        assert_eq!(
+            [status.get("Seccomp"), status.get("Seccomp_filters"), status.get("Spec")],
+            [Some("2"), Some("3"), None]
+        );
+        assert_eq!(super::status("self").unwrap().get("Pid"), Some(std::process::id().to_string().as_str()));
+    }
 
     fn process(pid: i32, ppid: i32) -> (i32, Process) {
         (pid, Process { pid, ppid, ..Process::default() })

@@ -1,7 +1,7 @@
 //! The client's side of the control socket: one request, then lines until the last one.
 
 use std::{
-    fs, io,
+    io,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     thread,
@@ -15,6 +15,7 @@ use super::{
     lines::{self, Got, Lines},
     protocol::{Event, Op, Request, SOCKET_NAME, VERSION},
 };
+use crate::tree;
 
 /// Time between two looks for an init that is not there yet.
 const RETRY: Duration = Duration::from_millis(20);
@@ -102,9 +103,8 @@ impl Client {
     pub fn init_pid(&self) -> Option<i32> {
         let peer = self.peer()?;
         // One number for each PID namespace that it is in, from the one of this /proc inwards (proc(5)).
-        let status = fs::read_to_string(format!("/proc/{peer}/status")).ok()?;
-        let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
-        (numbers.split_whitespace().count() == 1).then_some(peer)
+        let status = tree::status(peer).ok()?;
+        (status.get("NSpid")?.split_whitespace().count() == 1).then_some(peer)
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Must have no effect on a service that runs beside it, and must leave no process and no file behind.
 
+mod beside;
 pub mod forecast;
 pub mod proof;
 pub mod remedies;
@@ -64,7 +65,7 @@ impl Proof {
 
 /// Finds it all out; takes about a second. The proof's files lie below `runtime_dir`, or wherever there is room.
 pub fn diagnose(runtime_dir: Option<&Path>) -> Diagnosis {
-    let abilities = Abilities::probe();
+    let abilities = Abilities::with_namespaces();
     let proof = match proof::prove(&abilities, runtime_dir) {
         Ok(proven) => Proof::Succeeded(proven),
         Err(error) if error.proves_nothing() => Proof::NotCarriedOut { cause: error.to_string() },
@@ -73,7 +74,7 @@ pub fn diagnose(runtime_dir: Option<&Path>) -> Diagnosis {
     Diagnosis {
         checkpoint: DumpPlan::of(&abilities),
         restore: RestorePlan::of(&abilities),
-        verdict: verdict::verdict(&abilities, &proof),
+        verdict: verdict::verdict(&abilities, &proof).into_iter().chain(beside::note()).collect(),
         remedies: remedies::remedies(&abilities),
         abilities,
         proof,

@@ -101,19 +101,25 @@ fn users(abilities: &Abilities) -> Option<Remedy> {
 }
 
 fn namespaces(abilities: &Abilities) -> Option<Remedy> {
-    let (unshare, unmasked) = (abilities.has(Ability::Unshare), abilities.has(Ability::UnmaskedProc));
-    if unshare && unmasked {
+    if abilities.has(Ability::PidNamespace) {
         return None;
     }
-    let needs = Needs { unmasked: !unmasked, ..Needs::of(abilities) };
-    let mut remedy = needs.remedy("namespaces of the service's own (--isolate): clocks that go on, PIDs of its own");
-    if !unshare {
-        remedy.also.push(
+    let mut also = Vec::new();
+    if !abilities.has(Ability::Unshare) {
+        also.push(
             "use a seccomp profile that allows unshare and clone3: that of Podman and CRI-O does, Docker's does not"
                 .into(),
         );
+    } else if !abilities.has(Ability::UserNamespace) {
+        also.push(
+            "let the host allow user namespaces: the sysctls user.max_user_namespaces above 0, kernel.unprivileged_userns_clone=1 and \
+             kernel.apparmor_restrict_unprivileged_userns=0, where it has them"
+                .into(),
+        );
     }
-    Some(remedy)
+    let needs = Needs { unmasked: !abilities.has(Ability::UnmaskedProc), ..Needs::of(abilities) };
+    let remedy = needs.remedy("namespaces of the service's own (--isolate auto): clocks that go on, PIDs of its own");
+    (needs.unmasked || !also.is_empty()).then_some(Remedy { also, ..remedy })
 }
 
 impl Needs {
@@ -251,7 +257,10 @@ mod tests {
 
     #[test]
     fn root_with_the_capability_under_docker_lacks_the_profile_alone() {
-        insta::assert_snapshot!(text(&container(0, &[Ability::ExeLink, Ability::Unshare, Ability::TraceOthers])));
+        insta::assert_snapshot!(text(&container(
+            0,
+            &[Ability::ExeLink, Ability::Unshare, Ability::UserNamespace, Ability::TraceOthers]
+        )));
     }
 
     #[test]
@@ -270,6 +279,14 @@ mod tests {
     #[test]
     fn where_everything_is_there_nothing_is_to_be_added() {
         assert_eq!(remedies(&container(0, &Ability::ALL)), []);
+    }
+
+    #[test]
+    fn a_host_that_forbids_user_namespaces_is_told_from_a_profile_that_does() {
+        let without = [Ability::PidNamespace, Ability::UserNamespace, Ability::TimeNamespace];
+        let abilities: Vec<Ability> = Ability::ALL.into_iter().filter(|ability| !without.contains(ability)).collect();
+        let found = remedies(&container(0, &abilities));
+        assert!(found.len() == 1 && found[0].also[0].contains("user.max_user_namespaces"), "{found:?}");
     }
 
     #[test]

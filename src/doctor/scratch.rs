@@ -111,7 +111,7 @@ mod tests {
     fn a_folder_whose_doctor_was_killed_goes_and_others_stay() {
         let parent = tempfile::tempdir().unwrap();
         let [abandoned, other] = ["freeze-doctor-old", "freeze"].map(|name| parent.path().join(name));
-        [&abandoned, &other].map(|folder| fs::create_dir(folder).unwrap());
+        [&abandoned, &other].iter().for_each(|folder| fs::create_dir(folder).unwrap());
         fs::write(abandoned.join("memory"), "").unwrap();
         let first = make(Some(parent.path())).unwrap();
         let second = make(Some(parent.path())).unwrap();

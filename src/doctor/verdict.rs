@@ -32,12 +32,15 @@ pub fn verdict(abilities: &Abilities, proof: &Proof) -> Vec<String> {
     } else {
         "All processes of a service must have one user and be dumpable.".to_owned()
     });
-    sentences.push(if abilities.has(Ability::Unshare) {
-        "CLOCK_MONOTONIC and CLOCK_BOOTTIME jump to the new host's at a restore, unless --isolate auto is given."
-            .to_owned()
-    } else {
-        "CLOCK_MONOTONIC and CLOCK_BOOTTIME jump to the new host's at a restore.".to_owned()
+    let by_itself = abilities.facts.has("SYS_ADMIN");
+    sentences.push(match (abilities.has(Ability::TimeNamespace), by_itself) {
+        (true, true) => "CLOCK_MONOTONIC and CLOCK_BOOTTIME go on after a restore.".to_owned(),
+        (true, false) => "CLOCK_MONOTONIC and CLOCK_BOOTTIME go on after a restore with --isolate auto; without, they jump to the new host's.".to_owned(),
+        (false, _) => "CLOCK_MONOTONIC and CLOCK_BOOTTIME jump to the new host's at a restore.".to_owned(),
     });
+    if abilities.has(Ability::PidNamespace) && !(restore.can_go_back() && restore.exe_link) {
+        sentences.push("With --isolate auto the service has a PID namespace of its own: PIDs are chosen there, and /proc/PID/exe is its program.".to_owned());
+    }
     if restore.criu == Criu::WithCapabilities {
         sentences.push("The criu with file capabilities is used.".to_owned());
     }
@@ -79,8 +82,20 @@ mod tests {
         A restore chooses PIDs and TIDs, also those that the container has used before.
         A restored process's /proc/PID/exe is its program.
         Processes of several users can be checkpointed.
-        CLOCK_MONOTONIC and CLOCK_BOOTTIME jump to the new host's at a restore, unless --isolate auto is given.
+        CLOCK_MONOTONIC and CLOCK_BOOTTIME go on after a restore with --isolate auto; without, they jump to the new host's.
         ");
+    }
+
+    #[test]
+    fn what_namespaces_give() {
+        let mut abilities = Abilities::with(&[&BASIC[..], &[Ability::TimeNamespace, Ability::PidNamespace]].concat());
+        let last = |abilities: &Abilities| verdict(abilities, &PROVEN).split_off(4).join("\n");
+        insta::assert_snapshot!(last(&abilities), @r"
+        CLOCK_MONOTONIC and CLOCK_BOOTTIME go on after a restore with --isolate auto; without, they jump to the new host's.
+        With --isolate auto the service has a PID namespace of its own: PIDs are chosen there, and /proc/PID/exe is its program.
+        ");
+        abilities.facts.effective.insert("SYS_ADMIN".to_owned());
+        assert!(last(&abilities).starts_with("CLOCK_MONOTONIC and CLOCK_BOOTTIME go on after a restore.\n"));
     }
 
     #[test]

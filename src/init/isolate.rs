@@ -138,7 +138,7 @@ fn be_relay(relay: &OwnedFd, mut init: UnixStream, pid: i32) -> ! {
 }
 
 /// A user namespace alone, made by a child and then entered, so that this process is in none that has no users.
-fn own_users() -> io::Result<()> {
+pub(crate) fn own_users() -> io::Result<()> {
     let (ours, mut theirs) = UnixStream::pair()?;
     match namespace::fork_into(USER)? {
         Fork::Child => {
@@ -157,7 +157,7 @@ fn own_users() -> io::Result<()> {
 }
 
 /// Gives the user namespace of a child the users of ours: all of them where we may, else this one.
-fn map(pid: i32) -> io::Result<()> {
+pub(crate) fn map(pid: i32) -> io::Result<()> {
     let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
     let file = |name: &str| PathBuf::from(format!("/proc/{pid}/{name}"));
     if fs::write(file("gid_map"), all("/proc/self/gid_map")?).is_err() {

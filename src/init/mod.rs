@@ -6,7 +6,7 @@
 mod config;
 mod forward;
 mod hook;
-mod isolate;
+pub(crate) mod isolate;
 mod machine;
 mod service;
 mod supervisor;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Answer, Facts, Proc};
+use super::{Answer, Facts, Proc, namespaces};
 use crate::sys::{pids, probe};
 
 /// Something that a container may allow.
@@ -32,13 +32,16 @@ pub enum Ability {
     Memfd,
     Pidfd,
     Unshare,
+    UserNamespace,
+    PidNamespace,
+    TimeNamespace,
     UnmaskedProc,
     WholeProc,
 }
 
 impl Ability {
     /// All of them, the most important first.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 23] = [
         Self::Ptrace,
         Self::Attach,
         Self::WholeProc,
@@ -50,6 +53,9 @@ impl Ability {
         Self::ExeLink,
         Self::MapFiles,
         Self::TraceOthers,
+        Self::TimeNamespace,
+        Self::PidNamespace,
+        Self::UserNamespace,
         Self::Unshare,
         Self::UnmaskedProc,
         Self::FileCapabilities,
@@ -82,6 +88,9 @@ impl Ability {
             Self::Memfd => "executable memfd",
             Self::Pidfd => "pidfd_open",
             Self::Unshare => "unshare",
+            Self::UserNamespace => "user namespace",
+            Self::PidNamespace => "PID namespace",
+            Self::TimeNamespace => "time namespace",
             Self::UnmaskedProc => "unmasked /proc",
             Self::WholeProc => "a whole /proc",
         }
@@ -107,12 +116,18 @@ impl Ability {
             Self::FileCapabilities => "criu gets the capabilities that the container's bounding set still has",
             Self::Memfd => "the process above the service; without, the service cannot be started",
             Self::Pidfd => "waits for processes without looking again and again",
-            Self::Unshare => "namespaces of the service's own, for --isolate",
-            Self::UnmaskedProc => "a PID namespace of the service's own, for --isolate",
+            Self::Unshare => "needed for a user namespace",
+            Self::UserNamespace => "--isolate auto; without, it does nothing",
+            Self::PidNamespace => "with --isolate auto PIDs at once and in any order, and /proc/PID/exe as it was",
+            Self::TimeNamespace => "CLOCK_MONOTONIC and CLOCK_BOOTTIME go on; without, they are the new host's",
+            Self::UnmaskedProc => "needed for a PID namespace",
             Self::WholeProc => "finds the service's processes; without, they cannot be checkpointed",
         }
     }
 }
+
+/// What is only found out by making it.
+const NAMESPACES: [Ability; 3] = [Ability::UserNamespace, Ability::PidNamespace, Ability::TimeNamespace];
 
 /// What this container allows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -128,8 +143,18 @@ pub struct Abilities {
 impl Abilities {
     /// Asks the kernel. Takes some 30 system calls, makes no process and changes nothing.
     pub fn probe() -> Self {
+        Self::ask(|ability| !NAMESPACES.contains(&ability))
+    }
+
+    /// The same, and what namespaces can be had, which takes three children that end at once. Only for a process of one thread.
+    pub fn with_namespaces() -> Self {
+        Self::ask(|_| true)
+    }
+
+    fn ask(which: impl Fn(Ability) -> bool) -> Self {
         let (facts, proc) = (Facts::read(), Proc::read());
-        let answers = Ability::ALL.into_iter().map(|ability| (ability, ask(ability, &facts, &proc))).collect();
+        let asked = Ability::ALL.into_iter().filter(|ability| which(*ability));
+        let answers = asked.map(|ability| (ability, ask(ability, &facts, &proc))).collect();
         Self { facts, proc, answers }
     }
 
@@ -166,6 +191,9 @@ fn ask(ability: Ability, facts: &Facts, proc: &Proc) -> Answer {
         Ability::Memfd => probe::memfd().into(),
         Ability::Pidfd => probe::pidfd().into(),
         Ability::Unshare => probe::unshare().into(),
+        Ability::UserNamespace => namespaces::user().into(),
+        Ability::PidNamespace => namespaces::processes().into(),
+        Ability::TimeNamespace => namespaces::time().into(),
         Ability::UnmaskedProc => {
             Answer::when(proc.masked.is_empty(), &format!("{} mounts lie over it", proc.masked.len()))
         }
@@ -236,7 +264,7 @@ mod tests {
     #[test]
     fn every_ability_has_an_answer_and_a_line() {
         let abilities = Abilities::probe();
-        assert_eq!(abilities.answers.len(), Ability::ALL.len());
+        assert_eq!(abilities.answers.len() + NAMESPACES.len(), Ability::ALL.len());
         let names: std::collections::BTreeSet<_> = Ability::ALL.into_iter().map(Ability::name).collect();
         assert_eq!(names.len(), Ability::ALL.len());
         assert!(Ability::ALL.into_iter().all(|ability| !ability.gives().is_empty()));

@@ -7,6 +7,7 @@ use caps::{CapSet, Capability};
 use serde::Serialize;
 
 use crate::sys::probe;
+use crate::tree;
 
 /// The process's identity and confinement. The service's is the same, as freeze starts it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Default)]
@@ -36,7 +37,8 @@ pub struct Facts {
 impl Facts {
     /// Reads them.
     pub fn read() -> Self {
-        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let status = tree::status("self").ok();
+        let number = |name: &str| status.as_ref()?.get(name)?.parse::<u32>().ok();
         let yama = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").ok();
         let beside = std::env::current_exe().map(|path| path.with_file_name(crate::criu::command::WITH_CAPABILITIES));
         Self {
@@ -44,9 +46,9 @@ impl Facts {
             gid: nix::unistd::getegid().as_raw(),
             effective: held(CapSet::Effective),
             bounding: held(CapSet::Bounding),
-            no_new_privs: number(&status, "NoNewPrivs") == Some(1),
-            seccomp_mode: number(&status, "Seccomp").unwrap_or(0),
-            seccomp_filters: number(&status, "Seccomp_filters"),
+            no_new_privs: number("NoNewPrivs") == Some(1),
+            seccomp_mode: number("Seccomp").unwrap_or(0),
+            seccomp_filters: number("Seccomp_filters"),
             yama: yama.and_then(|text| text.trim().parse().ok()),
             kernel: nix::sys::utsname::uname().map_or_else(|_| String::new(), |u| u.release().to_string_lossy().into()),
             criu_with_capabilities: beside.is_ok_and(|path| probe::has_file_capabilities(&path)),
@@ -69,21 +71,9 @@ fn name(capability: Capability) -> String {
     name.strip_prefix("CAP_").map_or(name.clone(), str::to_owned)
 }
 
-fn number(status: &str, name: &str) -> Option<u32> {
-    status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_line_is_not_taken_for_one_with_a_longer_name() {
-        let status = "NoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t3\n";
-        assert_eq!(number(status, "Seccomp"), Some(2));
-        assert_eq!(number(status, "Seccomp_filters"), Some(3));
-        assert_eq!(number(status, "Speculation"), None);
-    }
 
     #[test]
     fn this_process_is_described() {

@@ -6,6 +6,7 @@
 mod abilities;
 mod answer;
 mod facts;
+mod namespaces;
 mod plan;
 mod proc;
 

@@ -78,6 +78,17 @@ pub fn start_in_new_time(command: &mut Command, offsets: CString) {
     };
 }
 
+/// Moves this process, which must have one thread, into a time namespace of its own.
+///
+/// # Errors
+/// Where that is refused.
+pub fn try_time() -> io::Result<()> {
+    let inside = || std::fs::read_link("/proc/self/ns/time");
+    let before = inside()?;
+    make_time(&c"monotonic 1 0\n".to_owned());
+    if inside()? == before { Err(io::Error::from_raw_os_error(libc::EPERM)) } else { Ok(()) }
+}
+
 /// Nothing is made before it is known that no seccomp filter keeps this process, and the next dump's CRIU, from entering it.
 fn make_time(offsets: &CString) {
     // SAFETY: the paths end in NUL, and of `offsets` no more than its length is read. Descriptors close on exec.

@@ -16,6 +16,13 @@ in_all_settings! {
     beside_a_service;
 }
 
+#[test]
+fn a_fresh_container_of_any_other_setting() {
+    for setting in [Setting::OpenShift, Setting::FileCaps, Setting::Ambient, Setting::Nested, Setting::UserNamespace] {
+        a_fresh_container(setting);
+    }
+}
+
 const FREEZE: &str = "/opt/freeze/freeze";
 
 /// `command` as PID 1 of a container with that folder as /opt/freeze.
@@ -39,12 +46,19 @@ fn said(out: &Output, status: u8) -> String {
 fn a_fresh_container(setting: Setting) {
     let said = said(&doctor(setting, &[], &root(), &[]), exit::OK);
     let numbers = if setting == Setting::Unconfined { "under the same PIDs" } else { "with its PIDs moved up by" };
-    for part in
-        ["\nclone3 with set_tid ", "proof: 4 processes", numbers, "\nServices can be checkpointed and restored here.\n"]
-    {
+    let (in_time, own) = ("after a restore with --isolate auto; without", "PIDs are chosen there");
+    let isolated = match setting {
+        Setting::Nested => own,
+        Setting::RestrictedPodman | Setting::OpenShift => in_time,
+        Setting::Unconfined => "CLOCK_MONOTONIC and CLOCK_BOOTTIME",
+        _ => "jump to the new host's at a restore.",
+    };
+    let able = "\nServices can be checkpointed and restored here.\n";
+    for part in ["\nclone3 with set_tid ", "proof: 4 processes", numbers, able, isolated] {
         assert!(said.contains(part), "{part}: {said}");
     }
-    let capability = setting.owner() == 0;
+    let with = [Setting::Caps, Setting::Ambient, Setting::UserNamespace, Setting::Unconfined];
+    let capability = with.contains(&setting);
     assert_eq!(said.contains("--cap-add CHECKPOINT_RESTORE"), !capability, "{said}");
 }
 
@@ -61,7 +75,8 @@ fn beside_a_service(setting: Setting) {
     container.wait();
     let restored = app.start();
     restored.verified();
-    said(&restored.exec(&[FREEZE, "doctor"]), exit::OK);
+    let said = said(&restored.exec(&[FREEZE, "doctor"]), exit::OK);
+    assert!(!said.contains("The service here") && !said.contains("The container's init"), "{said}");
     restored.verified();
 }
 
@@ -116,9 +131,24 @@ fn a_proof_that_failed_leaves_no_process_and_no_file() {
 }
 
 #[test]
+fn one_that_is_told_to_end_leaves_nothing_either() {
+    let script = "/opt/freeze/freeze doctor > /tmp/said &
+        until ls /run/freeze-doctor-* > /dev/null 2>&1; do :; done
+        kill -TERM $!; wait $!; echo ended with $?
+        cat /tmp/said /proc/[0-9]*/comm; ls -d /run/freeze-doctor-*";
+    let criu = opt(Some("#!/bin/sh\nexec sleep 600\n"));
+    let out = run(Setting::Caps, criu.path(), &[], &root(), &["sh", "-c", script]);
+    let (said, err) = (text(&out.stdout), text(&out.stderr));
+    for part in ["ended with 1\n", "proof: not carried out: it was ended by signal 15\n", "\nIt is not proven "] {
+        assert!(said.contains(part), "{part}: {said}{err}");
+    }
+    assert!(err.contains("No such file") && !said.contains("sleep\n"), "{said}{err}");
+}
+
+#[test]
 fn a_folder_that_cannot_be_written_is_named() {
     let said = said(&doctor(Setting::Restricted, &[], &root(), &["--runtime-dir", "/sys"]), exit::FAILED);
-    assert!(said.contains("proof: failed: no folder can be written (/sys: "), "{said}");
+    assert!(said.contains("proof: not carried out: no folder can be written (/sys: "), "{said}");
 }
 
 /// A service that was checkpointed, as `doctor --for` finds it.

@@ -102,10 +102,8 @@ fn number_here(all: &BTreeMap<i32, Process>, init: i32, inner: i32) -> Option<i3
 
 /// One number for each PID namespace that a process is in, from the one of this /proc inwards (proc_pid_status(5)).
 fn numbers(pid: i32) -> Option<Vec<i32>> {
-    let status = std::fs::read(tree::proc_path(pid, "status")).ok()?;
-    let status = String::from_utf8_lossy(&status);
-    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
-    numbers.split_whitespace().map(|number| number.parse().ok()).collect()
+    let status = tree::status(pid).ok()?;
+    status.get("NSpid")?.split_whitespace().map(|number| number.parse().ok()).collect()
 }
 
 /// The process between init and the service, or the service itself where there is none.

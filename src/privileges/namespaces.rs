@@ -1,0 +1,88 @@
+//! Whether namespaces of one's own are to be had, asked by making them in children that end at once.
+//!
+//! Only for a command of its own that has one thread: each question takes PIDs, which a restore may need.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+
+use caps::{CapSet, Capability};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::init::isolate;
+use crate::sys::namespace::{self, MOUNT, PID, USER};
+use crate::sys::process::{self, Fork};
+
+/// A user namespace, as `--isolate auto` makes it.
+pub fn user() -> io::Result<()> {
+    in_child(isolate::own_users)
+}
+
+/// User, PID and mount namespaces with a /proc of their own, the same.
+pub fn processes() -> io::Result<()> {
+    let (mut ours, mut theirs) = UnixStream::pair()?;
+    match namespace::fork_into(USER | PID | MOUNT)? {
+        Fork::Child => {
+            drop(ours);
+            end(theirs.read_exact(&mut [0]).and_then(|()| namespace::mount_proc()))
+        }
+        Fork::Parent(pid) => {
+            drop(theirs);
+            let mapped = isolate::map(pid).and_then(|()| ours.write_all(&[0]));
+            drop(ours);
+            let ended = ended(pid);
+            mapped.and(ended)
+        }
+    }
+}
+
+/// A time namespace, in this user namespace where that may be, else in one of its own.
+pub fn time() -> io::Result<()> {
+    in_child(|| {
+        if !caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).unwrap_or(false) {
+            isolate::own_users()?;
+        }
+        namespace::try_time()
+    })
+}
+
+fn in_child(act: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    match process::fork()? {
+        Fork::Child => end(act()),
+        Fork::Parent(pid) => ended(pid),
+    }
+}
+
+/// The error's number is the exit status.
+fn end(found: io::Result<()>) -> ! {
+    let error = found.err().map(|error| error.raw_os_error().unwrap_or(libc::EIO));
+    process::exit_now(error.and_then(|number| u8::try_from(number).ok()).unwrap_or(0))
+}
+
+fn ended(pid: i32) -> io::Result<()> {
+    match waitpid(Pid::from_raw(pid), None)? {
+        WaitStatus::Exited(_, 0) => Ok(()),
+        WaitStatus::Exited(_, error) => Err(io::Error::from_raw_os_error(error)),
+        other => Err(io::Error::other(format!("{other:?}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_child_finds_is_told() {
+        // Other tests have threads, so this one is a process of its own.
+        if std::env::var_os("ALONE").is_none() {
+            let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+            again.args(["--exact", "privileges::namespaces::tests::what_a_child_finds_is_told"]).env("ALONE", "1");
+            assert!(again.status().unwrap().success());
+            return;
+        }
+        assert!(in_child(|| Ok(())).is_ok());
+        let refused = in_child(|| Err(io::Error::from_raw_os_error(libc::ENOSPC))).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::ENOSPC));
+        assert_eq!(in_child(|| Err(io::ErrorKind::UnexpectedEof.into())).unwrap_err().raw_os_error(), Some(libc::EIO));
+    }
+}
