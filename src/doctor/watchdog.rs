@@ -182,8 +182,10 @@ mod tests {
             return;
         }
         let dog = Watchdog::start(Duration::from_secs(600)).unwrap();
-        let child = sleeper();
+        let mut child = sleeper();
         dog.end_all();
         assert!(tree::read(child.id() as i32).is_none());
+        // Reaped already.
+        assert!(child.wait().is_err());
     }
 }
