@@ -46,7 +46,9 @@ pub enum Disorder {
         pgid: i32,
     },
     /// A subreaper gets all that is left below it in a restore, or nothing.
-    #[error("process {process} lost its parent before process {subreaper} became a subreaper, which has adopted others since: {ADVICE}")]
+    #[error(
+        "process {process} lost its parent before process {subreaper} became a subreaper, which has adopted others since: {ADVICE}"
+    )]
     Passed {
         /// The process.
         process: String,
