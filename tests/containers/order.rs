@@ -27,8 +27,8 @@ fn moves_or_is_refused(seed: u32) -> bool {
 
 #[test]
 fn whatever_is_accepted_comes_back() {
-    let moved = (0..16).filter(|&seed| moves_or_is_refused(seed)).count();
-    assert!(moved >= 12, "only {moved} were accepted");
+    let moved = (0..12).filter(|&seed| moves_or_is_refused(seed)).count();
+    assert!(moved >= 10, "only {moved} were accepted");
 }
 
 #[test]
