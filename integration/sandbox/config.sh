@@ -133,7 +133,7 @@ write_config() {
 		  "root": {"path": "rootfs", "readonly": $read_only},
 		  "process": {
 		    "terminal": $tty,
-		    "user": {"uid": $uid, "gid": $gid},
+		    "user": {"uid": $uid, "gid": $gid, "additionalGids": [$groups]},
 		    "args": [$argv],
 		    "cwd": "/",
 		    "env": [$environ],

@@ -80,6 +80,7 @@ pub struct App {
     url: String,
     env: Vec<String>,
     denied: Vec<String>,
+    groups: String,
 }
 
 impl App {
@@ -95,7 +96,7 @@ impl App {
         let (options, command) = (owned(options), owned(command));
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let url = "file:/store".to_owned();
-        let app = Self { setting, folder, options, command, url, env: vec![], denied: vec![] };
+        let app = Self { setting, folder, options, command, url, env: vec![], denied: vec![], groups: String::new() };
         fs::create_dir(app.keys()).unwrap();
         setting.make_volume(&app.store());
         app
@@ -114,6 +115,11 @@ impl App {
     /// One whose containers refuse system calls besides: `EPERM=NAME,…` or `ENOSYS=NAME,…`.
     pub fn denying(self, calls: &str) -> Self {
         Self { denied: vec![calls.to_owned()], ..self }
+    }
+
+    /// Gives the containers that are started from now on these supplementary groups, `GID,…`.
+    pub fn set_groups(&mut self, groups: &str) {
+        groups.clone_into(&mut self.groups);
     }
 
     /// The store's folder, from outside.
@@ -180,6 +186,7 @@ impl App {
         let mut args = vec!["start", "--id", &id, "--setting", self.setting.name()];
         args.extend(binds.iter().flat_map(|bind| ["--bind", bind.as_str()]));
         args.extend(self.denied.iter().flat_map(|calls| ["--deny", calls.as_str()]));
+        args.extend(["--groups", &self.groups]);
         args.extend(self.env.iter().flat_map(|variable| ["--env", variable.as_str()]));
         args.extend(variables.iter().flat_map(|variable| ["--env", variable]));
         args.extend([root, "/opt/freeze/freeze", "run", "--store", &self.url]);
