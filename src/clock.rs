@@ -59,8 +59,10 @@ impl Time {
     }
 }
 
+/// SYS_ADMIN to make and enter one, SYS_TIME to set its offsets (time_namespaces(7)).
 fn may_make_namespaces() -> bool {
-    caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).unwrap_or(false)
+    let needed = [Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_TIME];
+    needed.into_iter().all(|capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false))
 }
 
 /// The clocks that the process `pid` sees now.
@@ -72,34 +74,49 @@ pub fn seen_by(pid: i32) -> io::Result<Clocks> {
     Ok(Clocks { monotonic_ns: seen.monotonic as u64, boottime_ns: seen.boottime as u64 })
 }
 
-/// By how many milliseconds the process `pid` sees CLOCK_MONOTONIC ahead of what it was (negative: behind); 0 where it goes on.
+/// By how many milliseconds the process `pid` sees its clocks ahead of what they were (negative: behind), of the two the one that is
+/// worse off; 0 where they go on.
 ///
 /// # Errors
-/// Where it cannot be looked up.
+/// Where they cannot be looked up.
 pub fn jump(pid: i32, before: &Clocks) -> io::Result<i64> {
     if offsets(&pid.to_string())? != offsets("self")? {
         return Ok(0);
     }
-    let ahead = i128::from(seen_by(pid)?.monotonic_ns) - i128::from(before.monotonic_ns);
-    Ok((ahead / 1_000_000) as i64)
+    let now = seen_by(pid)?;
+    let ahead = |now: u64, before: u64| ((i128::from(now) - i128::from(before)) / 1_000_000) as i64;
+    Ok(worse(ahead(now.monotonic_ns, before.monotonic_ns), ahead(now.boottime_ns, before.boottime_ns)))
+}
+
+/// Back is worse than ahead.
+fn worse(one: i64, other: i64) -> i64 {
+    let (low, high) = (one.min(other), one.max(other));
+    if low < 0 { low } else { high }
 }
 
 /// More than a host's clock gains while a container moves, in milliseconds.
 const TOLERANCE: u64 = 1000;
 
-/// What a user must know of a jump by so many milliseconds, of a service that was away for `away_ms`. None where the clock went on as
-/// it does for a process that was stopped meanwhile.
-pub fn warning(jump_ms: i64, away_ms: u64) -> Option<String> {
-    let time = humantime::format_duration(Duration::from_millis(jump_ms.unsigned_abs()));
-    let clock = "no time namespace can be made here, so the service's CLOCK_MONOTONIC jumps";
-    if jump_ms < 0 {
+/// What a user must know of a jump by so many milliseconds, of a service that was away for `away_ms`. None where the clocks went on as
+/// they do for a process that was stopped meanwhile.
+pub fn warning(jump: &io::Result<i64>, away_ms: u64) -> Option<String> {
+    let ms = match jump {
+        Ok(ms) => *ms,
+        Err(error) => {
+            return Some(format!("whether the service's clocks were set back or ahead is not known: {error}"));
+        }
+    };
+    let time = humantime::format_duration(Duration::from_millis(ms.unsigned_abs()));
+    let clocks = "the service has no time namespace (--isolate auto makes one where the container permits it), so its CLOCK_MONOTONIC or \
+                  CLOCK_BOOTTIME jumps";
+    if ms < 0 {
         return Some(format!(
-            "{clock} back by {time}, which programs do not expect: what waits by it waits for as much longer, and differences of times \
+            "{clocks} back by {time}, which programs do not expect: what waits by it waits for as much longer, and differences of times \
              can be negative. See docs/isolation.md"
         ));
     }
-    let more = jump_ms.unsigned_abs() > away_ms.saturating_add(TOLERANCE);
-    more.then(|| format!("{clock} ahead by {time}: what waits by it has waited long enough. See docs/isolation.md"))
+    let more = ms.unsigned_abs() > away_ms.saturating_add(TOLERANCE);
+    more.then(|| format!("{clocks} ahead by {time}: what waits by it has waited long enough. See docs/isolation.md"))
 }
 
 /// Both clocks, or what is added to them, in nanoseconds.
@@ -192,9 +209,17 @@ mod tests {
     }
 
     #[test]
+    fn one_clock_that_goes_back_is_worse_than_both_ahead() {
+        assert_eq!([worse(5, -1), worse(-9, -2), worse(3, 7), worse(0, 0)], [-1, -9, 7, 0]);
+    }
+
+    #[test]
     fn only_what_nobody_expects_is_warned_of() {
-        insta::assert_snapshot!(warning(-7_200_000, 5000).unwrap(), @"no time namespace can be made here, so the service's CLOCK_MONOTONIC jumps back by 2h, which programs do not expect: what waits by it waits for as much longer, and differences of times can be negative. See docs/isolation.md");
-        insta::assert_snapshot!(warning(7_200_000, 5000).unwrap(), @"no time namespace can be made here, so the service's CLOCK_MONOTONIC jumps ahead by 2h: what waits by it has waited long enough. See docs/isolation.md");
-        assert_eq!([warning(0, 0), warning(5500, 5000)], [None, None]);
+        let said = |jump_ms| warning(&Ok(jump_ms), 5000);
+        insta::assert_snapshot!(said(-7_200_000).unwrap(), @"the service has no time namespace (--isolate auto makes one where the container permits it), so its CLOCK_MONOTONIC or CLOCK_BOOTTIME jumps back by 2h, which programs do not expect: what waits by it waits for as much longer, and differences of times can be negative. See docs/isolation.md");
+        insta::assert_snapshot!(said(7_200_000).unwrap(), @"the service has no time namespace (--isolate auto makes one where the container permits it), so its CLOCK_MONOTONIC or CLOCK_BOOTTIME jumps ahead by 2h: what waits by it has waited long enough. See docs/isolation.md");
+        assert_eq!([warning(&Ok(0), 0), said(5500)], [None, None]);
+        let error = io::Error::from_raw_os_error(libc::EACCES);
+        insta::assert_snapshot!(warning(&Err(error), 0).unwrap(), @"whether the service's clocks were set back or ahead is not known: Permission denied (os error 13)");
     }
 }

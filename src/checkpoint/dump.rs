@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
@@ -62,6 +62,8 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct Dump {
     child: Child,
+    /// Readable once CRIU has ended.
+    exit: OwnedFd,
     hold: Option<UnixStream>,
     listener: UnixListener,
     log: PathBuf,
@@ -86,9 +88,14 @@ impl Dump {
         hold.set_nonblocking(true).map_err(broken)?;
         let args = command::dump(root, work, command::number(theirs.as_fd()), watched);
         let time = Time::of(root).map_err(broken)?;
+        let watch = fd::ExitWatch::prepare().map_err(broken)?;
         let since = Instant::now();
-        let child = command::spawn(criu, &args, &[theirs.as_fd()], time)?;
-        Ok(Self { child, hold: Some(hold), listener, log: work.join(command::DUMP_LOG), since, released: None })
+        let mut child = command::spawn(criu, &args, &[theirs.as_fd()], time)?;
+        let exit = watch.of(&child).map_err(|error| {
+            let _ = child.kill();
+            broken(error)
+        })?;
+        Ok(Self { child, exit, hold: Some(hold), listener, log: work.join(command::DUMP_LOG), since, released: None })
     }
 
     /// Takes in every image until the dump is complete and the service stands still.
@@ -108,7 +115,6 @@ impl Dump {
     fn take_in(&mut self, writer: &ImageWriter, meter: &Meter) -> Result<BTreeMap<String, BodyId>, DumpError> {
         let broken = |error| DumpError::Broken { doing: "taking in images", error };
         // Not the hold socket's end alone: a child of a CRIU that was killed may have that open still.
-        let exit = fd::child_exit(&self.child).map_err(broken)?;
         let mut criu: Option<stream::Connection> = None;
         let mut connected = false;
         let mut open: Vec<Open> = Vec::new();
@@ -117,7 +123,7 @@ impl Dump {
         while !held || criu.is_some() || !open.is_empty() {
             let socket = criu.as_ref().map_or(self.listener.as_fd(), AsFd::as_fd);
             let socket = (!connected || criu.is_some()).then_some(socket);
-            let ready = wait(exit.as_fd(), self.hold.as_ref().filter(|_| !held), socket, &open).map_err(broken)?;
+            let ready = wait(self.exit.as_fd(), self.hold.as_ref().filter(|_| !held), socket, &open).map_err(broken)?;
             for index in ready.pipes.into_iter().rev() {
                 let Some(image) = open.get_mut(index) else { continue };
                 if drain(image, meter)? {
@@ -163,7 +169,8 @@ impl Dump {
         if let Some(mut hold) = self.hold.take() {
             hold.write_all(&[byte]).map_err(broken)?;
         }
-        let status = wait_for(&mut self.child).ok_or_else(|| broken(io::ErrorKind::TimedOut.into()))?;
+        let status =
+            wait_for(&mut self.child, self.exit.as_fd()).ok_or_else(|| broken(io::ErrorKind::TimedOut.into()))?;
         self.released = Some(Instant::now());
         if status.success() { Ok(()) } else { Err(self.refused()) }
     }
@@ -174,7 +181,8 @@ impl Dump {
         let (listener, child) =
             (stream::listen(work, stream::CAPTURE_SOCKET), std::process::Command::new("false").spawn());
         let (listener, child, log) = (listener.unwrap(), child.unwrap(), work.join(command::DUMP_LOG));
-        Self { child, hold: None, listener, log, since: Instant::now(), released: None }
+        let exit = fd::ExitWatch::prepare().and_then(|watch| watch.of(&child)).unwrap();
+        Self { child, exit, hold: None, listener, log, since: Instant::now(), released: None }
     }
 
     /// Whether the byte that came says "complete"; the end of the socket means that CRIU gave up.
@@ -194,7 +202,7 @@ impl Dump {
     /// Ends CRIU, unless it has ended, and gives its reason if it had one to fail.
     fn refusal_at_end(&mut self) -> Option<DumpError> {
         drop(self.hold.take());
-        let status = wait_for(&mut self.child)?;
+        let status = wait_for(&mut self.child, self.exit.as_fd())?;
         (!status.success()).then(|| self.refused())
     }
 
@@ -207,18 +215,14 @@ impl Drop for Dump {
     /// Whatever went wrong: closing the socket lets the service run on. Its caller may then say so, hence the wait.
     fn drop(&mut self) {
         drop(self.hold.take());
-        wait_for(&mut self.child);
+        wait_for(&mut self.child, self.exit.as_fd());
     }
 }
 
 /// Waits for a CRIU that was told to let the tasks go; kills it when that takes too long, which lets them go as well.
-fn wait_for(child: &mut Child) -> Option<ExitStatus> {
-    let exit = fd::child_exit(child).ok();
-    let in_time = exit.is_none_or(|exit| {
-        let mut fds = [PollFd::new(exit.as_fd(), PollFlags::POLLIN)];
-        poll(&mut fds, LET_GO).is_ok_and(|ready| ready > 0)
-    });
-    if !in_time {
+fn wait_for(child: &mut Child, exit: BorrowedFd) -> Option<ExitStatus> {
+    let mut fds = [PollFd::new(exit, PollFlags::POLLIN)];
+    if !poll(&mut fds, LET_GO).is_ok_and(|ready| ready > 0) {
         let _ = child.kill();
     }
     child.wait().ok()

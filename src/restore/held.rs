@@ -5,9 +5,9 @@
 mod strays;
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::Shutdown;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus};
@@ -36,10 +36,12 @@ const LET_GO: u16 = 20_000;
 #[derive(Debug)]
 pub(crate) struct Held {
     child: Child,
+    /// Readable once CRIU has ended.
+    exit: OwnedFd,
     hold: UnixStream,
     log: PathBuf,
     strays: Strays,
-    clock_jump: Option<i64>,
+    clock_jump: Option<io::Result<i64>>,
     state: State,
 }
 
@@ -74,15 +76,20 @@ impl Held {
         let args = command::restore(work.path(), stdio.inherit(), command::number(theirs.as_fd()));
         let mut keep = stdio.descriptors();
         keep.push(theirs.as_fd());
+        let watch = fd::ExitWatch::prepare().map_err(broken)?;
         let strays = Strays::from_now_on(parent);
         let time = manifest.clocks.map_or(Time::Ours, Time::Continued);
-        let child = command::spawn(criu, &args, &keep, time)?;
+        let mut child = command::spawn(criu, &args, &keep, time)?;
         drop(theirs);
+        let exit = watch.of(&child).map_err(|error| {
+            let _ = child.kill();
+            broken(error)
+        })?;
         // By now CRIU is in the time that the service is going to be in.
-        let clock_jump = manifest.clocks.and_then(|before| clock::jump(child.id() as i32, &before).ok());
+        let clock_jump = manifest.clocks.map(|before| clock::jump(child.id() as i32, &before));
         let log = work.path().join(command::RESTORE_LOG);
-        let mut held = Self { child, hold, log, strays, clock_jump, state: State::Coming };
-        match serve::serve(&mut held.child, &held.hold, &listener, &images, fetcher, meter)? {
+        let mut held = Self { child, exit, hold, log, strays, clock_jump, state: State::Coming };
+        match serve::serve(&mut held.child, held.exit.as_fd(), &held.hold, &listener, &images, fetcher, meter)? {
             Served::Held => {
                 held.state = State::Held;
                 Ok(held)
@@ -91,9 +98,9 @@ impl Held {
         }
     }
 
-    /// By how many milliseconds the service sees its clock set forward, where that is known.
-    pub(super) fn clock_jump(&self) -> Option<i64> {
-        self.clock_jump
+    /// By how many milliseconds the service sees its clocks set forward, where the generation knows them.
+    pub(super) fn clock_jump(&self) -> Option<&io::Result<i64>> {
+        self.clock_jump.as_ref()
     }
 
     /// Whether all is still there: a service that is not must not be taken from who has it.
@@ -119,11 +126,9 @@ impl Held {
 
     /// Waits for a CRIU that was told something; kills it when that takes too long.
     fn wait(&mut self) -> Option<ExitStatus> {
-        if let Ok(exit) = fd::child_exit(&self.child) {
-            let mut fds = [PollFd::new(exit.as_fd(), PollFlags::POLLIN)];
-            if !poll(&mut fds, LET_GO).is_ok_and(|ready| ready > 0) {
-                let _ = self.child.kill();
-            }
+        let mut fds = [PollFd::new(self.exit.as_fd(), PollFlags::POLLIN)];
+        if !poll(&mut fds, LET_GO).is_ok_and(|ready| ready > 0) {
+            let _ = self.child.kill();
         }
         self.child.wait().ok()
     }

@@ -260,11 +260,12 @@ impl<'a> Restore<'a> {
         if let Verdict::Lost(message) = take::take(found, &self.common.instance, exclusive, || held.check())? {
             return Ok(Event::Lost { message });
         }
-        let clock_jump_ms = held.clock_jump();
+        let clock_jump = held.clock_jump();
         let away_ms = now_ms().saturating_sub(manifest.created_ms);
-        if let Some(warning) = clock_jump_ms.and_then(|jump| clock::warning(jump, away_ms)) {
+        if let Some(warning) = clock_jump.and_then(|jump| clock::warning(jump, away_ms)) {
             self.reporter.warn(warning);
         }
+        let clock_jump_ms = clock_jump.and_then(|jump| jump.as_ref().ok().copied());
         held.let_go()?;
         let restore = RestoreReport { clock_jump_ms, ..self.report(manifest, meter.total()) };
         for difference in verify::differences(manifest) {

@@ -61,16 +61,16 @@ pub enum Served {
     Ended,
 }
 
-/// Serves until CRIU says at `hold` that it holds all processes, or ends.
+/// Serves until CRIU says at `hold` that it holds all processes, or ends, which `exit` tells.
 pub fn serve(
     child: &mut Child,
+    exit: BorrowedFd,
     hold: &UnixStream,
     listener: &UnixListener,
     images: &BTreeMap<&str, &Body>,
     fetcher: &mut Fetcher,
     meter: &mut Meter,
 ) -> Result<Served, ServeError> {
-    let exit = fd::child_exit(child)?;
     let mut socket = Socket::Listening(listener);
     let mut open: Vec<Open> = Vec::new();
     let mut hold = Some(hold);
@@ -84,7 +84,7 @@ pub fn serve(
                 index += 1;
             }
         }
-        let ready = wait([exit.as_fd(), fetcher.wake_fd()], hold, &socket, &mut open)?;
+        let ready = wait([exit, fetcher.wake_fd()], hold, &socket, &mut open)?;
         if ready.socket {
             socket = talk(socket, images, fetcher, &mut open)?;
         } else if ready.hold && is_held(&mut hold)? {

@@ -1,14 +1,17 @@
 //! Descriptors: handing them over exec, and receiving them from another process.
 
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSliceMut, PipeReader};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{self, Sender};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
+
+use super::probe;
 
 /// Lets `fd` survive the next exec.
 pub fn inherit(fd: BorrowedFd) -> io::Result<()> {
@@ -54,35 +57,59 @@ pub fn receive(socket: &UnixStream) -> io::Result<OwnedFd> {
     }
 }
 
-/// A descriptor that becomes readable when `child` has ended: by pidfd_open(2) (Linux 5.3; allowed by the runtimes' present seccomp
-/// profiles), else by a thread that waits for it, which takes a TID.
-///
-/// # Errors
-/// Where neither descriptor nor thread can be had.
-pub fn child_exit(child: &std::process::Child) -> io::Result<OwnedFd> {
-    // SAFETY: takes a PID and flags, touches no memory of ours. The PID is our child's, which cannot be reused before it is reaped.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, child.id(), 0) };
-    if fd < 0 {
-        return exit_by_thread(child.id());
-    }
-    // SAFETY: the kernel has just made this descriptor for us, close-on-exec.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+/// What will tell of a child's end. Made before the child, so that nothing takes a TID beside a criu that counts them, and nothing that
+/// can fail is left for afterwards: pidfd_open(2) (Linux 5.3; allowed by the runtimes' present seccomp profiles), else a thread.
+#[derive(Debug)]
+pub struct ExitWatch {
+    /// Takes the child's PID, where there is a thread; its pipe closes when the child has ended.
+    thread: Option<(Sender<Pid>, PipeReader)>,
 }
 
-/// The end of a pipe that closes when the child has ended, or has been reaped; it is left to be reaped.
-fn exit_by_thread(child: u32) -> io::Result<OwnedFd> {
-    let (reader, writer) = io::pipe()?;
-    let child = Pid::from_raw(child as i32);
-    std::thread::Builder::new().name("exit".to_owned()).spawn(move || {
-        while waitid(Id::Pid(child), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) == Err(Errno::EINTR) {}
-        drop(writer);
-    })?;
-    Ok(reader.into())
+impl ExitWatch {
+    /// Gets ready.
+    ///
+    /// # Errors
+    /// Where a thread is needed and cannot be had.
+    pub fn prepare() -> io::Result<Self> {
+        if probe::pidfd().is_ok() { Ok(Self { thread: None }) } else { Self::by_thread() }
+    }
+
+    fn by_thread() -> io::Result<Self> {
+        let (reader, writer) = io::pipe()?;
+        let (sender, child) = mpsc::channel();
+        std::thread::Builder::new().name("exit".to_owned()).spawn(move || {
+            // Left to be reaped by its parent.
+            let left = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+            if let Ok(child) = child.recv() {
+                while waitid(Id::Pid(child), left) == Err(Errno::EINTR) {}
+            }
+            drop(writer);
+        })?;
+        Ok(Self { thread: Some((sender, reader)) })
+    }
+
+    /// A descriptor that becomes readable when `child` has ended, or has been reaped.
+    ///
+    /// # Errors
+    /// Where there are no descriptors left.
+    pub fn of(self, child: &std::process::Child) -> io::Result<OwnedFd> {
+        if let Some((sender, reader)) = self.thread {
+            let _ = sender.send(Pid::from_raw(child.id() as i32));
+            return Ok(reader.into());
+        }
+        // SAFETY: takes a PID and flags, touches no memory of ours. The PID is our child's, which cannot be reused before it is reaped.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, child.id(), 0) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel has just made this descriptor for us, close-on-exec.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Child, Command, Stdio};
+    use std::process::{Command, Stdio};
 
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -90,9 +117,10 @@ mod tests {
 
     #[test]
     fn the_end_of_a_child_is_seen_and_its_status_is_left() {
-        for watch in [child_exit, |child: &Child| exit_by_thread(child.id())] {
+        for watch in [ExitWatch::prepare, ExitWatch::by_thread] {
+            let watch = watch().unwrap();
             let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-            let exit = watch(&child).unwrap();
+            let exit = watch.of(&child).unwrap();
             let ended = |timeout: PollTimeout| {
                 let mut fds = [PollFd::new(exit.as_fd(), PollFlags::POLLIN)];
                 poll(&mut fds, timeout).unwrap() > 0

@@ -46,6 +46,23 @@ pub fn enter(namespace: BorrowedFd, kind: i32) -> io::Result<()> {
     done(unsafe { libc::setns(namespace.as_raw_fd(), kind) })
 }
 
+/// `NS_GET_USERNS` of ioctl_ns(2), Linux 4.9.
+const GET_USERS: libc::Ioctl = 0xb701;
+
+/// Whether capabilities that this process has in its user namespace are over its PID namespace: whether that belongs to this user
+/// namespace, or to one below it. Before Linux 4.9, which does not say, it is supposed to.
+pub fn owns_pids() -> bool {
+    let Ok(pids) = std::fs::File::open("/proc/self/ns/pid") else { return true };
+    // SAFETY: a number in; what comes out is a descriptor of our own, or an error.
+    let users = unsafe { libc::ioctl(pids.as_raw_fd(), GET_USERS) };
+    if users < 0 {
+        return io::Error::last_os_error().raw_os_error() != Some(libc::EPERM);
+    }
+    // SAFETY: the kernel has just made it, and nobody else knows it.
+    unsafe { libc::close(users) };
+    true
+}
+
 /// Shows this PID namespace's processes in /proc, in a mount namespace that what is mounted outside later reaches still.
 ///
 /// # Errors
@@ -98,7 +115,10 @@ fn make_time(offsets: &CString) {
             return;
         }
         let file = libc::open(c"/proc/self/timens_offsets".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
-        libc::write(file, offsets.as_ptr().cast(), offsets.as_bytes().len());
+        let length = offsets.as_bytes().len();
+        if libc::write(file, offsets.as_ptr().cast(), length) != length as isize {
+            return;
+        }
         let made = libc::open(c"/proc/self/ns/time_for_children".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
         libc::setns(made, TIME);
     }
@@ -106,4 +126,22 @@ fn make_time(offsets: &CString) {
 
 fn done(result: i32) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pid_namespace_belongs_to_none_that_was_made_later() {
+        if std::env::var_os("ALONE").is_some() {
+            assert!(!owns_pids());
+            return;
+        }
+        assert!(owns_pids());
+        let mut below = Command::new("unshare");
+        below.arg("--user").arg(std::env::current_exe().unwrap()).env("ALONE", "1");
+        below.args(["--exact", "sys::namespace::tests::the_pid_namespace_belongs_to_none_that_was_made_later"]);
+        assert!(below.status().unwrap().success());
+    }
 }
