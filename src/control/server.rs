@@ -184,14 +184,17 @@ pub fn failed(message: String) -> Event {
     Event::Failed { message, log: None, phase: None }
 }
 
-/// The user that one outside of this user namespace seems to be (user_namespaces(7), "Unmapped user and group IDs").
-const NOBODY: u32 = 65534;
-
 /// Only root and the user that init runs as may give orders. Of who is outside of init's user namespace the kernel tells no more than
 /// that; such a one has got past the modes of socket and folder, which let through nobody else either.
 fn is_allowed(stream: &UnixStream) -> bool {
-    let allowed = |uid| [0, nix::unistd::geteuid().as_raw()].contains(&uid) || uid == NOBODY && !is_mapped(NOBODY);
+    let allowed = |uid| [0, nix::unistd::geteuid().as_raw()].contains(&uid) || uid == nobody() && !is_mapped(uid);
     getsockopt(stream, PeerCredentials).is_ok_and(|peer| allowed(peer.uid()))
+}
+
+/// The user that one outside of this user namespace seems to be (user_namespaces(7), "Unmapped user and group IDs").
+fn nobody() -> u32 {
+    let set = std::fs::read_to_string("/proc/sys/kernel/overflowuid").ok();
+    set.and_then(|text| text.trim().parse().ok()).unwrap_or(65534)
 }
 
 /// Whether a user ID means somebody in this process's user namespace.
@@ -223,8 +226,8 @@ mod tests {
 
     #[test]
     fn nobody_is_a_user_like_others_where_all_are_mapped() {
-        assert!(maps("         0          0 4294967295\n", NOBODY));
-        assert!(!maps("      1000       1000          1\n", NOBODY) && maps("1000 1000 1\n", 1000));
-        assert!(maps("0 100000 65534\n65534 0 1\n", NOBODY) && !maps("0 100000 65534\n", NOBODY) && !maps("x", 0));
+        assert!(maps("         0          0 4294967295\n", 65534));
+        assert!(!maps("      1000       1000          1\n", 65534) && maps("1000 1000 1\n", 1000));
+        assert!(maps("0 100000 65534\n65534 0 1\n", 65534) && !maps("0 100000 65534\n", 65534) && !maps("x", 0));
     }
 }

@@ -1,7 +1,7 @@
 //! `--isolate`: namespaces of init's own, where the container allows them (docs/isolation.md).
 //!
-//! Whatever is refused is given up before anything has changed, and the next best is tried. Must leave the service no capability that
-//! it would not have had, and its first process's signals, terminal and exit status as they were.
+//! Whatever is refused is given up before anything has changed, and the next best is tried. Must leave the service all capabilities
+//! that it would have had and none beside, and its first process's signals, terminal and exit status as they were.
 
 use std::{
     fs::{self, File},
@@ -10,7 +10,6 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::net::UnixStream,
     },
-    path::PathBuf,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
@@ -19,6 +18,7 @@ use caps::{CapSet, Capability};
 use crate::{
     control::protocol::Isolation,
     exit,
+    privileges::RestorePlan,
     sys::{
         namespace::{self, MOUNT, PID, USER},
         process::{self, Fork},
@@ -50,25 +50,97 @@ pub enum Isolate {
 /// Init is in a user namespace of its own.
 static ENTERED: AtomicBool = AtomicBool::new(false);
 
+/// Why there are no namespaces of our own; continues "no namespaces of init's own: ".
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    /// No /proc.
+    #[error("/proc/self/status does not say which capabilities there are")]
+    Unknown,
+    /// Capabilities would no longer be over the container, but over the namespace only.
+    #[error("the container's capabilities would be lost")]
+    Capabilities,
+    /// A user namespace alone would take away what is there.
+    #[error("PIDs can be chosen without, and no longer in a user namespace")]
+    Pids,
+    /// The kernel, or a seccomp filter.
+    #[error("the container does not permit them ({0})")]
+    System(#[from] io::Error),
+}
+
 /// Enters the best namespaces that there are to be had. Returns in the process that is to be init, which may be another one: the
 /// first then ends as that one does. The signals must be held.
 pub fn enter() -> Isolation {
+    match best() {
+        Ok(isolation) => {
+            ENTERED.store(true, Relaxed);
+            isolation
+        }
+        Err(refused) => {
+            super::say(&format!("no namespaces of init's own: {refused}"));
+            Isolation::Nothing
+        }
+    }
+}
+
+fn best() -> Result<Isolation, Refused> {
     // What the service could have had must be known before, for whoever enters a user namespace has everything there.
-    let bounding = caps::read(None, CapSet::Bounding).unwrap_or_default();
-    let isolation = match own_processes() {
-        Ok(()) => Isolation::Processes,
-        Err(_) if own_users().is_ok() => Isolation::Users,
-        Err(_) => return Isolation::Nothing,
-    };
-    ENTERED.store(true, Relaxed);
+    let sets = Sets::read().ok_or(Refused::Unknown)?;
+    if sets.has_any(nix::unistd::geteuid().is_root()) {
+        return Err(Refused::Capabilities);
+    }
+    if own_processes(sets.bounding).is_ok() {
+        return Ok(Isolation::Processes);
+    }
+    // By a criu with capabilities of its file: those count where the PID namespace belongs.
+    if RestorePlan::here().can_go_back() {
+        return Err(Refused::Pids);
+    }
+    own_users(sets.bounding)?;
+    Ok(Isolation::Users)
+}
+
+/// This process's capabilities, a bit each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Sets {
+    /// In effect, permitted, inheritable or ambient.
+    held: u64,
+    bounding: u64,
+}
+
+impl Sets {
+    /// From /proc: asking for one by one fails for those that the kernel does not know yet.
+    fn read() -> Option<Sets> {
+        Sets::parse(&fs::read_to_string("/proc/self/status").ok()?)
+    }
+
+    fn parse(status: &str) -> Option<Sets> {
+        let set = |name| {
+            let digits = status.lines().find_map(|line| line.strip_prefix(name))?;
+            u64::from_str_radix(digits.trim(), 16).ok()
+        };
+        let held = set("CapEff:")? | set("CapPrm:")? | set("CapInh:")? | set("CapAmb:")?;
+        Some(Sets { held, bounding: set("CapBnd:")? })
+    }
+
+    /// Whether a program has capabilities, or gets some by being executed as root (capabilities(7)).
+    fn has_any(self, root: bool) -> bool {
+        self.held != 0 || root && self.bounding != 0
+    }
+}
+
+/// Sets apart what workers need, and makes the bounding set no larger than it was outside.
+fn limit(bounding: u64) -> io::Result<()> {
     // Only now: nothing becomes inheritable any more that is not in the bounding set (capabilities(7)).
     for capability in FOR_WORKERS {
         let _ = caps::raise(None, CapSet::Inheritable, capability);
     }
-    for capability in caps::all().difference(&bounding) {
-        let _ = caps::drop(None, CapSet::Bounding, *capability);
+    for capability in caps::all().into_iter().filter(|capability| bounding & capability.bitmask() == 0) {
+        let _ = caps::drop(None, CapSet::Bounding, capability);
     }
-    isolation
+    match Sets::read() {
+        Some(now) if now.bounding & !bounding == 0 => Ok(()),
+        _ => Err(io::Error::other("the bounding set of capabilities cannot be lowered")),
+    }
 }
 
 /// For a process that is about to execute a worker: what that needs survives the exec.
@@ -78,21 +150,23 @@ pub fn keep_capabilities() {
     }
 }
 
-/// For a process that is about to execute what is the user's: nothing survives the exec but what could be had outside as well.
+/// For a process that is about to execute what is the user's: nothing survives the exec but what could be had outside as well. Ends
+/// where that cannot be had.
 pub fn keep_no_capabilities() {
-    if ENTERED.load(Relaxed) {
-        let _ = caps::clear(None, CapSet::Inheritable);
+    if ENTERED.load(Relaxed) && caps::clear(None, CapSet::Inheritable).is_err() {
+        super::say("cannot give up the capabilities that are only for freeze's own processes");
+        process::exit_now(exit::FATAL);
     }
 }
 
 /// A user, PID and mount namespace. Their first process is init; this one becomes the relay.
-fn own_processes() -> io::Result<()> {
+fn own_processes(bounding: u64) -> io::Result<()> {
     let relay = process::program_in_memory(c"freeze-relay", RELAY)?;
     let (mut ours, theirs) = UnixStream::pair()?;
     match namespace::fork_into(USER | PID | MOUNT)? {
         Fork::Child => {
             drop(ours);
-            be_init(theirs);
+            be_init(theirs, bounding);
             Ok(())
         }
         Fork::Parent(pid) => {
@@ -114,11 +188,11 @@ fn own_processes() -> io::Result<()> {
 }
 
 /// The child: ends where it cannot be init. Says when it can, and waits until the terminal is free.
-fn be_init(mut relay: UnixStream) {
+fn be_init(mut relay: UnixStream, bounding: u64) {
     process::on_parent_death(libc::SIGKILL);
     // Whoever is in the first process's group hears of a hang-up when that gives up the terminal.
     process::lead_session();
-    let ready = relay.read_exact(&mut [0]).and_then(|()| namespace::mount_proc());
+    let ready = relay.read_exact(&mut [0]).and_then(|()| namespace::mount_proc()).and_then(|()| limit(bounding));
     let ready = ready.and_then(|()| relay.write_all(&[0])).and_then(|()| relay.read_exact(&mut [0]));
     if ready.is_err() {
         process::exit_now(exit::FATAL);
@@ -138,7 +212,7 @@ fn be_relay(relay: &OwnedFd, mut init: UnixStream, pid: i32) -> ! {
 }
 
 /// A user namespace alone, made by a child and then entered, so that this process is in none that has no users.
-pub(crate) fn own_users() -> io::Result<()> {
+pub(crate) fn own_users(bounding: u64) -> io::Result<()> {
     let (ours, mut theirs) = UnixStream::pair()?;
     match namespace::fork_into(USER)? {
         Fork::Child => {
@@ -151,33 +225,23 @@ pub(crate) fn own_users() -> io::Result<()> {
                 .and_then(|()| File::open(format!("/proc/{pid}/ns/user")))
                 .and_then(|users| namespace::enter(users.as_fd(), USER));
             end(pid);
-            entered
+            entered?;
+            // From here on there is no way back.
+            if let Err(error) = limit(bounding) {
+                super::say(&format!("cannot run in a user namespace: {error}; use --isolate never"));
+                process::exit_now(exit::FATAL);
+            }
+            Ok(())
         }
     }
 }
 
-/// Gives the user namespace of a child the users of ours: all of them where we may, else this one.
+/// Gives the user namespace of a child our user and group, as they are; more takes capabilities (user_namespaces(7)).
 pub(crate) fn map(pid: i32) -> io::Result<()> {
-    let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-    let file = |name: &str| PathBuf::from(format!("/proc/{pid}/{name}"));
-    if fs::write(file("gid_map"), all("/proc/self/gid_map")?).is_err() {
-        fs::write(file("setgroups"), "deny")?;
-        fs::write(file("gid_map"), one(gid))?;
-    }
-    let uid_map = file("uid_map");
-    fs::write(&uid_map, all("/proc/self/uid_map")?).or_else(|_| fs::write(&uid_map, one(uid)))
-}
-
-/// A map that leaves all the IDs that there are here as they are (user_namespaces(7)).
-fn all(ours: &str) -> io::Result<String> {
-    let ours = fs::read_to_string(ours)?;
-    Ok(ours.lines().filter_map(identity).collect())
-}
-
-fn identity(line: &str) -> Option<String> {
-    let mut words = line.split_ascii_whitespace();
-    let (first, count) = (words.next()?, words.nth(1)?);
-    Some(format!("{first} {first} {count}\n"))
+    let write = |name: &str, text: &str| fs::write(format!("/proc/{pid}/{name}"), text);
+    write("setgroups", "deny")?;
+    write("gid_map", &one(nix::unistd::getegid().as_raw()))?;
+    write("uid_map", &one(nix::unistd::geteuid().as_raw()))
 }
 
 fn one(id: u32) -> String {
@@ -193,10 +257,34 @@ fn end(pid: i32) {
 mod tests {
     use super::*;
 
+    const STATUS: &str = "Name:\tx\nCapInh:\t0000000000000000\nCapPrm:\t0000000000000000\nCapEff:\t0000000000000000\n\
+        CapBnd:\t00000000a80425fb\nCapAmb:\t0000000000000000\n";
+
     #[test]
-    fn all_ids_stay_what_they_are_whatever_they_are_outside() {
-        let ours = "         0       1000          1\n         1     100000      65536\n";
-        assert_eq!(ours.lines().filter_map(identity).collect::<String>(), "0 0 1\n1 1 65536\n");
-        assert_eq!(identity("0 1000"), None);
+    fn whoever_has_or_gets_a_capability_stays_outside() {
+        let sets = Sets::parse(STATUS).unwrap();
+        assert_eq!(sets, Sets { held: 0, bounding: 0xa804_25fb });
+        assert!(!sets.has_any(false) && sets.has_any(true) && !Sets { bounding: 0, ..sets }.has_any(true));
+        for name in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+            let (none, one) = (format!("{name}:\t0000000000000000"), format!("{name}:\t0000010000000000"));
+            assert!(Sets::parse(&STATUS.replace(&none, &one)).unwrap().has_any(false), "{name}");
+        }
+    }
+
+    #[test]
+    fn sets_that_are_not_all_told_are_not_guessed() {
+        for name in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+            assert_eq!(Sets::parse(&STATUS.replace(name, "Cap")), None);
+        }
+        assert_eq!(Sets::parse(&STATUS.replace("a80425fb", "none")), None);
+    }
+
+    #[test]
+    fn a_refusal_says_why() {
+        let said = |refused: Refused| format!("no namespaces of init's own: {refused}");
+        insta::assert_snapshot!(said(Refused::Capabilities), @"no namespaces of init's own: the container's capabilities would be lost");
+        insta::assert_snapshot!(said(Refused::Pids), @"no namespaces of init's own: PIDs can be chosen without, and no longer in a user namespace");
+        let error = io::Error::from_raw_os_error(libc::EPERM);
+        insta::assert_snapshot!(said(error.into()), @"no namespaces of init's own: the container does not permit them (Operation not permitted (os error 1))");
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{Answer, Facts, Proc, namespaces};
-use crate::sys::{pids, probe};
+use crate::sys::{namespace, pids, probe};
 
 /// Something that a container may allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -218,7 +218,10 @@ fn attach(facts: &Facts) -> Answer {
 fn last_pid(facts: &Facts) -> Answer {
     match fs::OpenOptions::new().write(true).open(pids::NS_LAST_PID) {
         Err(error) => Err(error).into(),
-        Ok(_) => Answer::when(restores(facts), "needs CHECKPOINT_RESTORE"),
+        Ok(_) if restores(facts) => {
+            Answer::when(namespace::owns_pids(), "needs CHECKPOINT_RESTORE over the PID namespace")
+        }
+        Ok(_) => Answer::No("needs CHECKPOINT_RESTORE".to_owned()),
     }
 }
 

@@ -13,9 +13,12 @@ use crate::init::isolate;
 use crate::sys::namespace::{self, MOUNT, PID, USER};
 use crate::sys::process::{self, Fork};
 
+/// The bounding set stays as it is.
+const WHOLE: u64 = u64::MAX;
+
 /// A user namespace, as `--isolate auto` makes it.
 pub fn user() -> io::Result<()> {
-    in_child(isolate::own_users)
+    in_child(|| isolate::own_users(WHOLE))
 }
 
 /// User, PID and mount namespaces with a /proc of their own, the same.
@@ -40,7 +43,7 @@ pub fn processes() -> io::Result<()> {
 pub fn time() -> io::Result<()> {
     in_child(|| {
         if !caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).unwrap_or(false) {
-            isolate::own_users()?;
+            isolate::own_users(WHOLE)?;
         }
         namespace::try_time()
     })

@@ -5,13 +5,17 @@ use crate::harness::{App, Container, Setting, text};
 const AUTO: [&str; 2] = ["--isolate", "auto"];
 const HOUR: i64 = 3600;
 
-/// What each kind of container gets.
-const LEVELS: [(Setting, &str); 5] = [
+/// What each kind of container gets: nothing where capabilities, and PIDs that can be chosen, would be lost.
+const LEVELS: [(Setting, &str); 9] = [
     (Setting::Restricted, "nothing"),
     (Setting::RestrictedPodman, "users"),
-    (Setting::Caps, "nothing"),
-    (Setting::Unconfined, "users"),
+    (Setting::OpenShift, "users"),
     (Setting::Nested, "processes"),
+    (Setting::Caps, "nothing"),
+    (Setting::FileCaps, "nothing"),
+    (Setting::Ambient, "nothing"),
+    (Setting::UserNamespace, "nothing"),
+    (Setting::Unconfined, "nothing"),
 ];
 
 fn isolated(setting: Setting, service: &[&str]) -> App {
@@ -37,6 +41,7 @@ fn each_container_gets_the_best_that_it_allows_and_says_so() {
         container.verified();
         let status = container.status().unwrap();
         assert!(status.contains(&format!(r#""isolation":"{level}""#)), "{setting:?}: {status}");
+        assert_eq!(container.logs().1.contains("no namespaces of init's own: "), level == "nothing");
     }
     let app = App::new(Setting::Nested, &["one"]);
     let container = app.start();
@@ -47,7 +52,7 @@ fn each_container_gets_the_best_that_it_allows_and_says_so() {
 /// Every shape of service three times in a row.
 #[test]
 fn services_move_as_they_do_otherwise() {
-    for setting in [Setting::Nested, Setting::RestrictedPodman, Setting::Unconfined] {
+    for setting in [Setting::Nested, Setting::OpenShift] {
         for service in [&["mixed"][..], &["prefork", "4"], &["daemon"], &["files", "/data"]] {
             let app = isolated(setting, service);
             let mut container = app.start();
@@ -64,7 +69,7 @@ fn services_move_as_they_do_otherwise() {
 /// From any kind of container to any other: the service has no capability, and a bounding set no larger than the container's.
 #[test]
 fn generations_go_into_isolation_and_out_of_it() {
-    for setting in [Setting::Nested, Setting::RestrictedPodman, Setting::Unconfined] {
+    for setting in [Setting::Nested, Setting::RestrictedPodman] {
         let app = App::new(setting, &["prefork", "4"]);
         let mut container = app.start();
         for options in [&AUTO[..], &[], &AUTO] {
@@ -87,10 +92,43 @@ fn capabilities(container: &Container) -> (String, String) {
     (run("show /proc/self"), run(each))
 }
 
+/// Those that the container was started with, whatever they were before: nobody without capabilities can change them, and in a user
+/// namespace they have no numbers.
+#[test]
+fn supplementary_groups_are_the_containers() {
+    for setting in [Setting::Restricted, Setting::RestrictedPodman, Setting::Nested] {
+        let mut app = App::new(setting, &["prefork", "2"]);
+        let mut before = "";
+        for (groups, options) in [
+            ("2000", &[][..]),
+            ("2000", &AUTO),
+            ("2000", &[]),
+            ("3000,4000", &[]),
+            ("", &AUTO),
+            ("2000", &AUTO),
+            ("3000", &AUTO),
+            ("", &[]),
+        ] {
+            app.set_groups(groups);
+            let container = app.start_with(options);
+            container.verified();
+            let each = r#"for p in /proc/[0-9]*; do grep -q ^/services/service $p/cmdline && grep ^Groups: $p/status; done; true"#;
+            let found = text(&container.exec(&["sh", "-c", each]).stdout);
+            let wanted = ["Groups:", &groups.replace(',', " ")].join("\t");
+            assert!(found.lines().count() >= 3, "{found}");
+            for line in found.lines() {
+                assert_eq!(line.trim(), wanted.trim(), "{setting:?}, {options:?}, from groups {before}");
+            }
+            checkpoint(&container);
+            before = groups;
+        }
+    }
+}
+
 /// A host that has been up for ten hours longer, and back.
 #[test]
 fn clocks_go_on_where_there_is_a_time_namespace() {
-    for setting in [Setting::Nested, Setting::RestrictedPodman, Setting::Unconfined] {
+    for setting in [Setting::Nested, Setting::RestrictedPodman] {
         let app = isolated(setting, &["clock"]);
         let mut container = app.start_on_host(10, &[]);
         let first = container.verified();

@@ -64,7 +64,7 @@ fn isolation(isolation: Isolation, service_here: Option<i32>) -> String {
     let what = match isolation {
         Isolation::Processes => "user, PID and mount namespace",
         Isolation::Users => "user namespace",
-        Isolation::Nothing => "none, as this container does not permit user namespaces",
+        Isolation::Nothing => "none that is of use here, for the reason in init's log",
     };
     let here = service_here.map(|pid| format!("; outside of it the service is process {pid}"));
     format!("isolation: {what}{}", here.unwrap_or_default())
