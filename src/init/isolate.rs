@@ -211,22 +211,28 @@ fn be_relay(relay: &OwnedFd, mut init: UnixStream, pid: i32) -> ! {
     process::exit_now(exit::FATAL)
 }
 
-/// A user namespace alone, made by a child and then entered, so that this process is in none that has no users.
+/// A user namespace alone, made by a child and then entered, so that this process is in none that has no users. The child tries
+/// first what has to work inside, as there is no way back: AppArmor may let a user namespace be made and allow nothing in it.
 pub(crate) fn own_users(bounding: u64) -> io::Result<()> {
-    let (ours, mut theirs) = UnixStream::pair()?;
+    let (mut ours, mut theirs) = UnixStream::pair()?;
     match namespace::fork_into(USER)? {
         Fork::Child => {
             drop(ours);
-            let _ = theirs.read(&mut [0]);
+            let tried = theirs.read_exact(&mut [0]).and_then(|()| limit(bounding));
+            let _ = tried.and_then(|()| theirs.write_all(&[0])).and_then(|()| theirs.read_exact(&mut [0]));
             process::exit_now(exit::OK)
         }
         Fork::Parent(pid) => {
-            let entered = map(pid)
-                .and_then(|()| File::open(format!("/proc/{pid}/ns/user")))
-                .and_then(|users| namespace::enter(users.as_fd(), USER));
+            drop(theirs);
+            let mut entered = || {
+                map(pid)?;
+                ours.write_all(&[0])?;
+                ours.read_exact(&mut [0])?;
+                namespace::enter(File::open(format!("/proc/{pid}/ns/user"))?.as_fd(), USER)
+            };
+            let entered = entered();
             end(pid);
             entered?;
-            // From here on there is no way back.
             if let Err(error) = limit(bounding) {
                 super::say(&format!("cannot run in a user namespace: {error}; use --isolate never"));
                 process::exit_now(exit::FATAL);
