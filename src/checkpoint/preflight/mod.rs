@@ -201,7 +201,7 @@ mod tests {
     fn what_was_made_between_two_looks_is_not_refused() {
         let us = std::process::id() as i32;
         let (child, process) = sleeper();
-        let _pidfd = crate::sys::fd::child_exit(&child.0).unwrap();
+        let _pidfd = crate::sys::fd::ExitWatch::prepare().unwrap().of(&child.0).unwrap();
         let own = tree::read(us).unwrap();
         let refused_for = |looks: usize| {
             let mut seen = 0;
