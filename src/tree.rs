@@ -77,6 +77,21 @@ pub fn status(pid: impl std::fmt::Display) -> io::Result<Status> {
     Ok(Status(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
+/// The number that init's process `inner` has here. Where init is in a PID namespace below ours, that is another one.
+pub fn number_here(all: &BTreeMap<i32, Process>, init: i32, inner: i32) -> Option<i32> {
+    let depth = numbers(init)?.len();
+    if depth == 1 {
+        return all.contains_key(&inner).then_some(inner);
+    }
+    let below = below(all, init).into_iter().map(|process| process.pid);
+    below.into_iter().find(|pid| numbers(*pid).is_some_and(|all| all.len() == depth && all.last() == Some(&inner)))
+}
+
+/// One number for each PID namespace that a process is in, from the one of this /proc inwards (proc_pid_status(5)).
+pub fn numbers(pid: i32) -> Option<Vec<i32>> {
+    status(pid).ok()?.get("NSpid")?.split_whitespace().map(|number| number.parse().ok()).collect()
+}
+
 /// `root` and all its descendants, parents before their children.
 pub fn below(all: &BTreeMap<i32, Process>, root: i32) -> Vec<Process> {
     let mut found: Vec<Process> = all.get(&root).cloned().into_iter().collect();
@@ -144,6 +159,15 @@ mod tests {
         let pids: Vec<i32> = below(&all, 5).iter().map(|process| process.pid).collect();
         assert_eq!(pids, [5, 7, 3]);
         assert!(below(&all, 99).is_empty());
+    }
+
+    #[test]
+    fn in_one_namespace_numbers_are_the_same_for_all() {
+        let us = std::process::id() as i32;
+        let all = BTreeMap::from([process(us, 1), process(7, us)]);
+        assert_eq!(numbers(us).map(|numbers| numbers[0]), Some(us));
+        assert_eq!(number_here(&all, us, 7), (numbers(us).unwrap().len() == 1).then_some(7));
+        assert_eq!([number_here(&all, us, 8), number_here(&all, i32::MAX, 7)], [None; 2]);
     }
 
     #[test]

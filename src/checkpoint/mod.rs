@@ -157,8 +157,11 @@ fn take(
     let abilities = Abilities::probe();
     let read = || Tree::of_service(target.root, target.service).map_err(CheckpointError::from);
     let (tree, watched) = preflight::check(read, init, &abilities)?;
-    if !RestorePlan::of(&abilities).can_go_back() {
-        order::check(tree.processes())?;
+    let ordered = order::check(tree.processes());
+    if RestorePlan::of(&abilities).can_go_back() {
+        ordered.err().into_iter().for_each(|disorder| reporter.warn(disorder.to_string()));
+    } else {
+        ordered?;
         let highest = tree.processes().iter().flat_map(|process| &process.threads).copied().max();
         highest.and_then(forecast::at_checkpoint).into_iter().for_each(|message| reporter.warn(message));
     }

@@ -102,9 +102,7 @@ impl Client {
     /// Init's PID, where init counts PIDs as this process does, so that those it tells mean the same here.
     pub fn init_pid(&self) -> Option<i32> {
         let peer = self.peer()?;
-        // One number for each PID namespace that it is in, from the one of this /proc inwards (proc(5)).
-        let status = tree::status(peer).ok()?;
-        (status.get("NSpid")?.split_whitespace().count() == 1).then_some(peer)
+        (tree::numbers(peer)?.len() == 1).then_some(peer)
     }
 }
 

@@ -59,7 +59,7 @@ fn look(folder: &Folder) -> Result<Findings, ServiceError> {
     running(&status)?;
     let init = init.ok_or(ServiceError::NotSeen(status.service))?;
     let all = tree::all()?;
-    let service = number_here(&all, init, status.service).ok_or(ServiceError::NotSeen(status.service))?;
+    let service = tree::number_here(&all, init, status.service).ok_or(ServiceError::NotSeen(status.service))?;
     let root = root(&all, init, service);
     let us = std::process::id() as i32;
     let read = || {
@@ -88,22 +88,6 @@ fn running(status: &Status) -> Result<(), ServiceError> {
         State::HandingOver => "handing over",
         State::Ending => "ending",
     }))
-}
-
-/// The number that init's process `inner` has here. Where init is in a PID namespace below ours, that is another one.
-fn number_here(all: &BTreeMap<i32, Process>, init: i32, inner: i32) -> Option<i32> {
-    let depth = numbers(init)?.len();
-    if depth == 1 {
-        return all.contains_key(&inner).then_some(inner);
-    }
-    let below = tree::below(all, init).into_iter().map(|process| process.pid);
-    below.into_iter().find(|pid| numbers(*pid).is_some_and(|all| all.len() == depth && all.last() == Some(&inner)))
-}
-
-/// One number for each PID namespace that a process is in, from the one of this /proc inwards (proc_pid_status(5)).
-fn numbers(pid: i32) -> Option<Vec<i32>> {
-    let status = tree::status(pid).ok()?;
-    status.get("NSpid")?.split_whitespace().map(|number| number.parse().ok()).collect()
 }
 
 /// The process between init and the service, or the service itself where there is none.

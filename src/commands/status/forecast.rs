@@ -21,6 +21,12 @@ pub struct Forecast {
 }
 
 impl Forecast {
+    /// Where the service exists, and PIDs are chosen.
+    pub fn without_counting(status: &Status) -> Option<Self> {
+        let rest_ms = rest_ms(status).filter(|_| status.service > 0)?;
+        Some(Self { pids_ms: 0, highest: 0, rest_ms })
+    }
+
     /// All of it.
     pub fn total_ms(self) -> u64 {
         self.pids_ms.saturating_add(self.rest_ms)
@@ -80,6 +86,7 @@ mod tests {
     fn a_restore_is_judged_by_the_last_restore_before_the_last_checkpoint() {
         let mut status = super::super::example();
         assert_eq!(rest_ms(&status), Some(250));
+        assert_eq!(Forecast::without_counting(&status).map(Forecast::total_ms), Some(250));
         status.restore = None;
         assert_eq!(rest_ms(&status), Some(90));
         status.checkpoint = None;

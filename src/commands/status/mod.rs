@@ -12,7 +12,7 @@ use crate::{
         client::{Client, ClientError},
         protocol::{Event, Isolation, Op, State, Status},
     },
-    exit,
+    exit, tree,
 };
 use forecast::Forecast;
 
@@ -54,8 +54,8 @@ fn once(arguments: &Arguments) -> Result<u8, ClientError> {
         say(&format!("not ready: {}", sentences::state(status)));
         return Ok(exit::FAILED);
     }
-    let service_here = seen_here(status);
-    let forecast = client.init_pid().and_then(|init| forecast::of(status, init));
+    let service_here = seen_here(&client, status);
+    let forecast = predict(&client, status);
     Ok(text::print(&if arguments.prometheus {
         prometheus::metrics(status, forecast)
     } else if arguments.json {
@@ -78,20 +78,19 @@ struct Answer<'a> {
 }
 
 /// The service's PID in the PID namespace of this command, where init has one of its own below that.
-fn seen_here(status: &Status) -> Option<i32> {
+fn seen_here(client: &Client, status: &Status) -> Option<i32> {
     if status.isolation != Some(Isolation::Processes) || status.service == 0 {
         return None;
     }
-    let entries = std::fs::read_dir("/proc").ok()?.flatten();
-    let mut texts = entries.filter_map(|entry| std::fs::read_to_string(entry.path().join("status")).ok());
-    texts.find_map(|text| pid_of(&text, status.service))
+    tree::number_here(&tree::all().ok()?, client.peer()?, status.service)
 }
 
-/// The outermost PID of a process which is `inside` in the innermost of several namespaces (proc_pid_status(5), NSpid).
-fn pid_of(status: &str, inside: i32) -> Option<i32> {
-    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
-    let numbers: Vec<i32> = numbers.split_ascii_whitespace().filter_map(|number| number.parse().ok()).collect();
-    (numbers.len() > 1 && numbers.last() == Some(&inside)).then_some(*numbers.first()?)
+/// What a restore would take. In a PID namespace of init's own it chooses PIDs, whatever this command may.
+fn predict(client: &Client, status: &Status) -> Option<Forecast> {
+    match status.isolation {
+        Some(Isolation::Processes) => Forecast::without_counting(status),
+        _ => forecast::of(status, client.init_pid()?),
+    }
 }
 
 /// Clients are answered, now or as soon as a checkpoint lets the service run on.
@@ -174,12 +173,6 @@ mod tests {
             text::json(&Answer { event: &event, service_here: None, predicted_restore_ms: None }).trim_end(),
             plain
         );
-    }
-
-    #[test]
-    fn a_process_of_an_inner_namespace_has_a_number_here() {
-        assert_eq!(pid_of("Name:\tx\nNSpid:\t9\t1001\n", 1001), Some(9));
-        assert_eq!([pid_of("NSpid:\t1001\n", 1001), pid_of("NSpid:\t9\t1002\n", 1001), pid_of("", 0)], [None; 3]);
     }
 
     #[test]
