@@ -92,6 +92,22 @@ pub fn numbers(pid: i32) -> Option<Vec<i32>> {
     status(pid).ok()?.get("NSpid")?.split_whitespace().map(|number| number.parse().ok()).collect()
 }
 
+/// The process between init and the service, below which all of the service is; the service itself where there is none.
+pub fn root(all: &BTreeMap<i32, Process>, init: i32, service: i32) -> Option<i32> {
+    let parent = all.get(&service)?.ppid;
+    Some(if parent == init { service } else { parent })
+}
+
+/// Children of init that are not among `known`. What exec brought in has no parent here (0), and zombies are about to be reaped.
+pub fn strays<'a>(all: &'a BTreeMap<i32, Process>, init: i32, known: &'a [i32]) -> impl Iterator<Item = &'a Process> {
+    all.values().filter(move |process| process.ppid == init && !known.contains(&process.pid) && !process.is_zombie())
+}
+
+/// The highest PID or TID of these.
+pub fn highest(processes: &[Process]) -> Option<i32> {
+    processes.iter().flat_map(|process| &process.threads).copied().max()
+}
+
 /// `root` and all its descendants, parents before their children.
 pub fn below(all: &BTreeMap<i32, Process>, root: i32) -> Vec<Process> {
     let mut found: Vec<Process> = all.get(&root).cloned().into_iter().collect();
@@ -159,6 +175,12 @@ mod tests {
         let pids: Vec<i32> = below(&all, 5).iter().map(|process| process.pid).collect();
         assert_eq!(pids, [5, 7, 3]);
         assert!(below(&all, 99).is_empty());
+    }
+
+    #[test]
+    fn the_root_is_between_init_and_the_service() {
+        assert_eq!(root(&BTreeMap::from([process(1, 0), process(1000, 1), process(1001, 1000)]), 1, 1001), Some(1000));
+        assert_eq!(root(&BTreeMap::from([process(1, 0), process(1001, 1)]), 1, 1001), Some(1001));
     }
 
     #[test]

@@ -62,7 +62,7 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct Dump {
     child: Child,
-    /// Readable once CRIU has ended.
+    /// Readable once CRIU has ended. The hold socket's end does not tell that: a child of a CRIU that was killed may have that open still.
     exit: OwnedFd,
     hold: Option<UnixStream>,
     listener: UnixListener,
@@ -114,7 +114,6 @@ impl Dump {
 
     fn take_in(&mut self, writer: &ImageWriter, meter: &Meter) -> Result<BTreeMap<String, BodyId>, DumpError> {
         let broken = |error| DumpError::Broken { doing: "taking in images", error };
-        // Not the hold socket's end alone: a child of a CRIU that was killed may have that open still.
         let mut criu: Option<stream::Connection> = None;
         let mut connected = false;
         let mut open: Vec<Open> = Vec::new();

@@ -17,6 +17,7 @@ mod tree_of_service;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::unix::process::parent_id;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,7 @@ use crate::image::{self, BodyId, Figures, File, Image, ImageError, ImageWriter, 
 use crate::privileges::{Abilities, DumpPlan, RestorePlan};
 use crate::restore::forecast;
 use crate::store::{self, Fencing, StoreError};
+use crate::tree;
 use crate::worker::report::Reporter;
 use crate::worker::work::Work;
 use crate::worker::{self, Common, Failure, Fate};
@@ -153,17 +155,18 @@ fn take(
     let started = Instant::now();
     prefer_for_the_oom_killer();
     meter.begin(Phase::Preflight);
-    let init = Tree::of_service(target.root, target.service)?.init();
     let abilities = Abilities::probe();
     let read = || Tree::of_service(target.root, target.service).map_err(CheckpointError::from);
-    let (tree, watched) = preflight::check(read, init, &abilities)?;
+    let (tree, watched) = preflight::check(read, parent_id() as i32, &abilities)?;
     let ordered = order::check(tree.processes());
     if RestorePlan::of(&abilities).can_go_back() {
         ordered.err().into_iter().for_each(|disorder| reporter.warn(disorder.to_string()));
     } else {
         ordered?;
-        let highest = tree.processes().iter().flat_map(|process| &process.threads).copied().max();
-        highest.and_then(forecast::at_checkpoint).into_iter().for_each(|message| reporter.warn(message));
+        tree::highest(tree.processes())
+            .and_then(forecast::at_checkpoint)
+            .into_iter()
+            .for_each(|message| reporter.warn(message));
     }
     let rules = Rules::of_this_container(describe::our_folders(common)).map_err(CheckpointError::Proc)?;
     let host = describe::host().map_err(CheckpointError::Proc)?;

@@ -1,5 +1,7 @@
 //! The tree that is to be dumped, and whether it is all there is.
 
+use std::os::unix::process::parent_id;
+
 use crate::tree::{self, Process};
 
 /// Why the service's processes cannot be taken as one tree. Nothing was frozen.
@@ -28,17 +30,12 @@ pub enum NotWhole {
 
 /// The processes of the service, parents before their children.
 #[derive(Debug)]
-pub struct Tree {
-    processes: Vec<Process>,
-    init: i32,
-}
+pub struct Tree(Vec<Process>);
 
 impl Tree {
     /// The tree below `root`, proven to be whole: whatever else is init's child is the worker that asks.
     pub fn of_service(root: i32, service: i32) -> Result<Self, NotWhole> {
         let all = tree::all().map_err(|error| NotWhole::NoProc(error.to_string()))?;
-        let us = std::process::id() as i32;
-        let init = all.get(&us).map_or(1, |process| process.ppid);
         let processes = tree::below(&all, root);
         if processes.first().is_none_or(Process::is_zombie) {
             return Err(NotWhole::RootGone(root));
@@ -46,36 +43,27 @@ impl Tree {
         if processes.iter().all(|process| process.pid != service || process.is_zombie()) {
             return Err(NotWhole::ServiceGone);
         }
-        // What exec brought in has no parent here (0), and zombies are about to be reaped.
-        let outside = all
-            .values()
-            .find(|process| process.ppid == init && ![root, us].contains(&process.pid) && !process.is_zombie());
-        match outside {
+        match tree::strays(&all, parent_id() as i32, &[root, std::process::id() as i32]).next() {
             Some(process) => Err(NotWhole::Outside { process: process.name() }),
-            None => Ok(Self { processes, init }),
+            None => Ok(Self(processes)),
         }
     }
 
     /// A tree of just these, for tests.
     #[cfg(test)]
     pub fn of_processes(processes: Vec<Process>) -> Self {
-        Self { processes, init: std::process::id() as i32 }
+        Self(processes)
     }
 
     /// The processes, parents before their children.
     pub fn processes(&self) -> &[Process] {
-        &self.processes
-    }
-
-    /// PID of the init whose service it is.
-    pub fn init(&self) -> i32 {
-        self.init
+        &self.0
     }
 }
 
 impl AsRef<[Process]> for Tree {
     fn as_ref(&self) -> &[Process] {
-        &self.processes
+        &self.0
     }
 }
 

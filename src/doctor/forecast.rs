@@ -75,7 +75,7 @@ pub fn forecast(vault: &Vault, generation: Option<u64>, abilities: &Abilities) -
     let plan = RestorePlan::of(abilities);
     let mut missing: Vec<String> = restore::missing(&manifest, &here).iter().map(ToString::to_string).collect();
     missing.extend(command::look_for(plan.criu).err().map(|error| error.to_string()));
-    let highest = manifest.processes.iter().flat_map(|process| &process.threads).copied().max().unwrap_or(0);
+    let highest = manifest.highest_id().unwrap_or(0);
     let count = (plan.pids == Pids::CountedUp).then_some((here.used.unwrap_or(1), highest));
     let sample = sample(vault, &manifest)?;
     let time = time(count, bytes(&manifest), sample);

@@ -54,15 +54,7 @@ mod tests {
 
     const BASIC: [Ability; 5] =
         [Ability::Ptrace, Ability::Attach, Ability::WholeProc, Ability::MemoryMap, Ability::Memfd];
-    const PROVEN: Proof = Proof::Succeeded(Proven {
-        processes: 4,
-        threads: 3,
-        checkpoint_ms: 90,
-        bytes: 3 << 20,
-        restore_ms: 60,
-        shifted: 321,
-        pids: 328,
-    });
+    const PROVEN: Proof = Proof::Succeeded(Proven::EXAMPLE);
 
     #[test]
     fn the_floor() {

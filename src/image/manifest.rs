@@ -252,6 +252,11 @@ pub struct Figures {
 }
 
 impl Manifest {
+    /// The highest PID or TID of the service.
+    pub fn highest_id(&self) -> Option<i32> {
+        self.processes.iter().flat_map(|process| &process.threads).copied().max()
+    }
+
     /// The whole object.
     pub fn encode_object(&self, vault: &Vault) -> Vec<u8> {
         let message = prost::Message::encode_to_vec(self);

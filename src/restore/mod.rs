@@ -241,8 +241,7 @@ impl<'a> Restore<'a> {
         if let Some(warning) = check::check(manifest, &Here::with(&self.abilities))? {
             self.reporter.warn(warning);
         }
-        let highest = manifest.processes.iter().flat_map(|process| &process.threads).copied().max();
-        let counted_up_to = highest.filter(|_| !self.plan().can_go_back());
+        let counted_up_to = manifest.highest_id().filter(|_| !self.plan().can_go_back());
         if let Some(message) = counted_up_to.and_then(forecast::before_restore) {
             self.reporter.send(&Event::Chosen { message });
         }

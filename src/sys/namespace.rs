@@ -1,7 +1,7 @@
 //! Namespaces (namespaces(7)): made for a child, entered, and looked at from inside. A refusal of any of these leaves the caller as it was.
 
 use std::{
-    ffi::CString,
+    ffi::{CStr, CString},
     io,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
@@ -102,12 +102,12 @@ pub fn start_in_new_time(command: &mut Command, offsets: CString) {
 pub fn try_time() -> io::Result<()> {
     let inside = || std::fs::read_link("/proc/self/ns/time");
     let before = inside()?;
-    make_time(&c"monotonic 1 0\n".to_owned());
+    make_time(c"monotonic 1 0\n");
     if inside()? == before { Err(io::Error::from_raw_os_error(libc::EPERM)) } else { Ok(()) }
 }
 
 /// Nothing is made before it is known that no seccomp filter keeps this process, and the next dump's CRIU, from entering it.
-fn make_time(offsets: &CString) {
+fn make_time(offsets: &CStr) {
     // SAFETY: the paths end in NUL, and of `offsets` no more than its length is read. Descriptors close on exec.
     unsafe {
         libc::setns(-1, TIME);
@@ -115,7 +115,7 @@ fn make_time(offsets: &CString) {
             return;
         }
         let file = libc::open(c"/proc/self/timens_offsets".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
-        let length = offsets.as_bytes().len();
+        let length = offsets.to_bytes().len();
         if libc::write(file, offsets.as_ptr().cast(), length) != length as isize {
             return;
         }

@@ -42,12 +42,8 @@ pub fn newest() -> Option<i32> {
 /// Milliseconds that a restore takes here to count up to `highest` from the first number, where it can neither choose PIDs nor
 /// write `ns_last_pid`.
 pub fn millis_up_to(highest: i32) -> u64 {
-    u64::try_from(highest).unwrap_or(0) / per_ms()
-}
-
-/// PIDs that a restore uses up here in a millisecond, as far as it can be told beforehand.
-pub fn per_ms() -> u64 {
-    PER_MS * std::thread::available_parallelism().map_or(1, |cores| cores.get().min(2)) as u64
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(2)) as u64;
+    u64::try_from(highest).unwrap_or(0) / (PER_MS * cores)
 }
 
 /// What uses up PIDs.

@@ -1,7 +1,6 @@
 //! `freeze doctor --service`: what a checkpoint of the running service would be refused for, and what it would change. Looks at
 //! /proc itself, so init has nothing to do with it; changes nothing.
 
-use std::collections::BTreeMap;
 use std::io;
 
 use serde::Serialize;
@@ -15,7 +14,7 @@ use crate::{
     },
     exit,
     privileges::Abilities,
-    tree::{self, Process},
+    tree,
 };
 
 /// Why the service cannot be looked at.
@@ -60,7 +59,7 @@ fn look(folder: &Folder) -> Result<Findings, ServiceError> {
     let init = init.ok_or(ServiceError::NotSeen(status.service))?;
     let all = tree::all()?;
     let service = tree::number_here(&all, init, status.service).ok_or(ServiceError::NotSeen(status.service))?;
-    let root = root(&all, init, service);
+    let root = tree::root(&all, init, service).ok_or(ServiceError::NotSeen(status.service))?;
     let us = std::process::id() as i32;
     let read = || {
         let mut processes = tree::below(&tree::all()?, root);
@@ -69,7 +68,7 @@ fn look(folder: &Folder) -> Result<Findings, ServiceError> {
         Ok::<_, ServiceError>(processes)
     };
     let mut findings = preflight::look(read, init, &Abilities::probe())?;
-    for stray in all.values().filter(|process| process.ppid == init && process.pid != root && !process.is_zombie()) {
+    for stray in tree::strays(&all, init, &[root]) {
         findings.add(Finding::refused(
             Some(stray),
             "is a child of init and outside the service's tree, so it would be lost",
@@ -88,11 +87,6 @@ fn running(status: &Status) -> Result<(), ServiceError> {
         State::HandingOver => "handing over",
         State::Ending => "ending",
     }))
-}
-
-/// The process between init and the service, or the service itself where there is none.
-fn root(all: &BTreeMap<i32, Process>, init: i32, service: i32) -> i32 {
-    all.get(&service).map(|process| process.ppid).filter(|parent| *parent != init).unwrap_or(service)
 }
 
 #[derive(Serialize)]
@@ -156,6 +150,7 @@ fn cells(finding: &Finding) -> [String; 5] {
 mod tests {
     use super::*;
     use crate::checkpoint::preflight::Place;
+    use crate::tree::Process;
 
     fn process(pid: i32, ppid: i32, comm: &str) -> Process {
         Process { pid, ppid, comm: comm.into(), ..Process::default() }
@@ -200,12 +195,5 @@ mod tests {
         let answer = answer(many);
         assert_eq!(answer.findings.len() + answer.left_out, 1000);
         assert!(answer.sentences().contains(&format!("… and {} more\n", answer.left_out)));
-    }
-
-    #[test]
-    fn the_root_is_between_init_and_the_service() {
-        let all = |list: &[(i32, i32)]| list.iter().map(|&(pid, ppid)| (pid, process(pid, ppid, "x"))).collect();
-        assert_eq!(root(&all(&[(1, 0), (1000, 1), (1001, 1000)]), 1, 1001), 1000);
-        assert_eq!(root(&all(&[(1, 0), (1001, 1)]), 1, 1001), 1001);
     }
 }

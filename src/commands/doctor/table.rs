@@ -118,16 +118,7 @@ mod tests {
 
     #[test]
     fn a_diagnosis_reads_from_the_facts_to_what_to_do() {
-        let proven = Proven {
-            processes: 4,
-            threads: 3,
-            checkpoint_ms: 90,
-            bytes: 3 << 20,
-            restore_ms: 60,
-            shifted: 321,
-            pids: 328,
-        };
-        insta::assert_snapshot!(text(&diagnosis(Proof::Succeeded(proven))));
+        insta::assert_snapshot!(text(&diagnosis(Proof::Succeeded(Proven::EXAMPLE))));
     }
 
     #[test]

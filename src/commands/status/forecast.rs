@@ -47,9 +47,7 @@ fn rest_ms(status: &Status) -> Option<u64> {
 
 /// The highest PID or TID of the service, orphans included, which are below the process between it and init.
 fn highest(all: &BTreeMap<i32, Process>, init: i32, service: i32) -> Option<i32> {
-    let parent = all.get(&service)?.ppid;
-    let root = if parent == init { service } else { parent };
-    tree::below(all, root).iter().flat_map(|process| &process.threads).copied().max()
+    tree::highest(&tree::below(all, tree::root(all, init, service)?))
 }
 
 #[cfg(test)]

@@ -28,15 +28,14 @@ impl<'a> Needs<'a> {
     /// Of a generation. What is not in the manifest itself is not looked at.
     pub fn of(manifest: &'a Manifest) -> Self {
         let lowest = manifest.processes.iter().map(|process| process.pid).min();
-        let ids = || manifest.processes.iter().flat_map(|process| &process.threads).copied();
         Self {
             arch: &manifest.arch,
             features: &manifest.cpu_features,
             uid: manifest.uid,
             capabilities: inline(manifest, "core-").flat_map(capabilities).collect(),
-            pids: lowest.map(|lowest| (lowest, ids().max().unwrap_or(lowest))),
+            pids: lowest.map(|lowest| (lowest, manifest.highest_id().unwrap_or(lowest))),
             memory: pages(manifest),
-            processes: ids().count() as u64,
+            processes: manifest.processes.iter().map(|process| process.threads.len() as u64).sum(),
             descriptor: inline(manifest, "fdinfo-").flat_map(descriptors).max(),
         }
     }
