@@ -1,7 +1,7 @@
 # What can be done with freeze's source; `make help` says it. Debian or Ubuntu, as root or with sudo.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build criu demo test test-settings bench lint clean
+.PHONY: help build criu demo test test-settings test-orchestrators bench lint clean
 
 # Builds outlive the checkout here: they are named after what they are made of.
 export FREEZE_CACHE ?= $(or $(XDG_CACHE_HOME),$(or $(HOME),/root)/.cache)/freeze
@@ -34,13 +34,17 @@ test-settings: build ## every privilege setting against services of every kind: 
 	@integration/setup test
 	@tests/settings/run $(OPT)
 
+test-orchestrators: build ## migrations between real engines, brought up for it in a Debian tree of their own; as root
+	@integration/setup test
+	@integration/docker/test $(OPT)
+
 bench: build ## freeze against plain CRIU; CRIU=FILE names a static stock criu
 	@bench/bench.py --suite quick --freeze $(OPT) --criu "$(CRIU)" --opt freeze:setting=restricted
 
 lint: ## formatting, clippy, shellcheck
 	@cargo fmt --check
 	@cargo clippy --all-targets --locked -- -D warnings
-	@shellcheck -x integration/setup integration/sandbox/{sandbox,root,test} integration/demo/demo integration/s3/server criu/build.sh tests/run tests/settings/run tests/services/{build,test,languages/build} .ci/run
+	@shellcheck -x integration/setup integration/sandbox/{sandbox,root,test} integration/demo/demo integration/s3/server integration/testbed/*.sh integration/docker/test criu/build.sh tests/run tests/settings/run tests/services/{build,test,languages/build} .ci/run
 
 clean: ## throw-away containers and this checkout's build
 	@integration/sandbox/sandbox clean

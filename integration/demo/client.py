@@ -1,6 +1,6 @@
 """A client of the demo's redis, in plain sockets.
 
-Its containers have networks of their own, which it enters; BOXES is a file with the PID of each container's init, a line each.
+BOXES is a file with a line for each container: the address where it is reached, or the PID of its init, whose network is entered.
 It asks whichever answers, as behind a load balancer.
 
 client.py wait BOXES PORT                   until redis answers
@@ -32,11 +32,14 @@ def enter(pid):
 def connect(boxes, port):
     while True:
         with open(boxes) as file:
-            pids = file.read().split()
-        for pid in reversed(pids):
+            lines = file.read().split()
+        for box in reversed(lines):
+            address = box
             try:
-                enter(pid)
-                connection = socket.create_connection(("127.0.0.1", port), timeout=1)
+                if box.isdigit():
+                    enter(box)
+                    address = "127.0.0.1"
+                connection = socket.create_connection((address, port), timeout=1)
             except OSError:
                 continue
             # While nobody listens, the kernel may give the client that very port, and it connects to itself.
