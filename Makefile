@@ -38,6 +38,7 @@ test-orchestrators: build ## migrations between real engines, brought up for it 
 	@integration/setup test
 	@integration/docker/test $(OPT)
 	@integration/kubernetes/test
+	@integration/migrations/test
 
 bench: build ## freeze against plain CRIU; CRIU=FILE names a static stock criu
 	@bench/bench.py --suite quick --freeze $(OPT) --criu "$(CRIU)" --opt freeze:setting=restricted
@@ -45,7 +46,7 @@ bench: build ## freeze against plain CRIU; CRIU=FILE names a static stock criu
 lint: ## formatting, clippy, shellcheck
 	@cargo fmt --check
 	@cargo clippy --all-targets --locked -- -D warnings
-	@shellcheck -x integration/setup integration/sandbox/{sandbox,root,test} integration/demo/demo integration/s3/server integration/testbed/*.sh integration/{docker,kubernetes}/test criu/build.sh tests/run tests/settings/run tests/services/{build,test,languages/build} .ci/run
+	@shellcheck -x integration/setup integration/sandbox/{sandbox,root,test} integration/demo/demo integration/s3/server integration/testbed/*.sh integration/{docker,kubernetes,migrations}/test criu/build.sh tests/run tests/settings/run tests/services/{build,test,languages/build} .ci/run
 
 clean: ## throw-away containers and this checkout's build
 	@integration/sandbox/sandbox clean

@@ -39,7 +39,9 @@ def connect(boxes, port):
                 if box.isdigit():
                     enter(box)
                     address = "127.0.0.1"
-                connection = socket.create_connection((address, port), timeout=1)
+                # An address that is gone may not answer at all.
+                connection = socket.create_connection((address, port), timeout=0.1)
+                connection.settimeout(1)
             except OSError:
                 continue
             # While nobody listens, the kernel may give the client that very port, and it connects to itself.
