@@ -76,7 +76,7 @@ const fn row(status: u8, of: &'static [&'static str], means: &'static str) -> Ro
 const RUN: &[&str] = &["run"];
 const CHECKPOINT: &[&str] = &["checkpoint"];
 const DOCTOR: &[&str] = &["doctor"];
-const STORE: &[&str] = &["list", "rekey", "inspect", "verify", "prune", "extract", "copy"];
+const OTHERS: &[&str] = &["list", "rekey", "inspect", "verify", "prune", "extract", "copy", "install"];
 
 /// All statuses, as `--help` and docs/options.md show them.
 pub const TABLE: &[Row] = &[
@@ -95,7 +95,7 @@ pub const TABLE: &[Row] = &[
         DOCTOR,
         "The proof succeeded; with `--for`, the generation can be restored; with `--service`, the service can be checkpointed",
     ),
-    row(OK, STORE, "Done; for `verify`, all is well"),
+    row(OK, OTHERS, "Done; for `verify`, all is well"),
     row(
         FAILED,
         CHECKPOINT,
@@ -109,7 +109,7 @@ pub const TABLE: &[Row] = &[
         DOCTOR,
         "The proof failed; with `--for`, something is missing, or the store cannot be read; with `--service`, the service cannot be checkpointed",
     ),
-    row(FAILED, STORE, "Failed; for `verify`, also that something is damaged"),
+    row(FAILED, OTHERS, "Failed; for `verify`, also that something is damaged"),
     row(USAGE, &[], "The command line cannot be understood"),
     row(NO_INIT, &["checkpoint", "status", "wait", "cancel", "doctor"], "There is no init to talk to"),
     row(

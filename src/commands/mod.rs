@@ -6,6 +6,7 @@ mod copy;
 mod doctor;
 mod extract;
 mod inspect;
+mod install;
 mod list;
 mod progress;
 mod prune;
@@ -69,6 +70,8 @@ enum Verb {
     Extract(extract::Arguments),
     /// Copy checkpoints into another store
     Copy(copy::Arguments),
+    /// Copy freeze and its criu into a folder, such as a volume for an application's container
+    Install(install::Arguments),
     /// Find out what works in this container, prove it, and say what to add for more
     #[command(after_help = exit::help("doctor"))]
     Doctor(doctor::Arguments),
@@ -126,6 +129,7 @@ pub fn main() -> ExitCode {
         Verb::Prune(arguments) => prune::main(&arguments),
         Verb::Extract(arguments) => extract::main(&arguments),
         Verb::Copy(arguments) => copy::main(&arguments),
+        Verb::Install(arguments) => install::main(&arguments),
         Verb::Doctor(arguments) => doctor::main(&arguments),
         Verb::DoctorSubject(arguments) => doctor::subject(&arguments),
         Verb::Worker => worker::main(),

@@ -20,7 +20,7 @@ pub const RESTORE_LOG: &str = "restore.log";
 const GHOST_LIMIT: &str = "4G";
 
 /// Name of the criu that has what freeze has, in freeze's folder.
-const PLAIN: &str = "criu";
+pub const PLAIN: &str = "criu";
 /// Name of the criu that has capabilities by its file, if it is there.
 pub const WITH_CAPABILITIES: &str = "criu-caps";
 

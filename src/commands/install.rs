@@ -1,0 +1,108 @@
+//! `freeze install`: copies freeze and its criu into a folder, such as a volume that an application's container has at `/opt/freeze`.
+//! So freeze's own image needs no shell and no `cp`. Must never leave half a program under its name.
+//!
+//! A `criu-caps` stays behind: capabilities of a file do not survive a copy by an ordinary user.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use super::say;
+use crate::criu::command;
+use crate::exit;
+
+/// Arguments of `freeze install`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Where to: a folder, made where it is missing. Programs of an earlier version are replaced
+    #[arg(value_name = "FOLDER")]
+    folder: PathBuf,
+}
+
+/// Why the programs are not there.
+#[derive(Debug, thiserror::Error)]
+enum InstallError {
+    /// The folder cannot be had.
+    #[error("cannot make the folder {} ({error}). Mount a volume there that uid {uid} can write", folder.display())]
+    Folder { folder: PathBuf, error: io::Error, uid: u32 },
+    /// One program cannot be copied.
+    #[error("cannot copy {} to {} ({error}). Free space there, or let uid {uid} write it", from.display(), to.display())]
+    Copy { from: PathBuf, to: PathBuf, error: io::Error, uid: u32 },
+    /// Where this program lies is not known.
+    #[error("cannot tell where freeze lies ({0}). Mount /proc, or copy the programs by hand")]
+    Nowhere(io::Error),
+}
+
+/// Returns the exit status.
+pub fn main(arguments: &Arguments) -> u8 {
+    let from = std::env::current_exe().map_err(InstallError::Nowhere);
+    match from.and_then(|freeze| install(&freeze, &arguments.folder)) {
+        Ok(()) => exit::OK,
+        Err(error) => {
+            say(&error.to_string());
+            exit::FAILED
+        }
+    }
+}
+
+fn install(freeze: &Path, folder: &Path) -> Result<(), InstallError> {
+    let uid = nix::unistd::geteuid().as_raw();
+    fs::create_dir_all(folder).map_err(|error| InstallError::Folder { folder: folder.to_owned(), error, uid })?;
+    // freeze comes last: where it is, criu is.
+    for (from, name) in [(freeze.with_file_name(command::PLAIN), command::PLAIN), (freeze.to_owned(), "freeze")] {
+        let to = folder.join(name);
+        copy(&from, folder, &to).map_err(|error| InstallError::Copy { from, to, error, uid })?;
+    }
+    Ok(())
+}
+
+/// Replaces what is there in one step: a program that runs cannot be written to, and an init container may be started again.
+fn copy(from: &Path, folder: &Path, to: &Path) -> io::Result<()> {
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    io::copy(&mut fs::File::open(from)?, file.as_file_mut())?;
+    file.as_file().set_permissions(Permissions::from_mode(0o755))?;
+    file.persist(to)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn programs(names: &[&str]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        names.iter().for_each(|name| fs::write(folder.path().join(name), name).unwrap());
+        folder
+    }
+
+    fn found(folder: &Path) -> Vec<String> {
+        let name = |entry: io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
+        let mut names: Vec<String> = fs::read_dir(folder).unwrap().map(name).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn what_is_there_is_replaced_and_can_be_executed() {
+        let (source, target) = (programs(&["freeze", "criu"]), tempfile::tempdir().unwrap());
+        let folder = target.path().join("opt/freeze");
+        install(&source.path().join("freeze"), &folder).unwrap();
+        fs::write(folder.join("criu"), "old").unwrap();
+        install(&source.path().join("freeze"), &folder).unwrap();
+        assert_eq!(found(&folder), ["criu", "freeze"]);
+        assert_eq!(fs::read(folder.join("criu")).unwrap(), b"criu");
+        assert_eq!(fs::metadata(folder.join("criu")).unwrap().permissions().mode() & 0o7777, 0o755);
+    }
+
+    #[test]
+    fn without_criu_there_is_no_freeze_either() {
+        let (source, target) = (programs(&["freeze"]), tempfile::tempdir().unwrap());
+        let error = install(&source.path().join("freeze"), target.path()).unwrap_err().to_string();
+        assert!(error.starts_with("cannot copy ") && error.contains("/criu to "), "{error}");
+        assert!(found(target.path()).is_empty());
+        let file = source.path().join("freeze/below");
+        let error = install(&source.path().join("freeze"), &file).unwrap_err().to_string();
+        assert!(error.starts_with("cannot make the folder "), "{error}");
+    }
+}
