@@ -20,6 +20,10 @@ pub const FILES: u8 = 6;
 pub const COMMIT: u8 = 7;
 /// `freeze checkpoint --handover`: nobody took the service.
 pub const HANDOVER: u8 = 8;
+/// `freeze migrate`: the service runs in the target, and the source could not be stopped.
+pub const UNFINISHED: u8 = 9;
+/// `freeze migrate`: neither side says that it runs the service.
+pub const UNKNOWN: u8 = 10;
 /// `freeze run`: the service's executable exists but cannot be executed, as shells say it.
 pub const NOT_EXECUTABLE: u8 = 126;
 /// `freeze run`: the service's executable was not found, as shells say it.
@@ -76,6 +80,7 @@ const fn row(status: u8, of: &'static [&'static str], means: &'static str) -> Ro
 const RUN: &[&str] = &["run"];
 const CHECKPOINT: &[&str] = &["checkpoint"];
 const DOCTOR: &[&str] = &["doctor"];
+const MIGRATE: &[&str] = &["migrate"];
 const OTHERS: &[&str] = &["list", "rekey", "inspect", "verify", "prune", "extract", "copy", "install"];
 
 /// All statuses, as `--help` and docs/options.md show them.
@@ -95,6 +100,7 @@ pub const TABLE: &[Row] = &[
         DOCTOR,
         "The proof succeeded; with `--for`, the generation can be restored; with `--service`, the service can be checkpointed",
     ),
+    row(OK, MIGRATE, "The service runs in the target; with `--dry-run`, nothing is in its way"),
     row(OK, OTHERS, "Done; for `verify`, all is well"),
     row(
         FAILED,
@@ -109,6 +115,7 @@ pub const TABLE: &[Row] = &[
         DOCTOR,
         "The proof failed; with `--for`, something is missing, or the store cannot be read; with `--service`, the service cannot be checkpointed",
     ),
+    row(FAILED, MIGRATE, "Not moved: the service runs on in the source"),
     row(FAILED, OTHERS, "Failed; for `verify`, also that something is damaged"),
     row(USAGE, &[], "The command line cannot be understood"),
     row(NO_INIT, &["checkpoint", "status", "wait", "cancel", "doctor"], "There is no init to talk to"),
@@ -124,6 +131,12 @@ pub const TABLE: &[Row] = &[
         HANDOVER,
         CHECKPOINT,
         "Nobody took the service, or it was taken back; the generation is withdrawn and the service runs on",
+    ),
+    row(UNFINISHED, MIGRATE, "The service runs in the target, and the source could not be stopped; run it again"),
+    row(
+        UNKNOWN,
+        MIGRATE,
+        "Neither side says that it runs the service: they cannot be reached, or both wait; run it again when they can",
     ),
     row(NOT_EXECUTABLE, RUN, "COMMAND exists and cannot be executed"),
     row(NOT_FOUND, RUN, "COMMAND was not found"),
@@ -178,7 +191,7 @@ mod tests {
 
     #[test]
     fn no_command_has_two_meanings_for_one_status() {
-        for command in ["run", "checkpoint", "status", "wait", "cancel", "doctor", "list", "verify"] {
+        for command in ["run", "checkpoint", "status", "wait", "cancel", "doctor", "list", "verify", "migrate"] {
             let text = help(command);
             let mut statuses: Vec<&str> = text.lines().skip(1).map(|line| line[..15].trim()).collect();
             statuses.retain(|status| !status.is_empty());

@@ -16,6 +16,7 @@ pub mod files;
 mod fuzz;
 pub mod image;
 pub mod init;
+pub mod migrate;
 pub mod private_folder;
 pub mod privileges;
 pub mod restore;

@@ -24,7 +24,7 @@ pub struct Arguments {
     #[arg(long, value_name = "TIMEOUT", num_args = 0..=1, require_equals = true, default_missing_value = "60s",
           conflicts_with = "leave_running", value_parser = humantime::parse_duration)]
     handover: Option<Duration>,
-    /// Print the result as one JSON object
+    /// Print the result as one JSON object, and progress as JSON lines on standard error
     #[arg(long)]
     json: bool,
 }
@@ -50,6 +50,9 @@ fn ask(arguments: &Arguments) -> Result<u8, ClientError> {
     loop {
         let event = client.next_event().inspect_err(|_| steps.end())?;
         match &event {
+            Event::Progress { .. } | Event::Warning { .. } | Event::Settled { .. } if arguments.json => {
+                let _ = std::io::stderr().write_all((super::json(&event) + "\n").as_bytes());
+            }
             Event::Progress { phase, bytes, total } => steps.show(*phase, *bytes, *total),
             Event::Warning { message } => {
                 steps.end();
@@ -96,12 +99,12 @@ fn failed_in(phase: Option<Phase>) -> u8 {
 
 /// The steps on a terminal, a line each; the last one grows with its bytes.
 #[derive(Debug, Default)]
-struct Steps {
+pub(super) struct Steps {
     phase: Option<Phase>,
 }
 
 impl Steps {
-    fn show(&mut self, phase: Phase, bytes: u64, total: u64) {
+    pub(super) fn show(&mut self, phase: Phase, bytes: u64, total: u64) {
         if std::io::stderr().is_terminal() {
             let line = self.line(phase, bytes, total);
             let _ = std::io::stderr().write_all(line.as_bytes());
@@ -115,7 +118,7 @@ impl Steps {
     }
 
     /// What is written next begins a line.
-    fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         if self.phase.take().is_some() {
             let _ = std::io::stderr().write_all(b"\n");
         }

@@ -8,6 +8,7 @@ mod extract;
 mod inspect;
 mod install;
 mod list;
+mod migrate;
 mod progress;
 mod prune;
 mod rekey;
@@ -56,6 +57,9 @@ enum Verb {
     /// Wait until init has come so far
     #[command(after_help = exit::help("wait"))]
     Wait(wait::Arguments),
+    /// Move a running service into another container, from anywhere
+    #[command(after_help = exit::help("migrate"))]
+    Migrate(Box<migrate::Arguments>),
     /// List the checkpoints in a store
     List(list::Arguments),
     /// Change the passphrase or key of an encrypted store
@@ -122,6 +126,7 @@ pub fn main() -> ExitCode {
         Verb::Cancel(arguments) => cancel::main(&arguments),
         Verb::Status(arguments) => status::main(&arguments),
         Verb::Wait(arguments) => wait::main(&arguments),
+        Verb::Migrate(arguments) => migrate::main(*arguments),
         Verb::List(arguments) => list::main(&arguments),
         Verb::Rekey(arguments) => rekey::main(arguments),
         Verb::Inspect(arguments) => inspect::main(&arguments),

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::criu::command;
 use crate::image::{Body, Fetcher, Figures, ImageError, Manifest, Piece, Result, Vault};
@@ -20,7 +20,7 @@ const CRIU_MS: u64 = 100;
 const MEMORY: u64 = 64 << 20;
 
 /// The answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forecast {
     /// The generation.
     pub generation: u64,
@@ -35,7 +35,7 @@ pub struct Forecast {
 }
 
 /// How long a restore would take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Time {
     /// The newest PID, and the highest of the service's, where PIDs are counted up.
     pub count: Option<(i32, i32)>,

@@ -63,7 +63,7 @@ impl Setting {
     }
 
     /// The runtime folder, inside: below a volume that is not the user's own where that cannot be it.
-    fn runtime_dir(self) -> &'static str {
+    pub fn runtime_dir(self) -> &'static str {
         if self == Self::OpenShift { "/runtime/freeze" } else { "/runtime" }
     }
 }
@@ -298,6 +298,11 @@ impl Container {
     /// Runs a command inside, as `docker exec` would.
     pub fn exec(&self, command: &[&str]) -> Output {
         sandbox_on(self.hours, &[&["exec", self.id.as_str()], command].concat())
+    }
+
+    /// What executes a command inside, for `freeze migrate`.
+    pub fn exec_template(&self) -> String {
+        format!("{}/integration/sandbox/sandbox exec {}", env!("CARGO_MANIFEST_DIR"), self.id)
     }
 
     /// `freeze checkpoint` inside; it must succeed.

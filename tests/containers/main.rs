@@ -12,6 +12,7 @@ mod harness;
 mod isolate;
 mod keys;
 mod kills;
+mod migrate;
 mod moves;
 mod order;
 mod preflight;

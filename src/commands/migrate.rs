@@ -1,0 +1,218 @@
+//! `freeze migrate`: moves a running service into another container, from anywhere.
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use super::checkpoint::Steps;
+use super::say;
+use super::text::{json, print, printable};
+use crate::control::protocol::Event;
+use crate::migrate::{self, Failure, Migration, Moved, Note, Rehearsal, Side, Step, Template, words};
+
+/// Arguments of `freeze migrate`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// What executes a command in the service's container, without that command: `kubectl -n shop exec redis-0 --`. Short forms: docker:NAME,
+    /// podman:NAME, kubectl:POD, oc:deploy/NAME, with options of the engine before the name
+    #[arg(long, value_name = "COMMAND", value_parser = Template::parse)]
+    source: Template,
+    /// The same for the container that shall have it, which was started with FREEZE_STANDBY=1 and the same store
+    #[arg(long, value_name = "COMMAND", value_parser = Template::parse)]
+    target: Template,
+    /// Starts the target where it does not answer [default: that of the short form]
+    #[arg(long, value_name = "COMMAND", value_parser = command)]
+    start_target: Option<Command>,
+    /// Stops the source when its service has moved [default: that of the short form]
+    #[arg(long, value_name = "COMMAND", value_parser = command)]
+    stop_source: Option<Command>,
+    /// How long the source holds the service for the target; it runs on in the source where that is over
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+    /// Where freeze lies in both containers
+    #[arg(long, value_name = "PATH", default_value = "/opt/freeze/freeze")]
+    program: String,
+    /// Look at both sides and say how long the service would stand still, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print the result as one JSON object, and progress as JSON lines on standard error
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Command(Vec<String>);
+
+fn command(text: &str) -> Result<Command, String> {
+    words(text).map(Command)
+}
+
+/// Returns the exit status.
+pub fn main(arguments: Arguments) -> u8 {
+    let (dry_run, json) = (arguments.dry_run, arguments.json);
+    let migration = migration(arguments);
+    let shown = Shown { json, steps: RefCell::default() };
+    let tell = |note: Note<'_>| shown.note(note);
+    let result = if dry_run {
+        migrate::rehearse(&migration, &tell).map(|found| if json { self::json(&found) } else { rehearsed(&found) })
+    } else {
+        migrate::migrate(&migration, &tell).map(|moved| if json { self::json(&moved) } else { sentence(&moved) })
+    };
+    shown.steps.borrow_mut().end();
+    match result {
+        Ok(text) => print(&text),
+        Err(failure) => failed(&failure, json),
+    }
+}
+
+fn migration(arguments: Arguments) -> Migration {
+    let Arguments { mut source, mut target, start_target, stop_source, timeout, program, .. } = arguments;
+    if let Some(Command(start)) = start_target {
+        target.start = Some(start);
+    }
+    if let Some(Command(stop)) = stop_source {
+        source.stop = Some(stop);
+    }
+    let side = |template| Side { template, program: program.clone() };
+    Migration { source: side(source), target: side(target), timeout }
+}
+
+fn failed(failure: &Failure, as_json: bool) -> u8 {
+    let message = failure.to_string();
+    if as_json {
+        print(&json(&serde_json::json!({ "event": "failed", "message": message, "runs": failure.runs })));
+    }
+    say(&printable(&message));
+    failure.status()
+}
+
+fn sentence(moved: &Moved) -> String {
+    let Moved { generation, from, to, restore_ms, .. } = moved;
+    let (from, to) = (printable(from), printable(to));
+    match moved.downtime_ms {
+        Some(downtime) => format!(
+            "generation {generation} has moved the service from {from} to {to}; it stood still for {downtime} ms, {restore_ms} ms of them to be restored\n"
+        ),
+        None => format!("{to} has the service, which generation {generation} has moved from {from} earlier\n"),
+    }
+}
+
+fn rehearsed(found: &Rehearsal) -> String {
+    let from = printable(&found.from);
+    let to = found.to.as_deref().map_or_else(|| "a target that is still to be started".to_owned(), printable);
+    let unknown = "how long the service would stand still is not known";
+    let time = match (found.predicted_ms, found.frozen_ms, found.restore_ms) {
+        (Some(predicted), Some(frozen), Some(restore)) => format!(
+            "the service would stand still for about {predicted} ms: {frozen} ms as at its last checkpoint, and {restore} ms to be restored"
+        ),
+        (_, None, _) => format!(
+            "{unknown}, as no checkpoint was taken in the source yet: `freeze checkpoint --leave-running` takes one"
+        ),
+        _ => format!("{unknown}, as the target does not run yet"),
+    };
+    format!("the service can be moved from {from} to {to}; {time}\n")
+}
+
+/// What is shown of the way.
+struct Shown {
+    json: bool,
+    steps: RefCell<Steps>,
+}
+
+impl Shown {
+    fn note(&self, note: Note<'_>) {
+        if self.json {
+            return line(&note);
+        }
+        match note {
+            Note::Event(Event::Progress { phase, bytes, total }) => self.steps.borrow_mut().show(phase, bytes, total),
+            Note::Event(Event::Warning { message }) | Note::Warning(message) => {
+                self.say(&format!("warning: {message}"))
+            }
+            Note::Event(_) => {}
+            Note::Changed(finding) => self.say(&format!("note: {finding}; {}", finding.advice)),
+            Note::Step(step) => self.say(&words_of(step)),
+        }
+    }
+
+    fn say(&self, message: &str) {
+        self.steps.borrow_mut().end();
+        say(&printable(message));
+    }
+}
+
+fn line(note: &Note<'_>) {
+    let line = match note {
+        Note::Step(step) => json(step),
+        Note::Event(event) => json(event),
+        Note::Changed(finding) => {
+            json(&serde_json::json!({ "event": "note", "message": finding.to_string(), "advice": finding.advice }))
+        }
+        Note::Warning(message) => json(&Event::Warning { message: message.clone() }),
+    };
+    // Nobody may be listening, and the move goes on.
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+}
+
+fn words_of(step: Step) -> String {
+    match step {
+        Step::Looking => "looking at both sides".to_owned(),
+        Step::Starting => "starting the target".to_owned(),
+        Step::Preparing => "taking a checkpoint beforehand, while the service runs".to_owned(),
+        Step::Fetching { generation } => format!("waiting until the target has fetched generation {generation}"),
+        Step::HandingOver { predicted_ms } => {
+            format!("handing over: the service stands still for about {predicted_ms} ms")
+        }
+        Step::Verifying => "asking the target for the service".to_owned(),
+        Step::Stopping => "stopping the source".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    #[test]
+    fn options_win_over_short_forms() {
+        let cli = |more: &[&str]| {
+            let words = [&["migrate", "--source", "docker:a", "--target", "ssh b docker exec a"], more].concat();
+            migration(Cli::try_parse_from(words).unwrap().arguments)
+        };
+        let both = |of: Migration| {
+            [of.source.template.stop, of.target.template.start].map(|words| words.map(|words| words.join(" ")))
+        };
+        assert_eq!(both(cli(&[])), [Some("docker stop a".to_owned()), None]);
+        assert_eq!(
+            both(cli(&["--stop-source", "true", "--start-target", "ssh b docker start a"])),
+            [Some("true".to_owned()), Some("ssh b docker start a".to_owned())]
+        );
+        assert!(Cli::try_parse_from(["migrate", "--source", "docker:", "--target", "docker:a"]).is_err());
+    }
+
+    #[test]
+    fn the_result_is_one_readable_line() {
+        let moved = Moved { generation: 5, from: "a".into(), to: "b\n".into(), downtime_ms: Some(340), restore_ms: 90 };
+        insta::assert_snapshot!(sentence(&moved), @r"generation 5 has moved the service from a to b\n; it stood still for 340 ms, 90 ms of them to be restored");
+        insta::assert_snapshot!(sentence(&Moved { downtime_ms: None, ..moved }), @r"b\n has the service, which generation 5 has moved from a earlier");
+    }
+
+    #[test]
+    fn a_rehearsal_says_what_it_goes_by() {
+        let found = Rehearsal {
+            from: "a".into(),
+            to: Some("b".into()),
+            frozen_ms: Some(40),
+            restore_ms: Some(90),
+            predicted_ms: Some(130),
+        };
+        insta::assert_snapshot!(rehearsed(&found), @"the service can be moved from a to b; the service would stand still for about 130 ms: 40 ms as at its last checkpoint, and 90 ms to be restored");
+        insta::assert_snapshot!(rehearsed(&Rehearsal { frozen_ms: None, predicted_ms: None, ..found.clone() }), @"the service can be moved from a to b; how long the service would stand still is not known, as no checkpoint was taken in the source yet: `freeze checkpoint --leave-running` takes one");
+        insta::assert_snapshot!(rehearsed(&Rehearsal { to: None, restore_ms: None, predicted_ms: None, ..found }), @"the service can be moved from a to a target that is still to be started; how long the service would stand still is not known, as the target does not run yet");
+    }
+}

@@ -1,0 +1,133 @@
+//! Why a service was not moved, and on which side it runs.
+
+use super::execute::NoAnswer;
+use crate::exit;
+
+/// Where the service runs, as far as both sides say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Runs {
+    /// Where it was.
+    Source,
+    /// It has moved.
+    Target,
+    /// Neither side says that it runs the service; the store has its state.
+    Unknown,
+}
+
+/// A move that did not come to its end.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}. {}", sentence(*runs))]
+pub struct Failure {
+    /// Why.
+    pub error: MigrateError,
+    /// Where the service runs now.
+    pub runs: Runs,
+}
+
+fn sentence(runs: Runs) -> &'static str {
+    match runs {
+        Runs::Source => "The service runs on in the source",
+        Runs::Target => "The service runs in the target",
+        Runs::Unknown => {
+            "Where the service runs is not known, but it is not in two places: what was committed is in the store, and whichever side \
+             is started (again) asks there"
+        }
+    }
+}
+
+impl Failure {
+    /// The exit status of `freeze migrate`.
+    pub fn status(&self) -> u8 {
+        match self.runs {
+            Runs::Source => exit::FAILED,
+            Runs::Target => exit::UNFINISHED,
+            Runs::Unknown => exit::UNKNOWN,
+        }
+    }
+}
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    /// Nothing to move.
+    #[error(
+        "the source does not answer: {0}. Try `freeze status` there by hand; --source is what executes it in the service's container, as its user"
+    )]
+    NoSource(NoAnswer),
+    /// There is an init and no service.
+    #[error("neither side has a service that runs: the source is {source_state}, the target is {target_state}")]
+    NoService {
+        /// In a word.
+        source_state: String,
+        /// In a word, or why it does not answer.
+        target_state: String,
+    },
+    /// It was to be moved, and is busy.
+    #[error(
+        "the source is busy ({0}) and did not come to rest. Run this again when `freeze status` there says running"
+    )]
+    Busy(NoAnswer),
+    /// The target could not be started.
+    #[error("the target cannot be started: {0}")]
+    Start(NoAnswer),
+    /// Nothing to move to.
+    #[error(
+        "the target does not stand by: {0}. Start its container with FREEZE_STANDBY=1 and the source's FREEZE_STORE, or let --start-target do so"
+    )]
+    NoTarget(NoAnswer),
+    /// It has a service already.
+    #[error(
+        "the target runs a service of its own already (generation {generation}). Start it with FREEZE_STANDBY=1, so that it waits for this one"
+    )]
+    TargetRuns {
+        /// What it restored or committed.
+        generation: u64,
+    },
+    /// Each would take the other for itself.
+    #[error("source and target are both named {0:?}. Give the target another host name, or FREEZE_INSTANCE")]
+    SameInstance(String),
+    /// A checkpoint would be refused.
+    #[error("the service cannot be checkpointed: {}", .0.join("; "))]
+    Refused(Vec<String>),
+    /// What the service has could not be looked at.
+    #[error("the source cannot say what a checkpoint of the service would be refused for: {0}")]
+    NoFindings(NoAnswer),
+    /// The base generation failed.
+    #[error("the checkpoint before the move failed: {0}")]
+    Base(String),
+    /// The two do not share a store, or it is away.
+    #[error(
+        "the target cannot read generation {generation} of the source: {error}. Both need the same FREEZE_STORE and key, as variables of their containers"
+    )]
+    NotSeen {
+        /// Its number.
+        generation: u64,
+        /// What it said instead.
+        error: NoAnswer,
+    },
+    /// The target lacks something.
+    #[error("the target cannot restore the service: {}", .0.join("; "))]
+    Unfit(Vec<String>),
+    /// Nobody took it.
+    #[error("the handover failed: {0}")]
+    NotTaken(String),
+    /// The connection was lost in the handover and the service came back.
+    #[error("the handover was lost sight of ({0}), and ended with the service where it was. Run this again")]
+    LostAndBack(NoAnswer),
+    /// Nobody answers.
+    #[error(
+        "the handover was lost sight of ({lost}); the source is {source_state}, the target is {target_state}. Run this again when both can be reached"
+    )]
+    OutOfSight {
+        /// What ended the connection.
+        lost: NoAnswer,
+        /// In a word, or why it does not answer.
+        source_state: String,
+        /// In a word, or why it does not answer.
+        target_state: String,
+    },
+    /// The last step.
+    #[error("the source cannot be stopped: {0}. Run this again, or stop it by hand: it stands by")]
+    Stop(NoAnswer),
+}

@@ -1,0 +1,197 @@
+//! Runs one command of the user's and hears it out. What it starts may live on (ssh's master does), so its end counts, not the end of its
+//! output. Must never wait for ever, nor keep more than [`MOST`] of what it says.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::control::protocol::MAX_LINE;
+
+/// Most bytes of standard output, and of a last part of standard error, that are kept.
+const MOST: usize = 1 << 20;
+/// Lines of standard error that an error message has.
+const LINES: usize = 5;
+/// How long output may come in after the command has ended.
+const LATE: Duration = Duration::from_millis(200);
+
+/// What a command gave.
+#[derive(Debug)]
+pub struct Ran {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Its standard output.
+    pub stdout: String,
+    /// The last lines of its standard error.
+    pub stderr: Vec<String>,
+}
+
+/// A command gave nothing that can be used.
+#[derive(Debug, thiserror::Error)]
+#[error("`{command}` {what}")]
+pub struct NoAnswer {
+    command: String,
+    what: String,
+}
+
+impl NoAnswer {
+    /// It ended without the answer.
+    pub fn of(words: &[String], ran: &Ran) -> Self {
+        let said: Vec<_> = ran.stderr.iter().rev().take(LINES).rev().map(|line| line.trim()).collect();
+        let said = if said.is_empty() { "without a word".to_owned() } else { said.join("; ") };
+        Self::new(words, format!("ended with {}: {said}", ran.status))
+    }
+
+    fn new(words: &[String], what: String) -> Self {
+        Self { command: words.join(" "), what }
+    }
+}
+
+enum Piece {
+    Out(Vec<u8>),
+    Err(String),
+}
+
+/// Runs the words and gives what they printed; each line of standard error goes to `hear` at once, which says whether it is understood
+/// and need not be kept. Killed where nothing was heard for `patience`.
+///
+/// # Errors
+/// Where it cannot be started, or is killed.
+pub fn execute(words: &[String], patience: Duration, hear: &dyn Fn(&str) -> bool) -> Result<Ran, NoAnswer> {
+    let (program, arguments) = words.split_first().ok_or_else(|| NoAnswer::new(words, "is empty".to_owned()))?;
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().map_err(|error| NoAnswer::new(words, format!("cannot be started ({error})")))?;
+    let mut running = Running(child);
+    let (mut stdout, mut stderr, mut heard) = (Vec::new(), Vec::new(), Instant::now());
+    let mut keep = |piece| match piece {
+        Piece::Out(bytes) => stdout.extend(bytes.into_iter().take(MOST - stdout.len().min(MOST))),
+        Piece::Err(line) if hear(&line) => {}
+        Piece::Err(line) => {
+            stderr.push(line);
+            stderr.drain(..stderr.len().saturating_sub(MOST / MAX_LINE));
+        }
+    };
+    let pieces = running.pieces();
+    let status = loop {
+        match pieces.recv_timeout(Duration::from_millis(20)) {
+            Ok(piece) => {
+                heard = Instant::now();
+                keep(piece);
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => thread::sleep(Duration::from_millis(5)),
+        }
+        match running.0.try_wait() {
+            Ok(Some(status)) => break status,
+            Ok(None) if heard.elapsed() < patience => {}
+            Ok(None) => return Err(NoAnswer::new(words, format!("said nothing for {} s", patience.as_secs()))),
+            Err(error) => return Err(NoAnswer::new(words, format!("cannot be waited for ({error})"))),
+        }
+    };
+    let until = Instant::now() + LATE;
+    while let Ok(piece) = pieces.recv_timeout(until.saturating_duration_since(Instant::now())) {
+        keep(piece);
+    }
+    let stdout = String::from_utf8_lossy(&stdout).into_owned();
+    Ok(Ran { status, stdout, stderr })
+}
+
+/// A child that does not outlive its use.
+struct Running(Child);
+
+impl Running {
+    fn pieces(&mut self) -> mpsc::Receiver<Piece> {
+        let (sender, receiver) = mpsc::channel();
+        if let Some(mut stdout) = self.0.stdout.take() {
+            let sender = sender.clone();
+            thread::spawn(move || {
+                let mut buffer = vec![0; MAX_LINE];
+                while let Ok(count @ 1..) = stdout.read(&mut buffer) {
+                    if sender.send(Piece::Out(buffer.get(..count).unwrap_or_default().to_vec())).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        if let Some(stderr) = self.0.stderr.take() {
+            thread::spawn(move || lines(BufReader::new(stderr), &sender));
+        }
+        receiver
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both fail where it has ended, as it should.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn lines(mut stream: impl BufRead, sender: &Sender<Piece>) {
+    loop {
+        let mut line = Vec::new();
+        match stream.by_ref().take(MAX_LINE as u64).read_until(b'\n', &mut line) {
+            Ok(1..) if sender.send(Piece::Err(String::from_utf8_lossy(line.trim_ascii_end()).into_owned())).is_ok() => {
+            }
+            _ => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    fn sh(script: &str, patience: Duration) -> (Result<Ran, NoAnswer>, Vec<String>) {
+        let heard = RefCell::new(Vec::new());
+        let hear = |line: &str| {
+            heard.borrow_mut().push(line.to_owned());
+            line.starts_with('{')
+        };
+        let ran = execute(&["sh", "-c", script].map(str::to_owned), patience, &hear);
+        (ran, heard.into_inner())
+    }
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn what_it_prints_and_how_it_ends_is_told() {
+        let (ran, heard) = sh("echo out; echo '{1}' >&2; echo no >&2; exit 3", LONG);
+        let ran = ran.unwrap();
+        assert_eq!((ran.status.code(), ran.stdout.as_str()), (Some(3), "out\n"));
+        assert_eq!((ran.stderr.clone(), heard), (vec!["no".to_owned()], vec!["{1}".to_owned(), "no".to_owned()]));
+        let words = ["docker", "exec", "a"].map(str::to_owned);
+        insta::assert_snapshot!(NoAnswer::of(&words, &ran), @"`docker exec a` ended with exit status: 3: no");
+    }
+
+    #[test]
+    fn its_end_counts_not_that_of_its_output() {
+        let begun = Instant::now();
+        let (ran, _) = sh("sleep 50 & echo out", LONG);
+        assert_eq!(ran.unwrap().stdout, "out\n");
+        assert!(begun.elapsed() < Duration::from_secs(40));
+    }
+
+    #[test]
+    fn one_that_says_nothing_is_ended() {
+        let (ran, _) = sh("exec sleep 50", Duration::from_millis(50));
+        insta::assert_snapshot!(ran.unwrap_err(), @"`sh -c exec sleep 50` said nothing for 0 s");
+    }
+
+    #[test]
+    fn too_much_is_cut() {
+        let (ran, heard) = sh("yes | head -c 3000000; yes x | head -n 1000 >&2", LONG);
+        let ran = ran.unwrap();
+        assert_eq!((ran.stdout.len(), ran.stderr.len(), heard.len()), (MOST, MOST / MAX_LINE, 1000));
+    }
+
+    #[test]
+    fn what_is_not_there_is_said() {
+        let error = execute(&["/no/such".to_owned()], LONG, &|_| false).unwrap_err();
+        insta::assert_snapshot!(error, @"`/no/such` cannot be started (No such file or directory (os error 2))");
+    }
+}

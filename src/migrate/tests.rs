@@ -1,0 +1,269 @@
+//! Moves between two sides that are played: a shell script for each stands for `docker exec NAME`, and answers as freeze would in a container
+//! whose state is a few files. Real containers are moved in tests/containers/migrate.rs.
+
+use std::cell::RefCell;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+
+/// Answers for one side. `$0`'s folder has `state`, `generation`, `instance`, and, once restored, `from`; `../` has both sides and what is broken.
+const PLAYER: &str = r#"#!/bin/sh
+me=$(dirname "$0")
+other=$(cat "$me/other")
+echo "$(basename "$me") $2 $3" >>"$me/../asked"
+broken() { grep -qx "$(basename "$me") $1" "$me/../broken"; }
+read_() { cat "$me/$1"; }
+status() {
+	restore=
+	[ ! -e "$me/from" ] || restore=",\"restore\":{\"generation\":$(read_ generation),\"at_ms\":1,\"total_ms\":90,\"bytes\":1,\"from\":\"$(read_ from)\"}"
+	echo "{\"event\":\"status\",\"version\":\"1\",\"instance\":\"$(read_ instance)\",\"state\":\"$(read_ state)\",\"service\":7,\"generation\":$(read_ generation),\"bytes\":0,\"total\":0,\"checkpoints\":0,\"failures\":0$restore}"
+}
+checkpointed() {
+	echo '{"event":"progress","phase":"dump","bytes":1,"total":0}' >&2
+	echo "{\"event\":\"checkpointed\",\"generation\":$1,\"bytes\":1,\"stored\":1,\"frozen_ms\":40,\"total_ms\":50,\"ended\":$2}"
+}
+taken() {
+	echo running >"$other/state"
+	echo $(($(read_ generation) + 1)) >"$other/generation"
+	cp "$me/instance" "$other/from"
+	echo ending >"$me/state"
+}
+if broken "$2" || [ ! -e "$me/state" ]; then echo "no such container" >&2; exit 1; fi
+case "$2 $3" in
+"status --json") status ;;
+"wait idle")
+	[ "$(read_ state)" != handing-over ] || taken
+	[ "$(read_ state)" = running ] ;;
+"wait restored") [ "$(read_ state)" = running ] ;;
+"doctor --service")
+	refused=false found=changed
+	! broken refused || { refused=true found=refused; }
+	[ $refused = true ] && can=false || can=true
+	echo "{\"can_be_checkpointed\":$can,\"findings\":[{\"severity\":\"$found\",\"process\":{\"pid\":7,\"name\":\"app\"},\"place\":null,\"others\":0,\"what\":\"has a thing\",\"advice\":\"mind it\"}],\"left_out\":0}" ;;
+"doctor --for")
+	fits=true missing=
+	! broken unfit || { fits=false missing='"this CPU lacks bmi2"'; }
+	echo "{\"generation\":$4,\"fits\":$fits,\"missing\":[$missing],\"remarks\":[],\"time\":{\"count\":null,\"pids_ms\":0,\"bytes\":1,\"sampled\":1,\"rate\":null,\"bytes_ms\":0,\"total_ms\":90}}" ;;
+"checkpoint --leave-running")
+	broken base && echo '{"event":"failed","message":"the store is away"}' && exit 7
+	generation=$(($(read_ generation) + 1))
+	echo $generation >"$me/generation"
+	cp "$me/generation" "$other/generation"
+	checkpointed $generation false ;;
+"checkpoint --handover"*)
+	broken handover && echo '{"event":"failed","message":"nobody took the service"}' && exit 8
+	broken cut-before && exit 137
+	taken
+	broken cut-after && rm "$me/state" && exit 137
+	checkpointed $(($(read_ generation) + 1)) true ;;
+*) exit 2 ;;
+esac
+"#;
+
+struct Play {
+    folder: tempfile::TempDir,
+}
+
+impl Play {
+    fn new() -> Self {
+        let play = Self { folder: tempfile::tempdir().unwrap() };
+        for (side, other, state) in [("source", "target", "running"), ("target", "source", "standby")] {
+            fs::create_dir(play.folder.path().join(side)).unwrap();
+            let other = play.folder.path().join(other).display().to_string();
+            for (file, text) in
+                [("exec", PLAYER), ("state", state), ("generation", "3"), ("instance", side), ("other", &other)]
+            {
+                play.set(side, file, text);
+            }
+            fs::set_permissions(play.folder.path().join(side).join("exec"), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        play.broken(&[]);
+        play
+    }
+
+    fn set(&self, side: &str, file: &str, text: &str) {
+        fs::write(self.folder.path().join(side).join(file), text).unwrap();
+    }
+
+    fn broken(&self, what: &[&str]) {
+        fs::write(self.folder.path().join("broken"), what.join("\n")).unwrap();
+    }
+
+    fn asked(&self) -> String {
+        fs::read_to_string(self.folder.path().join("asked")).unwrap_or_default()
+    }
+
+    fn script(&self, text: &str) -> Vec<String> {
+        ["sh", "-c", &text.replace("HERE", &self.folder.path().display().to_string())].map(str::to_owned).to_vec()
+    }
+
+    fn migration(&self) -> Migration {
+        let side = |name: &str| {
+            let exec = vec![self.folder.path().join(name).join("exec").display().to_string()];
+            Side { template: Template { exec, start: None, stop: None }, program: "freeze".into() }
+        };
+        Migration { source: side("source"), target: side("target"), timeout: Duration::from_secs(1) }
+    }
+
+    fn migrate(&self) -> (Result<Moved>, Vec<String>) {
+        self.with(&self.migration())
+    }
+
+    fn with(&self, migration: &Migration) -> (Result<Moved>, Vec<String>) {
+        let notes = RefCell::new(Vec::new());
+        let result = migrate(migration, &|note| notes.borrow_mut().push(format!("{note:?}")));
+        (result, notes.into_inner())
+    }
+}
+
+/// The message, with what differs from run to run taken out.
+fn sentence(play: &Play, failure: &Failure) -> String {
+    failure.to_string().replace(&play.folder.path().display().to_string(), "HERE")
+}
+
+#[test]
+fn a_service_moves_by_few_questions() {
+    let play = Play::new();
+    let (moved, notes) = play.migrate();
+    let expected =
+        Moved { generation: 5, from: "source".into(), to: "target".into(), downtime_ms: Some(40), restore_ms: 90 };
+    assert_eq!(moved.unwrap(), expected);
+    insta::assert_snapshot!(play.asked(), @r"
+    source status --json
+    target status --json
+    source doctor --service
+    source checkpoint --leave-running
+    target doctor --for
+    target status --json
+    source checkpoint --handover=1s
+    target wait restored
+    target status --json
+    ");
+    assert!(notes.iter().any(|note| note.contains("HandingOver { predicted_ms: 130 }")), "{notes:?}");
+    assert!(
+        notes.iter().any(|note| note.starts_with("Changed("))
+            && notes.iter().any(|note| note.starts_with("Event(Progress"))
+    );
+}
+
+#[test]
+fn the_target_is_started_and_the_source_stopped() {
+    let play = Play::new();
+    fs::remove_file(play.folder.path().join("target/state")).unwrap();
+    let mut migration = play.migration();
+    migration.target.template.start = Some(play.script("echo standby >HERE/target/state"));
+    migration.source.template.stop = Some(play.script("rm HERE/source/state"));
+    let (moved, notes) = play.with(&migration);
+    assert_eq!(moved.unwrap().generation, 5);
+    assert!(!play.folder.path().join("source/state").exists());
+    assert!(notes.contains(&"Step(Starting)".to_owned()) && notes.contains(&"Step(Stopping)".to_owned()), "{notes:?}");
+}
+
+#[test]
+fn what_is_in_the_way_leaves_the_service_where_it_is() {
+    let mut told = String::new();
+    for what in [
+        "source refused",
+        "source base",
+        "source handover",
+        "target unfit",
+        "target status",
+        "source doctor",
+        "target doctor",
+    ] {
+        let play = Play::new();
+        play.broken(&[what]);
+        let failure = play.migrate().0.unwrap_err();
+        assert_eq!((failure.runs, failure.status()), (Runs::Source, 1), "{what}: {failure}");
+        assert_eq!(fs::read_to_string(play.folder.path().join("source/state")).unwrap(), "running");
+        told += &format!("{what}: {}\n", sentence(&play, &failure));
+    }
+    let play = Play::new();
+    play.set("target", "instance", "source");
+    told += &format!("same name: {}\n", play.migrate().0.unwrap_err());
+    play.set("target", "instance", "target");
+    play.set("target", "state", "running");
+    told += &format!("running: {}\n", play.migrate().0.unwrap_err());
+    insta::assert_snapshot!(told, @r#"
+    source refused: the service cannot be checkpointed: process 7 (app) has a thing (mind it). The service runs on in the source
+    source base: the checkpoint before the move failed: the store is away. The service runs on in the source
+    source handover: the handover failed: nobody took the service. The service runs on in the source
+    target unfit: the target cannot restore the service: this CPU lacks bmi2. The service runs on in the source
+    target status: the target does not stand by: `HERE/target/exec freeze status --json` ended with exit status: 1: no such container. Start its container with FREEZE_STANDBY=1 and the source's FREEZE_STORE, or let --start-target do so. The service runs on in the source
+    source doctor: the source cannot say what a checkpoint of the service would be refused for: `HERE/source/exec freeze doctor --service --json` ended with exit status: 1: no such container. The service runs on in the source
+    target doctor: the target cannot read generation 4 of the source: `HERE/target/exec freeze doctor --for 4 --json` ended with exit status: 1: no such container. Both need the same FREEZE_STORE and key, as variables of their containers. The service runs on in the source
+    same name: source and target are both named "source". Give the target another host name, or FREEZE_INSTANCE. The service runs on in the source
+    running: the target runs a service of its own already (generation 3). Start it with FREEZE_STANDBY=1, so that it waits for this one. The service runs on in the source
+    "#);
+}
+
+#[test]
+fn a_connection_that_is_lost_says_nothing_of_the_service() {
+    let play = Play::new();
+    play.broken(&["source cut-before"]);
+    let failure = play.migrate().0.unwrap_err();
+    assert_eq!(failure.runs, Runs::Source);
+    insta::assert_snapshot!(sentence(&play, &failure), @"the handover was lost sight of (`HERE/source/exec freeze checkpoint --handover=1s --json` ended with exit status: 137: without a word), and ended with the service where it was. Run this again. The service runs on in the source");
+    // The command breaks off when the target has the service.
+    play.broken(&["source cut-after"]);
+    let moved = play.migrate().0.unwrap();
+    assert_eq!((moved.generation, moved.downtime_ms), (6, None));
+}
+
+#[test]
+fn a_second_run_finishes_what_a_first_one_began() {
+    let play = Play::new();
+    play.migrate().0.unwrap();
+    for state in ["ending", "standby"] {
+        play.set("source", "state", state);
+        let moved = play.migrate().0.unwrap();
+        assert_eq!((moved.generation, moved.from.as_str(), moved.downtime_ms), (5, "source", None));
+    }
+    // It was ended while the source held the service.
+    let play = Play::new();
+    play.set("source", "state", "handing-over");
+    assert_eq!(play.migrate().0.unwrap().generation, 4);
+}
+
+#[test]
+fn a_source_that_cannot_be_stopped_is_told_and_may_be_tried_again() {
+    let play = Play::new();
+    let mut migration = play.migration();
+    migration.source.template.stop = Some(play.script("echo it is busy >&2; exit 1"));
+    let failure = play.with(&migration).0.unwrap_err();
+    assert_eq!((failure.runs, failure.status()), (Runs::Target, 9));
+    insta::assert_snapshot!(sentence(&play, &failure), @"the source cannot be stopped: `sh -c echo it is busy >&2; exit 1` ended with exit status: 1: it is busy. Run this again, or stop it by hand: it stands by. The service runs in the target");
+    migration.source.template.stop = Some(play.script("true"));
+    assert_eq!(play.with(&migration).0.unwrap().to, "target");
+}
+
+#[test]
+fn where_nobody_answers_nothing_is_claimed() {
+    let play = Play::new();
+    play.broken(&["source status", "target status"]);
+    let failure = play.migrate().0.unwrap_err();
+    assert_eq!((failure.runs, failure.status()), (Runs::Unknown, 10));
+    insta::assert_snapshot!(sentence(&play, &failure), @"neither side has a service that runs: the source is not to be reached: `HERE/source/exec freeze status --json` ended with exit status: 1: no such container, the target is not to be reached: `HERE/target/exec freeze status --json` ended with exit status: 1: no such container. Where the service runs is not known, but it is not in two places: what was committed is in the store, and whichever side is started (again) asks there");
+    // A service that never came from the source is not one that has moved.
+    play.broken(&["source status"]);
+    play.set("target", "state", "running");
+    assert_eq!(play.migrate().0.unwrap_err().runs, Runs::Unknown);
+}
+
+#[test]
+fn a_rehearsal_changes_nothing() {
+    let play = Play::new();
+    let found = rehearse(&play.migration(), &|_| {}).unwrap();
+    let expected = Rehearsal {
+        from: "source".into(),
+        to: Some("target".into()),
+        frozen_ms: None,
+        restore_ms: Some(90),
+        predicted_ms: None,
+    };
+    assert_eq!(found, expected);
+    assert!(!play.asked().contains("checkpoint"), "{}", play.asked());
+    play.broken(&["target unfit"]);
+    assert_eq!(rehearse(&play.migration(), &|_| {}).unwrap_err().runs, Runs::Source);
+}
