@@ -1,10 +1,11 @@
 """A client of the demo's redis, in plain sockets.
 
-BOXES is a file with a line for each container: the address where it is reached, or the PID of its init, whose network is entered.
-It asks whichever answers, as behind a load balancer.
+BOXES is a file with a line for each container: the address where it is reached (ADDRESS, or ADDRESS:PORT where that is not PORT), or the PID of
+its init, whose network is entered. It asks whichever answers, as behind a load balancer.
 
 client.py wait BOXES PORT                   until redis answers
-client.py count BOXES PORT FILE             INCR once a millisecond; on SIGINT writes what it saw to FILE as JSON
+client.py ask BOXES PORT WORD...            one command of redis; prints the first line of its answer
+client.py count BOXES PORT FILE             INCR of `counter`, from 1, once a millisecond; on SIGINT writes what it saw to FILE as JSON
 client.py relay PID PORT TARGET             listens on PORT in the network of PID, and passes all on to TARGET on this machine
 client.py report NAME=FILE...               prints the table; fails where something was lost or done twice
 """
@@ -34,13 +35,13 @@ def connect(boxes, port):
         with open(boxes) as file:
             lines = file.read().split()
         for box in reversed(lines):
-            address = box
+            address, _, other = box.partition(":")
             try:
                 if box.isdigit():
                     enter(box)
                     address = "127.0.0.1"
                 # An address that is gone may not answer at all.
-                connection = socket.create_connection((address, port), timeout=0.1)
+                connection = socket.create_connection((address, int(other or port)), timeout=0.1)
                 connection.settimeout(1)
             except OSError:
                 continue
@@ -78,6 +79,7 @@ def count(boxes, port, path):
     last = None
     unanswered = 0
     connection = connect(boxes, port)
+    ask(connection, b"DEL counter")
     # An end that nobody has answered after is no end: the gap would be missing.
     while not stop or unanswered:
         try:
@@ -147,6 +149,8 @@ def report(*acts):
 def main(verb, *args):
     if verb == "wait":
         wait(args[0], int(args[1]))
+    elif verb == "ask":
+        print(ask(connect(args[0], int(args[1])), " ".join(args[2:]).encode()).split(b"\r\n")[0].decode())
     elif verb == "count":
         count(args[0], int(args[1]), args[2])
     elif verb == "relay":

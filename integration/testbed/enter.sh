@@ -1,6 +1,7 @@
 #!/bin/bash
 # enter.sh CMD…: runs a command within the sid root, in one mount namespace that all calls share. IN=TREE[:NAME]: another.
-# Takes 30 ms. All but the mounts are the caller's: pids, devices, cgroups, $TESTBED, and the network unless NET=NAMESPACE.
+# Takes 30 ms. All but the mounts are the caller's: pids, devices, cgroups, $TESTBED, the working directory if it is below that, and the network
+# unless NET=NAMESPACE.
 # Needs: root.sh run before.
 set -euo pipefail
 # shellcheck source=integration/testbed/common.sh
@@ -35,5 +36,7 @@ if ! grep -q " $ns nsfs " /proc/self/mounts; then
 fi
 exec 9>&-
 [ $# -gt 0 ] || set -- bash
-exec nsenter --mount="$ns" ${NET:+--net=/run/netns/$NET} env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root \
+there=/
+[ "${PWD#"$TESTBED"/}" = "$PWD" ] || there=$PWD
+exec nsenter --mount="$ns" --wdns="$there" ${NET:+--net=/run/netns/$NET} env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root \
 	TERM="${TERM:-dumb}" LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive TESTBED="$TESTBED" "$@"

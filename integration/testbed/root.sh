@@ -23,5 +23,5 @@ clean() {
 }
 if [ "${1:-}" = clean ]; then clean && exit; fi
 make_root root sid docker.io docker-cli docker-compose docker-buildx containerd runc crun podman buildah skopeo netavark \
-	aardvark-dns fuse-overlayfs iptables nftables iproute2 kmod procps uidmap passt jq busybox-static
+	aardvark-dns fuse-overlayfs catatonit slirp4netns iptables nftables iproute2 kmod procps uidmap passt jq busybox-static
 "$HERE/enter.sh" dpkg-query -W docker.io docker-compose docker-buildx containerd runc crun podman skopeo >&2
