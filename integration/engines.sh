@@ -44,17 +44,14 @@ store_variables() {
 	echo "FREEZE_STORE=s3://freeze/$application"
 	for variable in AWS_ENDPOINT_URL AWS_REGION AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY; do echo "$variable=${!variable}"; done
 }
-# restricted: flags of `docker run` for a container that is allowed nothing, in the array `flags`.
-restricted() {
-	local line
-	flags=(--user 1000:1000 --cap-drop ALL --security-opt no-new-privileges)
-	while read -r line; do flags+=(-e "$line"); done < <(store_variables)
-}
+# manifest FILE: with $port instead of 6379 where the host publishes it.
+manifest() { sed -E "s/\\b6379:6379/$port:6379/; s/(published|hostPort): 6379/\\1: $port/" "$integration/$1"; }
 
 # The client. $boxes lists the addresses that it tries, newest last.
 boxes=${work:?}/boxes
 # arrived ADDRESS: redis is to be found there, too, and answers there.
 arrived() {
+	[ -n "$1" ] || fail "nothing was started"
 	echo "$1" >>"$boxes"
 	echo "$1" >"$work/last"
 	python3 "$integration/demo/client.py" wait "$work/last" 6379
@@ -78,31 +75,132 @@ client_ends() {
 client_killed() { [ -z "${client:-}" ] || kill "$client" 2>/dev/null || true; }
 table() { printf '%s\n' "| from | to | answers | longest gap seen | lost, doubled |" "|---|---|---|---|---|" "${rows[@]}"; }
 
-# ENGINE-engine up: brings it up, with the images of dockerd `one` (after build_images). start: a fresh container of freeze-redis; prints the
-# address where it will answer. remove. exec COMMAND….
+# Each engine is a function ENGINE-engine, with the same verbs:
+#   up            brings it up, with the images that build_images made in dockerd `one`
+#   start         a fresh container, which restores what the store has; prints the address where redis will answer
+#   exec WORD…    a command in it
+#   checkpoint    takes the checkpoint, and the container has ended with it: by exec where nothing starts it again, else as the engine stops it
+#   remove        whatever is left of it
+engines=(docker compose swarm podman podman-crun podman-rootless podman-kube containerd)
+
+# run_flags: of `docker run` and `podman run`, for a container that is allowed nothing.
+run_flags() {
+	local line
+	flags=(-d -p "$port:6379" --user 1000:1000 --cap-drop ALL --security-opt no-new-privileges)
+	while read -r line; do flags+=(-e "$line"); done < <(store_variables)
+}
 docker-engine() {
 	case $1 in
 	up) "$testbed/docker.sh" up one >/dev/null ;;
-	start)
-		restricted
-		on one run -d --name "$name" -p "$port:6379" "${flags[@]}" freeze-redis >/dev/null
-		echo "$(host one):$port"
-		;;
-	remove) on one rm -f "$name" ;;
+	start) run_flags && on one run "${flags[@]}" --name "$name" freeze-redis >/dev/null && echo "$(host one):$port" ;;
 	exec) on one exec "$name" "${@:2}" ;;
+	checkpoint) on one exec "$name" /opt/freeze/freeze checkpoint ;;
+	remove) on one rm -f "$name" ;;
 	esac
 }
-# podmans COMMAND… of podman.sh; then as for all engines.
-podmans() {
-	local address
-	case $2 in
-	up) "$testbed/image.sh" copy freeze-redis "$1" >/dev/null ;;
+
+# compose WORD…: in a folder of the test's own.
+compose() { (cd "$work/compose" && on one compose -p "$name" "$@" 2>&1); }
+compose-engine() {
+	case $1 in
+	up) "$testbed/docker.sh" up one >/dev/null ;;
 	start)
-		restricted
-		"$1-podman" run -d --name "$name" -p "$port:6379" "${flags[@]}" freeze-redis >/dev/null
-		echo "$(host "$1"):$port"
+		mkdir -p "$work/compose"
+		manifest compose/compose.yaml >"$work/compose/compose.yaml"
+		store_variables >"$work/compose/store.env"
+		compose up -d >&2 && echo "$(host one):$port"
 		;;
-	remove) "$1-podman" rm -f -t 0 "$name" ;;
-	exec) "$1-podman" exec "$name" "${@:3}" ;;
+	exec) compose exec redis "${@:2}" ;;
+	checkpoint) compose stop redis ;;
+	remove) [ ! -e "$work/compose/compose.yaml" ] || compose down -v -t 0 ;;
+	esac
+}
+
+# swarm_node: where the task runs.
+swarm_node() { on swarm-a service ps "${name}_redis" -f desired-state=running --format '{{.Node}}' | head -n 1; }
+swarm_ended() {
+	until [ -z "$(on swarm-a ps -q -f label=com.docker.swarm.service.name="${name}_redis")$(on swarm-b ps -q -f label=com.docker.swarm.service.name="${name}_redis")" ]; do sleep 0.05; done
+}
+swarm-engine() {
+	case $1 in
+	up) "$testbed/swarm.sh" up swarm-a swarm-b && "$testbed/image.sh" copy freeze-redis swarm-a swarm-b >/dev/null ;;
+	start)
+		mkdir -p "$work/swarm"
+		manifest swarm/stack.yaml >"$work/swarm/stack.yaml"
+		store_variables | grep -v '^AWS_.*KEY' >"$work/swarm/store.env"
+		on swarm-a secret inspect freeze-store >/dev/null 2>&1 ||
+			printf '[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n' "$AWS_ACCESS_KEY_ID" "$AWS_SECRET_ACCESS_KEY" | on swarm-a secret create freeze-store - >/dev/null
+		(cd "$work/swarm" && on swarm-a stack deploy --detach --resolve-image never -c stack.yaml "$name" >&2)
+		until [ -n "$(swarm_node)" ]; do sleep 0.05; done
+		echo "$(host "$(swarm_node)"):$port"
+		;;
+	exec)
+		local node
+		node=$(swarm_node)
+		on "$node" exec "$(on "$node" ps -q -f label=com.docker.swarm.service.name="${name}_redis")" "${@:2}"
+		;;
+	checkpoint) on swarm-a service scale --detach "${name}_redis=0" && swarm_ended ;;
+	remove) on swarm-a stack rm "$name" && swarm_ended ;;
+	esac
+}
+
+# podman_as ENGINE WORD…: podman as that engine has it. podman_host ENGINE: its host.
+podman_as() {
+	case $1 in
+	podman-crun) RUNTIME=crun "$testbed/podman.sh" "${@:2}" ;;
+	podman-rootless) ROOTLESS=1 "$testbed/podman.sh" "${@:2}" ;;
+	*) "$testbed/podman.sh" "${@:2}" ;;
+	esac
+}
+podman_host() { case $1 in podman-rootless) echo "$1" ;; *) echo podman ;; esac }
+podman_run() {
+	case $2 in
+	up) "$testbed/image.sh" copy freeze-redis "$(podman_host "$1")" >/dev/null ;;
+	start) run_flags && podman_as "$1" run "${flags[@]}" --name "$name-$1" freeze-redis >/dev/null && echo "$(host "$(podman_host "$1")"):$port" ;;
+	exec) podman_as "$1" exec "$name-$1" "${@:3}" ;;
+	checkpoint) podman_as "$1" exec "$name-$1" /opt/freeze/freeze checkpoint ;;
+	remove) podman_as "$1" rm -f -t 0 "$name-$1" ;;
+	esac
+}
+podman-engine() { podman_run podman "$@"; }
+podman-crun-engine() { podman_run podman-crun "$@"; }
+podman-rootless-engine() { podman_run podman-rootless "$@"; }
+
+# kube_secret: the Secret of podman/kube.yaml.
+kube_secret() {
+	printf 'apiVersion: v1\nkind: Secret\nmetadata: {name: freeze-store}\nstringData:\n'
+	store_variables | sed 's/^/  /; s/=/: /'
+}
+podman-kube-engine() {
+	case $1 in
+	up) for image in freeze redis-base; do "$testbed/image.sh" copy "$image" podman >/dev/null; done ;;
+	start)
+		mkdir -p "$work/kube"
+		{ kube_secret && echo --- && manifest podman/kube.yaml | sed "s/name: redis}/name: $name}/; s/name: freeze-store/name: $name-store/"; } |
+			sed "s/name: freeze-store/name: $name-store/" >"$work/kube/kube.yaml"
+		"$testbed/podman.sh" kube play "$work/kube/kube.yaml" >/dev/null && echo "$(host podman):$port"
+		;;
+	exec) "$testbed/podman.sh" exec "$name-pod-redis" "${@:2}" ;;
+	checkpoint | remove) [ ! -e "$work/kube/kube.yaml" ] || "$testbed/podman.sh" kube down "$work/kube/kube.yaml" ;;
+	esac
+}
+
+# ctr WORD…: of containerd `containerd`.
+ctr() { IN=root:containerd NET=tb-containerd "$testbed/enter.sh" ctr -a "$TESTBED/containerd/containerd/containerd.sock" "$@"; }
+containerd-engine() {
+	case $1 in
+	up) "$testbed/image.sh" copy freeze-redis containerd >/dev/null ;;
+	start)
+		local capability drop=()
+		for capability in AUDIT_WRITE CHOWN DAC_OVERRIDE FOWNER FSETID KILL MKNOD NET_BIND_SERVICE NET_RAW SETFCAP SETGID SETPCAP SETUID SYS_CHROOT; do
+			drop+=(--cap-drop "CAP_$capability")
+		done
+		store_variables >"$work/containerd.env"
+		ctr run -d --net-host --user 1000:1000 "${drop[@]}" --seccomp --env-file "$work/containerd.env" --log-uri "file://$work/containerd.log" \
+			docker.io/library/freeze-redis:latest "$name" && echo "$(host containerd):6379"
+		;;
+	exec) ctr tasks exec --exec-id "exec-$RANDOM" "$name" "${@:2}" ;;
+	checkpoint) ctr tasks exec --exec-id "exec-$RANDOM" "$name" /opt/freeze/freeze checkpoint ;;
+	remove) ctr tasks rm -f "$name" && ctr containers rm "$name" ;;
 	esac
 }

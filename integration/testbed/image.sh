@@ -1,7 +1,7 @@
 #!/bin/bash
-# image.sh SUITE|busybox TAG [TARGET…]: imports a base image; image.sh copy TAG TARGET…: copies an image of dockerd `one`.
+# image.sh SUITE|busybox TAG [TARGET…]: imports a base image; image.sh copy TAG TARGET…: copies an image of dockerd `one`, or FROM=NAME.
 # A suite (bullseye, bookworm, trixie, sid: minbase) takes 15-25 s the first time, 3 s then; busybox (static, no libc) 1 s.
-# Needs: a TARGET that is up: a dockerd's NAME, `podman` (or --podman) or `k8s`; without one, every running dockerd.
+# Needs: a TARGET that is up: a dockerd's NAME, `podman` (or --podman), `podman-rootless`, `containerd` or `k8s`; without one, every running dockerd.
 set -euo pipefail
 # shellcheck source=integration/testbed/common.sh
 . "$(dirname "$0")/common.sh"
@@ -23,7 +23,7 @@ mkdir -p "$TESTBED/images"
 if [ "$what" = copy ]; then
 	tar=$(mktemp "$TESTBED/images/copy.XXXXXX")
 	trap 'rm -f "$tar"' EXIT
-	docker one save "$tag" >"$tar"
+	docker "${FROM:-one}" save "$tag" >"$tar"
 elif [ ! -e "$tar" ]; then
 	tmp=$TESTBED/images/$what.tree
 	rm -rf "$tmp"
@@ -49,9 +49,11 @@ fi
 for t; do
 	case $t:$what in
 	podman:copy | --podman:copy) "$HERE/podman.sh" load -q -i "$tar" ;;
+	podman-rootless:copy) chmod a+r "$tar" && ROOTLESS=1 "$HERE/podman.sh" load -q -i "$tar" ;;
+	containerd:copy) $("$HERE/containerd.sh" up) images import "$tar" ;;
 	podman:* | --podman:*) "$HERE/podman.sh" import -q "$tar" "$tag" ;;
 	k8s:copy) "$HERE/k8s.sh" load "$tar" ;;
-	k8s:*) die "import into a dockerd first, then: $0 copy $tag k8s" ;;
+	podman-rootless:* | containerd:* | k8s:*) die "import into a dockerd first, then: $0 copy $tag $t" ;;
 	*:copy) docker "$t" load -q <"$tar" ;;
 	*) docker "$t" import --change 'CMD ["/bin/sh"]' - "$tag" <"$tar" ;;
 	esac
