@@ -38,6 +38,7 @@ test-orchestrators: build ## migrations between real engines, brought up for it 
 	@integration/setup test
 	@integration/docker/test $(OPT)
 	@integration/kubernetes/test
+	@integration/migrate/test $(OPT)
 	@integration/migrations/test
 
 bench: build ## freeze against plain CRIU; CRIU=FILE names a static stock criu
@@ -46,7 +47,7 @@ bench: build ## freeze against plain CRIU; CRIU=FILE names a static stock criu
 lint: ## formatting, clippy, shellcheck
 	@cargo fmt --check
 	@cargo clippy --all-targets --locked -- -D warnings
-	@shellcheck -x integration/setup integration/sandbox/{sandbox,root,test} integration/demo/demo integration/s3/server integration/testbed/*.sh integration/{docker,kubernetes,migrations}/test criu/build.sh tests/run tests/settings/run tests/services/{build,test,languages/build} .ci/run
+	@shellcheck -x integration/setup integration/sandbox/{sandbox,root,test} integration/demo/demo integration/s3/server integration/testbed/*.sh integration/{docker,kubernetes,migrate,migrations}/test criu/build.sh tests/run tests/settings/run tests/services/{build,test,languages/build} .ci/run
 
 clean: ## throw-away containers and this checkout's build
 	@integration/sandbox/sandbox clean
