@@ -1,8 +1,9 @@
 # shellcheck shell=bash
-# lib.sh: what the scripts beside it need to run the commands of pages; sourced by them, with the checkout as the working folder.
-# Makes the folder $work, which goes when the script ends.
+# lib.sh: what the scripts beside it need to run the commands of pages; sourced by them, with the checkout as the working folder. Makes the
+# folder $work below WORK_IN, which goes when the script ends.
 
-work=$(mktemp -d /var/tmp/freeze-docs.XXXXXX)
+root=$PWD
+work=$(mktemp -d "${WORK_IN:-/var/tmp}/freeze-docs.XXXXXX")
 
 # ended COMMAND…: for a trap on EXIT: cleans up by COMMAND, and where the script failed shows what its last commands printed.
 ended() {
@@ -17,7 +18,7 @@ ended() {
 run() {
 	local commands
 	echo "# $1: $2"
-	commands=$(integration/page "$@")
+	commands=$("$root/integration/page" "$root/$1" "${@:2}")
 	eval "$commands" >"$work/printed" 2>&1
 }
 
