@@ -2,7 +2,7 @@
 # lib.sh: what the scripts beside it need to run the commands of pages; sourced by them, with the checkout as the working folder. Makes the
 # folder $work below WORK_IN, which goes when the script ends.
 
-root=$PWD
+checkout=$PWD
 work=$(mktemp -d "${WORK_IN:-/var/tmp}/freeze-docs.XXXXXX")
 
 # ended COMMAND…: for a trap on EXIT: cleans up by COMMAND, and where the script failed shows what its last commands printed.
@@ -18,7 +18,7 @@ ended() {
 run() {
 	local commands
 	echo "# $1: $2"
-	commands=$("$root/integration/page" "$root/$1" "${@:2}")
+	commands=$("$checkout/integration/page" "$checkout/$1" "${@:2}")
 	eval "$commands" >"$work/printed" 2>&1
 }
 
