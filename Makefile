@@ -37,17 +37,21 @@ test-settings: build ## every privilege setting against services of every kind: 
 test-orchestrators: build ## migrations between real engines, brought up for it in a Debian tree of their own; as root
 	@integration/setup test
 	@integration/docker/test $(OPT)
+	@tests/docs/docker $(OPT)
 	@integration/kubernetes/test
 	@integration/migrate/test $(OPT)
+	@tests/docs/kubernetes
 	@integration/migrations/test
 
 bench: build ## freeze against plain CRIU; CRIU=FILE names a static stock criu
 	@bench/bench.py --suite quick --freeze $(OPT) --criu "$(CRIU)" --opt freeze:setting=restricted
 
-lint: ## formatting, clippy, shellcheck
+lint: ## formatting, clippy, shellcheck, and the pages
 	@cargo fmt --check
 	@cargo clippy --all-targets --locked -- -D warnings
-	@shellcheck -x integration/setup integration/sandbox/{sandbox,root,test} integration/demo/demo integration/s3/server integration/testbed/*.sh integration/{docker,kubernetes,migrate,migrations}/test criu/build.sh tests/run tests/settings/run tests/services/{build,test,languages/build} .ci/run
+	@git ls-files -z | xargs -0 grep -lZE '^#!.*\b(ba)?sh$$|^# shellcheck shell=bash' | xargs -0 shellcheck -x
+	@tests/docs/check
+	@tests/docs/messages
 
 clean: ## throw-away containers and this checkout's build
 	@integration/sandbox/sandbox clean
