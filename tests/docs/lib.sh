@@ -34,3 +34,7 @@ prints() {
 	local pattern
 	for pattern; do grep -qe "$pattern" "$work/printed" || { echo "tests/docs: nothing like '$pattern' was printed" >&2 && exit 1; }; done
 }
+
+# reached PID STATE: the service of a container gets there, PID 1 of which is PID here. Asked from outside: what is executed in a container takes
+# PIDs, which a restore may need.
+reached() { "$opt/freeze" wait "$2" --timeout 60s --runtime-dir "/proc/$1/root/dev/shm/freeze"; }
