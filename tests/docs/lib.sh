@@ -4,11 +4,12 @@
 
 checkout=$PWD
 work=$(mktemp -d "${WORK_IN:-/var/tmp}/freeze-docs.XXXXXX")
+: >"$work/printed"
 
 # ended COMMAND…: for a trap on EXIT: cleans up by COMMAND, and where the script failed shows what its last commands printed.
 ended() {
 	local status=$?
-	[ "$status" = 0 ] || cat "$work/printed" >&2
+	[ "$status" = 0 ] || { cat "$work/printed" && echo "tests/docs: failed with status $status"; } >&2
 	"$@" >/dev/null 2>&1 || true
 	rm -rf "$work"
 	return "$status"
