@@ -1,6 +1,6 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 # lib.sh: what the scripts beside it need to run the commands of pages; sourced by them, with the checkout as the working folder. Makes the
-# folder $work below WORK_IN, which goes when the script ends.
+# folder $work below WORK_IN, which goes when the script ends. They set $opt, the folder with freeze and criu.
 
 checkout=$PWD
 work=$(mktemp -d "${WORK_IN:-/var/tmp}/freeze-docs.XXXXXX")
