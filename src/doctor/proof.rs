@@ -111,12 +111,12 @@ pub enum ProofError {
     /// Others take PIDs too fast.
     #[error(
         "processes are started here so fast that the proof's PIDs were taken again and again; a restore happens before the service \
-         runs: try it in a fresh container (docker run IMAGE freeze doctor)"
+         runs: try it in a fresh container (docker run --entrypoint /opt/freeze/freeze IMAGE doctor)"
     )]
     Busy,
     /// Nowhere to move to.
     #[error(
-        "this container has used PIDs up to {used} and they end at {max}: try it in a fresh container (docker run IMAGE freeze doctor)"
+        "this container has used PIDs up to {used} and they end at {max}: try it in a fresh container (docker run --entrypoint /opt/freeze/freeze IMAGE doctor)"
     )]
     WornOut {
         /// The newest.
