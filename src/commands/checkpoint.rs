@@ -81,7 +81,7 @@ fn ask(arguments: &Arguments) -> Result<u8, ClientError> {
 }
 
 /// The client that asked must not fail for want of a reader: the generation is committed.
-fn print(line: String) {
+pub(super) fn print(line: String) {
     let _ = std::io::stdout().write_all((line + "\n").as_bytes());
 }
 

@@ -62,6 +62,7 @@ fn copy(from: &Path, folder: &Path, to: &Path) -> io::Result<()> {
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     io::copy(&mut fs::File::open(from)?, file.as_file_mut())?;
     file.as_file().set_permissions(Permissions::from_mode(0o755))?;
+    file.as_file().sync_all()?;
     file.persist(to)?;
     Ok(())
 }

@@ -3,10 +3,11 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
-use super::checkpoint::Steps;
+use super::checkpoint::{Steps, print};
 use super::say;
-use super::text::{json, print, printable};
+use super::text::{json, printable};
 use crate::control::protocol::Event;
+use crate::exit;
 use crate::migrate::{self, Failure, Migration, Moved, Note, Rehearsal, Side, Step, Template, words};
 
 /// Arguments of `freeze migrate`.
@@ -53,15 +54,29 @@ pub fn main(arguments: Arguments) -> u8 {
     let shown = Shown { json, steps: RefCell::default() };
     let tell = |note: Note<'_>| shown.note(note);
     let result = if dry_run {
-        migrate::rehearse(&migration, &tell).map(|found| if json { self::json(&found) } else { rehearsed(&found) })
+        migrate::rehearse(&migration, &tell).map(|found| show(&found, json, rehearsed))
     } else {
-        migrate::migrate(&migration, &tell).map(|moved| if json { self::json(&moved) } else { sentence(&moved) })
+        migrate::migrate(&migration, &tell).map(|moved| {
+            show(&moved, json, sentence);
+            unstopped(&moved)
+        })
     };
     shown.steps.borrow_mut().end();
-    match result {
-        Ok(text) => print(&text),
-        Err(failure) => failed(&failure, json),
-    }
+    result.unwrap_or_else(|failure| failed(&failure, json))
+}
+
+/// Prints the result. What has happened has happened, whether or not somebody reads of it.
+fn show<T: serde::Serialize>(result: &T, as_json: bool, sentence: fn(&T) -> String) -> u8 {
+    print(if as_json { json(result) } else { sentence(result) }.trim_end().to_owned());
+    exit::OK
+}
+
+fn unstopped(moved: &Moved) -> u8 {
+    let Some(why) = &moved.unstopped else { return exit::OK };
+    say(&printable(&format!(
+        "the source cannot be stopped: {why}. Run this again, or stop it by hand: it stands by. The service runs in the target"
+    )));
+    exit::UNFINISHED
 }
 
 fn migration(arguments: Arguments) -> Migration {
@@ -79,7 +94,9 @@ fn migration(arguments: Arguments) -> Migration {
 fn failed(failure: &Failure, as_json: bool) -> u8 {
     let message = failure.to_string();
     if as_json {
-        print(&json(&serde_json::json!({ "event": "failed", "message": message, "runs": failure.runs })));
+        show(&serde_json::json!({ "event": "failed", "message": message, "runs": failure.runs }), true, |_| {
+            String::new()
+        });
     }
     say(&printable(&message));
     failure.status()
@@ -92,7 +109,9 @@ fn sentence(moved: &Moved) -> String {
         Some(downtime) => format!(
             "generation {generation} has moved the service from {from} to {to}; it stood still for {downtime} ms, {restore_ms} ms of them to be restored\n"
         ),
-        None => format!("{to} has the service, which generation {generation} has moved from {from} earlier\n"),
+        None => format!(
+            "{to} has the service, which generation {generation} has moved from {from}; how long it stood still is not known\n"
+        ),
     }
 }
 
@@ -140,9 +159,16 @@ impl Shown {
     }
 }
 
+#[derive(serde::Serialize)]
+struct StepLine {
+    event: &'static str,
+    #[serde(flatten)]
+    step: Step,
+}
+
 fn line(note: &Note<'_>) {
     let line = match note {
-        Note::Step(step) => json(step),
+        Note::Step(step) => json(&StepLine { event: "step", step: *step }),
         Note::Event(event) => json(event),
         Note::Changed(finding) => {
             json(&serde_json::json!({ "event": "note", "message": finding.to_string(), "advice": finding.advice }))
@@ -197,9 +223,16 @@ mod tests {
 
     #[test]
     fn the_result_is_one_readable_line() {
-        let moved = Moved { generation: 5, from: "a".into(), to: "b\n".into(), downtime_ms: Some(340), restore_ms: 90 };
+        let moved = Moved {
+            generation: 5,
+            from: "a".into(),
+            to: "b\n".into(),
+            downtime_ms: Some(340),
+            restore_ms: 90,
+            unstopped: None,
+        };
         insta::assert_snapshot!(sentence(&moved), @r"generation 5 has moved the service from a to b\n; it stood still for 340 ms, 90 ms of them to be restored");
-        insta::assert_snapshot!(sentence(&Moved { downtime_ms: None, ..moved }), @r"b\n has the service, which generation 5 has moved from a earlier");
+        insta::assert_snapshot!(sentence(&Moved { downtime_ms: None, ..moved }), @r"b\n has the service, which generation 5 has moved from a; how long it stood still is not known");
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Why a service was not moved, and on which side it runs.
 
 use super::execute::NoAnswer;
+use super::settle::{runs, state};
+use crate::control::protocol::Status;
 use crate::exit;
 
 /// Where the service runs, as far as both sides say.
@@ -11,7 +13,9 @@ pub enum Runs {
     Source,
     /// It has moved.
     Target,
-    /// Neither side says that it runs the service; the store has its state.
+    /// In a third container.
+    Elsewhere,
+    /// Neither side says that it runs the service.
     Unknown,
 }
 
@@ -29,9 +33,9 @@ fn sentence(runs: Runs) -> &'static str {
     match runs {
         Runs::Source => "The service runs on in the source",
         Runs::Target => "The service runs in the target",
+        Runs::Elsewhere => "The service runs there",
         Runs::Unknown => {
-            "Where the service runs is not known, but it is not in two places: what was committed is in the store, and whichever side \
-             is started (again) asks there"
+            "Where the service runs is not known, as neither side says that it has it; what was committed is in the store"
         }
     }
 }
@@ -42,7 +46,7 @@ impl Failure {
         match self.runs {
             Runs::Source => exit::FAILED,
             Runs::Target => exit::UNFINISHED,
-            Runs::Unknown => exit::UNKNOWN,
+            Runs::Elsewhere | Runs::Unknown => exit::UNKNOWN,
         }
     }
 }
@@ -64,10 +68,8 @@ pub enum MigrateError {
         target_state: String,
     },
     /// It was to be moved, and is busy.
-    #[error(
-        "the source is busy ({0}) and did not come to rest. Run this again when `freeze status` there says running"
-    )]
-    Busy(NoAnswer),
+    #[error("the source is {0}, and did not come to rest. Run this again when `freeze status` there says running")]
+    Busy(&'static str),
     /// The target could not be started.
     #[error("the target cannot be started: {0}")]
     Start(NoAnswer),
@@ -78,12 +80,17 @@ pub enum MigrateError {
     NoTarget(NoAnswer),
     /// It has a service already.
     #[error(
-        "the target runs a service of its own already (generation {generation}). Start it with FREEZE_STANDBY=1, so that it waits for this one"
+        "the target runs a service of its own already (generation {0}). Start it with FREEZE_STANDBY=1, so that it waits for this one"
     )]
-    TargetRuns {
-        /// What it restored or committed.
-        generation: u64,
-    },
+    TargetRuns(u64),
+    /// It ends, or is on its way.
+    #[error("the target does not stand by: it is {0}. Run this again when `freeze status` there says standby")]
+    TargetIs(&'static str),
+    /// What was started by this was no standby.
+    #[error(
+        "the target, which was just started, is no standby: a second copy of the service runs in {0} now. Stop it, and start it with FREEZE_STANDBY=1; where the source's checkpoints are refused from now on, start the source again"
+    )]
+    StartedASecond(String),
     /// Each would take the other for itself.
     #[error("source and target are both named {0:?}. Give the target another host name, or FREEZE_INSTANCE")]
     SameInstance(String),
@@ -127,7 +134,19 @@ pub enum MigrateError {
         /// In a word, or why it does not answer.
         target_state: String,
     },
-    /// The last step.
-    #[error("the source cannot be stopped: {0}. Run this again, or stop it by hand: it stands by")]
-    Stop(NoAnswer),
+    /// Somebody else stood by.
+    #[error("another container, {0}, stood by for this application as well and has taken the service")]
+    TakenByAnother(String),
+    /// It has `--restore-failure retry-earlier`.
+    #[error(
+        "the target could not restore what was handed over, and went back to generation {0}: what happened since is lost"
+    )]
+    Earlier(u64),
+}
+
+impl MigrateError {
+    /// Of a target that has another state than it should.
+    pub fn not_standing_by(status: &Status) -> Self {
+        if runs(status) { Self::TargetRuns(status.generation) } else { Self::TargetIs(state(status)) }
+    }
 }

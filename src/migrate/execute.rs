@@ -1,9 +1,10 @@
 //! Runs one command of the user's and hears it out. What it starts may live on (ssh's master does), so its end counts, not the end of its
 //! output. Must never wait for ever, nor keep more than [`MOST`] of what it says.
 
+use std::fmt;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,8 +14,29 @@ use crate::control::protocol::MAX_LINE;
 const MOST: usize = 1 << 20;
 /// Lines of standard error that an error message has.
 const LINES: usize = 5;
-/// How long output may come in after the command has ended.
-const LATE: Duration = Duration::from_millis(200);
+/// How long output may come in after the command has ended; most often its end comes at once.
+const LATE: Duration = Duration::from_secs(5);
+/// Pieces of output that wait to be heard.
+const WAITING: usize = 16;
+
+/// How long a command may run.
+#[derive(Debug, Clone, Copy)]
+pub enum Limit {
+    /// In all.
+    Whole(Duration),
+    /// Since it was heard of last.
+    Silence(Duration),
+}
+
+/// That it is over, as what follows the command in a sentence.
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Limit::Whole(limit) => write!(f, "did not end within {} s", limit.as_secs()),
+            Limit::Silence(limit) => write!(f, "said nothing for {} s", limit.as_secs()),
+        }
+    }
+}
 
 /// What a command gave.
 #[derive(Debug)]
@@ -43,6 +65,11 @@ impl NoAnswer {
         Self::new(words, format!("ended with {}: {said}", ran.status))
     }
 
+    /// It answered, and is not where it should be.
+    pub fn of_state(state: &str) -> Self {
+        Self { command: "freeze wait restored".to_owned(), what: format!("ended, and the target is {state}") }
+    }
+
     fn new(words: &[String], what: String) -> Self {
         Self { command: words.join(" "), what }
     }
@@ -54,11 +81,11 @@ enum Piece {
 }
 
 /// Runs the words and gives what they printed; each line of standard error goes to `hear` at once, which says whether it is understood
-/// and need not be kept. Killed where nothing was heard for `patience`.
+/// and need not be kept. Killed where it exceeds the limit.
 ///
 /// # Errors
 /// Where it cannot be started, or is killed.
-pub fn execute(words: &[String], patience: Duration, hear: &dyn Fn(&str) -> bool) -> Result<Ran, NoAnswer> {
+pub fn execute(words: &[String], limit: Limit, hear: &dyn Fn(&str) -> bool) -> Result<Ran, NoAnswer> {
     let (program, arguments) = words.split_first().ok_or_else(|| NoAnswer::new(words, "is empty".to_owned()))?;
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -74,6 +101,11 @@ pub fn execute(words: &[String], patience: Duration, hear: &dyn Fn(&str) -> bool
         }
     };
     let pieces = running.pieces();
+    let begun = Instant::now();
+    let is_over = |heard: Instant| match limit {
+        Limit::Whole(limit) => begun.elapsed() >= limit,
+        Limit::Silence(limit) => heard.elapsed() >= limit,
+    };
     let status = loop {
         match pieces.recv_timeout(Duration::from_millis(20)) {
             Ok(piece) => {
@@ -85,8 +117,8 @@ pub fn execute(words: &[String], patience: Duration, hear: &dyn Fn(&str) -> bool
         }
         match running.0.try_wait() {
             Ok(Some(status)) => break status,
-            Ok(None) if heard.elapsed() < patience => {}
-            Ok(None) => return Err(NoAnswer::new(words, format!("said nothing for {} s", patience.as_secs()))),
+            Ok(None) if is_over(heard) => return Err(NoAnswer::new(words, limit.to_string())),
+            Ok(None) => {}
             Err(error) => return Err(NoAnswer::new(words, format!("cannot be waited for ({error})"))),
         }
     };
@@ -103,7 +135,7 @@ struct Running(Child);
 
 impl Running {
     fn pieces(&mut self) -> mpsc::Receiver<Piece> {
-        let (sender, receiver) = mpsc::channel();
+        let (sender, receiver) = mpsc::sync_channel(WAITING);
         if let Some(mut stdout) = self.0.stdout.take() {
             let sender = sender.clone();
             thread::spawn(move || {
@@ -130,7 +162,7 @@ impl Drop for Running {
     }
 }
 
-fn lines(mut stream: impl BufRead, sender: &Sender<Piece>) {
+fn lines(mut stream: impl BufRead, sender: &SyncSender<Piece>) {
     loop {
         let mut line = Vec::new();
         match stream.by_ref().take(MAX_LINE as u64).read_until(b'\n', &mut line) {
@@ -146,17 +178,17 @@ mod tests {
     use super::*;
     use std::cell::RefCell;
 
-    fn sh(script: &str, patience: Duration) -> (Result<Ran, NoAnswer>, Vec<String>) {
+    fn sh(script: &str, limit: Limit) -> (Result<Ran, NoAnswer>, Vec<String>) {
         let heard = RefCell::new(Vec::new());
         let hear = |line: &str| {
             heard.borrow_mut().push(line.to_owned());
             line.starts_with('{')
         };
-        let ran = execute(&["sh", "-c", script].map(str::to_owned), patience, &hear);
+        let ran = execute(&["sh", "-c", script].map(str::to_owned), limit, &hear);
         (ran, heard.into_inner())
     }
 
-    const LONG: Duration = Duration::from_secs(60);
+    const LONG: Limit = Limit::Whole(Duration::from_secs(60));
 
     #[test]
     fn what_it_prints_and_how_it_ends_is_told() {
@@ -178,8 +210,14 @@ mod tests {
 
     #[test]
     fn one_that_says_nothing_is_ended() {
-        let (ran, _) = sh("exec sleep 50", Duration::from_millis(50));
+        let (ran, _) = sh("exec sleep 50", Limit::Silence(Duration::from_millis(50)));
         insta::assert_snapshot!(ran.unwrap_err(), @"`sh -c exec sleep 50` said nothing for 0 s");
+    }
+
+    #[test]
+    fn one_that_goes_on_for_ever_is_ended() {
+        let (ran, _) = sh("while :; do echo x; sleep 0.01; done", Limit::Whole(Duration::from_millis(100)));
+        insta::assert_snapshot!(ran.unwrap_err(), @"`sh -c while :; do echo x; sleep 0.01; done` did not end within 0 s");
     }
 
     #[test]

@@ -2,9 +2,9 @@
 //! starts no container and takes no checkpoint, so it can only go by what was measured before.
 
 use super::error::{Failure, MigrateError, Runs};
-use super::settle::state;
+use super::settle::{runs, state, word};
 use super::side::Side;
-use super::{Migration, Note, here, refusals};
+use super::{Migration, Note, look_for_refusals};
 use crate::control::protocol::{State, Status};
 
 /// What a move would be like.
@@ -32,46 +32,37 @@ pub struct Rehearsal {
 /// # Errors
 /// Says why the move would fail.
 pub fn rehearse(migration: &Migration, tell: &dyn Fn(Note<'_>)) -> Result<Rehearsal, Failure> {
-    let source = match migration.source.status() {
-        Ok(status) if status.state == State::Running => status,
+    let Migration { source: side, target, timeout } = migration;
+    let source = match side.status() {
+        Ok(status) if runs(&status) => status,
         Ok(status) => {
-            let target_state = "not asked".to_owned();
-            let error = MigrateError::NoService { source_state: state(&status), target_state };
+            let (source_state, target_state) = (state(&status).to_owned(), word(&target.status()));
+            let error = MigrateError::NoService { source_state, target_state };
             return Err(Failure { error, runs: Runs::Unknown });
         }
         Err(error) => return Err(Failure { error: MigrateError::NoSource(error), runs: Runs::Unknown }),
     };
-    let found = migration.source.findings().map_err(|error| here(MigrateError::NoFindings(error)))?;
-    refusals(&found, tell).map_err(here)?;
-    let target = target(&migration.target, &source)?;
+    // Nothing has happened to the service.
+    let here = |error| Failure { error, runs: Runs::Source };
+    look_for_refusals(side, *timeout, tell).map_err(here)?;
+    let standby = standby(target, &source).map_err(here)?;
     let frozen_ms = source.checkpoint.as_ref().map(|last| last.report.frozen_ms);
-    let restore_ms = match (&target, source.generation) {
-        (Some(_), generation @ 1..) => restore_ms(&migration.target, generation)?,
+    let restore_ms = match (&standby, source.generation) {
+        (Some(_), generation @ 1..) => Some(target.restore_ms(generation).map_err(here)?),
         _ => None,
     };
     let predicted_ms = frozen_ms.zip(restore_ms).map(|(frozen, restore)| frozen.saturating_add(restore));
-    Ok(Rehearsal {
-        from: source.instance,
-        to: target.map(|status| status.instance),
-        frozen_ms,
-        restore_ms,
-        predicted_ms,
-    })
+    let to = standby.map(|status| status.instance);
+    Ok(Rehearsal { from: source.instance, to, frozen_ms, restore_ms, predicted_ms })
 }
 
 /// One that does not answer may be started by the move.
-fn target(side: &Side, source: &Status) -> Result<Option<Status>, Failure> {
+fn standby(side: &Side, source: &Status) -> Result<Option<Status>, MigrateError> {
     match side.status() {
-        Ok(status) if status.instance == source.instance => Err(here(MigrateError::SameInstance(status.instance))),
+        Ok(status) if status.instance == source.instance => Err(MigrateError::SameInstance(status.instance)),
         Ok(status) if matches!(status.state, State::Standby | State::Starting) => Ok(Some(status)),
-        Ok(status) => Err(here(MigrateError::TargetRuns { generation: status.generation })),
+        Ok(status) => Err(MigrateError::not_standing_by(&status)),
         Err(_) if side.template.start.is_some() => Ok(None),
-        Err(error) => Err(here(MigrateError::NoTarget(error))),
+        Err(error) => Err(MigrateError::NoTarget(error)),
     }
-}
-
-fn restore_ms(side: &Side, generation: u64) -> Result<Option<u64>, Failure> {
-    let found =
-        side.forecast(&generation.to_string()).map_err(|error| here(MigrateError::NotSeen { generation, error }))?;
-    if found.fits { Ok(Some(found.time.total_ms)) } else { Err(here(MigrateError::Unfit(found.missing))) }
 }

@@ -1,5 +1,5 @@
-//! Finds out what became of a handover whose answer did not come: a lost connection says nothing of the service. Asks only what is
-//! free to answer, and the target last, as it may be restoring.
+//! Finds out who has the service where an answer did not come, or was not what it should be: a lost connection says nothing of the
+//! service. Asks only what is free to answer, and the target last, as it may be restoring.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use super::side::Side;
 use crate::control::protocol::{State, Status};
 
 /// Between two rounds of questions.
-const PAUSE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_secs(3);
 
 /// Who has the service.
 pub enum Settled {
@@ -26,14 +26,21 @@ pub enum Settled {
     },
 }
 
-/// Asks both until one has the service, or the time is over. `base` is the newest generation from before the handover.
+/// Asks both until one has the service, or the time is over. `base` is a generation from before the handover.
 pub fn settle(source: &Side, target: &Side, base: u64, limit: Duration) -> Settled {
     let begun = Instant::now();
     loop {
-        let source_says = source.status();
+        let left = limit.saturating_sub(begun.elapsed());
+        let source_says = match source.status() {
+            // A request that was cut off may still be under way there.
+            Ok(status) if is_busy(&status) || status.state == State::Running => match source.wait("idle", left) {
+                Ok(status) if status.state == State::Running => return Settled::Back,
+                _ => source.status(),
+            },
+            answer => answer,
+        };
         let target_says = match &source_says {
-            Ok(status) if status.state == State::Running => return Settled::Back,
-            Ok(status) if matches!(status.state, State::Checkpointing | State::HandingOver) => None,
+            Ok(status) if is_busy(status) => None,
             _ => Some(target.status()),
         };
         if let Some(Ok(status)) = &target_says
@@ -45,29 +52,40 @@ pub fn settle(source: &Side, target: &Side, base: u64, limit: Duration) -> Settl
             let target_state = target_says.as_ref().map_or_else(|| "not asked".to_owned(), word);
             return Settled::Unknown { source_state: word(&source_says), target_state };
         }
-        thread::sleep(PAUSE);
+        thread::sleep(PAUSE.min(left));
     }
+}
+
+fn is_busy(status: &Status) -> bool {
+    matches!(status.state, State::Checkpointing | State::HandingOver)
 }
 
 /// The service runs here, and came by a generation that is newer than `base`.
 pub fn has_it(status: &Status, base: u64) -> bool {
-    matches!(status.state, State::Running | State::Checkpointing)
-        && status.restore.as_ref().is_some_and(|restore| restore.generation > base)
+    runs(status) && status.restore.as_ref().is_some_and(|restore| restore.generation > base)
 }
 
-fn word(answer: &Result<Status, NoAnswer>) -> String {
-    answer.as_ref().map_or_else(|error| format!("not to be reached: {error}"), state)
+/// A service runs here.
+pub fn runs(status: &Status) -> bool {
+    matches!(status.state, State::Running | State::Checkpointing)
+}
+
+/// A side's state, or why it does not answer, as what follows `is`.
+pub fn word(answer: &Result<Status, NoAnswer>) -> String {
+    match answer {
+        Ok(status) => state(status).to_owned(),
+        Err(error) => format!("not to be reached: {error}"),
+    }
 }
 
 /// A state, as what follows `is`.
-pub fn state(status: &Status) -> String {
-    let word = match status.state {
+pub fn state(status: &Status) -> &'static str {
+    match status.state {
         State::Starting => "starting",
         State::Standby => "standing by",
         State::Running => "running a service",
         State::Checkpointing => "checkpointing",
         State::HandingOver => "handing over",
         State::Ending => "ending",
-    };
-    word.to_owned()
+    }
 }

@@ -1,21 +1,25 @@
 //! One side of a move: a container in which freeze is asked. Each question takes PIDs there, which a restore may lack, so there are few, and
 //! none while the target restores.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::execute::{NoAnswer, Ran, execute};
+use super::error::MigrateError;
+use super::execute::{Limit, NoAnswer, Ran, execute};
 use super::template::Template;
-use crate::control::protocol::{Event, Report, Status};
+use crate::control::protocol::{Event, Report, Status, millis};
 use crate::doctor::forecast::Forecast;
 
 /// How long a question may take that init or /proc answers, over a slow connection.
 const ANSWER: Duration = Duration::from_secs(60);
 /// How long a checkpoint may say nothing; init has a limit of its own that is shorter by default.
 const CHECKPOINT: Duration = Duration::from_secs(15 * 60);
+/// How long starting or stopping a container may take.
+const CONTAINER: Duration = Duration::from_secs(15 * 60);
 
 /// The source or the target.
 #[derive(Debug)]
@@ -70,9 +74,9 @@ pub struct Owner {
 /// How a checkpoint that was asked for ended.
 #[derive(Debug)]
 pub enum Checkpoint {
-    /// It is committed; for a handover, the service has been taken.
-    Committed(Report),
-    /// It failed, and the service runs on.
+    /// It is committed; for a handover, the service has been taken by the container of that name.
+    Committed(Report, Option<String>),
+    /// It failed. The service runs on, unless init has ended meanwhile.
     Failed(String),
     /// Nobody knows: the command or the connection ended before the answer.
     Lost(NoAnswer),
@@ -98,12 +102,14 @@ impl Side {
         self.answer(&["doctor", "--service", "--json"])
     }
 
-    /// Whether a generation, a number or `newest`, can be restored there.
+    /// How many milliseconds it would take to restore a generation there.
     ///
     /// # Errors
-    /// Where there is no answer: also where its store holds no such generation.
-    pub fn forecast(&self, generation: &str) -> Result<Forecast, NoAnswer> {
-        self.answer(&["doctor", "--for", generation, "--json"])
+    /// Where it cannot be restored, or its store holds no such generation.
+    pub fn restore_ms(&self, generation: u64) -> Result<u64, MigrateError> {
+        let words = ["doctor", "--for", &generation.to_string(), "--json"];
+        let found: Forecast = self.answer(&words).map_err(|error| MigrateError::NotSeen { generation, error })?;
+        if found.fits { Ok(found.time.total_ms) } else { Err(MigrateError::Unfit(found.missing)) }
     }
 
     /// Waits until init is there, and gives its status then.
@@ -111,22 +117,32 @@ impl Side {
     /// # Errors
     /// Where it does not get there, or does not answer.
     pub fn wait(&self, state: &str, limit: Duration) -> Result<Status, NoAnswer> {
-        let limit_words = humantime::format_duration(limit).to_string();
-        let words = ["wait", state, "--timeout", &limit_words];
-        let ran = execute(&self.words(&words), limit + ANSWER, &|_| false)?;
+        let words = ["wait", state, "--timeout", &duration(limit)];
+        let ran = execute(&self.words(&words), Limit::Whole(limit + ANSWER), &|_| false)?;
         if ran.status.success() { self.status() } else { Err(self.no_answer(&words, &ran)) }
     }
 
     /// Asks for a checkpoint with these options, and tells of its progress.
     pub fn checkpoint(&self, option: &str, tell: &dyn Fn(Event)) -> Checkpoint {
         let words = ["checkpoint", option, "--json"];
-        let hear = |line: &str| serde_json::from_str(line).map(tell).is_ok();
-        let ran = match execute(&self.words(&words), CHECKPOINT, &hear) {
+        let taker = RefCell::new(None);
+        let hear = |line: &str| match serde_json::from_str(line) {
+            Ok(Event::Settled { taken_by }) => {
+                *taker.borrow_mut() = taken_by;
+                true
+            }
+            Ok(event) => {
+                tell(event);
+                true
+            }
+            Err(_) => false,
+        };
+        let ran = match execute(&self.words(&words), Limit::Silence(CHECKPOINT), &hear) {
             Ok(ran) => ran,
             Err(error) => return Checkpoint::Lost(error),
         };
         match last_line(&ran) {
-            Some(Event::Checkpointed(report)) => Checkpoint::Committed(report),
+            Some(Event::Checkpointed(report)) => Checkpoint::Committed(report, taker.into_inner()),
             Some(Event::Failed { message, .. }) => Checkpoint::Failed(message),
             _ => Checkpoint::Lost(self.no_answer(&words, &ran)),
         }
@@ -137,7 +153,7 @@ impl Side {
     /// # Errors
     /// Where it fails.
     pub fn run(words: &[String]) -> Result<(), NoAnswer> {
-        let ran = execute(words, ANSWER.max(CHECKPOINT), &|_| false)?;
+        let ran = execute(words, Limit::Whole(CONTAINER), &|_| false)?;
         if ran.status.success() { Ok(()) } else { Err(NoAnswer::of(words, &ran)) }
     }
 
@@ -148,7 +164,7 @@ impl Side {
 
     /// What it says counts, whatever the status: that tells good answers from bad ones.
     fn ask<T: DeserializeOwned>(&self, words: &[&str]) -> Result<(Ran, Option<T>), NoAnswer> {
-        let ran = execute(&self.words(words), ANSWER, &|_| false)?;
+        let ran = execute(&self.words(words), Limit::Whole(ANSWER), &|_| false)?;
         let answer = last_line(&ran);
         Ok((ran, answer))
     }
@@ -161,6 +177,11 @@ impl Side {
         let ours = std::iter::once(self.program.as_str()).chain(words.iter().copied()).map(str::to_owned);
         self.template.exec.iter().cloned().chain(ours).collect()
     }
+}
+
+/// One word, as whatever passes it on may part words at spaces, as ssh does.
+pub fn duration(time: Duration) -> String {
+    format!("{}ms", millis(time))
 }
 
 fn last_line<T: DeserializeOwned>(ran: &Ran) -> Option<T> {

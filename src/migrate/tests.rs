@@ -29,7 +29,7 @@ taken() {
 	cp "$me/instance" "$other/from"
 	echo ending >"$me/state"
 }
-if broken "$2" || [ ! -e "$me/state" ]; then echo "no such container" >&2; exit 1; fi
+if broken "$2" || broken "$2 $3" || [ ! -e "$me/state" ]; then echo "no such container" >&2; exit 1; fi
 case "$2 $3" in
 "status --json") status ;;
 "wait idle")
@@ -46,6 +46,7 @@ case "$2 $3" in
 	! broken unfit || { fits=false missing='"this CPU lacks bmi2"'; }
 	echo "{\"generation\":$4,\"fits\":$fits,\"missing\":[$missing],\"remarks\":[],\"time\":{\"count\":null,\"pids_ms\":0,\"bytes\":1,\"sampled\":1,\"rate\":null,\"bytes_ms\":0,\"total_ms\":90}}" ;;
 "checkpoint --leave-running")
+	broken fetch && echo ending >"$other/state"
 	broken base && echo '{"event":"failed","message":"the store is away"}' && exit 7
 	generation=$(($(read_ generation) + 1))
 	echo $generation >"$me/generation"
@@ -53,6 +54,8 @@ case "$2 $3" in
 	checkpointed $generation false ;;
 "checkpoint --handover"*)
 	broken handover && echo '{"event":"failed","message":"nobody took the service"}' && exit 8
+	broken drained && taken && echo '{"event":"failed","message":"the service was checkpointed and has ended"}' && exit 1
+	broken third && echo ending >"$me/state" && echo '{"event":"settled","taken_by":"third"}' >&2 && checkpointed 5 true && exit
 	broken cut-before && exit 137
 	taken
 	broken cut-after && rm "$me/state" && exit 137
@@ -126,8 +129,14 @@ fn sentence(play: &Play, failure: &Failure) -> String {
 fn a_service_moves_by_few_questions() {
     let play = Play::new();
     let (moved, notes) = play.migrate();
-    let expected =
-        Moved { generation: 5, from: "source".into(), to: "target".into(), downtime_ms: Some(40), restore_ms: 90 };
+    let expected = Moved {
+        generation: 5,
+        from: "source".into(),
+        to: "target".into(),
+        downtime_ms: Some(40),
+        restore_ms: 90,
+        unstopped: None,
+    };
     assert_eq!(moved.unwrap(), expected);
     insta::assert_snapshot!(play.asked(), @r"
     source status --json
@@ -136,7 +145,7 @@ fn a_service_moves_by_few_questions() {
     source checkpoint --leave-running
     target doctor --for
     target status --json
-    source checkpoint --handover=1s
+    source checkpoint --handover=1000ms
     target wait restored
     target status --json
     ");
@@ -163,15 +172,17 @@ fn the_target_is_started_and_the_source_stopped() {
 #[test]
 fn what_is_in_the_way_leaves_the_service_where_it_is() {
     let mut told = String::new();
-    for what in [
+    let ways = [
         "source refused",
         "source base",
+        "source fetch",
         "source handover",
+        "source doctor",
         "target unfit",
         "target status",
-        "source doctor",
         "target doctor",
-    ] {
+    ];
+    for what in ways {
         let play = Play::new();
         play.broken(&[what]);
         let failure = play.migrate().0.unwrap_err();
@@ -179,23 +190,51 @@ fn what_is_in_the_way_leaves_the_service_where_it_is() {
         assert_eq!(fs::read_to_string(play.folder.path().join("source/state")).unwrap(), "running");
         told += &format!("{what}: {}\n", sentence(&play, &failure));
     }
-    let play = Play::new();
-    play.set("target", "instance", "source");
-    told += &format!("same name: {}\n", play.migrate().0.unwrap_err());
-    play.set("target", "instance", "target");
-    play.set("target", "state", "running");
-    told += &format!("running: {}\n", play.migrate().0.unwrap_err());
-    insta::assert_snapshot!(told, @r#"
+    insta::assert_snapshot!(told, @r"
     source refused: the service cannot be checkpointed: process 7 (app) has a thing (mind it). The service runs on in the source
     source base: the checkpoint before the move failed: the store is away. The service runs on in the source
+    source fetch: the target does not stand by: it is ending. Run this again when `freeze status` there says standby. The service runs on in the source
     source handover: the handover failed: nobody took the service. The service runs on in the source
+    source doctor: the source cannot say what a checkpoint of the service would be refused for: `HERE/source/exec freeze doctor --service --json` ended with exit status: 1: no such container. The service runs on in the source
     target unfit: the target cannot restore the service: this CPU lacks bmi2. The service runs on in the source
     target status: the target does not stand by: `HERE/target/exec freeze status --json` ended with exit status: 1: no such container. Start its container with FREEZE_STANDBY=1 and the source's FREEZE_STORE, or let --start-target do so. The service runs on in the source
-    source doctor: the source cannot say what a checkpoint of the service would be refused for: `HERE/source/exec freeze doctor --service --json` ended with exit status: 1: no such container. The service runs on in the source
     target doctor: the target cannot read generation 4 of the source: `HERE/target/exec freeze doctor --for 4 --json` ended with exit status: 1: no such container. Both need the same FREEZE_STORE and key, as variables of their containers. The service runs on in the source
-    same name: source and target are both named "source". Give the target another host name, or FREEZE_INSTANCE. The service runs on in the source
-    running: the target runs a service of its own already (generation 3). Start it with FREEZE_STANDBY=1, so that it waits for this one. The service runs on in the source
+    ");
+}
+
+#[test]
+fn a_target_that_cannot_be_one_is_refused() {
+    let play = Play::new();
+    let mut told = String::new();
+    for (instance, state) in [("source", "standby"), ("target", "running"), ("target", "ending")] {
+        play.set("target", "instance", instance);
+        play.set("target", "state", state);
+        told += &format!("{}\n", play.migrate().0.unwrap_err());
+    }
+    fs::remove_file(play.folder.path().join("target/state")).unwrap();
+    let mut migration = play.migration();
+    migration.target.template.start = Some(play.script("echo running >HERE/target/state"));
+    told += &format!("{}\n", play.with(&migration).0.unwrap_err());
+    insta::assert_snapshot!(told, @r#"
+    source and target are both named "source". Give the target another host name, or FREEZE_INSTANCE. The service runs on in the source
+    the target runs a service of its own already (generation 3). Start it with FREEZE_STANDBY=1, so that it waits for this one. The service runs on in the source
+    the target does not stand by: it is ending. Run this again when `freeze status` there says standby. The service runs on in the source
+    the target, which was just started, is no standby: a second copy of the service runs in target now. Stop it, and start it with FREEZE_STANDBY=1; where the source's checkpoints are refused from now on, start the source again. The service runs on in the source
     "#);
+}
+
+#[test]
+fn where_the_service_runs_is_asked_and_not_assumed() {
+    // A drain of the source came before the handover.
+    let play = Play::new();
+    play.broken(&["source drained"]);
+    let failure = play.migrate().0.unwrap_err();
+    assert_eq!((failure.runs, failure.status()), (Runs::Target, 9));
+    let play = Play::new();
+    play.broken(&["source third"]);
+    let failure = play.migrate().0.unwrap_err();
+    assert_eq!((failure.runs, failure.status()), (Runs::Elsewhere, 10));
+    insta::assert_snapshot!(failure, @"another container, third, stood by for this application as well and has taken the service. The service runs there");
 }
 
 #[test]
@@ -204,7 +243,7 @@ fn a_connection_that_is_lost_says_nothing_of_the_service() {
     play.broken(&["source cut-before"]);
     let failure = play.migrate().0.unwrap_err();
     assert_eq!(failure.runs, Runs::Source);
-    insta::assert_snapshot!(sentence(&play, &failure), @"the handover was lost sight of (`HERE/source/exec freeze checkpoint --handover=1s --json` ended with exit status: 137: without a word), and ended with the service where it was. Run this again. The service runs on in the source");
+    insta::assert_snapshot!(sentence(&play, &failure), @"the handover was lost sight of (`HERE/source/exec freeze checkpoint --handover=1000ms --json` ended with exit status: 137: without a word), and ended with the service where it was. Run this again. The service runs on in the source");
     // The command breaks off when the target has the service.
     play.broken(&["source cut-after"]);
     let moved = play.migrate().0.unwrap();
@@ -227,15 +266,39 @@ fn a_second_run_finishes_what_a_first_one_began() {
 }
 
 #[test]
+fn a_source_that_does_not_answer_is_not_stopped() {
+    let play = Play::new();
+    play.migrate().0.unwrap();
+    play.set("source", "state", "running");
+    play.broken(&["source status"]);
+    let mut migration = play.migration();
+    migration.source.template.stop = Some(play.script("rm HERE/source/state"));
+    let (moved, notes) = play.with(&migration);
+    assert_eq!(moved.unwrap().generation, 5);
+    assert!(play.folder.path().join("source/state").exists());
+    assert!(notes.iter().any(|note| note.contains("left as it is")), "{notes:?}");
+}
+
+#[test]
+fn a_target_with_a_service_from_elsewhere_is_none_that_has_it() {
+    let play = Play::new();
+    play.migrate().0.unwrap();
+    play.set("source", "state", "standby");
+    play.set("target", "from", "stranger");
+    let failure = play.migrate().0.unwrap_err();
+    assert_eq!(failure.runs, Runs::Unknown);
+    insta::assert_snapshot!(failure, @"neither side has a service that runs: the source is standing by, the target is running a service that came from stranger. Where the service runs is not known, as neither side says that it has it; what was committed is in the store");
+}
+
+#[test]
 fn a_source_that_cannot_be_stopped_is_told_and_may_be_tried_again() {
     let play = Play::new();
     let mut migration = play.migration();
     migration.source.template.stop = Some(play.script("echo it is busy >&2; exit 1"));
-    let failure = play.with(&migration).0.unwrap_err();
-    assert_eq!((failure.runs, failure.status()), (Runs::Target, 9));
-    insta::assert_snapshot!(sentence(&play, &failure), @"the source cannot be stopped: `sh -c echo it is busy >&2; exit 1` ended with exit status: 1: it is busy. Run this again, or stop it by hand: it stands by. The service runs in the target");
+    let moved = play.with(&migration).0.unwrap();
+    insta::assert_snapshot!(moved.unstopped.unwrap(), @"`sh -c echo it is busy >&2; exit 1` ended with exit status: 1: it is busy");
     migration.source.template.stop = Some(play.script("true"));
-    assert_eq!(play.with(&migration).0.unwrap().to, "target");
+    assert_eq!(play.with(&migration).0.unwrap().unstopped, None);
 }
 
 #[test]
@@ -244,8 +307,8 @@ fn where_nobody_answers_nothing_is_claimed() {
     play.broken(&["source status", "target status"]);
     let failure = play.migrate().0.unwrap_err();
     assert_eq!((failure.runs, failure.status()), (Runs::Unknown, 10));
-    insta::assert_snapshot!(sentence(&play, &failure), @"neither side has a service that runs: the source is not to be reached: `HERE/source/exec freeze status --json` ended with exit status: 1: no such container, the target is not to be reached: `HERE/target/exec freeze status --json` ended with exit status: 1: no such container. Where the service runs is not known, but it is not in two places: what was committed is in the store, and whichever side is started (again) asks there");
-    // A service that never came from the source is not one that has moved.
+    insta::assert_snapshot!(sentence(&play, &failure), @"neither side has a service that runs: the source is not to be reached: `HERE/source/exec freeze status --json` ended with exit status: 1: no such container, the target is not to be reached: `HERE/target/exec freeze status --json` ended with exit status: 1: no such container. Where the service runs is not known, as neither side says that it has it; what was committed is in the store");
+    // A service that was never moved is not one that has come from the source.
     play.broken(&["source status"]);
     play.set("target", "state", "running");
     assert_eq!(play.migrate().0.unwrap_err().runs, Runs::Unknown);

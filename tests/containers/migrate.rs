@@ -74,13 +74,17 @@ fn a_target_that_dies_in_the_handover_leaves_the_service_at_the_source() {
     let target = app.start_with(&STANDBY);
     target.reaches("standby");
     let (status, said) = migrate_and(&source, &target, &["--timeout", "2s"], || target.kill("KILL"));
-    // It may have been quicker.
-    if status == 0 {
-        assert_eq!(source.wait(), 172, "{said}{}", source.story());
-    } else {
-        assert_eq!(status, 1, "{said}");
-        assert!(said.contains("The service runs on in the source"), "{said}");
-        source.verified();
+    match status {
+        1 => {
+            assert!(said.contains("The service runs on in the source"), "{said}");
+            source.verified();
+        }
+        // The target died when it had taken the service: it is in the store.
+        0 | 10 => {
+            assert_eq!(source.wait(), 172, "{said}{}", source.story());
+            app.start().verified();
+        }
+        _ => panic!("{status}: {said}"),
     }
 }
 
@@ -92,9 +96,12 @@ fn a_question_that_is_cut_off_is_asked_again() {
     let target = app.start_with(&STANDBY);
     target.reaches("standby");
     let cut_off = || {
-        let asking = || source.find(&["/opt/freeze/freeze", "checkpoint", "--handover=2s"]);
-        let pid = source.eventually("nobody asks for the handover", asking);
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+        let asking = || source.find(&["/opt/freeze/freeze", "checkpoint", "--handover=2000ms"]);
+        let pid = source.eventually("nobody asks for the handover", || asking().or(source.has_ended().then_some(0)));
+        if pid > 0 {
+            // It may have its answer by now.
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        }
     };
     let (status, said) = migrate_and(&source, &target, &["--timeout", "2s"], cut_off);
     match status {
