@@ -6,30 +6,56 @@ docker_caps=(CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCA
 	NET_BIND_SERVICE SYS_CHROOT KILL AUDIT_WRITE)
 
 # What sandbox --setting takes.
-settings='restricted, restricted-podman, openshift, caps, file-caps, ambient, nested, user-namespace or unconfined'
+settings='restricted, restricted-podman, openshift, openshift-3, docker, nomad-docker, nomad-exec, mesos, mesos-no-image, caps, file-caps, ambient, nested, user-namespace or unconfined'
 
 # Sets for $setting: uid, gid, no_new_privs, caps (the bounding set), effective and ambient (further sets), profile (a file in
-# seccomp/, or empty), masked (/proc as engines leave it) and first_id (that root has outside, in a user namespace; or empty).
+# seccomp/, or empty), masked (whose list of paths in /proc and /sys, or none), namespaces (beside mount) and first_id (that root has
+# outside, in a user namespace; or empty).
 choose_setting() {
-	uid=1000 gid=1000 no_new_privs=true caps=() ambient=() profile=docker-default masked=true first_id=''
+	local cap
+	uid=1000 gid=1000 no_new_privs=true caps=() ambient=() profile=docker-default masked=docker namespaces=(pid ipc uts cgroup network) first_id=''
 	case $setting in
 	restricted) ;;
 	restricted-podman) profile=containers-common ;;
-	openshift) uid=1000650000 gid=0 profile=containers-common ;;
+	openshift) uid=1000650000 gid=0 profile=cri-o ;;
+	openshift-3)
+		uid=1000650000 gid=0 no_new_privs=false profile=''
+		for cap in "${docker_caps[@]}"; do [[ $cap =~ ^(KILL|MKNOD|SETGID|SETUID)$ ]] || caps+=("$cap"); done
+		;;
 	file-caps) no_new_privs=false caps=(CHECKPOINT_RESTORE SYS_PTRACE SETPCAP) ;;
 	ambient) caps=(CHECKPOINT_RESTORE) ambient=(CHECKPOINT_RESTORE) ;;
-	nested) profile=containers-common masked=false ;;
-	caps) be_root ;;
-	user-namespace) be_root && first_id=100000 ;;
-	unconfined) be_root && caps+=(SYS_PTRACE) && profile='' ;;
+	nested) profile=containers-common masked=none ;;
+	docker) be_root ;;
+	nomad-docker) be_root && without_net_raw ;;
+	nomad-exec)
+		be_root && without_net_raw
+		uid=65534 ambient=("${caps[@]}") profile='' masked=nomad namespaces=(pid ipc)
+		;;
+	mesos) no_new_privs=false caps=("${all_caps[@]}") profile='' masked=mesos namespaces=(pid) ;;
+	mesos-no-image) no_new_privs=false caps=("${all_caps[@]}") profile='' masked=none namespaces=(pid) ;;
+	caps) be_root && caps+=(CHECKPOINT_RESTORE) ;;
+	user-namespace) be_root && caps+=(CHECKPOINT_RESTORE) && first_id=100000 ;;
+	unconfined) be_root && caps+=(CHECKPOINT_RESTORE SYS_PTRACE) && profile='' ;;
 	*) die "unknown setting $setting: $settings" ;;
 	esac
+	[ -z "$user" ] || uid=${user%:*} gid=${user#*:}
 	effective=("${ambient[@]}")
 	[ "$uid" != 0 ] || effective=("${caps[@]}")
 	caps=("${caps[@]/#/CAP_}") effective=("${effective[@]/#/CAP_}") ambient=("${ambient[@]/#/CAP_}")
 }
 
-be_root() { uid=0 gid=0 no_new_privs=false caps=("${docker_caps[@]}" CHECKPOINT_RESTORE); }
+be_root() { uid=0 gid=0 no_new_privs=false caps=("${docker_caps[@]}"); }
+
+without_net_raw() {
+	local cap kept=()
+	for cap in "${caps[@]}"; do [ "$cap" = NET_RAW ] || kept+=("$cap"); done
+	caps=("${kept[@]}")
+}
+
+# Every capability that this kernel has and runc knows.
+all_caps=("${docker_caps[@]}" DAC_READ_SEARCH LINUX_IMMUTABLE NET_BROADCAST NET_ADMIN IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_PTRACE
+	SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG LEASE AUDIT_CONTROL MAC_OVERRIDE MAC_ADMIN SYSLOG
+	WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE)
 
 # $1 as a JSON string.
 json() {
@@ -68,17 +94,20 @@ extra_mounts() {
 	done
 }
 
+# CRI-O's profile is what it makes of the other one.
+profile_file() { echo "$here/seccomp/${profile/cri-o/containers-common}.json"; }
+
 # The profile resolved for this setting's capabilities; made once, then cached.
 resolved_profile() {
 	local kernel machine arch made
 	read -r kernel </proc/sys/kernel/osrelease
 	made=$state/cache/seccomp-$setting-$kernel.json
-	if [[ ! ($made -nt $here/seccomp/$profile.json && $made -nt $here/resolve.jq && $made -nt $here/config.sh) ]]; then
+	if [[ ! ($made -nt $(profile_file) && $made -nt $here/resolve.jq && $made -nt $here/cri-o.jq && $made -nt $here/config.sh) ]]; then
 		machine=$(uname -m)
 		case $machine in x86_64) arch=amd64 ;; aarch64) arch=arm64 ;; *) arch=$machine ;; esac
-		jq -c --arg kernel "$kernel" --arg machine "$machine" --arg arch "$arch" \
-			--argjson caps "[$held]" \
-			-f "$here/resolve.jq" "$here/seccomp/$profile.json" >"$made.$$"
+		if [ "$profile" = cri-o ]; then jq -f "$here/cri-o.jq" "$(profile_file)"; else cat "$(profile_file)"; fi |
+			jq -c --arg kernel "$kernel" --arg machine "$machine" --arg arch "$arch" --argjson caps "[$held]" \
+				-f "$here/resolve.jq" >"$made.$$"
 		mv "$made.$$" "$made"
 	fi
 	cat "$made"
@@ -96,12 +125,26 @@ seccomp() {
 	if [ -n "$profile" ] || [ ${#deny[@]} -gt 0 ]; then printf '%s' "$filter"; fi
 }
 
-# Docker's maskedPaths and readonlyPaths.
-masked_paths='
-    "maskedPaths": ["/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-      "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats",
-      "/sys/devices/virtual/powercap", "/sys/firmware"],
-    "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],'
+# maskedPaths and readonlyPaths, as each leaves /proc and /sys.
+protected_paths() {
+	case $masked in
+	docker)
+		printf '"maskedPaths": [%s], "readonlyPaths": [%s],' \
+			"$(json_list /proc/{acpi,asound,interrupts,kcore,keys,latency_stats,sched_debug,scsi,timer_list,timer_stats} \
+				/sys/devices/virtual/powercap /sys/firmware)" \
+			"$(json_list /proc/{bus,fs,irq,sys,sysrq-trigger})"
+		;;
+	nomad)
+		printf '"maskedPaths": [%s], "readonlyPaths": [%s],' "$(json_list /proc/kcore /sys/firmware)" \
+			"$(json_list /proc/{sys,sysrq-trigger,irq,bus})"
+		;;
+	mesos)
+		printf '"maskedPaths": [%s], "readonlyPaths": [%s],' \
+			"$(json_list /proc/{acpi,asound,kcore,keys,key-users,latency_stats,sched_debug,scsi,timer_list,timer_stats} /sys/firmware)" \
+			"$(json_list /proc/{bus,fs,irq,sys,sysrq-trigger})"
+		;;
+	esac
+}
 
 # One of the two mappings of a user namespace: $1 is uid or gid.
 id_mapping() { printf '\n    "%sMappings": [{"containerID": 0, "hostID": %s, "size": 65536}]' "$1" "$first_id"; }
@@ -110,32 +153,39 @@ id_mapping() { printf '\n    "%sMappings": [{"containerID": 0, "hostID": %s, "si
 cgroup_path() { printf '/freeze%s.%s' "${state//\//.}" "$1"; }
 
 write_config() {
-	local held filter paths='' namespaces='' limit='' nofile argv environ mounts
+	local held filter paths='' kinds kind limit='' nofile argv environ mounts name=''
 	held=$(json_list "${caps[@]}")
 	argv=$(json_list "${args[@]}")
 	environ=$(json_list PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/ "${env[@]}")
 	mounts=$(extra_mounts)
+	kinds=" ${namespaces[*]} "
+	[ "$net" = own ] || kinds=${kinds/ network / }
+	[ "$pids" = own ] || kinds=${kinds/ pid / }
+	if [[ $kinds == *' cgroup '* ]]; then
+		mounts="$(mount_entry /sys/fs/cgroup cgroup cgroup nosuid noexec nodev relatime ro)$mounts"
+	fi
+	if [[ $kinds == *' uts '* ]]; then name="\"hostname\": $(json "${hostname:-$id}"),"; fi
+	read -ra kinds <<<"$kinds"
 	filter=$(seccomp)
 	[ -z "$filter" ] || filter=", \"seccomp\": $filter"
-	if [ "$net" = own ]; then namespaces=', {"type": "network"}'; fi
 	if [ -n "$first_id" ]; then
-		namespaces+=', {"type": "user"}'
+		kinds+=(user)
 		paths="$(id_mapping uid), $(id_mapping gid),"
 	fi
-	if $masked; then paths+=$masked_paths; fi
+	paths+=$(protected_paths)
 	if [ -n "$memory" ]; then limit=", \"memory\": {\"limit\": $((memory << 20)), \"swap\": $((memory << 20))}"; fi
 	nofile=$(ulimit -Hn)
 	[[ $nofile != unlimited && $nofile -le 524288 ]] || nofile=524288
 	cat <<-END
 		{
 		  "ociVersion": "1.0.2",
-		  "hostname": "$id",
+		  $name
 		  "root": {"path": "rootfs", "readonly": $read_only},
 		  "process": {
 		    "terminal": $tty,
 		    "user": {"uid": $uid, "gid": $gid, "additionalGids": [$groups]},
 		    "args": [$argv],
-		    "cwd": "/",
+		    "cwd": $(json "$cwd"),
 		    "env": [$environ],
 		    "capabilities": {"bounding": [$held], 
 		      "effective": [$(json_list "${effective[@]}")], "permitted": [$(json_list "${effective[@]}")],
@@ -149,11 +199,10 @@ write_config() {
 		    {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]},
 		    {"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]},
 		    {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]},
-		    {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
-		    {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "noexec", "nodev", "relatime", "ro"]}$mounts
+		    {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]}$mounts
 		  ],
 		  "linux": {$paths
-		    "namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}, {"type": "cgroup"}$namespaces],
+		    "namespaces": [{"type": "mount"}$(for kind in "${kinds[@]}"; do printf ', {"type": "%s"}' "$kind"; done)],
 		    "cgroupsPath": "$(cgroup_path "$id")",
 		    "resources": {"devices": [
 		      {"allow": false, "access": "rwm"},

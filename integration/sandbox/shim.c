@@ -1,7 +1,7 @@
 /*
  * shim - stands above one container, as containerd-shim and conmon do.
  *
- *   shim [-f] [-i] [-t] [-u ID] DIR LOWER RUNC...
+ *   shim [-f] [-i] [-t] [-o HOW] [-u ID] DIR LOWER RUNC...
  *
  * Mounts the overlay DIR/rootfs (over LOWER) in a mount namespace of its own, so
  * that no mount outlives the container; runs RUNC, which must start the container
@@ -14,6 +14,7 @@
  *       with the status; otherwise prints the PID of PID 1 once it runs
  *   -i  stdin is a pipe, fed from the fifo DIR/stdin (with -f: from our stdin)
  *   -t  stdio is a terminal; RUNC must be told --console-socket DIR/console
+ *   -o  what stdout and stderr are: "pipes"; "files", the logs themselves; "fifos", pipes with a name (not with -f)
  *   -u  ID of the user and group that own the pipes, as with engines: root of the container's user namespace
  */
 #define _GNU_SOURCE
@@ -38,6 +39,7 @@
 #define START_FAILED 125 /* as docker run */
 
 static int foreground, interactive, terminal, owner;
+static const char *output = "pipes";
 
 static void die(const char *what)
 {
@@ -195,6 +197,26 @@ static int log_file(const char *name, int own)
 	return must(open(name, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644), name);
 }
 
+/* The end that the container writes to is in ends[1]; with "files" there is none to read from. */
+static void open_output(const char *name, int ends[2])
+{
+	char *fifo;
+
+	if (!strcmp(output, "files")) {
+		ends[0] = must(open("/dev/null", O_RDONLY | O_CLOEXEC), "/dev/null");
+		ends[1] = log_file(name, -1);
+	} else if (!strcmp(output, "fifos")) {
+		must(asprintf(&fifo, "%s.fifo", name), "asprintf");
+		must(mkfifo(fifo, 0600), fifo);
+		ends[0] = must(open(fifo, O_RDONLY | O_NONBLOCK | O_CLOEXEC), fifo);
+		ends[1] = must(open(fifo, O_WRONLY | O_CLOEXEC), fifo);
+		must(fcntl(ends[0], F_SETFL, 0), fifo);
+		free(fifo);
+	} else {
+		must(pipe2(ends, O_CLOEXEC), "pipe");
+	}
+}
+
 /* Goes to the background; the first process prints the PID when the container runs. */
 static int daemonize(void)
 {
@@ -221,13 +243,15 @@ int main(int argc, char **argv)
 	struct copy in, out, err;
 	int opt, status, ready = -1, console = -1, pipes[3][2];
 
-	while ((opt = getopt(argc, argv, "+fitu:")) > 0)
+	while ((opt = getopt(argc, argv, "+fito:u:")) > 0)
 		if (opt == 'u')
 			owner = atoi(optarg);
+		else if (opt == 'o')
+			output = optarg;
 		else
 			*(opt == 'f' ? &foreground : opt == 'i' ? &interactive : &terminal) = 1;
 	if (argc - optind < 3) {
-		fprintf(stderr, "usage: shim [-f] [-i] [-t] [-u ID] DIR LOWER RUNC...\n");
+		fprintf(stderr, "usage: shim [-f] [-i] [-t] [-o HOW] [-u ID] DIR LOWER RUNC...\n");
 		return 2;
 	}
 	/* a descriptor of the caller's held here would keep its pipes open */
@@ -244,10 +268,11 @@ int main(int argc, char **argv)
 	int running = locked("running"), copying = locked("copying");
 	mount_root(argv[optind + 1]);
 
-	for (int i = 0; i < 3; i++) {
-		must(pipe2(pipes[i], O_CLOEXEC), "pipe");
-		must(fchown(pipes[i][0], owner, owner), "owner of a pipe");
-	}
+	must(pipe2(pipes[0], O_CLOEXEC), "pipe");
+	open_output("stdout.log", pipes[1]);
+	open_output("stderr.log", pipes[2]);
+	for (int i = 0; i < 3; i++)
+		must(fchown(pipes[i][1], owner, owner), "owner of a pipe");
 	int null = must(open("/dev/null", O_RDONLY | O_CLOEXEC), "/dev/null");
 	int stdin_pipe = interactive && !terminal;
 	pid_t runc = spawn(argv + optind + 2, stdin_pipe ? pipes[0][0] : null, pipes[1][1], pipes[2][1]);

@@ -1,0 +1,42 @@
+# redis under freeze, by Nomad's docker driver.
+job "redis" {
+  type = "service"
+
+  group "redis" {
+    count = 1
+
+    network {
+      port "redis" { to = 6379 }
+    }
+
+    restart {
+      attempts = 10
+      interval = "10m"
+      delay    = "1s"
+      mode     = "delay"
+    }
+
+    task "redis" {
+      driver       = "docker"
+      kill_signal  = "SIGTERM"
+      kill_timeout = "30s" # max_kill_timeout of the client, 30 s by default, is the most that counts
+
+      config {
+        image = "REGISTRY/freeze-redis"
+        ports = ["redis"]
+      }
+
+      env {
+        FREEZE_STORE      = "s3://BUCKET/redis"
+        FREEZE_ON_TERM    = "checkpoint"
+        FREEZE_TERM_GRACE = "30s" # as kill_timeout
+        FREEZE_EXCLUSIVE  = "10s" # a drain starts the next allocation before this one has ended
+        FREEZE_INSTANCE   = "${NOMAD_ALLOC_ID}"
+      }
+
+      resources {
+        memory = 512
+      }
+    }
+  }
+}
