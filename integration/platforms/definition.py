@@ -2,14 +2,14 @@
 
 user (UID:GID or a name, or empty), groups, argv (an array, empty for the image's own), shell (a command for /bin/sh, or empty), env (an
 array), grace (seconds between the signal and SIGKILL), signal (empty for the platform's own), kind. Kubernetes'
-YAML also has level: restricted, where every container says what that Pod Security Standard asks for.
+YAML also has level: restricted, where every container says what that Pod Security Standard asks for; Nomad's HCL cap_drop.
 """
 
 import json
 import shlex
 import sys
 
-QUIET = {"user": "", "groups": "", "argv": [], "shell": "", "env": {}, "signal": "", "level": ""}
+QUIET = {"user": "", "groups": "", "argv": [], "shell": "", "env": {}, "signal": "", "level": "", "cap_drop": ""}
 
 
 def seconds(text):
@@ -81,6 +81,7 @@ def nomad(tree):
         "kind": task["driver"],
         "user": task.get("user", ""),
         "argv": command + config.get("args", []),
+        "cap_drop": " ".join(config.get("cap_drop", [])),
         "env": env,
         "grace": seconds(task.get("kill_timeout", "5s")),
         "signal": task.get("kill_signal", "").removeprefix("SIG"),

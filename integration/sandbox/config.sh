@@ -38,6 +38,7 @@ choose_setting() {
 	unconfined) be_root && caps+=(CHECKPOINT_RESTORE SYS_PTRACE) && profile='' ;;
 	*) die "unknown setting $setting: $settings" ;;
 	esac
+	if $drop_all; then caps=() ambient=(); fi
 	[ -z "$user" ] || uid=${user%:*} gid=${user#*:}
 	effective=("${ambient[@]}")
 	[ "$uid" != 0 ] || effective=("${caps[@]}")

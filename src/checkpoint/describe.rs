@@ -74,7 +74,9 @@ pub fn our_folders(common: &Common) -> Vec<PathBuf> {
     let store = common.store.url.strip_prefix("file:").map(PathBuf::from);
     let keys = common.keys.clone();
     let ours = [program, store, Some(common.runtime_dir.clone()), keys.passphrase_file, keys.key_file];
-    ours.into_iter().flatten().collect()
+    // The engine's logs: where a container has the host's root, their paths lead to them.
+    let logs = restore::stdio_outside().into_iter().map(|file| file.path);
+    ours.into_iter().flatten().chain(logs).collect()
 }
 
 fn bytes(path: &Path) -> Vec<u8> {

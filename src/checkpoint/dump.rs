@@ -19,6 +19,7 @@ use crate::criu::command::{self, NotStarted};
 use crate::criu::{log, stream};
 use crate::image::{BodyId, BodyWriter, ImageError, ImageWriter};
 use crate::privileges::Criu;
+use crate::restore;
 use crate::sys::fd;
 
 /// What CRIU writes to the hold socket when the dump is complete and all tasks stand still.
@@ -86,7 +87,8 @@ impl Dump {
         let listener = stream::listen(work, stream::CAPTURE_SOCKET).map_err(broken)?;
         let (hold, theirs) = UnixStream::pair().map_err(broken)?;
         hold.set_nonblocking(true).map_err(broken)?;
-        let args = command::dump(root, work, command::number(theirs.as_fd()), watched);
+        let outside: Vec<String> = restore::stdio_outside().into_iter().map(|file| file.key).collect();
+        let args = command::dump(root, work, command::number(theirs.as_fd()), watched, &outside);
         let time = Time::of(root).map_err(broken)?;
         let watch = fd::ExitWatch::prepare().map_err(broken)?;
         let since = Instant::now();

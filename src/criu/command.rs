@@ -43,14 +43,15 @@ pub struct Inherit {
 }
 
 /// Arguments of `criu dump` for the tree below `root`, held at the end until `hold` says what becomes of the tasks.
-/// `watched` are the files that its tasks watch by inotify.
-pub fn dump(root: i32, work: &Path, hold: i32, watched: &[PathBuf]) -> Vec<OsString> {
+/// `watched` are the files that its tasks watch by inotify, `outside` CRIU's names of those that are on none of the container's mounts.
+pub fn dump(root: i32, work: &Path, hold: i32, watched: &[PathBuf], outside: &[String]) -> Vec<OsString> {
     let mut args = common("dump", work, DUMP_LOG);
     args.extend(["-t".into(), root.to_string().into()]);
     // A connection that waits to be accepted is lost, as the open ones are; it must not spoil the dump.
     args.extend(["--skip-in-flight", "--ghost-limit", GHOST_LIMIT, "--link-remap", "--hold-fd"].map(OsString::from));
     args.push(hold.to_string().into());
     args.extend(watched.iter().flat_map(|path| ["--irmap-scan-path".into(), path.into()]));
+    args.extend(outside.iter().flat_map(|file| ["--external".into(), file.into()]));
     args
 }
 
@@ -133,7 +134,7 @@ mod tests {
 
     #[test]
     fn dump_line() {
-        insta::assert_snapshot!(text(dump(1000, Path::new("/run/freeze/w"), 7, &["/app".into()])), @"dump --no-default-config --unprivileged --rootless --stream -v2 -o dump.log -D /run/freeze/w --file-locks --tcp-close -t 1000 --skip-in-flight --ghost-limit 4G --link-remap --hold-fd 7 --irmap-scan-path /app");
+        insta::assert_snapshot!(text(dump(1000, Path::new("/run/freeze/w"), 7, &["/app".into()], &["file[1a:7b]".into()])), @"dump --no-default-config --unprivileged --rootless --stream -v2 -o dump.log -D /run/freeze/w --file-locks --tcp-close -t 1000 --skip-in-flight --ghost-limit 4G --link-remap --hold-fd 7 --irmap-scan-path /app --external file[1a:7b]");
     }
 
     #[test]

@@ -133,7 +133,7 @@ pub struct Stdio {
     /// 0 to 2.
     #[prost(uint32, tag = "1")]
     pub fd: u32,
-    /// As readlink of /proc/PID/fd/N says it, such as `pipe:[123]`.
+    /// As readlink of /proc/PID/fd/N says it, such as `pipe:[123]`; or CRIU's `file[MOUNT:INODE]` of what the engine opened outside.
     #[prost(bytes = "vec", tag = "2")]
     pub target: Vec<u8>,
 }

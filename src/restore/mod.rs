@@ -24,7 +24,7 @@ mod wait;
 pub use check::{Here, Unfit, cpu_features, missing, pid_max, short_host};
 pub use env::renew_generation_id;
 pub use exclusive::hold;
-pub use stdio::record as record_stdio;
+pub use stdio::{outside as stdio_outside, record as record_stdio};
 
 use std::io;
 use std::os::unix::process::parent_id;

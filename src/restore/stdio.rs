@@ -1,14 +1,20 @@
 //! Joins the restored service to the new container's stdin, stdout and stderr.
 //!
 //! Every container has new pipes. What the service knew as `pipe:[N]` is replaced by our own descriptor 0, 1 or 2, which
-//! the worker has from init; so it goes on for any number of generations.
+//! the worker has from init; so it goes on for any number of generations. Some engines give a container no pipes of their own but
+//! files, or pipes with a name, that they have opened on mounts which the container does not have (Mesos, Nomad): those are
+//! `file[MOUNT:INODE]`, and are replaced likewise.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
 use crate::criu::command::{Inherit, number};
+use crate::files::mounts;
 use crate::image::Stdio as Recorded;
 
 /// What CRIU is to put in the place of the old container's stdio.
@@ -23,13 +29,16 @@ impl Stdio {
     /// Works out the replacements for what the checkpoint recorded.
     pub fn join(recorded: &[Recorded]) -> io::Result<Self> {
         let mut stdio = Self { inherit: Vec::new(), null: None };
+        let mut seen = BTreeSet::new();
         for old in recorded {
             let key = String::from_utf8_lossy(&old.target);
-            if !replaceable(&key) || stdio.inherit.iter().any(|one| one.key == key) {
+            if !replaceable(&key) || !seen.insert(key.to_string()) {
                 continue;
             }
             let fd = if old.fd == 0 && !is_pipe(0) { stdio.null_fd()? } else { old.fd as i32 };
-            stdio.inherit.push(Inherit { fd, key: key.into_owned() });
+            // CRIU knows a file by its path without the first letter, and takes this for the path.
+            let key = if key.starts_with(OUTSIDE) { key[1..].to_owned() } else { key.into_owned() };
+            stdio.inherit.push(Inherit { fd, key });
         }
         Ok(stdio)
     }
@@ -52,8 +61,11 @@ impl Stdio {
 
 /// What has no path by which CRIU could open it again.
 fn replaceable(target: &str) -> bool {
-    target.starts_with("pipe:[")
+    target.starts_with("pipe:[") || target.starts_with(OUTSIDE)
 }
+
+/// How CRIU's name begins for a file that lies on none of the container's mounts.
+const OUTSIDE: &str = "file[";
 
 fn is_pipe(fd: i32) -> bool {
     fs::read_link(format!("/proc/self/fd/{fd}")).is_ok_and(|target| target.to_string_lossy().starts_with("pipe:["))
@@ -61,8 +73,36 @@ fn is_pipe(fd: i32) -> bool {
 
 /// What descriptors 0, 1 and 2 of this process lead to; a closed one is left out.
 pub fn record() -> Vec<Recorded> {
-    let target = |fd: u32| Some(fs::read_link(format!("/proc/self/fd/{fd}")).ok()?.into_os_string().into_vec());
+    let outside = outside();
+    let target = |fd: u32| match outside.iter().find(|one| one.fd == fd) {
+        Some(one) => Some(one.key.clone().into_bytes()),
+        None => Some(fs::read_link(format!("/proc/self/fd/{fd}")).ok()?.into_os_string().into_vec()),
+    };
     (0..3).filter_map(|fd| Some(Recorded { fd, target: target(fd)? })).collect()
+}
+
+/// A descriptor of this process that leads to a file on none of the container's mounts.
+#[derive(Debug)]
+pub struct Outside {
+    fd: u32,
+    /// CRIU's name for the file.
+    pub key: String,
+    /// Where it lies outside: a path that means nothing here, or something else.
+    pub path: PathBuf,
+}
+
+/// Those of the descriptors 0, 1 and 2 that are so.
+pub fn outside() -> Vec<Outside> {
+    let here = mounts::ids();
+    let one = |fd: u32| {
+        let path = fs::read_link(format!("/proc/self/fd/{fd}")).ok().filter(|path| path.is_absolute())?;
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+        let mount = info.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())?;
+        let inode = fs::metadata(format!("/proc/self/fd/{fd}")).ok()?.ino();
+        let foreign = !here.is_empty() && !here.contains(&mount);
+        foreign.then(|| Outside { fd, key: format!("{OUTSIDE}{mount:x}:{inode:x}]"), path })
+    };
+    (0..3).filter_map(one).collect()
 }
 
 #[cfg(test)]
@@ -77,6 +117,18 @@ mod tests {
     fn pipes_are_replaced_and_files_are_not() {
         let stdio = Stdio::join(&[recorded(1, "pipe:[7]"), recorded(2, "/dev/null")]).unwrap();
         assert_eq!(stdio.inherit(), [Inherit { fd: 1, key: "pipe:[7]".into() }]);
+    }
+
+    #[test]
+    fn files_of_the_engine_are_replaced() {
+        let stdio = Stdio::join(&[recorded(1, "file[1a:7b]"), recorded(2, "file[1a:7c]")]).unwrap();
+        let inherit = [Inherit { fd: 1, key: "ile[1a:7b]".into() }, Inherit { fd: 2, key: "ile[1a:7c]".into() }];
+        assert_eq!(stdio.inherit(), inherit);
+    }
+
+    #[test]
+    fn nothing_here_was_opened_outside() {
+        assert!(outside().is_empty());
     }
 
     #[test]
