@@ -102,7 +102,7 @@ stop() {
 }
 
 by_exec() {
-	$sandbox exec "$box" "${exec[@]}" checkpoint >"$work/answer" 2>&1 || fail "$(cat "$work/answer")"
+	$sandbox exec "$box" "${exec[@]}" >"$work/answer" 2>&1 || fail "$(cat "$work/answer")"
 	ended 10
 }
 
@@ -137,7 +137,7 @@ moves() {
 	$sandbox rm "$box"
 }
 
-exec=(/opt/freeze/freeze)
+exec=(/opt/freeze/freeze checkpoint)
 kubernetes_variables=(--env KUBERNETES_SERVICE_HOST=10.43.0.1 --env KUBERNETES_SERVICE_PORT=443 --env KUBERNETES_SERVICE_PORT_HTTPS=443
 	--env KUBERNETES_PORT=tcp://10.43.0.1:443 --env KUBERNETES_PORT_443_TCP=tcp://10.43.0.1:443 --env KUBERNETES_PORT_443_TCP_PROTO=tcp
 	--env KUBERNETES_PORT_443_TCP_PORT=443 --env KUBERNETES_PORT_443_TCP_ADDR=10.43.0.1)
