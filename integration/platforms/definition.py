@@ -11,6 +11,9 @@ import sys
 
 QUIET = {"user": "", "groups": "", "argv": [], "shell": "", "env": {}, "signal": "", "level": "", "cap_drop": ""}
 
+# Each document must be right by both, without a field that is unknown there.
+SCHEMAS = ("1.25.0", "1.37.0")
+
 
 def seconds(text):
     assert text.endswith("s"), text
@@ -91,9 +94,14 @@ def nomad(tree):
 def read(path):
     with open(path, encoding="utf-8") as file:
         if path.endswith(".yaml"):
+            import kubernetes_validate
             import yaml
 
-            return kubernetes(list(yaml.safe_load_all(file)))
+            documents = list(yaml.safe_load_all(file))
+            for document in documents:
+                for version in SCHEMAS:
+                    kubernetes_validate.validate(document, version, strict=True)
+            return kubernetes(documents)
         if path.endswith(".hcl"):
             import hcl2
 
