@@ -39,6 +39,7 @@ fail() {
 # definition FILE: sets what it says (definition.py); what it leaves to the image is that of images/redis.
 definition() {
 	local assignments dockerfile=$here/../../images/redis/Dockerfile
+	kind='' user='' groups='' argv=() shell='' env=() grace=0 signal='' level='' cap_drop=''
 	assignments=$("$python" "$here/definition.py" "$1")
 	eval "$assignments"
 	signal=${signal:-TERM}
