@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2317,SC2329 # its functions are called by what sources it, and by commands of pages
 # common.sh OPT: for the tests of platforms that cannot be had here; sourced by integration/PLATFORM/test.
 #
 # Each runs the service of its own manifests in the sandbox, in that platform's setting, stops it as the platform does, and starts it
@@ -21,6 +21,7 @@ app=$("$here/../sandbox/root" app-redis)
 busybox=$("$here/../sandbox/root" busybox)
 table=${FREEZE_PLATFORMS_TABLE:-$work/table}
 helpers=()
+box=''
 
 finish() {
 	[ ${#helpers[@]} = 0 ] || kill "${helpers[@]}" 2>/dev/null || true
@@ -32,7 +33,7 @@ $sandbox clean "freeze-$platform-"
 
 fail() {
 	echo "test: $platform: $*" >&2
-	$sandbox logs "$box" >&2 2>&1 || true
+	[ -z "$box" ] || $sandbox logs "$box" >&2 2>&1 || true
 	exit 1
 }
 
@@ -102,10 +103,18 @@ stop() {
 	ended "$grace"
 }
 
+# by_exec: by the command that the platform's page shows, in its block $page.
 by_exec() {
-	$sandbox exec "$box" "${exec[@]}" >"$work/answer" 2>&1 || fail "$(cat "$work/answer")"
+	eval "$("$here/../page" README.md "$page")" >"$work/answer" 2>&1 || fail "$(cat "$work/answer")"
 	ended 10
 }
+page='exec'
+# What stands before the command that is executed in the container.
+kubectl() { $sandbox exec "$box" "${@:4}"; }
+oc() { kubectl "$@"; }
+nomad() { $sandbox exec "$box" "${@:6}"; }
+docker() { $sandbox exec "$box" "${@:3}"; }
+dcos() { $sandbox exec "$box" "${@:4}"; }
 
 # moves SETTING TRIGGER WORDS: one application, 4 MiB of random keys, from one container to the next, by TRIGGER (stop or by_exec).
 moves() {
@@ -132,13 +141,11 @@ moves() {
 	[ "$(redis dbsize)" = $((before + 1)) ] || fail "keys were lost"
 	jq -e '.lost + .doubled == 0' "$work/seen" >/dev/null || fail "answers were lost or doubled: $(cat "$work/seen")"
 	$sandbox logs "$box" 2>&1 | grep -aq 'freeze: restoring generation 1 ' || fail "it was not restored"
-	[ -z "${check:-}" ] || "$check"
 	printf '| %s | %s | %s | %d keys, %d answers, none lost or doubled | %d ms |\n' "$platform" "$1" "$3" "$before" \
 		"$(jq .answers "$work/seen")" "$(jq '.gap_ms | floor' "$work/seen")" | tee -a "$table"
 	$sandbox rm "$box"
 }
 
-exec=(/opt/freeze/freeze checkpoint)
 kubernetes_variables=(--env KUBERNETES_SERVICE_HOST=10.43.0.1 --env KUBERNETES_SERVICE_PORT=443 --env KUBERNETES_SERVICE_PORT_HTTPS=443
 	--env KUBERNETES_PORT=tcp://10.43.0.1:443 --env KUBERNETES_PORT_443_TCP=tcp://10.43.0.1:443 --env KUBERNETES_PORT_443_TCP_PROTO=tcp
 	--env KUBERNETES_PORT_443_TCP_PORT=443 --env KUBERNETES_PORT_443_TCP_ADDR=10.43.0.1)
