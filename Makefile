@@ -38,6 +38,10 @@ test-orchestrators: build ## migrations between real engines, brought up for it 
 	@integration/setup test
 	@integration/docker/test $(OPT)
 	@tests/docs/docker $(OPT)
+	@integration/compose/test $(OPT)
+	@integration/swarm/test $(OPT)
+	@integration/podman/test $(OPT)
+	@integration/containerd/test $(OPT)
 	@integration/kubernetes/test
 	@integration/migrate/test $(OPT)
 	@tests/docs/kubernetes

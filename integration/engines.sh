@@ -1,7 +1,8 @@
 # shellcheck shell=bash
 # engines.sh: redis under every engine that is not Kubernetes, and the client that counts while it moves. Sourced, in this folder, by the tests in
-# the folders below. Before an engine starts anything, set `application` (the prefix in the bucket) and `name` (of the containers).
+# the folders below, which set before: `work` (a folder below $TESTBED), `application` (the prefix in the bucket) and `name` (of the containers).
 # Needs root, and what integration/testbed needs.
+: "${work:?}" "${application:?}" "${name:?}"
 TESTBED=${TESTBED:-/var/tmp/freeze-testbed}
 integration=$PWD
 testbed=$integration/testbed
@@ -25,13 +26,13 @@ run_page() {
 
 # build_images OPT HOST…: in these dockerds, `freeze`, `redis-base` (redis in /app, nothing of freeze) and `freeze-redis`. OPT has freeze and criu.
 build_images() {
-	local folder
+	local folder host
 	folder=$(mktemp -d "$TESTBED/images.XXXXXX")
 	cp -r "$integration/../images" "$folder/"
 	cp "$1/freeze" "$1/criu" "$folder/images/freeze/"
-	tar -cf "$folder/redis-base.tar" -C "$("$integration/sandbox/root" debian)" . -C "$("$integration/sandbox/root" app-redis)" ./app
 	for host in "${@:2}"; do
-		on "$host" import "$folder/redis-base.tar" redis-base >/dev/null
+		on "$host" image inspect redis-base >/dev/null 2>&1 ||
+			tar -cf - -C "$("$integration/sandbox/root" debian)" . -C "$("$integration/sandbox/root" app-redis)" ./app | on "$host" import - redis-base >/dev/null
 		on "$host" build -q -t freeze "$folder/images/freeze" >/dev/null
 		on "$host" build -q -t freeze-redis "$folder/images/redis" >/dev/null
 	done
@@ -48,7 +49,7 @@ store_variables() {
 manifest() { sed -E "s/\\b6379:6379/$port:6379/; s/(published|hostPort): 6379/\\1: $port/" "$integration/$1"; }
 
 # The client. $boxes lists the addresses that it tries, newest last.
-boxes=${work:?}/boxes
+boxes=$work/boxes
 # arrived ADDRESS: redis is to be found there, too, and answers there.
 arrived() {
 	[ -n "$1" ] || fail "nothing was started"
@@ -81,6 +82,7 @@ table() { printf '%s\n' "| from | to | answers | longest gap seen | lost, double
 #   exec WORD…    a command in it
 #   checkpoint    takes the checkpoint, and the container has ended with it: by exec where nothing starts it again, else as the engine stops it
 #   remove        whatever is left of it
+# shellcheck disable=SC2034
 engines=(docker compose swarm podman podman-crun podman-rootless podman-kube containerd)
 
 # run_flags: of `docker run` and `podman run`, for a container that is allowed nothing.
@@ -89,13 +91,15 @@ run_flags() {
 	flags=(-d -p "$port:6379" --user 1000:1000 --cap-drop ALL --security-opt no-new-privileges)
 	while read -r line; do flags+=(-e "$line"); done < <(store_variables)
 }
+# docker_host: the dockerd of docker-engine.
+docker_host=one
 docker-engine() {
 	case $1 in
-	up) "$testbed/docker.sh" up one >/dev/null ;;
-	start) run_flags && on one run "${flags[@]}" --name "$name" freeze-redis >/dev/null && echo "$(host one):$port" ;;
-	exec) on one exec "$name" "${@:2}" ;;
-	checkpoint) on one exec "$name" /opt/freeze/freeze checkpoint ;;
-	remove) on one rm -f "$name" ;;
+	up) "$testbed/docker.sh" up "$docker_host" >/dev/null ;;
+	start) run_flags && on "$docker_host" run "${flags[@]}" --name "$name" freeze-redis >/dev/null && echo "$(host "$docker_host"):$port" ;;
+	exec) on "$docker_host" exec "$name" "${@:2}" ;;
+	checkpoint) on "$docker_host" exec "$name" /opt/freeze/freeze checkpoint ;;
+	remove) on "$docker_host" rm -f "$name" ;;
 	esac
 }
 

@@ -18,9 +18,24 @@ fi
 [ $# -gt 0 ] || die "no dockerd is up"
 docker() { "$HERE/enter.sh" docker -H "unix://$TESTBED/docker/$1/docker.sock" "${@:2}"; }
 
+# image_id TARGET: of the image there, if it can tell.
+image_id() {
+	case $1 in
+	podman) "$HERE/podman.sh" image inspect -f '{{.Id}}' "$tag" ;;
+	podman-rootless) ROOTLESS=1 "$HERE/podman.sh" image inspect -f '{{.Id}}' "$tag" ;;
+	containerd | k8s) ;;
+	*) docker "$1" image inspect -f '{{.Id}}' "$tag" ;;
+	esac 2>/dev/null | sed 's/^sha256://'
+}
+
 tar=$TESTBED/images/$what.tar
 mkdir -p "$TESTBED/images"
 if [ "$what" = copy ]; then
+	known=$(image_id "${FROM:-one}") missing=()
+	[ -n "$known" ] || die "no image $tag"
+	for t; do [ "$(image_id "$t")" = "$known" ] || missing+=("$t"); done
+	[ ${#missing[@]} -gt 0 ] || exit 0
+	set -- "${missing[@]}"
 	tar=$(mktemp "$TESTBED/images/copy.XXXXXX")
 	trap 'rm -f "$tar"' EXIT
 	docker "${FROM:-one}" save "$tag" >"$tar"

@@ -13,8 +13,13 @@ clean() {
 	for p in "$RUN"/docker-*.pid; do
 		[ ! -e "$p" ] || { p=$(basename "$p" .pid) && "$HERE/docker.sh" down "${p#docker-}"; }
 	done
+	for p in "$RUN"/containerd-*.pid; do
+		[ ! -e "$p" ] || { p=$(basename "$p" .pid) && "$HERE/containerd.sh" down "${p#containerd-}"; }
+	done
 	[ ! -d "$TESTBED/podman" ] || "$HERE/podman.sh" rm -fa -t 0 >/dev/null
+	[ ! -d "$TESTBED/podman-rootless" ] || ROOTLESS=1 "$HERE/podman.sh" rm -fa -t 0 >/dev/null
 	drop_netns tb-podman
+	drop_netns tb-podman-rootless
 	for p in "$RUN"/ns/*; do umount "$p" 2>/dev/null || true; done
 	umount "$RUN/ns" 2>/dev/null || true
 	find /sys/fs/cgroup/*/docker /sys/fs/cgroup/*/libpod_parent -depth -type d -exec rmdir {} + 2>/dev/null || true
