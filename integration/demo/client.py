@@ -43,12 +43,13 @@ def connect(boxes, port):
                 # An address that is gone may not answer at all.
                 connection = socket.create_connection((address, int(other or port)), timeout=0.1)
                 connection.settimeout(1)
+                # While nobody listens, the kernel may give the client that very port, and it connects to itself.
+                # One that is reset already, as by rootless Podman's pasta, has no peer.
+                if connection.getsockname() != connection.getpeername():
+                    return connection
+                connection.close()
             except OSError:
                 continue
-            # While nobody listens, the kernel may give the client that very port, and it connects to itself.
-            if connection.getsockname() != connection.getpeername():
-                return connection
-            connection.close()
         time.sleep(0.0005)
 
 
