@@ -120,21 +120,23 @@ compose-engine() {
 	esac
 }
 
+# The dockerds of swarm-engine.
+manager=swarm-a worker=swarm-b
 # swarm_node: where the task runs.
-swarm_node() { on swarm-a service ps "${name}_redis" -f desired-state=running --format '{{.Node}}' | head -n 1; }
+swarm_node() { on "$manager" service ps "${name}_redis" -f desired-state=running --format '{{.Node}}' | head -n 1; }
 swarm_ended() {
-	until [ -z "$(on swarm-a ps -q -f label=com.docker.swarm.service.name="${name}_redis")$(on swarm-b ps -q -f label=com.docker.swarm.service.name="${name}_redis")" ]; do sleep 0.05; done
+	until [ -z "$(on "$manager" ps -q -f label=com.docker.swarm.service.name="${name}_redis")$(on "$worker" ps -q -f label=com.docker.swarm.service.name="${name}_redis")" ]; do sleep 0.05; done
 }
 swarm-engine() {
 	case $1 in
-	up) "$testbed/swarm.sh" up swarm-a swarm-b && "$testbed/image.sh" copy freeze-redis swarm-a swarm-b >/dev/null ;;
+	up) "$testbed/swarm.sh" up "$manager" "$worker" && "$testbed/image.sh" copy freeze-redis "$manager" "$worker" >/dev/null ;;
 	start)
 		mkdir -p "$work/swarm"
 		manifest swarm/stack.yaml >"$work/swarm/stack.yaml"
 		store_variables | grep -v '^AWS_.*KEY' >"$work/swarm/store.env"
-		on swarm-a secret inspect freeze-store >/dev/null 2>&1 ||
-			printf '[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n' "$AWS_ACCESS_KEY_ID" "$AWS_SECRET_ACCESS_KEY" | on swarm-a secret create freeze-store - >/dev/null
-		(cd "$work/swarm" && on swarm-a stack deploy --detach --resolve-image never -c stack.yaml "$name" >&2)
+		on "$manager" secret inspect freeze-store >/dev/null 2>&1 ||
+			printf '[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n' "$AWS_ACCESS_KEY_ID" "$AWS_SECRET_ACCESS_KEY" | on "$manager" secret create freeze-store - >/dev/null
+		(cd "$work/swarm" && on "$manager" stack deploy --detach --resolve-image never -c stack.yaml "$name" >&2)
 		until [ -n "$(swarm_node)" ]; do sleep 0.05; done
 		echo "$(host "$(swarm_node)"):$port"
 		;;
@@ -143,8 +145,8 @@ swarm-engine() {
 		node=$(swarm_node)
 		on "$node" exec "$(on "$node" ps -q -f label=com.docker.swarm.service.name="${name}_redis")" "${@:2}"
 		;;
-	checkpoint) on swarm-a service scale --detach "${name}_redis=0" && swarm_ended ;;
-	remove) on swarm-a stack rm "$name" && swarm_ended ;;
+	checkpoint) on "$manager" service scale --detach "${name}_redis=0" && swarm_ended ;;
+	remove) on "$manager" stack rm "$name" && swarm_ended ;;
 	esac
 }
 
