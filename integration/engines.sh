@@ -62,7 +62,10 @@ client_begins() {
 	rm -f "$work/seen"
 	python3 "$integration/demo/client.py" count "$boxes" 6379 "$work/seen" &
 	client=$!
-	until [ -s "$work/seen" ]; do kill -0 "$client" && sleep 0.05; done
+	until [ -s "$work/seen" ]; do
+		kill -0 "$client" || fail "the client has ended"
+		sleep 0.05
+	done
 }
 # client_ends FROM TO: no answer was lost or doubled; the row for the table.
 client_ends() {
@@ -122,11 +125,10 @@ compose-engine() {
 
 # The dockerds of swarm-engine.
 manager=swarm-a worker=swarm-b
-# swarm_node: where the task runs.
+# swarm_node: where the task runs. swarm_containers HOST: the service's there. swarm_ended: waits until there is none.
 swarm_node() { on "$manager" service ps "${name}_redis" -f desired-state=running --format '{{.Node}}' | head -n 1; }
-swarm_ended() {
-	until [ -z "$(on "$manager" ps -q -f label=com.docker.swarm.service.name="${name}_redis")$(on "$worker" ps -q -f label=com.docker.swarm.service.name="${name}_redis")" ]; do sleep 0.05; done
-}
+swarm_containers() { on "$1" ps -q --filter label=com.docker.swarm.service.name="${name}_redis"; }
+swarm_ended() { until [ -z "$(swarm_containers "$manager")$(swarm_containers "$worker")" ]; do sleep 0.05; done; }
 swarm-engine() {
 	case $1 in
 	up) "$testbed/swarm.sh" up "$manager" "$worker" && "$testbed/image.sh" copy freeze-redis "$manager" "$worker" >/dev/null ;;
@@ -143,7 +145,7 @@ swarm-engine() {
 	exec)
 		local node
 		node=$(swarm_node)
-		on "$node" exec "$(on "$node" ps -q -f label=com.docker.swarm.service.name="${name}_redis")" "${@:2}"
+		on "$node" exec "$(swarm_containers "$node")" "${@:2}"
 		;;
 	checkpoint) on "$manager" service scale --detach "${name}_redis=0" && swarm_ended ;;
 	remove) on "$manager" stack rm "$name" && swarm_ended ;;
@@ -182,8 +184,7 @@ podman-kube-engine() {
 	up) for image in freeze redis-base; do "$testbed/image.sh" copy "$image" podman >/dev/null; done ;;
 	start)
 		mkdir -p "$work/kube"
-		{ kube_secret && echo --- && manifest podman/kube.yaml | sed "s/name: redis}/name: $name}/; s/name: freeze-store/name: $name-store/"; } |
-			sed "s/name: freeze-store/name: $name-store/" >"$work/kube/kube.yaml"
+		{ kube_secret && echo --- && manifest podman/kube.yaml; } | sed "s/{name: redis}/{name: $name}/; s/{name: freeze-store}/{name: $name-store}/" >"$work/kube/kube.yaml"
 		"$testbed/podman.sh" kube play "$work/kube/kube.yaml" >/dev/null && echo "$(host podman):$port"
 		;;
 	exec) "$testbed/podman.sh" exec "$name-pod-redis" "${@:2}" ;;
