@@ -184,7 +184,7 @@ podman-kube-engine() {
 	up) for image in freeze redis-base; do "$testbed/image.sh" copy "$image" podman >/dev/null; done ;;
 	start)
 		mkdir -p "$work/kube"
-		{ kube_secret && echo --- && manifest podman/kube.yaml; } | sed "s/{name: redis}/{name: $name}/; s/{name: freeze-store}/{name: $name-store}/" >"$work/kube/kube.yaml"
+		{ kube_secret && echo --- && manifest podman/kube.yaml; } | sed "s/{name: redis}/{name: $name}/; s/{name: freeze-store}/{name: $name-store}/; s/redis-freeze/$name-freeze/" >"$work/kube/kube.yaml"
 		"$testbed/podman.sh" kube play "$work/kube/kube.yaml" >/dev/null && echo "$(host podman):$port"
 		;;
 	exec) "$testbed/podman.sh" exec "$name-pod-redis" "${@:2}" ;;
