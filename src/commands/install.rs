@@ -4,7 +4,7 @@
 //! A `criu-caps` stays behind: capabilities of a file do not survive a copy by an ordinary user.
 
 use std::fs::{self, Permissions};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -58,7 +58,11 @@ fn install(freeze: &Path, folder: &Path) -> Result<(), InstallError> {
 }
 
 /// Replaces what is there in one step: a program that runs cannot be written to, and an init container may be started again.
+/// Leaves what is the same: a restored service runs criu, and its next checkpoint needs the file that it runs.
 fn copy(from: &Path, folder: &Path, to: &Path) -> io::Result<()> {
+    if is_same(from, to).unwrap_or(false) {
+        return Ok(());
+    }
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     io::copy(&mut fs::File::open(from)?, file.as_file_mut())?;
     file.as_file().set_permissions(Permissions::from_mode(0o755))?;
@@ -67,8 +71,29 @@ fn copy(from: &Path, folder: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether `to` has the same bytes already, and can be executed by all.
+fn is_same(from: &Path, to: &Path) -> io::Result<bool> {
+    let (mut from, mut to) = (fs::File::open(from)?, fs::File::open(to)?);
+    if from.metadata()?.len() != to.metadata()?.len() || to.metadata()?.permissions().mode() & 0o7777 != 0o755 {
+        return Ok(false);
+    }
+    let (mut here, mut there) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    loop {
+        let read = from.read(&mut here)?;
+        if read == 0 {
+            return Ok(true);
+        }
+        to.read_exact(&mut there[..read])?;
+        if here[..read] != there[..read] {
+            return Ok(false);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     fn programs(names: &[&str]) -> tempfile::TempDir {
@@ -94,6 +119,21 @@ mod tests {
         assert_eq!(found(&folder), ["criu", "freeze"]);
         assert_eq!(fs::read(folder.join("criu")).unwrap(), b"criu");
         assert_eq!(fs::metadata(folder.join("criu")).unwrap().permissions().mode() & 0o7777, 0o755);
+    }
+
+    #[test]
+    fn what_is_the_same_stays_the_very_file() {
+        let (source, target) = (programs(&["freeze", "criu"]), tempfile::tempdir().unwrap());
+        let inodes = || ["criu", "freeze"].map(|name| fs::metadata(target.path().join(name)).unwrap().ino());
+        install(&source.path().join("freeze"), target.path()).unwrap();
+        let before = inodes();
+        install(&source.path().join("freeze"), target.path()).unwrap();
+        assert_eq!(inodes(), before);
+        fs::write(source.path().join("criu"), "next").unwrap();
+        install(&source.path().join("freeze"), target.path()).unwrap();
+        assert_ne!(inodes()[0], before[0]);
+        assert_eq!(inodes()[1], before[1]);
+        assert_eq!(fs::read(target.path().join("criu")).unwrap(), b"next");
     }
 
     #[test]
