@@ -130,6 +130,7 @@ swarm_node() { on "$manager" service ps "${name}_redis" -f desired-state=running
 swarm_containers() { on "$1" ps -q --filter label=com.docker.swarm.service.name="${name}_redis"; }
 swarm_ended() { until [ -z "$(swarm_containers "$manager")$(swarm_containers "$worker")" ]; do sleep 0.05; done; }
 swarm-engine() {
+	local node=
 	case $1 in
 	up) "$testbed/swarm.sh" up "$manager" "$worker" && "$testbed/image.sh" copy freeze-redis "$manager" "$worker" >/dev/null ;;
 	start)
@@ -139,11 +140,10 @@ swarm-engine() {
 		on "$manager" secret inspect freeze-store >/dev/null 2>&1 ||
 			printf '[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n' "$AWS_ACCESS_KEY_ID" "$AWS_SECRET_ACCESS_KEY" | on "$manager" secret create freeze-store - >/dev/null
 		(cd "$work/swarm" && on "$manager" stack deploy --detach --resolve-image never -c stack.yaml "$name" >&2)
-		until [ -n "$(swarm_node)" ]; do sleep 0.05; done
-		echo "$(host "$(swarm_node)"):$port"
+		until node=$(swarm_node) && [ -n "$node" ]; do sleep 0.05; done
+		echo "$(host "$node"):$port"
 		;;
 	exec)
-		local node
 		node=$(swarm_node)
 		on "$node" exec "$(swarm_containers "$node")" "${@:2}"
 		;;
