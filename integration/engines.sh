@@ -55,7 +55,7 @@ arrived() {
 	[ -n "$1" ] || fail "nothing was started"
 	echo "$1" >>"$boxes"
 	echo "$1" >"$work/last"
-	python3 "$integration/demo/client.py" wait "$work/last" 6379
+	timeout 300 python3 "$integration/demo/client.py" wait "$work/last" 6379 || fail "nothing answers at $1"
 }
 redis() { python3 "$integration/demo/client.py" ask "$boxes" 6379 "$@"; }
 client_begins() {
