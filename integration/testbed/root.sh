@@ -9,6 +9,9 @@ set -euo pipefail
 clean() {
 	local p
 	"$HERE/k8s.sh" down
+	for p in "$TESTBED"/k8s-data-*; do
+		[ ! -e "$p" ] || CLUSTER=${p##*/k8s-data-} "$HERE/k8s.sh" down
+	done
 	"$HERE/s3.sh" down
 	for p in "$RUN"/docker-*.pid; do
 		[ ! -e "$p" ] || { p=$(basename "$p" .pid) && "$HERE/docker.sh" down "${p#docker-}"; }
