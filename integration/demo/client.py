@@ -78,7 +78,7 @@ def reach(boxes, port):
 def count(boxes, port, path):
     stop = []
     signal.signal(signal.SIGINT, lambda *_: stop.append(True))
-    seen = {"answers": 0, "value": 0, "lost": 0, "doubled": 0, "gap_ms": 0.0}
+    seen = {"answers": 0, "value": 0, "lost": 0, "doubled": 0, "gap_ms": 0.0, "gap_began_ms": 0.0}
     last = None
     unanswered = 0
     connection = reach(boxes, port)
@@ -96,8 +96,10 @@ def count(boxes, port, path):
         seen["lost"] += max(0, seen["value"] + 1 - value)
         seen["doubled"] += max(0, value - seen["value"] - 1 - unanswered)
         unanswered = 0
-        if last is not None:
-            seen["gap_ms"] = max(seen["gap_ms"], (now - last) * 1000)
+        if last is not None and (now - last) * 1000 > seen["gap_ms"]:
+            seen["gap_ms"] = (now - last) * 1000
+            # By the clock that logs and other processes have.
+            seen["gap_began_ms"] = time.time() * 1000 - seen["gap_ms"]
         last = now
         seen["answers"] += 1
         seen["value"] = value
