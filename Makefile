@@ -42,9 +42,9 @@ test-orchestrators: build ## migrations between real engines, brought up for it 
 	@integration/swarm/test $(OPT)
 	@integration/podman/test $(OPT)
 	@integration/containerd/test $(OPT)
+	@integration/kubernetes/manifests
 	@integration/kubernetes/test
 	@integration/migrate/test $(OPT)
-	@tests/docs/kubernetes
 	@integration/migrations/test
 
 bench: build ## freeze against plain CRIU; CRIU=FILE names a static stock criu

@@ -1,0 +1,169 @@
+# shellcheck shell=bash disable=SC2034,SC2154,SC2016
+# cluster.sh: a cluster, and a client that counts while redis moves in it; sourced by `test`, after lib.sh. All of it in the namespace `redis`.
+reports=()
+jobs=()
+
+# kubectl …: the commands of the pages, in this cluster, or in the one of --context. What is rendered gets the images that are here; a drain leaves
+# alone what is of others.
+kubectl() {
+	if [ "$1" = --context ]; then
+		local CLUSTER=${2/core/}
+		shift 2
+	fi
+	case $1 in
+	kustomize) here "$2" | kustomize_stdin ;;
+	drain) cluster_kubectl "$@" --pod-selector "app in (redis,steps)" ;;
+	*) cluster_kubectl "$@" ;;
+	esac
+}
+cluster_kubectl() { "$TESTBED/k8s-bin/kubectl" --kubeconfig "$TESTBED/k8s-data${CLUSTER:+-$CLUSTER}/kubeconfig" "$@"; }
+kustomize_stdin() {
+	mkdir -p "$work/kustomize/here"
+	cat >"$work/kustomize/here/kustomization.yaml"
+	kustomize kustomize/here
+}
+# here FOLDER: a kustomization of that folder with the images of this testbed, and of $tweak.
+tweak=
+here() {
+	cat <<-END
+		resources: [../${1#kustomize/}]
+		images:
+		- {name: REGISTRY/freeze, newName: docker.io/library/freeze, newTag: "${tag[freeze]}"}
+		- {name: REGISTRY/redis, newName: docker.io/library/redis-base, newTag: "${tag[redis-base]}"}
+		- {name: REGISTRY/freeze-redis, newName: docker.io/library/freeze-redis, newTag: "${tag[freeze-redis]}"}
+		$tweak
+	END
+}
+# page ID [WORD=VALUE…]: runs that block of the README.
+page() {
+	local commands
+	commands=$(../page README.md "$@")
+	printf '    %s\n' "${commands//$'\n'/$'\n'    }"
+	eval "$commands"
+}
+
+# images: brings those of dockerd `one` to the nodes, under a tag that names the content; sets tag[NAME].
+declare -A tag
+images() {
+	local name id
+	for name in freeze redis-base freeze-redis; do
+		id=$(docker image inspect -f '{{.Id}}' "$name") || fail "run integration/docker/test first: it makes the images"
+		tag[$name]=${id:7:12}
+		cluster_kubectl get nodes -o 'jsonpath={.items[*].status.images[*].names[*]}' | grep -q "/$name:${tag[$name]}" && continue
+		docker tag "$name" "$name:${tag[$name]}"
+		"$testbed/image.sh" copy "$name:${tag[$name]}" k8s >/dev/null
+	done
+}
+docker() { "$testbed/enter.sh" docker -H "unix://$TESTBED/docker/one/docker.sock" "$@"; }
+
+# fresh: an empty namespace, and a store of its own.
+fresh() {
+	quiet
+	application=kubernetes-$RANDOM$RANDOM uid=none address='' memory=1
+	rm -f "$work"/{boxes,events,seen}
+	: >"$work/boxes"
+	empty
+}
+# wipe: removes the namespace, without waiting for pods to end.
+wipe() {
+	cluster_kubectl -n redis delete statefulsets,deployments,jobs --all >/dev/null 2>&1 || true
+	cluster_kubectl -n redis delete pods --all --force --grace-period 0 >/dev/null 2>&1 || true
+	cluster_kubectl delete namespace redis --ignore-not-found >/dev/null 2>&1
+}
+# empty: an empty namespace in $CLUSTER.
+empty() {
+	wipe
+	store_env >"$work/store.env"
+	page secret "store.env=$work/store.env" >/dev/null
+}
+store_env() {
+	printf '%s\n' "FREEZE_STORE=s3://freeze/$application" "AWS_ENDPOINT_URL=${store_url:-$AWS_ENDPOINT_URL}" "AWS_REGION=$AWS_REGION" \
+		"AWS_ACCESS_KEY_ID=$AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY=$AWS_SECRET_ACCESS_KEY"
+}
+
+# beside COMMAND…: in the background, until `quiet` or the end.
+beside() {
+	"$@" &
+	jobs+=($!)
+}
+quiet() {
+	[ ${#jobs[@]} = 0 ] || kill "${jobs[@]}" 2>/dev/null || true
+	jobs=()
+}
+# observe SELECTOR: tells the client of each pod with an address, as a Service would.
+observe() {
+	beside python3 downtime.py watch "$work/boxes" "$work/events" "$TESTBED/k8s-bin/kubectl" --kubeconfig "$TESTBED/k8s-data${CLUSTER:+-$CLUSTER}/kubeconfig" \
+		-n redis get pods -l "$1" --watch --output json --output-watch-events
+}
+
+# ready SELECTOR: waits for a ready pod other than $uid; sets pod, uid, node, address.
+ready() {
+	local line deadline=$((SECONDS + 180))
+	until line=$(cluster_kubectl -n redis get pods -l "$1" -o json | jq -er --arg not "$uid" '[.items[] | select(.metadata.uid != $not and .metadata.deletionTimestamp == null)
+			| select(any(.status.conditions[]?; .type == "Ready" and .status == "True"))][0] // empty
+			| [.metadata.name, .metadata.uid, .spec.nodeName, .status.podIP] | @tsv'); do
+		[ $SECONDS -lt $deadline ] || { cluster_kubectl -n redis get pods -o wide >&2 && fail "no pod became ready"; }
+		sleep 0.05
+	done
+	IFS=$'\t' read -r pod uid node address <<<"$line"
+}
+# redis COMMAND…: asks the redis of the pod that was ready last.
+redis() {
+	local answer
+	exec 3<>"/dev/tcp/$address/6379"
+	printf '%s\r\n' "$*" >&3
+	read -r answer <&3
+	# A string comes after its length.
+	[[ $answer != \$* ]] || read -r answer <&3
+	exec 3>&-
+	echo "${answer//[:$'\r']/}"
+}
+# generation: the newest that the pod which was ready last has restored or committed. prepared POD GENERATION: waits until it stands by for that.
+generation() { cluster_kubectl -n redis exec "$pod" -- /opt/freeze/freeze status --json | jq .generation; }
+prepared() {
+	until cluster_kubectl -n redis exec "$1" -- /opt/freeze/freeze status --json 2>/dev/null |
+		jq -e --argjson wanted "$2" '.state == "standby" and .generation == $wanted' >/dev/null; do
+		sleep 0.5
+	done
+}
+# log POD…: what freeze said in it.
+log() { cluster_kubectl -n redis logs "$@" | grep '^freeze: '; }
+
+# fill MIB: puts so much into redis, of which a fourteenth does not compress.
+fill() {
+	kubectl -n redis exec "$pod" -c app -- /app/redis-cli eval 'local random = {} for i = 1, 131072 do random[i] = string.char(math.random(0, 255), math.random(0, 255)) end
+		random = table.concat(random)
+		for i = 1, tonumber(ARGV[1]) do
+			local at = math.random(1, #random - 330)
+			redis.call("set", "key:" .. i, i .. string.sub(random, at, at + 330) .. string.rep("freeze ", 90))
+		end' 0 $(($1 * 1024)) >/dev/null
+	memory=$1
+}
+# answers: waits until redis answers at the address that it had, after its container was started again.
+answers() {
+	echo "$address" >"$work/last"
+	python3 ../demo/client.py wait "$work/last" 6379
+}
+
+# move NAME COMMAND…: does that, which returns when the service is there again, while a client counts; what redis holds must be there then.
+memory=1
+move() {
+	local name=$1 moves client
+	shift
+	echo "# $name"
+	redis del counter >/dev/null
+	moves=$(redis incr moves)
+	rm -f "$work/seen"
+	python3 ../demo/client.py count "$work/boxes" 6379 "$work/seen" &
+	client=$!
+	jobs+=("$client")
+	until [ -s "$work/seen" ]; do sleep 0.05; done
+	"$@"
+	sleep 0.3
+	kill -INT "$client"
+	wait "$client"
+	[ "$(redis incr moves)" = $((moves + 1)) ] || fail "$name: the state was lost"
+	jq -e '.lost + .doubled == 0' "$work/seen" >/dev/null || fail "$name: answers were lost or doubled: $(cat "$work/seen")"
+	jq --argjson memory "$memory" '.memory_mib = $memory' "$work/seen" >"$work/seen-$name"
+	reports+=("$name=$work/seen-$name")
+}
