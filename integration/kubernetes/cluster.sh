@@ -34,10 +34,11 @@ here() {
 		$tweak
 	END
 }
-# page ID [WORD=VALUE…]: runs that block of the README.
+# page ID [WORD=VALUE…]: runs that block of README.md, or of the page $on_page.
+on_page=README.md
 page() {
 	local commands
-	commands=$(../page README.md "$@")
+	commands=$(../page "$on_page" "$@")
 	printf '    %s\n' "${commands//$'\n'/$'\n'    }"
 	eval "$commands"
 }

@@ -18,7 +18,7 @@ sed -n '/^## Into a Kubernetes manifest/,/^```$/p' ../../README.md | sed '1,/^``
 valid <"$work/readme.yaml"
 kubectl -n redis apply -f "$work/readme.yaml"
 ready app=redis
-in_place() { kubectl -n redis exec redis-0 -- /opt/freeze/freeze checkpoint && answers; }
+in_place() { on_page=../../README.md page readme-exec "redis-0=redis-0 -n redis" && answers; }
 move readme-exec in_place
 deleted() { page delete && ready app=redis; }
 move readme-delete deleted

@@ -11,7 +11,7 @@ ready app=redis
 fill 256
 keys=$(redis dbsize)
 cluster_kubectl -n redis logs -f --timestamps redis-0 >"$work/old.log" &
-cluster_kubectl -n redis exec redis-0 -- /opt/freeze/freeze status --follow --json | python3 downtime.py stamp >"$work/old.status" &
+cluster_kubectl -n redis exec redis-0 -- /opt/freeze/freeze status --follow --json 2>/dev/null | python3 downtime.py stamp >"$work/old.status" &
 old=$uid first=$node
 
 drained() { page drain "NODE=$node" && ready app=redis; }
