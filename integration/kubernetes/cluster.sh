@@ -50,9 +50,16 @@ images() {
 	for name in freeze redis-base freeze-redis; do
 		id=$(docker image inspect -f '{{.Id}}' "$name") || fail "run integration/docker/test first: it makes the images"
 		tag[$name]=${id:7:12}
-		cluster_kubectl get nodes -o 'jsonpath={.items[*].status.images[*].names[*]}' | grep -q "/$name:${tag[$name]}" && continue
+		! has "docker.io/library/$name:${tag[$name]}" || continue
 		docker tag "$name" "$name:${tag[$name]}"
 		"$testbed/image.sh" copy "$name:${tag[$name]}" k8s >/dev/null
+	done
+}
+# has IMAGE: each node has it.
+has() {
+	local node
+	for node in $(cluster_kubectl get nodes -o 'jsonpath={.items[*].metadata.name}'); do
+		IN=k8s:$node NET=tb-$node "$testbed/enter.sh" ctr -n k8s.io images ls -q "name==$1" | grep . >/dev/null || return
 	done
 }
 docker() { "$testbed/enter.sh" docker -H "unix://$TESTBED/docker/one/docker.sock" "$@"; }
