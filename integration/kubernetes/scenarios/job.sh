@@ -21,8 +21,9 @@ running
 steps 20
 follow 1
 first=$(kubectl -n redis get pod "$pod" -o jsonpath='{.spec.nodeName}')
-page drain "NODE=$first"
-kubectl uncordon "$first"
+# The drain ends when the old pod is removed; the next one may be done by then.
+page drain "NODE=$first" &
+drain=$!
 wait "$follow" || true
 running
 follow 2
@@ -30,6 +31,8 @@ steps 20
 page job-exec
 wait "$follow" || true
 page job-wait
+wait "$drain"
+kubectl uncordon "$first"
 cluster_kubectl -n redis logs "$pod" >"$work/steps-3"
 grep -h '^freeze: ' "$work"/steps-[123]
 wc -l "$work"/steps-[123]
