@@ -56,6 +56,11 @@ lint: ## formatting, clippy, shellcheck, and the pages
 	@git ls-files -z | xargs -0 grep -lZE '^#!.*\b(ba)?sh$$|^# shellcheck shell=bash' | xargs -0 shellcheck -x
 	@tests/docs/check
 	@tests/docs/messages
+lint: ## formatting, clippy, shellcheck, hadolint
+	@cargo fmt --check
+	@cargo clippy --all-targets --locked -- -D warnings
+	@git ls-files -z | xargs -0 grep -lZE '^#!.*\b(ba)?sh$$|^# shellcheck shell=bash' | xargs -0 shellcheck -x
+	@integration/hadolint images/*/Dockerfile
 
 clean: ## throw-away containers and this checkout's build
 	@integration/sandbox/sandbox clean
