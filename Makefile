@@ -1,20 +1,22 @@
 # What can be done with freeze's source; `make help` says it. Debian or Ubuntu, as root or with sudo.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build criu demo test test-settings test-orchestrators bench lint clean
+.PHONY: help build criu image demo test test-settings test-orchestrators bench lint clean
 
 # Builds outlive the checkout here: they are named after what they are made of.
 export FREEZE_CACHE ?= $(or $(XDG_CACHE_HOME),$(or $(HOME),/root)/.cache)/freeze
 export CARGO_TARGET_DIR ?= $(FREEZE_CACHE)/target
 # The folder that becomes /opt/freeze in containers.
 OPT := $(CARGO_TARGET_DIR)/opt
+# Where crates lie is in their panics: the same program on every machine has another name for it.
+REMAP := target."cfg(all(target_os = \"linux\", target_env = \"gnu\"))".rustflags = ["--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo"]
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 build: criu ## freeze and criu, static, in one folder (printed last)
 	@integration/setup build
-	@cargo build --release --locked
+	@cargo build --release --locked --config '$(REMAP)'
 	@mkdir -p $(OPT)
 	@install -m 755 $(CARGO_TARGET_DIR)/*/release/freeze $(OPT)/freeze
 	@install -m 755 "$$(criu/build.sh)" $(OPT)/criu
@@ -22,6 +24,10 @@ build: criu ## freeze and criu, static, in one folder (printed last)
 
 criu: ## our static, patched CRIU
 	@criu/build.sh
+
+image: build ## freeze's own image, an archive for docker, podman, skopeo and ctr (printed last); images/README.md
+	@images/freeze/build $(OPT) $(CARGO_TARGET_DIR)/image
+	@echo $(CARGO_TARGET_DIR)/image/freeze.tar
 
 demo: build ## redis moves between two containers of different base images; STORE=s3 over an S3 server
 	@integration/demo/demo $(OPT) $(STORE)
@@ -36,6 +42,8 @@ test-settings: build ## every privilege setting against services of every kind: 
 
 test-orchestrators: build ## migrations between real engines, brought up for it in a Debian tree of their own; as root
 	@integration/setup test
+	@images/freeze/test $(OPT)
+	@images/test
 	@integration/docker/test $(OPT)
 	@tests/docs/docker $(OPT)
 	@integration/compose/test $(OPT)
@@ -50,17 +58,13 @@ test-orchestrators: build ## migrations between real engines, brought up for it 
 bench: build ## freeze against plain CRIU; CRIU=FILE names a static stock criu
 	@bench/bench.py --suite quick --freeze $(OPT) --criu "$(CRIU)" --opt freeze:setting=restricted
 
-lint: ## formatting, clippy, shellcheck, and the pages
-	@cargo fmt --check
-	@cargo clippy --all-targets --locked -- -D warnings
-	@git ls-files -z | xargs -0 grep -lZE '^#!.*\b(ba)?sh$$|^# shellcheck shell=bash' | xargs -0 shellcheck -x
-	@tests/docs/check
-	@tests/docs/messages
-lint: ## formatting, clippy, shellcheck, hadolint
+lint: ## formatting, clippy, shellcheck, hadolint, and the pages
 	@cargo fmt --check
 	@cargo clippy --all-targets --locked -- -D warnings
 	@git ls-files -z | xargs -0 grep -lZE '^#!.*\b(ba)?sh$$|^# shellcheck shell=bash' | xargs -0 shellcheck -x
 	@integration/hadolint images/*/Dockerfile
+	@tests/docs/check
+	@tests/docs/messages
 
 clean: ## throw-away containers and this checkout's build
 	@integration/sandbox/sandbox clean

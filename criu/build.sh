@@ -1,5 +1,6 @@
 #!/bin/bash
-# build.sh: builds our static criu, 4.2.1 and patches/*.patch, and prints where it is as the last line.
+# build.sh: builds our static criu, 4.2.1 and patches/*.patch, and prints where it is as the last line. Beside it lie its licence,
+# COPYING, and the list of the libraries that are linked into it, `linked`.
 # About a minute the first time, nothing while this file and the patches stay the same. Needs Debian or
 # Ubuntu with root or sudo, and an apt mirror that carries Debian sid. May run several times at once.
 # Licence of this file: Apache-2.0. What it builds is GPL-2.0, as CRIU is.
@@ -80,8 +81,18 @@ build() {
 	# The first make builds the tools that it runs on this machine as dynamic programs; only the last link may be static.
 	make -C "$tree" -j"$(nproc)" NO_GNUTLS=1 criu || return 1
 	rm "$tree/criu/criu"
-	make -C "$tree" -j"$(nproc)" NO_GNUTLS=1 LDFLAGS=-static criu || return 1
-	strip -o "$work/criu" "$tree/criu/criu"
+	# A build ID would tell this folder's name, which the debug information has in it.
+	make -C "$tree" -j"$(nproc)" NO_GNUTLS=1 LDFLAGS="-static -Wl,--build-id=none,-Map=$work/map" criu || return 1
+	mkdir "$work/result"
+	strip -o "$work/result/criu" "$tree/criu/criu"
+	cp "$tree/COPYING" "$work/result/"
+	linked "$work/map" >"$work/result/linked"
+}
+
+# linked MAP: what the linker took from this machine's libraries, a line each: Debian package, version, source package.
+linked() {
+	sed -n '/^Archive member/,/^Memory/s,^\(/[^(]*\)(.*,\1,p' "$1" | sort -u | xargs realpath | xargs dpkg-query -S | cut -d: -f1 | sort -u |
+		xargs dpkg-query -W -f '${Package} ${Version} ${source:Package}\n'
 }
 
 mkdir -p "$cache"
@@ -100,7 +111,7 @@ if [ ! -x "$result" ]; then
   at $cache/$tarball. Then start again."
 	say "building criu $version"
 	build >"$cache/build.log" 2>&1 9>&- || die "the build failed, see $cache/build.log"
-	mkdir -p "$(dirname "$result")"
-	mv "$work/criu" "$result"
+	rm -rf "$(dirname "$result")"
+	mv "$work/result" "$(dirname "$result")"
 fi
 echo "$result"

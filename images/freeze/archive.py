@@ -1,0 +1,121 @@
+"""Writes an image as an archive: an OCI layout that has Docker's manifest.json, too. The same bytes from the same files.
+
+There is one description of the image, the Dockerfile: this reads it, as far as an image FROM scratch needs.
+"""
+
+import hashlib
+import io
+import json
+import pathlib
+import shlex
+import string
+import tarfile
+
+CONFIG = "application/vnd.oci.image.config.v1+json"
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+INDEX = "application/vnd.oci.image.index.v1+json"
+# Not compressed: what a compressor makes depends on its version. Registries and `skopeo copy` compress it on the way.
+LAYER = "application/vnd.oci.image.layer.v1.tar"
+
+
+def instructions(dockerfile):
+    """Pairs of an instruction and its words."""
+    lines = (line for line in dockerfile.splitlines() if line.strip() and not line.startswith("#"))
+    for line in "\n".join(lines).replace("\\\n", " ").splitlines():
+        name, rest = line.split(maxsplit=1)
+        yield name, json.loads(rest) if rest.startswith("[") else shlex.split(rest)
+
+
+def read_dockerfile(dockerfile, arguments):
+    """The config that it asks for, and what it copies: pairs of source and destination."""
+    config, copies = {}, []
+    for name, words in instructions(dockerfile):
+        match name, words:
+            case "FROM", ["scratch"]:
+                pass
+            case "ARG", names if all(name in arguments for name in names):
+                pass
+            case "COPY", [source, destination]:
+                copies.append((source, destination))
+            case "ENTRYPOINT", _:
+                config["Entrypoint"] = words
+            case "LABEL", _:
+                labels = (string.Template(word).substitute(arguments).split("=", 1) for word in words)
+                config.setdefault("Labels", {}).update(labels)
+            case _:
+                raise SystemExit(f"archive: the Dockerfile has {name} {words}, which this cannot do")
+    return config, copies
+
+
+def pack(files, epoch):
+    """A tar of (name, path or bytes or None for a folder), in order, of nobody in particular."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, content in files:
+            entry = tarfile.TarInfo(name)
+            entry.mtime = epoch
+            if content is None:
+                entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+                tar.addfile(entry)
+                continue
+            data = content if isinstance(content, bytes) else content.read_bytes()
+            executable = not isinstance(content, bytes) and content.stat().st_mode & 0o100
+            entry.mode, entry.size = 0o755 if executable else 0o644, len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def tree(folder, copies):
+    """What lies in the image."""
+    found = {}
+    for source, destination in copies:
+        top = pathlib.PurePosixPath(destination.strip("/"))
+        paths = [folder / source, *(folder / source).rglob("*")]
+        for path in paths:
+            found[str(top / path.relative_to(folder / source))] = None if path.is_dir() else path
+        found.update((str(parent), None) for parent in list(top.parents)[:-1])
+    return sorted(found.items())
+
+
+def write(folder, dockerfile, arguments, name, architecture, epoch, created):
+    """The archive's bytes. `name` is REPOSITORY:TAG."""
+    blobs = {}
+
+    def blob(data, kind, **more):
+        digest = hashlib.sha256(data).hexdigest()
+        blobs[f"blobs/sha256/{digest}"] = data
+        return {"mediaType": kind, "digest": f"sha256:{digest}", "size": len(data), **more}
+
+    def document(content):
+        return json.dumps(content, sort_keys=True).encode()
+
+    config, copies = read_dockerfile(dockerfile, arguments)
+    layer = blob(pack(tree(folder, copies), epoch), LAYER)
+    image = {
+        "architecture": architecture,
+        "os": "linux",
+        "created": created,
+        "config": config,
+        "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
+        "history": [{"created": created, "created_by": "images/freeze/build"}],
+    }
+    settings = blob(document(image), CONFIG)
+    manifest = blob(document({"schemaVersion": 2, "mediaType": MANIFEST, "config": settings, "layers": [layer]}), MANIFEST)
+    platform = {"architecture": architecture, "os": "linux"}
+    full = name if "/" in name else f"docker.io/library/{name}"
+    annotations = {"io.containerd.image.name": full, "org.opencontainers.image.ref.name": name.rsplit(":", 1)[1]}
+    index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [{**manifest, "platform": platform, "annotations": annotations}]}
+
+    def path(descriptor):
+        return f"blobs/sha256/{descriptor['digest'].removeprefix('sha256:')}"
+
+    docker = [{"Config": path(settings), "Layers": [path(layer)], "RepoTags": [name]}]
+    files = {
+        "blobs": None,
+        "blobs/sha256": None,
+        **blobs,
+        "index.json": document(index),
+        "manifest.json": document(docker),
+        "oci-layout": document({"imageLayoutVersion": "1.0.0"}),
+    }
+    return pack(sorted(files.items()), epoch), manifest["digest"]
