@@ -29,7 +29,7 @@ def document(freeze, criu, source, libraries, revision, created):
         "notes": "built by criu/build.sh with the patches in criu/patches",
         "patches": [{"type": "unofficial", "diff": {"url": f"criu/patches/{patch.name}"}} for patch in source.patches],
     }
-    parts = sorted({part.purl: part for part in libraries}.values(), key=lambda part: part.purl)
+    parts = sorted(libraries, key=lambda part: part.purl)
     image = f"freeze-image@{freeze.version}"
     bill = {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
