@@ -91,8 +91,9 @@ build() {
 
 # linked MAP: what the linker took from this machine's libraries, a line each: Debian package, version, source package.
 linked() {
-	sed -n '/^Archive member/,/^Memory/s,^\(/[^(]*\)(.*,\1,p' "$1" | sort -u | xargs realpath | xargs dpkg-query -S | cut -d: -f1 | sort -u |
-		xargs dpkg-query -W -f '${Package} ${Version} ${source:Package}\n'
+	# Some packages say /lib for what is in /usr/lib.
+	sed -n '/^Archive member/,/^Memory/s,^\(/[^(]*\)(.*,\1,p' "$1" | sort -u | xargs realpath | sed 's,^/usr,*,' |
+		xargs dpkg-query -S | cut -d: -f1 | sort -u | xargs dpkg-query -W -f '${Package} ${Version} ${source:Package}\n'
 }
 
 mkdir -p "$cache"
