@@ -73,7 +73,8 @@ def tree(folder, copies):
         paths = [folder / source, *(folder / source).rglob("*")]
         for path in paths:
             found[str(top / path.relative_to(folder / source))] = None if path.is_dir() else path
-        found.update((str(parent), None) for parent in list(top.parents)[:-1])
+        found.update((str(parent), None) for parent in top.parents)
+    found.pop(".", None)
     return sorted(found.items())
 
 
