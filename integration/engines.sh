@@ -28,13 +28,13 @@ run_page() {
 build_images() {
 	local folder host
 	folder=$(mktemp -d "$TESTBED/images.XXXXXX")
-	cp -r "$integration/../images" "$folder/"
-	cp "$1/freeze" "$1/criu" "$folder/images/freeze/"
+	"$integration/../images/freeze/build" "$1" "$folder/freeze" >/dev/null
+	cp -r "$integration/../images/redis" "$folder/"
 	for host in "${@:2}"; do
 		on "$host" image inspect redis-base >/dev/null 2>&1 ||
 			tar -cf - -C "$("$integration/sandbox/root" debian)" . -C "$("$integration/sandbox/root" app-redis)" ./app | on "$host" import - redis-base >/dev/null
-		on "$host" build -q -t freeze "$folder/images/freeze" >/dev/null
-		on "$host" build -q -t freeze-redis "$folder/images/redis" >/dev/null
+		on "$host" load -q -i "$folder/freeze/freeze.tar" >/dev/null
+		on "$host" build -q -t freeze-redis "$folder/redis" >/dev/null
 	done
 	rm -r "$folder"
 }
