@@ -1,7 +1,7 @@
 //! Compiles the holder and the relay (src/sys/holder, src/sys/relay): freestanding programs of a page or two that the executable
 //! carries inside. And has the executable begin where it blocks the signals (src/sys/signals.rs).
 
-use std::{env, path::PathBuf, process::Command};
+use std::{env, ffi::OsString, path::PathBuf, process::Command};
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -12,7 +12,13 @@ fn main() {
 
 fn compile(name: &str) {
     let source = format!("src/sys/{name}/main.rs");
-    println!("cargo::rerun-if-changed={source}");
+    println!("cargo::rerun-if-changed=src/sys/{name}");
+    // Where cargo was told of a linker, for another architecture's programs, it is these programs' too.
+    let linker = env::var_os("RUSTC_LINKER").map(|linker| {
+        let mut option = OsString::from("-Clinker=");
+        option.push(linker);
+        option
+    });
     let output = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join(name);
     let status = Command::new(env::var_os("RUSTC").expect("cargo sets RUSTC"))
         .args([&source, "--edition=2024", "--crate-type=bin", "-Dwarnings", "--crate-name", name])
@@ -27,6 +33,7 @@ fn compile(name: &str) {
             "-Clink-arg=-Wl,--build-id=none",
         ])
         .args(["-Clink-arg=-Wl,-z,noseparate-code,-z,norelro,-z,noexecstack,--gc-sections"])
+        .args(linker)
         .arg("-o")
         .arg(&output)
         .status()

@@ -145,12 +145,23 @@ fn clone_and_end(flags: libc::c_int) -> i32 {
     // SAFETY: the child's only instructions end it. It touches neither the stack that it shares with its maker nor any other
     // memory, and no signal can make it do so, for init holds them all. The C library never learns of it. A pidfd has no
     // place to be written to, so that none can stay: that is an error after the PID was taken, too.
+    #[cfg(target_arch = "x86_64")]
     unsafe {
         std::arch::asm!(
             "syscall", "test rax, rax", "jnz 2f", "xor edi, edi", "mov eax, {exit}", "syscall", "ud2", "2:",
             exit = const libc::SYS_exit,
             inlateout("rax") libc::SYS_clone => result, inlateout("rdi") i64::from(flags) => _,
             in("rsi") 0, in("rdx") 0, in("r10") 0, in("r8") 0, lateout("rcx") _, lateout("r11") _,
+        );
+    }
+    // SAFETY: the same. The child has 0 in x0, which is the status that it ends with.
+    #[cfg(target_arch = "aarch64")]
+    unsafe {
+        std::arch::asm!(
+            "svc 0", "cbnz x0, 2f", "mov x8, {exit}", "svc 0", "udf 0", "2:",
+            exit = const libc::SYS_exit,
+            in("x8") libc::SYS_clone, inlateout("x0") i64::from(flags) => result,
+            in("x1") 0, in("x2") 0, in("x3") 0, in("x4") 0,
         );
     }
     result as i32

@@ -73,7 +73,8 @@ static LAUNCHER_IGNORED: AtomicU64 = AtomicU64::new(0);
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 extern "C" fn freeze_start() -> ! {
-    // The stack is argc, argv[0], argv[1], …; rdx is the C library's. A word of four bytes is `run` and its NUL.
+    // The stack is argc, argv[0], argv[1], …; rdx (x0) is the C library's. A word of four bytes is `run` and its NUL.
+    #[cfg(target_arch = "x86_64")]
     std::arch::naked_asm!(
         "cmp qword ptr [rsp], 2",
         "jb 2f",
@@ -92,6 +93,40 @@ extern "C" fn freeze_start() -> ! {
         "2:",
         "jmp _start",
         run = const u32::from_le_bytes(*b"run\0"),
+        sigprocmask = const libc::SYS_rt_sigprocmask,
+        set = const libc::SIG_SETMASK,
+        all = sym ALL_SIGNALS,
+        before = sym LAUNCHER_MASK,
+        blocked = sym BLOCKED,
+    );
+    #[cfg(target_arch = "aarch64")]
+    std::arch::naked_asm!(
+        "ldr x9, [sp]",
+        "cmp x9, 2",
+        "b.lo 2f",
+        "ldr x9, [sp, 16]",
+        "ldr w9, [x9]",
+        "mov w10, {run_low}",
+        "movk w10, {run_high}, lsl 16",
+        "cmp w9, w10",
+        "b.ne 2f",
+        "mov x12, x0",
+        "mov x8, {sigprocmask}",
+        "mov x0, {set}",
+        "adrp x1, {all}",
+        "add x1, x1, :lo12:{all}",
+        "adrp x2, {before}",
+        "add x2, x2, :lo12:{before}",
+        "mov x3, 8",
+        "svc 0",
+        "mov w9, 1",
+        "adrp x10, {blocked}",
+        "strb w9, [x10, :lo12:{blocked}]",
+        "mov x0, x12",
+        "2:",
+        "b _start",
+        run_low = const u16::from_le_bytes(*b"ru"),
+        run_high = const u16::from_le_bytes(*b"n\0"),
         sigprocmask = const libc::SYS_rt_sigprocmask,
         set = const libc::SIG_SETMASK,
         all = sym ALL_SIGNALS,

@@ -268,7 +268,7 @@ static int own_files(void *arg)
 		close(fd);
 	atomic_store(&thread_id, gettid());
 	for (;;)
-		syscall(SYS_pause);
+		syscall(SYS_ppoll, NULL, 0, NULL, NULL, 0);
 	return 0;
 }
 

@@ -57,11 +57,39 @@ const USED_FEATURES: &[&str] = &[
     "serialize",
 ];
 
+/// What of aarch64's features is the kernel's own affair: its timer, and that it lets registers be read. All others are what programs are told.
+const UNUSED_FEATURES: &[&str] = &["evtstrm", "cpuid"];
+
 /// Those of this machine.
 pub fn cpu_features() -> Vec<String> {
     let Ok(file) = fs::File::open("/proc/cpuinfo") else { return Vec::new() };
     // All processors have the same, so the first one's are enough; the whole file is long on a large host.
-    let line = BufReader::new(file).lines().map_while(Result::ok).find(|line| line.starts_with("flags"));
-    let flags = line.as_deref().and_then(|line| line.split_once(':')).map_or("", |(_, flags)| flags);
-    flags.split_ascii_whitespace().filter(|flag| USED_FEATURES.contains(flag)).map(str::to_owned).collect()
+    let line = BufReader::new(file).lines().map_while(Result::ok).find(|line| is_list(line));
+    line.as_deref().map(in_use).unwrap_or_default()
+}
+
+/// `flags` on x86, `Features` on aarch64.
+fn is_list(line: &str) -> bool {
+    line.starts_with("flags") || line.starts_with("Features")
+}
+
+fn in_use(line: &str) -> Vec<String> {
+    let (name, features) = line.split_once(':').unwrap_or_default();
+    let used = |feature: &&str| match name.trim_end() {
+        "Features" => !UNUSED_FEATURES.contains(feature),
+        _ => USED_FEATURES.contains(feature),
+    };
+    features.split_ascii_whitespace().filter(used).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_of_both_architectures() {
+        assert_eq!(in_use("flags\t\t: fpu vmx avx2"), ["avx2"]);
+        assert_eq!(in_use("Features\t: fp asimd evtstrm aes cpuid sve"), ["fp", "asimd", "aes", "sve"]);
+        assert!(is_list("Features\t: fp") && !is_list("processor\t: 0"));
+    }
 }

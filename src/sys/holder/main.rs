@@ -8,71 +8,16 @@
 #![no_std]
 #![no_main]
 
-use core::arch::{asm, naked_asm};
+#[cfg_attr(target_arch = "x86_64", path = "x86_64.rs")]
+#[cfg_attr(target_arch = "aarch64", path = "aarch64.rs")]
+mod arch;
 
-const SYS_EXIT_GROUP: usize = 231;
-const SYS_WAIT4: usize = 61;
+use arch::{exit, wait};
+
 const EINTR: isize = -4;
 const ALL_CHILDREN: usize = usize::MAX;
 /// Status where the service is not a child any more: freeze's own fatal error.
 const LOST: i32 = 170;
-
-/// The kernel enters here with the argument vector on the stack: `[argc, argv[0], argv[1], …]`.
-///
-/// Maps memory, copies the file's pages there and goes on in the copy; all of the program is position-independent. The
-/// linker's symbols are the file's first and last address.
-#[unsafe(naked)]
-#[unsafe(no_mangle)]
-extern "C" fn _start() -> ! {
-    naked_asm!(
-        "xor ebp, ebp",
-        "mov r12, rsp",
-        "and rsp, -16",
-        "lea rbx, [rip + __executable_start]",
-        "lea r13, [rip + _end + 4095]",
-        "and r13, -4096",
-        "sub r13, rbx",
-        // mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
-        "mov eax, 9",
-        "xor edi, edi",
-        "mov rsi, r13",
-        "mov edx, 3",
-        "mov r10d, 0x22",
-        "mov r8, -1",
-        "xor r9d, r9d",
-        "syscall",
-        "test rax, rax",
-        "js {fail}",
-        "mov r14, rax",
-        "mov rdi, rax",
-        "mov rsi, rbx",
-        "mov rcx, r13",
-        "rep movsb",
-        // mprotect(copy, length, PROT_READ | PROT_EXEC)
-        "mov eax, 10",
-        "mov rdi, r14",
-        "mov rsi, r13",
-        "mov edx, 5",
-        "syscall",
-        "test rax, rax",
-        "js {fail}",
-        "lea rax, [rip + 2f]",
-        "sub rax, rbx",
-        "add rax, r14",
-        "jmp rax",
-        // munmap(file, length), from the copy
-        "2:",
-        "mov eax, 11",
-        "mov rdi, rbx",
-        "mov rsi, r13",
-        "syscall",
-        "mov rdi, r12",
-        "call {hold}",
-        "ud2",
-        fail = sym fail,
-        hold = sym hold
-    )
-}
 
 /// Where there is no memory to move to.
 extern "C" fn fail() -> ! {
@@ -115,21 +60,6 @@ fn decimal(mut text: *const u8) -> isize {
         // SAFETY: not past the NUL.
         text = unsafe { text.add(1) };
     }
-}
-
-fn wait(status: &mut i32) -> isize {
-    let result;
-    // SAFETY: wait4(2) writes nothing but the status.
-    unsafe {
-        asm!("syscall", inlateout("rax") SYS_WAIT4 => result, in("rdi") ALL_CHILDREN, in("rsi") status, in("rdx") 0,
-             in("r10") 0, lateout("rcx") _, lateout("r11") _, options(nostack));
-    }
-    result
-}
-
-fn exit(code: i32) -> ! {
-    // SAFETY: does not return.
-    unsafe { asm!("syscall", "ud2", in("rax") SYS_EXIT_GROUP, in("rdi") code, options(noreturn, nostack)) }
 }
 
 /// Nothing here panics; the language asks for it.

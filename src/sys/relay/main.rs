@@ -7,25 +7,18 @@
 #![no_std]
 #![no_main]
 
-use core::arch::{asm, naked_asm};
+#[cfg_attr(target_arch = "x86_64", path = "x86_64.rs")]
+#[cfg_attr(target_arch = "aarch64", path = "aarch64.rs")]
+mod arch;
 
-const SYS_KILL: usize = 62;
-const SYS_WAIT4: usize = 61;
-const SYS_SIGTIMEDWAIT: usize = 128;
-const SYS_EXIT_GROUP: usize = 231;
+use arch::{SYS_EXIT_GROUP, SYS_KILL, SYS_SIGTIMEDWAIT, SYS_WAIT4, call};
+
 const ALL_CHILDREN: usize = usize::MAX;
 const WNOHANG: usize = 1;
 static ALL_SIGNALS: u64 = u64::MAX;
 const SIGCHLD: isize = 17;
 /// Status where init is no child: freeze's own fatal error.
 const LOST: i32 = 170;
-
-/// The kernel enters here with the argument vector on the stack: `[argc, argv[0], argv[1], …]`.
-#[unsafe(naked)]
-#[unsafe(no_mangle)]
-extern "C" fn _start() -> ! {
-    naked_asm!("xor ebp, ebp", "mov rdi, rsp", "and rsp, -16", "call {relay}", "ud2", relay = sym relay)
-}
 
 /// Relays until init ends. `argv[1]` is its PID in decimal.
 extern "C" fn relay(stack: *const usize) -> ! {
@@ -74,17 +67,6 @@ fn decimal(mut text: *const u8) -> isize {
         // SAFETY: not past the NUL.
         text = unsafe { text.add(1) };
     }
-}
-
-/// A system call: its number and four arguments.
-fn call([number, a, b, c, d]: [usize; 5]) -> isize {
-    let result;
-    // SAFETY: of those made here only wait4(2) writes, and that only the status that its caller owns.
-    unsafe {
-        asm!("syscall", inlateout("rax") number => result, in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d,
-             lateout("rcx") _, lateout("r11") _, options(nostack));
-    }
-    result
 }
 
 fn exit(code: i32) -> ! {

@@ -1,0 +1,80 @@
+//! What of the holder is x86-64's.
+
+use core::arch::{asm, naked_asm};
+
+use super::{ALL_CHILDREN, fail, hold};
+
+const SYS_EXIT_GROUP: usize = 231;
+const SYS_WAIT4: usize = 61;
+
+/// The kernel enters here with the argument vector on the stack: `[argc, argv[0], argv[1], …]`.
+///
+/// Maps memory, copies the file's pages there and goes on in the copy; all of the program is position-independent. The
+/// linker's symbols are the file's first and last address.
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+extern "C" fn _start() -> ! {
+    naked_asm!(
+        "xor ebp, ebp",
+        "mov r12, rsp",
+        "and rsp, -16",
+        "lea rbx, [rip + __executable_start]",
+        "lea r13, [rip + _end + 4095]",
+        "and r13, -4096",
+        "sub r13, rbx",
+        // mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+        "mov eax, 9",
+        "xor edi, edi",
+        "mov rsi, r13",
+        "mov edx, 3",
+        "mov r10d, 0x22",
+        "mov r8, -1",
+        "xor r9d, r9d",
+        "syscall",
+        "test rax, rax",
+        "js {fail}",
+        "mov r14, rax",
+        "mov rdi, rax",
+        "mov rsi, rbx",
+        "mov rcx, r13",
+        "rep movsb",
+        // mprotect(copy, length, PROT_READ | PROT_EXEC)
+        "mov eax, 10",
+        "mov rdi, r14",
+        "mov rsi, r13",
+        "mov edx, 5",
+        "syscall",
+        "test rax, rax",
+        "js {fail}",
+        "lea rax, [rip + 2f]",
+        "sub rax, rbx",
+        "add rax, r14",
+        "jmp rax",
+        // munmap(file, length), from the copy
+        "2:",
+        "mov eax, 11",
+        "mov rdi, rbx",
+        "mov rsi, r13",
+        "syscall",
+        "mov rdi, r12",
+        "call {hold}",
+        "ud2",
+        fail = sym fail,
+        hold = sym hold
+    )
+}
+
+pub fn wait(status: &mut i32) -> isize {
+    let result;
+    // SAFETY: wait4(2) writes nothing but the status.
+    unsafe {
+        asm!("syscall", inlateout("rax") SYS_WAIT4 => result, in("rdi") ALL_CHILDREN, in("rsi") status, in("rdx") 0,
+             in("r10") 0, lateout("rcx") _, lateout("r11") _, options(nostack));
+    }
+    result
+}
+
+pub fn exit(code: i32) -> ! {
+    // SAFETY: does not return.
+    unsafe { asm!("syscall", "ud2", in("rax") SYS_EXIT_GROUP, in("rdi") code, options(noreturn, nostack)) }
+}
