@@ -1,7 +1,7 @@
 # What can be done with freeze's source; `make help` says it. Debian or Ubuntu, as root or with sudo.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build criu image demo test test-settings test-orchestrators bench lint clean
+.PHONY: help build criu image demo test test-settings test-orchestrators test-machines bench lint clean
 
 # Builds outlive the checkout here: they are named after what they are made of.
 export FREEZE_CACHE ?= $(or $(XDG_CACHE_HOME),$(or $(HOME),/root)/.cache)/freeze
@@ -14,13 +14,18 @@ REMAP := target."cfg(all(target_os = \"linux\", target_env = \"gnu\"))".rustflag
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
-build: criu ## freeze and criu, static, in one folder (printed last)
+ifeq ($(ARCH),arm64)
+build:
+	@integration/machines/build-arm64 $(OPT)-arm64
+else
+build: criu ## freeze and criu, static, in one folder (printed last); ARCH=arm64: for that architecture, as root
 	@integration/setup build
 	@cargo build --release --locked --config '$(REMAP)'
 	@mkdir -p $(OPT)
 	@install -m 755 $(CARGO_TARGET_DIR)/*/release/freeze $(OPT)/freeze
 	@install -m 755 "$$(criu/build.sh)" $(OPT)/criu
 	@echo $(OPT)
+endif
 
 criu: ## our static, patched CRIU
 	@criu/build.sh
@@ -54,6 +59,11 @@ test-orchestrators: build ## migrations between real engines, brought up for it 
 	@integration/kubernetes/test
 	@integration/migrate/test $(OPT)
 	@integration/migrations/test
+
+test-machines: build ## arm64 and other kernels, in emulated machines; as root, slow
+	@integration/machines/test amd64:bookworm $(OPT)
+	@integration/machines/test amd64:trixie $(OPT)
+	@integration/machines/test arm64:trixie "$$($(MAKE) -s build ARCH=arm64 | tail -n 1)"
 
 bench: build ## freeze against plain CRIU; CRIU=FILE names a static stock criu
 	@bench/bench.py --suite quick --freeze $(OPT) --criu "$(CRIU)" --opt freeze:setting=restricted

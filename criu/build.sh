@@ -3,6 +3,7 @@
 # COPYING, and the list of the libraries that are linked into it, `linked`.
 # About a minute the first time, nothing while this file and the patches stay the same. Needs Debian or
 # Ubuntu with root or sudo, and an apt mirror that carries Debian sid. May run several times at once.
+# FREEZE_ARCH=arm64: for that architecture, which this machine's dpkg must know (integration/machines/build-arm64 sees to it).
 # Licence of this file: Apache-2.0. What it builds is GPL-2.0, as CRIU is.
 # shellcheck disable=SC2016
 set -euo pipefail
@@ -12,13 +13,26 @@ export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
 version=4.2.1
 tarball=criu_$version.orig.tar.xz
 checksum=29ec0ee09e296479fe7048c80980e8ef1d0684d0b0204c2b101dfea19f6725b9
-packages=(build-essential pkg-config libprotobuf-dev libprotobuf-c-dev protobuf-c-compiler protobuf-compiler
-	python3 xz-utils libcap-dev libnl-3-dev libnet1-dev uuid-dev libbsd-dev libaio-dev)
+packages=(build-essential pkg-config protobuf-c-compiler protobuf-compiler python3 xz-utils)
+libraries=(libprotobuf-dev libprotobuf-c-dev libcap-dev libnl-3-dev libnet1-dev uuid-dev libbsd-dev libaio-dev)
+arch=${FREEZE_ARCH:-}
+# What tells make, and the name that the tools begin with.
+cross=() prefix=''
+case $arch in
+'') packages+=("${libraries[@]}") ;;
+arm64)
+	prefix=aarch64-linux-gnu-
+	cross=(ARCH=aarch64 "CROSS_COMPILE=$prefix")
+	packages+=(gcc-aarch64-linux-gnu "${libraries[@]/%/:arm64}")
+	export PKG_CONFIG_LIBDIR=/usr/lib/aarch64-linux-gnu/pkgconfig:/usr/share/pkgconfig
+	;;
+*) echo "criu/build.sh: FREEZE_ARCH is arm64, or not set" >&2 && exit 2 ;;
+esac
 
 # systemd and CI may set no HOME; bash then takes the tilde from the user database.
 cache=${FREEZE_CACHE:-${XDG_CACHE_HOME:-${HOME:-~}/.cache}/freeze}/criu
 id=$(cd "$here" && cat build.sh patches/*.patch | sha256sum | cut -d' ' -f1)
-result=$cache/$id/criu
+result=$cache/$id${arch:+-$arch}/criu
 [ -z "${FREEZE_DEBIAN_MIRROR:-}" ] || packages+=(debian-archive-keyring)
 
 say() { echo "criu/build.sh: $*" >&2; }
@@ -81,12 +95,12 @@ build() {
 	# criu has the time of its build in it, by which it knows a cache that another one has left; this is as good.
 	export SOURCE_DATE_EPOCH=$((16#${id:0:8}))
 	# The first make builds the tools that it runs on this machine as dynamic programs; only the last link may be static.
-	make -C "$tree" -j"$(nproc)" NO_GNUTLS=1 criu || return 1
+	make -C "$tree" -j"$(nproc)" "${cross[@]}" NO_GNUTLS=1 criu || return 1
 	rm "$tree/criu/criu"
 	# A build ID would tell this folder's name, which the debug information has in it.
-	make -C "$tree" -j"$(nproc)" NO_GNUTLS=1 LDFLAGS="-static -Wl,--build-id=none,-Map=$work/map" criu || return 1
+	make -C "$tree" -j"$(nproc)" "${cross[@]}" NO_GNUTLS=1 LDFLAGS="-static -Wl,--build-id=none,-Map=$work/map" criu || return 1
 	mkdir "$work/result"
-	strip -o "$work/result/criu" "$tree/criu/criu"
+	"${prefix}strip" -o "$work/result/criu" "$tree/criu/criu"
 	cp "$tree/COPYING" "$work/result/"
 	linked "$work/map" >"$work/result/linked"
 }
