@@ -132,7 +132,7 @@ extern "C" fn freeze_start() -> ! {
         all = sym ALL_SIGNALS,
         before = sym LAUNCHER_MASK,
         blocked = sym BLOCKED,
-    )
+    );
 }
 
 static ALL_SIGNALS: u64 = u64::MAX;
