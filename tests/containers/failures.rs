@@ -86,3 +86,23 @@ fn unwritable_store() {
     assert!(text(&out.stderr).contains("file:/store"), "{}", text(&out.stderr));
     goes_on_and_can_be_moved(&app, &container);
 }
+
+/// As an init container does that brings another version into a volume.
+#[test]
+fn another_criu_may_take_the_place_of_the_one_that_restored() {
+    let app = App::new(Setting::Restricted, &["prefork"]).with_own_programs();
+    let mut container = app.start();
+    container.verified();
+    for _ in 0..2 {
+        container.checkpoint(&[]);
+        container.wait();
+        container = app.start();
+        container.verified();
+        let (new, criu) = (app.programs().join("new"), app.programs().join("criu"));
+        std::fs::copy(&criu, &new).unwrap();
+        std::fs::rename(&new, &criu).unwrap();
+    }
+    container.checkpoint(&[]);
+    container.wait();
+    app.start().verified();
+}

@@ -81,6 +81,7 @@ pub struct App {
     env: Vec<String>,
     denied: Vec<String>,
     groups: String,
+    programs: PathBuf,
 }
 
 impl App {
@@ -96,7 +97,9 @@ impl App {
         let (options, command) = (owned(options), owned(command));
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let url = "file:/store".to_owned();
-        let app = Self { setting, folder, options, command, url, env: vec![], denied: vec![], groups: String::new() };
+        let programs = needed("FREEZE_TEST_OPT").into();
+        let (env, denied, groups) = (vec![], vec![], String::new());
+        let app = Self { setting, folder, options, command, url, env, denied, groups, programs };
         fs::create_dir(app.keys()).unwrap();
         setting.make_volume(&app.store());
         app
@@ -110,6 +113,19 @@ impl App {
     /// One with variables, `NAME=VALUE`, in all its containers.
     pub fn with_variables(self, variables: &[&str]) -> Self {
         Self { env: variables.iter().map(ToString::to_string).collect(), ..self }
+    }
+
+    /// One whose containers have freeze in a folder of the application's own.
+    pub fn with_own_programs(self) -> Self {
+        let programs = self.folder.path().join("programs");
+        fs::create_dir(&programs).unwrap();
+        ["freeze", "criu"].map(|name| fs::copy(self.programs.join(name), programs.join(name)).unwrap());
+        Self { programs, ..self }
+    }
+
+    /// The folder that is /opt/freeze inside, from outside.
+    pub fn programs(&self) -> &Path {
+        &self.programs
     }
 
     /// One whose containers refuse system calls besides: `EPERM=NAME,…` or `ENOSYS=NAME,…`.
@@ -177,7 +193,7 @@ impl App {
         let runtime = self.folder.path().join(&id);
         self.setting.make_volume(&runtime);
         let binds = [
-            format!("{}:/opt/freeze:ro", needed("FREEZE_TEST_OPT")),
+            format!("{}:/opt/freeze:ro", self.programs.display()),
             format!("{}:/services:ro", needed("FREEZE_TEST_SERVICES")),
             format!("{}:/store", self.store().display()),
             format!("{}:/keys:ro", self.keys().display()),
