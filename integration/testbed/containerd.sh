@@ -1,5 +1,6 @@
 #!/bin/bash
 # containerd.sh up|down|wipe [NAME]: starts or stops a containerd in the sid root, without CRI; another NAME is another "host".
+# TREE=NAME: in that tree, with its userland and its own containerd.
 # up: 1 s, prints the ctr command to use. down: stops it and keeps its images; wipe removes its data too.
 # Containers run with --net-host have the address of the "host".
 # Needs: root.sh run before.
@@ -9,8 +10,8 @@ set -euo pipefail
 # shellcheck source=integration/testbed/common.sh
 . "$(dirname "$0")/common.sh"
 
-name=${2:-containerd} d=$TESTBED/containerd/${2:-containerd} ns=tb-${2:-containerd}
-export IN=root:$name NET=$ns
+name=${2:-containerd} d=$TESTBED/containerd/${2:-containerd} ns=tb-${2:-containerd} tree=${TREE:-root}
+export IN=$tree:$name NET=$ns
 ctr="env IN=$IN NET=$NET $HERE/enter.sh ctr -a $d/containerd.sock"
 
 up() {
@@ -19,7 +20,7 @@ up() {
 		mkdir -p "$d"
 		rm -f "$d"/containerd.sock*
 		cat >"$d/config.toml" <<-END
-			version = 3
+			version = 2
 			root = "$d/data"
 			state = "/run/testbed-containerd"
 			disabled_plugins = ["io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri"]
@@ -40,7 +41,7 @@ down() {
 		done
 	fi
 	stop "containerd-$name"
-	umount "$RUN/ns/root:$name" 2>/dev/null || true
+	umount "$RUN/ns/$tree:$name" 2>/dev/null || true
 	drop_netns "$ns"
 }
 case ${1:-} in

@@ -1,5 +1,6 @@
 #!/bin/bash
 # docker.sh up|down [NAME]: starts or stops a dockerd in the sid root; another NAME is another "host" (own data, own network).
+# TREE=NAME: in that tree, with its userland and its own docker.
 # up: 2-4 s, prints the docker command to use. down: stops it and keeps its images; `docker.sh wipe [NAME]` removes its data too.
 # Needs: root.sh run before.
 # The command to print is words.
@@ -8,8 +9,8 @@ set -euo pipefail
 # shellcheck source=integration/testbed/common.sh
 . "$(dirname "$0")/common.sh"
 
-name=${2:-one} d=$TESTBED/docker/${2:-one} ns=tb-${2:-one}
-docker="$HERE/enter.sh docker -H unix://$d/docker.sock"
+name=${2:-one} d=$TESTBED/docker/${2:-one} ns=tb-${2:-one} tree=${TREE:-root}
+docker="env IN=$tree $HERE/enter.sh docker -H unix://$d/docker.sock"
 
 up() {
 	if ! alive "docker-$name"; then
@@ -20,7 +21,7 @@ up() {
 		make_netns "$ns" "$n"
 		echo '{"features":{"containerd-snapshotter":false}}' >"$d/daemon.json"
 		# shellcheck disable=SC2016
-		IN=root:$name NET=$ns start "docker-$name" "$HERE/enter.sh" unshare --uts sh -c 'hostname "$0"; exec "$@"' "$name" dockerd --config-file "$d/daemon.json" -H "unix://$d/docker.sock" \
+		IN=$tree:$name NET=$ns start "docker-$name" "$HERE/enter.sh" unshare --uts sh -c 'hostname "$0"; exec "$@"' "$name" dockerd --config-file "$d/daemon.json" -H "unix://$d/docker.sock" \
 			--data-root "$d/data" --exec-root "$d/exec" --pidfile "$d/docker.pid" --bip "10.88.$n.1/24" \
 			--default-ulimit nofile=4096:4096 --exec-opt native.cgroupdriver=cgroupfs --storage-driver overlay2
 	fi
@@ -30,7 +31,7 @@ up() {
 down() {
 	! alive "docker-$name" || $docker ps -q | xargs -r $docker kill >/dev/null 2>&1 || true
 	stop "docker-$name"
-	umount "$RUN/ns/root:$name" 2>/dev/null || true
+	umount "$RUN/ns/$tree:$name" 2>/dev/null || true
 	drop_netns "$ns"
 }
 case ${1:-} in
