@@ -58,7 +58,7 @@ test-orchestrators: build ## migrations between real engines, brought up for it 
 	@integration/kubernetes/manifests
 	@integration/kubernetes/test
 	@integration/migrate/test $(OPT)
-	@integration/migrations/test
+	@integration/migrations/test $(OPT)
 
 test-machines: build ## arm64 and other kernels, in emulated machines; as root, slow
 	@integration/machines/test amd64:bookworm $(OPT)

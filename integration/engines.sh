@@ -192,8 +192,9 @@ podman-kube-engine() {
 	esac
 }
 
-# ctr WORD…: of containerd `containerd`.
-ctr() { IN=root:containerd NET=tb-containerd "$testbed/enter.sh" ctr -a "$TESTBED/containerd/containerd/containerd.sock" "$@"; }
+# containerd_host: the containerd of containerd-engine; containerd_tree: the userland of that host. ctr WORD…: of that.
+containerd_host=containerd containerd_tree=root
+ctr() { IN=$containerd_tree:$containerd_host NET=tb-$containerd_host "$testbed/enter.sh" ctr -a "$TESTBED/containerd/$containerd_host/containerd.sock" "$@"; }
 containerd-engine() {
 	case $1 in
 	up) "$testbed/image.sh" copy freeze-redis containerd >/dev/null ;;
@@ -203,8 +204,8 @@ containerd-engine() {
 			drop+=(--cap-drop "CAP_$capability")
 		done
 		store_variables >"$work/containerd.env"
-		ctr run -d --net-host --user 1000:1000 "${drop[@]}" --seccomp --env-file "$work/containerd.env" --log-uri "file://$work/containerd.log" \
-			docker.io/library/freeze-redis:latest "$name" && echo "$(host containerd):6379"
+		ctr run -d --net-host "${drop[@]}" --seccomp --env-file "$work/containerd.env" --log-uri "file://$work/containerd.log" \
+			docker.io/library/freeze-redis:latest "$name" && echo "$(host "$containerd_host"):6379"
 		;;
 	exec) ctr tasks exec --exec-id "exec-$RANDOM" "$name" "${@:2}" ;;
 	checkpoint) ctr tasks exec --exec-id "exec-$RANDOM" "$name" /opt/freeze/freeze checkpoint ;;
