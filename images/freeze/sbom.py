@@ -21,7 +21,7 @@ def document(freeze, criu, source, libraries, revision, created):
     programs[1]["externalReferences"].append(
         {
             "type": "source-distribution",
-            "url": f"https://deb.debian.org/debian/pool/main/c/criu/{source.tarball.name}",
+            "url": f"/usr/src/criu/{source.tarball.name}",
             "hashes": [{"alg": "SHA-256", "content": source.checksum}],
         }
     )
