@@ -49,7 +49,7 @@ fn a_fresh_container(setting: Setting) {
     let (in_time, own) = ("after a restore with --isolate auto; without", "PIDs are chosen there");
     let isolated = match setting {
         Setting::Nested => own,
-        Setting::RestrictedPodman | Setting::OpenShift => in_time,
+        Setting::RestrictedPodman => in_time,
         Setting::Unconfined => "CLOCK_MONOTONIC and CLOCK_BOOTTIME",
         _ => "jump to the new host's at a restore.",
     };
