@@ -78,7 +78,7 @@ simulated() {
 		touch "$work/ready"
 		;;
 	start)
-		mapfile -t entrypoint < <(sed -n 's/^ENTRYPOINT //p' ../images/redis/Dockerfile | jq -r '.[]')
+		mapfile -t entrypoint < <(sed -n 's/^ENTRYPOINT //p' ../images/redis/Dockerfile | tail -n 1 | jq -r '.[]')
 		while read -r line; do environment+=(--env "$line"); done < <(store_variables)
 		sandboxes start --id "$id" --net host --user "$user" "${environment[@]}" "${settings[@]}" "$work/image" "${entrypoint[@]}" >/dev/null
 		host sandbox

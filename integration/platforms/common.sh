@@ -45,8 +45,9 @@ definition() {
 	eval "$assignments"
 	signal=${signal:-TERM}
 	[ -z "$shell" ] || argv=(/bin/sh -c "$shell")
-	[ ${#argv[@]} -gt 0 ] || mapfile -t argv < <(sed -n 's/^ENTRYPOINT //p' "$dockerfile" | jq -r '.[]')
-	image_user=$(sed -n 's/^USER //p' "$dockerfile")
+	# The last stage is what is run.
+	[ ${#argv[@]} -gt 0 ] || mapfile -t argv < <(sed -n 's/^ENTRYPOINT //p' "$dockerfile" | tail -n 1 | jq -r '.[]')
+	image_user=$(sed -n 's/^USER //p' "$dockerfile" | tail -n 1)
 }
 
 # application NAME: a store of its own, as the Secret or the variables say it.
