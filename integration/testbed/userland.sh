@@ -32,8 +32,8 @@ musl() {
 		mv containerd "$go/containerd/"
 
 		(cd busybox && make -s defconfig CC=musl-gcc HOSTCC=gcc && make -s -j2 CC=musl-gcc HOSTCC=gcc && cp busybox /build/bin/)
-		(cd libseccomp && ./configure -q --host=x86_64-linux-musl CC=musl-gcc --disable-shared --prefix=/build/libseccomp && make -s -j2 install)
-		CGO_ENABLED=1 CC=musl-gcc PKG_CONFIG_PATH=/build/libseccomp/lib/pkgconfig \
+		(cd libseccomp && ./configure -q --host=x86_64-linux-musl CC=musl-gcc --disable-shared --prefix=/build/seccomp && make -s -j2 install)
+		CGO_ENABLED=1 CC=musl-gcc PKG_CONFIG_PATH=/build/seccomp/lib/pkgconfig \
 			go build -o bin/ -tags seccomp,urfave_cli_no_docs -ldflags "-s -w -X main.version=1.1.5" github.com/opencontainers/runc
 		CGO_ENABLED=0 go build -o bin/ -tags no_cri,no_btrfs,no_devmapper,no_zfs,no_aufs -ldflags "-s -w" \
 			github.com/containerd/containerd/cmd/{containerd,containerd-shim-runc-v2,ctr}
