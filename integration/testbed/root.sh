@@ -21,8 +21,8 @@ clean() {
 	done
 	[ ! -d "$TESTBED/podman" ] || "$HERE/podman.sh" rm -fa -t 0 >/dev/null
 	[ ! -d "$TESTBED/podman-rootless" ] || ROOTLESS=1 "$HERE/podman.sh" rm -fa -t 0 >/dev/null
-	drop_netns tb-podman
-	drop_netns tb-podman-rootless
+	# Those of engines without a daemon, and of tests.
+	for p in $(ip netns list | awk '/^tb-/ { print $1 }'); do drop_netns "$p"; done
 	for p in "$RUN"/ns/*; do umount "$p" 2>/dev/null || true; done
 	umount "$RUN/ns" 2>/dev/null || true
 	find /sys/fs/cgroup/*/docker /sys/fs/cgroup/*/libpod_parent -depth -type d -exec rmdir {} + 2>/dev/null || true
