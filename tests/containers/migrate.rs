@@ -18,6 +18,16 @@ fn app(setting: Setting, service: &str) -> App {
     App::new(setting, &[service]).with_variables(&["FREEZE_STORE=file:/store", &runtime])
 }
 
+/// A service, and a container that stands by for it.
+fn two(setting: Setting, service: &str) -> (App, Container, Container) {
+    let app = app(setting, service);
+    let source = app.start();
+    source.verified();
+    let target = app.start_with(&STANDBY);
+    target.reaches("standby");
+    (app, source, target)
+}
+
 fn command(source: &Container, target: &Container, options: &[&str]) -> Command {
     let mut command = Command::new(Path::new(&needed("FREEZE_TEST_OPT")).join("freeze"));
     command.args(["migrate", "--source", &source.exec_template(), "--target", &target.exec_template()]).args(options);
@@ -46,11 +56,7 @@ fn said(out: &Output) -> String {
 }
 
 fn a_service_moves_and_is_found_there(setting: Setting) {
-    let app = app(setting, "mixed");
-    let source = app.start();
-    source.verified();
-    let target = app.start_with(&STANDBY);
-    target.reaches("standby");
+    let (_app, source, target) = two(setting, "mixed");
     let rehearsed = migrate(&source, &target, &["--dry-run"]);
     assert!(rehearsed.status.success() && text(&rehearsed.stdout).contains("is not known"), "{}", said(&rehearsed));
     source.verified();
@@ -68,11 +74,7 @@ fn a_service_moves_and_is_found_there(setting: Setting) {
 
 #[test]
 fn a_target_that_dies_in_the_handover_leaves_the_service_at_the_source() {
-    let app = app(Setting::Restricted, "prefork");
-    let source = app.start();
-    source.verified();
-    let target = app.start_with(&STANDBY);
-    target.reaches("standby");
+    let (app, source, target) = two(Setting::Restricted, "prefork");
     let (status, said) = migrate_and(&source, &target, &["--timeout", "2s"], || target.kill("KILL"));
     match status {
         1 => {
@@ -90,11 +92,7 @@ fn a_target_that_dies_in_the_handover_leaves_the_service_at_the_source() {
 
 #[test]
 fn a_question_that_is_cut_off_is_asked_again() {
-    let app = app(Setting::Restricted, "one");
-    let source = app.start();
-    source.verified();
-    let target = app.start_with(&STANDBY);
-    target.reaches("standby");
+    let (_app, source, target) = two(Setting::Restricted, "one");
     let cut_off = || {
         let asking = || source.find(&["/opt/freeze/freeze", "checkpoint", "--handover=2000ms"]);
         let pid = source.eventually("nobody asks for the handover", || asking().or(source.has_ended().then_some(0)));
@@ -114,11 +112,7 @@ fn a_question_that_is_cut_off_is_asked_again() {
 
 #[test]
 fn without_a_target_nothing_happens() {
-    let app = app(Setting::Restricted, "one");
-    let source = app.start();
-    source.verified();
-    let target = app.start_with(&STANDBY);
-    target.reaches("standby");
+    let (_app, source, target) = two(Setting::Restricted, "one");
     target.kill("KILL");
     target.wait();
     let out = migrate(&source, &target, &[]);
