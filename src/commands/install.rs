@@ -58,7 +58,7 @@ fn install(freeze: &Path, folder: &Path) -> Result<(), InstallError> {
 }
 
 /// Replaces what is there in one step: a program that runs cannot be written to, and an init container may be started again.
-/// Leaves what is the same: a restored service runs criu, and its next checkpoint needs the file that it runs.
+/// Leaves what is the same, as containers may run it.
 fn copy(from: &Path, folder: &Path, to: &Path) -> io::Result<()> {
     if is_same(from, to).unwrap_or(false) {
         return Ok(());

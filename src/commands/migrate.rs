@@ -94,9 +94,8 @@ fn migration(arguments: Arguments) -> Migration {
 fn failed(failure: &Failure, as_json: bool) -> u8 {
     let message = failure.to_string();
     if as_json {
-        show(&serde_json::json!({ "event": "failed", "message": message, "runs": failure.runs }), true, |_| {
-            String::new()
-        });
+        let event = serde_json::json!({ "event": "failed", "message": message, "runs": failure.runs });
+        print(event.to_string());
     }
     say(&printable(&message));
     failure.status()
