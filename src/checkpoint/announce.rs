@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::image::{self, Lease, Vault};
-use crate::worker::Fate;
+use crate::job::Fate;
 
 /// How long a handover waits, while the service runs, for another container to notice that: a little more than a standby's usual
 /// time between two looks.

@@ -7,13 +7,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::tree_of_service::Tree;
-use crate::clock;
 use crate::control::protocol::now_ms;
 use crate::files::used;
+use crate::host::{clock, cpu, stdio};
 use crate::image::{Executable, Manifest, Process};
-use crate::restore;
-use crate::tree;
-use crate::worker::Common;
+use crate::job::Common;
+use crate::proc::tree;
 
 /// What can be said of the machine, the user and stdio while the service still runs: reading it takes time on a large host.
 pub fn host() -> io::Result<Manifest> {
@@ -22,10 +21,10 @@ pub fn host() -> io::Result<Manifest> {
         freeze_version: env!("CARGO_PKG_VERSION").to_owned(),
         arch: std::env::consts::ARCH.to_owned(),
         kernel: machine.release().to_string_lossy().into_owned(),
-        cpu_features: restore::cpu_features(),
+        cpu_features: cpu::cpu_features(),
         uid: nix::unistd::geteuid().as_raw(),
         gid: nix::unistd::getegid().as_raw(),
-        stdio: restore::record_stdio(),
+        stdio: stdio::record(),
         ..Manifest::default()
     })
 }
@@ -75,7 +74,7 @@ pub fn our_folders(common: &Common) -> Vec<PathBuf> {
     let keys = common.keys.clone();
     let ours = [program, store, Some(common.runtime_dir.clone()), keys.passphrase_file, keys.key_file];
     // The engine's logs: where a container has the host's root, their paths lead to them.
-    let logs = restore::stdio_outside().into_iter().map(|file| file.path);
+    let logs = stdio::outside().into_iter().map(|file| file.path);
     ours.into_iter().flatten().chain(logs).collect()
 }
 

@@ -14,12 +14,11 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::meter::Meter;
-use crate::clock::Time;
-use crate::criu::command::{self, NotStarted};
+use crate::criu::command::{self, Criu, NotStarted};
 use crate::criu::{log, stream};
+use crate::host::clock::Time;
+use crate::host::stdio;
 use crate::image::{BodyId, BodyWriter, ImageError, ImageWriter};
-use crate::privileges::Criu;
-use crate::restore;
 use crate::sys::fd;
 
 /// What CRIU writes to the hold socket when the dump is complete and all tasks stand still.
@@ -87,12 +86,12 @@ impl Dump {
         let listener = stream::listen(work, stream::CAPTURE_SOCKET).map_err(broken)?;
         let (hold, theirs) = UnixStream::pair().map_err(broken)?;
         hold.set_nonblocking(true).map_err(broken)?;
-        let outside: Vec<String> = restore::stdio_outside().into_iter().map(|file| file.key).collect();
+        let outside: Vec<String> = stdio::outside().into_iter().map(|file| file.key).collect();
         let args = command::dump(root, work, command::number(theirs.as_fd()), watched, &outside);
         let time = Time::of(root).map_err(broken)?;
         let watch = fd::ExitWatch::prepare().map_err(broken)?;
         let since = Instant::now();
-        let mut child = command::spawn(criu, &args, &[theirs.as_fd()], time)?;
+        let mut child = command::spawn(criu, &args, &[theirs.as_fd()], |command| time.apply(command))?;
         let exit = watch.of(&child).map_err(|error| {
             let _ = child.kill();
             broken(error)

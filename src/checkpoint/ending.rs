@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use super::dump::{Dump, Verdict};
 use super::handover::{self, Offer};
-use super::stop::Stopped;
 use super::{CheckpointError, Target};
+use crate::checkpoint::fence::Stopped;
 use crate::control::protocol::{Event, Phase};
 use crate::image::{self, Manifest, NotCommitted, Vault};
-use crate::worker::report::Reporter;
-use crate::worker::{Common, Fate};
+use crate::job::reporter::Reporter;
+use crate::job::{Common, Fate};
 
 /// A service that stands still for the time being.
 pub struct Held<'a> {

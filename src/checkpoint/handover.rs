@@ -6,8 +6,8 @@
 use std::time::{Duration, Instant};
 
 use crate::image::{self, ImageError, Lease, Outcome, Party, Vault};
-use crate::worker::Common;
-use crate::worker::report::Reporter;
+use crate::job::Common;
+use crate::job::reporter::Reporter;
 
 /// Longest time: sums of times must not overflow.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -112,7 +112,7 @@ mod tests {
 
     use super::*;
     use crate::image::{Hex, test_vault};
-    use crate::worker::Order;
+    use crate::job::Order;
 
     const LONG: Duration = Duration::from_secs(3600);
 
@@ -140,7 +140,7 @@ mod tests {
         });
         assert_eq!(taken.as_deref(), Some("target"));
         assert_eq!(offer(&vault).settle(Duration::ZERO, &reporter).as_deref(), Some("target"), "and keeps it");
-        let lost = image::records(&vault).unwrap().into_iter().filter(|record| record.lost.is_some()).count();
+        let lost = image::records(&**vault.store()).unwrap().into_iter().filter(|record| record.lost.is_some()).count();
         assert_eq!(lost, 1, "the source says that it has it no more");
     }
 

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use crate::control::protocol::{Event, Phase};
-use crate::worker::report::Reporter;
+use crate::job::reporter::Reporter;
 
 /// The least time between two reports of one step.
 const INTERVAL: Duration = Duration::from_millis(200);

@@ -4,15 +4,15 @@
 //! after the commit. From the moment on in which the generation may count the service does not run unless it is taken back.
 
 mod announce;
-mod beat;
 mod describe;
 mod dump;
 mod ending;
+mod fence;
 mod handover;
+mod heartbeat;
 mod meter;
-mod order;
+mod pid_order;
 pub mod preflight;
-mod stop;
 mod tree_of_service;
 
 use std::collections::BTreeMap;
@@ -25,22 +25,22 @@ use crate::control::protocol::{Event, Phase, Report, millis};
 use crate::criu::{command, stats};
 use crate::files::capture::{self, CaptureError, Captured};
 use crate::files::used::{self, Rules};
+use crate::host::forecast;
 use crate::image::{self, BodyId, Figures, File, Image, ImageError, ImageWriter, Lease, Manifest, Vault, Written};
+use crate::job::reporter::Reporter;
+use crate::job::work_folder::Work;
+use crate::job::{self, Common, Failure, Fate};
 use crate::privileges::{Abilities, DumpPlan, RestorePlan};
-use crate::restore::forecast;
+use crate::proc::tree;
 use crate::store::{self, Fencing, StoreError};
-use crate::tree;
-use crate::worker::report::Reporter;
-use crate::worker::work::Work;
-use crate::worker::{self, Common, Failure, Fate};
-use beat::Beating;
 pub(crate) use dump::{Dump, DumpError, Verdict};
 use ending::Held;
+use fence::Stopped;
 use handover::{Complaints, Offer};
+use heartbeat::Beating;
 pub(crate) use meter::Meter;
-use order::Disorder;
+use pid_order::Disorder;
 use preflight::Refusal;
-use stop::Stopped;
 use tree_of_service::{NotWhole, Tree};
 
 /// Why a checkpoint failed.
@@ -135,7 +135,7 @@ pub fn run(common: &Common, target: &Target, reporter: &Reporter) -> Result<Repo
     })
 }
 
-/// Finds out what became of a generation that may have been offered. See [`Job::Settle`](crate::worker::Job::Settle).
+/// Finds out what became of a generation that may have been offered. See [`Job::Settle`](crate::job::Job::Settle).
 pub fn settle(common: &Common, generation: u64, remaining: Duration, lease: &Lease, reporter: &Reporter) -> Event {
     let begun = Instant::now();
     let mut complaints = Complaints::new(generation, reporter);
@@ -158,7 +158,7 @@ fn take(
     let abilities = Abilities::probe();
     let read = || Tree::of_service(target.root, target.service).map_err(CheckpointError::from);
     let (tree, watched) = preflight::check(read, parent_id() as i32, &abilities)?;
-    let ordered = order::check(tree.processes());
+    let ordered = pid_order::check(tree.processes());
     if RestorePlan::of(&abilities).can_go_back() {
         ordered.err().into_iter().for_each(|disorder| reporter.warn(disorder.to_string()));
     } else {
@@ -181,7 +181,7 @@ fn take(
     target.lease.check(&vault)?;
     let interval = common.exclusive_ms.map(Duration::from_millis);
     let _beating = Beating::start(&vault, target.lease, &common.instance, interval);
-    let writer = ImageWriter::new(&vault, common.memory, worker::cores())?;
+    let writer = ImageWriter::new(&vault, common.memory, job::cores())?;
     let announced = announce::announce(&vault, target.lease, target.fate);
 
     meter.begin(Phase::Dump);

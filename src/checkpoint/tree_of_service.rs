@@ -2,7 +2,7 @@
 
 use std::os::unix::process::parent_id;
 
-use crate::tree::{self, Process};
+use crate::proc::tree::{self, Process};
 
 /// Why the service's processes cannot be taken as one tree. Nothing was frozen.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

@@ -13,24 +13,21 @@ mod progress;
 mod prune;
 mod rekey;
 mod run;
+mod shared;
 mod status;
 mod text;
 mod verify;
 mod wait;
 mod worker;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
-use crate::{
-    control::{client::ClientError, protocol::Event},
-    exit,
-    image::{ImageError, KeyFiles, Vault},
-    store::{self, Location},
-    sys::process,
-    upkeep::UpkeepError,
-};
+use crate::exit;
+use crate::sys::process;
+use shared::{Folder, StoreArguments, finish, json, refused, status_of};
+use text::say;
 
 /// Checkpoints a container's service without privileges and restores it in another container.
 #[derive(Debug, Parser)]
@@ -87,35 +84,6 @@ enum Verb {
     Worker,
 }
 
-/// Where a client finds init.
-#[derive(Debug, Args)]
-struct Folder {
-    /// Folder of init's control socket [default: the first of /run/freeze, /dev/shm/freeze, /tmp/freeze with one]
-    #[arg(long, env = "FREEZE_RUNTIME_DIR", value_name = "FOLDER")]
-    runtime_dir: Option<PathBuf>,
-}
-
-/// A store that is looked after from anywhere.
-#[derive(Debug, Args)]
-struct StoreArguments {
-    #[command(flatten)]
-    location: Location,
-    #[command(flatten)]
-    keys: KeyFiles,
-}
-
-impl StoreArguments {
-    /// None where nothing was ever written to the store.
-    fn open(&self) -> Result<Option<Vault>, ImageError> {
-        Vault::open(store::open(&self.location)?, &self.keys)
-    }
-
-    /// One that holds something.
-    fn open_full(&self) -> Result<Vault, UpkeepError> {
-        self.open()?.ok_or_else(|| UpkeepError::Empty { url: self.location.url.clone() })
-    }
-}
-
 /// Runs the command that the command line asks for, and gives its exit status.
 pub fn main() -> ExitCode {
     // A manifest that sets a variable to nothing means that it is not set.
@@ -139,41 +107,6 @@ pub fn main() -> ExitCode {
         Verb::DoctorSubject(arguments) => doctor::subject(&arguments),
         Verb::Worker => worker::main(),
     })
-}
-
-/// Prints what a command that looks after a store found, and gives its exit status.
-fn finish(result: Result<String, UpkeepError>) -> u8 {
-    match result {
-        Ok(found) => text::print(&found),
-        Err(error) => {
-            say(&error.to_string());
-            exit::FAILED
-        }
-    }
-}
-
-/// The exit status for a request that got no answer.
-fn status_of(error: &ClientError) -> u8 {
-    if matches!(error, ClientError::NoInit(_)) { exit::NO_INIT } else { exit::FAILED }
-}
-
-/// Says why init did not do what it was asked for, and gives the exit status for that.
-fn refused(answer: &Event) -> u8 {
-    match answer {
-        Event::Failed { message, .. } => say(message),
-        _ => say("init gave another answer than was asked for"),
-    }
-    exit::FAILED
-}
-
-/// An event as init sent it.
-fn json(event: &Event) -> String {
-    serde_json::to_string(event).unwrap_or_default()
-}
-
-/// Tells the user something on standard error, which may be closed.
-fn say(message: &str) {
-    let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("freeze: {message}\n").as_bytes());
 }
 
 #[cfg(test)]

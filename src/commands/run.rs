@@ -9,14 +9,12 @@ use std::{
 
 use clap::builder::FalseyValueParser;
 
-use crate::{
-    control::protocol::{MAX_LINE, millis},
-    exit,
-    image::KeyFiles,
-    init::{self, Config, Hook, Hooks, Isolate, OnTerm, Pair, ParseError, SignalArg, parse_choice, parse_size},
-    store::{self, Location},
-    worker::{Choice, OnFailure, Standby},
-};
+use crate::control::protocol::{MAX_LINE, millis};
+use crate::exit;
+use crate::image::KeyFiles;
+use crate::init::{self, Config, Hook, Hooks, Isolate, OnTerm, Pair, ParseError, SignalArg, parse_choice, parse_size};
+use crate::job::{Choice, OnFailure, Standby};
+use crate::store::{self, Location};
 
 /// Most bytes of paths to include: they have to fit into one line to a worker.
 const MAX_INCLUDE: usize = MAX_LINE / 2;

@@ -3,7 +3,6 @@
 use std::io::{ErrorKind, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::say;
 use crate::control::protocol::{Phase, Report};
 use crate::exit;
 
@@ -16,6 +15,11 @@ pub fn print(text: &str) -> u8 {
         }
         _ => exit::OK,
     }
+}
+
+/// Tells the user something on standard error, which may be closed.
+pub fn say(message: &str) {
+    let _ = std::io::stderr().write_all(format!("freeze: {message}\n").as_bytes());
 }
 
 /// One JSON object on a line.

@@ -1,6 +1,37 @@
 //! `freeze worker`: what init starts for one checkpoint or restore. Not for people.
 
-/// Returns the exit status.
+use std::time::Duration;
+
+use crate::control::protocol::Event;
+use crate::job::reporter::Reporter;
+use crate::job::{Failure, Job};
+use crate::{checkpoint, exit, restore};
+
+/// Does one job, from its line to its last event, and returns the exit status.
 pub fn main() -> u8 {
-    crate::worker::main()
+    let (reporter, job) = match Reporter::receive_job() {
+        Ok(received) => received,
+        Err(error) => {
+            eprintln!("freeze: a worker is started by init alone, as part of `freeze run` ({error})");
+            return exit::FATAL;
+        }
+    };
+    let result = match job {
+        Job::Checkpoint { common, root, service, lease, fate, include } => {
+            checkpoint::run(&common, &checkpoint::Target { root, service, lease, fate, include }, &reporter)
+                .map(Event::Checkpointed)
+        }
+        Job::Settle { common, generation, remaining_ms, lease } => {
+            Ok(checkpoint::settle(&common, generation, Duration::from_millis(remaining_ms), &lease, &reporter))
+        }
+        Job::Restore { common, choice, failure, standby } => {
+            let policy =
+                restore::Policy { choice, failure, standby, exclusive: common.exclusive_ms.map(Duration::from_millis) };
+            restore::run(&common, &policy, &reporter)
+        }
+        Job::Hold { common, lease } => restore::hold(&common, &lease),
+    };
+    let failed = result.is_err();
+    reporter.send(&result.unwrap_or_else(|Failure { message, log, phase }| Event::Failed { message, log, phase }));
+    if failed { exit::FAILED } else { exit::OK }
 }

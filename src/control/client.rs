@@ -15,7 +15,7 @@ use super::{
     lines::{self, Got, Lines},
     protocol::{Event, Op, Request, SOCKET_NAME, VERSION},
 };
-use crate::tree;
+use crate::proc::tree;
 
 /// Time between two looks for an init that is not there yet.
 const RETRY: Duration = Duration::from_millis(20);

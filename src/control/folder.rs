@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::protocol::SOCKET_NAME;
-use crate::private_folder::{self, NotOurs};
+use crate::sys::private_folder::{self, NotOurs};
 
 /// Where the socket is looked for, in this order, if no folder is named.
 pub const DEFAULTS: [&str; 3] = ["/run/freeze", "/dev/shm/freeze", "/tmp/freeze"];

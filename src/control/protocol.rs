@@ -372,6 +372,25 @@ pub enum State {
     Ending,
 }
 
+impl Status {
+    /// Whether the service runs here.
+    pub fn runs(&self) -> bool {
+        matches!(self.state, State::Running | State::Checkpointing)
+    }
+
+    /// The state, as what follows "is" in a sentence.
+    pub fn phrase(&self) -> &'static str {
+        match self.state {
+            State::Starting => "starting",
+            State::Standby => "standing by",
+            State::Running => "running a service",
+            State::Checkpointing => "checkpointing",
+            State::HandingOver => "handing over",
+            State::Ending => "ending",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,8 +7,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
-use crate::clock::Time;
-use crate::privileges::Criu;
+use serde::Serialize;
+
 use crate::sys::fd;
 
 /// Name of CRIU's log of a dump, in the work folder.
@@ -23,6 +23,16 @@ const GHOST_LIMIT: &str = "4G";
 pub const PLAIN: &str = "criu";
 /// Name of the criu that has capabilities by its file, if it is there.
 pub const WITH_CAPABILITIES: &str = "criu-caps";
+
+/// Which of the two criu files is executed. They are the same program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Criu {
+    /// The one that has what freeze has.
+    Plain,
+    /// The one with capabilities of its file.
+    WithCapabilities,
+}
 
 /// A criu that belongs to this freeze: a file beside it.
 fn path(criu: Criu) -> io::Result<PathBuf> {
@@ -96,22 +106,33 @@ pub fn look_for(criu: Criu) -> Result<(), NotStarted> {
     found.map_err(|error| NotStarted { path, error: error.into() })
 }
 
-/// Starts the criu that belongs to this freeze, in `time`, with the worker's stdio and the descriptors `keep` beside it.
+/// Starts the criu that belongs to this freeze, with the worker's stdio and the descriptors `keep` beside it. `prepare` says in whose
+/// time it lives.
 ///
 /// # Errors
 /// [`NotStarted`].
-pub fn spawn(criu: Criu, args: &[OsString], keep: &[BorrowedFd], time: Time) -> Result<Child, NotStarted> {
+pub fn spawn(
+    criu: Criu,
+    args: &[OsString],
+    keep: &[BorrowedFd],
+    prepare: impl FnOnce(&mut Command),
+) -> Result<Child, NotStarted> {
     let path = path(criu).map_err(|error| NotStarted { path: PLAIN.into(), error })?;
-    execute(&path, args, keep, time).map_err(|error| NotStarted { path, error })
+    execute(&path, args, keep, prepare).map_err(|error| NotStarted { path, error })
 }
 
-fn execute(criu: &Path, args: &[OsString], keep: &[BorrowedFd], time: Time) -> io::Result<Child> {
+fn execute(
+    criu: &Path,
+    args: &[OsString],
+    keep: &[BorrowedFd],
+    prepare: impl FnOnce(&mut Command),
+) -> io::Result<Child> {
     for fd in keep {
         fd::inherit(*fd)?;
     }
     let mut command = Command::new(criu);
     command.args(args).env_clear().current_dir("/");
-    time.apply(&mut command);
+    prepare(&mut command);
     let child = command.spawn();
     for fd in keep {
         fd::keep_from_exec(*fd)?;

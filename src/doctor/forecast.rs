@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::criu::command;
 use crate::image::{Body, Fetcher, Figures, ImageError, Manifest, Piece, Result, Vault};
+use crate::job;
 use crate::privileges::{Abilities, Pids, RestorePlan};
 use crate::restore::{self, Here};
 use crate::sys::pids;
-use crate::worker;
 
 /// Most bytes that are read to find out how fast the store is, and for how long at most.
 const SAMPLE: u64 = 16 << 20;
@@ -98,7 +98,7 @@ fn time(count: Option<(i32, i32)>, bytes: u64, (sampled, took): (u64, Duration))
 
 /// Reads some of the generation's memory, as a restore would: bytes, and how long it took.
 fn sample(vault: &Vault, manifest: &Manifest) -> Result<(u64, Duration)> {
-    let mut fetcher = Fetcher::new(vault, manifest, MEMORY, worker::cores())?;
+    let mut fetcher = Fetcher::new(vault, manifest, MEMORY, job::cores())?;
     let (begun, mut read) = (Instant::now(), 0);
     for body in manifest.images.iter().filter_map(|image| image.body.as_ref()).filter(|body| body.inline().is_empty()) {
         let enough = read_some(&mut fetcher, body, &mut read, begun)?;

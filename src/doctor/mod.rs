@@ -2,8 +2,8 @@
 //!
 //! Must have no effect on a service that runs beside it, and must leave no process and no file behind.
 
-mod beside;
 pub mod forecast;
+mod neighbours;
 pub mod proof;
 pub mod remedies;
 mod renumber;
@@ -74,7 +74,7 @@ pub fn diagnose(runtime_dir: Option<&Path>) -> Diagnosis {
     Diagnosis {
         checkpoint: DumpPlan::of(&abilities),
         restore: RestorePlan::of(&abilities),
-        verdict: verdict::verdict(&abilities, &proof).into_iter().chain(beside::note()).collect(),
+        verdict: verdict::verdict(&abilities, &proof).into_iter().chain(neighbours::note()).collect(),
         remedies: remedies::remedies(&abilities),
         abilities,
         proof,

@@ -18,12 +18,13 @@ use crate::checkpoint::{self, Dump, DumpError, Verdict};
 use crate::control::protocol::millis;
 use crate::criu::{command, log, stream};
 use crate::image::{self, FetchThreads, Fetcher, Image, ImageError, ImageWriter, KeyFiles, Lease, Manifest, Vault};
+use crate::job;
+use crate::job::work_folder::Work;
 use crate::privileges::{Abilities, DumpPlan, RestorePlan};
+use crate::proc::tree;
 use crate::restore::{self, Held, RestoreError};
 use crate::store::{self, Location, StoreError};
 use crate::sys::{pids, process};
-use crate::tree;
-use crate::worker::{self, work::Work};
 
 /// How long all of it may take.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -235,7 +236,7 @@ impl Proof<'_> {
     fn checkpoint(&self, root: i32, vault: &Vault) -> Result<u64, ProofError> {
         let begun = Instant::now();
         let work = self.work(command::DUMP_LOG)?;
-        let writer = ImageWriter::new(vault, MEMORY, worker::cores())?;
+        let writer = ImageWriter::new(vault, MEMORY, job::cores())?;
         let mut dump = Dump::start(DumpPlan::of(self.abilities).criu, root, work.path(), &[])?;
         let images = dump.collect(&writer, &checkpoint::Meter::of_nobody())?;
         let mut written = writer.finish()?;
@@ -252,7 +253,7 @@ impl Proof<'_> {
     /// Restores the tree, under the same numbers where that can be. Returns how far they were moved.
     fn restore(&self, vault: &Vault) -> Result<u32, ProofError> {
         let manifest = Manifest::load(vault, None)?.ok_or(ProofError::Malformed)?;
-        let threads = std::sync::Arc::new(FetchThreads::start(&**vault.store(), worker::cores())?);
+        let threads = std::sync::Arc::new(FetchThreads::start(&**vault.store(), job::cores())?);
         for attempt in 1.. {
             let shift = self.shift(manifest.root_pid, attempt)?;
             let shifted = renumber::shifted(&manifest, shift).map_err(|_| ProofError::Malformed)?;

@@ -1,7 +1,8 @@
 //! What works here and in what way, in words. Pure.
 
 use super::Proof;
-use crate::privileges::{Abilities, Ability, Criu, DumpPlan, Pids, RestorePlan};
+use crate::criu::command::Criu;
+use crate::privileges::{Abilities, Ability, DumpPlan, Pids, RestorePlan};
 
 /// One sentence each; the first one is the answer.
 pub fn verdict(abilities: &Abilities, proof: &Proof) -> Vec<String> {

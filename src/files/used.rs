@@ -16,7 +16,7 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{SysconfVar, sysconf};
 
 use super::mounts::{Kind, Mounts};
-use crate::tree::{self, Process};
+use crate::proc::tree::{self, Process};
 
 /// Access mode bits of the `flags:` line of fdinfo (proc_pid_fdinfo(5)); the octal value 0 is read only.
 const ACCESS_MODE: u32 = 0o3;

@@ -1,9 +1,12 @@
 //! What can go wrong with an image, and what is wrong with a damaged one.
 
 use std::io;
+use std::path::PathBuf;
 
-use super::keys::KeyError;
 use crate::store::StoreError;
+
+/// Result of everything that reads or writes a store.
+pub type Result<T, E = ImageError> = std::result::Result<T, E>;
 
 /// What can go wrong while an image is written, committed or read.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +102,71 @@ pub enum ImageError {
     Start(io::Error),
 }
 
+/// Fewest bytes of a key.
+pub(crate) const KEY_MIN: usize = 32;
+
+/// What is wrong with a key, or with its being there.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // `path` is the file that was given, `url` the store, and the message says what the rest is.
+pub enum KeyError {
+    /// The file cannot be read.
+    #[error("the file {path}, which should hold the {kind} of the store, cannot be read: {error}. Mount it there, readable for uid {uid}", uid = nix::unistd::geteuid())]
+    Unreadable { path: PathBuf, kind: SecretKind, error: io::Error },
+    /// Nothing in it.
+    #[error("the file {path} is empty, and should hold the {kind} of the store")]
+    Empty { path: PathBuf, kind: SecretKind },
+    /// Not as many bytes as a key may have.
+    #[error(
+        "the key in {path} has {size} bytes, and a key has at least {}: make one by `head -c 32 /dev/urandom > FILE`, or use a passphrase",
+        KEY_MIN
+    )]
+    Short { path: PathBuf, size: usize },
+    /// More bytes than a key may have.
+    #[error(
+        "the file {path} has more than {limit} bytes, so it does not hold the {kind} of a store. Name the right one"
+    )]
+    Long { path: PathBuf, kind: SecretKind, limit: usize },
+    /// It is another key.
+    #[error(
+        "the {kind} in {path} does not open {url}. Give the one that the store was made with, or after `freeze rekey` \
+         the new one"
+    )]
+    Wrong { path: PathBuf, kind: SecretKind, url: String },
+    /// A passphrase for a store with a key, or the reverse.
+    #[error("{url} is opened by a {needed}, and {path} was given as a {kind}. Give it as what it is")]
+    OtherKind { path: PathBuf, kind: SecretKind, needed: SecretKind, url: String },
+    /// No key was given.
+    #[error(
+        "{url} is encrypted, and no key was given. Name the file with its {needed} by --{needed}-file or \
+         FREEZE_{variable}_FILE", variable = needed.to_string().to_uppercase()
+    )]
+    Needed { needed: SecretKind, url: String },
+    /// There is nothing to be opened.
+    #[error(
+        "{url} is not encrypted, so the key in {path} is of no use. Leave it out, or begin with an empty store, which will \
+         be encrypted"
+    )]
+    NotEncrypted { path: PathBuf, url: String },
+}
+
+/// What a key file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecretKind {
+    /// What a person may have made up, so it is stretched.
+    Passphrase,
+    /// Random bytes.
+    Key,
+}
+
+impl std::fmt::Display for SecretKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            SecretKind::Passphrase => "passphrase",
+            SecretKind::Key => "key",
+        })
+    }
+}
+
 /// What is wrong with a damaged object.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)]
@@ -133,7 +201,7 @@ pub enum Flaw {
 
 impl Flaw {
     /// `found` where it is at most `limit`.
-    pub(super) fn bound(what: &'static str, found: u64, limit: u64) -> Result<u64, Flaw> {
+    pub(crate) fn bound(what: &'static str, found: u64, limit: u64) -> Result<u64, Flaw> {
         if found > limit { Err(Flaw::Bound { what, found, limit }) } else { Ok(found) }
     }
 }

@@ -4,67 +4,42 @@
 //! again and [`Fetcher`] gives the bytes back. Must never trust what it reads from a store: every length, count, offset
 //! and path is bounded and checked before use. `docs/store-format.md` is the format.
 
-mod audit;
-mod body;
-mod check;
-mod chunk;
-mod codec;
-mod decoder;
-mod dedup;
-mod encoder;
-mod error;
-mod feeder;
-mod format;
-mod generation;
-mod head;
-mod hex;
-mod holder;
-mod kdf;
-mod keys;
-mod known;
-mod lease;
-mod manifest;
-mod moved;
-mod outcome;
-mod pack;
-mod packer;
+pub(crate) mod crypto;
+pub(crate) mod error;
+pub(crate) mod format;
+pub(crate) mod hex;
+pub(crate) mod layout;
+pub(crate) mod ownership;
 mod queue;
-mod reader;
-mod recall;
-mod refs;
-mod seal;
-mod segment;
-mod stream;
-mod table;
-mod vault;
-mod writer;
+pub(crate) mod read;
+pub(crate) mod write;
 
-pub use audit::{Audited, audit_pack};
-pub use body::{Body, Extent, INLINE_MAX, Slice};
-pub use chunk::Name;
-pub use decoder::{FetchThreads, read_chunk};
-pub use error::{Flaw, ImageError};
-pub use generation::{
-    COMMIT_WITHIN, Generation, Lineage, Proposal, commit, generations, lineage, manifest_key, mark_committed,
-    marker_key, propose,
-};
-pub use head::{NotCommitted, announce, glance, newest};
+pub use crypto::keys::KeyFiles;
+pub use crypto::vault::{Vault, rekey};
+pub use error::{Flaw, ImageError, KeyError, Result, SecretKind};
+pub use format::body::{Body, Extent, INLINE_MAX, Slice};
+pub use format::chunk::Name;
+pub use format::chunk_table::{ChunkRef, ChunkTable};
+pub use format::manifest::{Clocks, Executable, Figures, File, Image, Kind, Manifest, Process, Stdio};
+pub use format::pack::{Entry, PackInfo};
 pub use hex::Hex;
-pub use holder::Holder;
-pub use keys::{KeyError, KeyFiles, SecretKind};
-pub use lease::Lease;
-pub use manifest::{Clocks, Executable, Figures, File, Image, Kind, Manifest, PackInfo, Process, Stdio};
-pub use moved::{Record, Whereabouts, mark_lost, records, whereabouts};
-pub use outcome::{Outcome, Party, close_above, decide, look, outcome_key};
-pub use pack::{Entry, read_index};
-pub use reader::{Fetcher, Front, Piece, StreamId};
-pub use refs::{StoredManifest, StoredPack, is_known, manifests, packs, remove_manifest, remove_pack};
-pub use table::{ChunkRef, ChunkTable};
-pub use vault::{Vault, rekey};
-pub use writer::{BodyId, BodyWriter, ImageWriter, Written};
-
-/// Result of everything here.
-pub type Result<T, E = ImageError> = std::result::Result<T, E>;
+pub use layout::{
+    Record, StoredManifest, StoredPack, is_known, manifest_key, manifests, marker_key, outcome_key, packs, records,
+    remove_manifest, remove_pack,
+};
+pub use ownership::generation::{
+    COMMIT_WITHIN, Generation, Lineage, Proposal, commit, generations, lineage, mark_committed, propose,
+};
+pub use ownership::head::{NotCommitted, announce, glance, newest};
+pub use ownership::heartbeat::Holder;
+pub use ownership::lease::Lease;
+pub use ownership::outcome::{Outcome, Party, close_above, decide, look};
+pub use ownership::whereabouts::{Whereabouts, mark_lost, whereabouts};
+pub use read::audit::{Audited, audit_pack};
+pub use read::chunk_reader::{FetchThreads, read_chunk};
+pub use read::fetcher::{Fetcher, Front, Piece, StreamId};
+pub use read::index::read_index;
+pub use write::writer::{BodyId, BodyWriter, ImageWriter, Written};
 
 /// A vault in that folder.
 #[cfg(test)]

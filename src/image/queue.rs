@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// A queue between threads.
-pub(super) struct Queue<T> {
+pub(crate) struct Queue<T> {
     state: Mutex<State<T>>,
     changed: Condvar,
 }
@@ -15,11 +15,11 @@ struct State<T> {
 }
 
 impl<T> Queue<T> {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::from_iter([])
     }
 
-    pub(super) fn from_iter(items: impl IntoIterator<Item = T>) -> Self {
+    pub(crate) fn from_iter(items: impl IntoIterator<Item = T>) -> Self {
         let state = State { items: items.into_iter().collect(), closed: false };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
@@ -29,7 +29,7 @@ impl<T> Queue<T> {
     }
 
     /// Adds an item, unless the queue is closed.
-    pub(super) fn push(&self, item: T) {
+    pub(crate) fn push(&self, item: T) {
         let mut state = self.lock();
         if !state.closed {
             state.items.push_back(item);
@@ -38,7 +38,7 @@ impl<T> Queue<T> {
     }
 
     /// Adds an item that is to be taken first, so that what is warm in the caches is used again.
-    pub(super) fn push_first(&self, item: T) {
+    pub(crate) fn push_first(&self, item: T) {
         let mut state = self.lock();
         if !state.closed {
             state.items.push_front(item);
@@ -47,7 +47,7 @@ impl<T> Queue<T> {
     }
 
     /// Waits for an item; none comes after the queue was closed and is empty.
-    pub(super) fn pop(&self) -> Option<T> {
+    pub(crate) fn pop(&self) -> Option<T> {
         let mut state = self.lock();
         loop {
             match state.items.pop_front() {
@@ -58,13 +58,13 @@ impl<T> Queue<T> {
     }
 
     /// Lets what is in the queue be taken, and nothing after that be waited for.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.lock().closed = true;
         self.changed.notify_all();
     }
 
     /// Closes the queue and drops what is in it.
-    pub(super) fn abort(&self) {
+    pub(crate) fn abort(&self) {
         let mut state = self.lock();
         state.closed = true;
         state.items.clear();

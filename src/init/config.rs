@@ -4,9 +4,9 @@ use std::{ffi::CString, path::PathBuf, str::FromStr, time::Duration};
 
 use super::{isolate::Isolate, machine::Moment};
 use crate::image::KeyFiles;
+use crate::job::{Choice, OnFailure, Standby};
 use crate::store::Location;
 use crate::sys::signals::{self, Signal};
-use crate::worker::{Choice, OnFailure, Standby};
 
 /// Everything that `freeze run` can be told.
 #[derive(Debug, Clone)]

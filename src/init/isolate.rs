@@ -4,17 +4,14 @@
 //! that it would have had and none beside, and its first process's signals, terminal and exit status as they were.
 
 use std::{
-    fs::{self, File},
     io::{self, Read, Write},
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::net::UnixStream,
-    },
+    os::{fd::OwnedFd, unix::net::UnixStream},
     sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
-use caps::{CapSet, Capability};
+use caps::CapSet;
 
+use crate::privileges::userns::{FOR_WORKERS, NoUserNamespace, Sets, end, limit, map, own_users};
 use crate::{
     control::protocol::Isolation,
     exit,
@@ -27,16 +24,6 @@ use crate::{
 };
 
 const RELAY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/relay"));
-
-/// What a worker and its CRIU need of the capabilities that init has in its user namespace: exact PIDs and exe links, the service's
-/// processes under Yama, its bounding set, and its clocks.
-const FOR_WORKERS: [Capability; 5] = [
-    Capability::CAP_CHECKPOINT_RESTORE,
-    Capability::CAP_SYS_PTRACE,
-    Capability::CAP_SETPCAP,
-    Capability::CAP_SYS_ADMIN,
-    Capability::CAP_SYS_TIME,
-];
 
 /// Whether to use namespaces of our own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -95,51 +82,13 @@ fn best() -> Result<Isolation, Refused> {
     if RestorePlan::here().can_go_back() {
         return Err(Refused::Pids);
     }
-    own_users(sets.bounding)?;
-    Ok(Isolation::Users)
-}
-
-/// This process's capabilities, a bit each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Sets {
-    /// In effect, permitted, inheritable or ambient.
-    held: u64,
-    bounding: u64,
-}
-
-impl Sets {
-    /// From /proc: asking for one by one fails for those that the kernel does not know yet.
-    fn read() -> Option<Sets> {
-        Sets::parse(&fs::read_to_string("/proc/self/status").ok()?)
-    }
-
-    fn parse(status: &str) -> Option<Sets> {
-        let set = |name| {
-            let digits = status.lines().find_map(|line| line.strip_prefix(name))?;
-            u64::from_str_radix(digits.trim(), 16).ok()
-        };
-        let held = set("CapEff:")? | set("CapPrm:")? | set("CapInh:")? | set("CapAmb:")?;
-        Some(Sets { held, bounding: set("CapBnd:")? })
-    }
-
-    /// Whether a program has capabilities, or gets some by being executed as root (capabilities(7)).
-    fn has_any(self, root: bool) -> bool {
-        self.held != 0 || root && self.bounding != 0
-    }
-}
-
-/// Sets apart what workers need, and makes the bounding set no larger than it was outside.
-fn limit(bounding: u64) -> io::Result<()> {
-    // Only now: nothing becomes inheritable any more that is not in the bounding set (capabilities(7)).
-    for capability in FOR_WORKERS {
-        let _ = caps::raise(None, CapSet::Inheritable, capability);
-    }
-    for capability in caps::all().into_iter().filter(|capability| bounding & capability.bitmask() == 0) {
-        let _ = caps::drop(None, CapSet::Bounding, capability);
-    }
-    match Sets::read() {
-        Some(now) if now.bounding & !bounding == 0 => Ok(()),
-        _ => Err(io::Error::other("the bounding set of capabilities cannot be lowered")),
+    match own_users(sets.bounding) {
+        Ok(()) => Ok(Isolation::Users),
+        Err(NoUserNamespace::Refused(error)) => Err(error.into()),
+        Err(NoUserNamespace::Unlimited(error)) => {
+            super::say(&format!("cannot run in a user namespace: {error}; use --isolate never"));
+            process::exit_now(exit::FATAL);
+        }
     }
 }
 
@@ -211,79 +160,9 @@ fn be_relay(relay: &OwnedFd, mut init: UnixStream, pid: i32) -> ! {
     process::exit_now(exit::FATAL)
 }
 
-/// A user namespace alone, made by a child and then entered, so that this process is in none that has no users. The child tries
-/// first what has to work inside, as there is no way back: AppArmor may let a user namespace be made and allow nothing in it.
-pub(crate) fn own_users(bounding: u64) -> io::Result<()> {
-    let (mut ours, mut theirs) = UnixStream::pair()?;
-    match namespace::fork_into(USER)? {
-        Fork::Child => {
-            drop(ours);
-            let tried = theirs.read_exact(&mut [0]).and_then(|()| limit(bounding));
-            let _ = tried.and_then(|()| theirs.write_all(&[0])).and_then(|()| theirs.read_exact(&mut [0]));
-            process::exit_now(exit::OK)
-        }
-        Fork::Parent(pid) => {
-            drop(theirs);
-            let mut entered = || {
-                map(pid)?;
-                ours.write_all(&[0])?;
-                ours.read_exact(&mut [0])?;
-                namespace::enter(File::open(format!("/proc/{pid}/ns/user"))?.as_fd(), USER)
-            };
-            let entered = entered();
-            end(pid);
-            entered?;
-            if let Err(error) = limit(bounding) {
-                super::say(&format!("cannot run in a user namespace: {error}; use --isolate never"));
-                process::exit_now(exit::FATAL);
-            }
-            Ok(())
-        }
-    }
-}
-
-/// Gives the user namespace of a child our user and group, as they are; more takes capabilities (user_namespaces(7)).
-pub(crate) fn map(pid: i32) -> io::Result<()> {
-    let write = |name: &str, text: &str| fs::write(format!("/proc/{pid}/{name}"), text);
-    write("setgroups", "deny")?;
-    write("gid_map", &one(nix::unistd::getegid().as_raw()))?;
-    write("uid_map", &one(nix::unistd::geteuid().as_raw()))
-}
-
-fn one(id: u32) -> String {
-    format!("{id} {id} 1\n")
-}
-
-fn end(pid: i32) {
-    process::kill(pid, libc::SIGKILL);
-    let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const STATUS: &str = "Name:\tx\nCapInh:\t0000000000000000\nCapPrm:\t0000000000000000\nCapEff:\t0000000000000000\n\
-        CapBnd:\t00000000a80425fb\nCapAmb:\t0000000000000000\n";
-
-    #[test]
-    fn whoever_has_or_gets_a_capability_stays_outside() {
-        let sets = Sets::parse(STATUS).unwrap();
-        assert_eq!(sets, Sets { held: 0, bounding: 0xa804_25fb });
-        assert!(!sets.has_any(false) && sets.has_any(true) && !Sets { bounding: 0, ..sets }.has_any(true));
-        for name in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
-            let (none, one) = (format!("{name}:\t0000000000000000"), format!("{name}:\t0000010000000000"));
-            assert!(Sets::parse(&STATUS.replace(&none, &one)).unwrap().has_any(false), "{name}");
-        }
-    }
-
-    #[test]
-    fn sets_that_are_not_all_told_are_not_guessed() {
-        for name in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
-            assert_eq!(Sets::parse(&STATUS.replace(name, "Cap")), None);
-        }
-        assert_eq!(Sets::parse(&STATUS.replace("a80425fb", "none")), None);
-    }
 
     #[test]
     fn a_refusal_says_why() {

@@ -11,19 +11,13 @@ use std::{
 };
 
 use super::{config::is_missing, isolate};
-use crate::{
-    control::{
-        lines::{self, Got, Lines},
-        protocol::Event,
-    },
-    exit,
-    image::Lease,
-    sys::{
-        process::{self, Ending, Fork},
-        signals,
-    },
-    worker::{Choice, Job, Order, SOCKET_FD},
-};
+use crate::control::lines::{self, Got, Lines};
+use crate::control::protocol::Event;
+use crate::exit;
+use crate::image::Lease;
+use crate::job::{Choice, Job, Order, SOCKET_FD};
+use crate::sys::process::{self, Ending, Fork};
+use crate::sys::signals;
 
 /// Longest time limit, and as good as none: sums of times must not overflow.
 pub const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);

@@ -1,7 +1,6 @@
 //! Why a service was not moved, and on which side it runs.
 
 use super::execute::NoAnswer;
-use super::settle::{runs, state};
 use crate::control::protocol::Status;
 use crate::exit;
 
@@ -147,6 +146,6 @@ pub enum MigrateError {
 impl MigrateError {
     /// Of a target that has another state than it should.
     pub fn not_standing_by(status: &Status) -> Self {
-        if runs(status) { Self::TargetRuns(status.generation) } else { Self::TargetIs(state(status)) }
+        if status.runs() { Self::TargetRuns(status.generation) } else { Self::TargetIs(status.phrase()) }
     }
 }

@@ -20,7 +20,7 @@ pub use side::Side;
 pub use template::{Template, words};
 
 use crate::control::protocol::{Event, Report, State, Status};
-use settle::{Settled, has_it, runs, settle, state, word};
+use settle::{Settled, has_it, settle, word};
 use side::{Checkpoint, Finding, duration};
 
 /// How long a container may take to start and to come so far that its init answers.
@@ -132,11 +132,11 @@ impl Mover<'_> {
             answer => answer,
         };
         match answer {
-            Ok(status) if runs(&status) => Ok(self.stop(self.move_from(&status)?)),
+            Ok(status) if status.runs() => Ok(self.stop(self.move_from(&status)?)),
             Ok(status) if matches!(status.state, State::Standby | State::Ending) => {
                 Ok(self.stop(self.moved_earlier(&status)?))
             }
-            Ok(status) => Err(Failure { error: MigrateError::Busy(state(&status)), runs: Runs::Unknown }),
+            Ok(status) => Err(Failure { error: MigrateError::Busy(status.phrase()), runs: Runs::Unknown }),
             Err(error) => self.source_is_gone(error),
         }
     }
@@ -163,7 +163,7 @@ impl Mover<'_> {
     /// The source has no service: has an earlier run moved it?
     fn moved_earlier(&self, source: &Status) -> Result<Moved> {
         let no_service = |target_state| {
-            let error = MigrateError::NoService { source_state: state(source).to_owned(), target_state };
+            let error = MigrateError::NoService { source_state: source.phrase().to_owned(), target_state };
             Failure { error, runs: Runs::Unknown }
         };
         match settle(self.source, self.target, 0, self.timeout + TAKEN) {
@@ -212,7 +212,7 @@ impl Mover<'_> {
         let error = match answer {
             Ok(status) if status.instance == source.instance => MigrateError::SameInstance(status.instance),
             Ok(status) if status.state == State::Standby => return Ok(status),
-            Ok(status) if started && runs(&status) => MigrateError::StartedASecond(status.instance),
+            Ok(status) if started && status.runs() => MigrateError::StartedASecond(status.instance),
             Ok(status) => MigrateError::not_standing_by(&status),
             Err(error) => MigrateError::NoTarget(error),
         };
@@ -263,10 +263,10 @@ impl Mover<'_> {
         }
         match self.target.wait("restored", TAKEN) {
             Ok(status) if has_it(&status, base) => Ok(status),
-            Ok(status) if runs(&status) => {
+            Ok(status) if status.runs() => {
                 Err(Failure { error: MigrateError::Earlier(status.generation), runs: Runs::Target })
             }
-            Ok(status) => self.settled(base, NoAnswer::of_state(state(&status))),
+            Ok(status) => self.settled(base, NoAnswer::of_state(status.phrase())),
             Err(lost) => self.settled(base, lost),
         }
     }
@@ -286,7 +286,7 @@ impl Mover<'_> {
     /// Says where the service runs now: the source may have ended, or been drained, in the meantime.
     fn failed(&self, error: MigrateError, base: u64) -> Failure {
         let runs = match self.source.status() {
-            Ok(status) if runs(&status) => Runs::Source,
+            Ok(status) if status.runs() => Runs::Source,
             _ => match settle(self.source, self.target, base, TAKEN) {
                 Settled::Taken(_) => Runs::Target,
                 Settled::Back => Runs::Source,

@@ -2,7 +2,7 @@
 //! starts no container and takes no checkpoint, so it can only go by what was measured before.
 
 use super::error::{Failure, MigrateError, Runs};
-use super::settle::{runs, state, word};
+use super::settle::word;
 use super::side::Side;
 use super::{Migration, Note, look_for_refusals};
 use crate::control::protocol::{State, Status};
@@ -34,9 +34,9 @@ pub struct Rehearsal {
 pub fn rehearse(migration: &Migration, tell: &dyn Fn(Note<'_>)) -> Result<Rehearsal, Failure> {
     let Migration { source: side, target, timeout } = migration;
     let source = match side.status() {
-        Ok(status) if runs(&status) => status,
+        Ok(status) if status.runs() => status,
         Ok(status) => {
-            let (source_state, target_state) = (state(&status).to_owned(), word(&target.status()));
+            let (source_state, target_state) = (status.phrase().to_owned(), word(&target.status()));
             let error = MigrateError::NoService { source_state, target_state };
             return Err(Failure { error, runs: Runs::Unknown });
         }

@@ -62,30 +62,13 @@ fn is_busy(status: &Status) -> bool {
 
 /// The service runs here, and came by a generation that is newer than `base`.
 pub fn has_it(status: &Status, base: u64) -> bool {
-    runs(status) && status.restore.as_ref().is_some_and(|restore| restore.generation > base)
-}
-
-/// A service runs here.
-pub fn runs(status: &Status) -> bool {
-    matches!(status.state, State::Running | State::Checkpointing)
+    status.runs() && status.restore.as_ref().is_some_and(|restore| restore.generation > base)
 }
 
 /// A side's state, or why it does not answer, as what follows `is`.
 pub fn word(answer: &Result<Status, NoAnswer>) -> String {
     match answer {
-        Ok(status) => state(status).to_owned(),
+        Ok(status) => status.phrase().to_owned(),
         Err(error) => format!("not to be reached: {error}"),
-    }
-}
-
-/// A state, as what follows `is`.
-pub fn state(status: &Status) -> &'static str {
-    match status.state {
-        State::Starting => "starting",
-        State::Standby => "standing by",
-        State::Running => "running a service",
-        State::Checkpointing => "checkpointing",
-        State::HandingOver => "handing over",
-        State::Ending => "ending",
     }
 }

@@ -6,8 +6,8 @@ use std::fs;
 use caps::{CapSet, Capability};
 use serde::Serialize;
 
+use crate::proc::tree;
 use crate::sys::probe;
-use crate::tree;
 
 /// The process's identity and confinement. The service's is the same, as freeze starts it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Default)]

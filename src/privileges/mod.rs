@@ -9,9 +9,10 @@ mod facts;
 mod namespaces;
 mod plan;
 mod proc;
+pub mod userns;
 
 pub use abilities::{Abilities, Ability};
 pub use answer::Answer;
 pub use facts::Facts;
-pub use plan::{Criu, DumpPlan, Pids, RestorePlan};
+pub use plan::{DumpPlan, Pids, RestorePlan};
 pub use proc::Proc;

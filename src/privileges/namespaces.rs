@@ -9,7 +9,7 @@ use caps::{CapSet, Capability};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use crate::init::isolate;
+use super::userns;
 use crate::sys::namespace::{self, MOUNT, PID, USER};
 use crate::sys::process::{self, Fork};
 
@@ -18,7 +18,7 @@ const WHOLE: u64 = u64::MAX;
 
 /// A user namespace, as `--isolate auto` makes it.
 pub fn user() -> io::Result<()> {
-    in_child(|| isolate::own_users(WHOLE))
+    in_child(|| Ok(userns::own_users(WHOLE)?))
 }
 
 /// User, PID and mount namespaces with a /proc of their own, the same.
@@ -31,7 +31,7 @@ pub fn processes() -> io::Result<()> {
         }
         Fork::Parent(pid) => {
             drop(theirs);
-            let mapped = isolate::map(pid).and_then(|()| ours.write_all(&[0]));
+            let mapped = userns::map(pid).and_then(|()| ours.write_all(&[0]));
             drop(ours);
             let ended = ended(pid);
             mapped.and(ended)
@@ -43,7 +43,7 @@ pub fn processes() -> io::Result<()> {
 pub fn time() -> io::Result<()> {
     in_child(|| {
         if !caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).unwrap_or(false) {
-            isolate::own_users(WHOLE)?;
+            userns::own_users(WHOLE)?;
         }
         namespace::try_time()
     })

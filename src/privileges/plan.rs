@@ -3,16 +3,7 @@
 use serde::Serialize;
 
 use super::{Abilities, Ability};
-
-/// Which of the two criu files is executed. They are the same program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Criu {
-    /// The one that has what freeze has.
-    Plain,
-    /// The one with capabilities of its file.
-    WithCapabilities,
-}
+use crate::criu::command::Criu;
 
 /// How processes and threads get the numbers that they had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

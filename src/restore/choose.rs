@@ -2,7 +2,7 @@
 
 use super::look::Found;
 use crate::image::Outcome;
-use crate::worker::Choice;
+use crate::job::Choice;
 
 /// Which generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

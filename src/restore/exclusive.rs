@@ -3,8 +3,8 @@
 
 use crate::control::protocol::Event;
 use crate::image::{Holder, ImageError, Lease, Result, Vault};
+use crate::job::{Common, Failure};
 use crate::store;
-use crate::worker::{Common, Failure};
 
 /// Claims the application, as [`Lease::claim`] does, and says who has it. Nothing of the service may run before.
 pub fn claim(vault: &Vault, lease: &Lease, instance: &str) -> Result<()> {
@@ -14,7 +14,7 @@ pub fn claim(vault: &Vault, lease: &Lease, instance: &str) -> Result<()> {
     Ok(())
 }
 
-/// Looks whether this container still has the application, and says that it is alive. See [`Job::Hold`](crate::worker::Job::Hold).
+/// Looks whether this container still has the application, and says that it is alive. See [`Job::Hold`](crate::job::Job::Hold).
 ///
 /// # Errors
 /// Where the store does not answer, or not as it should: nothing tells then that another container has the application.

@@ -1,6 +1,5 @@
 //! What the store holds for this container, before anything is decided.
 
-use super::take::Right;
 use crate::image::{self, ImageError, Lease, Manifest, Outcome, Result, Vault};
 
 /// The generation that head names.
@@ -45,6 +44,20 @@ impl Newest {
     pub fn offered(&self) -> Option<&Manifest> {
         self.manifest.as_ref().ok().filter(|manifest| manifest.offered && self.outcome.is_none())
     }
+}
+
+/// What it takes to let a service run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Right {
+    /// To be the one that takes this generation.
+    Taking {
+        /// The newest generation.
+        generation: u64,
+        /// The container that offers it.
+        from: String,
+    },
+    /// Nothing: whoever starts last has the application.
+    Free,
 }
 
 /// What the store says of its newest generation.

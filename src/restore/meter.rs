@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::control::protocol::{Event, Phase};
 use crate::image::{Body, Manifest};
-use crate::worker::report::Reporter;
+use crate::job::reporter::Reporter;
 
 /// The shortest time between two reports.
 const INTERVAL: Duration = Duration::from_millis(200);

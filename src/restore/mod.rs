@@ -6,11 +6,9 @@
 
 mod check;
 mod choose;
-mod env;
+mod criu;
 mod error;
 mod exclusive;
-pub mod forecast;
-mod held;
 mod look;
 mod meter;
 mod owner;
@@ -21,10 +19,8 @@ mod take;
 mod verify;
 mod wait;
 
-pub use check::{Here, Unfit, cpu_features, missing, pid_max, short_host};
-pub use env::renew_generation_id;
+pub use check::{Here, Unfit, missing, pid_max, short_host};
 pub use exclusive::hold;
-pub use stdio::{outside as stdio_outside, record as record_stdio};
 
 use std::io;
 use std::os::unix::process::parent_id;
@@ -33,19 +29,19 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::clock;
 use crate::control::protocol::{Event, Phase, RestoreReport, millis, now_ms};
 use crate::criu::command;
 use crate::files::put_back;
+use crate::host::clock;
 use crate::image::{self, FetchThreads, Fetcher, ImageError, Lease, Manifest, Vault};
+use crate::job::reporter::Reporter;
+use crate::job::work_folder::Work;
+use crate::job::{self, Choice, Common, Failure, OnFailure, Standby};
 use crate::privileges::{Abilities, RestorePlan};
 use crate::store::{self, Store};
-use crate::worker::report::Reporter;
-use crate::worker::work::Work;
-use crate::worker::{self, Choice, Common, Failure, OnFailure, Standby};
 use choose::Pick;
+pub(crate) use criu::Held;
 pub use error::RestoreError;
-pub(crate) use held::Held;
 use look::Found;
 pub(crate) use meter::Meter;
 use retry::{Next, Tries};
@@ -242,7 +238,7 @@ impl<'a> Restore<'a> {
             self.reporter.warn(warning);
         }
         let counted_up_to = manifest.highest_id().filter(|_| !self.plan().can_go_back());
-        if let Some(message) = counted_up_to.and_then(forecast::before_restore) {
+        if let Some(message) = counted_up_to.and_then(crate::host::forecast::before_restore) {
             self.reporter.send(&Event::Chosen { message });
         }
         let mut fetcher = Fetcher::on(&self.threads(&found.vault)?, &found.vault, manifest, self.common.memory);
@@ -254,7 +250,7 @@ impl<'a> Restore<'a> {
         self.criu_ran = true;
         let criu = self.plan().criu;
         let mut held = Held::restore(criu, manifest, &mut fetcher, work, &mut meter, parent_id() as i32)?;
-        env::write(&self.common.runtime_dir).map_err(|error| self.unusable_folder(error))?;
+        crate::host::env::write(&self.common.runtime_dir).map_err(|error| self.unusable_folder(error))?;
         let exclusive = self.policy.exclusive.is_some();
         if let Verdict::Lost(message) = take::take(found, &self.common.instance, exclusive, || held.check())? {
             return Ok(Event::Lost { message });
@@ -351,7 +347,7 @@ impl<'a> Restore<'a> {
     fn threads(&mut self, vault: &Vault) -> Result<Arc<FetchThreads>, ImageError> {
         Ok(match &self.threads {
             Some(threads) => threads.clone(),
-            None => self.threads.insert(Arc::new(FetchThreads::start(&**vault.store(), worker::cores())?)).clone(),
+            None => self.threads.insert(Arc::new(FetchThreads::start(&**vault.store(), job::cores())?)).clone(),
         })
     }
 

@@ -3,7 +3,7 @@
 use super::Policy;
 use super::look::Newest;
 use crate::image::{self, Holder, Lease, Outcome, Result, Vault, Whereabouts};
-use crate::worker::Common;
+use crate::job::Common;
 
 /// Who has the newest generation.
 #[derive(Debug, PartialEq, Eq)]

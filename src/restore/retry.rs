@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::error::Hope;
-use crate::worker::OnFailure;
+use crate::job::OnFailure;
 
 /// Attempts with one generation, the first one included.
 const ATTEMPTS: u32 = 5;

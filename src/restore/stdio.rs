@@ -9,12 +9,9 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
 
 use crate::criu::command::{Inherit, number};
-use crate::files::mounts;
+use crate::host::stdio::OUTSIDE;
 use crate::image::Stdio as Recorded;
 
 /// What CRIU is to put in the place of the old container's stdio.
@@ -64,45 +61,8 @@ fn replaceable(target: &str) -> bool {
     target.starts_with("pipe:[") || target.starts_with(OUTSIDE)
 }
 
-/// How CRIU's name begins for a file that lies on none of the container's mounts.
-const OUTSIDE: &str = "file[";
-
 fn is_pipe(fd: i32) -> bool {
     fs::read_link(format!("/proc/self/fd/{fd}")).is_ok_and(|target| target.to_string_lossy().starts_with("pipe:["))
-}
-
-/// What descriptors 0, 1 and 2 of this process lead to; a closed one is left out.
-pub fn record() -> Vec<Recorded> {
-    let outside = outside();
-    let target = |fd: u32| match outside.iter().find(|one| one.fd == fd) {
-        Some(one) => Some(one.key.clone().into_bytes()),
-        None => Some(fs::read_link(format!("/proc/self/fd/{fd}")).ok()?.into_os_string().into_vec()),
-    };
-    (0..3).filter_map(|fd| Some(Recorded { fd, target: target(fd)? })).collect()
-}
-
-/// A descriptor of this process that leads to a file on none of the container's mounts.
-#[derive(Debug)]
-pub struct Outside {
-    fd: u32,
-    /// CRIU's name for the file.
-    pub key: String,
-    /// Where it lies outside: a path that means nothing here, or something else.
-    pub path: PathBuf,
-}
-
-/// Those of the descriptors 0, 1 and 2 that are so.
-pub fn outside() -> Vec<Outside> {
-    let here = mounts::ids();
-    let one = |fd: u32| {
-        let path = fs::read_link(format!("/proc/self/fd/{fd}")).ok().filter(|path| path.is_absolute())?;
-        let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
-        let mount = info.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())?;
-        let inode = fs::metadata(format!("/proc/self/fd/{fd}")).ok()?.ino();
-        let foreign = !here.is_empty() && !here.contains(&mount);
-        foreign.then(|| Outside { fd, key: format!("{OUTSIDE}{mount:x}:{inode:x}]"), path })
-    };
-    (0..3).filter_map(one).collect()
 }
 
 #[cfg(test)]
@@ -124,11 +84,6 @@ mod tests {
         let stdio = Stdio::join(&[recorded(1, "file[1a:7b]"), recorded(2, "file[1a:7c]")]).unwrap();
         let inherit = [Inherit { fd: 1, key: "ile[1a:7b]".into() }, Inherit { fd: 2, key: "ile[1a:7c]".into() }];
         assert_eq!(stdio.inherit(), inherit);
-    }
-
-    #[test]
-    fn nothing_here_was_opened_outside() {
-        assert!(outside().is_empty());
     }
 
     #[test]

@@ -6,27 +6,13 @@ use std::time::{Duration, Instant};
 
 use super::error::RestoreError;
 use super::exclusive;
-use super::look::Found;
+use super::look::{Found, Right};
 use crate::image::{self, ImageError, Lease, Outcome, Party, Vault};
 
 /// How long the store is asked who has the service, while that is held. Short of what a container that waits for the answer
 /// would call hung.
 const ASK_FOR: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(250);
-
-/// What it takes to let a service run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Right {
-    /// To be the one that takes this generation.
-    Taking {
-        /// The newest generation.
-        generation: u64,
-        /// The container that offers it.
-        from: String,
-    },
-    /// Nothing: whoever starts last has the application.
-    Free,
-}
 
 /// Who has the service.
 #[derive(Debug, PartialEq, Eq)]

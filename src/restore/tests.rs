@@ -193,7 +193,7 @@ fn of_two_that_hold_an_open_generation_one_may_run_it() {
     assert_eq!(whereabouts(&vault, "a").unwrap(), Whereabouts::Here(1));
     // Who offered it has it no more, however many outcomes follow.
     take::tell_former(&first, "a");
-    assert!(image::records(&vault).unwrap().iter().any(|record| record.lost.is_some()));
+    assert!(image::records(&**vault.store()).unwrap().iter().any(|record| record.lost.is_some()));
     assert_eq!(whereabouts(&vault, "us").unwrap(), Whereabouts::Away(1));
     // Who starts after that has it, as ever: nobody offers it any more.
     let third = Found::look(&vault).unwrap().unwrap();
@@ -225,7 +225,7 @@ fn who_cannot_remember_that_restores_nothing_and_starts_nothing() {
     let common = common(folder.path());
     let vault = generations_of("them", &common, &[true]);
     image::mark_lost(&vault, 1, "us").unwrap();
-    let object = folder.path().join("store").join(&image::records(&vault).unwrap()[0].key);
+    let object = folder.path().join("store").join(&image::records(&**vault.store()).unwrap()[0].key);
     fs::remove_file(&object).unwrap();
     fs::create_dir(&object).unwrap();
     for (policy, more) in [(OnFailure::Fail, false), (OnFailure::Start, true)] {

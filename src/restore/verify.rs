@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::image::Manifest;
-use crate::tree::{self, Process};
+use crate::proc::tree::{self, Process};
 
 /// A sentence for each process whose parent is another than before; none for one that has ended since.
 pub fn differences(manifest: &Manifest) -> Vec<String> {

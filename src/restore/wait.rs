@@ -9,9 +9,9 @@ use super::look::Newest;
 use super::{Policy, choose};
 use crate::control::protocol::{Event, Phase};
 use crate::image::{self, FetchThreads, Holder, ImageError, Lease, Result, Vault};
+use crate::job::{Common, cores};
 use crate::store::{CachedStore, Store, StoreError};
 use crate::sys::pids;
-use crate::worker::{Common, cores};
 
 /// How often the same trouble is told, at most.
 const QUIET: Duration = Duration::from_secs(60);

@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{Fencing, ObjectMeta, PutMode, STACK, Store, StoreError, Version};
-use crate::private_folder::{self, NotOurs};
+use crate::sys::private_folder::{self, NotOurs};
 
 const PACKS: &str = "packs/";
 /// Bytes of a request. A fetch that is no longer wanted ends between two.

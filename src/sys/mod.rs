@@ -5,6 +5,7 @@ pub mod fd;
 pub mod memory;
 pub mod namespace;
 pub mod pids;
+pub mod private_folder;
 pub mod probe;
 pub mod process;
 pub mod random;

@@ -8,10 +8,10 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::image::Vault;
+use crate::image::layout::CONDEMNED;
 use crate::store::{PutMode, Store, StoreError};
 use crate::sys::random;
 
-const FOLDER: &str = "condemned/";
 const FORMAT: u32 = 2;
 /// Most bytes of an object on reading.
 const LIMIT: u64 = 16 << 20;
@@ -42,7 +42,7 @@ impl Condemned {
 /// All that are there now.
 pub(super) fn read(store: &dyn Store) -> Result<Vec<Condemned>, StoreError> {
     let mut found = Vec::new();
-    for object in store.list(FOLDER)? {
+    for object in store.list(CONDEMNED)? {
         let packs = match store.get(&object.key, LIMIT) {
             Ok((data, _)) => parse(&data),
             Err(StoreError::NotFound { .. }) => continue,
@@ -76,7 +76,7 @@ pub(super) fn now(vault: &Vault) -> Result<SystemTime, StoreError> {
 }
 
 fn put_one(store: &dyn Store, packs: &[&str]) -> Result<String, StoreError> {
-    let key = format!("{FOLDER}{}", random_name());
+    let key = format!("{CONDEMNED}{}", random_name());
     let content = Content { version: FORMAT, packs: packs.iter().map(ToString::to_string).collect() };
     let text = serde_json::to_vec(&content).expect("names and a number are JSON");
     store.put(&key, text.into(), PutMode::Create)?;

@@ -178,7 +178,7 @@ fn copy_body(
 /// Nothing can be claimed in a store without a generation; there, age says that nobody is about to commit one. Head is read before
 /// each removal: to be lost, a copy must begin, remove the same leftover, write and commit between that and the removal.
 fn make_way(destination: &Vault, lease: &Lease) -> Result<(), UpkeepError> {
-    let mut leftovers = image::manifests(destination)?;
+    let mut leftovers = image::manifests(&**destination.store())?;
     leftovers.retain(|stored| stored.number > lease.generation);
     match lease.generation {
         _ if leftovers.is_empty() => return Ok(()),
@@ -190,7 +190,7 @@ fn make_way(destination: &Vault, lease: &Lease) -> Result<(), UpkeepError> {
         if newest != lease.generation {
             return Err(ImageError::Replaced { url: destination.url().to_owned(), generation: newest }.into());
         }
-        image::remove_manifest(destination, stored.number)?;
+        image::remove_manifest(&**destination.store(), stored.number)?;
     }
     Ok(())
 }

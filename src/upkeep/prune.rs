@@ -68,10 +68,10 @@ pub fn prune(vault: &Vault, options: &Options, progress: &dyn Progress) -> Resul
     let now = if options.dry_run { SystemTime::now() } else { condemned::now(vault)? };
     let is_old = |time: SystemTime| now.duration_since(time).unwrap_or_default() >= options.grace;
     // Packs before manifests: what is named only after it was listed is missed by nobody, as it is marked once more.
-    let packs = image::packs(vault)?;
+    let packs = image::packs(&**vault.store())?;
     let mut marked = mark(vault)?;
     // The number of one that was never committed must not be used again where its outcome is decided.
-    let decided: BTreeSet<u64> = image::records(vault)?.into_iter().map(|record| record.number).collect();
+    let decided: BTreeSet<u64> = image::records(&**vault.store())?.into_iter().map(|record| record.number).collect();
     let (stay, mut pruned) =
         plan(&marked, &options.keep, |number, modified| is_old(modified) && !decided.contains(&number));
     let standing = lift(vault, &marked, options.dry_run)?;
@@ -111,7 +111,7 @@ pub fn prune(vault: &Vault, options: &Options, progress: &dyn Progress) -> Resul
 /// Reads all manifests; one that cannot be read is an error, one that another prune removes meanwhile is not.
 fn mark(vault: &Vault) -> Result<BTreeMap<u64, Marked>, UpkeepError> {
     // Listed before head is read: what is committed meanwhile is not taken for a leftover.
-    let listed = image::manifests(vault)?;
+    let listed = image::manifests(&**vault.store())?;
     let mut marked = BTreeMap::new();
     for generation in image::generations(vault)? {
         if let Some(manifest) = readable(generation.number, generation.manifest.map(Some))? {
@@ -175,7 +175,7 @@ fn remove(vault: &Vault, number: u64, stay: &BTreeSet<u64>) -> Result<(), Upkeep
     if was_above_head && image::newest(vault)?.is_some_and(|newest| number <= newest) {
         return Ok(());
     }
-    Ok(image::remove_manifest(vault, number)?)
+    Ok(image::remove_manifest(&**vault.store(), number)?)
 }
 
 /// Lifts the condemnation of what is named: a writer may be looking at it now, so its grace time begins anew. Returns those that
@@ -217,7 +217,7 @@ fn sweep(vault: &Vault, packs: &[&StoredPack], progress: &dyn Progress) -> Resul
     progress.begin(Part::Deleting, packs.len() as u64);
     let removed = parallel(packs, vault.store().concurrency(), |pack| {
         progress.add(1);
-        image::remove_pack(vault, &pack.id)
+        image::remove_pack(&**vault.store(), &pack.id)
     });
     progress.end();
     removed.into_iter().try_for_each(|result| Ok(result?))

@@ -69,7 +69,7 @@ pub fn verify(vault: &Vault, options: &Options, progress: &dyn Progress) -> Resu
     let mut claims: BTreeMap<String, Claims> = BTreeMap::new();
     read_manifests(vault, options, &mut found, &mut claims)?;
     let stored: HashMap<String, StoredPack> =
-        image::packs(vault)?.into_iter().map(|pack| (pack.id.clone(), pack)).collect();
+        image::packs(&**vault.store())?.into_iter().map(|pack| (pack.id.clone(), pack)).collect();
     found.packs = claims.len() as u64;
     let mut to_read = Vec::new();
     for (id, claims) in &claims {
@@ -109,7 +109,7 @@ fn read_manifests(
         found.take_manifest(number, manifest, claims);
         return Ok(());
     }
-    let listed = image::manifests(vault)?;
+    let listed = image::manifests(&**vault.store())?;
     let mut committed = BTreeSet::new();
     for generation in image::generations(vault)? {
         committed.insert(generation.number);
@@ -170,7 +170,7 @@ impl Claims {
     /// Says what manifests name and the index has otherwise.
     fn compare(&self, vault: &Vault, chunks: &[Entry]) -> Option<String> {
         let index: BTreeSet<_> =
-            chunks.iter().map(|entry| (entry.offset, entry.encoded, entry.raw, entry.name(vault))).collect();
+            chunks.iter().map(|entry| (entry.offset, entry.encoded, entry.raw, entry.name(vault.seal()))).collect();
         let (offset, ..) = self.chunks.difference(&index).next()?;
         Some(format!("the chunk at byte {offset} that a manifest names is not in its index"))
     }

@@ -190,7 +190,7 @@ fn all_that_is_missing_for_a_generation_of_another_machine_is_said() {
     manifest.cpu_features.push("amx_future".into());
     manifest.uid = 7;
     manifest.executables[0].path = b"/opt/application".to_vec();
-    vault.store().put(&manifest_key(1), manifest.encode_object(&vault).into(), PutMode::Overwrite).unwrap();
+    vault.store().put(&manifest_key(1), manifest.encode(vault.seal()).into(), PutMode::Overwrite).unwrap();
 
     let found = said(&doctor_for(&app, "1"), exit::FAILED);
     for part in [

@@ -17,8 +17,8 @@ use freeze::{
         protocol::{Awaited, Event, Op, Phase, Report, RestoreReport, State, Status, Wanted},
     },
     image::{Hex, Lease},
+    job::{Job, SOCKET_FD},
     sys::process::inherited,
-    worker::{Job, SOCKET_FD},
 };
 
 use super::*;

@@ -82,7 +82,7 @@ impl Fixture {
         let mut manifest = written(&self.vault, 1000 + number);
         manifest.generation = number;
         let key = format!("generations/{number}.manifest");
-        self.vault.store().put(&key, manifest.encode_object(&self.vault).into(), PutMode::Create).unwrap();
+        self.vault.store().put(&key, manifest.encode(self.vault.seal()).into(), PutMode::Create).unwrap();
     }
 
     /// Numbers of all committed generations; each must be readable to its last byte.

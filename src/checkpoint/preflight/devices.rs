@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use nix::libc;
 
-use super::descriptors::{Descriptor, info, number};
+use super::descriptor::{Descriptor, info, number};
 use super::{Finding, Service};
-use crate::tree::Process;
+use crate::proc::tree::Process;
 
 /// Major number and minor numbers of memory devices that are alike everywhere: null, zero, full, random, urandom
 /// (Documentation/admin-guide/devices.txt).

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::tree::Process;
+use crate::proc::tree::Process;
 
 /// What becomes of what was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]

@@ -5,7 +5,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::Finding;
-use crate::tree::{self, Process};
+use crate::proc::tree::{self, Process};
 
 const LISTEN: u8 = 0x0a;
 const CLOSE: u8 = 0x07;

@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 use super::{Finding, Findings, Place, Service, descriptors, devices, not_inspectable};
 use crate::privileges::DumpPlan;
-use crate::tree::{self, Process};
+use crate::proc::tree::{self, Process};
 
 const DELETED: &str = " (deleted)";
 

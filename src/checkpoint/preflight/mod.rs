@@ -5,6 +5,7 @@
 //! (docs/preflight.md).
 
 mod container;
+mod descriptor;
 mod descriptors;
 mod devices;
 mod finding;
@@ -25,8 +26,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::privileges::Abilities;
-use crate::tree::{self, Process};
-use descriptors::Descriptor;
+use crate::proc::tree::{self, Process};
+use descriptor::Descriptor;
 
 /// The service cannot be checkpointed as it is. Nothing was frozen.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -136,7 +137,7 @@ fn inspect(processes: &[Process], init: i32, abilities: &Abilities) -> (Findings
     let mut findings = Findings::default();
     let mut service = Service { abilities, init, all: processes, processes: Vec::new() };
     for process in processes.iter().filter(|process| !process.is_zombie()) {
-        match descriptors::of(process.pid) {
+        match descriptor::of(process.pid) {
             Ok(descriptors) => service.processes.push(Inspected { process, descriptors }),
             // What ends meanwhile cannot be looked at, and need not be.
             Err(error) if is_alive(process.pid) => findings.add(not_inspectable(process, &error)),

@@ -5,8 +5,8 @@ use std::fs;
 
 use nix::libc;
 
-use super::descriptors::{Descriptor, info, number};
-use crate::tree;
+use super::descriptor::{Descriptor, info, number};
+use crate::proc::tree;
 
 /// Why the file of a descriptor cannot be opened again.
 #[derive(Debug, PartialEq, Eq)]
@@ -102,7 +102,7 @@ mod tests {
         use std::os::fd::AsRawFd;
         let file = std::fs::File::open("/etc/passwd").unwrap();
         let find = |mounts: &Mounts| {
-            let all = super::super::descriptors::of(std::process::id() as i32).unwrap();
+            let all = super::super::descriptor::of(std::process::id() as i32).unwrap();
             let descriptor = all.into_iter().find(|descriptor| descriptor.fd == file.as_raw_fd()).unwrap();
             mounts.judge(std::process::id() as i32, &descriptor)
         };

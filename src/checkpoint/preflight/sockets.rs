@@ -5,11 +5,11 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::descriptors::{info, number};
+use super::descriptor::{info, number};
 use super::sock_diag::{self, Unix};
 use super::{Finding, Findings, Place, Service, inet};
+use crate::proc::tree::{self, Process};
 use crate::sys::socket;
-use crate::tree::{self, Process};
 
 /// What CRIU carries, as the kernel names it (criu/sockets.c, criu/sk-inet.c).
 const CARRIED: &[&str] = &[

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::libc;
 
 use super::{Finding, Findings, Place, Service, is_alive, not_inspectable};
-use crate::tree::{self, Process};
+use crate::proc::tree::{self, Process};
 
 const NAMESPACES: &[&str] = &["user", "pid", "pid_for_children", "mnt", "net", "ipc", "uts", "cgroup"];
 

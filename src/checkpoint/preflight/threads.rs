@@ -12,8 +12,8 @@ use std::path::PathBuf;
 use super::{Finding, Findings, Place};
 use crate::files::used;
 use crate::privileges::{Abilities, Ability};
+use crate::proc::tree::{self, Process};
 use crate::sys::probe::{self, Shared};
-use crate::tree::{self, Process};
 
 /// How many descriptors of threads are compared by where they lead to, at some 8 µs each; of the rest their number and the size of their
 /// table count.

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use super::descriptors::{Descriptor, info};
+use super::descriptor::{Descriptor, info};
 use super::{Finding, Service};
 use crate::files::watched::{self, Inode};
-use crate::tree::Process;
+use crate::proc::tree::Process;
 
 /// Most paths that CRIU is told, and most bytes of them: they are arguments, of which Linux takes 2 MiB with the usual limit of the stack
 /// (execve(2)), and CRIU looks each up while the service stands still.

@@ -5,17 +5,13 @@ use std::io;
 
 use serde::Serialize;
 
-use crate::{
-    checkpoint::preflight::{self, Finding, Findings, Severity},
-    commands::{Folder, say, status_of, text},
-    control::{
-        client::{Client, ClientError},
-        protocol::{Event, Op, State, Status},
-    },
-    exit,
-    privileges::Abilities,
-    tree,
-};
+use crate::checkpoint::preflight::{self, Finding, Findings, Severity};
+use crate::commands::{Folder, say, status_of, text};
+use crate::control::client::{Client, ClientError};
+use crate::control::protocol::{Event, Op, State, Status};
+use crate::exit;
+use crate::privileges::Abilities;
+use crate::proc::tree;
 
 /// Why the service cannot be looked at.
 #[derive(Debug, thiserror::Error)]
@@ -150,7 +146,7 @@ fn cells(finding: &Finding) -> [String; 5] {
 mod tests {
     use super::*;
     use crate::checkpoint::preflight::Place;
-    use crate::tree::Process;
+    use crate::proc::tree::Process;
 
     fn process(pid: i32, ppid: i32, comm: &str) -> Process {
         Process { pid, ppid, comm: comm.into(), ..Process::default() }

@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::{
-    control::protocol::Status,
-    privileges::RestorePlan,
-    sys::pids,
-    tree::{self, Process},
-};
+use crate::control::protocol::Status;
+use crate::privileges::RestorePlan;
+use crate::proc::tree::{self, Process};
+use crate::sys::pids;
 
 /// What a restore would take, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,13 +7,10 @@ mod sentences;
 use std::io::{ErrorKind, Write};
 
 use super::{say, text};
-use crate::{
-    control::{
-        client::{Client, ClientError},
-        protocol::{Event, Isolation, Op, State, Status},
-    },
-    exit, tree,
-};
+use crate::control::client::{Client, ClientError};
+use crate::control::protocol::{Event, Isolation, Op, State, Status};
+use crate::exit;
+use crate::proc::tree;
 use forecast::Forecast;
 
 #[derive(Debug, clap::Args)]

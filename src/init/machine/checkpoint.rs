@@ -9,7 +9,7 @@ use super::{Action, Asker, Busy, HookCall, Machine, Moment, Task, Term, Timer, W
 use crate::control::protocol::{CheckpointReport, Event, FailureReport, Phase, Reason, Report};
 use crate::control::server::failed;
 use crate::image::Lease;
-use crate::worker::Fate;
+use crate::job::Fate;
 
 /// How long init waits before it has somebody look again what became of a generation.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);

@@ -5,10 +5,10 @@
 mod checkpoint;
 mod hooks;
 mod requests;
-mod signals;
-mod start;
+mod restore;
 #[cfg(test)]
 mod tests;
+mod timers;
 mod types;
 
 pub use types::{Action, HookCall, Input, Moment, Now, Task, Timer};
@@ -20,12 +20,10 @@ use crate::control::protocol::{Awaited, Event, Isolation, Phase, Reason, State, 
 use crate::control::server::{ClientId, failed};
 use crate::exit;
 use crate::image::Lease;
-use crate::sys::{
-    process::Ending,
-    signals::{Set, Signal},
-};
+use crate::sys::process::Ending;
+use crate::sys::signals::{Set, Signal};
 use checkpoint::{Checkpoint, Done};
-use start::Restore;
+use restore::Restore;
 
 /// What init is busy with. There is one of these at a time, and one worker; only the worker that looks whether the application is
 /// still ours works beside hooks, as whoever waits for our death must not take a long hook for that.
@@ -68,7 +66,7 @@ enum Term {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Waiting {
     asker: Asker,
-    fate: crate::worker::Fate,
+    fate: crate::job::Fate,
 }
 
 /// Who wants to know how a checkpoint ends.

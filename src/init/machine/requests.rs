@@ -3,7 +3,7 @@
 use super::{Action, Asker, Busy, Machine, Waiting};
 use crate::control::protocol::{Awaited, Event, Op, State, Wanted};
 use crate::control::server::{ClientId, failed};
-use crate::worker::Fate;
+use crate::job::Fate;
 
 impl Machine {
     pub(super) fn asked(&mut self, client: ClientId, op: Op) {

@@ -13,8 +13,8 @@ use super::*;
 use crate::control::protocol::{Op, Phase, Report, RestoreReport, Wanted};
 use crate::image::{Hex, KeyFiles};
 use crate::init::config::{Hook, Hooks, OnTerm};
+use crate::job::{Choice, Fate, OnFailure, Standby};
 use crate::store::Location;
-use crate::worker::{Choice, Fate, OnFailure, Standby};
 
 const LEASE: Lease = Lease { generation: 4, epoch: 2, writer: Hex([1; 8]) };
 const TREE: Tree = Tree { root: 1000, service: 1001 };

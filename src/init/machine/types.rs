@@ -5,8 +5,9 @@ use std::time::Duration;
 use crate::control::protocol::{Event, Op};
 use crate::control::server::ClientId;
 use crate::init::tree::Tree;
-use crate::sys::{process::Ending, signals::Signal};
-use crate::worker::Fate;
+use crate::job::Fate;
+use crate::sys::process::Ending;
+use crate::sys::signals::Signal;
 
 /// The clocks, as they are read before each step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -3,18 +3,14 @@
 use std::time::{Duration, Instant};
 
 use super::{LINGER, Supervisor};
-use crate::{
-    control::protocol::millis,
-    init::{
-        hook::Hook,
-        machine::{Action, Input, Task, Timer},
-        say, service,
-        tree::{self, Tree},
-        worker::{LONGEST, Worker},
-    },
-    sys::{memory, random, tty},
-    worker::{Common, Job},
-};
+use crate::control::protocol::millis;
+use crate::init::hook::Hook;
+use crate::init::machine::{Action, Input, Task, Timer};
+use crate::init::tree::{self, Tree};
+use crate::init::worker::{LONGEST, Worker};
+use crate::init::{say, service};
+use crate::job::{Common, Job};
+use crate::sys::{memory, random, tty};
 
 /// Time limit of a worker that only looks at a few small objects.
 const LOOK_LIMIT: Duration = Duration::from_secs(30);
@@ -143,7 +139,7 @@ impl Supervisor {
     }
 
     fn start_service(&mut self) {
-        crate::restore::renew_generation_id(&self.runtime_dir);
+        crate::host::env::renew_generation_id(&self.runtime_dir);
         self.inputs.push_back(match service::start(self.machine.config()) {
             Ok(tree) => Input::Started(tree),
             Err(error) => Input::NotStarted { error: error.to_string() },

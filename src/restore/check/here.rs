@@ -5,7 +5,7 @@ use std::fs;
 
 use nix::sys::resource::{Resource, getrlimit};
 
-use super::cpu_features;
+use crate::host::cpu::cpu_features;
 use crate::privileges::{Abilities, Ability, Answer, RestorePlan};
 use crate::sys::pids;
 

@@ -2,12 +2,10 @@
 //!
 //! The same checks go before every restore and answer `freeze doctor --for`. They must be cheap, and change nothing.
 
-mod cpu;
 mod files;
 mod here;
 mod needs;
 
-pub use cpu::cpu_features;
 pub use here::{Here, pid_max};
 
 use std::fmt;

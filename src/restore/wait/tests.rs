@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::image::{Hex, Image, ImageWriter, KeyFiles, Manifest, Outcome, PackInfo, Party, Process, commit, decide};
+use crate::job::{Choice, OnFailure, Standby};
 use crate::store::{self, Fencing, Location, ObjectMeta, PutMode, Version};
-use crate::worker::{Choice, OnFailure, Standby};
 use bytes::Bytes;
 use std::cell::RefCell;
 use std::ops::Range;

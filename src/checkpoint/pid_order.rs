@@ -1,0 +1,386 @@
+//! Whether a restore that can only count PIDs up could create these processes: refuses before the dump what CRIU would refuse, or
+//! fail at, in the next container. Pure, and the mirror of criu's `prepare_pstree_ids()` with patch 0009: keep them alike.
+//!
+//! Everything is created in ascending order of IDs, each by its parent. Who has lost its parent is created by a helper that takes
+//! the former parent's ID, or by that parent's zombie, so that it is born in its session. Groups without a leader get one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::proc::tree::Process;
+
+const ADVICE: &str = "a restore without the right to choose PIDs could not create it; restart the service, or give freeze that right (docs/pids.md)";
+
+/// Why these processes cannot be created in ascending order. Nothing was frozen.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Disorder {
+    /// PIDs have begun again from the lowest.
+    #[error("thread {tid} of process {process} has a lower ID than the process: {ADVICE}")]
+    Thread {
+        /// The process.
+        process: String,
+        /// The thread.
+        tid: i32,
+    },
+    /// PIDs have begun again from the lowest.
+    #[error("process {process} has a lower PID than its parent {parent}: {ADVICE}")]
+    Child {
+        /// The process.
+        process: String,
+        /// Its parent.
+        parent: i32,
+    },
+    /// No parent can be found for it that is in its session at the right time.
+    #[error("process {process} got into session {sid} in a way that cannot be repeated: {ADVICE}")]
+    Session {
+        /// The process.
+        process: String,
+        /// Its session.
+        sid: i32,
+    },
+    /// Its leader has gone to another group, or its ID cannot be created in the session.
+    #[error("process {process} is of the group {pgid}, which cannot be made again without its first process: {ADVICE}")]
+    Group {
+        /// The process.
+        process: String,
+        /// Its group.
+        pgid: i32,
+    },
+    /// A subreaper gets all that is left below it in a restore, or nothing.
+    #[error(
+        "process {process} lost its parent before process {subreaper} became a subreaper, which has adopted others since: {ADVICE}"
+    )]
+    Passed {
+        /// The process.
+        process: String,
+        /// Who would adopt it now.
+        subreaper: i32,
+    },
+}
+
+/// Refuses what cannot be created. The first process is the root of the tree.
+pub fn check(processes: &[Process]) -> Result<(), Disorder> {
+    for process in processes {
+        let low = process.threads.iter().find(|&&tid| tid < process.pid);
+        if let Some(&tid) = low.filter(|_| !process.is_zombie()) {
+            return Err(Disorder::Thread { process: process.name(), tid });
+        }
+    }
+    let Some(root) = processes.first() else { return Ok(()) };
+    let low = processes.iter().skip(1).find(|process| process.pid < process.ppid);
+    if let Some(process) = low {
+        return Err(Disorder::Child { process: process.name(), parent: process.ppid });
+    }
+    let mut plan = Plan::new(root.pid, processes);
+    let made = plan.prepare().and_then(|()| plan.create());
+    made.map_err(|trouble| {
+        let process = processes.iter().find(|process| trouble.concerns(process)).unwrap_or(root).name();
+        match trouble {
+            Trouble::Session(_, sid) => Disorder::Session { process, sid },
+            Trouble::Group(pgid) => Disorder::Group { process, pgid },
+            Trouble::Passed(_, subreaper) => Disorder::Passed { process, subreaper },
+        }
+    })
+}
+
+enum Trouble {
+    /// Of this process, or of whoever is in that session where it is a helper's.
+    Session(i32, i32),
+    Group(i32),
+    /// This process would be adopted by that one.
+    Passed(i32, i32),
+}
+
+impl Trouble {
+    fn concerns(&self, process: &Process) -> bool {
+        match self {
+            Self::Session(pid, _) | Self::Passed(pid, _) => process.pid == *pid,
+            Self::Group(pgid) => process.pgid == *pgid,
+        }
+    }
+}
+
+/// A process as it is to be created, or a helper.
+struct Item {
+    parent: i32,
+    sid: i32,
+    pgid: i32,
+    zombie: bool,
+    helper: bool,
+    /// The session that it is forked in, where that is not its own.
+    born: Option<i32>,
+}
+
+struct Plan {
+    root: i32,
+    items: BTreeMap<i32, Item>,
+    /// All numbers that processes, threads, groups and sessions have.
+    used: BTreeSet<i32>,
+    /// Who has been adopted by whom.
+    adopted: Vec<(i32, i32)>,
+}
+
+impl Plan {
+    fn new(root: i32, processes: &[Process]) -> Self {
+        let numbers = |process: &Process| [process.pid, process.sid, process.pgid];
+        let used = processes.iter().flat_map(|process| numbers(process).into_iter().chain(process.threads.clone()));
+        let item = |process: &Process| Item {
+            parent: if process.pid == root { 0 } else { process.ppid },
+            sid: process.sid,
+            pgid: process.pgid,
+            zombie: process.is_zombie(),
+            helper: false,
+            born: None,
+        };
+        let items = processes.iter().map(|process| (process.pid, item(process))).collect();
+        Self { root, items, used: used.collect(), adopted: vec![] }
+    }
+
+    fn prepare(&mut self) -> Result<(), Trouble> {
+        let all: Vec<i32> = self.items.keys().copied().collect();
+        self.adopt(self.root)?;
+        for reaper in all.iter().skip(1) {
+            self.adopt(*reaper)?;
+        }
+        for pid in &all {
+            self.connect(*pid)?;
+        }
+        self.find_who_is_passed()?;
+        self.lead_groups()
+    }
+
+    /// Subreapers that adopt something in a restore are that when all orphans come up to them.
+    fn find_who_is_passed(&self) -> Result<(), Trouble> {
+        let adopts = |pid: i32| self.adopted.iter().any(|(_, reaper)| *reaper == pid);
+        for &(orphan, reaper) in &self.adopted {
+            let mut at = self.items[&self.items[&orphan].parent].parent;
+            while at != reaper {
+                if at == 0 || adopts(at) {
+                    return Err(Trouble::Passed(orphan, at));
+                }
+                at = self.items[&at].parent;
+            }
+        }
+        Ok(())
+    }
+
+    fn children(&self, parent: i32) -> Vec<i32> {
+        self.items.iter().filter(|(_, item)| item.parent == parent).map(|(pid, _)| *pid).collect()
+    }
+
+    /// The session that it has to be forked in: where it leads one, that of a process below it that was forked before.
+    fn session_of_birth(&self, pid: i32) -> i32 {
+        let own = self.items[&pid].sid;
+        let older = |other: &i32| {
+            let sid = self.items[other].sid;
+            let mut at = *other;
+            while at > pid && at != sid {
+                at = self.items[&at].parent;
+            }
+            (sid < pid && at == pid).then_some(sid)
+        };
+        if own == pid { self.items.keys().find_map(older).unwrap_or(own) } else { own }
+    }
+
+    /// Gives what `reaper` has adopted a parent in its session.
+    fn adopt(&mut self, reaper: i32) -> Result<(), Trouble> {
+        for child in self.children(reaper) {
+            let (sid, of_reaper) = (self.session_of_birth(child), self.items[&reaper].sid);
+            let here = sid == of_reaper || sid == child || self.items[&child].helper;
+            if here || self.items[&child].parent != reaper || (reaper != self.root && sid < reaper) {
+                continue;
+            }
+            let family: Vec<i32> = self
+                .children(reaper)
+                .into_iter()
+                .filter(|&pid| pid != sid && self.session_of_birth(pid) == sid)
+                .collect();
+            let parent = match self.items.get(&sid) {
+                None => self.help(sid, reaper, sid, sid),
+                Some(_) => self.former_parent(reaper, sid, &family).ok_or(Trouble::Session(family[0], sid))?,
+            };
+            for pid in family {
+                self.item(pid).parent = parent;
+                self.adopted.push((pid, reaper));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whoever forked the first of those that are left: a zombie, or a helper with an ID between. A zombie cannot wait for others to
+    /// end, so it gets no child that does.
+    fn former_parent(&mut self, reaper: i32, sid: i32, family: &[i32]) -> Option<i32> {
+        let first = *family.first()?;
+        let all_live = family.iter().all(|pid| !self.items[pid].zombie);
+        let zombie = self.items.iter().find(|(pid, item)| {
+            all_live && item.zombie && item.sid == sid && **pid < first && (**pid == sid || item.parent != reaper)
+        });
+        if let Some((pid, _)) = zombie {
+            return Some(*pid);
+        }
+        if self.items[&sid].zombie {
+            return None;
+        }
+        let between = || (sid + 1..first).rev();
+        let of_leader = self.items[&sid].pgid;
+        if let Some(free) = between().find(|pid| !self.used.contains(pid)) {
+            return Some(self.help(free, sid, sid, of_leader));
+        }
+        let lost = between().find(|pid| self.is_lost_group(*pid, sid))?;
+        Some(self.help(lost, sid, sid, lost))
+    }
+
+    fn is_lost_group(&self, id: i32, sid: i32) -> bool {
+        let mut others = self.items.values().filter(|item| item.sid == id || item.pgid == id).peekable();
+        !self.items.contains_key(&id) && others.peek().is_some() && others.all(|item| item.sid == sid)
+    }
+
+    fn help(&mut self, pid: i32, parent: i32, sid: i32, pgid: i32) -> i32 {
+        self.used.insert(pid);
+        self.items.insert(pid, Item { parent, sid, pgid, zombie: false, helper: true, born: None });
+        pid
+    }
+
+    fn item(&mut self, pid: i32) -> &mut Item {
+        self.items.get_mut(&pid).expect("parents are in the tree")
+    }
+
+    /// What is of a session that its parent has left was forked before the parent did.
+    fn connect(&mut self, pid: i32) -> Result<(), Trouble> {
+        let (mut at, sid) = (self.items[&pid].parent, self.items[&pid].sid);
+        if pid == self.root || sid == pid || self.items[&at].sid == sid {
+            return Ok(());
+        }
+        while at != sid {
+            if at == 0 || self.items[&at].born.is_some_and(|born| born != sid) {
+                return Err(Trouble::Session(pid, sid));
+            }
+            self.item(at).born = Some(sid);
+            at = self.items[&at].parent;
+        }
+        Ok(())
+    }
+
+    /// Gives each group whose leader is gone a new one, forked by whoever of its session has a lower ID.
+    fn lead_groups(&mut self) -> Result<(), Trouble> {
+        let groups: BTreeMap<i32, i32> = self.items.iter().rev().map(|(pid, item)| (item.pgid, *pid)).collect();
+        for (pgid, member) in groups {
+            if pgid == 0 || self.items.contains_key(&pgid) {
+                continue;
+            }
+            let (sid, mut parent) = (self.items[&member].sid, member);
+            while parent > pgid {
+                parent = self.items[&parent].parent;
+                let of_session = |item: &Item| item.sid == sid || item.born == Some(sid);
+                if !self.items.get(&parent).is_some_and(of_session) {
+                    return Err(Trouble::Group(pgid));
+                }
+            }
+            self.help(pgid, parent, sid, pgid);
+        }
+        Ok(())
+    }
+
+    /// Forks everything in order, and looks where it comes out.
+    fn create(&self) -> Result<(), Trouble> {
+        let mut sessions = BTreeMap::from([(self.root, self.items[&self.root].sid)]);
+        let mut settled = BTreeSet::from([self.root]);
+        for (&pid, item) in self.items.iter().filter(|(pid, _)| **pid != self.root) {
+            let (parent, forked_in) = (&self.items[&item.parent], item.born.unwrap_or(item.sid));
+            let before = parent.born == Some(forked_in);
+            if before && parent.sid == item.parent && settled.contains(&item.parent) {
+                return Err(Trouble::Session(pid, item.sid));
+            }
+            if !before && settled.insert(item.parent) && parent.sid == item.parent {
+                sessions.insert(item.parent, parent.sid);
+            }
+            let Some(&session) = sessions.get(&item.parent) else { return Err(Trouble::Session(pid, item.sid)) };
+            if item.sid != pid && item.sid != session {
+                return Err(Trouble::Session(pid, item.sid));
+            }
+            sessions.insert(pid, session);
+        }
+        for item in self.items.values() {
+            let leads = |leader: &Item| leader.pgid == item.pgid && leader.sid == item.sid;
+            if item.pgid != 0 && !self.items.get(&item.pgid).is_some_and(leads) {
+                return Err(Trouble::Group(item.pgid));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Processes as `(pid, ppid, sid, pgid)`, below the holder 1000; the first one is the service.
+    fn tree(list: &[(i32, i32, i32, i32)]) -> Vec<Process> {
+        let process = |&(pid, ppid, sid, pgid): &(i32, i32, i32, i32)| {
+            let comm = "app".to_owned();
+            Process { pid, ppid, sid, pgid, state: 'S', comm, threads: vec![pid] }
+        };
+        std::iter::once(&(1000, 1, 1000, 1000)).chain(list).map(process).collect()
+    }
+
+    fn zombie(mut processes: Vec<Process>, pid: i32) -> Vec<Process> {
+        processes.iter_mut().find(|process| process.pid == pid).unwrap().state = 'Z';
+        processes
+    }
+
+    fn refused(processes: &[Process]) -> String {
+        check(processes).unwrap_err().to_string().split_once(": a restore").unwrap().0.to_owned()
+    }
+
+    const SERVICE: (i32, i32, i32, i32) = (1001, 1000, 1001, 1001);
+
+    #[test]
+    fn threads_and_children_may_be_mixed() {
+        let mut processes = tree(&[SERVICE, (1003, 1001, 1001, 1001), (1005, 1001, 1001, 1001)]);
+        processes[1].threads = vec![1001, 1002, 1004, 1006];
+        assert_eq!(check(&processes), Ok(()));
+    }
+
+    #[test]
+    fn numbers_that_have_begun_again_are_refused() {
+        let mut processes = tree(&[(1001, 1000, 1001, 1001), (1010, 1001, 1001, 1001)]);
+        processes[2].threads = vec![305, 1010];
+        insta::assert_snapshot!(check(&processes).unwrap_err(), @"thread 305 of process 1010 (app) has a lower ID than the process: a restore without the right to choose PIDs could not create it; restart the service, or give freeze that right (docs/pids.md)");
+        insta::assert_snapshot!(refused(&tree(&[SERVICE, (305, 1001, 1001, 1001)])), @"process 305 (app) has a lower PID than its parent 1001");
+    }
+
+    #[test]
+    fn an_orphan_needs_the_number_of_its_parent() {
+        let orphan = [SERVICE, (1003, 1000, 1001, 1001)];
+        assert_eq!(check(&tree(&orphan)), Ok(()));
+        // The parent is a zombie.
+        assert_eq!(check(&zombie(tree(&[SERVICE, (1002, 1001, 1001, 1001), orphan[1]]), 1002)), Ok(()));
+        // Or leads a group that is left, but not a session.
+        assert_eq!(check(&tree(&[SERVICE, (1003, 1000, 1001, 1002)])), Ok(()));
+        insta::assert_snapshot!(refused(&tree(&[SERVICE, (1003, 1000, 1001, 1001), (1004, 1000, 1002, 1002)])), @"process 1003 (app) got into session 1001 in a way that cannot be repeated");
+    }
+
+    #[test]
+    fn sessions_of_those_that_are_gone_are_made_again() {
+        // Its leader forked twice; one left a child behind before its setsid(); below another subreaper.
+        assert_eq!(check(&tree(&[SERVICE, (1003, 1000, 1002, 1002)])), Ok(()));
+        assert_eq!(check(&tree(&[SERVICE, (1003, 1000, 1003, 1003), (1004, 1003, 1001, 1001)])), Ok(()));
+        assert_eq!(check(&tree(&[SERVICE, (1004, 1001, 1003, 1003)])), Ok(()));
+        insta::assert_snapshot!(refused(&tree(&[SERVICE, (1002, 1001, 1002, 1002), (1003, 1002, 1002, 1002), (1004, 1002, 1001, 1001)])), @"process 1004 (app) got into session 1001 in a way that cannot be repeated");
+    }
+
+    #[test]
+    fn who_was_passed_before_a_subreaper_adopted_others_is_refused() {
+        // Two whose parents, of session 1002, are gone: the holder has the first and 1001 the second.
+        let passed = [SERVICE, (1002, 1001, 1002, 1002), (1005, 1000, 1002, 1002)];
+        assert_eq!(check(&tree(&passed)), Ok(()));
+        let both = tree(&[&passed[..], &[(1007, 1001, 1002, 1002)]].concat());
+        insta::assert_snapshot!(refused(&both), @"process 1005 (app) lost its parent before process 1001 became a subreaper, which has adopted others since");
+    }
+
+    #[test]
+    fn a_group_whose_leader_has_left_it_is_refused() {
+        assert_eq!(check(&tree(&[SERVICE, (1003, 1001, 1001, 1002)])), Ok(()));
+        let left = tree(&[SERVICE, (1002, 1001, 1001, 1001), (1003, 1001, 1001, 1002)]);
+        insta::assert_snapshot!(refused(&left), @"process 1003 (app) is of the group 1002, which cannot be made again without its first process");
+    }
+}

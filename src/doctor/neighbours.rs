@@ -1,0 +1,75 @@
+//! Whether this process is confined as the container's init is: what is executed in a container may have another user, other
+//! capabilities and other namespaces, and then what the doctor finds is not so for the service.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::proc::tree;
+
+/// As whom a process runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Identity {
+    uid: String,
+    capabilities: String,
+    /// Not told by a process that has capabilities which this one has not.
+    users: Option<PathBuf>,
+}
+
+impl Identity {
+    fn of(pid: &str) -> Option<Self> {
+        let status = tree::status(pid).ok()?;
+        // Real, effective, saved, of the file system.
+        let uid = status.get("Uid")?.split_whitespace().nth(1)?.to_owned();
+        let users = fs::read_link(format!("/proc/{pid}/ns/user")).ok();
+        Some(Self { uid, capabilities: status.get("CapEff")?.to_owned(), users })
+    }
+}
+
+/// A sentence where the container's init is a freeze that is confined in another way than this process.
+pub fn note() -> Option<String> {
+    if std::process::id() == 1 {
+        return None;
+    }
+    let line = fs::read("/proc/1/cmdline").ok()?;
+    let program = String::from_utf8_lossy(line.split(|byte| *byte == 0).next()?).into_owned();
+    match program.rsplit('/').next()? {
+        "freeze-relay" => Some(ISOLATED.to_owned()),
+        "freeze" => difference(&Identity::of("1")?, &Identity::of("self")?),
+        _ => None,
+    }
+}
+
+const ISOLATED: &str = "The service here is in namespaces of its own (--isolate), and this command is not: what it says holds outside of them.";
+
+fn difference(init: &Identity, ours: &Identity) -> Option<String> {
+    if init.uid != ours.uid {
+        return Some(format!(
+            "The service here runs as uid {} and this command as uid {}: what it says holds for the latter.",
+            init.uid, ours.uid
+        ));
+    }
+    if init.users.is_some() && init.users != ours.users {
+        return Some(ISOLATED.to_owned());
+    }
+    (init.capabilities != ours.capabilities).then(|| {
+        "The container's init has other capabilities than this command, perhaps in a namespace of its own (--isolate): what it says \
+         holds for a container that has these."
+            .to_owned()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_is_said_and_only_that() {
+        let init = Identity { uid: "1000".into(), capabilities: "0".into(), users: Some("user:[1]".into()) };
+        let said = |ours: Identity| difference(&init, &ours).unwrap();
+        assert_eq!(difference(&init, &init), None);
+        insta::assert_snapshot!(said(Identity { uid: "0".into(), ..init.clone() }), @"The service here runs as uid 1000 and this command as uid 0: what it says holds for the latter.");
+        assert_eq!(said(Identity { users: Some("user:[2]".into()), ..init.clone() }), ISOLATED);
+        insta::assert_snapshot!(said(Identity { capabilities: "3".into(), ..init.clone() }), @"The container's init has other capabilities than this command, perhaps in a namespace of its own (--isolate): what it says holds for a container that has these.");
+        assert!(Identity::of("self").is_some_and(|ours| ours.users.is_some()));
+    }
+}

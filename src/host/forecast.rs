@@ -1,0 +1,33 @@
+//! Says before a restore how long it has to count PIDs, and at a checkpoint how long its restore would. Changes nothing.
+
+use crate::sys::pids;
+
+/// The line for the log where counting up to the service's `highest` PID or TID takes a time that one can notice.
+pub(crate) fn before_restore(highest: i32) -> Option<String> {
+    let millis = Some(pids::millis_up_to(highest)).filter(|&millis| millis >= 100)?;
+    Some(format!("counting PIDs up to {highest}, the service's highest, takes about {}", seconds(millis)))
+}
+
+/// The warning where a restore in a container like this one would have to count for a second or more.
+pub fn at_checkpoint(highest: i32) -> Option<String> {
+    let millis = Some(pids::millis_up_to(highest)).filter(|&millis| millis >= 1000)?;
+    Some(format!(
+        "a restore without the right to choose PIDs has to count up to PID {highest}, which takes about {}; the capability \
+         CHECKPOINT_RESTORE with a seccomp profile that allows clone3 gives that right, and a restarted service has low PIDs",
+        seconds(millis)
+    ))
+}
+
+fn seconds(millis: u64) -> String {
+    format!("{}.{} s", millis / 1000, millis % 1000 / 100)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_have_one_digit_after_the_point() {
+        assert_eq!(["0.0 s", "0.9 s", "12.3 s"], [99, 999, 12_345].map(seconds));
+    }
+}

@@ -1,0 +1,56 @@
+//! Where descriptors 0, 1 and 2 lead to, by CRIU's names: what a checkpoint records and a restore replaces.
+
+use std::fs;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+use crate::files::mounts;
+use crate::image::Stdio;
+
+/// How CRIU's name begins for a file that lies on none of the container's mounts.
+pub(crate) const OUTSIDE: &str = "file[";
+
+/// What descriptors 0, 1 and 2 of this process lead to; a closed one is left out.
+pub fn record() -> Vec<Stdio> {
+    let outside = outside();
+    let target = |fd: u32| match outside.iter().find(|one| one.fd == fd) {
+        Some(one) => Some(one.key.clone().into_bytes()),
+        None => Some(fs::read_link(format!("/proc/self/fd/{fd}")).ok()?.into_os_string().into_vec()),
+    };
+    (0..3).filter_map(|fd| Some(Stdio { fd, target: target(fd)? })).collect()
+}
+
+/// A descriptor of this process that leads to a file on none of the container's mounts.
+#[derive(Debug)]
+pub struct Outside {
+    fd: u32,
+    /// CRIU's name for the file.
+    pub key: String,
+    /// Where it lies outside: a path that means nothing here, or something else.
+    pub path: PathBuf,
+}
+
+/// Those of the descriptors 0, 1 and 2 that are so.
+pub fn outside() -> Vec<Outside> {
+    let here = mounts::ids();
+    let one = |fd: u32| {
+        let path = fs::read_link(format!("/proc/self/fd/{fd}")).ok().filter(|path| path.is_absolute())?;
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+        let mount = info.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())?;
+        let inode = fs::metadata(format!("/proc/self/fd/{fd}")).ok()?.ino();
+        let foreign = !here.is_empty() && !here.contains(&mount);
+        foreign.then(|| Outside { fd, key: format!("{OUTSIDE}{mount:x}:{inode:x}]"), path })
+    };
+    (0..3).filter_map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_here_was_opened_outside() {
+        assert!(outside().is_empty());
+    }
+}

@@ -1,0 +1,265 @@
+//! The names of all objects in a store, and the listings that follow from them.
+//!
+//! Every key is made here and taken apart here. A name that freeze would not write belongs to no object of freeze's, and is passed over.
+
+use std::time::SystemTime;
+
+use super::error::Result;
+use super::hex::Hex;
+use crate::store::{ObjectMeta, Store};
+
+/// Version of all that is in a store.
+pub(crate) const VERSION: u32 = 2;
+/// Highest number of a generation, and highest epoch: JSON readers agree on integers up to here (RFC 8259, section 6).
+pub(crate) const NUMBER_MAX: u64 = 1 << 53;
+
+/// Key of the object that says how to open the store.
+pub(crate) const FORMAT: &str = "format";
+/// Key of the pointer to the newest generation.
+pub(crate) const HEAD: &str = "head";
+/// Key of the sign of life of a container that has the application to itself.
+pub(crate) const HEARTBEAT: &str = "holder";
+/// Folder of the lists of packs that a prune found unreferenced.
+pub(crate) const CONDEMNED: &str = "condemned/";
+
+const GENERATIONS: &str = "generations/";
+const MANIFEST: &str = ".manifest";
+const MARKER: &str = ".committed";
+const OUTCOMES: &str = "outcomes/";
+const LOST: &str = ".lost.";
+const PACKS: &str = "packs/";
+
+/// The key of a generation's manifest.
+pub fn manifest_key(generation: u64) -> String {
+    format!("{GENERATIONS}{generation}{MANIFEST}")
+}
+
+/// The key of the mark that, in an encrypted store, a generation was committed: with it an old head put back is noticed. The mark
+/// of a later generation replaces it.
+pub fn marker_key(generation: u64) -> String {
+    format!("{GENERATIONS}{generation}{MARKER}")
+}
+
+/// The key of the outcome of a generation.
+pub fn outcome_key(generation: u64) -> String {
+    format!("{OUTCOMES}{generation}")
+}
+
+/// The key of the mark that an instance lost a generation. `instance` is the hash of its name, as keys are not encrypted.
+pub(crate) fn lost_key(generation: u64, instance: Hex<16>) -> String {
+    format!("{OUTCOMES}{generation}{LOST}{instance}")
+}
+
+/// The key of a pack.
+pub(crate) fn pack_key(id: &str) -> String {
+    format!("{PACKS}{id}")
+}
+
+/// A new pack's name: 128 random bits, so that no two writers use the same.
+pub(crate) fn new_pack_id() -> String {
+    Hex::<16>::random().to_string()
+}
+
+/// Whether `id` is a pack's name.
+pub(crate) fn is_pack_id(id: &str) -> bool {
+    Hex::<16>::parse(id).is_some()
+}
+
+/// A decimal number without leading zeros that head could name.
+fn number(digits: &str) -> Option<u64> {
+    digits.parse().ok().filter(|n: &u64| (1..=NUMBER_MAX).contains(n) && n.to_string() == digits)
+}
+
+/// The generation that a key of `suffix` is of.
+fn generation(key: &str, suffix: &str) -> Option<u64> {
+    number(key.strip_prefix(GENERATIONS)?.strip_suffix(suffix)?)
+}
+
+fn generation_numbers(store: &dyn Store, suffix: &str) -> Result<Vec<u64>> {
+    let objects = store.list(GENERATIONS)?;
+    let mut numbers: Vec<u64> = objects.iter().filter_map(|object| generation(&object.key, suffix)).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// Numbers of all manifests in ascending order, also of those that were never committed.
+pub(crate) fn manifest_numbers(store: &dyn Store) -> Result<Vec<u64>> {
+    generation_numbers(store, MANIFEST)
+}
+
+/// Numbers of all marks of [`marker_key`] in ascending order.
+pub(crate) fn marker_numbers(store: &dyn Store) -> Result<Vec<u64>> {
+    generation_numbers(store, MARKER)
+}
+
+/// A manifest as the store lists it, committed or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoredManifest {
+    /// Its generation.
+    pub number: u64,
+    /// Bytes.
+    pub size: u64,
+    /// When it was written, by the store's own clock.
+    pub modified: SystemTime,
+}
+
+/// All manifests in the order of their numbers, also those that were never committed.
+///
+/// # Errors
+/// Where the store cannot be listed.
+pub fn manifests(store: &dyn Store) -> Result<Vec<StoredManifest>> {
+    let manifest = |object: ObjectMeta| {
+        let number = generation(&object.key, MANIFEST)?;
+        Some(StoredManifest { number, size: object.size, modified: object.modified })
+    };
+    let mut found: Vec<_> = store.list(GENERATIONS)?.into_iter().filter_map(manifest).collect();
+    found.sort_by_key(|manifest| manifest.number);
+    Ok(found)
+}
+
+/// A pack as the store lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredPack {
+    /// Its name.
+    pub id: String,
+    /// Bytes.
+    pub size: u64,
+    /// When it was written, by the store's own clock.
+    pub modified: SystemTime,
+}
+
+/// All packs in the order of their names, also those that no manifest names.
+///
+/// # Errors
+/// Where the store cannot be listed.
+pub fn packs(store: &dyn Store) -> Result<Vec<StoredPack>> {
+    let pack = |object: ObjectMeta| {
+        let id = object.key.strip_prefix(PACKS).filter(|id| is_pack_id(id))?.to_owned();
+        Some(StoredPack { id, size: object.size, modified: object.modified })
+    };
+    Ok(store.list(PACKS)?.into_iter().filter_map(pack).collect())
+}
+
+/// An object that tells what became of a generation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// The generation.
+    pub number: u64,
+    /// Its key.
+    pub key: String,
+    /// The hash of the instance that lost the generation; none for the outcome itself.
+    pub lost: Option<Hex<16>>,
+}
+
+/// All records, from the newest generation down, each outcome before the instances that lost.
+///
+/// # Errors
+/// Where the store cannot be listed.
+pub fn records(store: &dyn Store) -> Result<Vec<Record>> {
+    let objects = store.list(OUTCOMES)?;
+    let mut records: Vec<Record> = objects.into_iter().filter_map(|object| record(object.key)).collect();
+    records.sort_by(|a, b| b.number.cmp(&a.number).then_with(|| a.key.cmp(&b.key)));
+    Ok(records)
+}
+
+fn record(key: String) -> Option<Record> {
+    let name = key.strip_prefix(OUTCOMES)?;
+    let (digits, lost) = match name.split_once(LOST) {
+        Some((digits, hash)) => (digits, Some(Hex::parse(hash)?)),
+        None => (name, None),
+    };
+    Some(Record { number: number(digits)?, key, lost })
+}
+
+/// Removes a generation's manifest, and before it the mark that it was committed. Its packs stay.
+///
+/// # Errors
+/// Where the store refuses.
+pub fn remove_manifest(store: &dyn Store, number: u64) -> Result<()> {
+    store.delete(&marker_key(number))?;
+    Ok(store.delete(&manifest_key(number))?)
+}
+
+/// Removes a pack. The caller knows that no generation refers to it, and that none which is being written will.
+///
+/// # Errors
+/// Where the store refuses.
+pub fn remove_pack(store: &dyn Store, id: &str) -> Result<()> {
+    Ok(store.delete(&pack_key(id))?)
+}
+
+/// Whether freeze writes objects of that name.
+pub fn is_known(key: &str) -> bool {
+    match key.split_once('/') {
+        None => matches!(key, HEAD | FORMAT | HEARTBEAT),
+        Some(("packs", id)) => is_pack_id(id),
+        Some(("generations", _)) => [MANIFEST, MARKER].iter().any(|suffix| generation(key, suffix).is_some()),
+        Some((folder, _)) => matches!(folder, "condemned" | "outcomes"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::store::{FileStore, PutMode};
+
+    #[test]
+    fn every_key_that_is_made_is_known() {
+        let hash = Hex([7; 16]);
+        let keys =
+            [manifest_key(1), marker_key(NUMBER_MAX), outcome_key(3), lost_key(3, hash), pack_key(&new_pack_id())];
+        assert!(keys.iter().map(String::as_str).chain([FORMAT, HEAD, HEARTBEAT]).all(is_known));
+        for key in ["other", "packs/x", "packs/", "generations/0.manifest", "generations/01.manifest", "generations/1"]
+        {
+            assert!(!is_known(key), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_number_that_head_could_not_name_is_none() {
+        assert_eq!(generation("generations/7.manifest", MANIFEST), Some(7));
+        for digits in ["0", "07", "+7", "9007199254740993", ""] {
+            assert_eq!(generation(&format!("generations/{digits}.manifest"), MANIFEST), None, "{digits}");
+        }
+    }
+
+    #[test]
+    fn only_what_freeze_writes_is_listed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FileStore::new(&format!("file:{}", folder.path().display())).unwrap();
+        let id = "0123456789abcdef0123456789abcdef";
+        let keys = ["packs/x", "generations/10.manifest", "generations/2.manifest", "generations/02.manifest"];
+        let pack_key = pack_key(id);
+        for key in keys.into_iter().chain(["generations/0.manifest", "generations/2.committed", &pack_key]) {
+            store.put(key, key.to_owned().into(), PutMode::Create).unwrap();
+        }
+        let numbers = || manifests(&store).unwrap().into_iter().map(|found| found.number).collect::<Vec<_>>();
+        assert_eq!(numbers(), [2, 10]);
+        assert_eq!(packs(&store).unwrap().iter().map(|pack| (&*pack.id, pack.size)).collect::<Vec<_>>(), [(id, 38)]);
+        remove_manifest(&store, 2).unwrap();
+        assert_eq!(numbers(), [10]);
+        assert!(store.list("generations/2.").unwrap().is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn fuzz_a_key_is_of_one_generation_or_none(name in "(generations/)?[0-9+x-]{0,21}[./]?(manifest|committed)?") {
+            for (suffix, key) in [(MANIFEST, manifest_key as fn(u64) -> String), (MARKER, marker_key)] {
+                if let Some(number) = generation(&name, suffix) {
+                    prop_assert_eq!(key(number), &*name);
+                    prop_assert!(number > 0 && number <= NUMBER_MAX);
+                }
+            }
+        }
+
+        #[test]
+        fn fuzz_a_key_is_of_one_record_or_none(key in "(outcomes/)?[0-9+x-]{0,21}(\\.lost\\.[0-9a-fA-F]{31,33})?") {
+            if let Some(found) = record(key.clone()) {
+                let made = found.lost.map_or_else(|| outcome_key(found.number), |hash| lost_key(found.number, hash));
+                prop_assert_eq!(made, key);
+            }
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! `holder`: which container has the application to itself, written again and again by that container, so that others see that it is
+//! alive. A hint: who may write head is decided by head alone, and a holder counts only while head names it.
+
+use serde::{Deserialize, Serialize};
+
+use super::lease::Lease;
+use super::outcome::{Party, check_name};
+use crate::image::crypto::vault::Vault;
+use crate::image::error::{Flaw, ImageError, Result};
+use crate::image::hex::Hex;
+use crate::image::layout::{HEARTBEAT, NUMBER_MAX};
+use crate::store::{PutMode, StoreError};
+
+const LIMIT: u64 = 4096;
+
+/// A container that has the application to itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// That container.
+    #[serde(flatten)]
+    pub party: Party,
+    /// Since which epoch.
+    pub epoch: u64,
+    /// Another one each time, so that it can be told from one that nobody writes any more.
+    beat: Hex<8>,
+}
+
+impl Holder {
+    /// Whoever wrote it last; None where nobody did, or where it cannot be read, as whoever is alive will replace it.
+    pub fn look(vault: &Vault) -> Result<Option<Self>> {
+        match vault.store().get(HEARTBEAT, LIMIT) {
+            Ok((data, _)) => Ok(Self::parse(vault, &data).ok()),
+            Err(StoreError::NotFound { .. } | StoreError::TooLarge { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Says that the container of that name holds `lease`, and is alive.
+    pub fn beat(vault: &Vault, lease: &Lease, instance: &str) -> Result<()> {
+        let party = Party { instance: instance.to_owned(), writer: lease.writer };
+        let holder = Self { party, epoch: lease.epoch, beat: Hex::random() };
+        let unfit = |flaw| ImageError::Unfit { url: vault.url().into(), flaw };
+        let text = serde_json::to_vec(&holder.bounded().map_err(unfit)?).expect("names and digits can be written");
+        Ok(vault.store().put(HEARTBEAT, vault.seal().seal_message(HEARTBEAT, &text).into(), PutMode::Overwrite)?)
+    }
+
+    /// Whether it is the one that head names.
+    pub fn is_of(&self, head: &Lease) -> bool {
+        (self.epoch, self.party.writer) == (head.epoch, head.writer)
+    }
+
+    fn parse(vault: &Vault, data: &[u8]) -> Result<Self, Flaw> {
+        let text = vault.seal().open_message(HEARTBEAT, data)?;
+        serde_json::from_slice::<Self>(&text).map_err(|error| Flaw::Syntax(error.to_string()))?.bounded()
+    }
+
+    /// What readers accept, so that no writer writes anything else.
+    fn bounded(self) -> Result<Self, Flaw> {
+        check_name(&self.party.instance)?;
+        Flaw::bound("epoch", self.epoch, NUMBER_MAX)?;
+        Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fuzz;
+    use crate::image::test_vault;
+    use proptest::prelude::*;
+
+    const LEASE: Lease = Lease { generation: 4, epoch: 3, writer: Hex([9; 8]) };
+
+    #[test]
+    fn each_beat_is_another_and_of_the_same_holder() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = test_vault(folder.path());
+        assert_eq!(Holder::look(&vault).unwrap(), None);
+        let [one, two] = [(); 2].map(|()| {
+            Holder::beat(&vault, &LEASE, "a").unwrap();
+            Holder::look(&vault).unwrap().unwrap()
+        });
+        assert_ne!(one, two);
+        assert_eq!(one.party, two.party);
+        assert!(one.is_of(&Lease { generation: 9, ..LEASE }) && !one.is_of(&Lease { epoch: 4, ..LEASE }));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_nobodys_and_what_nobody_would_read_is_not_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = test_vault(folder.path());
+        for data in [vec![0; 100], vec![0; 5000]] {
+            vault.store().put(HEARTBEAT, data.into(), PutMode::Overwrite).unwrap();
+            assert_eq!(Holder::look(&vault).unwrap(), None);
+        }
+        assert!(matches!(Holder::beat(&vault, &LEASE, &"x".repeat(256)), Err(ImageError::Unfit { .. })));
+        let most = "\u{1}".repeat(255);
+        Holder::beat(&vault, &LEASE, &most).unwrap();
+        assert_eq!(Holder::look(&vault).unwrap().unwrap().party.instance, most);
+    }
+
+    #[test]
+    fn fuzz_damaged_text_is_refused_or_what_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = test_vault(folder.path());
+        Holder::beat(&vault, &LEASE, "a").unwrap();
+        let (whole, _) = vault.store().get(HEARTBEAT, LIMIT).unwrap();
+        let text = vault.seal().open_message(HEARTBEAT, &whole).unwrap();
+        let holder = Holder::parse(&vault, &whole).unwrap();
+        proptest!(|(edits in fuzz::edits(), forged in fuzz::edits())| {
+            if let Ok(parsed) = Holder::parse(&vault, &fuzz::damaged(&whole, &edits)) {
+                prop_assert_eq!(&parsed, &holder);
+            }
+            // With the right seal.
+            let forged = vault.seal().seal_message(HEARTBEAT, &fuzz::damaged(&text, &forged));
+            if let Ok(parsed) = Holder::parse(&vault, &forged) {
+                prop_assert!(parsed.bounded().is_ok());
+            }
+        });
+    }
+}

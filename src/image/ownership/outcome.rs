@@ -1,0 +1,213 @@
+//! `outcomes/N`: what became of a generation whose service did not run on. Created once and never changed, so that of all who want
+//! the service exactly one gets it: a container that restores it, or the one that offered it and takes it back.
+
+use serde::{Deserialize, Serialize};
+
+use crate::image::crypto::vault::Vault;
+use crate::image::error::{Flaw, ImageError, Result};
+use crate::image::hex::Hex;
+use crate::image::layout::{manifest_numbers, outcome_key};
+use crate::store::{PutMode, StoreError};
+
+const LIMIT: u64 = 4096;
+/// Most bytes of an instance's name: however it is written, two of them fit.
+const NAME_MAX: u64 = 255;
+
+/// A container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Party {
+    /// The name that it keeps when it is started again.
+    pub instance: String,
+    /// The name that it has in head.
+    pub writer: Hex<8>,
+}
+
+/// What became of a generation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+pub enum Outcome {
+    /// A container has restored it, and only that may let it run.
+    Taken {
+        /// That container.
+        by: Party,
+        /// The instance that offered it.
+        from: String,
+    },
+    /// The container that offered it has taken it back, and only that may let it run.
+    Withdrawn {
+        /// That container.
+        by: Party,
+    },
+}
+
+/// The outcome of a generation, where there is one.
+pub fn look(vault: &Vault, generation: u64) -> Result<Option<Outcome>> {
+    let object = outcome_key(generation);
+    match vault.store().get(&object, LIMIT) {
+        Ok((data, _)) => parse(vault, object, &data).map(Some),
+        Err(StoreError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes `wanted` the outcome of a generation unless it has one, and returns the one that stands. An error leaves it open.
+pub fn decide(vault: &Vault, generation: u64, wanted: &Outcome) -> Result<Outcome> {
+    let key = outcome_key(generation);
+    checked(wanted.clone()).map_err(|flaw| ImageError::Unfit { url: vault.url().into(), flaw })?;
+    let text = serde_json::to_vec(wanted).expect("names can be written");
+    match vault.store().put(&key, vault.seal().seal_message(&key, &text).into(), PutMode::Create) {
+        Ok(()) => Ok(wanted.clone()),
+        // Someone was faster, or the reply to our own put was lost: what is there tells.
+        Err(error) => match (look(vault, generation), error) {
+            (Ok(Some(outcome)), _) => Ok(outcome),
+            (Err(damage), StoreError::Exists { .. }) => Err(damage),
+            (_, error) => Err(error.into()),
+        },
+    }
+}
+
+/// Withdraws all that was proposed after the generation `known` (0: none), so that `known` or the command can be let run: a put of
+/// head that a container sent which is dead by now may yet be carried out. False where one of them was taken: then head and outcomes
+/// are to be looked at anew.
+pub fn close_above(vault: &Vault, known: u64, by: &Party) -> Result<bool> {
+    let mut closed = true;
+    for number in manifest_numbers(&**vault.store())?.into_iter().filter(|number| *number > known) {
+        let outcome = decide(vault, number, &Outcome::Withdrawn { by: by.clone() })?;
+        closed &= matches!(outcome, Outcome::Withdrawn { .. });
+    }
+    Ok(closed)
+}
+
+fn parse(vault: &Vault, object: String, data: &[u8]) -> Result<Outcome> {
+    let text = vault.seal().open_message(&object, data);
+    let parsed = text.and_then(|text| serde_json::from_slice(&text).map_err(|error| Flaw::Syntax(error.to_string())));
+    parsed.and_then(checked).map_err(|flaw| ImageError::Damaged { url: vault.url().into(), object, flaw })
+}
+
+/// Bounds an instance's name, of whatever object it is read from or goes into.
+pub(crate) fn check_name(instance: &str) -> Result<(), Flaw> {
+    Flaw::bound("number of bytes of an instance's name", instance.len() as u64, NAME_MAX).map(drop)
+}
+
+/// What readers accept, so that no writer writes anything else.
+fn checked(outcome: Outcome) -> Result<Outcome, Flaw> {
+    let (Outcome::Taken { by, .. } | Outcome::Withdrawn { by }) = &outcome;
+    check_name(&by.instance)?;
+    if let Outcome::Taken { from, .. } = &outcome {
+        check_name(from)?;
+    }
+    Ok(outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fuzz;
+    use crate::image::format::manifest::Manifest;
+    use crate::image::ownership::generation::propose;
+    use crate::image::ownership::lease::Lease;
+    use crate::image::test_vault;
+    use proptest::prelude::*;
+    use std::thread;
+    use std::time::Instant;
+
+    fn party(name: &str) -> Party {
+        Party { instance: name.to_owned(), writer: Hex([9; 8]) }
+    }
+
+    fn taken(name: &str) -> Outcome {
+        Outcome::Taken { by: party(name), from: "a".to_owned() }
+    }
+
+    #[test]
+    fn an_outcome_is_readable() {
+        let text = serde_json::to_string(&[taken("b"), Outcome::Withdrawn { by: party("a") }]).unwrap();
+        assert_eq!(
+            text,
+            r#"[{"outcome":"taken","by":{"instance":"b","writer":"0909090909090909"},"from":"a"},{"outcome":"withdrawn","by":{"instance":"a","writer":"0909090909090909"}}]"#
+        );
+    }
+
+    #[test]
+    fn of_many_at_once_one_decides_and_all_learn_which() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = test_vault(folder.path());
+        let said: Vec<Outcome> = thread::scope(|scope| {
+            let decide = |n: u8| {
+                let wanted = if n == 0 { Outcome::Withdrawn { by: party("a") } } else { taken(&n.to_string()) };
+                decide(&vault, 3, &wanted).unwrap()
+            };
+            let threads: Vec<_> = (0..8).map(|n| scope.spawn(move || decide(n))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let stands = look(&vault, 3).unwrap().unwrap();
+        assert!(said.iter().all(|outcome| *outcome == stands));
+        assert_eq!(look(&vault, 4).unwrap(), None);
+    }
+
+    #[test]
+    fn an_outcome_is_of_its_generation_and_store_alone() {
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let [one, two] = folders.each_ref().map(|folder| test_vault(folder.path()));
+        decide(&one, 3, &taken("b")).unwrap();
+        let (data, _) = one.store().get(&outcome_key(3), LIMIT).unwrap();
+        for (vault, generation) in [(&one, 4), (&two, 3)] {
+            vault.store().put(&outcome_key(generation), data.clone().into(), PutMode::Create).unwrap();
+            assert!(matches!(look(vault, generation), Err(ImageError::Damaged { .. })));
+            assert!(matches!(decide(vault, generation, &taken("b")), Err(ImageError::Damaged { .. })));
+        }
+    }
+
+    #[test]
+    fn what_a_dead_container_proposed_can_be_closed() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = test_vault(folder.path());
+        let propose = |lease| {
+            let mut manifest = Manifest { offered: true, ..Manifest::default() };
+            propose(&vault, &mut manifest, lease, Instant::now()).unwrap()
+        };
+        let lease = propose(Lease::fresh()).commit().unwrap();
+        let propose = || propose(lease);
+        let (late, proposed) = (propose(), propose().number);
+        assert!(close_above(&vault, 1, &party("a")).unwrap());
+        assert_eq!(look(&vault, 1).unwrap(), None);
+        for number in [late.number, proposed] {
+            assert_eq!(decide(&vault, number, &taken("b")).unwrap(), Outcome::Withdrawn { by: party("a") });
+        }
+        let taken_one = propose().number;
+        decide(&vault, taken_one, &taken("b")).unwrap();
+        assert!(!close_above(&vault, 1, &party("a")).unwrap());
+        assert!(close_above(&vault, taken_one, &party("a")).unwrap());
+    }
+
+    #[test]
+    fn what_nobody_would_read_is_not_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = test_vault(folder.path());
+        let most = "\u{1}".repeat(255);
+        let wanted = Outcome::Taken { by: party(&most), from: most.clone() };
+        assert_eq!(decide(&vault, 1, &wanted).unwrap(), wanted);
+        assert_eq!(look(&vault, 1).unwrap(), Some(wanted));
+        let long = "x".repeat(256);
+        for wanted in [taken(&long), Outcome::Taken { by: party("b"), from: long }] {
+            assert!(matches!(decide(&vault, 2, &wanted), Err(ImageError::Unfit { .. })));
+        }
+        assert_eq!(look(&vault, 2).unwrap(), None);
+    }
+
+    #[test]
+    fn fuzz_damaged_text_is_refused_or_what_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = test_vault(folder.path());
+        let key = outcome_key(5);
+        let text = serde_json::to_vec(&taken("b")).unwrap();
+        let whole = vault.seal().seal_message(&key, &text);
+        proptest!(|(edits in fuzz::edits(), forged in fuzz::edits())| {
+            if let Ok(outcome) = parse(&vault, key.clone(), &fuzz::damaged(&whole, &edits)) {
+                prop_assert_eq!(outcome, taken("b"));
+            }
+            // With the right seal.
+            let _ = parse(&vault, key.clone(), &vault.seal().seal_message(&key, &fuzz::damaged(&text, &forged)));
+        });
+    }
+}

@@ -1,0 +1,167 @@
+//! Whether a container's service has moved away: what the outcomes of all generations say of it, and the names `outcomes/N.lost.HASH`,
+//! which say that a container has the service of a generation only if its outcome says so.
+
+use super::outcome::{self, Outcome};
+use crate::image::crypto::vault::Vault;
+use crate::image::error::Result;
+use crate::image::hex::Hex;
+use crate::image::layout::{lost_key, records};
+use crate::store::PutMode;
+
+/// Most bytes of a mark, which says nothing but that it is there.
+const LIMIT: u64 = 4096;
+/// Most outcomes that are read, from the newest one down: one request each. Names are read without limit.
+const LOOK_BACK: usize = 32;
+
+/// Where the service of an instance was when it was last heard of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// It has the service of this generation, taken or withdrawn.
+    Here(u64),
+    /// The service moved to another container with this generation, or never came from there.
+    Away(u64),
+    /// Nothing tells.
+    Unknown,
+}
+
+/// Where the service of that instance is: the newest generation that concerns it tells, and of that the outcome before the name.
+pub fn whereabouts(vault: &Vault, instance: &str) -> Result<Whereabouts> {
+    let own = hash(vault, instance);
+    let mut reads = 0;
+    for record in records(&**vault.store())?.into_iter().filter(|record| record.lost.is_none_or(|hash| hash == own)) {
+        if record.lost.is_some() {
+            return Ok(Whereabouts::Away(record.number));
+        }
+        reads += 1;
+        // Who takes a generation has its name here before, and so has mostly who gave it away.
+        if reads <= LOOK_BACK
+            && let Some(outcome) = outcome::look(vault, record.number)?
+            && let Some(found) = of(&outcome, instance, record.number)
+        {
+            return Ok(found);
+        }
+    }
+    Ok(Whereabouts::Unknown)
+}
+
+fn of(outcome: &Outcome, instance: &str, number: u64) -> Option<Whereabouts> {
+    match outcome {
+        Outcome::Taken { by, .. } | Outcome::Withdrawn { by } if by.instance == instance => {
+            Some(Whereabouts::Here(number))
+        }
+        Outcome::Taken { from, .. } if from == instance => Some(Whereabouts::Away(number)),
+        _ => None,
+    }
+}
+
+/// Says that this instance has the service of that generation only if its outcome says so. For a container before it restores what
+/// another one offers: however that ends, it must not take the service for its own when it is started again. And for one that has given
+/// it away.
+pub fn mark_lost(vault: &Vault, generation: u64, instance: &str) -> Result<()> {
+    let key = lost_key(generation, hash(vault, instance));
+    match vault.store().put(&key, vault.seal().seal_message(&key, b"").into(), PutMode::Overwrite) {
+        // It says the same whoever wrote it, and when.
+        Err(error) if vault.store().get(&key, LIMIT).is_err() => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// What an instance is called in a key: keys are not encrypted.
+fn hash(vault: &Vault, instance: &str) -> Hex<16> {
+    let [half, _] = *vault.seal().name(instance.as_bytes()).as_chunks::<16>().0 else {
+        unreachable!("a hash has 32 bytes")
+    };
+    Hex(half)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::error::ImageError;
+    use crate::image::layout::outcome_key;
+    use crate::image::ownership::outcome::{Party, decide};
+    use crate::image::test_vault;
+
+    fn party(instance: &str) -> Party {
+        Party { instance: instance.into(), writer: Hex([1; 8]) }
+    }
+
+    fn take(vault: &Vault, generation: u64, from: &str, by: &str) {
+        decide(vault, generation, &Outcome::Taken { by: party(by), from: from.into() }).unwrap();
+    }
+
+    fn at(vault: &Vault, instance: &str) -> Whereabouts {
+        whereabouts(vault, instance).unwrap()
+    }
+
+    #[test]
+    fn the_newest_generation_that_concerns_it_tells() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = test_vault(folder.path());
+        assert_eq!(at(&vault, "a"), Whereabouts::Unknown);
+        take(&vault, 9, "a", "b");
+        assert_eq!(
+            ["a", "b", "c"].map(|name| at(&vault, name)),
+            [Whereabouts::Away(9), Whereabouts::Here(9), Whereabouts::Unknown]
+        );
+        // Not the first in the order of keys.
+        take(&vault, 10, "b", "c");
+        assert_eq!(
+            ["a", "b", "c"].map(|name| at(&vault, name)),
+            [Whereabouts::Away(9), Whereabouts::Away(10), Whereabouts::Here(10)]
+        );
+        take(&vault, 11, "c", "a");
+        take(&vault, 12, "a", "a");
+        assert_eq!(at(&vault, "a"), Whereabouts::Here(12));
+        decide(&vault, 13, &Outcome::Withdrawn { by: party("b") }).unwrap();
+        assert_eq!(at(&vault, "b"), Whereabouts::Here(13));
+    }
+
+    #[test]
+    fn who_came_too_late_remembers_that() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = test_vault(folder.path());
+        take(&vault, 3, "a", "b");
+        mark_lost(&vault, 3, "c").unwrap();
+        mark_lost(&vault, 3, "c").unwrap();
+        assert_eq!(at(&vault, "c"), Whereabouts::Away(3));
+        assert_eq!(at(&vault, "b"), Whereabouts::Here(3));
+        take(&vault, 4, "b", "c");
+        assert_eq!(at(&vault, "c"), Whereabouts::Here(4));
+    }
+
+    #[test]
+    fn what_others_say_costs_a_bounded_number_of_looks_and_names_cost_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = test_vault(folder.path());
+        take(&vault, 1, "a", "b");
+        (2..=LOOK_BACK as u64).for_each(|number| take(&vault, number, "x", "y"));
+        assert_eq!(at(&vault, "a"), Whereabouts::Away(1));
+        take(&vault, LOOK_BACK as u64 + 1, "x", "y");
+        assert_eq!(at(&vault, "a"), Whereabouts::Unknown);
+        (2..9).for_each(|number| mark_lost(&vault, number, "z").unwrap());
+        mark_lost(&vault, 1, "a").unwrap();
+        assert_eq!(at(&vault, "a"), Whereabouts::Away(1));
+        assert_eq!(at(&vault, "z"), Whereabouts::Away(8));
+    }
+
+    #[test]
+    fn who_says_so_first_and_then_takes_it_has_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = test_vault(folder.path());
+        mark_lost(&vault, 3, "b").unwrap();
+        assert_eq!(at(&vault, "b"), Whereabouts::Away(3));
+        take(&vault, 3, "a", "b");
+        assert_eq!(at(&vault, "b"), Whereabouts::Here(3));
+    }
+
+    #[test]
+    fn a_damaged_one_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = test_vault(folder.path());
+        vault.store().put(&outcome_key(4), "x".into(), PutMode::Create).unwrap();
+        assert!(matches!(whereabouts(&vault, "b"), Err(ImageError::Damaged { .. })));
+        mark_lost(&vault, 5, "b").unwrap();
+        assert_eq!(at(&vault, "b"), Whereabouts::Away(5));
+    }
+}

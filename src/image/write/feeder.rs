@@ -1,0 +1,312 @@
+//! Cuts the bytes of many bodies into pieces for the encoders.
+//!
+//! All bodies share one segment, which the body that is being fed fills; when another is fed, what is not yet a whole page
+//! moves out of it. So a body that waits costs little, however many there are. Must never zero or copy page data without
+//! need: what this does is in the time that the service stands still.
+
+use std::io::{ErrorKind, Read};
+
+use super::packer::Placed;
+use super::pipeline::Pipeline;
+use super::segment::{Content, Piece, Segment};
+use crate::image::error::{ImageError, Result};
+use crate::image::format::body::{Body, INLINE_MAX};
+use crate::image::format::chunk::{self, PAGE, ZERO_RUN};
+
+/// A segment with less room than this is handed on, so that reads stay large.
+const ROOM_MIN: usize = 64 << 10;
+/// Bytes of one read for a body that is still small.
+const SMALL_READ: usize = 2 * INLINE_MAX;
+
+/// A body that is being fed, or was.
+#[derive(Default)]
+struct Draft {
+    size: u64,
+    /// Bytes that are in no piece yet, unless they are in the segment.
+    waiting: Vec<u8>,
+    ended: bool,
+}
+
+impl Draft {
+    /// Whether all of it may still go into the manifest. Nothing of such a body is in a segment.
+    fn is_small(&self) -> bool {
+        self.size <= INLINE_MAX as u64
+    }
+}
+
+/// The state of the feeding thread. In `buffer`, `..used` is in pieces, and `start..filled` belongs to the body `current`
+/// and is in no piece yet; its whole pages below `scanned` were looked at, of which the last `zeros` bytes are zero.
+pub(crate) struct Feeder {
+    pipeline: Option<Pipeline>,
+    bodies: Vec<Draft>,
+    current: Option<usize>,
+    buffer: Vec<u8>,
+    used: usize,
+    start: usize,
+    scanned: usize,
+    filled: usize,
+    zeros: usize,
+    pieces: Vec<Piece>,
+    next_segment: u64,
+    scratch: Box<[u8]>,
+}
+
+impl Feeder {
+    pub(crate) fn new(pipeline: Pipeline) -> Result<Self> {
+        Ok(Self {
+            buffer: pipeline.buffer()?,
+            pipeline: Some(pipeline),
+            bodies: Vec::new(),
+            current: None,
+            used: 0,
+            start: 0,
+            scanned: 0,
+            filled: 0,
+            zeros: 0,
+            pieces: Vec::new(),
+            next_segment: 0,
+            scratch: vec![0; SMALL_READ].into(),
+        })
+    }
+
+    pub(crate) fn begin(&mut self) -> usize {
+        self.bodies.push(Draft::default());
+        self.bodies.len() - 1
+    }
+
+    /// Does one read for `body`.
+    pub(crate) fn fill(&mut self, body: usize, source: &mut impl Read) -> Result<usize> {
+        self.pipeline()?.check()?;
+        if self.bodies[body].is_small() {
+            return self.fill_small(body, source);
+        }
+        self.enter(body)?;
+        let read = read(source, &mut self.buffer[self.filled..])?;
+        self.filled += read;
+        self.bodies[body].size += read as u64;
+        self.scan(body);
+        Ok(read)
+    }
+
+    fn fill_small(&mut self, body: usize, source: &mut impl Read) -> Result<usize> {
+        let read = read(source, &mut self.scratch)?;
+        let draft = &mut self.bodies[body];
+        draft.waiting.extend_from_slice(&self.scratch[..read]);
+        draft.size += read as u64;
+        if !draft.is_small() {
+            self.enter(body)?;
+        }
+        Ok(read)
+    }
+
+    pub(crate) fn end(&mut self, body: usize) -> Result<()> {
+        self.pipeline()?.check()?;
+        if !self.bodies[body].is_small() {
+            self.enter(body)?;
+            self.cut_scanned(body);
+            let rest = self.start..self.filled;
+            if chunk::is_zero(&self.buffer[rest.clone()]) {
+                self.push_zeros(body, rest.len());
+                self.filled = self.start;
+            } else {
+                self.cut(body, rest.end);
+            }
+            self.scanned = self.filled;
+            self.current = None;
+        }
+        self.bodies[body].ended = true;
+        Ok(())
+    }
+
+    /// Ends everything; what is not whole is lost. Gives the bodies with their sizes, and where they are.
+    pub(crate) fn finish(&mut self) -> Result<(u64, Placed)> {
+        let pipeline = self.pipeline.take().ok_or(ImageError::Ended)?;
+        if !self.pieces.is_empty() {
+            pipeline.push(self.segment(Vec::new()));
+        }
+        let ended: Vec<bool> = self.bodies.iter().map(|draft| draft.ended).collect();
+        let mut placed = pipeline.finish(&ended)?;
+        for (draft, body) in self.bodies.iter_mut().zip(&mut placed.bodies) {
+            if draft.is_small() {
+                *body = Body::from_inline(std::mem::take(&mut draft.waiting));
+            }
+        }
+        Ok((self.bodies.iter().map(|draft| draft.size).sum(), placed))
+    }
+
+    fn pipeline(&self) -> Result<&Pipeline> {
+        self.pipeline.as_ref().ok_or(ImageError::Ended)
+    }
+
+    /// Makes `body` the one being fed, and sees to room for a read.
+    fn enter(&mut self, body: usize) -> Result<()> {
+        if self.current == Some(body) {
+            return self.make_room(ROOM_MIN);
+        }
+        self.leave();
+        let waiting = std::mem::take(&mut self.bodies[body].waiting);
+        self.make_room(waiting.len() + ROOM_MIN)?;
+        self.buffer[self.filled..][..waiting.len()].copy_from_slice(&waiting);
+        self.filled += waiting.len();
+        self.current = Some(body);
+        self.scan(body);
+        Ok(())
+    }
+
+    /// Moves what is no whole page out of the segment.
+    fn leave(&mut self) {
+        let Some(body) = self.current.take() else { return };
+        self.cut_scanned(body);
+        self.bodies[body].waiting = self.buffer[self.start..self.filled].to_vec();
+        self.filled = self.start;
+        self.close_gap();
+    }
+
+    /// Hands the segment on if it has less than `room`, and keeps what is in no piece yet.
+    fn make_room(&mut self, room: usize) -> Result<()> {
+        if self.buffer.len() - self.filled >= room {
+            return Ok(());
+        }
+        if let Some(body) = self.current {
+            self.cut_scanned(body);
+        }
+        let rest = self.start..self.filled;
+        let mut buffer = self.pipeline()?.buffer()?;
+        buffer[..rest.len()].copy_from_slice(&self.buffer[rest.clone()]);
+        let segment = self.segment(buffer);
+        self.pipeline()?.push(segment);
+        self.used = 0;
+        self.move_back(rest.start);
+        Ok(())
+    }
+
+    fn segment(&mut self, next: Vec<u8>) -> Segment {
+        self.next_segment += 1;
+        Segment {
+            sequence: self.next_segment - 1,
+            buffer: std::mem::replace(&mut self.buffer, next),
+            pieces: std::mem::take(&mut self.pieces),
+        }
+    }
+
+    fn move_back(&mut self, by: usize) {
+        self.start -= by;
+        self.scanned -= by;
+        self.filled -= by;
+    }
+
+    /// Looks at all whole pages that are new.
+    fn scan(&mut self, body: usize) {
+        while let Some(page) = self.buffer[self.scanned..self.filled].first_chunk::<PAGE>() {
+            let zero = chunk::is_zero(page);
+            self.scanned += PAGE;
+            self.zeros = if zero { self.zeros + PAGE } else { 0 };
+            if self.zeros >= ZERO_RUN || self.zeros == self.scanned - self.start {
+                self.cut_scanned(body);
+            }
+        }
+        self.close_gap();
+    }
+
+    /// Makes pieces of all that was looked at.
+    fn cut_scanned(&mut self, body: usize) {
+        let zeros = std::mem::take(&mut self.zeros);
+        self.cut(body, self.scanned - zeros);
+        self.push_zeros(body, zeros);
+        self.start = self.scanned;
+    }
+
+    fn cut(&mut self, body: usize, end: usize) {
+        if end > self.start {
+            self.pieces.push(Piece { body, content: Content::Data(self.start..end) });
+            self.used = end;
+        }
+        self.start = end;
+    }
+
+    fn push_zeros(&mut self, body: usize, more: usize) {
+        match self.pieces.last_mut() {
+            _ if more == 0 => {}
+            Some(Piece { body: last, content: Content::Zeros(length) }) if *last == body => *length += more as u64,
+            _ => self.pieces.push(Piece { body, content: Content::Zeros(more as u64) }),
+        }
+    }
+
+    /// Zero pages at the end of the segment need not stay there.
+    fn close_gap(&mut self) {
+        if self.start > self.used && self.filled - self.start <= PAGE {
+            self.buffer.copy_within(self.start..self.filled, self.used);
+            self.move_back(self.start - self.used);
+        }
+    }
+}
+
+/// One read, however often a signal comes between.
+fn read(source: &mut impl Read, buffer: &mut [u8]) -> Result<usize> {
+    loop {
+        match source.read(buffer) {
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            result => return result.map_err(ImageError::Source),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::test_vault;
+    use crate::image::write::page_index::Known;
+
+    fn feeder() -> (tempfile::TempDir, Feeder) {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = test_vault(folder.path());
+        let pipeline = Pipeline::start(&vault, Known::new(1 << 20), Vec::new(), 64 << 20, 1).unwrap();
+        (folder, Feeder::new(pipeline).unwrap())
+    }
+
+    #[test]
+    fn what_waits_is_less_than_a_page() {
+        const BODIES: usize = 200;
+        let (_folder, mut feeder) = feeder();
+        let mut noise = vec![0; 20_000];
+        blake3::Hasher::new().finalize_xof().fill(&mut noise);
+        (0..BODIES).for_each(|body| assert_eq!(feeder.begin(), body));
+        for _ in 0..5 {
+            for body in 0..BODIES {
+                feeder.fill(body, &mut &noise[..]).unwrap();
+                let waits = |(other, draft): (usize, &Draft)| other != body && draft.waiting.len() >= PAGE;
+                assert!(!feeder.bodies[..body].iter().enumerate().any(waits));
+            }
+        }
+    }
+
+    #[test]
+    fn zeros_are_pieces_and_use_no_buffer() {
+        let (_folder, mut feeder) = feeder();
+        let body = feeder.begin();
+        let zeros = vec![0; 1 << 20];
+        for _ in 0..20 {
+            feeder.fill(body, &mut &zeros[..]).unwrap();
+        }
+        assert_eq!((feeder.next_segment, feeder.pieces.len(), feeder.used), (0, 1, 0));
+        // Few zero pages stay among others, and end up outside of them at an edge.
+        let mut mixed = vec![1; 20 * PAGE];
+        mixed[3 * PAGE..6 * PAGE].fill(0);
+        mixed[10 * PAGE..14 * PAGE].fill(0);
+        mixed[18 * PAGE..].fill(0);
+        let mut rest = &mixed[..];
+        while !rest.is_empty() {
+            feeder.fill(body, &mut rest).unwrap();
+        }
+        feeder.end(body).unwrap();
+        let lengths: Vec<_> = feeder.pieces[1..]
+            .iter()
+            .map(|piece| match &piece.content {
+                Content::Zeros(length) => -(*length as isize),
+                Content::Data(range) => range.len() as isize,
+            })
+            .map(|length| length / PAGE as isize)
+            .collect();
+        assert_eq!(lengths, [10, -4, 4, -2]);
+    }
+}

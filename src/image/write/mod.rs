@@ -1,0 +1,10 @@
+//! Cuts bytes into pages, stores those that the store lacks, and makes bodies of them.
+
+pub(crate) mod base;
+pub(crate) mod dedup;
+pub(crate) mod feeder;
+pub(crate) mod packer;
+pub(crate) mod page_index;
+pub(crate) mod pipeline;
+pub(crate) mod segment;
+pub(crate) mod writer;

@@ -1,0 +1,162 @@
+//! Puts encoded segments into packs in the order of the stream, and makes bodies of them.
+
+use std::collections::BTreeMap;
+use std::sync::{PoisonError, RwLock};
+
+use super::page_index::Known;
+use super::segment::{Encoded, NewChunk, Part};
+use crate::image::error::{ImageError, Result};
+use crate::image::format::body::{Body, Extent, Slice};
+use crate::image::format::chunk::Name;
+use crate::image::format::chunk_table::{ChunkRef, ChunkTable};
+use crate::image::format::pack::{self, PackInfo};
+use crate::image::layout::new_pack_id;
+use crate::image::queue::Queue;
+
+/// What the packer shares with encoders and uploads.
+pub(crate) struct Exchange {
+    pub known: RwLock<Known>,
+    /// The name of a page of zeros.
+    pub zero: Name,
+    /// Bytes that sealing adds to a chunk.
+    pub overhead: usize,
+    /// Buffers for packs.
+    pub free: Queue<Vec<u8>>,
+    /// Packs to be uploaded: their number, name and content.
+    pub full: Queue<(usize, String, pack::Builder)>,
+}
+
+/// Where everything goes.
+#[derive(Default)]
+pub(crate) struct Packer {
+    next: u64,
+    early: BTreeMap<u64, Encoded>,
+    open: Option<(usize, pack::Builder)>,
+    /// The earlier generation's packs, then new ones. Uploads fill in the sizes of those.
+    pub packs: Vec<PackInfo>,
+    /// Their chunks count in [`Known`].
+    bodies: Vec<Body>,
+    /// Raw bytes of new chunks, and of all that was known.
+    new: u64,
+    shared: u64,
+    /// How many of the packs are not new.
+    old: usize,
+}
+
+/// Where everything went.
+pub(crate) struct Placed {
+    pub bodies: Vec<Body>,
+    pub chunks: ChunkTable,
+    pub packs: Vec<PackInfo>,
+    pub stored: u64,
+    pub new: u64,
+    pub shared: u64,
+}
+
+impl Packer {
+    pub(crate) fn new(packs: Vec<PackInfo>) -> Self {
+        Self { old: packs.len(), packs, ..Self::default() }
+    }
+
+    pub(crate) fn add(&mut self, segment: Encoded) {
+        self.early.insert(segment.sequence, segment);
+    }
+
+    /// The next segment, if it is there.
+    pub(crate) fn take_next(&mut self) -> Option<Encoded> {
+        let segment = self.early.remove(&self.next)?;
+        self.next += 1;
+        Some(segment)
+    }
+
+    pub(crate) fn place(&mut self, exchange: &Exchange, segment: &Encoded) -> Result<()> {
+        let place = |chunk| self.place_chunk(exchange, segment, chunk);
+        let chunks: Vec<u32> = segment.chunks.iter().map(place).collect::<Result<_>>()?;
+        for (body, part) in &segment.parts {
+            if self.bodies.len() <= *body {
+                self.bodies.resize(body + 1, Body::default());
+            }
+            let extent = match *part {
+                Part::Zeros(length) => Extent::Zero(length),
+                Part::New(slice) => Extent::Slice(Slice { chunk: chunks[slice.chunk as usize], ..slice }),
+                Part::Known(slice) => {
+                    self.shared += u64::from(slice.length);
+                    Extent::Slice(slice)
+                }
+            };
+            self.bodies[*body].push(extent);
+        }
+        Ok(())
+    }
+
+    /// Puts a chunk into the open pack, and returns its number.
+    fn place_chunk(&mut self, exchange: &Exchange, segment: &Encoded, chunk: &NewChunk) -> Result<u32> {
+        // Two encoders may have had the same pages at the same time.
+        if let Some(twin) = twin(&exchange.known.read().unwrap_or_else(PoisonError::into_inner), chunk) {
+            self.shared += u64::from(chunk.raw);
+            return Ok(twin);
+        }
+        self.new += u64::from(chunk.raw);
+        let (number, open) = self.open(exchange)?;
+        let offset = open.push(&segment.buffer[chunk.range.clone()], chunk.raw, &chunk.pages);
+        let full = open.is_full();
+        let encoded = chunk.range.len() as u32;
+        let place = ChunkRef { pack: number as u32, offset, encoded, raw: chunk.raw, name: chunk.name };
+        let mut known = exchange.known.write().unwrap_or_else(PoisonError::into_inner);
+        let added = known.add(place, &chunk.pages, &exchange.zero);
+        drop(known);
+        if full {
+            self.close(exchange);
+        }
+        Ok(added)
+    }
+
+    fn open(&mut self, exchange: &Exchange) -> Result<(usize, &mut pack::Builder)> {
+        if self.open.is_none() {
+            let buffer = exchange.free.pop().ok_or(ImageError::Ended)?;
+            let id = new_pack_id();
+            self.open = Some((self.packs.len(), pack::Builder::new(buffer, exchange.overhead)));
+            self.packs.push(PackInfo { id, ..PackInfo::default() });
+        }
+        self.open.as_mut().map(|(number, open)| (*number, open)).ok_or(ImageError::Ended)
+    }
+
+    /// Puts the open pack in line for upload.
+    pub(crate) fn close(&mut self, exchange: &Exchange) {
+        if let Some((number, open)) = self.open.take() {
+            exchange.full.push((number, self.packs[number].id.clone(), open));
+        }
+    }
+
+    /// The bodies that `ended`, and the chunks and packs that they refer to, in the order in which they do.
+    pub(crate) fn finish(&mut self, known: &Known, ended: &[bool]) -> Placed {
+        let mut bodies = std::mem::take(&mut self.bodies);
+        bodies.resize(ended.len(), Body::default());
+        let (mut chunks, mut packs) = (ChunkTable::default(), Vec::new());
+        let (mut chunk_index, mut pack_index) = (BTreeMap::new(), BTreeMap::new());
+        for (body, ended) in bodies.iter_mut().zip(ended) {
+            if !ended {
+                *body = Body::default();
+            }
+            body.renumber(|number| {
+                *chunk_index.entry(number).or_insert_with(|| {
+                    let chunk = known.chunk(number);
+                    let pack = *pack_index.entry(chunk.pack).or_insert_with(|| {
+                        packs.push(self.packs[chunk.pack as usize].clone());
+                        packs.len() as u32 - 1
+                    });
+                    chunks.push(&ChunkRef { pack, ..*chunk })
+                })
+            });
+        }
+        let stored = self.packs[self.old..].iter().map(|pack| pack.size).sum();
+        Placed { bodies, chunks, packs, stored, new: self.new, shared: self.shared }
+    }
+}
+
+/// A known chunk with the same pages.
+fn twin(known: &Known, chunk: &NewChunk) -> Option<u32> {
+    let (number, first) = known.locate(known.find(chunk.pages.first()?)?);
+    let found = known.chunk(number);
+    (first == 0 && found.name == chunk.name && found.raw == chunk.raw).then_some(number)
+}

@@ -1,0 +1,129 @@
+//! How the service comes: restored, or started, or neither.
+
+use std::time::Duration;
+
+use crate::control::protocol::Event;
+use crate::exit;
+use crate::init::machine::{Action, Busy, Machine, Moment, Task, Timer, killed_by};
+use crate::init::tree::Tree;
+use crate::sys::process::Ending;
+
+/// A restore under way.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Restore {
+    /// Root of the tree that is coming, once the worker has named it.
+    pub(super) root: i32,
+    /// How that ended, where it did before the worker said that it is there.
+    pub(super) ended: Option<Ending>,
+    /// It waits for a generation to be handed over.
+    pub(super) waits: bool,
+    result: Option<Event>,
+    /// It is known whether other containers can see that this one has the application.
+    settled: bool,
+}
+
+impl Machine {
+    pub(super) fn begin(&mut self) {
+        if let Some(signal) = self.cancelled {
+            return self.finish(killed_by(signal), "init was told to end");
+        }
+        self.busy = Busy::Restore(Restore::default());
+        self.act(Action::StartWorker(Task::Restore));
+    }
+
+    pub(super) fn hear_restore(&mut self, event: Event) {
+        let Busy::Restore(restore) = &mut self.busy else { return };
+        match event {
+            Event::Progress { .. } if restore.waits => {
+                restore.waits = false;
+                self.act(Action::LimitWorker);
+            }
+            Event::Waiting { generation } => {
+                restore.waits = true;
+                self.status.generation = generation;
+                self.act(Action::UnlimitWorker);
+            }
+            Event::Chosen { message } => self.say(message),
+            Event::Restoring { root } => (restore.root, restore.ended) = (root, None),
+            Event::Claimed => restore.settled = true,
+            // What it says after its result is why the store could not be told.
+            Event::Warning { .. } => restore.settled = restore.result.is_some(),
+            Event::Restored { root, service, lease, restore: report } => {
+                let ended = restore.ended;
+                restore.result = Some(Event::Claimed);
+                self.tree = Some(Tree { root, service });
+                self.lease = lease;
+                self.status.generation = report.generation;
+                self.status.restore = Some(report);
+                self.act(Action::HurryWorker);
+                self.send_early();
+                if let Some(ending) = ended {
+                    self.tree = None;
+                    self.service_ended(ending);
+                }
+            }
+            Event::NothingToRestore { .. } | Event::Failed { .. } | Event::Lost { .. } | Event::WornOut { .. } => {
+                restore.result = Some(event);
+                self.act(Action::HurryWorker);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn restore_over(&mut self, restore: Restore, reason: &str, root_is_ours: bool) {
+        match (self.cancelled, restore.result) {
+            _ if self.tree.is_some() && !root_is_ours => self.fail(
+                "the restored service is not there: it ended before init could take it over",
+                exit::RESTORE_FAILED,
+            ),
+            _ if self.tree.is_some() => {
+                if !restore.settled {
+                    self.say(format!(
+                        "warning: the service runs, but its worker {reason} before it had told the store. Another container \
+                         that restores the same generation will not be noticed before the next checkpoint"
+                    ));
+                }
+                self.ready(vec![Moment::OnRestore, Moment::OnAppReady]);
+            }
+            (Some(signal), _) => {
+                self.act(Action::KillBelow);
+                self.finish(killed_by(signal), "init was told to end");
+            }
+            (None, Some(Event::NothingToRestore { lease })) => {
+                self.lease = lease;
+                self.act(Action::StartService);
+            }
+            (None, Some(Event::Lost { message })) => self.fail(&message, exit::REPLACED),
+            (None, Some(Event::WornOut { message })) => self.fail(&message, exit::WORN_OUT),
+            (None, Some(Event::Failed { message, log, .. })) => {
+                let log = log.map(|path| format!(" (log: {})", path.display())).unwrap_or_default();
+                self.fail(&format!("{message}{log}"), exit::RESTORE_FAILED);
+            }
+            (None, _) => self.fail(&format!("the restore failed: its worker {reason}"), exit::RESTORE_FAILED),
+        }
+    }
+
+    pub(super) fn started(&mut self, tree: Tree) {
+        self.tree = Some(tree);
+        // What a standby prepared for is not what runs here.
+        self.status.generation = 0;
+        self.send_early();
+        self.ready(vec![Moment::OnAppReady]);
+    }
+
+    /// The service runs: what goes on beside it begins.
+    fn ready(&mut self, hooks: Vec<Moment>) {
+        if let Some(every) = self.config.every {
+            self.set(Timer::Every, every);
+        }
+        self.hold_later();
+        self.run_ready_hooks(hooks);
+    }
+
+    /// Looks in a while whether the application is still ours, where it is to be ours alone.
+    pub(super) fn hold_later(&mut self) {
+        if let Some(interval) = self.config.exclusive {
+            self.set(Timer::Hold, interval.max(Duration::from_millis(10)));
+        }
+    }
+}

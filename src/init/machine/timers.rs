@@ -1,0 +1,126 @@
+//! Signals, and timers.
+
+use std::time::Duration;
+
+use crate::control::protocol::Reason;
+use crate::init::config::OnTerm;
+use crate::init::forward;
+use crate::init::machine::{Action, Asker, Busy, Machine, Task, Term, Timer, Waiting};
+use crate::job::Fate;
+use crate::sys::signals::Signal;
+
+/// The most of SIGTERM's grace that is left to the service for an orderly end, where its checkpoint fails.
+const MARGIN: Duration = Duration::from_secs(5);
+
+impl Machine {
+    pub(super) fn signal(&mut self, signal: Signal) {
+        let ends = [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT].contains(&signal);
+        match self.tree {
+            None if ends => self.cancel_start(signal),
+            _ if self.config.checkpoint_signal == Some(signal) => {
+                self.ask(Waiting { asker: Asker::Init(Reason::Signal), fate: Fate::End });
+            }
+            Some(_) if signal == libc::SIGTERM && self.config.on_term == OnTerm::Checkpoint => self.terminate(),
+            _ => self.forward(signal),
+        }
+    }
+
+    /// Whatever the signal is to the service: there is none yet, and the container is to end.
+    fn cancel_start(&mut self, signal: Signal) {
+        self.cancelled.get_or_insert(signal);
+        if matches!(self.busy, Busy::Restore(_)) {
+            self.act(Action::KillWorker);
+        }
+        self.early.insert(signal);
+    }
+
+    /// Passes a signal on, or keeps it until there is a service, and until that is not frozen: CRIU would take a signal that is
+    /// pending into the checkpoint, and a restored service would end by a SIGTERM that was meant for this container.
+    fn forward(&mut self, signal: Signal) {
+        if self.tree.is_none() || self.is_frozen() {
+            return self.early.insert(signal);
+        }
+        self.deliver(signal);
+    }
+
+    fn deliver(&mut self, signal: Signal) {
+        let Some(translated) = forward::translate(&self.config.rewrites, signal) else { return };
+        self.act(Action::Signal(translated));
+        if signal == libc::SIGTERM
+            && !std::mem::replace(&mut self.dying, true)
+            && let Some(limit) = self.config.kill_timeout
+        {
+            self.set(Timer::Kill, limit);
+        }
+        if forward::is_stop(signal) {
+            self.act(Action::StopSelf);
+        }
+    }
+
+    /// The service is there, and not frozen: it gets what came before.
+    pub(super) fn send_early(&mut self) {
+        for signal in self.early.drain() {
+            self.deliver(signal);
+        }
+    }
+
+    /// SIGTERM, where that asks for a checkpoint.
+    fn terminate(&mut self) {
+        match self.term {
+            Term::Trying => {}
+            Term::Forwarded => self.forward(libc::SIGTERM),
+            // The generation is committed, and whoever takes it has the service; ours is not needed for that.
+            Term::None if self.is_offered() => self.leave_offered(),
+            Term::None => {
+                self.term = Term::Trying;
+                let grace = self.config.term_grace;
+                self.set(Timer::Term, grace.saturating_sub(MARGIN.min(grace / 5)));
+                self.ask(Waiting { asker: Asker::Init(Reason::Term), fate: Fate::End });
+            }
+        }
+    }
+
+    /// There is no checkpoint for SIGTERM, or not in time: the service ends in its own way.
+    pub(super) fn end_in_order(&mut self) {
+        if self.term == Term::Trying {
+            self.term = Term::Forwarded;
+            self.act(Action::Clear(Timer::Term));
+            self.deliver(libc::SIGTERM);
+        }
+    }
+
+    pub(super) fn elapsed(&mut self, timer: Timer) {
+        match timer {
+            Timer::Every => {
+                if let Some(every) = self.config.every {
+                    self.set(Timer::Every, every);
+                }
+                // What is about to end must not come back as the newest generation.
+                if matches!(self.busy, Busy::Nothing) && !self.dying {
+                    self.ask(Waiting { asker: Asker::Init(Reason::Timer), fate: Fate::Run });
+                }
+            }
+            Timer::Term => self.term_over(),
+            Timer::Kill => self.act(Action::Signal(libc::SIGKILL)),
+            Timer::Hook => self.act(Action::KillHook),
+            Timer::Settle => self.settle_again(),
+            Timer::Hold => {
+                self.hold_later();
+                let beside = matches!(self.busy, Busy::Nothing | Busy::Ready(_) | Busy::Before(_) | Busy::After(None));
+                if beside && self.hold.is_none() && self.tree.is_some() {
+                    self.hold = Some(None);
+                    self.act(Action::StartWorker(Task::Hold));
+                }
+            }
+        }
+    }
+
+    fn term_over(&mut self) {
+        if self.term != Term::Trying || self.is_committed() {
+            return;
+        }
+        self.queue.retain(|waiting| waiting.asker != Asker::Init(Reason::Term));
+        self.give_up("could not be finished within the grace time of SIGTERM");
+        self.end_in_order();
+    }
+}

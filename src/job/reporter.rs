@@ -1,0 +1,171 @@
+//! A worker's side of its socket to init.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use crate::control::lines::{Got, Lines};
+use crate::control::protocol::{Event, MAX_LINE, Phase};
+use crate::job::{Job, Order, SOCKET_FD};
+use crate::sys::{fd, process};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// Longest message, in bytes, that fits into a line whatever it is made of.
+const MAX_MESSAGE: usize = MAX_LINE / 8;
+
+/// Sends events to init, and hears its orders.
+#[derive(Debug)]
+pub struct Reporter {
+    socket: UnixStream,
+    lines: RefCell<Lines>,
+    withdraw: Cell<bool>,
+}
+
+impl Reporter {
+    /// Takes the inherited socket and reads the job from it.
+    ///
+    /// # Errors
+    /// Where this process was not started by init.
+    pub fn receive_job() -> io::Result<(Self, Job)> {
+        let socket = UnixStream::from(process::inherited(SOCKET_FD)?);
+        fd::keep_from_exec(socket.as_fd())?;
+        Self::over(socket)
+    }
+
+    fn over(mut socket: UnixStream) -> io::Result<(Self, Job)> {
+        let mut lines = Lines::default();
+        let job = loop {
+            if let Some(job) = lines.next_line() {
+                break job?;
+            }
+            if lines.read(&mut socket)? == Got::End {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        };
+        Ok((Self { socket, lines: RefCell::new(lines), withdraw: Cell::new(false) }, job))
+    }
+
+    /// One for a test, and the other end of its socket.
+    #[cfg(test)]
+    pub fn pair() -> (Self, UnixStream) {
+        let (init, socket) = UnixStream::pair().expect("a test may have sockets");
+        (Self { socket, lines: RefCell::default(), withdraw: Cell::new(false) }, init)
+    }
+
+    /// Sends one event, of a line at most. Where init is gone there is nobody to tell, and the container is ending.
+    pub fn send(&self, event: &Event) {
+        let event = match event {
+            Event::Failed { message, log, phase } if message.len() > MAX_MESSAGE => {
+                &Event::Failed { message: shortened(message), log: log.clone(), phase: *phase }
+            }
+            Event::Warning { message } if message.len() > MAX_MESSAGE => {
+                &Event::Warning { message: shortened(message) }
+            }
+            event => event,
+        };
+        if let Ok(mut line) = serde_json::to_vec(event) {
+            line.push(b'\n');
+            let _ = (&self.socket).write_all(&line);
+        }
+    }
+
+    /// Tells the user what does not stop the work.
+    pub fn warn(&self, message: String) {
+        self.send(&Event::Warning { message });
+    }
+
+    /// Says that a step begins.
+    pub fn progress(&self, phase: Phase) {
+        self.send(&Event::Progress { phase, bytes: 0, total: 0 });
+    }
+
+    /// Waits for [`Order::Withdraw`], so long at most; whether it has come, now or before.
+    pub fn is_withdrawn_within(&self, time: Duration) -> bool {
+        let until = Instant::now() + time;
+        while !self.withdraw.get() {
+            let left = until.saturating_duration_since(Instant::now());
+            let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+            let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            match poll(&mut fds, left) {
+                Ok(0) => break,
+                Ok(_) if self.hear().is_err() => {
+                    // Init is gone, and so is this container in a moment.
+                    std::thread::sleep(until.saturating_duration_since(Instant::now()));
+                    break;
+                }
+                _ => {}
+            }
+        }
+        self.withdraw.get()
+    }
+
+    fn hear(&self) -> io::Result<()> {
+        let mut lines = self.lines.borrow_mut();
+        if lines.read(&mut &self.socket)? == Got::End {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        while let Some(order) = lines.next_line() {
+            match order? {
+                Order::Withdraw => self.withdraw.set(true),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn shortened(message: &str) -> String {
+    message.chars().take(MAX_MESSAGE / 4).chain("…".chars()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Serialize;
+
+    use super::*;
+    use crate::image::{KeyFiles, Lease};
+    use crate::job::Common;
+    use crate::store::Location;
+
+    fn job() -> Job {
+        let common = Common {
+            store: Location::at("file:/store"),
+            keys: KeyFiles::default(),
+            runtime_dir: "/run/freeze".into(),
+            memory: 1,
+            instance: "one".to_owned(),
+            exclusive_ms: None,
+        };
+        Job::Hold { common, lease: Lease::fresh() }
+    }
+
+    fn line(message: &impl Serialize) -> Vec<u8> {
+        [&serde_json::to_vec(message).unwrap()[..], b"\n"].concat()
+    }
+
+    #[test]
+    fn an_order_is_heard_also_right_behind_the_job_and_in_pieces() {
+        assert_eq!(line(&Order::Withdraw), b"{\"order\":\"withdraw\"}\n");
+        let (mut init, socket) = UnixStream::pair().unwrap();
+        let job = job();
+        let (first, rest) = (line(&job), line(&Order::Withdraw));
+        let (early, late) = rest.split_at(7);
+        init.write_all(&[&first[..], early].concat()).unwrap();
+        let (reporter, received) = Reporter::over(socket).unwrap();
+        assert_eq!(received, job);
+        assert!(!reporter.is_withdrawn_within(Duration::ZERO));
+        init.write_all(late).unwrap();
+        assert!(reporter.is_withdrawn_within(Duration::from_secs(600)));
+        assert!(reporter.is_withdrawn_within(Duration::ZERO), "an order stands");
+    }
+
+    #[test]
+    fn without_init_there_is_no_order() {
+        let (mut init, socket) = UnixStream::pair().unwrap();
+        init.write_all(&line(&job())).unwrap();
+        let (reporter, _) = Reporter::over(socket).unwrap();
+        drop(init);
+        assert!(!reporter.is_withdrawn_within(Duration::from_millis(1)));
+    }
+}

@@ -1,0 +1,162 @@
+//! A user namespace of one's own, and the capabilities that may be used in it.
+//!
+//! Must leave no process with a capability that it could not have had outside.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+
+use caps::{CapSet, Capability};
+
+use crate::exit;
+use crate::sys::namespace::{self, USER};
+use crate::sys::process::{self, Fork};
+
+/// What a worker and its CRIU need of the capabilities that init has in its user namespace: exact PIDs and exe links, the service's
+/// processes under Yama, its bounding set, and its clocks.
+pub(crate) const FOR_WORKERS: [Capability; 5] = [
+    Capability::CAP_CHECKPOINT_RESTORE,
+    Capability::CAP_SYS_PTRACE,
+    Capability::CAP_SETPCAP,
+    Capability::CAP_SYS_ADMIN,
+    Capability::CAP_SYS_TIME,
+];
+
+/// This process's capabilities, a bit each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sets {
+    /// In effect, permitted, inheritable or ambient.
+    held: u64,
+    pub bounding: u64,
+}
+
+impl Sets {
+    /// From /proc: asking for one by one fails for those that the kernel does not know yet.
+    pub(crate) fn read() -> Option<Sets> {
+        Sets::parse(&fs::read_to_string("/proc/self/status").ok()?)
+    }
+
+    fn parse(status: &str) -> Option<Sets> {
+        let set = |name| {
+            let digits = status.lines().find_map(|line| line.strip_prefix(name))?;
+            u64::from_str_radix(digits.trim(), 16).ok()
+        };
+        let held = set("CapEff:")? | set("CapPrm:")? | set("CapInh:")? | set("CapAmb:")?;
+        Some(Sets { held, bounding: set("CapBnd:")? })
+    }
+
+    /// Whether a program has capabilities, or gets some by being executed as root (capabilities(7)).
+    pub(crate) fn has_any(self, root: bool) -> bool {
+        self.held != 0 || root && self.bounding != 0
+    }
+}
+
+/// Sets apart what workers need, and makes the bounding set no larger than it was outside.
+pub(crate) fn limit(bounding: u64) -> io::Result<()> {
+    // Only now: nothing becomes inheritable any more that is not in the bounding set (capabilities(7)).
+    for capability in FOR_WORKERS {
+        let _ = caps::raise(None, CapSet::Inheritable, capability);
+    }
+    for capability in caps::all().into_iter().filter(|capability| bounding & capability.bitmask() == 0) {
+        let _ = caps::drop(None, CapSet::Bounding, capability);
+    }
+    match Sets::read() {
+        Some(now) if now.bounding & !bounding == 0 => Ok(()),
+        _ => Err(io::Error::other("the bounding set of capabilities cannot be lowered")),
+    }
+}
+
+/// Why there is no user namespace.
+#[derive(Debug)]
+pub(crate) enum NoUserNamespace {
+    /// The kernel or a seccomp filter refuses one. Nothing has changed.
+    Refused(io::Error),
+    /// It was entered, and its capabilities cannot be limited. This process must end.
+    Unlimited(io::Error),
+}
+
+impl From<io::Error> for NoUserNamespace {
+    fn from(error: io::Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl From<NoUserNamespace> for io::Error {
+    fn from(reason: NoUserNamespace) -> Self {
+        let (NoUserNamespace::Refused(error) | NoUserNamespace::Unlimited(error)) = reason;
+        error
+    }
+}
+
+/// A user namespace alone, made by a child and then entered, so that this process is in none that has no users. The child tries
+/// first what has to work inside, as there is no way back: AppArmor may let a user namespace be made and allow nothing in it.
+pub(crate) fn own_users(bounding: u64) -> Result<(), NoUserNamespace> {
+    let (mut ours, mut theirs) = UnixStream::pair()?;
+    match namespace::fork_into(USER)? {
+        Fork::Child => {
+            drop(ours);
+            let tried = theirs.read_exact(&mut [0]).and_then(|()| limit(bounding));
+            let _ = tried.and_then(|()| theirs.write_all(&[0])).and_then(|()| theirs.read_exact(&mut [0]));
+            process::exit_now(exit::OK)
+        }
+        Fork::Parent(pid) => {
+            drop(theirs);
+            let mut entered = || {
+                map(pid)?;
+                ours.write_all(&[0])?;
+                ours.read_exact(&mut [0])?;
+                namespace::enter(File::open(format!("/proc/{pid}/ns/user"))?.as_fd(), USER)
+            };
+            let entered = entered();
+            end(pid);
+            entered?;
+            limit(bounding).map_err(NoUserNamespace::Unlimited)
+        }
+    }
+}
+
+/// Gives the user namespace of a child our user and group, as they are; more takes capabilities (user_namespaces(7)).
+pub(crate) fn map(pid: i32) -> io::Result<()> {
+    let write = |name: &str, text: &str| fs::write(format!("/proc/{pid}/{name}"), text);
+    write("setgroups", "deny")?;
+    write("gid_map", &one(nix::unistd::getegid().as_raw()))?;
+    write("uid_map", &one(nix::unistd::geteuid().as_raw()))
+}
+
+fn one(id: u32) -> String {
+    format!("{id} {id} 1\n")
+}
+
+/// Ends a child that made namespaces.
+pub(crate) fn end(pid: i32) {
+    process::kill(pid, libc::SIGKILL);
+    let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STATUS: &str = "Name:\tx\nCapInh:\t0000000000000000\nCapPrm:\t0000000000000000\nCapEff:\t0000000000000000\n\
+        CapBnd:\t00000000a80425fb\nCapAmb:\t0000000000000000\n";
+
+    #[test]
+    fn whoever_has_or_gets_a_capability_stays_outside() {
+        let sets = Sets::parse(STATUS).unwrap();
+        assert_eq!(sets, Sets { held: 0, bounding: 0xa804_25fb });
+        assert!(!sets.has_any(false) && sets.has_any(true) && !Sets { bounding: 0, ..sets }.has_any(true));
+        for name in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+            let (none, one) = (format!("{name}:\t0000000000000000"), format!("{name}:\t0000010000000000"));
+            assert!(Sets::parse(&STATUS.replace(&none, &one)).unwrap().has_any(false), "{name}");
+        }
+    }
+
+    #[test]
+    fn sets_that_are_not_all_told_are_not_guessed() {
+        for name in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+            assert_eq!(Sets::parse(&STATUS.replace(name, "Cap")), None);
+        }
+        assert_eq!(Sets::parse(&STATUS.replace("a80425fb", "none")), None);
+    }
+}

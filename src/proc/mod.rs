@@ -1,0 +1,3 @@
+//! What /proc says of processes.
+
+pub mod tree;

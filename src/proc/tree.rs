@@ -1,0 +1,214 @@
+//! The service's processes, as /proc shows them. Reads only; a process that ends meanwhile is left out, never an error.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// One process.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Process {
+    /// Its PID in our PID namespace.
+    pub pid: i32,
+    /// Parent.
+    pub ppid: i32,
+    /// Process group.
+    pub pgid: i32,
+    /// Session.
+    pub sid: i32,
+    /// State letter of proc(5): R, S, D, T, t, Z, X…
+    pub state: char,
+    /// Name, at most 15 bytes as the kernel keeps it.
+    pub comm: String,
+    /// Thread IDs in ascending order, the leader's included.
+    pub threads: Vec<i32>,
+}
+
+impl Process {
+    /// How messages name a process: `1004 (nginx)`.
+    pub fn name(&self) -> String {
+        format!("{} ({})", self.pid, self.comm)
+    }
+
+    /// Whether it has ended and only waits to be reaped.
+    pub fn is_zombie(&self) -> bool {
+        matches!(self.state, 'Z' | 'X')
+    }
+}
+
+/// `/proc/PID/NAME`.
+pub fn proc_path(pid: i32, name: &str) -> PathBuf {
+    Path::new("/proc").join(pid.to_string()).join(name)
+}
+
+/// Every process that this PID namespace shows, by PID.
+pub fn all() -> io::Result<BTreeMap<i32, Process>> {
+    let pids = fs::read_dir("/proc")?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    Ok(pids.filter_map(|pid| Some((pid, read(pid)?))).collect())
+}
+
+/// One process, or nothing if it is gone.
+pub fn read(pid: i32) -> Option<Process> {
+    let stat = fs::read(proc_path(pid, "stat")).ok()?;
+    let mut process = parse_stat(&String::from_utf8_lossy(&stat))?;
+    let tasks = fs::read_dir(proc_path(pid, "task")).ok()?;
+    process.threads = tasks.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    process.threads.sort_unstable();
+    Some(process)
+}
+
+/// /proc/PID/status (proc_pid_status(5)).
+pub struct Status(String);
+
+impl Status {
+    /// What stands behind `NAME:`.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+    }
+}
+
+/// That of a process, or of `self`.
+///
+/// # Errors
+/// Where there is no such process, or no /proc.
+pub fn status(pid: impl std::fmt::Display) -> io::Result<Status> {
+    // A name may hold halves of characters.
+    let bytes = fs::read(format!("/proc/{pid}/status"))?;
+    Ok(Status(String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+/// The number that init's process `inner` has here. Where init is in a PID namespace below ours, that is another one.
+pub fn number_here(all: &BTreeMap<i32, Process>, init: i32, inner: i32) -> Option<i32> {
+    let depth = numbers(init)?.len();
+    if depth == 1 {
+        return all.contains_key(&inner).then_some(inner);
+    }
+    let below = below(all, init).into_iter().map(|process| process.pid);
+    below.into_iter().find(|pid| numbers(*pid).is_some_and(|all| all.len() == depth && all.last() == Some(&inner)))
+}
+
+/// One number for each PID namespace that a process is in, from the one of this /proc inwards (proc_pid_status(5)).
+pub fn numbers(pid: i32) -> Option<Vec<i32>> {
+    status(pid).ok()?.get("NSpid")?.split_whitespace().map(|number| number.parse().ok()).collect()
+}
+
+/// The process between init and the service, below which all of the service is; the service itself where there is none.
+pub fn root(all: &BTreeMap<i32, Process>, init: i32, service: i32) -> Option<i32> {
+    let parent = all.get(&service)?.ppid;
+    Some(if parent == init { service } else { parent })
+}
+
+/// Children of init that are not among `known`. What exec brought in has no parent here (0), and zombies are about to be reaped.
+pub fn strays<'a>(all: &'a BTreeMap<i32, Process>, init: i32, known: &'a [i32]) -> impl Iterator<Item = &'a Process> {
+    all.values().filter(move |process| process.ppid == init && !known.contains(&process.pid) && !process.is_zombie())
+}
+
+/// The highest PID or TID of these.
+pub fn highest(processes: &[Process]) -> Option<i32> {
+    processes.iter().flat_map(|process| &process.threads).copied().max()
+}
+
+/// `root` and all its descendants, parents before their children.
+pub fn below(all: &BTreeMap<i32, Process>, root: i32) -> Vec<Process> {
+    let mut found: Vec<Process> = all.get(&root).cloned().into_iter().collect();
+    let mut next = 0;
+    while let Some(parent) = found.get(next).map(|process| process.pid) {
+        found.extend(all.values().filter(|process| process.ppid == parent).cloned());
+        next += 1;
+    }
+    found
+}
+
+/// Parses /proc/PID/stat. The name stands in parentheses and may itself hold any byte, parentheses and halves of characters
+/// included (proc(5)).
+fn parse_stat(text: &str) -> Option<Process> {
+    let (pid, rest) = text.split_once(" (")?;
+    let (comm, rest) = rest.rsplit_once(") ")?;
+    let mut fields = rest.split(' ');
+    let state = fields.next()?.chars().next()?;
+    let mut number = || fields.next()?.parse().ok();
+    Some(Process {
+        pid: pid.parse().ok()?,
+        comm: comm.to_owned(),
+        state,
+        ppid: number()?,
+        pgid: number()?,
+        sid: number()?,
+        threads: Vec::new(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_status_is_not_taken_for_one_with_a_longer_name() {
+        let status = Status("NoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t3\n".to_owned());
+        assert_eq!(
+            [status.get("Seccomp"), status.get("Seccomp_filters"), status.get("Spec")],
+            [Some("2"), Some("3"), None]
+        );
+        assert_eq!(
+            crate::proc::tree::status("self").unwrap().get("Pid"),
+            Some(std::process::id().to_string().as_str())
+        );
+    }
+
+    fn process(pid: i32, ppid: i32) -> (i32, Process) {
+        (pid, Process { pid, ppid, ..Process::default() })
+    }
+
+    #[test]
+    fn a_name_may_hold_parentheses_and_spaces() {
+        let parsed = parse_stat("42 (a) b) (c) S 1 7 9 0 -1 4194560 1").unwrap();
+        assert_eq!((parsed.pid, parsed.comm.as_str(), parsed.state), (42, "a) b) (c", 'S'));
+        assert_eq!((parsed.ppid, parsed.pgid, parsed.sid), (1, 7, 9));
+    }
+
+    #[test]
+    fn a_cut_line_is_nothing() {
+        assert_eq!(parse_stat("42 (cat) S 1"), None);
+        assert_eq!(parse_stat(""), None);
+    }
+
+    #[test]
+    fn below_takes_the_whole_tree_and_nothing_else() {
+        let all = BTreeMap::from([process(1, 0), process(5, 1), process(6, 1), process(7, 5), process(3, 7)]);
+        let pids: Vec<i32> = below(&all, 5).iter().map(|process| process.pid).collect();
+        assert_eq!(pids, [5, 7, 3]);
+        assert!(below(&all, 99).is_empty());
+    }
+
+    #[test]
+    fn the_root_is_between_init_and_the_service() {
+        assert_eq!(root(&BTreeMap::from([process(1, 0), process(1000, 1), process(1001, 1000)]), 1, 1001), Some(1000));
+        assert_eq!(root(&BTreeMap::from([process(1, 0), process(1001, 1)]), 1, 1001), Some(1001));
+    }
+
+    #[test]
+    fn in_one_namespace_numbers_are_the_same_for_all() {
+        let us = std::process::id() as i32;
+        let all = BTreeMap::from([process(us, 1), process(7, us)]);
+        assert_eq!(numbers(us).map(|numbers| numbers[0]), Some(us));
+        assert_eq!(number_here(&all, us, 7), (numbers(us).unwrap().len() == 1).then_some(7));
+        assert_eq!([number_here(&all, us, 8), number_here(&all, i32::MAX, 7)], [None; 2]);
+    }
+
+    #[test]
+    fn a_name_that_is_cut_within_a_character_hides_nobody() {
+        let name = format!("/proc/{}/comm", std::process::id());
+        let before = fs::read(&name).unwrap();
+        fs::write(&name, b"\xd0\xa1\xd0").unwrap();
+        let found = read(std::process::id() as i32);
+        fs::write(&name, before).unwrap();
+        assert!(found.is_some());
+    }
+
+    #[test]
+    fn this_process_is_found_with_its_threads() {
+        let pid = std::process::id() as i32;
+        let found = read(pid).unwrap();
+        assert!(found.threads.contains(&pid) && !found.is_zombie());
+    }
+}

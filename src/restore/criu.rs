@@ -1,0 +1,152 @@
+//! `criu restore` up to where all processes are there and none has run.
+//!
+//! CRIU holds them until this worker says that they may run. Should it end before, or CRIU be killed, they are killed.
+
+mod strays;
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, ExitStatus};
+
+use nix::poll::{PollFd, PollFlags, poll};
+
+use crate::criu::command::{self, Criu};
+use crate::criu::{log, stream};
+use crate::host::clock::{self, Time};
+use crate::image::{Body, Fetcher, Manifest};
+use crate::job::work_folder::Work;
+use crate::restore::error::RestoreError;
+use crate::restore::meter::Meter;
+use crate::restore::serve::{self, ServeError, Served};
+use crate::restore::stdio::Stdio;
+use crate::sys::fd;
+use strays::Strays;
+
+/// What lets the tasks run.
+const RUN: u8 = b'r';
+/// Milliseconds that CRIU may take to let the tasks run or to kill them; after that it is killed.
+const LET_GO: u16 = 20_000;
+
+/// A service that is there and has not run. Dropped, it is killed.
+#[derive(Debug)]
+pub(crate) struct Held {
+    child: Child,
+    /// Readable once CRIU has ended.
+    exit: OwnedFd,
+    hold: UnixStream,
+    log: PathBuf,
+    strays: Strays,
+    clock_jump: Option<io::Result<i64>>,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// CRIU makes the processes.
+    Coming,
+    /// CRIU holds them all.
+    Held,
+    /// They run.
+    Gone,
+}
+
+impl Held {
+    /// Has this CRIU restore all processes, with its sockets and log in the folder `work`. They become children of the process `parent`.
+    pub(crate) fn restore(
+        criu: Criu,
+        manifest: &Manifest,
+        fetcher: &mut Fetcher,
+        work: &Work,
+        meter: &mut Meter,
+        parent: i32,
+    ) -> Result<Self, RestoreError> {
+        let unusable = |error| RestoreError::RuntimeDir { path: work.path().to_owned(), error };
+        let broken = |error| RestoreError::Serve(ServeError::Broken(error));
+        let listener = stream::listen(work.path(), stream::SERVE_SOCKET).map_err(unusable)?;
+        let stdio = Stdio::join(&manifest.stdio).map_err(unusable)?;
+        let images: BTreeMap<&str, &Body> =
+            manifest.images.iter().filter_map(|image| Some((image.name.as_str(), image.body.as_ref()?))).collect();
+        let (hold, theirs) = UnixStream::pair().map_err(broken)?;
+        hold.set_nonblocking(true).map_err(broken)?;
+        let args = command::restore(work.path(), stdio.inherit(), command::number(theirs.as_fd()));
+        let mut keep = stdio.descriptors();
+        keep.push(theirs.as_fd());
+        let watch = fd::ExitWatch::prepare().map_err(broken)?;
+        let strays = Strays::from_now_on(parent);
+        let time = manifest.clocks.map_or(Time::Ours, Time::Continued);
+        let mut child = command::spawn(criu, &args, &keep, |command| time.apply(command))?;
+        drop(theirs);
+        let exit = watch.of(&child).map_err(|error| {
+            let _ = child.kill();
+            broken(error)
+        })?;
+        // By now CRIU is in the time that the service is going to be in.
+        let clock_jump = manifest.clocks.map(|before| clock::jump(child.id() as i32, &before));
+        let log = work.path().join(command::RESTORE_LOG);
+        let mut held = Self { child, exit, hold, log, strays, clock_jump, state: State::Coming };
+        match serve::serve(&mut held.child, held.exit.as_fd(), &held.hold, &listener, &images, fetcher, meter)? {
+            Served::Held => {
+                held.state = State::Held;
+                Ok(held)
+            }
+            Served::Ended => Err(RestoreError::Criu(log::cause(&held.log))),
+        }
+    }
+
+    /// By how many milliseconds the service sees its clocks set forward, where the generation knows them.
+    pub(super) fn clock_jump(&self) -> Option<&io::Result<i64>> {
+        self.clock_jump.as_ref()
+    }
+
+    /// Whether all is still there: a service that is not must not be taken from who has it.
+    pub(super) fn check(&mut self) -> Result<(), RestoreError> {
+        match self.child.try_wait() {
+            Ok(None) => Ok(()),
+            _ => Err(RestoreError::Criu(log::cause(&self.log))),
+        }
+    }
+
+    /// Lets the service run.
+    pub(crate) fn let_go(mut self) -> Result<(), RestoreError> {
+        if self.hold.write_all(&[RUN]).is_err() {
+            // CRIU has ended, and its tasks with it.
+            return Err(RestoreError::Criu(log::cause(&self.log)));
+        }
+        if !self.wait().is_some_and(|status| status.success()) {
+            return Err(RestoreError::AfterLettingGo(log::cause(&self.log)));
+        }
+        self.state = State::Gone;
+        Ok(())
+    }
+
+    /// Waits for a CRIU that was told something; kills it when that takes too long.
+    fn wait(&mut self) -> Option<ExitStatus> {
+        let mut fds = [PollFd::new(self.exit.as_fd(), PollFlags::POLLIN)];
+        if !poll(&mut fds, LET_GO).is_ok_and(|ready| ready > 0) {
+            let _ = self.child.kill();
+        }
+        self.child.wait().ok()
+    }
+}
+
+impl Drop for Held {
+    /// Ends CRIU and what it has made: tasks that it has not traced yet do not end with it. When this returns, nothing of it is there.
+    fn drop(&mut self) {
+        if self.state == State::Gone {
+            return;
+        }
+        // One that holds all processes knows best how to kill them.
+        let _ = self.hold.shutdown(Shutdown::Both);
+        if !matches!(self.child.try_wait(), Ok(Some(_))) {
+            if self.state == State::Coming {
+                let _ = self.child.kill();
+            }
+            self.wait();
+        }
+        self.strays.end();
+    }
+}
