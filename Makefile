@@ -1,7 +1,7 @@
 # What can be done with freeze's source; `make help` says it. Debian or Ubuntu, as root or with sudo.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build criu image demo test test-settings test-orchestrators test-machines bench lint clean
+.PHONY: help build criu image demo check test test-settings test-orchestrators test-machines bench lint clean
 
 # Builds outlive the checkout here: they are named after what they are made of.
 export FREEZE_CACHE ?= $(or $(XDG_CACHE_HOME),$(or $(HOME),/root)/.cache)/freeze
@@ -36,6 +36,13 @@ image: build ## freeze's own image, an archive for docker, podman, skopeo and ct
 
 demo: build ## redis moves between two containers of different base images; STORE=s3 over an S3 server
 	@integration/demo/demo $(OPT) $(STORE)
+
+check: ## what needs no root, no network and no container: formatting, clippy, unit tests, stores, layers, the pages
+	@cargo fmt --check
+	@cargo clippy --all-targets --locked -- -D warnings
+	@tests/host unprivileged
+	@tests/docs/check
+	@tests/docs/messages
 
 test: build ## everything: lint, unit tests, containers
 	@integration/setup test

@@ -65,14 +65,20 @@ pub(crate) fn is_pack_id(id: &str) -> bool {
     Hex::<16>::parse(id).is_some()
 }
 
-/// A decimal number without leading zeros that head could name.
+/// A positive decimal number without leading zeros.
 fn number(digits: &str) -> Option<u64> {
-    digits.parse().ok().filter(|n: &u64| (1..=NUMBER_MAX).contains(n) && n.to_string() == digits)
+    digits.parse().ok().filter(|n: &u64| *n > 0 && n.to_string() == digits)
+}
+
+/// The number in a key of `suffix`. It may be one that head could never name: such an object is listed, to be removed, and is no
+/// generation.
+fn number_of(key: &str, suffix: &str) -> Option<u64> {
+    number(key.strip_prefix(GENERATIONS)?.strip_suffix(suffix)?)
 }
 
 /// The generation that a key of `suffix` is of.
 fn generation(key: &str, suffix: &str) -> Option<u64> {
-    number(key.strip_prefix(GENERATIONS)?.strip_suffix(suffix)?)
+    number_of(key, suffix).filter(|number| *number <= NUMBER_MAX)
 }
 
 fn generation_numbers(store: &dyn Store, suffix: &str) -> Result<Vec<u64>> {
@@ -109,7 +115,7 @@ pub struct StoredManifest {
 /// Where the store cannot be listed.
 pub fn manifests(store: &dyn Store) -> Result<Vec<StoredManifest>> {
     let manifest = |object: ObjectMeta| {
-        let number = generation(&object.key, MANIFEST)?;
+        let number = number_of(&object.key, MANIFEST)?;
         Some(StoredManifest { number, size: object.size, modified: object.modified })
     };
     let mut found: Vec<_> = store.list(GENERATIONS)?.into_iter().filter_map(manifest).collect();
@@ -168,7 +174,8 @@ fn record(key: String) -> Option<Record> {
         Some((digits, hash)) => (digits, Some(Hex::parse(hash)?)),
         None => (name, None),
     };
-    Some(Record { number: number(digits)?, key, lost })
+    let number = number(digits).filter(|number| *number <= NUMBER_MAX)?;
+    Some(Record { number, key, lost })
 }
 
 /// Removes a generation's manifest, and before it the mark that it was committed. Its packs stay.
@@ -193,7 +200,7 @@ pub fn is_known(key: &str) -> bool {
     match key.split_once('/') {
         None => matches!(key, HEAD | FORMAT | HEARTBEAT),
         Some(("packs", id)) => is_pack_id(id),
-        Some(("generations", _)) => [MANIFEST, MARKER].iter().any(|suffix| generation(key, suffix).is_some()),
+        Some(("generations", _)) => [MANIFEST, MARKER].iter().any(|suffix| number_of(key, suffix).is_some()),
         Some((folder, _)) => matches!(folder, "condemned" | "outcomes"),
     }
 }

@@ -292,7 +292,7 @@ fn list_folder(root: &Path, folder: &str, found: &mut Vec<ObjectMeta>) -> io::Re
 mod tests {
     use super::*;
     use crate::store::{Location, open};
-    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     fn store() -> (tempfile::TempDir, FileStore) {
         let folder = tempfile::tempdir().unwrap();
@@ -310,17 +310,6 @@ mod tests {
         store.put("a", Bytes::from_static(b"1"), PutMode::Overwrite).unwrap_err();
         assert!(store.prepare().is_err());
         assert_eq!(fs::read(&outside).unwrap(), b"not the store's");
-    }
-
-    #[test]
-    fn what_root_writes_belongs_to_the_owner_of_the_folder() {
-        assert!(nix::unistd::geteuid().is_root(), "nobody else can give anything away: run this as root");
-        let (folder, store) = store();
-        std::os::unix::fs::chown(folder.path(), Some(1000), Some(1000)).unwrap();
-        store.put("packs/a", Bytes::from_static(b"1"), PutMode::Overwrite).unwrap();
-        for path in ["", "packs", "packs/a", LOCK] {
-            assert_eq!(fs::metadata(store.root.join(path)).unwrap().uid(), 1000, "{path:?}");
-        }
     }
 
     #[test]
