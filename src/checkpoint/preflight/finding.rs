@@ -1,5 +1,6 @@
 //! One thing found, and a bounded list of them.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::proc::tree::Process;
@@ -15,7 +16,7 @@ pub enum Severity {
 }
 
 /// Where in a process it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Place {
     /// Number of a descriptor.
@@ -91,11 +92,6 @@ impl Finding {
         (self.severity, &self.process, &self.what) == (other.severity, &other.process, &other.what)
     }
 
-    /// Whether they are one thing, found twice.
-    fn is_same(&self, other: &Self) -> bool {
-        self.is_alike(other) && self.place == other.place
-    }
-
     /// Such as `descriptor 5 and 2 more`; empty where it has no place.
     pub fn places(&self) -> String {
         match (self.place, self.others) {
@@ -121,52 +117,83 @@ impl fmt::Display for Finding {
     }
 }
 
-/// How many findings are kept, as a service may have thousands.
+/// How many findings of each severity are kept, as a service may have thousands.
 const LIMIT: usize = 200;
+
+/// Findings that differ in their places alone.
+#[derive(Debug)]
+struct Group {
+    /// The first of them.
+    finding: Finding,
+    places: Vec<Option<Place>>,
+}
+
+impl Group {
+    fn into_finding(self) -> Finding {
+        let place = self.places.first().copied().flatten();
+        Finding { place, others: self.places.len().saturating_sub(1), ..self.finding }
+    }
+}
 
 /// What was found, like things of one process put together.
 #[derive(Debug, Default)]
 pub struct Findings {
-    list: Vec<Finding>,
-    /// How many were left out.
-    dropped: usize,
+    list: Vec<Group>,
+    /// How many changes were left out.
+    dropped_changes: usize,
+    /// How many refusals were left out.
+    dropped_refusals: usize,
 }
 
 impl Findings {
     /// Takes one in.
     pub fn add(&mut self, finding: Finding) {
-        if let Some(alike) = self.list.iter_mut().rev().find(|known| known.is_alike(&finding)) {
-            alike.others += 1;
-        } else if self.list.len() < LIMIT {
-            self.list.push(finding);
+        if let Some(alike) = self.list.iter_mut().rev().find(|known| known.finding.is_alike(&finding)) {
+            alike.places.push(finding.place);
+        } else if self.groups(finding.severity).count() < LIMIT {
+            self.list.push(Group { places: vec![finding.place], finding });
         } else {
-            self.dropped += 1;
+            match finding.severity {
+                Severity::Refused => self.dropped_refusals += 1,
+                Severity::Changed => self.dropped_changes += 1,
+            }
         }
+    }
+
+    fn groups(&self, severity: Severity) -> impl Iterator<Item = &Group> {
+        self.list.iter().filter(move |group| group.finding.severity == severity)
     }
 
     /// Whether a checkpoint is refused.
     pub fn has_refused(&self) -> bool {
-        self.list.iter().any(|finding| finding.severity == Severity::Refused)
+        self.groups(Severity::Refused).next().is_some()
     }
 
-    /// These without the refusals that were not there `before`: of the same process, for the same thing, at the same place.
+    /// These without the refusals that were not there `before`: of the same process, for the same thing, at the same place. Where
+    /// either had more refusals than it could keep, all stay: which of them last is not known.
     pub fn staying(mut self, before: &Self) -> Self {
-        let stays = |finding: &Finding| {
-            finding.severity != Severity::Refused || before.list.iter().any(|known| known.is_same(finding))
-        };
-        self.list.retain(stays);
+        if before.dropped_refusals == 0 && self.dropped_refusals == 0 {
+            self.list.iter_mut().filter(|group| group.finding.severity == Severity::Refused).for_each(|group| {
+                let known = before.list.iter().find(|known| known.finding.is_alike(&group.finding));
+                let known: BTreeSet<_> = known.into_iter().flat_map(|known| &known.places).collect();
+                group.places.retain(|place| known.contains(place));
+            });
+            self.list.retain(|group| !group.places.is_empty());
+        }
         self
     }
 
-    /// All, those first that a checkpoint is refused for.
+    /// All, those first that a checkpoint is refused for, and how many were left out.
     pub fn sorted(mut self) -> (Vec<Finding>, usize) {
-        self.list.sort_by_key(|finding| finding.severity);
-        (self.list, self.dropped)
+        self.list.sort_by_key(|group| group.finding.severity);
+        let list = self.list.into_iter().map(Group::into_finding).collect();
+        (list, self.dropped_changes + self.dropped_refusals)
     }
 
     /// Those that a checkpoint is refused for.
     pub fn into_refused(self) -> Vec<Finding> {
-        self.list.into_iter().filter(|finding| finding.severity == Severity::Refused).collect()
+        let refused = self.list.into_iter().filter(|group| group.finding.severity == Severity::Refused);
+        refused.map(Group::into_finding).collect()
     }
 }
 
@@ -196,16 +223,45 @@ mod tests {
 
     #[test]
     fn what_is_refused_has_to_stay() {
-        let findings = |list: &[Finding]| {
-            let mut findings = Findings::default();
-            list.iter().cloned().for_each(|one| findings.add(one));
-            findings
-        };
+        let findings = |list: &[Finding]| all(list.iter().cloned());
         let changed = Finding::changed(None, "closes", "open");
         let before = findings(&[finding(7, 5), finding(8, 5)]);
         let after = findings(&[finding(7, 5), finding(8, 6), finding(9, 5), changed.clone()]).staying(&before);
-        assert_eq!(after.list, [finding(7, 5), changed.clone()]);
-        assert!(after.has_refused() && !findings(&[changed]).has_refused());
+        assert!(after.has_refused() && !all([changed.clone()]).has_refused());
+        assert_eq!(after.sorted().0, [finding(7, 5), changed]);
+    }
+
+    fn numbers(count: usize) -> impl Iterator<Item = i32> {
+        (0..).take(count)
+    }
+
+    fn all(list: impl IntoIterator<Item = Finding>) -> Findings {
+        let mut findings = Findings::default();
+        list.into_iter().for_each(|one| findings.add(one));
+        findings
+    }
+
+    #[test]
+    fn what_lasts_is_refused_although_the_first_of_its_kind_has_gone() {
+        let before = all([5, 6, 9].map(|fd| finding(7, fd)));
+        let after = all([6, 9, 10].map(|fd| finding(7, fd))).staying(&before);
+        let places: Vec<_> = after.sorted().0.iter().map(Finding::places).collect();
+        assert_eq!(places, ["descriptor 6 and 1 more"]);
+    }
+
+    #[test]
+    fn changes_never_crowd_out_what_is_refused() {
+        let changes = numbers(LIMIT + 1).map(|fd| Finding::changed(None, &format!("changes {fd}"), "wait"));
+        let findings = all(changes.chain([finding(7, 5)]));
+        assert!(findings.has_refused());
+        assert_eq!(findings.sorted().1, 1);
+    }
+
+    #[test]
+    fn what_lasts_beyond_the_limit_is_refused() {
+        let before = all(numbers(LIMIT + 1).map(|pid| finding(pid, 5)));
+        let last = LIMIT as i32;
+        assert!(all([finding(last, 5)]).staying(&before).has_refused());
     }
 
     #[test]
