@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 use crate::control::protocol::{Event, Phase, RestoreReport, millis, now_ms};
 use crate::criu::command;
 use crate::files::put_back;
-use crate::host::clock;
+use crate::host::{clock, env, forecast};
 use crate::image::{self, FetchThreads, Fetcher, ImageError, Lease, Manifest, Vault};
 use crate::job::reporter::Reporter;
 use crate::job::work_folder::Work;
@@ -238,9 +238,11 @@ impl<'a> Restore<'a> {
             self.reporter.warn(warning);
         }
         let counted_up_to = manifest.highest_id().filter(|_| !self.plan().can_go_back());
-        if let Some(message) = counted_up_to.and_then(crate::host::forecast::before_restore) {
+        if let Some(message) = counted_up_to.and_then(forecast::before_restore) {
             self.reporter.send(&Event::Chosen { message });
         }
+        // Before any page is read: a full disk must not discard a service that has been restored.
+        env::write(&self.common.runtime_dir).map_err(|error| self.unusable_folder(error))?;
         let mut fetcher = Fetcher::on(&self.threads(&found.vault)?, &found.vault, manifest, self.common.memory);
         self.phase = Phase::Restore;
         let mut meter = Meter::start(self.reporter, manifest);
@@ -250,7 +252,6 @@ impl<'a> Restore<'a> {
         self.criu_ran = true;
         let criu = self.plan().criu;
         let mut held = Held::restore(criu, manifest, &mut fetcher, work, &mut meter, parent_id() as i32)?;
-        crate::host::env::write(&self.common.runtime_dir).map_err(|error| self.unusable_folder(error))?;
         let exclusive = self.policy.exclusive.is_some();
         if let Verdict::Lost(message) = take::take(found, &self.common.instance, exclusive, || held.check())? {
             return Ok(Event::Lost { message });

@@ -125,6 +125,30 @@ fn a_failure_says_the_generation_and_the_step() {
 }
 
 #[test]
+fn a_runtime_folder_that_takes_no_file_fails_the_restore_before_anything_is_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let common = common(folder.path());
+    let vault = vault(&common);
+    let (arch, uid) = (std::env::consts::ARCH.to_owned(), nix::unistd::geteuid().as_raw());
+    let path = folder.path().join("captured");
+    let file = image::File {
+        path: path.as_os_str().as_encoded_bytes().to_vec(),
+        kind: image::Kind::Regular.into(),
+        body: Some(image::Body::from_inline(Vec::new())),
+        ..image::File::default()
+    };
+    let mut manifest = Manifest { arch, uid, files: vec![file], ..Manifest::default() };
+    commit(&vault, &mut manifest, Lease::fresh(), Instant::now()).unwrap();
+    // No file can take the place of a folder.
+    fs::create_dir(folder.path().join("env")).unwrap();
+    let (result, _) = run_with(&common, Choice::Newest, OnFailure::Fail);
+    let failure = result.unwrap_err();
+    let start = format!("generation 1 cannot be restored: the folder {} cannot be used (", folder.path().display());
+    assert!(failure.message.starts_with(&start), "{failure:?}");
+    assert!(!path.exists());
+}
+
+#[test]
 fn earlier_generations_follow_damaged_ones_only_where_that_is_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     let common = common(folder.path());
