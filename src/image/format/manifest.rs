@@ -263,7 +263,7 @@ impl Manifest {
         if message.len() as u64 != size {
             return Err(Flaw::Compression.into());
         }
-        wire::count_fields(&message)?;
+        wire::count_entries(&message)?;
         Ok(prost::Message::decode(message.as_slice()).map_err(|e| Flaw::Syntax(e.to_string()))?)
     }
 

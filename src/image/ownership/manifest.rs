@@ -51,6 +51,7 @@ mod tests {
 
     use super::*;
     use crate::fuzz;
+    use crate::image::error::Flaw;
     use crate::image::format::body::BODY_MAX;
     use crate::image::format::manifest::MAGIC;
     use crate::image::{
@@ -117,6 +118,23 @@ mod tests {
         message.extend_from_slice(&[0xfa, 0x3f, 2, 1, 2]); // Field 1023, of two bytes.
         let (_folder, vault) = vault();
         assert_eq!(open(&wrap(&message, &vault), 7, &vault).unwrap(), sample());
+    }
+
+    #[test]
+    fn numbers_in_a_body_are_counted_before_they_are_decoded() {
+        let (_folder, vault) = vault();
+        let tagged = |tag: u8, content: &[u8]| {
+            let mut field = vec![tag << 3 | 2];
+            prost::encode_length_delimiter(content.len(), &mut field).unwrap();
+            [&field[..], content].concat()
+        };
+        // Field 14, an image; its field 2, the body; its field 2, lengths of one byte each.
+        let bomb = tagged(14, &tagged(2, &tagged(2, &vec![1; (1 << 26) + 1])));
+        let error = open(&wrap(&bomb, &vault), 7, &vault).unwrap_err();
+        assert!(
+            matches!(error, ImageError::Damaged { flaw: Flaw::Bound { what: "number of entries", .. }, .. }),
+            "{error}"
+        );
     }
 
     #[test]
