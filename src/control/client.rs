@@ -1,14 +1,17 @@
 //! The client's side of the control socket: one request, then lines until the last one.
 
 use std::{
-    io,
-    os::unix::net::UnixStream,
+    fs, io,
+    os::unix::{fs::MetadataExt, net::UnixStream},
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
 
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::{
+    sys::socket::{UnixCredentials, getsockopt, sockopt::PeerCredentials},
+    unistd::geteuid,
+};
 
 use super::{
     folder::DEFAULTS,
@@ -16,6 +19,7 @@ use super::{
     protocol::{Event, Op, Request, SOCKET_NAME, VERSION},
 };
 use crate::proc::tree;
+use crate::sys::private_folder::NotOurs;
 
 /// Time between two looks for an init that is not there yet.
 const RETRY: Duration = Duration::from_millis(20);
@@ -38,6 +42,33 @@ pub enum ClientError {
     /// Another version of freeze, most likely.
     #[error("init's answer is not understood: {0}")]
     Answer(#[from] serde_json::Error),
+}
+
+/// Why the init of a folder is not asked.
+#[derive(Debug, thiserror::Error)]
+enum Unasked {
+    /// No folder, or nobody listens.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// A link, or another user's folder.
+    #[error("{0}")]
+    Folder(#[from] NotOurs),
+    /// Another user listens in a folder.
+    #[error("it belongs to user {folder}, and what listens there is user {server}'s")]
+    Intruder {
+        /// Owner of the folder.
+        folder: u32,
+        /// User of the process that listens.
+        server: u32,
+    },
+    /// Another user's, and not the container's first process: asked by root.
+    #[error(
+        "it belongs to user {0}, and process 1 does not listen there: if it is the right one, name it by --runtime-dir"
+    )]
+    Doubtful(u32),
+    /// Of another container.
+    #[error("the init there is of another container")]
+    Elsewhere,
 }
 
 /// A connection to init.
@@ -109,23 +140,51 @@ impl Client {
 fn connect(named: Option<&Path>) -> Result<UnixStream, ClientError> {
     let folders: Vec<PathBuf> =
         named.map_or_else(|| DEFAULTS.map(PathBuf::from).into(), |folder| vec![folder.to_owned()]);
+    first_of(&folders, named.is_some())
+}
+
+fn first_of(folders: &[PathBuf], is_named: bool) -> Result<UnixStream, ClientError> {
     let mut reasons = Vec::new();
     for folder in folders {
-        match UnixStream::connect(folder.join(SOCKET_NAME)) {
-            // The containers of a pod may share these folders.
-            Ok(stream) if named.is_none() && is_elsewhere(&stream) => {
-                reasons.push(format!("{}: the init there is of another container", folder.display()));
-            }
+        match connect_in(folder, is_named) {
             Ok(stream) => return Ok(stream),
-            Err(error) => reasons.push(format!("{}: {error}", folder.display())),
+            Err(reason) => reasons.push(format!("{}: {reason}", folder.display())),
         }
     }
     Err(ClientError::NoInit(reasons.join("; ")))
 }
 
-/// Whether the init behind a socket is not of this PID namespace, which knows its process by no number.
-fn is_elsewhere(stream: &UnixStream) -> bool {
-    getsockopt(stream, PeerCredentials).is_ok_and(|peer| peer.pid() == 0)
+fn connect_in(folder: &Path, is_named: bool) -> Result<UnixStream, Unasked> {
+    let (us, metadata) = (geteuid().as_raw(), fs::symlink_metadata(folder)?);
+    let owner = metadata.uid();
+    if !metadata.is_dir() {
+        return Err(NotOurs::NotAFolder.into());
+    }
+    if !may_own(us, owner) {
+        return Err(NotOurs::Foreign(owner).into());
+    }
+    let stream = UnixStream::connect(folder.join(SOCKET_NAME))?;
+    let server = getsockopt(&stream, PeerCredentials).map_err(io::Error::from)?;
+    check_server(us, owner, &server, is_named)?;
+    Ok(stream)
+}
+
+/// Every user may make a folder where these are looked for, and answer there in place of init. So a user asks its own init and root's.
+/// Root may ask everybody's, as the container's user is often another one.
+fn may_own(us: u32, folder: u32) -> bool {
+    us == 0 || [0, us].contains(&folder)
+}
+
+/// Checks who listens, which the kernel says. Process 1 is the container's own, so root believes it under any user. Any other
+/// process of another user is believed only in a folder that root names.
+fn check_server(us: u32, folder: u32, server: &UnixCredentials, is_named: bool) -> Result<(), Unasked> {
+    match (server.uid(), server.pid()) {
+        // The containers of a pod may share these folders. A process of another PID namespace has no number here.
+        (_, 0) if !is_named => Err(Unasked::Elsewhere),
+        (user, _) if user != folder => Err(Unasked::Intruder { folder, server: user }),
+        (user, pid) if user != us && user != 0 && pid != 1 && !is_named => Err(Unasked::Doubtful(user)),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -148,6 +207,57 @@ mod tests {
         assert_eq!(client.next_event().unwrap(), Event::Reached);
         assert!(matches!(client.next_event(), Err(ClientError::Closed)));
         init.join().unwrap();
+    }
+
+    /// Only root can give a folder away.
+    #[test]
+    fn a_folder_of_another_user_is_passed_over() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let (theirs, ours) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let _listeners = [&theirs, &ours].map(|folder| UnixListener::bind(folder.path().join(SOCKET_NAME)).unwrap());
+        std::os::unix::fs::chown(theirs.path(), Some(1000), None).unwrap();
+        let folders = [&theirs, &ours].map(|folder| folder.path().to_owned());
+        let error = first_of(&folders[..1], false).unwrap_err().to_string();
+        assert!(error.contains("it belongs to user 1000, and what listens there is user 0's"), "{error}");
+        assert!(first_of(&folders[..1], true).is_err());
+        let found = first_of(&folders, false).unwrap().peer_addr().unwrap();
+        assert_eq!(found.as_pathname(), Some(&*ours.path().join(SOCKET_NAME)));
+    }
+
+    #[test]
+    fn a_link_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let _listener = UnixListener::bind(folder.path().join(SOCKET_NAME)).unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(folder.path(), &link).unwrap();
+        assert!(connect(Some(folder.path())).is_ok());
+        assert!(connect(Some(&link)).unwrap_err().to_string().contains("it is not a folder"));
+    }
+
+    #[test]
+    fn who_is_believed() {
+        let believed = |us, folder, server, pid, is_named| {
+            let server = libc::ucred { pid, uid: server, gid: 0 };
+            may_own(us, folder) && check_server(us, folder, &server.into(), is_named).is_ok()
+        };
+        for is_named in [false, true] {
+            // One's own init, and root's, as any process.
+            assert!(believed(1000, 1000, 1000, 7, is_named) && believed(1000, 0, 0, 7, is_named));
+            assert!(believed(0, 0, 0, 7, is_named));
+            // Root believes process 1 of any user, and others where it names them.
+            assert!(believed(0, 1000, 1000, 1, is_named));
+            assert_eq!(believed(0, 1000, 1000, 7, is_named), is_named);
+            // Of another container: only where it is named.
+            assert_eq!(believed(1000, 1000, 1000, 0, is_named), is_named);
+            // A third user is believed by nobody else.
+            assert!(!believed(1000, 1001, 1001, 1, is_named));
+            // Nor is a process in a folder that is not its user's.
+            for us in [0, 1000, 1001] {
+                assert!(!believed(us, 1001, 1000, 1, is_named) && !believed(us, 1001, 0, 1, is_named));
+            }
+        }
     }
 
     #[test]
