@@ -22,6 +22,7 @@ pub fn host() -> io::Result<Manifest> {
         arch: std::env::consts::ARCH.to_owned(),
         kernel: machine.release().to_string_lossy().into_owned(),
         cpu_features: cpu::cpu_features(),
+        saved_registers: cpu::saved_registers(),
         uid: nix::unistd::geteuid().as_raw(),
         gid: nix::unistd::getegid().as_raw(),
         stdio: stdio::record(),
@@ -99,6 +100,7 @@ mod tests {
         assert!(
             manifest.executables.iter().any(|file| OsStr::from_bytes(&file.path) == exe.as_os_str() && file.size > 0)
         );
+        assert_eq!(manifest.saved_registers, cpu::saved_registers());
         assert!(!manifest.command.is_empty() && manifest.created_ms > 1_600_000_000_000);
     }
 

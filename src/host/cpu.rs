@@ -1,71 +1,37 @@
-//! The CPU's features that programs choose their code by.
+//! What of the CPU programs choose their code by: its features, and how much of its registers is saved.
+
+mod later;
+mod unused;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
 
-/// What of the kernel's x86 flags user code can see and use; others (`vmx`, `nopl`, mitigations…) describe the host.
-const USED_FEATURES: &[&str] = &[
-    "sse3",
-    "pni",
-    "ssse3",
-    "sse4_1",
-    "sse4_2",
-    "popcnt",
-    "aes",
-    "pclmulqdq",
-    "avx",
-    "f16c",
-    "fma",
-    "avx2",
-    "bmi1",
-    "bmi2",
-    "movbe",
-    "rdrand",
-    "rdseed",
-    "adx",
-    "sha_ni",
-    "vaes",
-    "vpclmulqdq",
-    "gfni",
-    "avx512f",
-    "avx512dq",
-    "avx512cd",
-    "avx512bw",
-    "avx512vl",
-    "avx512ifma",
-    "avx512vbmi",
-    "avx512_vbmi2",
-    "avx512_vnni",
-    "avx512_bitalg",
-    "avx512_vpopcntdq",
-    "avx512_bf16",
-    "avx512_fp16",
-    "avx_vnni",
-    "amx_tile",
-    "amx_int8",
-    "amx_bf16",
-    "rtm",
-    "fsgsbase",
-    "abm",
-    "cx16",
-    "sse4a",
-    "fma4",
-    "pku",
-    "ospke",
-    "xsavec",
-    "clwb",
-    "serialize",
-];
+use crate::image::SavedRegisters;
+use crate::sys::cpuid;
+pub use unused::matters;
 
-/// What of aarch64's features is the kernel's own affair: its timer, and that it lets registers be read. All others are what programs are told.
-const UNUSED_FEATURES: &[&str] = &["evtstrm", "cpuid"];
-
-/// Those of this machine.
+/// Features of this machine.
 pub fn cpu_features() -> Vec<String> {
     let Ok(file) = fs::File::open("/proc/cpuinfo") else { return Vec::new() };
     // All processors have the same, so the first one's are enough; the whole file is long on a large host.
     let line = BufReader::new(file).lines().map_while(Result::ok).find(|line| is_list(line));
-    line.as_deref().map(in_use).unwrap_or_default()
+    let shown = line.as_deref().map(in_use).unwrap_or_default();
+    shown.into_iter().chain(later::features()).collect()
+}
+
+/// The bounds registers of MPX, which Linux does not enable since 5.6.
+const MPX: u64 = 0b11 << 3;
+
+/// How this machine saves registers; None where that does not depend on the machine.
+pub fn saved_registers() -> Option<SavedRegisters> {
+    let found = cpuid::saved_registers()?;
+    Some(SavedRegisters { components: found.components & !MPX, bytes: found.bytes.into() })
+}
+
+/// Whether all that was saved there is saved here. Else a signal frame on a stack of the service may hold registers that the
+/// kernel cannot load here.
+pub fn saves_all(theirs: &SavedRegisters, ours: &SavedRegisters) -> bool {
+    theirs.components & !ours.components == 0 && theirs.bytes <= ours.bytes
 }
 
 /// `flags` on x86, `Features` on aarch64.
@@ -75,11 +41,8 @@ fn is_list(line: &str) -> bool {
 
 fn in_use(line: &str) -> Vec<String> {
     let (name, features) = line.split_once(':').unwrap_or_default();
-    let used = |feature: &&str| match name.trim_end() {
-        "Features" => !UNUSED_FEATURES.contains(feature),
-        _ => USED_FEATURES.contains(feature),
-    };
-    features.split_ascii_whitespace().filter(used).map(str::to_owned).collect()
+    let arch = if name.trim_end() == "Features" { "aarch64" } else { "x86_64" };
+    features.split_ascii_whitespace().filter(|feature| matters(arch, feature)).map(str::to_owned).collect()
 }
 
 #[cfg(test)]
@@ -87,9 +50,35 @@ mod tests {
     use super::*;
 
     #[test]
+    fn instructions_are_compared_and_the_hosts_own_affairs_are_not() {
+        let line = "flags\t\t: rdtscp rdpid waitpkg movdiri clflushopt avx512_vp2intersect of_next_year vmx md_clear smep erms hwp";
+        let used = ["rdtscp", "rdpid", "waitpkg", "movdiri", "clflushopt", "avx512_vp2intersect", "of_next_year"];
+        assert_eq!(in_use(line), used);
+    }
+
+    #[test]
     fn features_of_both_architectures() {
         assert_eq!(in_use("flags\t\t: fpu vmx avx2"), ["avx2"]);
         assert_eq!(in_use("Features\t: fp asimd evtstrm aes cpuid sve"), ["fp", "asimd", "aes", "sve"]);
         assert!(is_list("Features\t: fp") && !is_list("processor\t: 0"));
+    }
+
+    #[test]
+    fn registers_that_are_not_saved_here_are_missed() {
+        // AVX; AVX-512 and PKRU of AMD and of Intel; AMX.
+        let [avx, amd, intel, amx] = [(0x7, 832), (0x2e7, 2440), (0x2e7, 2696), (0x602e7, 11_008)]
+            .map(|(components, bytes)| SavedRegisters { components, bytes });
+        for (theirs, ours, fits) in [
+            (avx, avx, true),
+            (avx, amd, true),
+            (amd, avx, false),
+            (amd, intel, true),
+            (intel, amd, false),
+            (intel, amx, true),
+            (amx, intel, false),
+            (SavedRegisters { bytes: 1, ..amx }, intel, false),
+        ] {
+            assert_eq!(saves_all(&theirs, &ours), fits, "{theirs:?} {ours:?}");
+        }
     }
 }

@@ -20,7 +20,7 @@ pub use error::{Flaw, ImageError, KeyError, Result, SecretKind};
 pub use format::body::{Body, Extent, INLINE_MAX, Slice};
 pub use format::chunk::Name;
 pub use format::chunk_table::{ChunkRef, ChunkTable};
-pub use format::manifest::{Clocks, Executable, Figures, File, Image, Kind, Manifest, Process, Stdio};
+pub use format::manifest::{Clocks, Executable, Figures, File, Image, Kind, Manifest, Process, SavedRegisters, Stdio};
 pub use format::pack::{Entry, PackInfo};
 pub use hex::Hex;
 pub use layout::{

@@ -1,6 +1,7 @@
 //! Every `unsafe` of the crate, each with its reason. Must never decide anything: what to do is the callers' affair.
 
 mod clone3;
+pub mod cpuid;
 pub mod fd;
 pub mod memory;
 pub mod namespace;

@@ -34,7 +34,7 @@ pub struct Manifest {
     /// Kernel release, as uname(2) says it.
     #[prost(string, tag = "5")]
     pub kernel: String,
-    /// The flags of /proc/cpuinfo.
+    /// Features of the CPU that programs may depend on: flags of /proc/cpuinfo, and names for what it does not show.
     #[prost(string, repeated, tag = "6")]
     pub cpu_features: Vec<String>,
     /// PID of the root of the dumped tree.
@@ -85,6 +85,9 @@ pub struct Manifest {
     /// The clocks as the service saw them last; none where an older freeze took it.
     #[prost(message, optional, tag = "23")]
     pub clocks: Option<Clocks>,
+    /// How registers are saved; none of an older freeze, and where that does not depend on the machine.
+    #[prost(message, optional, tag = "24")]
+    pub saved_registers: Option<SavedRegisters>,
     /// The chunks that bodies refer to, by index.
     #[prost(message, required, tag = "19")]
     pub chunks: ChunkTable,
@@ -208,6 +211,24 @@ pub struct Clocks {
     /// CLOCK_BOOTTIME.
     #[prost(uint64, tag = "2")]
     pub boottime_ns: u64,
+}
+
+/// What the kernel saves of an x86 thread's registers.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct SavedRegisters {
+    /// XCR0, a bit for each component, without those of MPX.
+    #[prost(uint64, tag = "1")]
+    pub components: u64,
+    /// Bytes of XSAVE's standard format.
+    #[prost(uint64, tag = "2")]
+    pub bytes: u64,
+}
+
+/// `832 bytes (XCR0 0x7)`.
+impl std::fmt::Display for SavedRegisters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes (XCR0 {:#x})", self.bytes, self.components)
+    }
 }
 
 /// What a checkpoint took.

@@ -55,8 +55,8 @@ mod tests {
     use crate::image::format::body::BODY_MAX;
     use crate::image::format::manifest::MAGIC;
     use crate::image::{
-        Body, ChunkRef, ChunkTable, Clocks, Extent, Figures, File, Image, Kind, PackInfo, Process, Slice, Stdio,
-        test_vault,
+        Body, ChunkRef, ChunkTable, Clocks, Extent, Figures, File, Image, Kind, PackInfo, Process, SavedRegisters,
+        Slice, Stdio, test_vault,
     };
 
     fn sample() -> Manifest {
@@ -78,6 +78,7 @@ mod tests {
             packs: vec![PackInfo { id: "0".repeat(32), size: 1000, tail: 100 }],
             chunks,
             clocks: Some(Clocks { monotonic_ns: 6, boottime_ns: 7 }),
+            saved_registers: Some(SavedRegisters { components: 7, bytes: 832 }),
             figures: Some(Figures { bytes: 1, stored: 2, frozen_ms: 3, new: 4, shared: 5 }),
             ..Manifest::default()
         }

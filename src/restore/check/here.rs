@@ -5,7 +5,8 @@ use std::fs;
 
 use nix::sys::resource::{Resource, getrlimit};
 
-use crate::host::cpu::cpu_features;
+use crate::host::cpu::{cpu_features, saved_registers};
+use crate::image::SavedRegisters;
 use crate::privileges::{Abilities, Ability, Answer, RestorePlan};
 use crate::sys::pids;
 
@@ -16,6 +17,8 @@ pub struct Here {
     pub arch: String,
     /// Features of its CPU.
     pub features: Vec<String>,
+    /// How registers are saved.
+    pub saved_registers: Option<SavedRegisters>,
     /// Effective user.
     pub uid: u32,
     /// Capabilities of the bounding set.
@@ -48,6 +51,7 @@ impl Here {
         Self {
             arch: std::env::consts::ARCH.to_owned(),
             features: cpu_features(),
+            saved_registers: saved_registers(),
             uid: abilities.facts.uid,
             bounding: abilities.facts.bounding.clone(),
             lacks: lacks(abilities),

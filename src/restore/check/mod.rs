@@ -11,7 +11,7 @@ pub use here::{Here, pid_max};
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::image::Manifest;
+use crate::image::{Manifest, SavedRegisters};
 use needs::Needs;
 
 /// One thing that this container lacks.
@@ -32,6 +32,16 @@ pub enum Unfit {
     CpuFeatures {
         /// The missing ones.
         missing: String,
+    },
+    /// Fewer registers are saved, or in a smaller area.
+    #[error(
+        "this host saves {ours} of a program's registers and the one of the checkpoint saved {theirs}, which the service may use; restore it on a host with such a CPU and a kernel that is as new"
+    )]
+    SavedRegisters {
+        /// There.
+        theirs: SavedRegisters,
+        /// Here.
+        ours: SavedRegisters,
     },
     /// A PID that the service needs is behind us.
     #[error(

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use super::{Here, Unfit};
 use crate::criu::images::{self, Core, Descriptor};
-use crate::image::{Body, Manifest};
+use crate::host::cpu;
+use crate::image::{Body, Manifest, SavedRegisters};
 
 /// Processes that CRIU needs beside the service's: itself and its helpers.
 const OURS: u64 = 4;
@@ -14,6 +15,7 @@ const OURS: u64 = 4;
 pub struct Needs<'a> {
     arch: &'a str,
     features: &'a [String],
+    saved_registers: Option<SavedRegisters>,
     uid: u32,
     capabilities: BTreeSet<String>,
     /// The lowest PID, and the highest of all IDs.
@@ -31,6 +33,7 @@ impl<'a> Needs<'a> {
         Self {
             arch: &manifest.arch,
             features: &manifest.cpu_features,
+            saved_registers: manifest.saved_registers,
             uid: manifest.uid,
             capabilities: inline(manifest, "core-").flat_map(capabilities).collect(),
             pids: lowest.map(|lowest| (lowest, manifest.highest_id().unwrap_or(lowest))),
@@ -49,7 +52,14 @@ impl<'a> Needs<'a> {
     pub fn missing(&self, here: &Here) -> Vec<Unfit> {
         let kernel = here.lacks.iter().map(|(ability, reason)| Unfit::Kernel { ability, reason: reason.clone() });
         let mut missing: Vec<Unfit> = kernel.collect();
-        let others = [self.machine(here), self.pid_max(here), self.pids(here), self.user(here), self.bounding(here)];
+        let others = [
+            self.machine(here),
+            self.registers(here),
+            self.pid_max(here),
+            self.pids(here),
+            self.user(here),
+            self.bounding(here),
+        ];
         missing.extend(others.into_iter().flatten());
         let amounts = [self.memory_limit(here), self.processes(here), self.descriptors(here)];
         missing.extend(amounts.into_iter().flatten());
@@ -60,9 +70,16 @@ impl<'a> Needs<'a> {
         if self.arch != here.arch {
             return Some(Unfit::Architecture { theirs: self.arch.to_owned(), ours: here.arch.clone() });
         }
-        let lacking = self.features.iter().filter(|feature| !here.features.contains(feature));
+        // An older freeze may have recorded what this one knows not to matter.
+        let needed = self.features.iter().filter(|feature| cpu::matters(self.arch, feature));
+        let lacking = needed.filter(|feature| !here.features.contains(feature));
         let missing: Vec<&str> = lacking.map(String::as_str).collect();
         (!missing.is_empty()).then(|| Unfit::CpuFeatures { missing: missing.join(", ") })
+    }
+
+    fn registers(&self, here: &Here) -> Option<Unfit> {
+        let (theirs, ours) = self.saved_registers.zip(here.saved_registers)?;
+        (self.arch == here.arch && !cpu::saves_all(&theirs, &ours)).then_some(Unfit::SavedRegisters { theirs, ours })
     }
 
     /// Without privileges PIDs only go up.
@@ -147,6 +164,7 @@ mod tests {
         Manifest {
             arch: "x86_64".into(),
             cpu_features: vec!["avx2".into(), "bmi2".into()],
+            saved_registers: Some(SavedRegisters { components: 0x2e7, bytes: 2440 }),
             uid: 1000,
             processes: vec![Process { pid: 1000, threads: vec![1000, 40_000], ..Process::default() }],
             images: vec![
@@ -163,6 +181,7 @@ mod tests {
         Here {
             arch: "x86_64".into(),
             features: words(&["avx2", "bmi2", "avx512f"]),
+            saved_registers: Some(SavedRegisters { components: 0x2e7, bytes: 2440 }),
             uid: 1000,
             bounding: words(&["KILL", "NET_BIND_SERVICE", "CHECKPOINT_RESTORE"]).into_iter().collect(),
             ..Here::default()
@@ -185,6 +204,7 @@ mod tests {
     fn all_that_is_missing_is_said() {
         let here = Here {
             features: vec!["avx2".into()],
+            saved_registers: Some(SavedRegisters { components: 0x7, bytes: 832 }),
             uid: 1001,
             bounding: ["KILL".to_owned()].into(),
             lacks: vec![("PR_SET_MM_MAP", "EINVAL".to_owned())],
@@ -199,6 +219,7 @@ mod tests {
         insta::assert_snapshot!(found.join("\n"), @r"
         nothing can be restored here, as PR_SET_MM_MAP is missing (EINVAL)
         this CPU lacks bmi2, which the one of the checkpoint had and the service may use; restore it on a host with these features
+        this host saves 832 bytes (XCR0 0x7) of a program's registers and the one of the checkpoint saved 2440 bytes (XCR0 0x2e7), which the service may use; restore it on a host with such a CPU and a kernel that is as new
         the service has PID 40000, and PIDs end at 32767 on this host; raise kernel.pid_max there
         PID 1000 of the service cannot be had here, as this container has already used PIDs up to 1200; only a new container has fresh PIDs, so start a new one
         the service ran as uid 1000 and this container runs as uid 1001; start it with the same user
@@ -207,6 +228,19 @@ mod tests {
         the service has 6 processes and threads and this container may have 3 more; raise its limit of PIDs (--pids-limit, podPidsLimit)
         the service has descriptor 5000 and this container's hard limit of open files is 1024; raise it (--ulimit nofile=5001)
         ");
+    }
+
+    #[test]
+    fn a_checkpoint_that_says_nothing_of_registers_needs_none() {
+        let manifest = Manifest { saved_registers: None, ..manifest() };
+        let here = Here { saved_registers: Some(SavedRegisters { components: 3, bytes: 576 }), ..here() };
+        assert_eq!(Needs::of(&manifest).missing(&here), []);
+    }
+
+    #[test]
+    fn what_an_older_freeze_recorded_in_vain_is_not_missing() {
+        let manifest = Manifest { cpu_features: vec!["avx2".into(), "vmx".into()], ..manifest() };
+        assert_eq!(Needs::of(&manifest).missing(&here()), []);
     }
 
     #[test]
