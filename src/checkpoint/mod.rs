@@ -168,7 +168,8 @@ fn take(
             .into_iter()
             .for_each(|message| reporter.warn(message));
     }
-    let rules = Rules::of_this_container(describe::our_folders(common)).map_err(CheckpointError::Proc)?;
+    let ours = describe::our_folders(common);
+    let rules = Rules::of_this_container(parent_id() as i32, ours).map_err(CheckpointError::Proc)?;
     let host = describe::host().map_err(CheckpointError::Proc)?;
     let store = store::open(&common.store)?;
     let fencing = store.prepare()?;

@@ -32,13 +32,14 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Rules for this container; nothing below the folders `ours` ever counts.
-    pub fn of_this_container(ours: Vec<PathBuf>) -> io::Result<Self> {
+    /// Rules for the container of this `init`; nothing below the folders `ours` ever counts.
+    ///
+    /// # Errors
+    /// Where there is no such process, or no /proc.
+    pub fn of_this_container(init: i32, ours: Vec<PathBuf>) -> io::Result<Self> {
         let mounts = Mounts::read()?;
-        // The root folder of an overlay is born with the container, which may be started again later.
         let born = mounts.root_is_overlay().then(|| fs::metadata("/")?.created()).transpose().ok().flatten();
-        let started = start_of(1)?;
-        Ok(Self { mounts, container_start: born.map_or(started, |born| born.min(started)), ours })
+        Ok(Self { mounts, container_start: beginning(born, init)?, ours })
     }
 
     fn is_ours(&self, path: &Path) -> bool {
@@ -214,6 +215,13 @@ fn bound_sockets() -> BTreeMap<Vec<u8>, PathBuf> {
     rows.collect()
 }
 
+/// When the container began. The root folder of an overlay is born with it, and it may be started again later. PID 1 says nothing: where
+/// containers share a PID namespace it is older than their images.
+fn beginning(root_born: Option<SystemTime>, init: i32) -> io::Result<SystemTime> {
+    let started = start_of(init)?;
+    Ok(root_born.map_or(started, |born| born.min(started)))
+}
+
 /// When a process started, by the clock of file times, to a hundredth of a second.
 fn start_of(pid: i32) -> io::Result<SystemTime> {
     let stat = fs::read_to_string(tree::proc_path(pid, "stat"))?;
@@ -235,6 +243,10 @@ mod tests {
 
     fn this_process() -> Vec<Process> {
         vec![tree::read(std::process::id() as i32).unwrap()]
+    }
+
+    fn rules_of_us(ours: Vec<PathBuf>) -> Rules {
+        Rules::of_this_container(std::process::id() as i32, ours).unwrap()
     }
 
     #[test]
@@ -294,9 +306,24 @@ mod tests {
         File::create(folder.path().join("store/head")).unwrap();
         let mine = folder.path().join("mine");
         File::create(&mine).unwrap();
-        let rules = Rules::of_this_container(vec![folder.path().join("store")]).unwrap();
+        let rules = rules_of_us(vec![folder.path().join("store")]);
         let found = paths(&[], &[], &[folder.path().to_owned()], &rules).unwrap();
         assert!(found.contains(&mine) && !found.contains(&folder.path().join("store")), "{found:?}");
+    }
+
+    #[test]
+    fn a_container_begins_with_its_own_init_and_its_own_root() {
+        let us = std::process::id() as i32;
+        let started = start_of(us).unwrap();
+        let apart =
+            |one: SystemTime, other: SystemTime| one.duration_since(other).unwrap_or_else(|error| error.duration());
+        let second = Duration::from_secs(1);
+        assert!(apart(beginning(None, us).unwrap(), started) < second);
+        assert_eq!(beginning(Some(started - second), us).unwrap(), started - second);
+        assert!(
+            apart(rules_of_us(Vec::new()).container_start, started) < second
+                || Mounts::read().unwrap().root_is_overlay()
+        );
     }
 
     #[test]
