@@ -1,12 +1,15 @@
 //! Captures files while the service stands still, with exact sizes and metadata.
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::readlinkat;
+
+use super::resolve::{self, Unresolved};
 use crate::image::{self, BodyId, ImageError, ImageWriter, Kind};
 
 /// Why a file could not be captured.
@@ -21,6 +24,16 @@ pub enum CaptureError {
         path: PathBuf,
         /// The system's word for it.
         error: io::Error,
+    },
+    /// Others have exchanged a folder for a link, which may lead anywhere.
+    #[error(
+        "the file {path} of the service cannot be captured: {link} is a symbolic link by now; let nobody else change the folder that it is in"
+    )]
+    Link {
+        /// The file.
+        path: PathBuf,
+        /// The link.
+        link: PathBuf,
     },
     /// The image could not be written.
     #[error(transparent)]
@@ -42,9 +55,14 @@ pub fn capture<'a>(
 /// The first name of each file that has several, by device and inode.
 type Names = HashMap<(u64, u64), Vec<u8>>;
 
+/// All that is said of a file is said of one descriptor, whatever has its path meanwhile.
 fn capture_one(path: &Path, names: &mut Names, writer: &ImageWriter) -> Result<Captured, CaptureError> {
     let unreadable = |error| CaptureError::Unreadable { path: path.to_owned(), error };
-    let meta = fs::symlink_metadata(path).map_err(unreadable)?;
+    let place = resolve::place(path).map_err(|error| match error {
+        Unresolved::Link(link) => CaptureError::Link { path: path.to_owned(), link },
+        Unresolved::Io(error) => unreadable(error),
+    })?;
+    let meta = place.metadata().map_err(unreadable)?;
     let mut entry = image::File {
         path: path.as_os_str().as_bytes().to_vec(),
         mode: meta.mode() & 0o7777,
@@ -60,7 +78,10 @@ fn capture_one(path: &Path, names: &mut Names, writer: &ImageWriter) -> Result<C
         entry.set_kind(Kind::Fifo);
     } else if kind.is_symlink() {
         entry.set_kind(Kind::Symlink);
-        entry.target = fs::read_link(path).map_err(unreadable)?.as_os_str().as_bytes().to_vec();
+        let target = readlinkat(&place, "").map_err(|errno| unreadable(errno.into()))?;
+        entry.target = target.as_bytes().to_vec();
+    } else if !kind.is_file() {
+        return Err(unreadable(io::Error::new(io::ErrorKind::InvalidInput, "it has become a device or a socket")));
     } else if let Some(first) = names.get(&(meta.dev(), meta.ino())) {
         entry.set_kind(Kind::HardLink);
         entry.target.clone_from(first);
@@ -70,11 +91,7 @@ fn capture_one(path: &Path, names: &mut Names, writer: &ImageWriter) -> Result<C
         if meta.nlink() > 1 {
             names.insert((meta.dev(), meta.ino()), entry.path.clone());
         }
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(path)
-            .map_err(unreadable)?;
+        let file = resolve::reopen(&place, OpenOptions::new().read(true)).map_err(unreadable)?;
         return Ok((entry, Some(content(file, meta.len(), writer, unreadable)?)));
     }
     Ok((entry, None))

@@ -3,7 +3,12 @@
 //! Must never touch a file that lies on a volume: what outlives the container is not ours to copy.
 
 pub mod capture;
+mod entry;
 pub mod mounts;
 pub mod put_back;
+pub mod resolve;
 pub mod used;
 pub mod watched;
+
+#[cfg(test)]
+mod tests;

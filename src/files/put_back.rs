@@ -1,16 +1,24 @@
 //! Puts captured files back into a fresh container, before CRIU opens them.
+//!
+//! Works on descriptors of paths that are resolved once. A file is written under a temporary name and then takes its place; other names of
+//! a file that is replaced keep what they have. It is written in place only where that cannot be: where the folder may not be written to,
+//! where the file is a mount of its own, and where it is another's, since it would become the service's.
 
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File, FileTimes, OpenOptions, Permissions};
+use std::fs::{self, File, FileType, OpenOptions, Permissions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown, lchown, symlink};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
-use nix::sys::stat::Mode;
-use nix::unistd::geteuid;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, readlinkat};
+use nix::sys::stat::{Mode, UtimensatFlags, mkdirat, utimensat};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{Gid, Uid, fchownat, geteuid, linkat, mkfifoat, symlinkat};
 
+use super::entry::Entry;
+use super::resolve::{self, Unresolved};
 use crate::image::{self, Fetcher, ImageError, Kind, Piece};
 
 /// Why a file could not be put back.
@@ -26,6 +34,16 @@ pub enum PutBackError {
         /// The system's word for it.
         error: io::Error,
     },
+    /// Where it leads, others may decide.
+    #[error(
+        "the service's file {path} cannot be put back: {link} is a symbolic link here and was a folder at the checkpoint; make it a folder, as links are not followed"
+    )]
+    Link {
+        /// The file.
+        path: PathBuf,
+        /// The link.
+        link: PathBuf,
+    },
     /// The store, or what is in it.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -35,119 +53,177 @@ pub enum PutBackError {
 /// written to has to be filled before.
 pub fn put_back(files: &[image::File], fetcher: &mut Fetcher) -> Result<(), PutBackError> {
     for file in files {
-        let path = Path::new(OsStr::from_bytes(&file.path));
-        put_one(path, file, fetcher)?;
+        put_one(path(file), file, fetcher)?;
     }
     for file in files.iter().rev().filter(|file| file.kind() == Kind::Directory) {
-        let path = Path::new(OsStr::from_bytes(&file.path));
+        let folder = resolve::folder(path(file)).map_err(|error| unresolved(path(file), error))?;
         // Only its owner may: a folder of the image's keeps its own.
-        let _ = fs::set_permissions(path, Permissions::from_mode(file.mode));
-        let _ = File::open(path).and_then(|folder| folder.set_times(times(file)));
+        let _ = set_mode(&folder, file).and_then(|()| set_time(&folder, file));
     }
     Ok(())
 }
 
-fn put_one(path: &Path, file: &image::File, fetcher: &mut Fetcher) -> Result<(), PutBackError> {
-    let unwritable = |error| PutBackError::Unwritable { path: path.to_owned(), error };
-    if let Some(parent) = path.parent() {
-        DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(unwritable)?;
-    }
-    match file.kind() {
-        Kind::Directory => make_folder(path, file).map_err(unwritable),
-        Kind::Symlink => make_link(path, file).map_err(unwritable),
-        Kind::Fifo => make_fifo(path, file).map_err(unwritable),
-        Kind::HardLink => add_name(path, file).map_err(unwritable),
-        // The manifest was checked: nothing else is in it.
-        Kind::Regular | Kind::Unknown => write_file(path, file, fetcher),
+fn path(file: &image::File) -> &Path {
+    Path::new(OsStr::from_bytes(&file.path))
+}
+
+fn unresolved(path: &Path, error: Unresolved) -> PutBackError {
+    match error {
+        Unresolved::Link(link) => PutBackError::Link { path: path.to_owned(), link },
+        Unresolved::Io(error) => PutBackError::Unwritable { path: path.to_owned(), error },
     }
 }
 
+fn put_one(path: &Path, file: &image::File, fetcher: &mut Fetcher) -> Result<(), PutBackError> {
+    let entry = Entry::at(path).map_err(|error| unresolved(path, error))?;
+    let put = match file.kind() {
+        Kind::Directory => make_folder(&entry, file),
+        Kind::Symlink => make_link(&entry, file).map_err(Unresolved::Io),
+        Kind::Fifo => make_fifo(&entry, file).map_err(Unresolved::Io),
+        Kind::HardLink => add_name(&entry, file),
+        // The manifest was checked: nothing else is in it.
+        Kind::Regular | Kind::Unknown => match write_file(&entry, file, fetcher) {
+            Err(ImageError::Sink(error)) => Err(error.into()),
+            result => return Ok(result?),
+        },
+    };
+    put.map_err(|error| unresolved(path, error))
+}
+
 /// Its mode is set at the end.
-fn make_folder(path: &Path, file: &image::File) -> io::Result<()> {
-    match DirBuilder::new().mode(file.mode | 0o700).create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        Err(error) => Err(error),
+fn make_folder(entry: &Entry, file: &image::File) -> Result<(), Unresolved> {
+    match mkdirat(&entry.folder, entry.name.as_os_str(), Mode::from_bits_truncate(file.mode | 0o700)) {
+        Err(Errno::EEXIST) => resolve::folder(path(file)).map(drop),
+        Err(errno) => Err(errno.into()),
         Ok(()) => {
-            // Only root may give files away; otherwise it is ours, as the service is.
-            let _ = chown(path, Some(file.uid), Some(file.gid));
+            give(&entry.present()?, file);
             Ok(())
         }
     }
 }
 
-fn make_link(path: &Path, file: &image::File) -> io::Result<()> {
-    let target = Path::new(OsStr::from_bytes(&file.target));
-    if fs::read_link(path).is_ok_and(|existing| existing == target) {
+fn make_link(entry: &Entry, file: &image::File) -> io::Result<()> {
+    let target = OsStr::from_bytes(&file.target);
+    if readlinkat(&entry.folder, entry.name.as_os_str()).is_ok_and(|present| present == target) {
         return Ok(());
     }
-    remove(path)?;
-    symlink(target, path)?;
-    // Only root may give files away, and then the owner matters; otherwise it is ours already.
-    let _ = lchown(path, Some(file.uid), Some(file.gid));
-    Ok(())
+    let temporary = entry.temporary();
+    symlinkat(target, &entry.folder, temporary.name())?;
+    give(&expect(resolve::place_in(&entry.folder, temporary.name())?, FileType::is_symlink)?, file);
+    temporary.take_place()
 }
 
-fn add_name(path: &Path, file: &image::File) -> io::Result<()> {
-    remove(path)?;
-    fs::hard_link(OsStr::from_bytes(&file.target), path)
+fn add_name(entry: &Entry, file: &image::File) -> Result<(), Unresolved> {
+    let first = resolve::place(Path::new(OsStr::from_bytes(&file.target)))?;
+    // Renaming one name of a file to another does nothing (rename(2)).
+    if entry.present().is_ok_and(|present| inode(&present).ok() == inode(&first).ok()) {
+        return Ok(());
+    }
+    let temporary = entry.temporary();
+    let first = resolve::by_descriptor(&first);
+    linkat(AT_FDCWD, &first, &entry.folder, temporary.name(), AtFlags::AT_SYMLINK_FOLLOW)?;
+    Ok(temporary.take_place()?)
 }
 
-fn make_fifo(path: &Path, file: &image::File) -> io::Result<()> {
-    remove(path)?;
-    nix::unistd::mkfifo(path, Mode::from_bits_truncate(file.mode))?;
-    own(path, file)
+fn inode(place: &File) -> io::Result<(u64, u64)> {
+    place.metadata().map(|meta| (meta.dev(), meta.ino()))
 }
 
-fn write_file(path: &Path, file: &image::File, fetcher: &mut Fetcher) -> Result<(), PutBackError> {
-    let unwritable = |error| PutBackError::Unwritable { path: path.to_owned(), error };
-    let mut out = create(path).map_err(unwritable)?;
+fn make_fifo(entry: &Entry, file: &image::File) -> io::Result<()> {
+    let temporary = entry.temporary();
+    mkfifoat(&entry.folder, temporary.name(), Mode::S_IRUSR | Mode::S_IWUSR)?;
+    let fifo = expect(resolve::place_in(&entry.folder, temporary.name())?, FileType::is_fifo)?;
+    give(&fifo, file);
+    set_mode(&fifo, file)?;
+    temporary.take_place()
+}
+
+/// Others may have exchanged it for something else meanwhile, and opening that could wait, or do something.
+fn expect(place: File, kind: impl Fn(&FileType) -> bool) -> io::Result<File> {
+    if kind(&place.metadata()?.file_type()) { Ok(place) } else { Err(io::ErrorKind::AlreadyExists.into()) }
+}
+
+/// All that the system says is [`ImageError::Sink`].
+fn write_file(entry: &Entry, file: &image::File, fetcher: &mut Fetcher) -> Result<(), ImageError> {
+    let is_anothers = entry.present().and_then(|present| present.metadata()).is_ok_and(|meta| !may_give(&meta));
+    if is_anothers && let Ok(out) = open_present(entry) {
+        return overwrite(out, file, fetcher);
+    }
+    match replace(entry, file, fetcher) {
+        Err(ImageError::Sink(error)) if hinders(&error) => match open_present(entry) {
+            Ok(out) => overwrite(out, file, fetcher),
+            Err(_) => Err(ImageError::Sink(error)),
+        },
+        done => done,
+    }
+}
+
+/// The file that is there, to be written to.
+fn open_present(entry: &Entry) -> io::Result<File> {
+    resolve::reopen(&expect(entry.present()?, FileType::is_file)?, OpenOptions::new().write(true))
+}
+
+/// Whether the folder, and not the file, is what cannot be changed; a mount is busy.
+fn hinders(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error().map(Errno::from_raw),
+        Some(Errno::EACCES | Errno::EPERM | Errno::EROFS | Errno::EBUSY)
+    )
+}
+
+fn replace(entry: &Entry, file: &image::File, fetcher: &mut Fetcher) -> Result<(), ImageError> {
+    let temporary = entry.temporary();
+    let mut out = temporary.create().map_err(ImageError::Sink)?;
+    fill(&mut out, file, fetcher)?;
+    finish(&out, file).and_then(|()| temporary.take_place()).map_err(ImageError::Sink)
+}
+
+/// Writes into a file that is there. What is another's keeps its owner, its mode and its times.
+fn overwrite(mut out: File, file: &image::File, fetcher: &mut Fetcher) -> Result<(), ImageError> {
+    out.set_len(0).map_err(ImageError::Sink)?;
+    fill(&mut out, file, fetcher)?;
+    let finished = out.metadata().and_then(|meta| if may_give(&meta) { finish(&out, file) } else { Ok(()) });
+    finished.map_err(ImageError::Sink)
+}
+
+/// The file's bytes, with holes where there are zeros.
+fn fill(out: &mut File, file: &image::File, fetcher: &mut Fetcher) -> Result<(), ImageError> {
     if let Some(body) = &file.body {
-        let written = fetcher.for_each(body, |piece| match piece {
+        fetcher.for_each(body, |piece| match piece {
             Piece::Data(data) => out.write_all(data),
             Piece::Zeros(length) => out.seek(SeekFrom::Current(length as i64)).map(drop),
-        });
-        match written {
-            Err(ImageError::Sink(error)) => return Err(unwritable(error)),
-            result => result?,
-        }
+        })?;
     }
-    out.set_len(file.size).map_err(unwritable)?;
-    // One of the image's that the service may write to and does not own keeps its owner, its mode and its times.
-    if out.metadata().map_err(unwritable)?.uid() != geteuid().as_raw() && !geteuid().is_root() {
-        return Ok(());
-    }
-    own(path, file).map_err(unwritable)?;
-    out.set_times(times(file)).map_err(unwritable)
+    out.set_len(file.size).map_err(ImageError::Sink)
 }
 
-/// Opens `path` empty. One that exists is written over where that is allowed, since it may have other names; else it is replaced.
-fn create(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
-    options.open(path).or_else(|_| {
-        remove(path)?;
-        options.open(path)
-    })
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+/// Whether owner, mode and times are ours to set.
+fn may_give(meta: &fs::Metadata) -> bool {
+    geteuid().is_root() || meta.uid() == geteuid().as_raw()
 }
 
 /// Owner first: changing it clears the set-ID bits of the mode (chown(2)).
-fn own(path: &Path, file: &image::File) -> io::Result<()> {
-    // Only root may give files away; otherwise the file is ours, as the service is.
-    let _ = chown(path, Some(file.uid), Some(file.gid));
-    fs::set_permissions(path, Permissions::from_mode(file.mode))
+fn finish(place: &File, file: &image::File) -> io::Result<()> {
+    give(place, file);
+    set_mode(place, file)?;
+    set_time(place, file)
 }
 
-fn times(file: &image::File) -> FileTimes {
-    let modified = match u64::try_from(file.mtime_ns) {
-        Ok(since) => SystemTime::UNIX_EPOCH + Duration::from_nanos(since),
-        Err(_) => SystemTime::UNIX_EPOCH - Duration::from_nanos(file.mtime_ns.unsigned_abs()),
-    };
-    FileTimes::new().set_modified(modified)
+/// Only root may give files away, and then the owner matters; otherwise what was made is ours, as the service is.
+fn give(place: &File, file: &image::File) {
+    let (uid, gid) = (Uid::from_raw(file.uid), Gid::from_raw(file.gid));
+    let _ = fchownat(place, "", Some(uid), Some(gid), AtFlags::AT_EMPTY_PATH);
+}
+
+/// As fchmod(2), which takes no descriptor of a place.
+fn set_mode(place: &File, file: &image::File) -> io::Result<()> {
+    fs::set_permissions(resolve::by_descriptor(place), Permissions::from_mode(file.mode))
+}
+
+/// As futimens(3), which takes no descriptor of a place.
+fn set_time(place: &File, file: &image::File) -> io::Result<()> {
+    const SECOND: i64 = 1_000_000_000;
+    let modified = TimeSpec::new(file.mtime_ns.div_euclid(SECOND), file.mtime_ns.rem_euclid(SECOND));
+    let path = resolve::by_descriptor(place);
+    Ok(utimensat(AT_FDCWD, &path, &TimeSpec::UTIME_OMIT, &modified, UtimensatFlags::FollowSymlink)?)
 }

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, eaccess};
 
 use super::Unfit;
+use crate::files::resolve::{self, Unresolved};
 use crate::image::{File, Kind, Manifest};
 
 /// Programs and libraries that are not here, or are others.
@@ -34,13 +35,27 @@ pub fn unwritable(manifest: &Manifest) -> Vec<Unfit> {
     let mut unfit = Vec::new();
     for file in &manifest.files {
         let path = Path::new(OsStr::from_bytes(&file.path));
-        if let Err(reason) = can_put_back(path, file)
-            && folders.insert(path.parent())
-        {
-            unfit.push(Unfit::Unwritable { path: path.to_owned(), reason: reason.desc().to_owned() });
+        let reason = match link_on(path, file) {
+            Some(link) => Unfit::Link { path: path.to_owned(), link },
+            None => match can_put_back(path, file) {
+                Err(reason) => Unfit::Unwritable { path: path.to_owned(), reason: reason.desc().to_owned() },
+                Ok(()) => continue,
+            },
+        };
+        if folders.insert(path.parent()) {
+            unfit.push(reason);
         }
     }
     unfit
+}
+
+/// The link that is where the file needs a folder.
+fn link_on(path: &Path, file: &File) -> Option<PathBuf> {
+    let folder = if file.kind() == Kind::Directory { Some(path) } else { path.parent() };
+    match resolve::folder(folder?) {
+        Err(Unresolved::Link(link)) => Some(link),
+        _ => None,
+    }
 }
 
 /// As `files::put_back` does it: what is there is written over or replaced, and folders are made.
@@ -102,5 +117,21 @@ mod tests {
         ];
         let unfit = |name: &str| Unfit::Unwritable { path: no_folder.join(name), reason: "Permission denied".into() };
         assert_eq!(unwritable(&Manifest { files, ..Manifest::default() }), [unfit("new"), unfit("folder/new")]);
+    }
+
+    #[test]
+    fn a_link_where_the_files_had_a_folder_is_named_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let top = folder.path().canonicalize().unwrap();
+        let link = top.join("link");
+        std::os::unix::fs::symlink(&top, &link).unwrap();
+        let file = |path: &Path, kind: Kind| File { path: bytes(path), kind: kind.into(), ..Default::default() };
+        let unfit = |files: Vec<File>| unwritable(&Manifest { files, ..Manifest::default() });
+        let one = link.join("one");
+        let below = vec![file(&one, Kind::Regular), file(&link.join("two"), Kind::Regular)];
+        assert_eq!(unfit(below), [Unfit::Link { path: one, link: link.clone() }]);
+        assert_eq!(unfit(vec![file(&link, Kind::Directory)]), [Unfit::Link { path: link.clone(), link: link.clone() }]);
+        // A link that was a link is replaced.
+        assert_eq!(unfit(vec![file(&link, Kind::Symlink)]), []);
     }
 }

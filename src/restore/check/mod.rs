@@ -121,6 +121,16 @@ pub enum Unfit {
         /// The system's word for it.
         reason: String,
     },
+    /// A folder that the service's files go to may be elsewhere.
+    #[error(
+        "the service's file {path} cannot be put back: {link} is a symbolic link here and was a folder at the checkpoint; make it a folder, as links are not followed"
+    )]
+    Link {
+        /// The file.
+        path: PathBuf,
+        /// The link.
+        link: PathBuf,
+    },
     /// A program or library is not here, or is another one.
     #[error("{path} of the application {what}; restore it with the same application files")]
     Executable {

@@ -1,0 +1,300 @@
+//! Captures and puts back, while others change what lies at the paths.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::Write;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::Mode;
+use nix::unistd::{geteuid, mkfifo};
+
+use super::capture::{self, CaptureError};
+use super::put_back::{self, PutBackError};
+use crate::image::{self, Fetcher, ImageWriter, Manifest, test_vault};
+
+const MEMORY: u64 = 64 << 20;
+
+/// What was captured, and the store that holds it.
+struct Captured {
+    files: Vec<image::File>,
+    fetcher: Fetcher,
+    _store: tempfile::TempDir,
+}
+
+impl Captured {
+    fn put_back(&mut self) -> Result<(), PutBackError> {
+        put_back::put_back(&self.files, &mut self.fetcher)
+    }
+
+    fn content(&mut self, index: usize) -> Vec<u8> {
+        let body = self.files[index].body.clone().unwrap();
+        self.fetcher.read_to_vec(&body, "a file", MEMORY).unwrap()
+    }
+}
+
+fn capture(paths: &[PathBuf]) -> Result<Captured, CaptureError> {
+    let store = tempfile::tempdir().unwrap();
+    let vault = test_vault(store.path());
+    let writer = ImageWriter::new(&vault, MEMORY, 2).unwrap();
+    let captured = capture::capture(paths, &writer)?;
+    let mut written = writer.finish().unwrap();
+    let with_body = |(file, id): capture::Captured| image::File { body: id.map(|id| written.take(id)), ..file };
+    let files = captured.into_iter().map(with_body).collect();
+    let manifest = Manifest { packs: written.packs, chunks: written.chunks, ..Manifest::default() };
+    Ok(Captured { files, fetcher: Fetcher::new(&vault, &manifest, MEMORY, 2).unwrap(), _store: store })
+}
+
+/// A folder by its real path.
+fn folder() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().canonicalize().unwrap();
+    (folder, path)
+}
+
+fn noise(length: usize) -> Vec<u8> {
+    let mut data = vec![0; length];
+    blake3::Hasher::new().finalize_xof().fill(&mut data);
+    data
+}
+
+/// Owner, group and mode.
+fn owner(path: &Path) -> (u32, u32, u32) {
+    let meta = fs::symlink_metadata(path).unwrap();
+    (meta.uid(), meta.gid(), meta.mode() & 0o7777)
+}
+
+fn exchange(one: &Path, other: &Path) {
+    renameat2(AT_FDCWD, one, AT_FDCWD, other, RenameFlags::RENAME_EXCHANGE).unwrap();
+}
+
+/// Runs `act` while another thread repeats `disturb`.
+fn during<T>(disturb: impl Fn() + Sync, act: impl FnOnce() -> T) -> T {
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Relaxed) {
+                disturb();
+            }
+        });
+        let result = act();
+        done.store(true, Relaxed);
+        result
+    })
+}
+
+#[test]
+fn a_folder_that_is_a_link_now_is_not_written_through() {
+    let (_folder, top) = folder();
+    let (keep, etc) = (top.join("keep"), top.join("etc"));
+    fs::create_dir(&keep).unwrap();
+    fs::write(keep.join("passwd"), "forged").unwrap();
+    fs::create_dir(&etc).unwrap();
+    fs::write(etc.join("passwd"), "root").unwrap();
+    for paths in [vec![keep.join("passwd")], vec![keep.clone(), keep.join("passwd")]] {
+        let mut captured = capture(&paths).unwrap();
+        fs::rename(&keep, top.join("away")).unwrap();
+        symlink(&etc, &keep).unwrap();
+        let error = captured.put_back().expect_err("it was written through the link").to_string();
+        assert!(error.contains(&format!("{} is a symbolic link here", keep.display())), "{error}");
+        assert_eq!(fs::read_to_string(etc.join("passwd")).unwrap(), "root");
+        fs::remove_file(&keep).unwrap();
+        fs::rename(top.join("away"), &keep).unwrap();
+    }
+}
+
+#[test]
+fn a_file_put_in_the_way_of_one_that_is_written_gets_neither_its_mode_nor_its_owner() {
+    let (_folder, top) = folder();
+    let (path, theirs) = (top.join("program"), top.join("theirs"));
+    fs::write(&path, noise(32 << 20)).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o6777)).unwrap();
+    let mut captured = capture(std::slice::from_ref(&path)).unwrap();
+    fs::remove_file(&path).unwrap();
+    fs::write(&theirs, "theirs").unwrap();
+    fs::set_permissions(&theirs, Permissions::from_mode(0o600)).unwrap();
+    let swapped = File::open(&theirs).unwrap();
+    let swap = || drop(path.exists().then(|| fs::rename(&theirs, &path)));
+    during(swap, || captured.put_back()).unwrap();
+    assert_eq!(swapped.metadata().unwrap().mode() & 0o7777, 0o600);
+}
+
+#[test]
+fn what_a_folder_was_exchanged_for_is_not_captured() {
+    let (_folder, top) = folder();
+    let (shared, link, secret) = (top.join("shared"), top.join("link"), top.join("secret"));
+    fs::create_dir(&shared).unwrap();
+    fs::create_dir(&secret).unwrap();
+    fs::write(shared.join("shadow"), "mine").unwrap();
+    fs::write(secret.join("shadow"), "root's").unwrap();
+    symlink(&secret, &link).unwrap();
+    let paths = [shared.join("shadow")];
+    exchange(&shared, &link);
+    let error = capture(&paths).err().expect("it was captured through the link").to_string();
+    assert!(error.contains(&format!("{} is a symbolic link", shared.display())), "{error}");
+    let mut captured = 0;
+    during(
+        || exchange(&shared, &link),
+        || {
+            for _ in 0..100 {
+                if let Ok(mut found) = capture(&paths) {
+                    assert_eq!(found.content(0), b"mine");
+                    captured += 1;
+                }
+            }
+        },
+    );
+    assert!(captured > 0);
+}
+
+#[test]
+fn a_file_that_grows_or_shrinks_is_captured_whole_or_refused() {
+    let (_folder, top) = folder();
+    let path = top.join("file");
+    fs::write(&path, noise(8 << 20)).unwrap();
+    let grow = || {
+        let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(&[7; 4096]).unwrap();
+    };
+    let file = during(grow, || capture(std::slice::from_ref(&path))).unwrap().files.remove(0);
+    assert!(file.size >= 8 << 20 && file.body.unwrap().size() == file.size);
+    let cut = || OpenOptions::new().write(true).open(&path).and_then(|file| file.set_len(8 << 20)).unwrap();
+    for _ in 0..20 {
+        grow();
+        match during(cut, || capture(std::slice::from_ref(&path))) {
+            Ok(captured) => assert_eq!(captured.files[0].body.as_ref().unwrap().size(), captured.files[0].size),
+            Err(error) => assert!(error.to_string().contains("it shrank while it was read"), "{error}"),
+        }
+    }
+}
+
+#[test]
+fn what_has_become_a_pipe_is_not_waited_for() {
+    let (_folder, top) = folder();
+    mkfifo(&top.join("pipe"), Mode::S_IRUSR).unwrap();
+    let mut captured = capture(&[top.join("pipe")]).unwrap();
+    fs::remove_file(top.join("pipe")).unwrap();
+    captured.put_back().unwrap();
+    captured.put_back().unwrap();
+    let meta = fs::symlink_metadata(top.join("pipe")).unwrap();
+    assert!(meta.file_type().is_fifo() && meta.mode() & 0o7777 == 0o400);
+}
+
+#[test]
+fn names_of_one_file_come_back_as_such_and_other_names_keep_theirs() {
+    let (_folder, top) = folder();
+    let [first, second, other] = ["first", "second", "other"].map(|name| top.join(name));
+    fs::write(&first, "captured").unwrap();
+    fs::hard_link(&first, &second).unwrap();
+    let mut captured = capture(&[first.clone(), second.clone()]).unwrap();
+    fs::write(&first, "of the image").unwrap();
+    fs::hard_link(&first, &other).unwrap();
+    fs::remove_file(&second).unwrap();
+    for _ in 0..2 {
+        captured.put_back().unwrap();
+        let inode = |path: &Path| fs::metadata(path).unwrap().ino();
+        assert_eq!(inode(&first), inode(&second));
+        assert_ne!(inode(&first), inode(&other));
+        assert_eq!(fs::read_to_string(&second).unwrap(), "captured");
+        assert_eq!(fs::read_to_string(&other).unwrap(), "of the image");
+    }
+    assert_eq!(fs::read_dir(&top).unwrap().count(), 3, "nothing temporary is left");
+}
+
+#[test]
+fn holes_stay_holes() {
+    let (_folder, top) = folder();
+    let path = top.join("sparse");
+    let mut file = File::create(&path).unwrap();
+    file.set_len(64 << 20).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"data", 32 << 20).unwrap();
+    file.flush().unwrap();
+    let mut captured = capture(std::slice::from_ref(&path)).unwrap();
+    fs::remove_file(&path).unwrap();
+    captured.put_back().unwrap();
+    let meta = fs::metadata(&path).unwrap();
+    assert_eq!(meta.len(), 64 << 20);
+    assert!(meta.blocks() * 512 < 1 << 20, "{} blocks", meta.blocks());
+    let content = fs::read(&path).unwrap();
+    assert!(&content[32 << 20..][..4] == b"data" && content.iter().filter(|&&byte| byte != 0).count() == 4);
+}
+
+#[test]
+fn another_owner_comes_back_with_mode_and_time() {
+    if !geteuid().is_root() {
+        return;
+    }
+    let (_folder, top) = folder();
+    let [inner, file, link, pipe] = ["inner", "inner/file", "inner/link", "inner/pipe"].map(|name| top.join(name));
+    fs::create_dir(&inner).unwrap();
+    fs::write(&file, "content").unwrap();
+    symlink("file", &link).unwrap();
+    mkfifo(&pipe, Mode::S_IRWXU).unwrap();
+    for path in [&inner, &file, &link, &pipe] {
+        std::os::unix::fs::lchown(path, Some(1000), Some(1001)).unwrap();
+    }
+    fs::set_permissions(&file, Permissions::from_mode(0o6755)).unwrap();
+    fs::set_permissions(&inner, Permissions::from_mode(0o510)).unwrap();
+    let time = SystemTime::UNIX_EPOCH + Duration::new(1_000_000_000, 7);
+    File::open(&file).unwrap().set_modified(time).unwrap();
+    File::open(&inner).unwrap().set_modified(time).unwrap();
+    let all = [inner.clone(), file.clone(), link.clone(), pipe.clone()];
+    let before = all.each_ref().map(|path| owner(path));
+    let mut captured = capture(&all).unwrap();
+    fs::remove_dir_all(&inner).unwrap();
+    captured.put_back().unwrap();
+    assert_eq!(all.each_ref().map(|path| owner(path)), before);
+    for path in [&file, &inner] {
+        assert_eq!(fs::metadata(path).unwrap().modified().unwrap(), time, "{path:?}");
+    }
+    // What is there and another's is root's to replace.
+    fs::write(&file, "other").unwrap();
+    chown(&file, Some(7), Some(7)).unwrap();
+    captured.put_back().unwrap();
+    assert_eq!((owner(&file), fs::read_to_string(&file).unwrap().as_str()), (before[1], "content"));
+}
+
+#[test]
+fn a_link_in_the_place_of_a_file_is_replaced() {
+    let (_folder, top) = folder();
+    let (path, elsewhere) = (top.join("log"), top.join("elsewhere"));
+    fs::write(&path, "lines").unwrap();
+    let mut captured = capture(std::slice::from_ref(&path)).unwrap();
+    fs::remove_file(&path).unwrap();
+    fs::write(&elsewhere, "stays").unwrap();
+    symlink(&elsewhere, &path).unwrap();
+    captured.put_back().unwrap();
+    assert!(fs::symlink_metadata(&path).unwrap().is_file());
+    assert_eq!(
+        (fs::read_to_string(&path).unwrap().as_str(), fs::read_to_string(&elsewhere).unwrap().as_str()),
+        ("lines", "stays")
+    );
+}
+
+/// Nothing takes the place of a mount. In a mount namespace of this thread's own, if it may have one.
+#[test]
+fn a_file_that_is_a_mount_is_written_in_place() {
+    let (_folder, top) = folder();
+    let (path, outside) = (top.join("hosts"), top.join("outside"));
+    fs::write(&path, "captured").unwrap();
+    let mut captured = capture(std::slice::from_ref(&path)).unwrap();
+    fs::write(&outside, "longer than what was captured").unwrap();
+    let here = thread::spawn(move || {
+        if unshare(CloneFlags::CLONE_NEWNS).is_err() {
+            return;
+        }
+        let mount = |args: &[&OsStr]| assert!(Command::new("mount").args(args).status().unwrap().success());
+        mount(&["--make-rprivate".as_ref(), "/".as_ref()]);
+        mount(&["--bind".as_ref(), outside.as_ref(), path.as_ref()]);
+        captured.put_back().unwrap();
+        assert_eq!(fs::read_to_string(&outside).unwrap(), "captured");
+        assert_eq!(fs::read_dir(&top).unwrap().count(), 2, "nothing temporary is left");
+    });
+    here.join().unwrap();
+}
