@@ -7,9 +7,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::tree_of_service::Tree;
-use crate::control::protocol::now_ms;
-use crate::files::used;
-use crate::host::{clock, cpu, stdio};
+use crate::control::protocol::{SOCKET_NAME, now_ms};
+use crate::criu::command::{DUMP_LOG, RESTORE_LOG};
+use crate::files::{resolve, used};
+use crate::host::{clock, cpu, env, stdio};
 use crate::image::{Executable, Manifest, Process};
 use crate::job::Common;
 use crate::proc::tree;
@@ -68,15 +69,20 @@ fn executables(tree: &Tree) -> io::Result<Vec<Executable>> {
     Ok(paths.into_iter().filter_map(file).collect())
 }
 
-/// Folders and files that are ours and not the service's: freeze's own, the runtime folder, a store in a folder, its key.
-pub fn our_folders(common: &Common) -> Vec<PathBuf> {
+/// Folders and files that are ours and not the service's: freeze's own, what it has in the runtime folder, the folder `work` among it, a
+/// store in a folder, its key. Each as it is named, and by its real path, as files that are open have those.
+pub fn our_folders(common: &Common, work: &Path) -> Vec<PathBuf> {
     let program = std::env::current_exe().ok().and_then(|path| Some(path.parent()?.to_owned()));
     let store = common.store.url.strip_prefix("file:").map(PathBuf::from);
     let keys = common.keys.clone();
-    let ours = [program, store, Some(common.runtime_dir.clone()), keys.passphrase_file, keys.key_file];
+    let ours = [program, store, Some(work.to_owned()), keys.passphrase_file, keys.key_file];
+    let runtime = [SOCKET_NAME, DUMP_LOG, RESTORE_LOG].into_iter().chain(env::FILES);
+    let runtime = runtime.map(|name| common.runtime_dir.join(name));
     // The engine's logs: where a container has the host's root, their paths lead to them.
     let logs = stdio::outside().into_iter().map(|file| file.path);
-    ours.into_iter().flatten().chain(logs).collect()
+    let named: Vec<PathBuf> = ours.into_iter().flatten().chain(runtime).chain(logs).collect();
+    let real: Vec<PathBuf> = named.iter().filter_map(|path| Some(resolve::follow(path).ok()?.1)).collect();
+    [named, real].concat()
 }
 
 fn bytes(path: &Path) -> Vec<u8> {
@@ -104,19 +110,48 @@ mod tests {
         assert!(!manifest.command.is_empty() && manifest.created_ms > 1_600_000_000_000);
     }
 
-    #[test]
-    fn a_store_in_a_folder_and_its_key_are_ours() {
+    fn common(runtime_dir: &Path, store: &Path, key: &Path) -> Common {
         use crate::image::KeyFiles;
         use crate::store::Location;
-        let common = Common {
-            store: Location::at("file:/store"),
-            keys: KeyFiles { passphrase_file: Some("/secret".into()), key_file: None },
-            runtime_dir: "/run/freeze".into(),
+        Common {
+            store: Location::at(&format!("file:{}", store.display())),
+            keys: KeyFiles { passphrase_file: Some(key.into()), key_file: None },
+            runtime_dir: runtime_dir.into(),
             memory: 1,
             instance: "one".to_owned(),
             exclusive_ms: None,
-        };
-        let ours = our_folders(&common);
-        assert!(["/store", "/run/freeze", "/secret"].iter().all(|path| ours.contains(&PathBuf::from(path))));
+        }
+    }
+
+    #[test]
+    fn a_store_in_a_folder_and_its_key_are_ours() {
+        let (store, key) = (Path::new("/store"), Path::new("/secret"));
+        let ours = our_folders(&common(Path::new("/run/freeze"), store, key), Path::new("/run/freeze/work-1"));
+        assert!([store, key].iter().all(|path| ours.contains(&path.to_path_buf())));
+    }
+
+    #[test]
+    fn what_is_reached_through_a_link_is_ours_by_its_real_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let top = folder.path().canonicalize().unwrap();
+        std::os::unix::fs::symlink(&top, top.join("link")).unwrap();
+        fs::write(top.join("key"), "secret").unwrap();
+        let work = Path::new("/run/freeze/work-1");
+        let ours = our_folders(&common(Path::new("/run/freeze"), &top.join("link/store"), &top.join("link/key")), work);
+        for path in [top.join("key"), top.join("store"), top.join("link/store")] {
+            assert!(ours.contains(&path), "{path:?}");
+        }
+    }
+
+    /// It may be a folder that the service uses, too.
+    #[test]
+    fn of_the_runtime_folder_only_what_freeze_made_is_ours() {
+        let runtime = Path::new("/run/freeze");
+        let ours = our_folders(&common(runtime, Path::new("/store"), Path::new("/key")), &runtime.join("work-1"));
+        let is_ours = |name: &str| ours.iter().any(|path| runtime.join(name).starts_with(path));
+        for name in ["control.sock", "dump.log", "restore.log", "env", "generation-id", "work-1/criu.sock"] {
+            assert!(is_ours(name), "{name}");
+        }
+        assert!(!is_ours("data") && !is_ours("work-of-the-service"));
     }
 }

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use crate::control::protocol::{Event, Phase, Report, millis};
 use crate::criu::{command, stats};
 use crate::files::capture::{self, CaptureError, Captured};
-use crate::files::used::{self, Rules};
+use crate::files::used::{self, LookupError, Rules};
 use crate::host::forecast;
 use crate::image::{self, BodyId, Figures, File, Image, ImageError, ImageWriter, Lease, Manifest, Vault, Written};
 use crate::job::reporter::Reporter;
@@ -102,9 +102,9 @@ enum CheckpointError {
         /// How long it could be taken.
         time: Duration,
     },
-    /// /proc.
-    #[error("the service's files cannot be looked up ({0}); freeze needs /proc mounted")]
-    Proc(io::Error),
+    /// Which files to take.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
 }
 
 /// What a checkpoint is of.
@@ -168,9 +168,9 @@ fn take(
             .into_iter()
             .for_each(|message| reporter.warn(message));
     }
-    let ours = describe::our_folders(common);
-    let rules = Rules::of_this_container(parent_id() as i32, ours).map_err(CheckpointError::Proc)?;
-    let host = describe::host().map_err(CheckpointError::Proc)?;
+    let ours = describe::our_folders(common, work.path());
+    let rules = Rules::of_this_container(parent_id() as i32, ours).map_err(LookupError::Proc)?;
+    let host = describe::host().map_err(LookupError::Proc)?;
     let store = store::open(&common.store)?;
     let fencing = store.prepare()?;
     match (fencing, target.fate) {
@@ -193,9 +193,9 @@ fn take(
     // Processes may have come and gone between the preflight and the freeze.
     let tree = Tree::of_service(target.root, target.service)?;
     preflight::check_frozen(tree.processes(), &abilities)?;
-    let paths = used::paths(tree.processes(), &watched, &target.include, &rules).map_err(CheckpointError::Proc)?;
+    let paths = used::paths(tree.processes(), &watched, &target.include, &rules)?;
     let files = capture::capture(&paths, &writer)?;
-    let mut manifest = describe::service(host, &tree, target.root, target.service).map_err(CheckpointError::Proc)?;
+    let mut manifest = describe::service(host, &tree, target.root, target.service).map_err(LookupError::Proc)?;
     if target.fate == Fate::Run {
         dump.release(Verdict::Run)?;
     }

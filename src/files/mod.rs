@@ -2,6 +2,7 @@
 //!
 //! Must never touch a file that lies on a volume: what outlives the container is not ours to copy.
 
+mod bound;
 pub mod capture;
 mod entry;
 pub mod mounts;

@@ -49,7 +49,7 @@ impl Mounts {
         self.root_is_overlay
     }
 
-    fn parse(text: &[u8]) -> Self {
+    pub(super) fn parse(text: &[u8]) -> Self {
         let mut mounts = Self { mounts: Vec::new(), root_is_overlay: false };
         for line in text.split(|&byte| byte == b'\n') {
             let Some((point, kind, fstype)) = parse_line(line) else { continue };

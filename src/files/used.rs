@@ -4,7 +4,7 @@
 //! [`Mounts`]) and is either in memory, or open for writing, or was made or changed since the container started.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, Metadata};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -15,11 +15,39 @@ use std::time::{Duration, SystemTime};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{SysconfVar, sysconf};
 
+use super::bound;
 use super::mounts::{Kind, Mounts};
+use super::resolve::{self, Unresolved};
 use crate::proc::tree::{self, Process};
 
 /// Access mode bits of the `flags:` line of fdinfo (proc_pid_fdinfo(5)); the octal value 0 is read only.
 const ACCESS_MODE: u32 = 0o3;
+
+/// Why it is not known which files to capture.
+#[derive(Debug, thiserror::Error)]
+pub enum LookupError {
+    /// /proc.
+    #[error("the service's files cannot be looked up ({0}); freeze needs /proc mounted")]
+    Proc(#[from] io::Error),
+    /// Something at or below an included path.
+    #[error("--include, at {path}: {error}; make it readable for the container's user")]
+    Include {
+        /// Where.
+        path: PathBuf,
+        /// The system's word for it.
+        error: io::Error,
+    },
+    /// Others may decide where it leads.
+    #[error(
+        "--include {path} leads through the symbolic link {link}, which is not followed: it is on a volume or in shared memory, where others may change it, or leads to a volume; include what it leads to by its own path"
+    )]
+    Link {
+        /// The included path.
+        path: PathBuf,
+        /// The link.
+        link: PathBuf,
+    },
+}
 
 /// What decides whether a file travels.
 #[derive(Debug)]
@@ -72,7 +100,7 @@ pub fn paths(
     watched: &[PathBuf],
     include: &[PathBuf],
     rules: &Rules,
-) -> io::Result<BTreeSet<PathBuf>> {
+) -> Result<BTreeSet<PathBuf>, LookupError> {
     let mut found = BTreeSet::new();
     let watched = watched.iter().map(|path| (path.clone(), false));
     for (path, written) in used_by(processes)?.into_iter().chain(watched) {
@@ -88,7 +116,7 @@ pub fn paths(
             // It may come later; but a misspelt one should not go unnoticed.
             let _ = writeln!(io::stderr(), "freeze: warning: --include {}: there is no such file now", path.display());
         }
-        walk(path, path, rules, &mut found)?;
+        include_real(path, rules, &mut found)?;
     }
     let parents: Vec<PathBuf> = found.iter().flat_map(|path| path.ancestors().skip(1)).map(Path::to_owned).collect();
     for folder in parents {
@@ -106,54 +134,80 @@ fn captured_kind(meta: &Metadata) -> bool {
     kind.is_file() || kind.is_dir() || kind.is_fifo() || kind.is_symlink()
 }
 
+/// What an included path leads to, with the links that it leads through and a fresh container lacks.
+fn include_real(path: &Path, rules: &Rules, found: &mut BTreeSet<PathBuf>) -> Result<(), LookupError> {
+    let (links, real) = resolve::follow(path).map_err(|error| at(path, error.into()))?;
+    let to_volume = rules.mounts.kind(&real) == Kind::Foreign;
+    if let Some(link) = links.iter().find(|link| to_volume || rules.mounts.kind(link) != Kind::Root) {
+        return Err(LookupError::Link { path: path.to_owned(), link: link.clone() });
+    }
+    let lacks = |link: &PathBuf| fs::symlink_metadata(link).is_ok_and(|meta| rules.travels(link, &meta, false));
+    found.extend(links.into_iter().filter(lacks));
+    walk(&real, &real, rules, found)
+}
+
 /// `path` and everything below it, without following links. Where `top` is not on a volume itself, volumes below it are passed over,
 /// and so is what is ours in any case.
-fn walk(top: &Path, path: &Path, rules: &Rules, found: &mut BTreeSet<PathBuf>) -> io::Result<()> {
+fn walk(top: &Path, path: &Path, rules: &Rules, found: &mut BTreeSet<PathBuf>) -> Result<(), LookupError> {
     let foreign = |path: &Path| rules.mounts.kind(path) == Kind::Foreign;
     if rules.is_ours(path) || (foreign(path) && !foreign(top)) {
         return Ok(());
     }
-    let meta = match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        meta => meta?,
+    let meta = match resolve::place(path) {
+        Err(Unresolved::Io(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        place => place.map_err(|error| at(path, error))?.metadata()?,
     };
     if captured_kind(&meta) {
         found.insert(path.to_owned());
     }
     if meta.is_dir() {
-        let unreadable =
-            |error: io::Error| io::Error::new(error.kind(), format!("--include, at {}: {error}", path.display()));
-        for entry in fs::read_dir(path).map_err(unreadable)? {
-            walk(top, &entry.map_err(unreadable)?.path(), rules, found)?;
+        for name in names_in(path).map_err(|error| at(path, error))? {
+            walk(top, &path.join(name), rules, found)?;
         }
     }
     Ok(())
 }
 
+/// A link that was none a moment ago is on a volume, too.
+fn at(path: &Path, error: Unresolved) -> LookupError {
+    let path = path.to_owned();
+    match error {
+        Unresolved::Link(link) => LookupError::Link { path, link },
+        Unresolved::Io(error) => LookupError::Include { path, error },
+    }
+}
+
+fn names_in(path: &Path) -> Result<Vec<OsString>, Unresolved> {
+    let folder = resolve::folder(path)?;
+    let names = fs::read_dir(resolve::by_descriptor(&folder))?.map(|entry| Ok(entry?.file_name()));
+    Ok(names.collect::<io::Result<_>>()?)
+}
+
 /// Every path that a process has open, mapped, bound or as its working directory, and whether it is open for writing.
 fn used_by(processes: &[Process]) -> io::Result<BTreeMap<PathBuf, bool>> {
-    let sockets = bound_sockets();
+    let sockets = bound::sockets();
     let mut used = BTreeMap::new();
     let mut note = |path: PathBuf, written: bool| *used.entry(path).or_insert(false) |= written;
     for process in processes.iter().filter(|process| !process.is_zombie()) {
-        if let Ok(cwd) = fs::read_link(tree::proc_path(process.pid, "cwd")) {
-            note(cwd, false);
+        let cwd = tree::proc_path(process.pid, "cwd");
+        if let Ok(target) = fs::read_link(&cwd) {
+            names(&cwd, &target).into_iter().for_each(|path| note(path, false));
         }
         for (fd, target) in descriptors(process.pid)? {
-            let name = target.as_os_str().as_bytes();
-            if is_deleted(&target) {
-                other_names(process.pid, fd, &target).into_iter().for_each(|path| note(path, true));
-            } else if name.starts_with(b"/") {
-                note(target, opened_for_writing(process.pid, fd));
-            } else if let Some(folder) = sockets.get(name).and_then(|path| path.parent()) {
-                note(folder.to_owned(), false);
+            if target.is_absolute() {
+                let written = opened_for_writing(process.pid, fd);
+                let link = tree::proc_path(process.pid, &format!("fd/{fd}"));
+                names(&link, &target).into_iter().for_each(|path| note(path, written));
+            } else if let Some(folder) = sockets.get(target.as_os_str().as_bytes()).and_then(|path| path.parent()) {
+                // It is bound again by the same name.
+                let (links, real) = resolve::follow(folder)?;
+                links.into_iter().chain([real]).for_each(|path| note(path, false));
             }
         }
         for (path, permissions) in mapped(process.pid)? {
             note(path, permissions[1] == b'w' && permissions[3] == b's');
         }
     }
-    used.retain(|path, _| !is_deleted(path));
     Ok(used)
 }
 
@@ -184,35 +238,24 @@ fn mapped(pid: i32) -> io::Result<Vec<(PathBuf, [u8; 4])>> {
         .collect())
 }
 
-/// Programs and libraries of a process: what it has mapped to be executed, deleted files left out.
+/// Programs and libraries of a process: what it has mapped to be executed. A deleted one has a name that leads nowhere.
 pub fn executed(pid: i32) -> io::Result<BTreeSet<PathBuf>> {
-    let files = mapped(pid)?.into_iter().filter(|(path, permissions)| permissions[2] == b'x' && !is_deleted(path));
+    let files = mapped(pid)?.into_iter().filter(|(_, permissions)| permissions[2] == b'x');
     Ok(files.map(|(path, _)| path).collect())
 }
 
-/// Names that an open file has left beside the deleted one, CRIU's own among them: it links such a file to `link_remap.N` in the
-/// same folder, and expects to find that at the restore.
-fn other_names(pid: i32, fd: i32, deleted: &Path) -> Vec<PathBuf> {
-    let Ok(file) = fs::metadata(tree::proc_path(pid, &format!("fd/{fd}"))) else { return Vec::new() };
-    let Some(folder) = deleted.parent().filter(|_| file.is_file() && file.nlink() > 0) else { return Vec::new() };
-    let same = |meta: Metadata| (meta.dev(), meta.ino()) == (file.dev(), file.ino());
+/// The names of what is open behind `link` of /proc: the one that it says, if that leads to the same file. What has lost it may have others
+/// left in the same folder, CRIU's own among them: it links such a file to `link_remap.N`, and expects to find that at the restore.
+fn names(link: &Path, target: &Path) -> Vec<PathBuf> {
+    let Ok(open) = fs::metadata(link) else { return Vec::new() };
+    let same =
+        |path: &Path| fs::symlink_metadata(path).is_ok_and(|meta| (meta.dev(), meta.ino()) == (open.dev(), open.ino()));
+    if same(target) {
+        return vec![target.to_owned()];
+    }
+    let Some(folder) = target.parent().filter(|_| open.is_file() && open.nlink() > 0) else { return Vec::new() };
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    entries.filter(|path| fs::symlink_metadata(path).is_ok_and(same)).collect()
-}
-
-fn is_deleted(path: &Path) -> bool {
-    path.as_os_str().as_bytes().ends_with(b" (deleted)")
-}
-
-/// Paths of bound unix sockets, by what a descriptor of the socket leads to: `socket:[INODE]`.
-fn bound_sockets() -> BTreeMap<Vec<u8>, PathBuf> {
-    let text = fs::read_to_string("/proc/self/net/unix").unwrap_or_default();
-    let rows = text.lines().skip(1).filter_map(|line| {
-        let mut fields = line.split_ascii_whitespace();
-        let (inode, path) = (fields.nth(6)?, fields.next()?);
-        path.starts_with('/').then(|| (format!("socket:[{inode}]").into_bytes(), PathBuf::from(path)))
-    });
-    rows.collect()
+    entries.filter(|path| same(path)).collect()
 }
 
 /// When the container began. The root folder of an overlay is born with it, and it may be started again later. PID 1 says nothing: where
@@ -238,6 +281,8 @@ fn start_of(pid: i32) -> io::Result<SystemTime> {
 #[cfg(test)]
 mod tests {
     use std::fs::{File, OpenOptions};
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
 
     use super::*;
 
@@ -280,10 +325,34 @@ mod tests {
     }
 
     #[test]
-    fn the_folder_of_a_bound_socket_is_needed() {
+    fn a_file_may_be_named_as_if_it_were_deleted() {
         let folder = tempfile::tempdir().unwrap();
-        let _socket = std::os::unix::net::UnixListener::bind(folder.path().join("sock")).unwrap();
-        assert!(used_by(&this_process()).unwrap().contains_key(folder.path()));
+        let (live, gone) = (folder.path().join("x (deleted)"), folder.path().join("y"));
+        let _open = [File::create(&live).unwrap(), File::create(&gone).unwrap()];
+        fs::remove_file(&gone).unwrap();
+        let stranger = folder.path().join("y (deleted)");
+        File::create(&stranger).unwrap();
+        let used = used_by(&this_process()).unwrap();
+        assert_eq!((used.get(&live), used.get(&stranger)), (Some(&true), None));
+    }
+
+    #[test]
+    fn the_folder_of_a_bound_socket_is_needed_whatever_its_name() {
+        for name in [b"plain".as_slice(), b"with blank", b" in front", b"two\nlines", b"ends\n", b"\xff\xfe"] {
+            let folder = tempfile::tempdir().unwrap();
+            let folder = folder.path().join(OsStr::from_bytes(name));
+            fs::create_dir(&folder).unwrap();
+            let _socket = UnixListener::bind(folder.join(OsStr::from_bytes(name))).unwrap();
+            assert!(used_by(&this_process()).unwrap().contains_key(&folder), "{folder:?}");
+        }
+    }
+
+    #[test]
+    fn a_socket_bound_through_a_link_needs_the_link_and_the_folder() {
+        let (_folder, top) = real_and_link();
+        let _socket = UnixListener::bind(top.join("link/sock")).unwrap();
+        let used = used_by(&this_process()).unwrap();
+        assert!(["link", "real"].iter().all(|name| used.contains_key(&top.join(name))), "{used:?}");
     }
 
     #[test]
@@ -309,6 +378,48 @@ mod tests {
         let rules = rules_of_us(vec![folder.path().join("store")]);
         let found = paths(&[], &[], &[folder.path().to_owned()], &rules).unwrap();
         assert!(found.contains(&mine) && !found.contains(&folder.path().join("store")), "{found:?}");
+    }
+
+    const ROOT: &[u8] = b"1 0 0:1 / / rw - overlay overlay rw\n";
+
+    /// A folder with `real/file`, and `link` to `real`. The path is real.
+    fn real_and_link() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let top = folder.path().canonicalize().unwrap();
+        fs::create_dir(top.join("real")).unwrap();
+        File::create(top.join("real/file")).unwrap();
+        symlink("real", top.join("link")).unwrap();
+        (folder, top)
+    }
+
+    #[test]
+    fn an_include_through_a_link_takes_the_link_and_what_it_leads_to() {
+        let (_folder, top) = real_and_link();
+        let rules = Rules { mounts: Mounts::parse(ROOT), ..rules_of_us(Vec::new()) };
+        for path in ["link", "link/file"] {
+            let found = paths(&[], &[], &[top.join(path)], &rules).unwrap();
+            let below: Vec<&Path> = found.iter().filter_map(|path| path.strip_prefix(&top).ok()).collect();
+            assert_eq!(below, ["", "link", "real", "real/file"].map(Path::new), "{path}");
+        }
+    }
+
+    #[test]
+    fn an_include_follows_no_link_that_others_may_change_and_none_to_a_volume() {
+        let (_folder, top) = real_and_link();
+        fs::create_dir(top.join("mount")).unwrap();
+        symlink("../real", top.join("mount/link")).unwrap();
+        symlink("mount", top.join("to-mount")).unwrap();
+        let mount = |fstype: &str| format!("2 1 0:2 / {} rw - {fstype} {fstype} rw\n", top.join("mount").display());
+        for (fstype, path, link) in [
+            ("ext4", "mount/link", "mount/link"),
+            ("tmpfs", "mount/link/file", "mount/link"),
+            ("ext4", "to-mount", "to-mount"),
+        ] {
+            let mounts = Mounts::parse(&[ROOT, mount(fstype).as_bytes()].concat());
+            let rules = Rules { mounts, ..rules_of_us(Vec::new()) };
+            let said = paths(&[], &[], &[top.join(path)], &rules).unwrap_err().to_string();
+            assert!(said.contains(&format!("the symbolic link {},", top.join(link).display())), "{said}");
+        }
     }
 
     #[test]

@@ -15,6 +15,9 @@ const ENV: &str = "env";
 /// File of the identity: 32 hexadecimal digits and a newline.
 const GENERATION_ID: &str = "generation-id";
 
+/// Names of these files in the runtime folder.
+pub const FILES: [&str; 2] = [ENV, GENERATION_ID];
+
 /// Writes both before a restored service runs. The environment is for this container's user alone, as it may hold secrets.
 pub(crate) fn write(runtime_dir: &Path) -> io::Result<()> {
     replace(runtime_dir, ENV, &lines(std::env::vars_os()), 0o600)?;

@@ -49,6 +49,17 @@ fn included_files(setting: Setting) {
     assert_eq!(mode, "500\n");
 }
 
+/// Files are known by what they are and not by their names, and what a link leads to comes with the link.
+#[test]
+fn a_name_as_of_a_deleted_file_and_an_include_through_a_link() {
+    let script =
+        "mkdir /data/real && echo kept >/data/real/file && ln -s real /data/link && exec 7>'/data/x (deleted)'";
+    for setting in [Setting::Restricted, Setting::Caps] {
+        let second = moved(&prepared(setting, &["--include", "/data/link"], script));
+        assert_eq!(read(&second, "/data/link/file"), "kept\n");
+    }
+}
+
 /// What the image lets everybody write to is written back, and stays its owner's.
 #[test]
 fn a_file_of_another_owner() {

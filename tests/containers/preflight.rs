@@ -155,6 +155,7 @@ fn a_datagram_socket_to_outside_is_refused() {
 #[test]
 fn sockets_that_move() {
     moved(RESTRICTED, "unix-listen", "");
+    moved(RESTRICTED, "unix-linked", "");
     moved(RESTRICTED, "unix-pair", "");
     moved(RESTRICTED, "unix-waiting", "");
     moved(RESTRICTED, "unix-in-flight", "");

@@ -64,6 +64,14 @@ static void unix_listen_hold(void)
 	fd = unix_listener("/runtime/app.sock");
 }
 
+/* Bound through a link, to a folder with a blank in its name. */
+static void unix_linked_hold(void)
+{
+	had(mkdir("/dev/shm/real folder", 0700), "mkdir");
+	had(symlink("real folder", "/dev/shm/link to it"), "symlink");
+	fd = unix_listener("/dev/shm/link to it/app.sock");
+}
+
 static void *accept_all(void *arg)
 {
 	(void)arg;
@@ -347,6 +355,7 @@ const struct object socket_objects[] = {
 	{ "unix-outside", unix_outside_hold, open_still },
 	{ "unix-log", unix_log_hold, open_still },
 	{ "unix-listen", unix_listen_hold, open_still },
+	{ "unix-linked", unix_linked_hold, open_still },
 	{ "unix-accept", unix_accept_hold, open_still },
 	{ "unix-pair", unix_pair_hold, unix_pair_check },
 	{ "unix-in-flight", unix_in_flight_hold, unix_in_flight_check },
