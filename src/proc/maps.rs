@@ -1,0 +1,142 @@
+//! /proc/PID/maps (proc_pid_maps(5)): what a process has mapped.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt::Display;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+
+use super::{hexadecimal, lines, number, unescape};
+
+/// One mapping.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mapping {
+    /// Its first address.
+    pub start: u64,
+    /// Whether the process may write to it.
+    pub writable: bool,
+    /// Whether the process may execute it.
+    pub executable: bool,
+    /// Whether writes reach the file and other processes.
+    pub shared: bool,
+    /// Of the file; 0 for none.
+    pub inode: u64,
+    /// A file's path, with ` (deleted)` behind it where the name was removed; or the kernel's name, such as `[heap]`; or nothing.
+    pub name: OsString,
+}
+
+impl Mapping {
+    /// Where the file is, unless the name is none of a file.
+    pub fn path(&self) -> Option<&Path> {
+        Some(Path::new(&self.name)).filter(|path| path.is_absolute())
+    }
+
+    /// The name of what was removed.
+    pub fn deleted(&self) -> Option<&OsStr> {
+        self.name.as_bytes().strip_suffix(b" (deleted)").map(OsStr::from_bytes)
+    }
+}
+
+/// Reads those of a process or of `self`, in the order of their addresses.
+///
+/// # Errors
+/// Where there is no such process, or it may not be looked into.
+pub fn read(pid: impl Display) -> io::Result<Vec<Mapping>> {
+    Ok(parse(&fs::read(super::path(pid, "maps"))?))
+}
+
+/// Leaves out lines that are none.
+pub fn parse(text: &[u8]) -> Vec<Mapping> {
+    lines(text).filter_map(mapping).collect()
+}
+
+/// `7f00-7f01 rw-s 00000000 00:01 1024      /memfd:x (deleted)`. Of a name, newlines alone are escaped: one that has the four letters
+/// `\012` looks the same, and is read as one with a newline.
+fn mapping(line: &[u8]) -> Option<Mapping> {
+    let mut fields = line.splitn(6, |&byte| byte == b' ');
+    let range = fields.next()?;
+    let &[_, write, execute, share] = fields.next()? else { return None };
+    let (inode, name) = (fields.nth(2)?, fields.next().unwrap_or_default());
+    let start = range.split(|&byte| byte == b'-').next()?;
+    Some(Mapping {
+        start: hexadecimal(start)?,
+        writable: write == b'w',
+        executable: execute == b'x',
+        shared: share == b's',
+        inode: number(inode)?,
+        name: OsString::from_vec(unescape(&name[blanks(name)..], b"\n")),
+    })
+}
+
+/// How many there are before a name, which may itself end with some.
+fn blanks(name: &[u8]) -> usize {
+    name.iter().take_while(|&&byte| byte == b' ').count()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::fuzz;
+
+    const SAMPLE: &[u8] = b"\
+55d0-55d1 r-xp 00000000 00:32 1024                       /usr/bin/a b\\012(c)
+55d1-55d2 rw-p 00000000 00:00 0 
+7f00-7f01 rw-s 00000000 00:01 9                          /memfd:x (deleted)
+7ffd-7ffe r-xp 00000000 00:00 0                          [vdso]
+7fff-8000 ---p 00000000 00:00 0                          [anon:/a]
+";
+
+    #[test]
+    fn a_line_has_a_name_or_none() {
+        let maps = parse(SAMPLE);
+        let flags: Vec<_> = maps.iter().map(|one| (one.start, one.writable, one.executable, one.shared)).collect();
+        assert_eq!(
+            flags[..3],
+            [(0x55d0, false, true, false), (0x55d1, true, false, false), (0x7f00, true, false, true)]
+        );
+        let names: Vec<_> = maps.iter().map(|one| one.name.to_str().unwrap()).collect();
+        assert_eq!(names, ["/usr/bin/a b\n(c)", "", "/memfd:x (deleted)", "[vdso]", "[anon:/a]"]);
+        assert_eq!(maps.iter().map(|one| one.inode).collect::<Vec<_>>(), [1024, 0, 9, 0, 0]);
+        let paths: Vec<_> = maps.iter().map(|one| one.path().is_some()).collect();
+        assert_eq!(paths, [true, false, true, false, false]);
+        assert_eq!((maps[0].deleted(), maps[2].deleted()), (None, Some(OsStr::new("/memfd:x"))));
+    }
+
+    #[test]
+    fn a_line_that_is_none_is_left_out() {
+        assert_eq!(parse(b"\n7f00-7f01\n7f00-7f01 rw 0 0:0 0\n7f00-7f01 rw-p 0 0:0\nx-7f01 rw-p 0 0:0 0\n"), []);
+    }
+
+    #[test]
+    fn this_process_has_its_program_mapped() {
+        let program = std::env::current_exe().unwrap();
+        assert!(read("self").unwrap().iter().any(|one| one.executable && one.path() == Some(&program)));
+    }
+
+    proptest! {
+        #[test]
+        fn fuzz_any_bytes_parse(any: Vec<u8>, edits in fuzz::edits()) {
+            let _ = parse(&any);
+            let _ = parse(&fuzz::damaged(SAMPLE, &edits));
+        }
+
+        #[test]
+        fn fuzz_a_mapping_comes_back(
+            (start, inode, writable, executable, shared) in any::<(u64, u64, bool, bool, bool)>(),
+            name: Vec<u8>,
+            gap in 1usize..30,
+        ) {
+            let mut name = [b"/", &*name].concat();
+            name.retain(|&byte| byte != b'\\');
+            let expected = Mapping { start, writable, executable, shared, inode, name: OsString::from_vec(name) };
+            let flag = |is: bool, letter: char| if is { letter } else { '-' };
+            let (w, x, s) = (flag(writable, 'w'), flag(executable, 'x'), if shared { 's' } else { 'p' });
+            let head = format!("{start:x}-ffff r{w}{x}{s} 00000000 fe:00 {inode}{}", " ".repeat(gap));
+            let line = [head.as_bytes(), &super::super::escaped(expected.name.as_bytes(), b"\n"), b"\n"].concat();
+            prop_assert_eq!(parse(&line), [expected]);
+        }
+    }
+}
