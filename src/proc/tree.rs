@@ -5,6 +5,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::stat::Stat;
+use super::status;
+
 /// One process.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Process {
@@ -43,18 +46,23 @@ pub fn proc_path(pid: i32, name: &str) -> PathBuf {
 
 /// Every process that this PID namespace shows, by PID.
 pub fn all() -> io::Result<BTreeMap<i32, Process>> {
-    let pids = fs::read_dir("/proc")?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    Ok(pids.filter_map(|pid| Some((pid, read(pid)?))).collect())
+    Ok(super::pids()?.filter_map(|pid| Some((pid, read(pid)?))).collect())
 }
 
 /// One process, or nothing if it is gone.
 pub fn read(pid: i32) -> Option<Process> {
-    let stat = fs::read(proc_path(pid, "stat")).ok()?;
-    let mut process = parse_stat(&String::from_utf8_lossy(&stat))?;
-    let tasks = fs::read_dir(proc_path(pid, "task")).ok()?;
-    process.threads = tasks.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    process.threads.sort_unstable();
-    Some(process)
+    let stat = Stat::read(pid).ok()?;
+    let mut threads: Vec<i32> = super::threads(pid).ok()?.collect();
+    threads.sort_unstable();
+    Some(Process {
+        pid: stat.pid,
+        ppid: stat.ppid,
+        pgid: stat.pgid,
+        sid: stat.sid,
+        state: stat.state,
+        comm: String::from_utf8_lossy(&stat.comm).into_owned(),
+        threads,
+    })
 }
 
 /// /proc/PID/status (proc_pid_status(5)).
@@ -89,7 +97,7 @@ pub fn number_here(all: &BTreeMap<i32, Process>, init: i32, inner: i32) -> Optio
 
 /// One number for each PID namespace that a process is in, from the one of this /proc inwards (proc_pid_status(5)).
 pub fn numbers(pid: i32) -> Option<Vec<i32>> {
-    status(pid).ok()?.get("NSpid")?.split_whitespace().map(|number| number.parse().ok()).collect()
+    status::Status::read(pid).ok()?.numbers
 }
 
 /// The process between init and the service, below which all of the service is; the service itself where there is none.
@@ -119,25 +127,6 @@ pub fn below(all: &BTreeMap<i32, Process>, root: i32) -> Vec<Process> {
     found
 }
 
-/// Parses /proc/PID/stat. The name stands in parentheses and may itself hold any byte, parentheses and halves of characters
-/// included (proc(5)).
-fn parse_stat(text: &str) -> Option<Process> {
-    let (pid, rest) = text.split_once(" (")?;
-    let (comm, rest) = rest.rsplit_once(") ")?;
-    let mut fields = rest.split(' ');
-    let state = fields.next()?.chars().next()?;
-    let mut number = || fields.next()?.parse().ok();
-    Some(Process {
-        pid: pid.parse().ok()?,
-        comm: comm.to_owned(),
-        state,
-        ppid: number()?,
-        pgid: number()?,
-        sid: number()?,
-        threads: Vec::new(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,19 +146,6 @@ mod tests {
 
     fn process(pid: i32, ppid: i32) -> (i32, Process) {
         (pid, Process { pid, ppid, ..Process::default() })
-    }
-
-    #[test]
-    fn a_name_may_hold_parentheses_and_spaces() {
-        let parsed = parse_stat("42 (a) b) (c) S 1 7 9 0 -1 4194560 1").unwrap();
-        assert_eq!((parsed.pid, parsed.comm.as_str(), parsed.state), (42, "a) b) (c", 'S'));
-        assert_eq!((parsed.ppid, parsed.pgid, parsed.sid), (1, 7, 9));
-    }
-
-    #[test]
-    fn a_cut_line_is_nothing() {
-        assert_eq!(parse_stat("42 (cat) S 1"), None);
-        assert_eq!(parse_stat(""), None);
     }
 
     #[test]
