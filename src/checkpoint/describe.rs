@@ -13,7 +13,7 @@ use crate::files::{resolve, used};
 use crate::host::{clock, cpu, env, stdio};
 use crate::image::{Executable, Manifest, Process};
 use crate::job::Common;
-use crate::proc::tree;
+use crate::proc::{self, tree};
 
 /// What can be said of the machine, the user and stdio while the service still runs: reading it takes time on a large host.
 pub fn host() -> io::Result<Manifest> {
@@ -33,7 +33,7 @@ pub fn host() -> io::Result<Manifest> {
 
 /// Adds what has to be looked at while the service stands still; images, files and figures are still to come.
 pub fn service(host: Manifest, tree: &Tree, root: i32, service: i32) -> io::Result<Manifest> {
-    let command = fs::read(tree::proc_path(service, "cmdline"))?;
+    let command = fs::read(proc::path(service, "cmdline"))?;
     Ok(Manifest {
         created_ms: now_ms(),
         clocks: clock::seen_by(root).ok(),
@@ -47,7 +47,7 @@ pub fn service(host: Manifest, tree: &Tree, root: i32, service: i32) -> io::Resu
 }
 
 fn process(process: &tree::Process) -> Process {
-    let exe = fs::read_link(tree::proc_path(process.pid, "exe")).unwrap_or_default();
+    let exe = fs::read_link(proc::path(process.pid, "exe")).unwrap_or_default();
     Process {
         pid: process.pid,
         ppid: process.ppid,

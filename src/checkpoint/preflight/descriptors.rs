@@ -6,11 +6,12 @@ use std::path::PathBuf;
 
 use nix::libc;
 
-use super::descriptor::{Descriptor, info, number};
 use super::mounts::{Mounts, Strange};
 use super::watches::Watches;
 use super::{Finding, Findings, Inspected, Place, Service, devices};
-use crate::proc::tree::{self, Process};
+use crate::proc::fd::Descriptor;
+use crate::proc::fdinfo::FdInfo;
+use crate::proc::{self, tree::Process};
 
 /// Anonymous inodes that CRIU carries; of all others it says `Can't dump file … of that type` (criu/files.c, dump_one_file).
 const CARRIED: &[&str] = &["[eventfd]", "[eventpoll]", "inotify", "[signalfd]", "[timerfd]", "[pidfd]"];
@@ -110,12 +111,12 @@ fn pidfd(process: &Process, descriptor: &Descriptor, pids: &BTreeSet<i32>) -> Op
     if descriptor.target != "anon_inode:[pidfd]" && !descriptor.target.starts_with("pidfd:") {
         return None;
     }
-    let info = info(process.pid, descriptor.fd);
-    let what = if flags(&info) & PIDFD_THREAD != 0 {
+    let info = FdInfo::read(process.pid, descriptor.fd).unwrap_or_default();
+    let what = if info.flags & PIDFD_THREAD != 0 {
         "has a pidfd of a thread (PIDFD_THREAD), which cannot be checkpointed".to_owned()
     } else {
         // Of a process that was reaped the number is -1.
-        let of = number(&info, "Pid:").filter(|&of| of > 0 && !pids.contains(&(of as i32)))?;
+        let of = info.process.filter(|of| *of > 0 && !pids.contains(of))?;
         format!("has a pidfd of process {of} outside the service, which cannot be checkpointed")
     };
     Some(Finding::refused(Some(process), &what, "let the service close it before a checkpoint"))
@@ -124,17 +125,11 @@ fn pidfd(process: &Process, descriptor: &Descriptor, pids: &BTreeSet<i32>) -> Op
 /// Linux 6.9 (include/uapi/linux/pidfd.h).
 const PIDFD_THREAD: i32 = libc::O_EXCL;
 
-/// `flags: 0100002`, in octal digits (proc_pid_fdinfo(5)).
-fn flags(info: &str) -> i32 {
-    let digits = info.lines().find_map(|line| line.strip_prefix("flags:"));
-    digits.and_then(|digits| i32::from_str_radix(digits.trim(), 8).ok()).unwrap_or(0)
-}
-
 /// CRIU needs descriptors of its own in every process while it dumps (criu/README.md, 0011).
 const ROOM: u64 = 16;
 
 fn room(one: &Inspected, findings: &mut Findings) {
-    let limits = fs::read_to_string(tree::proc_path(one.process.pid, "limits")).unwrap_or_default();
+    let limits = fs::read_to_string(proc::path(one.process.pid, "limits")).unwrap_or_default();
     // `Max open files            1024                 524288               files`
     let hard =
         limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().nth(1)?.parse().ok());
@@ -159,15 +154,5 @@ mod tests {
         let object = |target: &str| anonymous(target).unwrap().0;
         assert_eq!(["anon_inode:[io_uring]", "anon_inode:bpf-map"].map(object), ["io_uring", "BPF"]);
         assert_eq!(object("anon_inode:[what-comes-next]"), "what-comes-next");
-    }
-
-    #[test]
-    fn numbers_of_fdinfo() {
-        let info = "pos:\t0\nflags:\t02\nmnt_id:\t18\nPid:\t-1\n";
-        assert_eq!(
-            (number(info, "mnt_id:"), number(info, "Pid:"), number(info, "tty-index:")),
-            (Some(18), Some(-1), None)
-        );
-        assert_eq!((flags(info), flags("flags:\t02000202\n") & PIDFD_THREAD), (2, PIDFD_THREAD));
     }
 }

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use nix::libc;
 
-use super::descriptor::{Descriptor, info, number};
 use super::{Finding, Service};
+use crate::proc::fd::Descriptor;
+use crate::proc::fdinfo::FdInfo;
 use crate::proc::tree::Process;
 
 /// Major number and minor numbers of memory devices that are alike everywhere: null, zero, full, random, urandom
@@ -17,19 +18,19 @@ const TTY_AUX: u32 = 5;
 const PTS: std::ops::RangeInclusive<u32> = 136..=143;
 
 /// Numbers of the terminals whose masters the service has itself: both ends are carried.
-pub fn terminals(service: &Service) -> BTreeSet<i64> {
+pub fn terminals(service: &Service) -> BTreeSet<i32> {
     let all = service.processes.iter().flat_map(|one| one.descriptors.iter().map(move |descriptor| (one, descriptor)));
     let masters = all.filter(|(_, descriptor)| descriptor.target.ends_with("/ptmx"));
-    masters.filter_map(|(one, descriptor)| number(&info(one.process.pid, descriptor.fd), "tty-index:")).collect()
+    masters.filter_map(|(one, descriptor)| FdInfo::read(one.process.pid, descriptor.fd).ok()?.terminal).collect()
 }
 
-pub fn descriptor(process: &Process, descriptor: &Descriptor, terminals: &BTreeSet<i64>) -> Option<Finding> {
+pub fn descriptor(process: &Process, descriptor: &Descriptor, terminals: &BTreeSet<i32>) -> Option<Finding> {
     let (major, minor) = (libc::major(descriptor.rdev), libc::minor(descriptor.rdev));
     match descriptor.mode & libc::S_IFMT {
         libc::S_IFBLK => Some(device(process, &descriptor.target)),
         libc::S_IFCHR if PTS.contains(&major) => {
             let number = descriptor.target.strip_prefix("/dev/pts/").and_then(|number| number.parse().ok());
-            let ours = number.is_some_and(|number: i64| terminals.contains(&number));
+            let ours = number.is_some_and(|number: i32| terminals.contains(&number));
             (!ours).then(|| terminal(process))
         }
         libc::S_IFCHR if major == TTY_AUX || is_memory(major, minor) => None,
@@ -69,7 +70,7 @@ fn advice(path: &str) -> &'static str {
 mod tests {
     use super::*;
 
-    fn found(path: &str, kind: u32, major: u32, minor: u32, masters: &[i64]) -> Option<String> {
+    fn found(path: &str, kind: u32, major: u32, minor: u32, masters: &[i32]) -> Option<String> {
         let rdev = libc::makedev(major, minor);
         let device = Descriptor { fd: 3, target: path.into(), inode: Some(1), device: 5, mode: kind, rdev };
         let process = Process { pid: 7, comm: "app".into(), ..Process::default() };

@@ -5,7 +5,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::Finding;
-use crate::proc::tree::{self, Process};
+use crate::proc::{self, tree::Process};
 
 const LISTEN: u8 = 0x0a;
 const CLOSE: u8 = 0x07;
@@ -67,7 +67,7 @@ impl Inet {
 /// All of a process's network, by inode.
 pub fn sockets(pid: i32) -> BTreeMap<u64, Inet> {
     let table = |(name, protocol)| {
-        let text = fs::read_to_string(tree::proc_path(pid, name)).unwrap_or_default();
+        let text = fs::read_to_string(proc::path(pid, name)).unwrap_or_default();
         text.lines().skip(1).filter_map(|line| row(protocol, line)).collect::<Vec<_>>()
     };
     TABLES.into_iter().flat_map(table).collect()
@@ -96,7 +96,7 @@ fn address(text: &str) -> Option<SocketAddr> {
 
 /// Multicast groups that somebody has joined, but those that every interface is in (proc_pid_net(5), igmp).
 pub fn groups(pid: i32) -> Vec<String> {
-    let text = fs::read_to_string(tree::proc_path(pid, "net/igmp")).unwrap_or_default();
+    let text = fs::read_to_string(proc::path(pid, "net/igmp")).unwrap_or_default();
     let mut groups: Vec<Ipv4Addr> = text.lines().filter_map(group).filter(|group| *group != ALL_HOSTS).collect();
     groups.sort_unstable();
     groups.dedup();

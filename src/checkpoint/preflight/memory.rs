@@ -6,22 +6,15 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 use super::{Finding, Findings, Place, Service, descriptors, devices, not_inspectable};
 use crate::privileges::DumpPlan;
-use crate::proc::tree::{self, Process};
+use crate::proc::maps::{self, Mapping};
+use crate::proc::tree::Process;
 
 const DELETED: &str = " (deleted)";
-
-/// One line of proc_pid_maps(5) that has a name.
-struct Mapping<'a> {
-    start: u64,
-    shared: bool,
-    inode: u64,
-    name: &'a str,
-}
 
 pub fn look(service: &Service, findings: &mut Findings) {
     let rules = Rules { open: open_but_deleted(service), reach_all: DumpPlan::of(service.abilities).deleted_mappings };
     for one in &service.processes {
-        let maps = match fs::read(tree::proc_path(one.process.pid, "maps")) {
+        let maps = match maps::read(one.process.pid) {
             Ok(maps) => maps,
             Err(error) if super::is_alive(one.process.pid) => {
                 findings.add(not_inspectable(one.process, &error));
@@ -29,7 +22,7 @@ pub fn look(service: &Service, findings: &mut Findings) {
             }
             Err(_) => continue,
         };
-        for mapping in String::from_utf8_lossy(&maps).lines().filter_map(parse) {
+        for mapping in maps {
             if let Some(finding) = rules.judge(one.process, &mapping) {
                 findings.add(finding.at(Place::Mapping(mapping.start)));
             }
@@ -46,7 +39,7 @@ struct Rules {
 impl Rules {
     fn judge(&self, process: &Process, mapping: &Mapping) -> Option<Finding> {
         let refused = |what: &str, advice| Some(Finding::refused(Some(process), what, advice));
-        let name = mapping.name;
+        let name = &*mapping.name.to_string_lossy();
         if let Some((object, advice)) = descriptors::anonymous(name) {
             return refused(&format!("has {object} mapped, which cannot be checkpointed"), advice);
         }
@@ -65,14 +58,14 @@ impl Rules {
         if name.starts_with("/dev/") && !name.ends_with(DELETED) && is_device(name) {
             return Some(devices::device(process, name));
         }
-        self.is_out_of_reach(mapping).then(|| deleted(process, name))
+        self.is_out_of_reach(mapping, name).then(|| deleted(process, name))
     }
 
     /// CRIU opens what is deleted through a descriptor of any process; what is shared and has no name at all is dumped as memory.
-    fn is_out_of_reach(&self, mapping: &Mapping) -> bool {
-        let Some(path) = mapping.name.strip_suffix(DELETED) else { return false };
+    fn is_out_of_reach(&self, mapping: &Mapping, name: &str) -> bool {
+        let Some(path) = name.strip_suffix(DELETED) else { return false };
         let as_memory = mapping.shared && (path.starts_with("/memfd:") || path == "/dev/zero");
-        let reached = self.reach_all || self.open.contains(&(mapping.inode, mapping.name.to_owned()));
+        let reached = self.reach_all || self.open.contains(&(mapping.inode, name.to_owned()));
         path.starts_with('/') && !path.starts_with("/[aio]") && !as_memory && !reached
     }
 }
@@ -98,20 +91,6 @@ fn open_but_deleted(service: &Service) -> BTreeSet<(u64, String)> {
         .collect()
 }
 
-/// `7f00-7f01 rw-s 00000000 00:01 1024 /memfd:x (deleted)`; nothing where there is no name.
-fn parse(line: &str) -> Option<Mapping<'_>> {
-    let mut fields = line.splitn(6, ' ');
-    let (range, permissions, inode) = (fields.next()?, fields.next()?, fields.nth(2)?);
-    let name = fields.next()?.trim_start();
-    let (start, _) = range.split_once('-')?;
-    Some(Mapping {
-        start: u64::from_str_radix(start, 16).ok()?,
-        shared: permissions.ends_with('s'),
-        inode: inode.parse().ok()?,
-        name,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,7 +98,7 @@ mod tests {
     fn judged(line: &str, open: &[(u64, &str)], reach_all: bool) -> Option<String> {
         let open = open.iter().map(|(inode, name)| (*inode, (*name).to_owned())).collect();
         let process = Process { pid: 7, comm: "app".into(), ..Process::default() };
-        let finding = Rules { open, reach_all }.judge(&process, &parse(line)?)?;
+        let finding = Rules { open, reach_all }.judge(&process, &maps::parse(line.as_bytes()).pop()?)?;
         Some(finding.what)
     }
 

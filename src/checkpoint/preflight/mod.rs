@@ -5,7 +5,6 @@
 //! (docs/preflight.md).
 
 mod container;
-mod descriptor;
 mod descriptors;
 mod devices;
 mod finding;
@@ -26,8 +25,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::privileges::Abilities;
+use crate::proc::fd::{self, Descriptor};
 use crate::proc::tree::{self, Process};
-use descriptor::Descriptor;
 
 /// The service cannot be checkpointed as it is. Nothing was frozen.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -137,7 +136,7 @@ fn inspect(processes: &[Process], init: i32, abilities: &Abilities) -> (Findings
     let mut findings = Findings::default();
     let mut service = Service { abilities, init, all: processes, processes: Vec::new() };
     for process in processes.iter().filter(|process| !process.is_zombie()) {
-        match descriptor::of(process.pid) {
+        match fd::read(process.pid) {
             Ok(descriptors) => service.processes.push(Inspected { process, descriptors }),
             // What ends meanwhile cannot be looked at, and need not be.
             Err(error) if is_alive(process.pid) => findings.add(not_inspectable(process, &error)),
@@ -183,7 +182,7 @@ mod tests {
     fn sleeper() -> (Running, Process) {
         let child = Running(Command::new("sleep").arg("60").stdin(std::process::Stdio::null()).spawn().unwrap());
         let pid = child.0.id() as i32;
-        while std::fs::read_to_string(tree::proc_path(pid, "comm")).is_ok_and(|comm| comm.trim() != "sleep") {
+        while std::fs::read_to_string(crate::proc::path(pid, "comm")).is_ok_and(|comm| comm.trim() != "sleep") {
             std::thread::yield_now();
         }
         (child, tree::read(pid).unwrap())

@@ -1,12 +1,12 @@
 //! Files on mounts that CRIU does not see, so that it could not open them again.
 
 use std::collections::BTreeSet;
-use std::fs;
 
 use nix::libc;
 
-use super::descriptor::{Descriptor, info, number};
-use crate::proc::tree;
+use crate::proc::fd::Descriptor;
+use crate::proc::fdinfo::FdInfo;
+use crate::proc::mountinfo::{self, Mount};
 
 /// Why the file of a descriptor cannot be opened again.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub enum Strange {
 
 /// The container's mounts.
 pub struct Mounts {
-    ids: BTreeSet<i64>,
+    ids: BTreeSet<i32>,
     devices: BTreeSet<u64>,
     queues: BTreeSet<u64>,
 }
@@ -29,16 +29,16 @@ pub struct Mounts {
 impl Mounts {
     /// As a process sees them.
     pub fn read(pid: i32) -> Self {
-        Self::parse(&fs::read_to_string(tree::proc_path(pid, "mountinfo")).unwrap_or_default())
+        Self::of(&mountinfo::read(pid).unwrap_or_default())
     }
 
-    fn parse(text: &str) -> Self {
+    fn of(all: &[Mount]) -> Self {
         let mut mounts = Self { ids: BTreeSet::new(), devices: BTreeSet::new(), queues: BTreeSet::new() };
-        for (id, device, fstype) in text.lines().filter_map(mount) {
-            mounts.ids.insert(id);
-            mounts.devices.insert(device);
-            if fstype == "mqueue" {
-                mounts.queues.insert(device);
+        for mount in all {
+            mounts.ids.insert(mount.id);
+            mounts.devices.insert(mount.device);
+            if mount.fstype == "mqueue" {
+                mounts.queues.insert(mount.device);
             }
         }
         mounts
@@ -59,7 +59,7 @@ impl Mounts {
         if self.ids.is_empty() || self.devices.contains(&descriptor.device) {
             return None;
         }
-        let id = number(&info(pid, descriptor.fd), "mnt_id:")?;
+        let id = FdInfo::read(pid, descriptor.fd).ok()?.mount?;
         (!self.ids.contains(&id)).then_some(match descriptor.target.starts_with("/memfd:") {
             true => Strange::HugePages,
             false => Strange::Detached,
@@ -67,27 +67,18 @@ impl Mounts {
     }
 }
 
-/// ID, device and type of `36 35 98:0 /root /point options … - ext4 source …` (proc_pid_mountinfo(5)).
-fn mount(line: &str) -> Option<(i64, u64, &str)> {
-    let mut fields = line.split(' ');
-    let (id, device) = (fields.next()?, fields.nth(1)?);
-    let (major, minor) = device.split_once(':')?;
-    let fstype = fields.skip_while(|field| *field != "-").nth(1)?;
-    Some((id.parse().ok()?, libc::makedev(major.parse().ok()?, minor.parse().ok()?), fstype))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const MOUNTS: &str = "\
+    const MOUNTS: &[u8] = b"\
 500 400 0:50 / / rw,relatime - overlay overlay rw,lowerdir=/l
 501 500 0:51 / /dev/mqueue rw,nosuid shared:1 - mqueue mqueue rw
 ";
 
     fn judged(device: u64, target: &str, kind: u32) -> Option<Strange> {
         let descriptor = Descriptor { fd: -1, target: target.into(), inode: Some(7), device, mode: kind, rdev: 0 };
-        Mounts::parse(MOUNTS).judge(std::process::id() as i32, &descriptor)
+        Mounts::of(&mountinfo::parse(MOUNTS)).judge(std::process::id() as i32, &descriptor)
     }
 
     #[test]
@@ -102,11 +93,11 @@ mod tests {
         use std::os::fd::AsRawFd;
         let file = std::fs::File::open("/etc/passwd").unwrap();
         let find = |mounts: &Mounts| {
-            let all = super::super::descriptor::of(std::process::id() as i32).unwrap();
+            let all = crate::proc::fd::read(std::process::id() as i32).unwrap();
             let descriptor = all.into_iter().find(|descriptor| descriptor.fd == file.as_raw_fd()).unwrap();
             mounts.judge(std::process::id() as i32, &descriptor)
         };
         assert_eq!(find(&Mounts::read(std::process::id() as i32)), None);
-        assert_eq!(find(&Mounts::parse(MOUNTS)), Some(Strange::Detached));
+        assert_eq!(find(&Mounts::of(&mountinfo::parse(MOUNTS))), Some(Strange::Detached));
     }
 }

@@ -5,10 +5,10 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::descriptor::{info, number};
 use super::sock_diag::{self, Unix};
 use super::{Finding, Findings, Place, Service, inet};
-use crate::proc::tree::{self, Process};
+use crate::proc::fdinfo::FdInfo;
+use crate::proc::{self, tree::Process};
 use crate::sys::socket;
 
 /// What CRIU carries, as the kernel names it (criu/sockets.c, criu/sk-inet.c).
@@ -67,8 +67,7 @@ fn protocols(service: &Service) -> BTreeMap<u64, String> {
         for descriptor in one.descriptors.iter().filter(|descriptor| descriptor.target.starts_with("socket:[")) {
             if let Some(inode) = descriptor.inode
                 && !found.contains_key(&inode)
-                && let Some(protocol) =
-                    socket::protocol(&tree::proc_path(one.process.pid, &format!("fd/{}", descriptor.fd)))
+                && let Some(protocol) = socket::protocol(&proc::path(one.process.pid, &format!("fd/{}", descriptor.fd)))
             {
                 found.insert(inode, protocol);
             }
@@ -110,7 +109,7 @@ impl Peers {
             return Some(Finding::refused(Some(process), &what, advice));
         }
         let path = path(socket)?;
-        let is_gone = !tree::proc_path(process.pid, "root").join(path.strip_prefix("/").ok()?).exists();
+        let is_gone = !proc::path(process.pid, "root").join(path.strip_prefix("/").ok()?).exists();
         // CRIU gives it to root at the restore.
         (is_gone && !self.can_chown).then(|| {
             let what =
@@ -124,9 +123,9 @@ impl Peers {
 fn has_in_flight(service: &Service) -> bool {
     service.processes.iter().any(|one| {
         let sockets = one.descriptors.iter().filter(|descriptor| descriptor.target.starts_with("socket:["));
-        sockets
-            .into_iter()
-            .any(|socket| number(&info(one.process.pid, socket.fd), "scm_fds:").is_some_and(|fds| fds > 0))
+        sockets.into_iter().any(|socket| {
+            FdInfo::read(one.process.pid, socket.fd).unwrap_or_default().in_flight.is_some_and(|fds| fds > 0)
+        })
     })
 }
 

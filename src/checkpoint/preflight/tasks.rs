@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use nix::libc;
 
 use super::{Finding, Findings, Place, Service, is_alive, not_inspectable};
-use crate::proc::tree::{self, Process};
+use crate::proc::status::Status;
+use crate::proc::{self, tree::Process};
 
 const NAMESPACES: &[&str] = &["user", "pid", "pid_for_children", "mnt", "net", "ipc", "uts", "cgroup"];
 
@@ -56,9 +57,9 @@ struct Container {
 impl Container {
     fn of(service: &Service) -> Self {
         let init = service.init;
-        let link = |name: &str| fs::read_link(tree::proc_path(init, name)).ok();
+        let link = |name: &str| fs::read_link(proc::path(init, name)).ok();
         Self {
-            filters: Status::read(&tree::proc_path(init, "")).map_or(Filters::default(), |status| Filters::of(&status)),
+            filters: Filters::of(&Status::read(init).unwrap_or_default()),
             until: Instant::now() + VFORK,
             namespaces: NAMESPACES.iter().map(|name| link(&format!("ns/{name}"))).collect(),
             root: link("root").filter(|_| !service.abilities.facts.has("SYS_CHROOT")),
@@ -66,36 +67,23 @@ impl Container {
     }
 }
 
-/// The status of a thread (proc_pid_status(5)).
-struct Status(Vec<u8>);
-
-impl Status {
-    fn read(folder: &Path) -> Option<Self> {
-        fs::read(folder.join("status")).ok().map(Self)
-    }
-
-    fn number(&self, name: &str) -> Option<i64> {
-        self.field(name)?.parse().ok()
-    }
-
-    fn field(&self, name: &str) -> Option<&str> {
-        let line = self.0.split(|&byte| byte == b'\n').find(|line| line.starts_with(name.as_bytes()))?;
-        str::from_utf8(&line[name.len()..]).ok()?.strip_prefix(':').map(str::trim)
-    }
+/// The status of a thread, from its folder.
+fn status_in(folder: &Path) -> Option<Status> {
+    fs::read(folder.join("status")).ok().map(|text| Status::parse(&text))
 }
 
 /// What a task is filtered by.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Filters {
     /// Linux 5.9.
-    number: Option<i64>,
+    number: Option<u32>,
     /// SECCOMP_MODE_*: 0 for none.
-    mode: Option<i64>,
+    mode: Option<u32>,
 }
 
 impl Filters {
     fn of(status: &Status) -> Self {
-        Self { number: status.number("Seccomp_filters"), mode: status.number("Seccomp") }
+        Self { number: status.seccomp_filters, mode: status.seccomp }
     }
 
     /// Whether there are more than the container's. Where the kernel does not count them, the first of all is seen, and no second.
@@ -108,13 +96,13 @@ impl Filters {
 }
 
 fn thread(process: &Process, tid: i32, container: &Container, findings: &mut Findings) {
-    let folder = tree::proc_path(process.pid, &format!("task/{tid}"));
-    let Some(status) = Status::read(&folder) else { return };
+    let folder = proc::path(process.pid, &format!("task/{tid}"));
+    let Some(status) = status_in(&folder) else { return };
     let mut add = |what: &str, advice| {
         let finding = Finding::refused(Some(process), what, advice);
         findings.add(if tid == process.pid { finding } else { finding.at(Place::Thread(tid)) });
     };
-    if let Some(tracer) = status.number("TracerPid").filter(|&tracer| tracer != 0) {
+    if let Some(tracer) = status.tracer.filter(|&tracer| tracer != 0) {
         add(&format!("is being traced by process {tracer}"), "detach the debugger and try again");
     }
     let filters = Filters::of(&status);
@@ -132,27 +120,24 @@ fn thread(process: &Process, tid: i32, container: &Container, findings: &mut Fin
 }
 
 /// SECCOMP_MODE_STRICT.
-const STRICT: i64 = 1;
+const STRICT: u32 = 1;
 
 /// Whether a thread waits in one and the same vfork until then.
 fn stays_in_vfork(folder: &Path, mut status: Status, until: Instant) -> bool {
-    let begun = status.number(SWITCHES);
+    let begun = status.voluntary_switches;
     loop {
-        let waits = status.field("State").is_some_and(|state| state.starts_with('D')) && is_in_vfork(folder);
-        if !waits || status.number(SWITCHES) != begun {
+        let waits = status.state == Some('D') && is_in_vfork(folder);
+        if !waits || status.voluntary_switches != begun {
             return false;
         }
         if Instant::now() > until {
             return true;
         }
         std::thread::sleep(Duration::from_millis(10));
-        let Some(now) = Status::read(folder) else { return false };
+        let Some(now) = status_in(folder) else { return false };
         status = now;
     }
 }
-
-/// How often a task has gone to sleep by itself.
-const SWITCHES: &str = "voluntary_ctxt_switches";
 
 /// Whether a thread waits in vfork(2), in clone(2) with CLONE_VFORK, the first argument of which are the flags, or in clone3(2), whose
 /// flags are in memory (proc_pid_syscall(5)).
@@ -179,7 +164,7 @@ fn places(
     times: &mut Vec<PathBuf>,
     findings: &mut Findings,
 ) -> io::Result<()> {
-    let link = |name: &str| fs::read_link(tree::proc_path(process.pid, name));
+    let link = |name: &str| fs::read_link(proc::path(process.pid, name));
     for (namespace, ours) in NAMESPACES.iter().zip(&container.namespaces) {
         match (ours, link(&format!("ns/{namespace}"))) {
             (Some(ours), Ok(theirs)) if *ours != theirs => findings.add(own_namespace(process, namespace)),
@@ -226,13 +211,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_of_a_status() {
-        let status = Status(b"Name:\t\xd0x\nState:\tD (disk sleep)\nSeccomp:\t2\nSeccomp_filters:\t1\n".to_vec());
-        assert_eq!((status.number("Seccomp"), status.number("Seccomp_filters")), (Some(2), Some(1)));
-        assert_eq!((status.field("State"), status.number("TracerPid")), (Some("D (disk sleep)"), None));
-    }
-
-    #[test]
     fn filters_of_its_own() {
         let filters = |number, mode| Filters { number, mode: Some(mode) };
         let table = [
@@ -251,12 +229,12 @@ mod tests {
     #[test]
     fn one_vfork_after_another_is_none_that_stays() {
         let folder = tempfile::tempdir().unwrap();
-        let status = |switches: u32| format!("State:\tD (disk sleep)\n{SWITCHES}:\t{switches}\n");
+        let status = |switches: u32| format!("State:\tD (disk sleep)\nvoluntary_ctxt_switches:\t{switches}\n");
         fs::write(folder.path().join("syscall"), format!("{} 0x0\n", libc::SYS_clone3)).unwrap();
         fs::write(folder.path().join("status"), status(8)).unwrap();
         let until = Instant::now() + Duration::from_millis(1);
-        assert!(stays_in_vfork(folder.path(), Status(status(8).into()), until));
-        assert!(!stays_in_vfork(folder.path(), Status(status(7).into()), Instant::now() + VFORK));
+        assert!(stays_in_vfork(folder.path(), Status::parse(status(8).as_bytes()), until));
+        assert!(!stays_in_vfork(folder.path(), Status::parse(status(7).as_bytes()), Instant::now() + VFORK));
     }
 
     #[test]

@@ -10,9 +10,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use super::{Finding, Findings, Place};
-use crate::files::used;
 use crate::privileges::{Abilities, Ability};
-use crate::proc::tree::{self, Process};
+use crate::proc::status::Status;
+use crate::proc::{self, fd, tree::Process};
 use crate::sys::probe::{self, Shared};
 
 /// How many descriptors of threads are compared by where they lead to, at some 8 µs each; of the rest their number and the size of their
@@ -34,7 +34,7 @@ pub fn look(processes: &[Process], abilities: &Abilities, mut budget: usize, fin
                 add("has a thread with descriptors of its own (unshare(CLONE_FILES)), which would be lost");
             }
             if !kcmp(Shared::Places).unwrap_or_else(|| share_places(first, tid)) {
-                let folder = fs::read_link(tree::proc_path(tid, "cwd")).unwrap_or_default();
+                let folder = fs::read_link(proc::path(tid, "cwd")).unwrap_or_default();
                 add(&format!("has a thread in a folder of its own ({}), which would be lost", folder.display()));
             }
         }
@@ -44,14 +44,14 @@ pub fn look(processes: &[Process], abilities: &Abilities, mut budget: usize, fin
 /// Whether two tasks have the same descriptors, as far as can be seen while both open and close some: what one of them has all the time the
 /// other has as well. One that has ended has nothing of its own.
 fn share_files(one: i32, other: i32, budget: &mut usize) -> bool {
-    let sizes = |task| (count(task), field(task, "FDSize:").and_then(|size| size.parse().ok()));
+    let sizes = |task| (count(task), Status::read(task).ok().and_then(|status| status.fd_size));
     let (number, size): (Option<usize>, Option<usize>) = sizes(other);
     let cost = number.or(size).unwrap_or(0);
     if cost > *budget {
         return (0..3).any(|_| sizes(one) == sizes(other));
     }
     *budget -= cost;
-    let all = |task| used::descriptors(task).map(|all| all.into_iter().collect::<BTreeSet<_>>());
+    let all = |task| fd::links(task).map(|all| all.into_iter().collect::<BTreeSet<_>>());
     let (Ok(first), Ok(then), Ok(first_later), Ok(then_later)) = (all(one), all(other), all(one), all(other)) else {
         return true;
     };
@@ -67,25 +67,20 @@ fn are_one_table<T: Ord>(this: [&BTreeSet<T>; 2], that: [&BTreeSet<T>; 2]) -> bo
 
 /// How many descriptors it has: the size of the folder, since Linux 6.2.
 fn count(task: i32) -> Option<usize> {
-    let size = fs::metadata(tree::proc_path(task, "fd")).ok()?.size();
+    let size = fs::metadata(proc::path(task, "fd")).ok()?.size();
     (size > 0).then_some(size as usize)
 }
 
 /// Working directory, root and umask.
 fn share_places(one: i32, other: i32) -> bool {
     let places = |task| {
-        let link = |name| fs::read_link(tree::proc_path(task, name)).ok();
-        let places: (Option<PathBuf>, _, _) = (link("cwd"), link("root"), field(task, "Umask:"));
+        let link = |name| fs::read_link(proc::path(task, name)).ok();
+        let umask = Status::read(task).ok().and_then(|status| status.umask);
+        let places: (Option<PathBuf>, _, _) = (link("cwd"), link("root"), umask);
         places
     };
     let other = places(other);
     other.0.is_none() || places(one) == other
-}
-
-/// Of a task's status, which is /proc/TID/status for threads as well (proc(5)).
-fn field(task: i32, name: &str) -> Option<String> {
-    let status = fs::read(tree::proc_path(task, "status")).ok()?;
-    String::from_utf8_lossy(&status).lines().find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned()))
 }
 
 #[cfg(test)]

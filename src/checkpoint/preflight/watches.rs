@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use super::descriptor::{Descriptor, info};
 use super::{Finding, Service};
-use crate::files::watched::{self, Inode};
+use crate::files::watched;
+use crate::proc::fd::Descriptor;
+use crate::proc::fdinfo::{FdInfo, Inode};
 use crate::proc::tree::Process;
 
 /// Most paths that CRIU is told, and most bytes of them: they are arguments, of which Linux takes 2 MiB with the usual limit of the stack
@@ -26,7 +27,8 @@ impl Watches {
             let instances = one.descriptors.iter().filter(|descriptor| descriptor.target == "anon_inode:inotify");
             instances.map(|descriptor| (one.process.pid, descriptor.fd))
         });
-        let of: BTreeMap<_, _> = all.map(|(pid, fd)| ((pid, fd), watched::inodes(&info(pid, fd)))).collect();
+        let watches = |(pid, fd)| ((pid, fd), FdInfo::read(pid, fd).unwrap_or_default().watches);
+        let of: BTreeMap<_, _> = all.map(watches).collect();
         let wanted: BTreeSet<Inode> = of.values().flatten().copied().collect();
         Self { of, found: watched::find(&wanted) }
     }
