@@ -6,7 +6,7 @@ use std::fs;
 use caps::{CapSet, Capability};
 use serde::Serialize;
 
-use crate::proc::tree;
+use crate::proc::status::Status;
 use crate::sys::probe;
 
 /// The process's identity and confinement. The service's is the same, as freeze starts it.
@@ -37,8 +37,7 @@ pub struct Facts {
 impl Facts {
     /// Reads them.
     pub fn read() -> Self {
-        let status = tree::status("self").ok();
-        let number = |name: &str| status.as_ref()?.get(name)?.parse::<u32>().ok();
+        let status = Status::read("self").unwrap_or_default();
         let yama = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").ok();
         let beside = std::env::current_exe().map(|path| path.with_file_name(crate::criu::command::WITH_CAPABILITIES));
         Self {
@@ -46,9 +45,9 @@ impl Facts {
             gid: nix::unistd::getegid().as_raw(),
             effective: held(CapSet::Effective),
             bounding: held(CapSet::Bounding),
-            no_new_privs: number("NoNewPrivs") == Some(1),
-            seccomp_mode: number("Seccomp").unwrap_or(0),
-            seccomp_filters: number("Seccomp_filters"),
+            no_new_privs: status.no_new_privs == Some(1),
+            seccomp_mode: status.seccomp.unwrap_or(0),
+            seccomp_filters: status.seccomp_filters,
             yama: yama.and_then(|text| text.trim().parse().ok()),
             kernel: nix::sys::utsname::uname().map_or_else(|_| String::new(), |u| u.release().to_string_lossy().into()),
             criu_with_capabilities: beside.is_ok_and(|path| probe::has_file_capabilities(&path)),

@@ -1,10 +1,11 @@
 //! How /proc is mounted: what runtimes hide and protect in it. Reads /proc/self/mountinfo only.
 
-use std::fs;
+use std::path::Path;
 
 use serde::Serialize;
 
 use super::Facts;
+use crate::proc::mountinfo::{self, Mount};
 
 /// The container's /proc.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Default)]
@@ -23,7 +24,7 @@ pub struct Proc {
 impl Proc {
     /// Reads it.
     pub fn read() -> Self {
-        Self::parse(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
+        Self::of(&mountinfo::read("self").unwrap_or_default())
     }
 
     /// What of it is missing that a dump needs. `hidepid=1` hides no process. 2 and 4 hide those that one may not trace: none of
@@ -49,21 +50,17 @@ impl Proc {
         self.hides.iter().any(|option| hiding.contains(&option.as_str()))
     }
 
-    fn parse(text: &str) -> Self {
+    fn of(mounts: &[Mount]) -> Self {
         let mut found = Self::default();
-        for line in text.lines() {
-            let mut fields = line.split(' ');
-            let (Some(point), Some(options)) = (fields.nth(4), fields.next()) else { continue };
-            let own = line.split_once(" - ").map_or("", |(_, rest)| rest.rsplit(' ').next().unwrap_or(""));
-            let read_only = options.split(',').any(|option| option == "ro");
-            if point == "/proc" {
+        for mount in mounts {
+            if mount.point == Path::new("/proc") {
                 let hides =
                     |option: &&str| option.starts_with("subset=") || option.starts_with("hidepid=") && !is_off(option);
-                found = Self { mounted: true, sys_read_only: read_only, ..Self::default() };
-                found.hides = own.split(',').filter(hides).map(str::to_owned).collect();
-            } else if point.starts_with("/proc/") && found.mounted {
-                found.sys_read_only |= point == "/proc/sys" && read_only;
-                found.masked.push(point.to_owned());
+                found = Self { mounted: true, sys_read_only: !mount.writable, ..Self::default() };
+                found.hides = mount.options.split(',').filter(hides).map(str::to_owned).collect();
+            } else if mount.point.starts_with("/proc") && found.mounted {
+                found.sys_read_only |= mount.point == Path::new("/proc/sys") && !mount.writable;
+                found.masked.push(mount.point.to_string_lossy().into_owned());
             }
         }
         found
@@ -78,9 +75,13 @@ fn is_off(option: &str) -> bool {
 mod tests {
     use super::*;
 
+    fn parse(text: &str) -> Proc {
+        Proc::of(&mountinfo::parse(text.as_bytes()))
+    }
+
     #[test]
     fn a_runtimes_proc_is_masked_and_protected() {
-        let found = Proc::parse(
+        let found = parse(
             "1 0 0:1 / / rw - overlay overlay rw\n\
              2 1 0:2 / /proc rw,nosuid,nodev,noexec,relatime - proc proc rw,hidepid=invisible\n\
              3 2 0:2 /sys /proc/sys ro,nosuid - proc proc rw\n\
@@ -93,16 +94,16 @@ mod tests {
 
     #[test]
     fn a_bare_proc_is_neither() {
-        let found = Proc::parse("2 1 0:2 / /proc rw,relatime shared:5 - proc proc rw,hidepid=0\n");
+        let found = parse("2 1 0:2 / /proc rw,relatime shared:5 - proc proc rw,hidepid=0\n");
         assert_eq!(found, Proc { mounted: true, ..Proc::default() });
-        assert_eq!(Proc::parse("1 0 0:1 / / rw - overlay overlay rw\n"), Proc::default());
+        assert_eq!(parse("1 0 0:1 / / rw - overlay overlay rw\n"), Proc::default());
     }
 
     #[test]
     fn an_option_matters_by_what_it_hides_from_whom() {
         let hidden = |options: &str, capabilities: &[&str]| {
             let effective = capabilities.iter().map(ToString::to_string).collect();
-            let proc = Proc::parse(&format!("2 1 0:2 / /proc rw - proc proc rw,{options}\n"));
+            let proc = parse(&format!("2 1 0:2 / /proc rw - proc proc rw,{options}\n"));
             proc.hidden(&Facts { effective, ..Facts::default() })
         };
         for fine in ["hidepid=noaccess", "hidepid=1", "hidepid=2", "hidepid=ptraceable"] {
@@ -115,8 +116,14 @@ mod tests {
     }
 
     #[test]
+    fn a_mount_whose_name_is_no_text_hides_nothing() {
+        let mounts = mountinfo::parse(b"1 0 0:1 / /\xff rw - tmpfs \xff rw\n2 1 0:2 / /proc rw - proc proc rw\n");
+        assert_eq!(Proc::of(&mounts), Proc { mounted: true, ..Proc::default() });
+    }
+
+    #[test]
     fn of_two_the_later_one_is_seen() {
-        let found = Proc::parse(
+        let found = parse(
             "2 1 0:2 / /proc rw - proc proc rw\n3 2 0:2 /sys /proc/sys ro - proc proc rw\n4 1 0:9 / /proc rw - proc proc rw\n",
         );
         assert_eq!(found, Proc { mounted: true, ..Proc::default() });

@@ -10,6 +10,7 @@ use std::os::unix::net::UnixStream;
 use caps::{CapSet, Capability};
 
 use crate::exit;
+use crate::proc::status::Status;
 use crate::sys::namespace::{self, USER};
 use crate::sys::process::{self, Fork};
 
@@ -34,16 +35,12 @@ pub(crate) struct Sets {
 impl Sets {
     /// From /proc: asking for one by one fails for those that the kernel does not know yet.
     pub(crate) fn read() -> Option<Sets> {
-        Sets::parse(&fs::read_to_string("/proc/self/status").ok()?)
+        Sets::of(&Status::read("self").ok()?)
     }
 
-    fn parse(status: &str) -> Option<Sets> {
-        let set = |name| {
-            let digits = status.lines().find_map(|line| line.strip_prefix(name))?;
-            u64::from_str_radix(digits.trim(), 16).ok()
-        };
-        let held = set("CapEff:")? | set("CapPrm:")? | set("CapInh:")? | set("CapAmb:")?;
-        Some(Sets { held, bounding: set("CapBnd:")? })
+    fn of(status: &Status) -> Option<Sets> {
+        let held = status.effective? | status.permitted? | status.inheritable? | status.ambient?;
+        Some(Sets { held, bounding: status.bounding? })
     }
 
     /// Whether a program has capabilities, or gets some by being executed as root (capabilities(7)).
@@ -138,25 +135,29 @@ pub(crate) fn end(pid: i32) {
 mod tests {
     use super::*;
 
+    fn parse(status: &str) -> Option<Sets> {
+        Sets::of(&Status::parse(status.as_bytes()))
+    }
+
     const STATUS: &str = "Name:\tx\nCapInh:\t0000000000000000\nCapPrm:\t0000000000000000\nCapEff:\t0000000000000000\n\
         CapBnd:\t00000000a80425fb\nCapAmb:\t0000000000000000\n";
 
     #[test]
     fn whoever_has_or_gets_a_capability_stays_outside() {
-        let sets = Sets::parse(STATUS).unwrap();
+        let sets = parse(STATUS).unwrap();
         assert_eq!(sets, Sets { held: 0, bounding: 0xa804_25fb });
         assert!(!sets.has_any(false) && sets.has_any(true) && !Sets { bounding: 0, ..sets }.has_any(true));
         for name in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
             let (none, one) = (format!("{name}:\t0000000000000000"), format!("{name}:\t0000010000000000"));
-            assert!(Sets::parse(&STATUS.replace(&none, &one)).unwrap().has_any(false), "{name}");
+            assert!(parse(&STATUS.replace(&none, &one)).unwrap().has_any(false), "{name}");
         }
     }
 
     #[test]
     fn sets_that_are_not_all_told_are_not_guessed() {
         for name in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
-            assert_eq!(Sets::parse(&STATUS.replace(name, "Cap")), None);
+            assert_eq!(parse(&STATUS.replace(name, "Cap")), None);
         }
-        assert_eq!(Sets::parse(&STATUS.replace("a80425fb", "none")), None);
+        assert_eq!(parse(&STATUS.replace("a80425fb", "none")), None);
     }
 }
