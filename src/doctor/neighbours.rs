@@ -4,24 +4,22 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::proc::tree;
+use crate::proc::status::Status;
 
 /// As whom a process runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Identity {
-    uid: String,
-    capabilities: String,
+    uid: u32,
+    capabilities: u64,
     /// Not told by a process that has capabilities which this one has not.
     users: Option<PathBuf>,
 }
 
 impl Identity {
     fn of(pid: &str) -> Option<Self> {
-        let status = tree::status(pid).ok()?;
-        // Real, effective, saved, of the file system.
-        let uid = status.get("Uid")?.split_whitespace().nth(1)?.to_owned();
+        let status = Status::read(pid).ok()?;
         let users = fs::read_link(format!("/proc/{pid}/ns/user")).ok();
-        Some(Self { uid, capabilities: status.get("CapEff")?.to_owned(), users })
+        Some(Self { uid: status.uid?, capabilities: status.effective?, users })
     }
 }
 
@@ -64,12 +62,12 @@ mod tests {
 
     #[test]
     fn a_difference_is_said_and_only_that() {
-        let init = Identity { uid: "1000".into(), capabilities: "0".into(), users: Some("user:[1]".into()) };
+        let init = Identity { uid: 1000, capabilities: 0, users: Some("user:[1]".into()) };
         let said = |ours: Identity| difference(&init, &ours).unwrap();
         assert_eq!(difference(&init, &init), None);
-        insta::assert_snapshot!(said(Identity { uid: "0".into(), ..init.clone() }), @"The service here runs as uid 1000 and this command as uid 0: what it says holds for the latter.");
+        insta::assert_snapshot!(said(Identity { uid: 0, ..init.clone() }), @"The service here runs as uid 1000 and this command as uid 0: what it says holds for the latter.");
         assert_eq!(said(Identity { users: Some("user:[2]".into()), ..init.clone() }), ISOLATED);
-        insta::assert_snapshot!(said(Identity { capabilities: "3".into(), ..init.clone() }), @"The container's init has other capabilities than this command, perhaps in a namespace of its own (--isolate): what it says holds for a container that has these.");
+        insta::assert_snapshot!(said(Identity { capabilities: 3, ..init.clone() }), @"The container's init has other capabilities than this command, perhaps in a namespace of its own (--isolate): what it says holds for a container that has these.");
         assert!(Identity::of("self").is_some_and(|ours| ours.users.is_some()));
     }
 }
