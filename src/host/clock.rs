@@ -14,7 +14,7 @@ use caps::{CapSet, Capability};
 use nix::time::{ClockId, clock_gettime};
 
 use crate::image::Clocks;
-use crate::proc::tree::proc_path;
+use crate::proc;
 use crate::sys::namespace;
 
 const BILLION: i128 = 1_000_000_000;
@@ -36,7 +36,7 @@ impl Time {
     /// # Errors
     /// Where it cannot be looked up.
     pub fn of(pid: i32) -> io::Result<Time> {
-        let (ours, theirs) = (Path::new("/proc/self/ns/time"), proc_path(pid, "ns/time"));
+        let (ours, theirs) = (Path::new("/proc/self/ns/time"), proc::path(pid, "ns/time"));
         // Kernels before 5.6 have none.
         match (fs::read_link(ours), fs::read_link(&theirs)) {
             (Ok(ours), Ok(there)) if ours != there => Ok(Time::Of(File::open(theirs)?)),

@@ -1,12 +1,14 @@
 //! Where descriptors 0, 1 and 2 lead to, by CRIU's names: what a checkpoint records and a restore replaces.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use crate::files::mounts;
 use crate::image::Stdio;
+use crate::proc::fdinfo::FdInfo;
+use crate::proc::mountinfo;
 
 /// How CRIU's name begins for a file that lies on none of the container's mounts.
 pub(crate) const OUTSIDE: &str = "file[";
@@ -33,11 +35,10 @@ pub struct Outside {
 
 /// Those of the descriptors 0, 1 and 2 that are so.
 pub fn outside() -> Vec<Outside> {
-    let here = mounts::ids();
+    let here: BTreeSet<i32> = mountinfo::read("self").unwrap_or_default().iter().map(|mount| mount.id).collect();
     let one = |fd: u32| {
         let path = fs::read_link(format!("/proc/self/fd/{fd}")).ok().filter(|path| path.is_absolute())?;
-        let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
-        let mount = info.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())?;
+        let mount = FdInfo::read("self", fd).ok()?.mount?;
         let inode = fs::metadata(format!("/proc/self/fd/{fd}")).ok()?.ino();
         let foreign = !here.is_empty() && !here.contains(&mount);
         foreign.then(|| Outside { fd, key: format!("{OUTSIDE}{mount:x}:{inode:x}]"), path })
