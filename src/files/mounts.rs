@@ -1,11 +1,10 @@
 //! Which file systems belong to the container alone, and so vanish with it.
 
-use std::collections::BTreeSet;
-use std::ffi::OsString;
-use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+
+use crate::proc::mountinfo::{self, Mount};
 
 /// How long the files of a mount live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +27,7 @@ pub struct Mounts {
 impl Mounts {
     /// Reads /proc/self/mountinfo.
     pub fn read() -> io::Result<Self> {
-        Ok(Self::parse(&fs::read("/proc/self/mountinfo")?))
+        Ok(Self::of(mountinfo::read("self")?))
     }
 
     /// Kind of the mount on which the file `path` lies.
@@ -49,45 +48,27 @@ impl Mounts {
         self.root_is_overlay
     }
 
-    pub(super) fn parse(text: &[u8]) -> Self {
+    pub(super) fn of(all: Vec<Mount>) -> Self {
         let mut mounts = Self { mounts: Vec::new(), root_is_overlay: false };
-        for line in text.split(|&byte| byte == b'\n') {
-            let Some((point, kind, fstype)) = parse_line(line) else { continue };
+        for mount in all {
+            let kind = kind(&mount);
             if kind == Kind::Root {
-                mounts.root_is_overlay = fstype == b"overlay";
+                mounts.root_is_overlay = mount.fstype == "overlay";
             }
-            mounts.mounts.push((point, kind));
+            mounts.mounts.push((mount.point, kind));
         }
         mounts
     }
 }
 
-/// Every mount point, outer ones first.
-pub fn points() -> Vec<PathBuf> {
-    let text = fs::read("/proc/self/mountinfo").unwrap_or_default();
-    text.split(|&byte| byte == b'\n').filter_map(|line| Some(parse_line(line)?.0)).collect()
-}
-
-/// The number of every mount that there is in this mount namespace, as `mnt_id:` in fdinfo says it.
-pub fn ids() -> BTreeSet<u64> {
-    let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    text.lines().filter_map(|line| line.split(' ').next()?.parse().ok()).collect()
-}
-
-/// `36 35 98:0 /root /point options [optional…] - fstype source super-options` (proc_pid_mountinfo(5)).
-fn parse_line(line: &[u8]) -> Option<(PathBuf, Kind, &[u8])> {
-    let mut fields = line.split(|&byte| byte == b' ');
-    let (root, point, options) = (fields.nth(3)?, fields.next()?, fields.next()?);
-    let fstype = fields.skip_while(|field| *field != b"-").nth(1)?;
-    let writable = options.split(|&byte| byte == b',').any(|option| option == b"rw");
-    let kind = match fstype {
-        _ if point == b"/" => Kind::Root,
+fn kind(mount: &Mount) -> Kind {
+    match &*mount.fstype {
+        _ if mount.point == Path::new("/") => Kind::Root,
         // One that shows a folder of a larger tmpfs is the engine's: a secret, a config map, /etc/hosts.
-        b"tmpfs" | b"ramfs" if root == b"/" && writable => Kind::Own,
-        _ if is_empty_volume(root) && writable => Kind::Own,
+        "tmpfs" | "ramfs" if mount.root == Path::new("/") && mount.writable => Kind::Own,
+        _ if is_empty_volume(mount.root.as_os_str().as_bytes()) && mount.writable => Kind::Own,
         _ => Kind::Foreign,
-    };
-    Some((PathBuf::from(OsString::from_vec(unescape(point))), kind, fstype))
+    }
 }
 
 /// A volume that ends with the pod or the container: Kubernetes' emptyDir, and Docker's and Podman's volumes without a name.
@@ -96,26 +77,6 @@ fn is_empty_volume(root: &[u8]) -> bool {
     let parts: Vec<&[u8]> = root.split(|&byte| byte == b'/').collect();
     parts.contains(&b"kubernetes.io~empty-dir".as_slice())
         || matches!(parts.as_slice(), [.., b"volumes", name, b"_data"] if anonymous(name))
-}
-
-/// Spaces, tabs, newlines and backslashes stand as `\ooo`.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let [first, tail @ ..] = rest {
-        let octal = tail.get(..3).and_then(|digits| u8::from_str_radix(str::from_utf8(digits).ok()?, 8).ok());
-        match octal {
-            Some(byte) if *first == b'\\' => {
-                out.push(byte);
-                rest = &tail[3..];
-            }
-            _ => {
-                out.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    out
 }
 
 #[cfg(test)]
@@ -136,7 +97,7 @@ mod tests {
 
     #[test]
     fn kinds_of_a_docker_container() {
-        let mounts = Mounts::parse(DOCKER);
+        let mounts = Mounts::of(mountinfo::parse(DOCKER));
         for (path, kind) in [
             ("/var/log/app.log", Kind::Root),
             ("/dev/shm/cache", Kind::Own),
@@ -155,7 +116,7 @@ mod tests {
     #[test]
     fn the_last_mount_on_a_point_counts() {
         let both = [DOCKER, b"507 500 0:56 / /data rw - tmpfs tmpfs rw\n"].concat();
-        assert_eq!(Mounts::parse(&both).kind(Path::new("/data/db")), Kind::Own);
+        assert_eq!(Mounts::of(mountinfo::parse(&both)).kind(Path::new("/data/db")), Kind::Own);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! [`Mounts`]) and is either in memory, or open for writing, or was made or changed since the container started.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -18,10 +18,10 @@ use nix::unistd::{SysconfVar, sysconf};
 use super::bound;
 use super::mounts::{Kind, Mounts};
 use super::resolve::{self, Unresolved};
-use crate::proc::tree::{self, Process};
-
-/// Access mode bits of the `flags:` line of fdinfo (proc_pid_fdinfo(5)); the octal value 0 is read only.
-const ACCESS_MODE: u32 = 0o3;
+use crate::proc::fdinfo::FdInfo;
+use crate::proc::stat::Stat;
+use crate::proc::tree::Process;
+use crate::proc::{self, fd, maps};
 
 /// Why it is not known which files to capture.
 #[derive(Debug, thiserror::Error)]
@@ -189,14 +189,14 @@ fn used_by(processes: &[Process]) -> io::Result<BTreeMap<PathBuf, bool>> {
     let mut used = BTreeMap::new();
     let mut note = |path: PathBuf, written: bool| *used.entry(path).or_insert(false) |= written;
     for process in processes.iter().filter(|process| !process.is_zombie()) {
-        let cwd = tree::proc_path(process.pid, "cwd");
+        let cwd = proc::path(process.pid, "cwd");
         if let Ok(target) = fs::read_link(&cwd) {
             names(&cwd, &target).into_iter().for_each(|path| note(path, false));
         }
-        for (fd, target) in descriptors(process.pid)? {
+        for (fd, target) in fd::links(process.pid)? {
             if target.is_absolute() {
-                let written = opened_for_writing(process.pid, fd);
-                let link = tree::proc_path(process.pid, &format!("fd/{fd}"));
+                let written = FdInfo::read(process.pid, fd).unwrap_or_default().is_writable();
+                let link = proc::path(process.pid, &format!("fd/{fd}"));
                 names(&link, &target).into_iter().for_each(|path| note(path, written));
             } else if let Some(folder) = sockets.get(target.as_os_str().as_bytes()).and_then(|path| path.parent()) {
                 // It is bound again by the same name.
@@ -204,44 +204,19 @@ fn used_by(processes: &[Process]) -> io::Result<BTreeMap<PathBuf, bool>> {
                 links.into_iter().chain([real]).for_each(|path| note(path, false));
             }
         }
-        for (path, permissions) in mapped(process.pid)? {
-            note(path, permissions[1] == b'w' && permissions[3] == b's');
+        for mapping in maps::read(process.pid)? {
+            if let Some(path) = mapping.path() {
+                note(path.to_owned(), mapping.writable && mapping.shared);
+            }
         }
     }
     Ok(used)
 }
 
-/// Descriptors of a process and what they lead to.
-pub fn descriptors(pid: i32) -> io::Result<Vec<(i32, PathBuf)>> {
-    let entries = fs::read_dir(tree::proc_path(pid, "fd"))?.flatten();
-    Ok(entries
-        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, fs::read_link(entry.path()).ok()?)))
-        .collect())
-}
-
-fn opened_for_writing(pid: i32, fd: i32) -> bool {
-    let info = fs::read_to_string(tree::proc_path(pid, &format!("fdinfo/{fd}"))).unwrap_or_default();
-    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
-    flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok()).is_some_and(|flags| flags & ACCESS_MODE != 0)
-}
-
-/// Files that a process has mapped, with the permissions: `rwx` or `-`, then `s` where writes reach the file (proc_pid_maps(5)).
-fn mapped(pid: i32) -> io::Result<Vec<(PathBuf, [u8; 4])>> {
-    let maps = fs::read(tree::proc_path(pid, "maps"))?;
-    let lines = maps.split(|&byte| byte == b'\n');
-    Ok(lines
-        .filter_map(|line| {
-            let path = line.iter().position(|&byte| byte == b'/').and_then(|at| line.get(at..))?;
-            let permissions = line.split(|&byte| byte == b' ').nth(1)?.try_into().ok()?;
-            Some((PathBuf::from(OsStr::from_bytes(path)), permissions))
-        })
-        .collect())
-}
-
 /// Programs and libraries of a process: what it has mapped to be executed. A deleted one has a name that leads nowhere.
 pub fn executed(pid: i32) -> io::Result<BTreeSet<PathBuf>> {
-    let files = mapped(pid)?.into_iter().filter(|(_, permissions)| permissions[2] == b'x');
-    Ok(files.map(|(path, _)| path).collect())
+    let maps = maps::read(pid)?.into_iter().filter(|mapping| mapping.executable);
+    Ok(maps.filter_map(|mapping| mapping.path().map(Path::to_owned)).collect())
 }
 
 /// The names of what is open behind `link` of /proc: the one that it says, if that leads to the same file. What has lost it may have others
@@ -267,11 +242,7 @@ fn beginning(root_born: Option<SystemTime>, init: i32) -> io::Result<SystemTime>
 
 /// When a process started, by the clock of file times, to a hundredth of a second.
 fn start_of(pid: i32) -> io::Result<SystemTime> {
-    let stat = fs::read_to_string(tree::proc_path(pid, "stat"))?;
-    // Field 22, in ticks since the boot; what follows the name begins with field 3 (proc_pid_stat(5)).
-    let ticks: Option<u64> = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(19)?.parse().ok());
-    let ticks = ticks
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat has no start time")))?;
+    let ticks = Stat::read(pid)?.start;
     let per_second = sysconf(SysconfVar::CLK_TCK)?.unwrap_or(100) as u64;
     let uptime = Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME)?);
     let age = uptime.saturating_sub(Duration::from_millis(ticks.saturating_mul(1000) / per_second));
@@ -280,14 +251,16 @@ fn start_of(pid: i32) -> io::Result<SystemTime> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
     use std::fs::{File, OpenOptions};
     use std::os::unix::fs::symlink;
     use std::os::unix::net::UnixListener;
 
     use super::*;
+    use crate::proc::mountinfo;
 
     fn this_process() -> Vec<Process> {
-        vec![tree::read(std::process::id() as i32).unwrap()]
+        vec![proc::tree::read(std::process::id() as i32).unwrap()]
     }
 
     fn rules_of_us(ours: Vec<PathBuf>) -> Rules {
@@ -395,7 +368,7 @@ mod tests {
     #[test]
     fn an_include_through_a_link_takes_the_link_and_what_it_leads_to() {
         let (_folder, top) = real_and_link();
-        let rules = Rules { mounts: Mounts::parse(ROOT), ..rules_of_us(Vec::new()) };
+        let rules = Rules { mounts: Mounts::of(mountinfo::parse(ROOT)), ..rules_of_us(Vec::new()) };
         for path in ["link", "link/file"] {
             let found = paths(&[], &[], &[top.join(path)], &rules).unwrap();
             let below: Vec<&Path> = found.iter().filter_map(|path| path.strip_prefix(&top).ok()).collect();
@@ -415,7 +388,7 @@ mod tests {
             ("tmpfs", "mount/link/file", "mount/link"),
             ("ext4", "to-mount", "to-mount"),
         ] {
-            let mounts = Mounts::parse(&[ROOT, mount(fstype).as_bytes()].concat());
+            let mounts = Mounts::of(mountinfo::parse(&[ROOT, mount(fstype).as_bytes()].concat()));
             let rules = Rules { mounts, ..rules_of_us(Vec::new()) };
             let said = paths(&[], &[], &[top.join(path)], &rules).unwrap_err().to_string();
             assert!(said.contains(&format!("the symbolic link {},", top.join(link).display())), "{said}");

@@ -7,39 +7,20 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::libc;
-
-use super::mounts;
+use crate::proc::fdinfo::Inode;
+use crate::proc::mountinfo;
 
 /// Most files that are looked at, on all mounts together, and the longest time for it; what is behind that counts as not found.
 const LIMIT: usize = 200_000;
 const TIME: Duration = Duration::from_secs(2);
-
-/// A device and an inode.
-pub type Inode = (u64, u64);
-
-/// What an inotify descriptor watches, from its fdinfo: `inotify wd:1 ino:9e7e sdev:800013 mask:…` (proc_pid_fdinfo(5)). The kernel's
-/// own form of a device number has 20 bits of minor.
-pub fn inodes(info: &str) -> Vec<Inode> {
-    let hex = |line: &str, word: &str| {
-        let field = line.split(' ').find_map(|field| field.strip_prefix(word))?;
-        u64::from_str_radix(field, 16).ok()
-    };
-    let watches = info.lines().filter(|line| line.starts_with("inotify "));
-    watches
-        .filter_map(|line| {
-            let device = hex(line, "sdev:")?;
-            Some((libc::makedev((device >> 20) as u32, (device & 0xf_ffff) as u32), hex(line, "ino:")?))
-        })
-        .collect()
-}
 
 /// Paths of these files, as far as they are found on the mounts that they are on. What is near to a mount's top is found first.
 pub fn find(wanted: &BTreeSet<Inode>) -> BTreeMap<Inode, PathBuf> {
     if wanted.is_empty() {
         return BTreeMap::new();
     }
-    find_below(mounts::points().into_iter().collect(), wanted)
+    let mounts = mountinfo::read("self").unwrap_or_default();
+    find_below(mounts.into_iter().map(|mount| mount.point).collect(), wanted)
 }
 
 fn find_below(mut open: VecDeque<PathBuf>, wanted: &BTreeSet<Inode>) -> BTreeMap<Inode, PathBuf> {
@@ -74,12 +55,12 @@ mod tests {
     use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
     use super::*;
+    use crate::proc::fdinfo::FdInfo;
 
     fn watched(path: &Path) -> Inode {
         let instance = Inotify::init(InitFlags::IN_CLOEXEC).unwrap();
         instance.add_watch(path, AddWatchFlags::IN_CREATE).unwrap();
-        let info = format!("/proc/self/fdinfo/{}", instance.as_fd().as_raw_fd());
-        inodes(&fs::read_to_string(info).unwrap())[0]
+        FdInfo::read("self", instance.as_fd().as_raw_fd()).unwrap().watches[0]
     }
 
     #[test]
@@ -99,10 +80,5 @@ mod tests {
         let root = fs::metadata("/").unwrap();
         let wanted = BTreeSet::from([(root.dev(), root.ino())]);
         assert_eq!(find(&wanted).into_values().collect::<Vec<_>>(), [PathBuf::from("/")]);
-    }
-
-    #[test]
-    fn without_a_watch_there_is_none() {
-        assert_eq!(inodes("pos:\t0\nflags:\t02000000\nmnt_id:\t16\nino:\t1044\n"), []);
     }
 }
