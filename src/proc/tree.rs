@@ -1,12 +1,10 @@
 //! The service's processes, as /proc shows them. Reads only; a process that ends meanwhile is left out, never an error.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
 
 use super::stat::Stat;
-use super::status;
+use super::status::Status;
 
 /// One process.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -39,11 +37,6 @@ impl Process {
     }
 }
 
-/// `/proc/PID/NAME`.
-pub fn proc_path(pid: i32, name: &str) -> PathBuf {
-    Path::new("/proc").join(pid.to_string()).join(name)
-}
-
 /// Every process that this PID namespace shows, by PID.
 pub fn all() -> io::Result<BTreeMap<i32, Process>> {
     Ok(super::pids()?.filter_map(|pid| Some((pid, read(pid)?))).collect())
@@ -65,26 +58,6 @@ pub fn read(pid: i32) -> Option<Process> {
     })
 }
 
-/// /proc/PID/status (proc_pid_status(5)).
-pub struct Status(String);
-
-impl Status {
-    /// What stands behind `NAME:`.
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
-    }
-}
-
-/// That of a process, or of `self`.
-///
-/// # Errors
-/// Where there is no such process, or no /proc.
-pub fn status(pid: impl std::fmt::Display) -> io::Result<Status> {
-    // A name may hold halves of characters.
-    let bytes = fs::read(format!("/proc/{pid}/status"))?;
-    Ok(Status(String::from_utf8_lossy(&bytes).into_owned()))
-}
-
 /// The number that init's process `inner` has here. Where init is in a PID namespace below ours, that is another one.
 pub fn number_here(all: &BTreeMap<i32, Process>, init: i32, inner: i32) -> Option<i32> {
     let depth = numbers(init)?.len();
@@ -97,7 +70,7 @@ pub fn number_here(all: &BTreeMap<i32, Process>, init: i32, inner: i32) -> Optio
 
 /// One number for each PID namespace that a process is in, from the one of this /proc inwards (proc_pid_status(5)).
 pub fn numbers(pid: i32) -> Option<Vec<i32>> {
-    status::Status::read(pid).ok()?.numbers
+    Status::read(pid).ok()?.numbers
 }
 
 /// The process between init and the service, below which all of the service is; the service itself where there is none.
@@ -129,20 +102,9 @@ pub fn below(all: &BTreeMap<i32, Process>, root: i32) -> Vec<Process> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::fs;
 
-    #[test]
-    fn a_line_of_the_status_is_not_taken_for_one_with_a_longer_name() {
-        let status = Status("NoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t3\n".to_owned());
-        assert_eq!(
-            [status.get("Seccomp"), status.get("Seccomp_filters"), status.get("Spec")],
-            [Some("2"), Some("3"), None]
-        );
-        assert_eq!(
-            crate::proc::tree::status("self").unwrap().get("Pid"),
-            Some(std::process::id().to_string().as_str())
-        );
-    }
+    use super::*;
 
     fn process(pid: i32, ppid: i32) -> (i32, Process) {
         (pid, Process { pid, ppid, ..Process::default() })
