@@ -218,6 +218,21 @@ pub struct Status {
     /// The last one that failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailureReport>,
+    /// The heartbeats of `--exclusive`; none before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heartbeat: Option<HeartbeatReport>,
+}
+
+/// Heartbeats beside checkpoints, which have their own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeartbeatReport {
+    /// When the last one reached the store: milliseconds since 1970, UTC; none where none has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_ms: Option<u64>,
+    /// How many failed or were late here.
+    pub failures: u64,
+    /// How many of these since the last one that reached the store.
+    pub in_a_row: u64,
 }
 
 /// A committed checkpoint, and when that was.
@@ -451,6 +466,7 @@ mod tests {
             checkpoints: n,
             failures: n,
             failure: Some(FailureReport { at_ms: n, reason: Reason::Command, message }),
+            heartbeat: Some(HeartbeatReport { at_ms: Some(n), failures: n, in_a_row: n }),
         };
         assert!(serde_json::to_string(&Event::Status(Box::new(status))).unwrap().len() < MAX_LINE);
     }

@@ -113,7 +113,9 @@ fn follow(arguments: &Arguments) -> Result<u8, ClientError> {
 
 #[cfg(test)]
 fn example() -> crate::control::protocol::Status {
-    use crate::control::protocol::{CheckpointReport, FailureReport, Phase, Reason, Report, RestoreReport};
+    use crate::control::protocol::{
+        CheckpointReport, FailureReport, HeartbeatReport, Phase, Reason, Report, RestoreReport,
+    };
     Status {
         version: "0.1.0".into(),
         instance: "redis-1".into(),
@@ -153,6 +155,7 @@ fn example() -> crate::control::protocol::Status {
             reason: Reason::Command,
             message: "the store\nis \"away\"".into(),
         }),
+        heartbeat: Some(HeartbeatReport { at_ms: Some(1_700_000_110_000), failures: 3, in_a_row: 1 }),
     }
 }
 

@@ -45,6 +45,16 @@ pub fn metrics(status: &Status, forecast: Option<Forecast>) -> String {
     if let Some(failure) = &status.failure {
         page.gauge("checkpoint_failure_timestamp_seconds", "When a checkpoint failed last.", seconds(failure.at_ms));
     }
+    if let Some(heartbeat) = &status.heartbeat {
+        page.counter(
+            "heartbeat_failures",
+            "Heartbeats of --exclusive that failed or were late here.",
+            heartbeat.failures,
+        );
+        if let Some(at_ms) = heartbeat.at_ms {
+            page.gauge("heartbeat_timestamp_seconds", "When the last one reached the store.", seconds(at_ms));
+        }
+    }
     if let Some(last) = &status.restore {
         page.gauge("restore_timestamp_seconds", "When the service was restored here.", seconds(last.at_ms));
         page.gauge(
@@ -142,6 +152,8 @@ mod tests {
             ("freeze_checkpoints_total{freeze_instance=\"redis-1\"}", "2"),
             ("freeze_checkpoint_frozen_seconds{freeze_instance=\"redis-1\"}", "0.040"),
             ("freeze_checkpoint_timestamp_seconds{freeze_instance=\"redis-1\"}", "1700000060.500"),
+            ("freeze_heartbeat_failures_total{freeze_instance=\"redis-1\"}", "3"),
+            ("freeze_heartbeat_timestamp_seconds{freeze_instance=\"redis-1\"}", "1700000110.000"),
             ("freeze_restore_duration_seconds{freeze_instance=\"redis-1\"}", "0.250"),
             ("freeze_predicted_restore_seconds{freeze_instance=\"redis-1\"}", "1.150"),
         ] {

@@ -31,6 +31,11 @@ fn at(status: &Status, service_here: Option<i32>, forecast: Option<Forecast>, no
     if status.checkpoints + status.failures > 0 {
         lines.push(format!("checkpoints here: {} committed, {} failed", status.checkpoints, status.failures));
     }
+    lines.extend(status.heartbeat.as_ref().map(|heartbeat| {
+        let last = heartbeat.at_ms.map_or_else(|| "none here".to_owned(), when);
+        let failed = format!("{} failed here, {} since then", heartbeat.failures, heartbeat.in_a_row);
+        format!("last heartbeat: {last}; {failed}")
+    }));
     if let Some(last) = &status.restore {
         let from = if last.from.is_empty() { String::new() } else { format!(" from {}", text::printable(&last.from)) };
         let (size, when) = (text::size(last.bytes), when(last.at_ms));
@@ -114,6 +119,7 @@ mod tests {
         last checkpoint: generation 4, 2023-11-14T22:14:20Z (59 s ago), by timer: 12.0 MiB (2.0 KiB new, 12.0 MiB shared), 1.0 KiB stored, frozen 40 ms, total 90 ms
         last failure: 2023-11-14T22:13:50Z (1 min ago), by command: the store\nis \"away\"
         checkpoints here: 2 committed, 1 failed
+        last heartbeat: 2023-11-14T22:15:10Z (10 s ago); 3 failed here, 1 since then
         restored: generation 2 from redis-0, 2023-11-14T22:13:20Z (2 min ago): 12.0 MiB in 250 ms
         clock: jumped BACK by 1m 30s at the restore, to this host's
         isolation: user, PID and mount namespace; outside of it the service is process 9

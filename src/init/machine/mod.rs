@@ -3,6 +3,7 @@
 //! unless its checkpoint is committed, another container has it, or somebody asked for its end.
 
 mod checkpoint;
+mod heartbeat;
 mod hooks;
 mod requests;
 mod restore;
@@ -23,6 +24,7 @@ use crate::image::Lease;
 use crate::sys::process::Ending;
 use crate::sys::signals::{Set, Signal};
 use checkpoint::{Checkpoint, Done};
+use heartbeat::Heartbeats;
 use restore::Restore;
 
 /// What init is busy with. There is one of these at a time, and one worker; only the worker that looks whether the application is
@@ -92,6 +94,7 @@ pub struct Machine {
     busy: Busy,
     /// A worker looks whether the application is still ours, and has perhaps said that it is not.
     hold: Option<Option<String>>,
+    heartbeats: Heartbeats,
     tree: Option<Tree>,
     /// What this container holds of its application; nothing before the start.
     lease: Lease,
@@ -126,6 +129,7 @@ impl Machine {
             config,
             busy: Busy::Nothing,
             hold: None,
+            heartbeats: Heartbeats::default(),
             tree: None,
             lease: Lease::default(),
             cancelled: None,
@@ -232,9 +236,10 @@ impl Machine {
             (self.status.phase, self.status.bytes, self.status.total) = (Some(phase), bytes, total);
             self.publish(&event);
         }
-        if let Some(lost) = &mut self.hold {
+        if self.hold.is_some() {
+            self.hear_heartbeat(&event);
             if let Event::Lost { message } = event {
-                *lost = Some(message);
+                self.hold = Some(Some(message));
             }
             return;
         }
@@ -248,6 +253,7 @@ impl Machine {
     fn worker_gone(&mut self, reason: &str, root_is_ours: bool) {
         (self.status.phase, self.status.bytes, self.status.total) = (None, 0, 0);
         if let Some(lost) = self.hold.take() {
+            self.heartbeat_over(reason);
             return self.hold_over(lost);
         }
         match std::mem::replace(&mut self.busy, Busy::Nothing) {
@@ -273,6 +279,7 @@ impl Machine {
 
     fn no_worker(&mut self, error: &str) {
         if self.hold.take().is_some() {
+            self.heartbeat_over(&format!("could not be started: {error}"));
             return self.hold_over(None);
         }
         match std::mem::replace(&mut self.busy, Busy::Nothing) {

@@ -10,7 +10,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use proptest::prelude::*;
 
 use super::*;
-use crate::control::protocol::{Op, Phase, Report, RestoreReport, Wanted};
+use crate::control::protocol::{HeartbeatReport, Op, Phase, Report, RestoreReport, Wanted};
 use crate::image::{Hex, KeyFiles};
 use crate::init::config::{Hook, Hooks, OnTerm};
 use crate::job::{Choice, Fate, OnFailure, Standby};
@@ -515,6 +515,53 @@ fn the_application_is_looked_after_beside_hooks_and_not_beside_a_checkpoint() {
     assert!(due.contains(&Action::DismissWorker) && !starts(&due, Task::Checkpoint(Fate::End)));
     assert!(starts(&does(&mut machine, gone()), Task::Checkpoint(Fate::End)));
     assert!(!starts(&does(&mut machine, Input::Elapsed(Timer::Hold)), Task::Hold));
+}
+
+/// What is said at `seconds`, when the heartbeat that is due then ends with `event`, or with its worker's death.
+fn beat(machine: &mut Machine, seconds: u64, event: Option<Event>) -> Vec<String> {
+    let now = Now { ms: seconds * 1000, wall_ms: seconds * 1000 };
+    let inputs = [Some(Input::Elapsed(Timer::Hold)), event.map(Input::Said), Some(gone())];
+    let actions = inputs.into_iter().flatten().flat_map(|input| machine.step(now, input)).collect::<Vec<_>>();
+    actions.into_iter().filter_map(|action| if let Action::Say(text) = action { Some(text) } else { None }).collect()
+}
+
+#[test]
+fn heartbeats_that_fail_are_told_at_times() {
+    let mut machine = running(|config| config.exclusive = Some(Duration::from_secs(10)));
+    let away = || Some(failed("the store is away".to_owned()));
+    assert_eq!(beat(&mut machine, 10, Some(Event::Held)), [""; 0]);
+    let told = beat(&mut machine, 20, away());
+    assert!(told.len() == 1 && told[0].contains("the store is away") && told[0].contains("30s"), "{told:?}");
+    let told: Vec<_> = (3..10).flat_map(|n| beat(&mut machine, n * 10, None)).collect();
+    assert!(told.len() == 1 && told[0].contains("(7 in a row)") && told[0].contains("died"), "{told:?}");
+    let told = beat(&mut machine, 100, Some(Event::Held));
+    assert!(told.len() == 1 && told[0].contains("again") && told[0].contains('8'), "{told:?}");
+    // One that comes and goes is not told each time.
+    let told: Vec<_> = (11..14)
+        .flat_map(|n| beat(&mut machine, n * 10, if n % 2 == 1 { away() } else { Some(Event::Held) }))
+        .collect();
+    assert_eq!(told, [""; 0]);
+    let told = beat(&mut machine, 140, away());
+    assert!(told.len() == 1 && told[0].contains("(2 in a row)"), "{told:?}");
+    let heartbeat = HeartbeatReport { at_ms: Some(120_000), failures: 11, in_a_row: 2 };
+    assert_eq!(machine.status.heartbeat, Some(heartbeat));
+}
+
+#[test]
+fn a_heartbeat_that_hangs_is_told_and_one_that_gives_way_to_a_checkpoint_is_no_failure() {
+    let mut machine = running(|config| config.exclusive = Some(Duration::from_secs(10)));
+    let at = |seconds: u64| Now { ms: seconds * 1000, wall_ms: seconds * 1000 };
+    let failures = |machine: &Machine| machine.status.heartbeat.map(|heartbeat| heartbeat.failures);
+    assert!(starts(&machine.step(at(10), Input::Elapsed(Timer::Hold)), Task::Hold));
+    let said = machine.step(at(20), Input::Elapsed(Timer::Hold));
+    assert!(matches!(&said[..], [.., Action::Say(text)] if text.contains("not answered for 10s")), "{said:?}");
+    machine.step(at(21), gone());
+    assert_eq!(failures(&machine), Some(2));
+    machine.step(at(30), Input::Elapsed(Timer::Hold));
+    machine.step(at(30), asked(0, END));
+    let due = machine.step(at(30), gone());
+    assert!(starts(&due, Task::Checkpoint(Fate::End)), "{due:?}");
+    assert_eq!(failures(&machine), Some(2));
 }
 
 #[test]

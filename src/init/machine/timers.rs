@@ -106,9 +106,13 @@ impl Machine {
             Timer::Settle => self.settle_again(),
             Timer::Hold => {
                 self.hold_later();
+                if self.hold.is_some() {
+                    self.heartbeat_late();
+                }
                 let beside = matches!(self.busy, Busy::Nothing | Busy::Ready(_) | Busy::Before(_) | Busy::After(None));
                 if beside && self.hold.is_none() && self.tree.is_some() {
                     self.hold = Some(None);
+                    self.heartbeat_begins();
                     self.act(Action::StartWorker(Task::Hold));
                 }
             }

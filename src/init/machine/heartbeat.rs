@@ -1,0 +1,91 @@
+//! How the heartbeats of `--exclusive` go: the status counts them, and the log says when they fail and when they work again.
+
+use std::time::Duration;
+
+use super::{Busy, Machine};
+use crate::control::protocol::Event;
+
+/// Between two warnings.
+const QUIET_MS: u64 = 60_000;
+/// A worker may take this long to start on a busy machine, so a shorter interval makes no heartbeat late.
+const LATE: Duration = Duration::from_secs(1);
+/// Intervals of silence after which a container that waits takes the application over.
+const SILENT: u32 = 3;
+
+/// What is known of them beside the status.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Heartbeats {
+    /// When the one under way began.
+    began_ms: u64,
+    /// Whether its result is known.
+    ended: bool,
+    /// When a failure was warned of last.
+    warned_ms: Option<u64>,
+    /// That warning still holds.
+    warned: bool,
+}
+
+impl Machine {
+    pub(super) fn heartbeat_begins(&mut self) {
+        (self.heartbeats.began_ms, self.heartbeats.ended) = (self.now.ms, false);
+    }
+
+    /// The next one is due, and the one under way has no result.
+    pub(super) fn heartbeat_late(&mut self) {
+        let taken = Duration::from_millis(self.now.ms.saturating_sub(self.heartbeats.began_ms));
+        if !self.heartbeats.ended && taken >= self.interval().max(LATE) {
+            self.heartbeat_failed(&format!("the store has not answered for {}", humantime::format_duration(taken)));
+        }
+    }
+
+    /// Takes the result from its worker.
+    pub(super) fn hear_heartbeat(&mut self, event: &Event) {
+        match event {
+            Event::Held => self.heartbeat_succeeded(),
+            Event::Failed { message, .. } => self.heartbeat_failed(message),
+            Event::Lost { .. } => {}
+            _ => return,
+        }
+        self.heartbeats.ended = true;
+    }
+
+    /// Its worker is gone, for this reason. Where a checkpoint is due init has ended it: that one looks as well.
+    pub(super) fn heartbeat_over(&mut self, reason: &str) {
+        if !self.heartbeats.ended && !matches!(self.busy, Busy::Due(_)) {
+            self.heartbeat_failed(&format!(
+                "the worker that looks whether this container has the application {reason}"
+            ));
+        }
+    }
+
+    fn heartbeat_succeeded(&mut self) {
+        let report = self.status.heartbeat.get_or_insert_default();
+        report.at_ms = Some(self.now.wall_ms);
+        let failed = std::mem::take(&mut report.in_a_row);
+        if std::mem::take(&mut self.heartbeats.warned) {
+            self.say(format!("the heartbeat reaches the store again, after {failed} in a row that did not"));
+        }
+    }
+
+    fn heartbeat_failed(&mut self, why: &str) {
+        let report = self.status.heartbeat.get_or_insert_default();
+        report.failures += 1;
+        report.in_a_row += 1;
+        let in_a_row = report.in_a_row;
+        if self.heartbeats.warned_ms.is_some_and(|at| self.now.ms.saturating_sub(at) < QUIET_MS) {
+            return;
+        }
+        (self.heartbeats.warned_ms, self.heartbeats.warned) = (Some(self.now.ms), true);
+        let silence = humantime::format_duration(self.interval().saturating_mul(SILENT));
+        let message = format!(
+            "the heartbeat does not reach the store ({in_a_row} in a row): {why}. A container that waits takes the application over after {silence} \
+             of silence, and this service runs on beside it until the store answers"
+        );
+        self.say(format!("warning: {message}"));
+        self.publish(&Event::Warning { message });
+    }
+
+    fn interval(&self) -> Duration {
+        self.config.exclusive.unwrap_or_default()
+    }
+}
