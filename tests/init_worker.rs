@@ -46,6 +46,7 @@ const TESTS: &[(&str, fn())] = &[
         "a_service_that_ends_during_its_checkpoint_has_its_own_status",
         a_service_that_ends_during_its_checkpoint_has_its_own_status,
     ),
+    ("init_checks_where_the_store_is_and_opens_nothing", init_checks_where_the_store_is_and_opens_nothing),
 ];
 
 fn nothing_to_restore_starts_the_command() {
@@ -305,4 +306,23 @@ fn a_service_that_ends_during_its_checkpoint_has_its_own_status() {
     );
     drop(client);
     assert_eq!(play.init.end().0, 137);
+}
+
+/// A bucket takes threads, certificates and the configuration of AWS: all of it is for workers.
+fn init_checks_where_the_store_is_and_opens_nothing() {
+    let bucket = ["--store", "s3://bucket/app", "--s3-ca-file", "/nonexistent/ca.pem"];
+    let play = running(Place::Pid1, &bucket, "fail");
+    let threads = fs::read_dir(format!("/proc/{}/task", play.init.pid)).unwrap().count();
+    assert_eq!(threads, 1);
+    play.runs_on();
+    for (options, why) in [
+        (&["--store", "s3://b"][..], "names no store"),
+        (
+            &["--store", "s3://bucket/app", "--s3-endpoint", "server:9000"],
+            "is not of the form http://HOST:PORT or https://HOST:PORT",
+        ),
+    ] {
+        let (code, error) = start(Place::Pid1, options, "nothing", "").init.end();
+        assert!(code == 2 && error.contains(why), "{code}: {error}");
+    }
 }

@@ -14,7 +14,7 @@ use crate::exit;
 use crate::image::KeyFiles;
 use crate::init::{self, Config, Hook, Hooks, Isolate, OnTerm, Pair, ParseError, SignalArg, parse_choice, parse_size};
 use crate::job::{Choice, OnFailure, Standby};
-use crate::store::{self, Location};
+use crate::store::Location;
 
 /// Most bytes of paths to include: they have to fit into one line to a worker.
 const MAX_INCLUDE: usize = MAX_LINE / 2;
@@ -180,7 +180,7 @@ pub fn main(arguments: Arguments) -> u8 {
         super::say("the command holds a NUL byte, which no program can be given");
         return exit::USAGE;
     };
-    if let Err(error) = store::open(&arguments.store) {
+    if let Err(error) = arguments.store.check() {
         super::say(&error.to_string());
         return exit::USAGE;
     }

@@ -151,9 +151,8 @@ impl Config {
 }
 
 /// Whether a store certainly holds nothing: it is a folder that does not exist. The first start needs no worker then.
-pub fn is_missing(store: &str) -> bool {
-    let path = store.strip_prefix("file:").map(|path| path.strip_prefix("//").unwrap_or(path));
-    let metadata = path.filter(|path| path.starts_with('/')).map(std::fs::symlink_metadata);
+pub fn is_missing(store: &Location) -> bool {
+    let metadata = store.folder().ok().map(std::fs::symlink_metadata);
     matches!(metadata, Some(Err(error)) if error.kind() == std::io::ErrorKind::NotFound)
 }
 
@@ -328,6 +327,7 @@ mod tests {
     fn only_a_folder_that_does_not_exist_is_certainly_missing() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().to_str().unwrap();
+        let is_missing = |url: &str| super::is_missing(&Location::at(url));
         assert!(is_missing(&format!("file:{path}/store")) && is_missing(&format!("file://{path}/store")));
         for store in
             [format!("file:{path}"), "file:store".to_owned(), format!("file:{path}/\0"), "s3://bucket/x".to_owned()]

@@ -211,7 +211,7 @@ fn be_worker(socket: &OwnedFd, job: &Job) -> ! {
     if let Job::Restore { common, choice: Choice::Newest, standby, .. } = job
         && !standby.always
         && common.exclusive_ms.is_none()
-        && is_missing(&common.store.url)
+        && is_missing(&common.store)
         && !common.keys.are_given()
         && let Ok(socket) = socket.try_clone()
     {

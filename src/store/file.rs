@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 use super::error::Doing;
 use super::temp::{self, Temp};
-use super::{Fencing, ObjectMeta, PutMode, Store, StoreError, Version, key, owner};
+use super::{Fencing, Location, ObjectMeta, PutMode, Store, StoreError, Version, key, owner};
 
 const LOCK: &str = ".lock";
 
@@ -37,16 +37,7 @@ pub struct FileStore {
 impl FileStore {
     /// Takes `file:/path` or `file:///path`.
     pub fn new(url: &str) -> Result<Self, StoreError> {
-        let bad = |why| StoreError::BadUrl { url: url.to_owned(), why };
-        let rest = url.strip_prefix("file:").ok_or_else(|| bad("it does not begin with file:"))?;
-        let path = rest.strip_prefix("//").unwrap_or(rest);
-        if !path.starts_with('/') {
-            return Err(bad("its path is not absolute"));
-        }
-        if path.contains('\0') {
-            return Err(bad("its path holds a zero byte"));
-        }
-        let root: PathBuf = Path::new(path).components().collect();
+        let root = Location::at(url).folder()?;
         Ok(Self { url: format!("file:{}", root.display()), root, swept: Once::new(), lock_wait: LOCK_WAIT })
     }
 
@@ -291,7 +282,7 @@ fn list_folder(root: &Path, folder: &str, found: &mut Vec<ObjectMeta>) -> io::Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Location, open};
+    use crate::store::open;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     fn store() -> (tempfile::TempDir, FileStore) {

@@ -1,9 +1,11 @@
 //! Where a store is and how it is reached, as every command takes it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::FalseyValueParser;
 use serde::{Deserialize, Serialize};
+
+use super::{StoreError, s3};
 
 /// Where a store is. `region`, keys and the rest of S3 come from the AWS SDK's usual chain.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, clap::Args)]
@@ -32,5 +34,58 @@ impl Location {
     /// A store of which nothing but its URL needs to be said.
     pub fn at(url: &str) -> Self {
         Self { url: url.to_owned(), ..Self::default() }
+    }
+
+    /// Whether it is in a bucket; everything else is in a folder.
+    pub(super) fn is_bucket(&self) -> bool {
+        self.url.starts_with("s3:")
+    }
+
+    /// Checks what can be checked without looking at anything: init may not open a store, which starts threads and reads files.
+    ///
+    /// # Errors
+    /// [`StoreError::BadUrl`], [`StoreError::BadOption`].
+    pub fn check(&self) -> Result<(), StoreError> {
+        if self.is_bucket() { s3::check(self) } else { self.folder().map(drop) }
+    }
+
+    /// The folder of a store in `file:/path` or `file:///path`.
+    ///
+    /// # Errors
+    /// [`StoreError::BadUrl`], also for a bucket.
+    pub fn folder(&self) -> Result<PathBuf, StoreError> {
+        let bad = |why| StoreError::BadUrl { url: self.url.clone(), why };
+        let rest = self.url.strip_prefix("file:").ok_or_else(|| bad("it does not begin with file:"))?;
+        let path = rest.strip_prefix("//").unwrap_or(rest);
+        if !path.starts_with('/') {
+            return Err(bad("its path is not absolute"));
+        }
+        if path.contains('\0') {
+            return Err(bad("its path holds a zero byte"));
+        }
+        Ok(Path::new(path).components().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_be_no_store_is_refused_and_nothing_is_opened() {
+        let bucket = Location { s3_ca_file: Some("/nonexistent/ca.pem".into()), ..Location::at("s3://bucket/app") };
+        for right in [Location::at("file:/nonexistent"), Location::at("file:///a//b/"), bucket.clone()] {
+            right.check().unwrap();
+        }
+        for url in
+            ["", "/a", "file:", "file:a", "file://a", "http://a", "file:/a\0b", "s3:", "s3://b", "s3://bucket//a"]
+        {
+            assert!(matches!(Location::at(url).check(), Err(StoreError::BadUrl { .. })), "{url:?}");
+        }
+        let at = |server: &str| Location { s3_endpoint: Some(server.to_owned()), ..bucket.clone() }.check();
+        at("https://server:9000").unwrap();
+        // As if it was not given.
+        at("").unwrap();
+        assert!(matches!(at("server:9000"), Err(StoreError::BadOption { option: "--s3-endpoint", .. })));
     }
 }

@@ -92,7 +92,7 @@ pub trait Store: Send + Sync {
 
 /// Opens a store without touching it: one that does not exist yet is an empty one.
 pub fn open(location: &Location) -> Result<Arc<dyn Store>, StoreError> {
-    if location.url.starts_with("s3:") {
+    if location.is_bucket() {
         return Ok(Arc::new(S3Store::new(location)?));
     }
     Ok(Arc::new(FileStore::new(&location.url)?))

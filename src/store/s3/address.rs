@@ -1,6 +1,6 @@
-//! The parts of `s3://BUCKET/PREFIX`. Must never touch the network.
+//! The parts of `s3://BUCKET/PREFIX`, and the form of a server's URL. Must never touch the network.
 
-use crate::store::{StoreError, key};
+use crate::store::{Location, StoreError, key};
 
 /// Longest prefix, in bytes: a key of S3 has at most 1024, and ours take up to 512 of them.
 const MAX_PREFIX: usize = 500;
@@ -36,6 +36,24 @@ impl Address {
     /// As messages show it.
     pub fn url(&self) -> String {
         format!("s3://{}/{}", self.bucket, self.prefix).trim_end_matches('/').to_owned()
+    }
+}
+
+/// The server's URL, where an option gives one.
+pub(super) fn given_server(location: &Location) -> Option<&str> {
+    location.s3_endpoint.as_deref().filter(|url| !url.is_empty())
+}
+
+/// Refuses the URL of a server, which `option` has given, where it is none.
+pub(super) fn check_server(option: &'static str, url: &str) -> Result<(), StoreError> {
+    let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    let good = |c: char| c.is_ascii_graphic() && !"\"<>\\^`{|}?#".contains(c);
+    match host {
+        Some(host) if !host.is_empty() && !host.starts_with('/') && host.chars().all(good) => Ok(()),
+        _ => {
+            let why = "it is not of the form http://HOST:PORT or https://HOST:PORT".to_owned();
+            Err(StoreError::BadOption { option, value: url.to_owned(), why })
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use aws_sdk_s3::config::{
 use aws_smithy_http_client::tls::{self, TlsContext, rustls_provider::CryptoMode};
 use aws_types::service_config::ServiceConfigKey;
 
+use super::address;
 use super::call::Retries;
 use super::resolver::Resolver;
 use super::trust;
@@ -65,20 +66,12 @@ fn http(location: &Location) -> Result<SharedHttpClient, StoreError> {
 
 /// The server's URL, where it is not AWS: the option, else AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or the profile's.
 fn endpoint(location: &Location, config: &SdkConfig) -> Result<Option<String>, StoreError> {
-    let option = location.s3_endpoint.clone().filter(|url| !url.is_empty()).map(|url| ("--s3-endpoint", url));
+    let option = address::given_server(location).map(|url| ("--s3-endpoint", url.to_owned()));
     let found = option.or_else(|| {
         let key = ServiceConfigKey::builder().service_id("S3").env("AWS_ENDPOINT_URL").profile("endpoint_url");
         let of_s3 = config.service_config().and_then(|service| service.load_config(key.build().ok()?));
         of_s3.or_else(|| config.endpoint_url().map(str::to_owned)).map(|url| ("AWS_ENDPOINT_URL", url))
     });
     let Some((option, url)) = found else { return Ok(None) };
-    let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
-    let good = |c: char| c.is_ascii_graphic() && !"\"<>\\^`{|}?#".contains(c);
-    match host {
-        Some(host) if !host.is_empty() && !host.starts_with('/') && host.chars().all(good) => Ok(Some(url)),
-        _ => {
-            let why = "it is not of the form http://HOST:PORT or https://HOST:PORT".to_owned();
-            Err(StoreError::BadOption { option, value: url, why })
-        }
-    }
+    address::check_server(option, &url).map(|()| Some(url))
 }

@@ -48,6 +48,12 @@ struct Bucket {
     url: String,
 }
 
+/// Checks the URL of a bucket and of its server, as far as they are given.
+pub(super) fn check(location: &Location) -> Result<(), StoreError> {
+    Address::parse(&location.url)?;
+    address::given_server(location).map_or(Ok(()), |url| address::check_server("--s3-endpoint", url))
+}
+
 impl S3Store {
     /// Checks what can be checked without the network, and starts the threads.
     pub fn new(location: &Location) -> Result<Self, StoreError> {
