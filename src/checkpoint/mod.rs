@@ -168,6 +168,10 @@ fn take(
             .into_iter()
             .for_each(|message| reporter.warn(message));
     }
+    for path in target.include.iter().filter(|path| !path.exists()) {
+        // It may come later; but a misspelt one should not go unnoticed.
+        reporter.warn(format!("--include {}: there is no such file now", path.display()));
+    }
     let ours = describe::our_folders(common, work.path());
     let rules = Rules::of_this_container(parent_id() as i32, ours).map_err(LookupError::Proc)?;
     let host = describe::host().map_err(LookupError::Proc)?;

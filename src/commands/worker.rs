@@ -5,14 +5,16 @@ use std::time::Duration;
 use crate::control::protocol::Event;
 use crate::job::reporter::Reporter;
 use crate::job::{Failure, Job};
+use crate::sys::stderr::{say, say_panics};
 use crate::{checkpoint, exit, restore};
 
 /// Does one job, from its line to its last event, and returns the exit status.
 pub fn main() -> u8 {
+    say_panics();
     let (reporter, job) = match Reporter::receive_job() {
         Ok(received) => received,
         Err(error) => {
-            eprintln!("freeze: a worker is started by init alone, as part of `freeze run` ({error})");
+            say(&format!("a worker is started by init alone, as part of `freeze run` ({error})"));
             return exit::FATAL;
         }
     };

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -112,10 +112,6 @@ pub fn paths(
         }
     }
     for path in include {
-        if !path.exists() {
-            // It may come later; but a misspelt one should not go unnoticed.
-            let _ = writeln!(io::stderr(), "freeze: warning: --include {}: there is no such file now", path.display());
-        }
         include_real(path, rules, &mut found)?;
     }
     let parents: Vec<PathBuf> = found.iter().flat_map(|path| path.ancestors().skip(1)).map(Path::to_owned).collect();

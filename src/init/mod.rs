@@ -13,17 +13,16 @@ mod supervisor;
 mod tree;
 mod worker;
 
-use std::{io::Write, os::fd::AsFd};
-
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-
 pub use config::{Config, Hook, Hooks, OnTerm, Pair, ParseError, SignalArg, parse_choice, parse_size};
 pub use isolate::Isolate;
 
 use crate::{
     control::{folder, protocol::Isolation, server::Server},
     exit,
-    sys::{process, signals},
+    sys::{
+        process, signals,
+        stderr::{say, say_panics},
+    },
 };
 
 /// A fatal error of init itself, before there is a service.
@@ -39,6 +38,7 @@ enum InitError {
 
 /// Is init until the service has ended. Returns the exit status of this process.
 pub fn run(config: Config) -> u8 {
+    say_panics();
     signals::hold();
     signals::default_sigchld();
     process::close_from(3);
@@ -65,16 +65,4 @@ fn prepare(config: Config, isolation: Option<Isolation>) -> Result<supervisor::S
     let signals = signals::SignalFd::new().map_err(InitError::Signals)?;
     let (runtime_dir, listener) = folder::listen(config.runtime_dir.as_deref())?;
     Ok(supervisor::Supervisor::new(config, isolation, runtime_dir, signals, Server::new(listener)))
-}
-
-/// Tells the user something on standard error, which may be closed, full, or gone: where it cannot take the message at once, the
-/// message is lost, for init waits for nobody.
-fn say(message: &str) {
-    let mut stderr = std::io::stderr();
-    let text = format!("freeze: {message}\n");
-    let room = poll(&mut [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)], PollTimeout::ZERO);
-    if room.is_ok_and(|ready| ready > 0) {
-        // A pipe that can be written to takes so much without waiting (pipe(7)).
-        let _ = stderr.write(text.as_bytes().get(..libc::PIPE_BUF).unwrap_or(text.as_bytes()));
-    }
 }

@@ -12,4 +12,5 @@ pub mod process;
 pub mod random;
 pub mod signals;
 pub mod socket;
+pub mod stderr;
 pub mod tty;

@@ -1,13 +1,15 @@
 //! Whatever fails before the commit leaves the service running, and a later checkpoint works.
 
 use std::fs;
-use std::process::Command;
+use std::io::{PipeWriter, Write};
+use std::process::{Command, Stdio};
 
 use freeze::exit;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::{App, Container, Setting, in_all_settings, text};
+use crate::harness::{App, Container, Setting, in_all_settings, needed, text};
 
 in_all_settings! {
     killed_criu;
@@ -105,4 +107,38 @@ fn another_criu_may_take_the_place_of_the_one_that_restored() {
     container.checkpoint(&[]);
     container.wait();
     app.start().verified();
+}
+
+/// Nobody reads the log, and there is something to warn of: whoever asked for the checkpoint reads that.
+#[test]
+fn a_full_log_stops_no_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_reader, mut log) = std::io::pipe().unwrap();
+    fill(&mut log);
+    let freeze = format!("{}/freeze", needed("FREEZE_TEST_OPT"));
+    let runtime = folder.path().join("run");
+    let mut init = Command::new("unshare")
+        .args(["--pid", "--fork", "--mount-proc", "--kill-child", &freeze, "run", "--include", "/no/such"])
+        .args(["--checkpoint-timeout", "20s", "--", "sleep", "1000"])
+        .env("FREEZE_STORE", format!("file:{}", folder.path().join("store").display()))
+        .env("FREEZE_RUNTIME_DIR", &runtime)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let ask = |words: &[&str]| Command::new(&freeze).args(words).arg("--runtime-dir").arg(&runtime).output().unwrap();
+    assert!(ask(&["wait", "running", "--timeout", "60s"]).status.success());
+    let out = ask(&["checkpoint", "--leave-running"]);
+    let said = text(&out.stderr);
+    init.kill().unwrap();
+    init.wait().unwrap();
+    assert!(out.status.success() && said.contains("--include /no/such: there is no such file"), "{said}");
+}
+
+/// Fills a pipe, whose description blocks again then.
+fn fill(pipe: &mut PipeWriter) {
+    fcntl(&*pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    while pipe.write(&[0; 4096]).is_ok() {}
+    fcntl(&*pipe, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
 }

@@ -1,0 +1,118 @@
+//! What is said on standard error, which is the service's as well, and may be full: nobody here waits for its reader.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, SpliceFFlags, splice};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, send};
+use nix::sys::stat::{SFlag, fstat};
+use nix::unistd::pipe2;
+
+/// Says it, as far as that can be done at once; the rest is lost.
+pub fn say(message: &str) {
+    write_at_once(io::stderr().as_fd(), format!("freeze: {message}\n").as_bytes());
+}
+
+/// Has a panic said in the same way, as its process may hold a service that stands still.
+pub fn say_panics() {
+    std::panic::set_hook(Box::new(|panic| say(&panic.to_string())));
+}
+
+/// Others write there, too, so that room that was seen may be gone, and O_NONBLOCK would be theirs as well.
+fn write_at_once(fd: BorrowedFd, text: &[u8]) {
+    let text = text.get(..libc::PIPE_BUF).unwrap_or(text);
+    let kind = fstat(fd).map_or(SFlag::empty(), |found| SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT);
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    let written = match kind {
+        SFlag::S_IFIFO => splice_from_own_pipe(fd, text),
+        SFlag::S_IFSOCK => send(fd.as_raw_fd(), text, flags),
+        _ => Err(Errno::EINVAL),
+    };
+    // A file, a terminal, or a sandbox without splice(2).
+    if written.is_err_and(|error| error != Errno::EAGAIN && error != Errno::EPIPE) && has_room(fd) {
+        let _ = nix::unistd::write(fd, text);
+    }
+}
+
+/// Moves it over from a pipe of our own: for pipes splice(2) has a flag of its own not to wait.
+fn splice_from_own_pipe(fd: BorrowedFd, text: &[u8]) -> nix::Result<usize> {
+    let (reader, writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+    let length = nix::unistd::write(&writer, text)?;
+    splice(&reader, None, fd, None, length, SpliceFFlags::SPLICE_F_NONBLOCK)
+}
+
+fn has_room(fd: BorrowedFd) -> bool {
+    poll(&mut [PollFd::new(fd, PollFlags::POLLOUT)], PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::OpenOptions;
+    use std::io::{Read, Write};
+    use std::os::unix::fs::OpenOptionsExt;
+    use std::os::unix::net::UnixDatagram;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use nix::fcntl::{FcntlArg, fcntl};
+
+    use super::*;
+
+    #[test]
+    fn what_fits_is_written_whole_and_the_rest_is_lost() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        for _ in 0..100 {
+            write_at_once(writer.as_fd(), b"0123456789");
+        }
+        drop(writer);
+        let mut text = Vec::new();
+        reader.read_to_end(&mut text).unwrap();
+        assert!(!text.is_empty() && text.chunks(10).all(|part| part == b"0123456789"), "{}", text.len());
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        (0..1000).for_each(|_| write_at_once(ours.as_fd(), b"text"));
+        assert_eq!(theirs.recv(&mut [0; 10]).unwrap(), 4);
+        let mut file = tempfile::tempfile().unwrap();
+        write_at_once(file.as_fd(), b"text");
+        io::Seek::rewind(&mut file).unwrap();
+        assert_eq!(io::read_to_string(file).unwrap(), "text");
+    }
+
+    /// Another writer, who takes the room that was there a moment ago, and a reader that has stopped.
+    #[test]
+    fn room_that_is_taken_in_between_is_not_waited_for() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
+        let path = format!("/proc/self/fd/{}", writer.as_raw_fd());
+        let mut other = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(path).unwrap();
+        let (said, over) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let stuck = thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Relaxed) {
+                    write_at_once(writer.as_fd(), b"text");
+                    said.fetch_add(1, Relaxed);
+                }
+            });
+            let goes_on = || {
+                let (begun, before) = (Instant::now(), said.load(Relaxed));
+                while said.load(Relaxed) < before + 2 {
+                    if begun.elapsed() > Duration::from_secs(10) {
+                        return false;
+                    }
+                }
+                true
+            };
+            let stuck = (0..5000).any(|_| {
+                let _ = reader.read(&mut [0; 4096]);
+                let _ = other.write(&[0; 4096]);
+                !goes_on()
+            });
+            over.store(true, Relaxed);
+            let _ = reader.read(&mut [0; 4096]);
+            stuck
+        });
+        assert!(!stuck);
+    }
+}
