@@ -106,7 +106,7 @@ fn waiting_begins_before_init_and_ends_with_what_is_waited_for() {
 fn a_failure_has_the_status_of_its_step_and_is_remembered() {
     // There is no criu beside the executable.
     let init = running(Place::Pid1);
-    let failed = freeze(&["checkpoint", "--json"], &init.runtime_dir());
+    let failed = freeze(&["checkpoint", "--leave-running", "--json"], &init.runtime_dir());
     assert_eq!(failed.status.code(), Some(5), "{}", text(&failed.stderr));
     let event: serde_json::Value = serde_json::from_slice(&failed.stdout).unwrap();
     assert_eq!((&event["event"], &event["phase"]), (&"failed".into(), &"dump".into()));

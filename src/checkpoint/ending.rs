@@ -117,7 +117,14 @@ mod tests {
             instance: "this".to_owned(),
             exclusive_ms: None,
         };
-        let target = Target { root: 0, service: 0, lease: Lease::fresh(), fate: Fate::End, include: Vec::new() };
+        let target = Target {
+            root: 0,
+            service: 0,
+            lease: Lease::fresh(),
+            fate: Fate::End,
+            include: Vec::new(),
+            ephemeral_store: false,
+        };
         let (reporter, init) = Reporter::pair();
         let (mut dump, stopped) =
             (Dump::that_died(folder.path()), Stopped::stop(&Tree::of_processes(Vec::new())).unwrap());

@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use crate::control::protocol::{Event, Phase, Report, millis};
 use crate::criu::{command, stats};
 use crate::files::capture::{self, CaptureError, Captured};
+use crate::files::ephemeral::Ephemeral;
 use crate::files::used::{self, LookupError, Rules};
 use crate::host::forecast;
 use crate::image::{self, BodyId, Figures, File, Image, ImageError, ImageWriter, Lease, Manifest, Vault, Written};
@@ -32,7 +33,7 @@ use crate::job::work_folder::Work;
 use crate::job::{self, Common, Failure, Fate};
 use crate::privileges::{Abilities, DumpPlan, RestorePlan};
 use crate::proc::tree;
-use crate::store::{self, Fencing, StoreError};
+use crate::store::{self, Fencing, Location, StoreError};
 pub(crate) use dump::{Dump, DumpError, Verdict};
 use ending::Held;
 use fence::Stopped;
@@ -81,6 +82,18 @@ enum CheckpointError {
          a server that knows If-None-Match and If-Match, or checkpoint without --handover"
     )]
     NotFenced(String),
+    /// Found before anything was frozen.
+    #[error(
+        "the store {url} is {place}, so it goes with the container, and no checkpoint may end the service into it. Mount a volume there \
+         or give a bucket (--store). From here, checkpoint with --leave-running and take the generation out with `freeze copy`. Where \
+         this very container is started again, FREEZE_EPHEMERAL_STORE=1 allows it"
+    )]
+    Ephemeral {
+        /// The store.
+        url: String,
+        /// Where it is.
+        place: Ephemeral,
+    },
     /// Without that a fault could make two copies.
     #[error(
         "process {0} cannot be stopped, so the service could not be kept from running twice; run the service as one user"
@@ -120,6 +133,8 @@ pub struct Target {
     pub fate: Fate,
     /// Files and folders to capture beside those that are open.
     pub include: Vec<PathBuf>,
+    /// The service may end into a store that goes with the container.
+    pub ephemeral_store: bool,
 }
 
 /// Takes one checkpoint.
@@ -177,6 +192,7 @@ fn take(
     let host = describe::host().map_err(LookupError::Proc)?;
     let store = store::open(&common.store)?;
     let fencing = store.prepare()?;
+    check_lasting(&common.store, target)?;
     match (fencing, target.fate) {
         (Fencing::Held, _) => {}
         (Fencing::Ignored, Fate::Handover { .. }) => return Err(CheckpointError::NotFenced(store.url().to_owned())),
@@ -236,6 +252,18 @@ fn take(
         total_ms: millis(started.elapsed()),
         ended: target.fate != Fate::Run,
     })
+}
+
+/// Refuses to end the service where nothing of it would be left.
+fn check_lasting(store: &Location, target: &Target) -> Result<(), CheckpointError> {
+    if target.fate == Fate::Run || target.ephemeral_store {
+        return Ok(());
+    }
+    let Ok(folder) = store.folder() else { return Ok(()) };
+    match Ephemeral::of(&folder).map_err(CheckpointError::Proc)? {
+        Some(place) => Err(CheckpointError::Ephemeral { url: store.url.clone(), place }),
+        None => Ok(()),
+    }
 }
 
 fn unfenced(url: &str) -> String {

@@ -61,6 +61,9 @@ pub struct Arguments {
     /// Checkpoint this file or folder too, beside those that the service has open
     #[arg(long, alias = "preserve-path", env = "FREEZE_INCLUDE", value_name = "PATH", value_delimiter = ',')]
     include: Vec<PathBuf>,
+    /// End the service by a checkpoint although the store is in the container's own file system or in memory, and goes with it
+    #[arg(long, env = "FREEZE_EPHEMERAL_STORE", value_parser = FalseyValueParser::new())]
+    ephemeral_store: bool,
     /// The most memory that page data may take during a checkpoint or restore
     #[arg(long, env = "FREEZE_MEMORY_LIMIT", value_name = "SIZE", default_value = "64MiB", value_parser = parse_size)]
     memory_limit: u64,
@@ -213,6 +216,7 @@ pub fn main(arguments: Arguments) -> u8 {
         checkpoint_timeout: arguments.checkpoint_timeout,
         restore_timeout: arguments.restore_timeout,
         include,
+        ephemeral_store: arguments.ephemeral_store,
         memory: arguments.memory_limit,
         instance: restore.instance.unwrap_or_else(host_name),
         checkpoint_signal: Some(triggers.checkpoint_signal.0).filter(|signal| *signal != 0),

@@ -19,10 +19,12 @@ pub fn main() -> u8 {
         }
     };
     let result = match job {
-        Job::Checkpoint { common, root, service, lease, fate, include } => {
-            checkpoint::run(&common, &checkpoint::Target { root, service, lease, fate, include }, &reporter)
-                .map(Event::Checkpointed)
-        }
+        Job::Checkpoint { common, root, service, lease, fate, include, ephemeral_store } => checkpoint::run(
+            &common,
+            &checkpoint::Target { root, service, lease, fate, include, ephemeral_store },
+            &reporter,
+        )
+        .map(Event::Checkpointed),
         Job::Settle { common, generation, remaining_ms, lease } => {
             Ok(checkpoint::settle(&common, generation, Duration::from_millis(remaining_ms), &lease, &reporter))
         }

@@ -5,6 +5,7 @@
 mod bound;
 pub mod capture;
 mod entry;
+pub mod ephemeral;
 pub mod mounts;
 pub mod put_back;
 pub mod resolve;

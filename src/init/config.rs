@@ -41,6 +41,8 @@ pub struct Config {
     pub restore_timeout: Duration,
     /// Files and folders to capture beside those that the service has open.
     pub include: Vec<PathBuf>,
+    /// A checkpoint may end the service although its store goes with the container.
+    pub ephemeral_store: bool,
     /// The most memory that page data may take in a worker, in bytes.
     pub memory: u64,
     /// Names this container, also after it was started again.

@@ -36,6 +36,8 @@ pub enum Job {
         fate: Fate,
         /// Files and folders to capture beside those that the service has open.
         include: Vec<PathBuf>,
+        /// The service may end into a store that goes with the container.
+        ephemeral_store: bool,
     },
     /// Find out what became of a generation whose worker died while it was being committed or handed over: withdraw it, unless
     /// another container has taken it. Ends with [`Event::Settled`], and tries until the store answers.

@@ -142,3 +142,26 @@ fn fill(pipe: &mut PipeWriter) {
     while pipe.write(&[0; 4096]).is_ok() {}
     fcntl(&*pipe, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
 }
+
+/// On the container's own layer, and in its memory. What runs on loses nothing.
+#[test]
+fn no_service_ends_into_a_store_that_goes_with_its_container() {
+    for (setting, url) in [(Setting::Caps, "file:/var/own/store"), (Setting::Restricted, "file:/dev/shm/store")] {
+        let app = App::new(setting, &["big", "8"]).with_store(url, vec![]);
+        let container = app.start();
+        container.verified();
+        container.checkpoint(&["--leave-running"]);
+        for options in [&[][..], &["--handover"]] {
+            let out = container.try_checkpoint(options);
+            let said = text(&out.stderr);
+            assert_eq!(out.status.code(), Some(exit::PREFLIGHT.into()), "{url} {options:?}: {said}");
+            assert!(said.contains(url) && said.contains("FREEZE_EPHEMERAL_STORE"), "{said}");
+        }
+        container.verified();
+        drop(container);
+        let container = app.start_with(&["--ephemeral-store"]);
+        container.verified();
+        container.checkpoint(&[]);
+        assert_eq!(container.wait(), 172, "{}", container.story());
+    }
+}

@@ -41,6 +41,7 @@ fn config(busy: bool) -> Config {
         checkpoint_timeout: Duration::from_secs(60),
         restore_timeout: Duration::from_secs(60),
         include: vec![],
+        ephemeral_store: false,
         memory: 1,
         instance: "one".to_owned(),
         checkpoint_signal: Some(CHECKPOINT),

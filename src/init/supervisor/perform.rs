@@ -130,8 +130,16 @@ impl Supervisor {
                 standby: config.standby.clone(),
             },
             Task::Checkpoint(fate) => {
-                let include = config.include.clone();
-                Job::Checkpoint { common, root: tree.root, service: tree.service, lease, fate, include }
+                let (include, ephemeral_store) = (config.include.clone(), config.ephemeral_store);
+                Job::Checkpoint {
+                    common,
+                    root: tree.root,
+                    service: tree.service,
+                    lease,
+                    fate,
+                    include,
+                    ephemeral_store,
+                }
             }
             Task::Settle { generation, remaining_ms } => Job::Settle { common, generation, remaining_ms, lease },
             Task::Hold => Job::Hold { common, lease },
