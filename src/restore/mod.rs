@@ -248,6 +248,9 @@ impl<'a> Restore<'a> {
         let mut meter = Meter::start(self.reporter, manifest);
         put_back::put_back(&manifest.files, &mut fetcher)?;
         meter.add(meter::bytes_of_files(manifest));
+        if !self.plan().can_go_back() {
+            found.vault.store().start_nothing_more();
+        }
         self.reporter.send(&Event::Restoring { root: manifest.root_pid });
         self.criu_ran = true;
         let criu = self.plan().criu;

@@ -241,6 +241,10 @@ impl Store for CachedStore {
         self.shared.store.clean(older_than)
     }
 
+    fn start_nothing_more(&self) {
+        self.shared.store.start_nothing_more();
+    }
+
     fn concurrency(&self) -> usize {
         self.shared.store.concurrency()
     }

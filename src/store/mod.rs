@@ -84,6 +84,8 @@ pub trait Store: Send + Sync {
     /// Removes what writers that ended before they were done left behind, where it is `older_than` this or more: never
     /// an object. Says how much was removed.
     fn clean(&self, older_than: Duration) -> Result<u64, StoreError>;
+    /// From now on no call starts a process, as each takes a PID. What one would be started for soon is done before this returns.
+    fn start_nothing_more(&self) {}
     /// How many requests at once make sense: more where each waits for a network.
     fn concurrency(&self) -> usize;
     /// The store's URL, for messages.

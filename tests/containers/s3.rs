@@ -2,6 +2,7 @@
 //! right or fail cleanly, nothing that was committed is lost, and the service goes on.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use freeze::store::{self, Location, Store};
 use serde_json::Value;
@@ -251,4 +252,25 @@ fn another_container_takes_over_in_the_midst_of_a_checkpoint() {
     assert_eq!(remote.generations(), [1]);
     remote.move_from(&second);
     assert_eq!(remote.generations().len(), 2);
+}
+
+/// Its credentials end so soon that each request needs new ones, and what gives them is a program: it would take the service's PIDs.
+#[test]
+fn no_credential_process_runs_beside_a_restore() {
+    let mut remote = Remote::new(&[]);
+    let keys = remote.app.keys();
+    let known = |name: &str| std::env::var(name).unwrap();
+    let script = format!(
+        "#!/bin/sh\nat=$(($(date +%s) + 5))\nprintf '{{\"Version\":1,\"AccessKeyId\":\"%s\",\"SecretAccessKey\":\"%s\",\"Expiration\":\"%s\"}}' {} {} \
+         \"$(date -u -d @$at +%Y-%m-%dT%H:%M:%SZ)\"\n",
+        known("AWS_ACCESS_KEY_ID"),
+        known("AWS_SECRET_ACCESS_KEY")
+    );
+    fs::write(keys.join("credentials"), script).unwrap();
+    fs::set_permissions(keys.join("credentials"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(keys.join("config"), "[default]\ncredential_process = /keys/credentials\n").unwrap();
+    let env = ["AWS_CONFIG_FILE=/keys/config".to_owned(), format!("AWS_REGION={}", known("AWS_REGION"))];
+    let endpoint = format!("AWS_ENDPOINT_URL=http://127.0.0.1:{PORT}");
+    remote.app = remote.app.with_store(&remote.location.url, [&env[..], &[endpoint]].concat());
+    remote.move_from(&remote.started());
 }

@@ -6,6 +6,7 @@ use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::ProfileFileRegionProvider;
 use aws_config::{BehaviorVersion, SdkConfig};
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::{RetryConfig, RetryPartition, TokenBucket};
 use aws_sdk_s3::config::{
@@ -16,6 +17,7 @@ use aws_types::service_config::ServiceConfigKey;
 
 use super::address;
 use super::call::Retries;
+use super::credentials::Remembered;
 use super::resolver::Resolver;
 use super::trust;
 use crate::store::{Location, StoreError};
@@ -29,19 +31,22 @@ const STALL: Duration = Duration::from_secs(10);
 const REGION: &str = "us-east-1";
 
 /// Makes the client out of options, environment and profile.
-pub(super) async fn connect(location: &Location) -> Result<Client, StoreError> {
+pub(super) async fn connect(location: &Location) -> Result<(Client, Remembered), StoreError> {
     let region = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
         .or_else(ProfileFileRegionProvider::new())
         .or_else(REGION);
     let config = aws_config::defaults(BehaviorVersion::latest()).region(region).http_client(http(location)?);
     let config = config.load().await;
     let endpoint = endpoint(location, &config)?;
+    let chain = config.credentials_provider().expect("the defaults have a chain of providers");
+    let credentials = Remembered::new(chain);
     let stalled = StalledStreamProtectionConfig::enabled().grace_period(STALL).build();
     let retries = RetryConfig::standard()
         .with_max_attempts(ATTEMPTS)
         .with_initial_backoff(FIRST_BACKOFF)
         .with_max_backoff(MAX_BACKOFF);
     let mut builder = Builder::from(&config)
+        .credentials_provider(SharedCredentialsProvider::new(credentials.clone()))
         .force_path_style(location.s3_path_style || endpoint.is_some())
         .retry_config(retries)
         // What bounds retries is the time of each operation; a common quota would end them at random.
@@ -52,7 +57,7 @@ pub(super) async fn connect(location: &Location) -> Result<Client, StoreError> {
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
     builder.set_endpoint_url(endpoint);
-    Ok(Client::from_conf(builder.build()))
+    Ok((Client::from_conf(builder.build()), credentials))
 }
 
 fn http(location: &Location) -> Result<SharedHttpClient, StoreError> {

@@ -6,6 +6,7 @@
 mod address;
 mod call;
 mod client;
+mod credentials;
 mod error;
 mod list;
 mod multipart;
@@ -25,6 +26,7 @@ use tokio::runtime::Runtime;
 
 use self::address::Address;
 use self::call::{Attempts, Call};
+use self::credentials::Remembered;
 pub use self::error::S3Error;
 use super::error::Doing;
 use super::{Fencing, Location, ObjectMeta, PutMode, Store, StoreError, Version, key};
@@ -35,6 +37,7 @@ const REQUESTS: usize = 16;
 /// A store in a bucket.
 pub struct S3Store {
     bucket: Bucket,
+    credentials: Remembered,
     runtime: Runtime,
 }
 
@@ -60,8 +63,9 @@ impl S3Store {
         let address = Address::parse(&location.url)?;
         let url = address.url();
         let runtime = threads::start().map_err(|source| StoreError::NoThreads { url: url.clone(), source })?;
-        let client = runtime.block_on(client::connect(location))?;
-        Ok(Self { bucket: Bucket { client, name: address.bucket, prefix: address.prefix, url }, runtime })
+        let (client, credentials) = runtime.block_on(client::connect(location))?;
+        let bucket = Bucket { client, name: address.bucket, prefix: address.prefix, url };
+        Ok(Self { bucket, credentials, runtime })
     }
 
     fn check(&self, key: &str) -> Result<(), StoreError> {
@@ -114,6 +118,10 @@ impl Store for S3Store {
 
     fn clean(&self, older_than: Duration) -> Result<u64, StoreError> {
         self.runtime.block_on(self.bucket.clean(older_than))
+    }
+
+    fn start_nothing_more(&self) {
+        self.runtime.block_on(self.credentials.close());
     }
 
     fn concurrency(&self) -> usize {
