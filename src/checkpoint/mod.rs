@@ -260,7 +260,7 @@ fn check_lasting(store: &Location, target: &Target) -> Result<(), CheckpointErro
         return Ok(());
     }
     let Ok(folder) = store.folder() else { return Ok(()) };
-    match Ephemeral::of(&folder).map_err(CheckpointError::Proc)? {
+    match Ephemeral::of(&folder).map_err(LookupError::Proc)? {
         Some(place) => Err(CheckpointError::Ephemeral { url: store.url.clone(), place }),
         None => Ok(()),
     }

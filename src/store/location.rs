@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::builder::FalseyValueParser;
 use serde::{Deserialize, Serialize};
 
-use super::{StoreError, s3};
+use super::StoreError;
+use super::s3::address::{Address, check_server};
 
 /// Where a store is. `region`, keys and the rest of S3 come from the AWS SDK's usual chain.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, clap::Args)]
@@ -46,7 +47,16 @@ impl Location {
     /// # Errors
     /// [`StoreError::BadUrl`], [`StoreError::BadOption`].
     pub fn check(&self) -> Result<(), StoreError> {
-        if self.is_bucket() { s3::check(self) } else { self.folder().map(drop) }
+        if !self.is_bucket() {
+            return self.folder().map(drop);
+        }
+        Address::parse(&self.url)?;
+        self.server().map_or(Ok(()), |url| check_server("--s3-endpoint", url))
+    }
+
+    /// The S3 server's URL, where an option gives one.
+    pub(super) fn server(&self) -> Option<&str> {
+        self.s3_endpoint.as_deref().filter(|url| !url.is_empty())
     }
 
     /// The folder of a store in `file:/path` or `file:///path`.

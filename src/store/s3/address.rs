@@ -1,13 +1,13 @@
 //! The parts of `s3://BUCKET/PREFIX`, and the form of a server's URL. Must never touch the network.
 
-use crate::store::{Location, StoreError, key};
+use crate::store::{StoreError, key};
 
 /// Longest prefix, in bytes: a key of S3 has at most 1024, and ours take up to 512 of them.
 const MAX_PREFIX: usize = 500;
 
 /// Which bucket, and where in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Address {
+pub(in crate::store) struct Address {
     pub bucket: String,
     /// Empty, or ends with a slash.
     pub prefix: String,
@@ -39,13 +39,8 @@ impl Address {
     }
 }
 
-/// The server's URL, where an option gives one.
-pub(super) fn given_server(location: &Location) -> Option<&str> {
-    location.s3_endpoint.as_deref().filter(|url| !url.is_empty())
-}
-
 /// Refuses the URL of a server, which `option` has given, where it is none.
-pub(super) fn check_server(option: &'static str, url: &str) -> Result<(), StoreError> {
+pub(in crate::store) fn check_server(option: &'static str, url: &str) -> Result<(), StoreError> {
     let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
     let good = |c: char| c.is_ascii_graphic() && !"\"<>\\^`{|}?#".contains(c);
     match host {

@@ -71,7 +71,7 @@ fn http(location: &Location) -> Result<SharedHttpClient, StoreError> {
 
 /// The server's URL, where it is not AWS: the option, else AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or the profile's.
 fn endpoint(location: &Location, config: &SdkConfig) -> Result<Option<String>, StoreError> {
-    let option = address::given_server(location).map(|url| ("--s3-endpoint", url.to_owned()));
+    let option = location.server().map(|url| ("--s3-endpoint", url.to_owned()));
     let found = option.or_else(|| {
         let key = ServiceConfigKey::builder().service_id("S3").env("AWS_ENDPOINT_URL").profile("endpoint_url");
         let of_s3 = config.service_config().and_then(|service| service.load_config(key.build().ok()?));

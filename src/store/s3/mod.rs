@@ -3,7 +3,7 @@
 //! Every call blocks its caller while a runtime of a fixed number of threads does the work. Every operation ends within
 //! a time that follows from its size. Must never start a thread after it was opened.
 
-mod address;
+pub(super) mod address;
 mod call;
 mod client;
 mod credentials;
@@ -49,12 +49,6 @@ struct Bucket {
     /// Empty, or ends with a slash.
     prefix: String,
     url: String,
-}
-
-/// Checks the URL of a bucket and of its server, as far as they are given.
-pub(super) fn check(location: &Location) -> Result<(), StoreError> {
-    Address::parse(&location.url)?;
-    address::given_server(location).map_or(Ok(()), |url| address::check_server("--s3-endpoint", url))
 }
 
 impl S3Store {
