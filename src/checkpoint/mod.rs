@@ -175,7 +175,11 @@ fn take(
     let (tree, watched) = preflight::check(read, parent_id() as i32, &abilities)?;
     let ordered = pid_order::check(tree.processes());
     if RestorePlan::of(&abilities).can_go_back() {
-        ordered.err().into_iter().for_each(|disorder| reporter.warn(disorder.to_string()));
+        match ordered {
+            Err(disorder) if disorder.is_final() => return Err(disorder.into()),
+            Err(disorder) => reporter.warn(disorder.to_string()),
+            Ok(()) => {}
+        }
     } else {
         ordered?;
         tree::highest(tree.processes())

@@ -37,9 +37,19 @@ pub enum Disorder {
         /// Its session.
         sid: i32,
     },
-    /// Its leader has gone to another group, or its ID cannot be created in the session.
+    /// Its leader is gone, and the leader's ID cannot be created in the session.
     #[error("process {process} is of the group {pgid}, which cannot be made again without its first process: {ADVICE}")]
     Group {
+        /// The process.
+        process: String,
+        /// Its group.
+        pgid: i32,
+    },
+    /// Its leader has gone to another group. CRIU cannot repeat that, whatever it may do.
+    #[error(
+        "process {process} is of the group {pgid}, which its first process has left, and CRIU cannot make such a group again: restart the service"
+    )]
+    Left {
         /// The process.
         process: String,
         /// Its group.
@@ -57,8 +67,16 @@ pub enum Disorder {
     },
 }
 
+impl Disorder {
+    /// Whether no restore could create these processes, even one that chooses their PIDs.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Left { .. })
+    }
+}
+
 /// Refuses what cannot be created. The first process is the root of the tree.
 pub fn check(processes: &[Process]) -> Result<(), Disorder> {
+    check_leaders(processes)?;
     for process in processes {
         let low = process.threads.iter().find(|&&tid| tid < process.pid);
         if let Some(&tid) = low.filter(|_| !process.is_zombie()) {
@@ -80,6 +98,13 @@ pub fn check(processes: &[Process]) -> Result<(), Disorder> {
             Trouble::Passed(_, subreaper) => Disorder::Passed { process, subreaper },
         }
     })
+}
+
+/// Who leads a group and is still there has to be in it.
+fn check_leaders(processes: &[Process]) -> Result<(), Disorder> {
+    let groups: BTreeMap<i32, i32> = processes.iter().map(|process| (process.pid, process.pgid)).collect();
+    let left = processes.iter().find(|process| groups.get(&process.pgid).is_some_and(|group| *group != process.pgid));
+    left.map_or(Ok(()), |process| Err(Disorder::Left { process: process.name(), pgid: process.pgid }))
 }
 
 enum Trouble {
@@ -381,6 +406,10 @@ mod tests {
     fn a_group_whose_leader_has_left_it_is_refused() {
         assert_eq!(check(&tree(&[SERVICE, (1003, 1001, 1001, 1002)])), Ok(()));
         let left = tree(&[SERVICE, (1002, 1001, 1001, 1001), (1003, 1001, 1001, 1002)]);
-        insta::assert_snapshot!(refused(&left), @"process 1003 (app) is of the group 1002, which cannot be made again without its first process");
+        let disorder = check(&left).unwrap_err();
+        assert!(disorder.is_final());
+        insta::assert_snapshot!(disorder, @"process 1003 (app) is of the group 1002, which its first process has left, and CRIU cannot make such a group again: restart the service");
+        // The leader is gone, and nobody of the session could take its number.
+        insta::assert_snapshot!(refused(&tree(&[SERVICE, (1003, 1000, 1003, 1003), (1005, 1003, 1003, 1002)])), @"process 1005 (app) is of the group 1002, which cannot be made again without its first process");
     }
 }

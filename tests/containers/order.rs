@@ -39,3 +39,17 @@ fn subreapers_get_back_what_they_had() {
         assert!(!moves_or_is_refused(seed), "seed {seed} was accepted");
     }
 }
+
+#[test]
+fn a_group_that_its_first_process_has_left_is_refused_everywhere() {
+    // CRIU cannot make it again even where it may choose PIDs.
+    for setting in [Setting::Unconfined, Setting::Restricted] {
+        let app = App::new(setting, &["holds", "left-group"]);
+        let container = app.start();
+        container.verified();
+        let out = container.try_checkpoint(&[]);
+        let said = text(&out.stderr);
+        assert!(!out.status.success() && said.contains("which its first process has left"), "{setting:?}: {said}");
+        container.verified();
+    }
+}

@@ -346,6 +346,26 @@ static void sched_check(void)
 		fail("the scheduling policy is lost");
 }
 
+static void member_of_left_group(int arg)
+{
+	pid_t before = getpgrp();
+
+	(void)arg;
+	had(setpgid(0, 0), "setpgid");
+	fork_child(idle, 0);
+	had(setpgid(0, before), "setpgid");
+	beats[0]++;
+	idle(0);
+}
+
+/* The first process of a group goes back to the one before, and its child stays. */
+static void left_group_hold(void)
+{
+	fork_child(member_of_left_group, 0);
+	while (!beats[0])
+		nap();
+}
+
 const struct object task_objects[] = {
 	{ "seccomp", filter_everything_in, NULL },
 	{ "seccomp-thread", seccomp_thread_hold, NULL },
@@ -368,5 +388,6 @@ const struct object task_objects[] = {
 	{ "stopped", stopped_hold, NULL },
 	{ "keep-caps", keep_caps_hold, keep_caps_check },
 	{ "sched", sched_hold, sched_check },
+	{ "left-group", left_group_hold, NULL },
 	{ 0 },
 };
