@@ -11,7 +11,7 @@ mod fence;
 mod handover;
 mod heartbeat;
 mod meter;
-mod pid_order;
+pub mod pid_order;
 pub mod preflight;
 mod tree_of_service;
 
