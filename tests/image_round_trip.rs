@@ -2,8 +2,9 @@
 
 use std::io::Read;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -222,10 +223,23 @@ fn threads_start_at_once_and_never_later() {
     assert!(threads().is_subset(&begun));
 }
 
-/// A store whose puts of packs fail after some, and which counts those at once.
+/// A store whose puts fail after some. Each kind waits for its gate.
 struct Failing {
     inner: Arc<dyn Store>,
     good: AtomicUsize,
+    good_gate: Mutex<()>,
+    bad_gate: Mutex<()>,
+}
+
+impl Failing {
+    fn new(inner: &Vault, good: usize) -> Arc<Self> {
+        Arc::new(Self {
+            inner: inner.store().clone(),
+            good: AtomicUsize::new(good),
+            good_gate: Mutex::default(),
+            bad_gate: Mutex::default(),
+        })
+    }
 }
 
 impl Store for Failing {
@@ -234,8 +248,10 @@ impl Store for Failing {
     }
     fn put(&self, key: &str, data: Bytes, mode: PutMode) -> Result<(), StoreError> {
         if self.good.fetch_update(Relaxed, Relaxed, |good| good.checked_sub(1)).is_err() {
+            let _open = self.bad_gate.lock().unwrap();
             return Err(StoreError::NotFound { url: self.url().into(), key: key.into() });
         }
+        let _open = self.good_gate.lock().unwrap();
         self.inner.put(key, data, mode)
     }
     fn get(&self, key: &str, limit: u64) -> Result<(Vec<u8>, Version), StoreError> {
@@ -265,7 +281,7 @@ impl Store for Failing {
 fn a_failed_upload_ends_the_writer() {
     for good in [0, 1, 3] {
         let (_folder, inner) = folder_vault();
-        let vault = open(Arc::new(Failing { inner: inner.store().clone(), good: AtomicUsize::new(good) }));
+        let vault = open(Failing::new(&inner, good));
         let writer = ImageWriter::new(&vault, MEMORY, 2).unwrap();
         let mut body = writer.begin();
         let mut write = |seed| body.write_all(&noise(seed, 1 << 20)).err();
@@ -277,9 +293,32 @@ fn a_failed_upload_ends_the_writer() {
 }
 
 #[test]
+fn a_failed_upload_ends_the_writer_while_another_one_hangs() {
+    for finish_at in [17, 200] {
+        let (_folder, inner) = folder_vault();
+        let store = Failing::new(&inner, 1);
+        let (hangs, fails_late) = (store.good_gate.lock().unwrap(), store.bad_gate.lock().unwrap());
+        let writer = ImageWriter::new(&open(store.clone()), MEMORY, 2).unwrap();
+        let (told, error) = mpsc::channel();
+        thread::spawn(move || {
+            let mut body = writer.begin();
+            let error = (0..finish_at).find_map(|seed| body.write_all(&noise(seed, 1 << 20)).err());
+            let error = error.or_else(|| body.finish().err());
+            told.send(error.or_else(|| writer.finish().err()).unwrap()).unwrap();
+        });
+        // Until the writer waits.
+        thread::sleep(Duration::from_millis(500));
+        drop(fails_late);
+        let error = error.recv_timeout(Duration::from_secs(60)).expect("the writer waits for an upload that hangs");
+        assert!(matches!(error, ImageError::Store(StoreError::NotFound { .. })), "{error}");
+        drop(hangs);
+    }
+}
+
+#[test]
 fn an_upload_that_fails_last_fails_the_finish() {
     let (_folder, inner) = folder_vault();
-    let vault = open(Arc::new(Failing { inner: inner.store().clone(), good: AtomicUsize::new(0) }));
+    let vault = open(Failing::new(&inner, 0));
     let writer = ImageWriter::new(&vault, MEMORY, 2).unwrap();
     let mut body = writer.begin();
     body.write_all(&noise(1, 1 << 20)).unwrap();
@@ -377,8 +416,7 @@ fn a_commit_that_did_not_reach_head_counts_for_nothing() {
             for number in 1..=committed {
                 assert_eq!(commit(&inner, &mut Manifest::default()).unwrap(), number);
             }
-            let failing = Failing { inner: inner.store().clone(), good: AtomicUsize::new(good) };
-            commit(&open(Arc::new(failing)), &mut Manifest::default()).unwrap_err();
+            commit(&open(Failing::new(&inner, good)), &mut Manifest::default()).unwrap_err();
             assert_eq!(image::newest(&inner).unwrap().unwrap_or(0), committed);
             assert_eq!(Manifest::load(&inner, None).unwrap().map_or(0, |manifest| manifest.generation), committed);
             assert_eq!(image::generations(&inner).unwrap().len() as u64, committed);

@@ -10,7 +10,6 @@ pub(crate) mod format;
 pub(crate) mod hex;
 pub(crate) mod layout;
 pub(crate) mod ownership;
-mod queue;
 pub(crate) mod read;
 pub(crate) mod write;
 

@@ -34,7 +34,7 @@ const LAYERS: &[&str] = &[
 ];
 
 /// The same within `image`.
-const IMAGE: &[&str] = &["hex", "queue", "error", "layout", "crypto", "format", "ownership", "read", "write"];
+const IMAGE: &[&str] = &["hex", "error", "layout", "crypto", "format", "ownership", "read", "write"];
 
 type Imports = BTreeMap<Module, BTreeMap<Module, BTreeSet<String>>>;
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::image::crypto::vault::Vault;
@@ -18,7 +19,6 @@ use crate::image::format::codec::Decoder;
 use crate::image::format::manifest::Manifest;
 use crate::image::format::pack::PackInfo;
 use crate::image::layout::pack_key;
-use crate::image::queue::Queue;
 use crate::store::{STACK, Store};
 use crate::sys::memory;
 
@@ -39,16 +39,21 @@ pub(crate) struct Done {
 
 /// The threads of [`Fetcher`](crate::image::read::fetcher::Fetcher)s, for one after another: they may be there before it is known what will be read.
 /// They end after the drop, by themselves: a request that hangs must not hold anybody.
-pub struct FetchThreads(Arc<Shared>);
-
-struct Shared {
+pub struct FetchThreads {
+    shared: Arc<Shared>,
     /// How many there are.
-    threads: usize,
+    count: usize,
     /// Names streams, so that what one reader left behind is of no stream of the next.
     streams: AtomicU64,
-    /// As many as may decode at once.
-    decoders: Queue<Decoder>,
-    asked: Queue<Unit>,
+    asked: Sender<Unit>,
+    /// What no thread has taken yet.
+    waiting: Receiver<Unit>,
+}
+
+struct Shared {
+    /// As many as may decode at once go round.
+    free: Receiver<Decoder>,
+    used: Sender<Decoder>,
     done: Mutex<VecDeque<Done>>,
     changed: Condvar,
     /// Readable exactly while `done` holds something; changed under its lock alone.
@@ -58,67 +63,69 @@ struct Shared {
 impl FetchThreads {
     /// Starts as many as `store` takes requests at once, of which `cores` decode at once.
     pub fn start(store: &dyn Store, cores: usize) -> Result<Self> {
-        let threads = store.concurrency().max(cores).max(1);
+        let (count, cores) = (store.concurrency().max(cores).max(1), cores.max(1));
         memory::share_one_heap();
         let wake = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
-        let decoders = (0..cores.max(1)).map(|_| Decoder::new()).collect::<Result<Vec<_>, _>>();
+        let (used, free) = bounded(cores);
+        for _ in 0..cores {
+            let _ = used.send(Decoder::new().map_err(ImageError::Start)?);
+        }
         let shared = Arc::new(Shared {
-            threads,
-            streams: AtomicU64::new(0),
-            decoders: Queue::from_iter(decoders.map_err(ImageError::Start)?),
-            asked: Queue::new(),
+            free,
+            used,
             done: Mutex::default(),
             changed: Condvar::new(),
             wake: wake.map_err(|e| ImageError::Start(e.into()))?,
         });
-        let started = Self(shared);
-        for _ in 0..threads {
-            let shared = started.0.clone();
+        let (asked, waiting) = unbounded();
+        let started = Self { shared, count, streams: AtomicU64::new(0), asked, waiting };
+        for _ in 0..count {
+            let (shared, asked) = (started.shared.clone(), started.waiting.clone());
             let thread = thread::Builder::new().name("decode".into()).stack_size(STACK);
-            thread.spawn(move || work(&shared)).map_err(ImageError::Start)?;
+            thread.spawn(move || asked.iter().for_each(|unit| work(&shared, unit))).map_err(ImageError::Start)?;
         }
         Ok(started)
     }
 
     pub(crate) fn count(&self) -> usize {
-        self.0.threads
+        self.count
     }
 
     /// A number that no other stream has.
     pub(crate) fn next_stream(&self) -> u64 {
-        self.0.streams.fetch_add(1, Ordering::Relaxed)
+        self.streams.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(crate) fn ask(&self, unit: Unit) {
-        self.0.asked.push(unit);
+        // The threads are there for as long as this is.
+        let _ = self.asked.send(unit);
     }
 
     /// All that was done since the last call.
     pub(crate) fn take(&self) -> VecDeque<Done> {
-        let mut done = self.0.done();
+        let mut done = self.shared.done();
         if !done.is_empty() {
-            let _ = self.0.wake.read();
+            let _ = self.shared.wake.read();
         }
         std::mem::take(&mut done)
     }
 
     /// Waits until there is something to take.
     pub(crate) fn wait(&self) {
-        let mut done = self.0.done();
+        let mut done = self.shared.done();
         while done.is_empty() {
-            done = self.0.changed.wait(done).unwrap_or_else(PoisonError::into_inner);
+            done = self.shared.changed.wait(done).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
     pub(crate) fn wake_fd(&self) -> BorrowedFd<'_> {
-        self.0.wake.as_fd()
+        self.shared.wake.as_fd()
     }
 }
 
 impl Drop for FetchThreads {
     fn drop(&mut self) {
-        self.0.asked.abort();
-        self.0.decoders.abort();
+        self.waiting.try_iter().for_each(drop);
     }
 }
 
@@ -139,25 +146,23 @@ impl Shared {
 
     fn fetch_once(&self, reader: &Reader, slices: &[Slice]) -> Result<Vec<Vec<u8>>> {
         let fetched = reader.fetch(slices)?;
-        let mut decoder = self.decoders.pop().ok_or(ImageError::Ended)?;
+        let mut decoder = self.free.recv().map_err(|_| ImageError::Ended)?;
         let decoded = reader.decode(fetched, slices, &mut decoder);
-        self.decoders.push_first(decoder);
+        let _ = self.used.send(decoder);
         decoded
     }
 }
 
-fn work(shared: &Shared) {
-    while let Some(Unit { reader, stream, number, slices }) = shared.asked.pop() {
-        let slices = shared.fetch(&reader, &slices);
-        drop(reader);
-        let mut done = shared.done();
-        if done.is_empty() {
-            // Only a full counter could fail, and it is 0 while nothing is done.
-            let _ = shared.wake.write(1);
-        }
-        done.push_back(Done { stream, number, slices });
-        shared.changed.notify_one();
+fn work(shared: &Shared, Unit { reader, stream, number, slices }: Unit) {
+    let slices = shared.fetch(&reader, &slices);
+    drop(reader);
+    let mut done = shared.done();
+    if done.is_empty() {
+        // Only a full counter could fail, and it is 0 while nothing is done.
+        let _ = shared.wake.write(1);
     }
+    done.push_back(Done { stream, number, slices });
+    shared.changed.notify_one();
 }
 
 /// Reads chunks of a manifest, one request at a time.

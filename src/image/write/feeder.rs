@@ -52,7 +52,7 @@ pub(crate) struct Feeder {
 }
 
 impl Feeder {
-    pub(crate) fn new(pipeline: Pipeline) -> Result<Self> {
+    pub(crate) fn new(mut pipeline: Pipeline) -> Result<Self> {
         Ok(Self {
             buffer: pipeline.buffer()?,
             pipeline: Some(pipeline),
@@ -134,8 +134,8 @@ impl Feeder {
         Ok((self.bodies.iter().map(|draft| draft.size).sum(), placed))
     }
 
-    fn pipeline(&self) -> Result<&Pipeline> {
-        self.pipeline.as_ref().ok_or(ImageError::Ended)
+    fn pipeline(&mut self) -> Result<&mut Pipeline> {
+        self.pipeline.as_mut().ok_or(ImageError::Ended)
     }
 
     /// Makes `body` the one being fed, and sees to room for a read.

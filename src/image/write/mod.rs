@@ -1,6 +1,7 @@
 //! Cuts bytes into pages, stores those that the store lacks, and makes bodies of them.
 
 pub(crate) mod base;
+pub(crate) mod buffers;
 pub(crate) mod dedup;
 pub(crate) mod feeder;
 pub(crate) mod packer;

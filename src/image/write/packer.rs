@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{PoisonError, RwLock};
 
+use crossbeam_channel::Sender;
+
+use super::buffers::Buffers;
 use super::page_index::Known;
 use super::segment::{Encoded, NewChunk, Part};
 use crate::image::error::{ImageError, Result};
@@ -11,7 +14,6 @@ use crate::image::format::chunk::Name;
 use crate::image::format::chunk_table::{ChunkRef, ChunkTable};
 use crate::image::format::pack::{self, PackInfo};
 use crate::image::layout::new_pack_id;
-use crate::image::queue::Queue;
 
 /// What the packer shares with encoders and uploads.
 pub(crate) struct Exchange {
@@ -20,15 +22,16 @@ pub(crate) struct Exchange {
     pub zero: Name,
     /// Bytes that sealing adds to a chunk.
     pub overhead: usize,
-    /// Buffers for packs.
-    pub free: Queue<Vec<u8>>,
-    /// Packs to be uploaded: their number, name and content.
-    pub full: Queue<(usize, String, pack::Builder)>,
 }
 
+/// A pack to be uploaded: its number, name and content.
+pub(crate) type FullPack = (usize, String, pack::Builder);
+
 /// Where everything goes.
-#[derive(Default)]
 pub(crate) struct Packer {
+    buffers: Buffers,
+    /// To the uploads. None once everything is packed.
+    full: Option<Sender<FullPack>>,
     next: u64,
     early: BTreeMap<u64, Encoded>,
     open: Option<(usize, pack::Builder)>,
@@ -54,8 +57,19 @@ pub(crate) struct Placed {
 }
 
 impl Packer {
-    pub(crate) fn new(packs: Vec<PackInfo>) -> Self {
-        Self { old: packs.len(), packs, ..Self::default() }
+    pub(crate) fn new(packs: Vec<PackInfo>, buffers: Buffers, full: Sender<FullPack>) -> Self {
+        Self {
+            buffers,
+            full: Some(full),
+            next: 0,
+            early: BTreeMap::new(),
+            open: None,
+            old: packs.len(),
+            packs,
+            bodies: Vec::new(),
+            new: 0,
+            shared: 0,
+        }
     }
 
     pub(crate) fn add(&mut self, segment: Encoded) {
@@ -97,7 +111,7 @@ impl Packer {
             return Ok(twin);
         }
         self.new += u64::from(chunk.raw);
-        let (number, open) = self.open(exchange)?;
+        let (number, open) = self.open(exchange.overhead)?;
         let offset = open.push(&segment.buffer[chunk.range.clone()], chunk.raw, &chunk.pages);
         let full = open.is_full();
         let encoded = chunk.range.len() as u32;
@@ -106,26 +120,35 @@ impl Packer {
         let added = known.add(place, &chunk.pages, &exchange.zero);
         drop(known);
         if full {
-            self.close(exchange);
+            self.close()?;
         }
         Ok(added)
     }
 
-    fn open(&mut self, exchange: &Exchange) -> Result<(usize, &mut pack::Builder)> {
+    fn open(&mut self, overhead: usize) -> Result<(usize, &mut pack::Builder)> {
         if self.open.is_none() {
-            let buffer = exchange.free.pop().ok_or(ImageError::Ended)?;
+            let buffer = self.buffers.take().map_or_else(|| self.buffers.back.recv(), Ok);
+            let buffer = buffer.map_err(|_| ImageError::Ended)?;
             let id = new_pack_id();
-            self.open = Some((self.packs.len(), pack::Builder::new(buffer, exchange.overhead)));
+            self.open = Some((self.packs.len(), pack::Builder::new(buffer, overhead)));
             self.packs.push(PackInfo { id, ..PackInfo::default() });
         }
         self.open.as_mut().map(|(number, open)| (*number, open)).ok_or(ImageError::Ended)
     }
 
     /// Puts the open pack in line for upload.
-    pub(crate) fn close(&mut self, exchange: &Exchange) {
-        if let Some((number, open)) = self.open.take() {
-            exchange.full.push((number, self.packs[number].id.clone(), open));
+    fn close(&mut self) -> Result<()> {
+        if let (Some((number, open)), Some(full)) = (self.open.take(), &self.full) {
+            full.send((number, self.packs[number].id.clone(), open)).map_err(|_| ImageError::Ended)?;
         }
+        Ok(())
+    }
+
+    /// Puts the last pack in line, after which the uploads end.
+    pub(crate) fn end(&mut self) -> Result<()> {
+        let closed = self.close();
+        self.full = None;
+        closed
     }
 
     /// The bodies that `ended`, and the chunks and packs that they refer to, in the order in which they do.

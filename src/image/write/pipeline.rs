@@ -1,16 +1,20 @@
 //! The threads behind an [`ImageWriter`](crate::image::write::writer::ImageWriter): segments of raw pieces go in, packs in the store come out.
 //!
 //! Everything goes round: a fixed number of segments between the feeder and the encoders, a fixed number of packs between
-//! the encoders and the uploads. That bounds the memory and makes whoever is too fast wait. Any error closes all queues,
-//! so that nobody waits for what will not come.
+//! the encoders and the uploads. That bounds the memory and makes the faster side wait. Each thread reports how it ended, and
+//! the feeder waits for a report together with anything else, so that an error wakes it at once. A channel closes with its last
+//! sender, which ends the thread at the other end.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::thread::{self, JoinHandle};
+use std::thread;
 
 use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 
-use super::packer::{Exchange, Packer, Placed};
+use super::buffers::Buffers;
+use super::packer::{Exchange, FullPack, Packer, Placed};
 use super::page_index::Known;
 use super::segment::{Coder, Encoded, Segment};
 use crate::image::crypto::vault::Vault;
@@ -18,7 +22,6 @@ use crate::image::error::{ImageError, Result};
 use crate::image::format::chunk::{self, PAGE};
 use crate::image::format::pack::{self, PackInfo};
 use crate::image::layout::pack_key;
-use crate::image::queue::Queue;
 use crate::store::{PutMode, STACK};
 
 /// Bytes of a segment: some chunks, as none goes on in the next one.
@@ -30,24 +33,29 @@ const ENCODER: usize = 2 << 20;
 /// Fewest segments that keep all threads busy.
 const SEGMENTS_MIN: usize = 4;
 
-/// The encoders and uploads, and what they share.
+/// How a thread ended: an upload with what the manifest is to say of each pack that it put into the store.
+type Report = Result<Vec<(usize, PackInfo)>>;
+
+/// The encoders and uploads, as the feeder sees them.
 pub(crate) struct Pipeline {
     shared: Arc<Shared>,
-    encoders: Vec<JoinHandle<()>>,
+    encoders: usize,
+    buffers: Buffers,
+    /// None once everything was fed.
+    segments: Option<Sender<Segment>>,
+    reports: Receiver<Report>,
+    /// Tells all threads to end after what they are doing.
+    stop: Arc<AtomicBool>,
+    /// The error was returned.
+    failed: bool,
 }
 
+/// What the encoders share. The uploads do not: their channel closes with this.
 struct Shared {
-    vault: Vault,
     exchange: Exchange,
-    free_segments: Queue<Vec<u8>>,
-    segments: Queue<Segment>,
     packer: Mutex<Packer>,
-    /// What the manifest is to say of each pack that is in the store.
-    uploaded: Mutex<Vec<(usize, PackInfo)>>,
-    /// Gets one for each upload thread that has ended.
-    over: Queue<()>,
-    error: Mutex<Option<ImageError>>,
-    ended: AtomicBool,
+    /// Gives the buffers of segments back.
+    packed: Sender<Vec<u8>>,
 }
 
 impl Pipeline {
@@ -61,95 +69,113 @@ impl Pipeline {
         threads: usize,
     ) -> Result<Self> {
         let memory = usize::try_from(memory).unwrap_or(usize::MAX).saturating_sub((UPLOADS + 1) * pack::BUFFER);
-        let threads = threads.clamp(1, (memory / (2 * ENCODER)).max(1));
-        let segments = (memory.saturating_sub(threads * ENCODER) / SEGMENT).max(SEGMENTS_MIN);
-        let shared = Arc::new(Shared {
-            vault: vault.clone(),
-            exchange: Exchange {
-                known: RwLock::new(known),
-                zero: chunk::page_name(vault.seal(), &[0; PAGE]),
-                overhead: vault.seal().overhead(),
-                free: Queue::from_iter((0..=UPLOADS).map(|_| Vec::new())),
-                full: Queue::new(),
-            },
-            free_segments: Queue::from_iter((0..segments).map(|_| Vec::new())),
-            segments: Queue::new(),
-            packer: Mutex::new(Packer::new(packs)),
-            uploaded: Mutex::default(),
-            over: Queue::new(),
-            error: Mutex::default(),
-            ended: AtomicBool::new(false),
-        });
-        let mut pipeline = Self { shared, encoders: Vec::new() };
-        for _ in 0..threads {
+        let encoders = threads.clamp(1, (memory / (2 * ENCODER)).max(1));
+        let count = (memory.saturating_sub(encoders * ENCODER) / SEGMENT).max(SEGMENTS_MIN);
+        let (buffers, packed) = Buffers::new(count);
+        let (segments, raw) = bounded(count);
+        let (pack_buffers, uploaded) = Buffers::new(UPLOADS + 1);
+        let (packs_out, full) = bounded(UPLOADS + 1);
+        let (report, reports) = unbounded();
+        let exchange = Exchange {
+            known: RwLock::new(known),
+            zero: chunk::page_name(vault.seal(), &[0; PAGE]),
+            overhead: vault.seal().overhead(),
+        };
+        let packer = Mutex::new(Packer::new(packs, pack_buffers, packs_out));
+        let shared = Arc::new(Shared { exchange, packer, packed });
+        let stop = Arc::default();
+        let pipeline = Self { shared, encoders, buffers, segments: Some(segments), reports, stop, failed: false };
+        for _ in 0..encoders {
             let coder = Coder::new(vault.seal()).map_err(ImageError::Start)?;
-            pipeline.encoders.push(pipeline.spawn("encode", |shared| encode(shared, coder))?);
+            let (shared, raw) = (pipeline.shared.clone(), raw.clone());
+            pipeline.spawn("encode", &report, move |stop| encode(&shared, coder, &raw, stop))?;
         }
         for _ in 0..UPLOADS {
-            pipeline.spawn("upload", |shared| {
-                upload(shared);
-                shared.over.push(());
-            })?;
+            let (vault, full, uploaded) = (vault.clone(), full.clone(), uploaded.clone());
+            pipeline.spawn("upload", &report, move |stop| upload(&vault, &full, &uploaded, stop))?;
         }
         Ok(pipeline)
     }
 
-    fn spawn(&self, name: &str, work: impl FnOnce(&Shared) + Send + 'static) -> Result<JoinHandle<()>> {
-        let shared = self.shared.clone();
+    fn spawn(
+        &self,
+        name: &str,
+        report: &Sender<Report>,
+        work: impl FnOnce(&AtomicBool) -> Report + Send + 'static,
+    ) -> Result<()> {
+        let (report, stop) = (report.clone(), self.stop.clone());
         let thread = thread::Builder::new().name(name.into()).stack_size(STACK);
-        thread.spawn(move || work(&shared)).map_err(ImageError::Start)
+        let run = move || {
+            let result = catch_unwind(AssertUnwindSafe(|| work(&stop))).unwrap_or(Err(ImageError::Ended));
+            let failed = result.is_err();
+            // The error is there before others end because of it.
+            let _ = report.send(result);
+            stop.fetch_or(failed, Ordering::Release);
+        };
+        thread.spawn(run).map(drop).map_err(ImageError::Start)
     }
 
-    /// An error in any thread, as soon as it is known.
-    pub(crate) fn check(&self) -> Result<()> {
-        if self.shared.ended.load(Relaxed) { Err(self.shared.take_error()) } else { Ok(()) }
+    /// An error in any thread, as soon as it is known. It is returned once; after that, [`ImageError::Ended`].
+    pub(crate) fn check(&mut self) -> Result<()> {
+        if self.stop.load(Ordering::Acquire) { Err(self.fail(self.reports.try_recv().ok())) } else { Ok(()) }
     }
 
     /// Waits for a buffer of [`SEGMENT`] bytes.
-    pub(crate) fn buffer(&self) -> Result<Vec<u8>> {
-        match self.shared.free_segments.pop() {
+    pub(crate) fn buffer(&mut self) -> Result<Vec<u8>> {
+        match self.buffers.take() {
             // All of it is initialised once, by the kernel, and is only ever written over.
             Some(buffer) if buffer.is_empty() => Ok(vec![0; SEGMENT]),
             Some(buffer) => Ok(buffer),
-            None => Err(self.shared.take_error()),
+            None => select! {
+                recv(self.buffers.back) -> buffer => buffer.map_err(|_| ImageError::Ended),
+                recv(self.reports) -> report => Err(self.fail(report.ok())),
+            },
         }
     }
 
     /// Hands a segment to the encoders.
     pub(crate) fn push(&self, segment: Segment) {
-        self.shared.segments.push(segment);
+        // Where all encoders have ended, an error is reported.
+        let _ = self.segments.as_ref().map(|segments| segments.send(segment));
     }
 
     /// Waits until everything is in the store. Of the bodies only those that `ended` count.
     pub(crate) fn finish(mut self, ended: &[bool]) -> Result<Placed> {
-        self.shared.segments.close();
-        self.encoders.drain(..).for_each(join);
-        self.shared.packer().close(&self.shared.exchange);
-        self.shared.exchange.full.close();
-        // Not by joining: where one has failed, the service need not stand still until another one has as well.
-        let all_are_over = (0..UPLOADS).all(|_| self.shared.over.pop().is_some());
         self.check()?;
-        if !all_are_over {
-            return Err(ImageError::Ended);
-        }
-        for (number, info) in self.shared.uploaded().drain(..) {
-            self.shared.packer().packs[number] = info;
+        self.segments = None;
+        self.collect(self.encoders)?;
+        self.shared.packer().end()?;
+        // Not by joining: where one has failed, the service need not stand still until another one has as well.
+        let uploaded = self.collect(UPLOADS)?;
+        let mut packer = self.shared.packer();
+        for (number, info) in uploaded {
+            packer.packs[number] = info;
         }
         let known = self.shared.exchange.known.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(self.shared.packer().finish(&known, ended))
+        Ok(packer.finish(&known, ended))
+    }
+
+    /// Waits until that many threads have ended.
+    fn collect(&self, threads: usize) -> Report {
+        let mut all = Vec::new();
+        for _ in 0..threads {
+            all.extend(self.reports.recv().unwrap_or(Err(ImageError::Ended))?);
+        }
+        Ok(all)
+    }
+
+    fn fail(&mut self, report: Option<Report>) -> ImageError {
+        self.stop.store(true, Ordering::Release);
+        let error = report.and_then(Result::err).filter(|_| !self.failed);
+        self.failed = true;
+        error.unwrap_or(ImageError::Ended)
     }
 }
 
-/// A writer that is given up must not leave threads waiting. An upload that is under way ends by itself.
+/// A writer that is given up ends its threads. An upload that is under way ends by itself.
 impl Drop for Pipeline {
     fn drop(&mut self) {
-        self.shared.end();
-    }
-}
-
-fn join(thread: JoinHandle<()>) {
-    if let Err(panic) = thread.join() {
-        std::panic::resume_unwind(panic);
+        self.stop.store(true, Ordering::Release);
     }
 }
 
@@ -158,68 +184,37 @@ impl Shared {
         self.packer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn uploaded(&self) -> MutexGuard<'_, Vec<(usize, PackInfo)>> {
-        self.uploaded.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn error(&self) -> MutexGuard<'_, Option<ImageError>> {
-        self.error.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn take_error(&self) -> ImageError {
-        self.error().take().unwrap_or(ImageError::Ended)
-    }
-
-    /// Keeps the first error for whoever asks next, and ends everything.
-    fn fail(&self, error: ImageError) {
-        self.error().get_or_insert(error);
-        self.end();
-    }
-
-    fn end(&self) {
-        self.ended.store(true, Relaxed);
-        self.segments.abort();
-        self.exchange.full.abort();
-        self.over.abort();
-        self.free_segments.abort();
-        self.exchange.free.abort();
-    }
-
     /// Packs a segment as soon as all before it are packed.
     fn pack(&self, segment: Encoded) -> Result<()> {
         let mut packer = self.packer();
         packer.add(segment);
         while let Some(segment) = packer.take_next() {
             packer.place(&self.exchange, &segment)?;
-            self.free_segments.push_first(segment.buffer);
+            let _ = self.packed.send(segment.buffer);
         }
         Ok(())
     }
 }
 
-fn encode(shared: &Shared, mut coder: Coder) {
-    while let Some(segment) = shared.segments.pop() {
-        let encoded = coder.encode(segment, &shared.exchange.known);
-        if let Err(error) = shared.pack(encoded) {
-            shared.fail(error);
-        }
+fn encode(shared: &Shared, mut coder: Coder, segments: &Receiver<Segment>, stop: &AtomicBool) -> Report {
+    for segment in segments.iter().take_while(|_| !stop.load(Ordering::Acquire)) {
+        shared.pack(coder.encode(segment, &shared.exchange.known))?;
     }
+    Ok(Vec::new())
 }
 
 /// Seals and uploads packs. What sealing takes is no encoder's time, and is under no lock; the packer's least of all, as whoever
 /// holds that may wait for a pack.
-fn upload(shared: &Shared) {
-    while let Some((number, id, pack)) = shared.exchange.full.pop() {
-        let (data, info) = pack.finish(shared.vault.seal(), &id);
+fn upload(vault: &Vault, full: &Receiver<FullPack>, free: &Sender<Vec<u8>>, stop: &AtomicBool) -> Report {
+    let mut uploaded = Vec::new();
+    for (number, id, pack) in full.iter().take_while(|_| !stop.load(Ordering::Acquire)) {
+        let (data, info) = pack.finish(vault.seal(), &id);
         let data = Bytes::from(data);
-        match shared.vault.store().put(&pack_key(&id), data.clone(), PutMode::Create) {
-            Ok(()) => {
-                shared.uploaded().push((number, info));
-                shared.exchange.free.push_first(data.into());
-            }
-            Err(error) => shared.fail(error.into()),
-        }
+        vault.store().put(&pack_key(&id), data.clone(), PutMode::Create)?;
+        uploaded.push((number, info));
+        let _ = free.send(data.into());
     }
+    Ok(uploaded)
 }
 
 #[cfg(test)]
