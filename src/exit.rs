@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use textwrap::WordSplitter;
+
 /// Done: for `freeze checkpoint`, the generation is committed.
 pub const OK: u8 = 0;
 /// A command failed; for `freeze checkpoint`, outside the phases that have a status of their own.
@@ -155,16 +157,13 @@ pub const TABLE: &[Row] = &[
 pub fn help(command: &str) -> String {
     let mut text = "Exit status:".to_owned();
     for row in TABLE.iter().filter(|row| row.of.is_empty() || row.of.contains(&command)) {
-        text += &format!("\n  {:<13}", row.status.to_string());
-        let mut column = 15;
-        for word in row.means.replace('`', "").split(' ') {
-            if column + 1 + word.len() > 80 {
-                text += &format!("\n{:15}", "");
-                column = 15;
-            }
-            text += &format!(" {word}");
-            column += 1 + word.len();
-        }
+        let columns = textwrap::Options::new(80)
+            .initial_indent("  ")
+            .subsequent_indent("                ")
+            .word_splitter(WordSplitter::NoHyphenation);
+        let line = format!("{:<13} {}", row.status.to_string(), row.means.replace('`', ""));
+        text += "\n";
+        text += &textwrap::fill(&line, columns);
     }
     text
 }
