@@ -3,6 +3,8 @@
 use std::io::{ErrorKind, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytesize::ByteSize;
+
 use crate::control::protocol::{Phase, Report};
 use crate::exit;
 
@@ -34,12 +36,7 @@ pub fn printable(text: &str) -> String {
 
 /// Such as `1.5 KiB`.
 pub fn size(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let power = (bytes.ilog2() as usize / 10).min(UNITS.len());
-    format!("{:.1} {}", bytes as f64 / (1u64 << (10 * power)) as f64, UNITS[power - 1])
+    ByteSize(bytes).to_string()
 }
 
 /// Such as `3 packs`.
@@ -112,10 +109,7 @@ mod tests {
 
     #[test]
     fn sizes_and_ages_are_short() {
-        assert_eq!(
-            [0, 1023, 1024, 1 << 30, u64::MAX].map(size),
-            ["0 B", "1023 B", "1.0 KiB", "1.0 GiB", "16384.0 PiB"]
-        );
+        assert_eq!([0, 1023, 1024, 1 << 30, u64::MAX].map(size), ["0 B", "1023 B", "1.0 KiB", "1.0 GiB", "16.0 EiB"]);
         let at = |seconds| age(UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(seconds));
         assert_eq!([0, 59, 60, 7200, 90_000].map(at), ["0 s", "59 s", "1 min", "2 h", "1 d"]);
         assert_eq!(age(UNIX_EPOCH + Duration::from_secs(1), UNIX_EPOCH), "in the future");

@@ -2,6 +2,8 @@
 
 use std::{ffi::CString, path::PathBuf, str::FromStr, time::Duration};
 
+use bytesize::ByteSize;
+
 use super::{isolate::Isolate, machine::Moment};
 use crate::image::KeyFiles;
 use crate::job::{Choice, OnFailure, Standby};
@@ -272,17 +274,10 @@ fn real_time(name: &str) -> Option<Signal> {
 /// # Errors
 /// [`ParseError::Size`].
 pub fn parse_size(text: &str) -> Result<u64, ParseError> {
-    let lower = text.to_ascii_lowercase();
-    let digits = lower.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
-    let unit = match lower.get(digits.len()..) {
-        Some("" | "b") => Some(1),
-        Some("k" | "kib") => Some(1 << 10),
-        Some("m" | "mib") => Some(1 << 20),
-        Some("g" | "gib") => Some(1 << 30),
-        _ => None,
-    };
-    let bytes = unit.and_then(|unit: u64| digits.trim_end().parse::<u64>().ok()?.checked_mul(unit));
-    bytes.filter(|bytes| (1..=1 << 40).contains(bytes)).ok_or_else(|| ParseError::Size(text.to_owned()))
+    // A letter alone is a power of two, as Docker has it; bytesize takes it for a power of ten.
+    let unit = if text.ends_with(['k', 'm', 'g', 't', 'K', 'M', 'G', 'T']) { "iB" } else { "" };
+    let bytes = format!("{text}{unit}").parse().map(|ByteSize(bytes)| bytes);
+    bytes.ok().filter(|bytes| (1..=1 << 40).contains(bytes)).ok_or_else(|| ParseError::Size(text.to_owned()))
 }
 
 #[cfg(test)]
@@ -361,9 +356,10 @@ mod tests {
     #[test]
     fn sizes() {
         assert_eq!(parse_size("64MiB"), Ok(64 << 20));
-        assert_eq!(parse_size("1 g"), Ok(1 << 30));
-        assert_eq!(parse_size("4096"), Ok(4096));
-        for text in ["", "0", "-1", "MiB", "1.5GiB", "99999999999GiB", "1TiB", "2048GiB"] {
+        assert_eq!([parse_size("1 g"), parse_size("1K")], [Ok(1 << 30), Ok(1 << 10)]);
+        assert_eq!([parse_size("4096"), parse_size("4096b")], [Ok(4096), Ok(4096)]);
+        assert_eq!([parse_size("1.5GiB"), parse_size("1t")], [Ok(3 << 29), Ok(1 << 40)]);
+        for text in ["", "0", "-1", "MiB", "g", "1 XiB", "1MiBk", "99999999999GiB", "1025GiB", "2TiB"] {
             assert!(parse_size(text).is_err(), "{text}");
         }
     }
