@@ -1,4 +1,4 @@
-//! Compiles the holder and the relay (src/sys/holder, src/sys/relay): freestanding programs of a page or two that the executable
+//! Compiles the holder and the relay (src/sys/holder, src/sys/relay, src/sys/freestanding): freestanding programs of a page or two that the executable
 //! carries inside. And has the executable begin where it blocks the signals (src/sys/signals.rs).
 
 use std::{env, ffi::OsString, path::PathBuf, process::Command};
@@ -6,6 +6,7 @@ use std::{env, ffi::OsString, path::PathBuf, process::Command};
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rustc-link-arg-bins=-Wl,--entry=freeze_start");
+    println!("cargo::rerun-if-changed=src/sys/freestanding");
     compile("holder");
     compile("relay");
 }

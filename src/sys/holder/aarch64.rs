@@ -1,11 +1,8 @@
 //! What of the holder is aarch64's.
 
-use core::arch::{asm, naked_asm};
+use core::arch::naked_asm;
 
-use super::{ALL_CHILDREN, fail, hold};
-
-const SYS_EXIT_GROUP: usize = 94;
-const SYS_WAIT4: usize = 260;
+use super::{fail, hold};
 
 /// The kernel enters here with the argument vector on the stack: `[argc, argv[0], argv[1], …]`.
 ///
@@ -82,19 +79,4 @@ extern "C" fn _start() -> ! {
         fail = sym fail,
         hold = sym hold
     )
-}
-
-pub fn wait(status: &mut i32) -> isize {
-    let result;
-    // SAFETY: wait4(2) writes nothing but the status.
-    unsafe {
-        asm!("svc 0", in("x8") SYS_WAIT4, inlateout("x0") ALL_CHILDREN => result, in("x1") status, in("x2") 0, in("x3") 0,
-             options(nostack));
-    }
-    result
-}
-
-pub fn exit(code: i32) -> ! {
-    // SAFETY: does not return.
-    unsafe { asm!("svc 0", "udf 0", in("x8") SYS_EXIT_GROUP, in("x0") code, options(noreturn, nostack)) }
 }

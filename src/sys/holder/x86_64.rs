@@ -1,11 +1,8 @@
 //! What of the holder is x86-64's.
 
-use core::arch::{asm, naked_asm};
+use core::arch::naked_asm;
 
-use super::{ALL_CHILDREN, fail, hold};
-
-const SYS_EXIT_GROUP: usize = 231;
-const SYS_WAIT4: usize = 61;
+use super::{fail, hold};
 
 /// The kernel enters here with the argument vector on the stack: `[argc, argv[0], argv[1], …]`.
 ///
@@ -62,19 +59,4 @@ extern "C" fn _start() -> ! {
         fail = sym fail,
         hold = sym hold
     )
-}
-
-pub fn wait(status: &mut i32) -> isize {
-    let result;
-    // SAFETY: wait4(2) writes nothing but the status.
-    unsafe {
-        asm!("syscall", inlateout("rax") SYS_WAIT4 => result, in("rdi") ALL_CHILDREN, in("rsi") status, in("rdx") 0,
-             in("r10") 0, lateout("rcx") _, lateout("r11") _, options(nostack));
-    }
-    result
-}
-
-pub fn exit(code: i32) -> ! {
-    // SAFETY: does not return.
-    unsafe { asm!("syscall", "ud2", in("rax") SYS_EXIT_GROUP, in("rdi") code, options(noreturn, nostack)) }
 }
