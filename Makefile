@@ -18,12 +18,13 @@ ifeq ($(ARCH),arm64)
 build:
 	@integration/machines/build-arm64 $(OPT)-arm64
 else
-build: criu ## freeze and criu, static, in one folder (printed last); ARCH=arm64: for that architecture, as root
+build: criu ## freeze and criu, static, and what lies beside them, in one folder (printed last); ARCH=arm64: for that architecture, as root
 	@integration/setup build
 	@cargo build --release --locked --config '$(REMAP)'
 	@mkdir -p $(OPT)
 	@install -m 755 $(CARGO_TARGET_DIR)/*/release/freeze $(OPT)/freeze
 	@install -m 755 "$$(criu/build.sh)" $(OPT)/criu
+	@install -m 644 integration/sandbox/seccomp/docker-default.json $(OPT)/docker-seccomp.json
 	@echo $(OPT)
 endif
 

@@ -1,4 +1,4 @@
-//! `freeze install`: copies freeze and its criu into a folder, such as a volume that an application's container has at `/opt/freeze`.
+//! `freeze install`: copies freeze, its criu and Docker's seccomp profile into a folder, such as a volume that an application's container has at `/opt/freeze`.
 //! So freeze's own image needs no shell and no `cp`. Must never leave half a program under its name.
 //!
 //! A `criu-caps` stays behind: capabilities of a file do not survive a copy by an ordinary user.
@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::say;
 use crate::criu::command;
+use crate::doctor::seccomp;
 use crate::exit;
 
 /// Arguments of `freeze install`.
@@ -49,32 +50,39 @@ pub fn main(arguments: &Arguments) -> u8 {
 fn install(freeze: &Path, folder: &Path) -> Result<(), InstallError> {
     let uid = nix::unistd::geteuid().as_raw();
     fs::create_dir_all(folder).map_err(|error| InstallError::Folder { folder: folder.to_owned(), error, uid })?;
-    // freeze comes last: where it is, criu is.
-    for (from, name) in [(freeze.with_file_name(command::PLAIN), command::PLAIN), (freeze.to_owned(), "freeze")] {
+    // freeze comes last: where it is, the others are.
+    let (criu, profile) = (freeze.with_file_name(command::PLAIN), freeze.with_file_name(seccomp::DOCKER));
+    for (from, name, mode) in
+        [(criu, command::PLAIN, 0o755), (profile, seccomp::DOCKER, 0o644), (freeze.to_owned(), "freeze", 0o755)]
+    {
+        // Only the doctor needs the profile, and says where it should be.
+        if name == seccomp::DOCKER && !from.exists() {
+            continue;
+        }
         let to = folder.join(name);
-        copy(&from, folder, &to).map_err(|error| InstallError::Copy { from, to, error, uid })?;
+        copy(&from, folder, &to, mode).map_err(|error| InstallError::Copy { from, to, error, uid })?;
     }
     Ok(())
 }
 
 /// Replaces what is there in one step: a program that runs cannot be written to, and an init container may be started again.
 /// Leaves what is the same, as containers may run it.
-fn copy(from: &Path, folder: &Path, to: &Path) -> io::Result<()> {
-    if is_same(from, to).unwrap_or(false) {
+fn copy(from: &Path, folder: &Path, to: &Path, mode: u32) -> io::Result<()> {
+    if is_same(from, to, mode).unwrap_or(false) {
         return Ok(());
     }
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     io::copy(&mut fs::File::open(from)?, file.as_file_mut())?;
-    file.as_file().set_permissions(Permissions::from_mode(0o755))?;
+    file.as_file().set_permissions(Permissions::from_mode(mode))?;
     file.as_file().sync_all()?;
     file.persist(to)?;
     Ok(())
 }
 
-/// Whether `to` has the same bytes already, and can be executed by all.
-fn is_same(from: &Path, to: &Path) -> io::Result<bool> {
+/// Whether `to` has the same bytes and that mode already.
+fn is_same(from: &Path, to: &Path, mode: u32) -> io::Result<bool> {
     let (mut from, mut to) = (fs::File::open(from)?, fs::File::open(to)?);
-    if from.metadata()?.len() != to.metadata()?.len() || to.metadata()?.permissions().mode() & 0o7777 != 0o755 {
+    if from.metadata()?.len() != to.metadata()?.len() || to.metadata()?.permissions().mode() & 0o7777 != mode {
         return Ok(false);
     }
     let (mut here, mut there) = (vec![0; 1 << 16], vec![0; 1 << 16]);
@@ -111,14 +119,15 @@ mod tests {
 
     #[test]
     fn what_is_there_is_replaced_and_can_be_executed() {
-        let (source, target) = (programs(&["freeze", "criu"]), tempfile::tempdir().unwrap());
+        let (source, target) = (programs(&["freeze", "criu", "docker-seccomp.json"]), tempfile::tempdir().unwrap());
         let folder = target.path().join("opt/freeze");
         install(&source.path().join("freeze"), &folder).unwrap();
         fs::write(folder.join("criu"), "old").unwrap();
         install(&source.path().join("freeze"), &folder).unwrap();
-        assert_eq!(found(&folder), ["criu", "freeze"]);
+        assert_eq!(found(&folder), ["criu", "docker-seccomp.json", "freeze"]);
         assert_eq!(fs::read(folder.join("criu")).unwrap(), b"criu");
-        assert_eq!(fs::metadata(folder.join("criu")).unwrap().permissions().mode() & 0o7777, 0o755);
+        let mode = |name: &String| fs::metadata(folder.join(name)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(found(&folder).iter().map(mode).collect::<Vec<_>>(), [0o755, 0o644, 0o755]);
     }
 
     #[test]

@@ -2,12 +2,14 @@
 //! and Kubernetes read it too.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Docker's, of moby's `profiles/seccomp/default.json` (Apache-2.0).
-const DOCKER: &str = include_str!("../../integration/sandbox/seccomp/docker-default.json");
+/// Docker's profile, of moby's `profiles/seccomp/default.json` (Apache-2.0): the name of its file beside freeze.
+pub const DOCKER: &str = "docker-seccomp.json";
 const ALLOWED: &str = "clone3";
 /// Go's name of this architecture, which the conditions have, and the kernel's, which the architectures have.
 const ARCHITECTURE: (&str, &str) =
@@ -67,9 +69,18 @@ struct Rule {
     args: Vec<Value>,
 }
 
-/// The profile in JSON, for a container with these capabilities (without `CAP_`).
-pub fn profile(capabilities: &BTreeSet<String>) -> String {
-    let docker: Conditional = serde_json::from_str(DOCKER).expect("the profile that is built in is JSON");
+/// Docker's profile is not where it should be, or is no profile.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read Docker's seccomp profile from {} ({error}). Copy that file there from freeze's image", docker.display())]
+pub struct NoProfile {
+    docker: PathBuf,
+    error: io::Error,
+}
+
+/// The profile in JSON, for a container with these capabilities (without `CAP_`), made from Docker's in the file `docker`.
+pub fn profile(docker: &Path, capabilities: &BTreeSet<String>) -> Result<String, NoProfile> {
+    let read = fs::read(docker).and_then(|json| Ok(serde_json::from_slice(&json)?));
+    let docker: Conditional = read.map_err(|error| NoProfile { docker: docker.to_owned(), error })?;
     let architectures = docker.arch_map.into_iter().filter(|map| map.architecture == ARCHITECTURE.1);
     let mut syscalls: Vec<Rule> =
         docker.syscalls.into_iter().filter(|rule| rule.holds(capabilities)).map(|rule| rule.rule).collect();
@@ -87,7 +98,7 @@ pub fn profile(capabilities: &BTreeSet<String>) -> String {
             .collect(),
         syscalls,
     };
-    serde_json::to_string_pretty(&profile).unwrap_or_default() + "\n"
+    Ok(serde_json::to_string_pretty(&profile).unwrap_or_default() + "\n")
 }
 
 impl ConditionalRule {
@@ -106,9 +117,11 @@ impl ConditionalRule {
 mod tests {
     use super::*;
 
+    const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/integration/sandbox/seccomp/docker-default.json");
+
     fn rules(capabilities: &[&str]) -> Vec<(String, String, usize)> {
         let capabilities = capabilities.iter().map(ToString::to_string).collect();
-        let profile: Value = serde_json::from_str(&profile(&capabilities)).unwrap();
+        let profile: Value = serde_json::from_str(&profile(FILE.as_ref(), &capabilities).unwrap()).unwrap();
         let rules = profile["syscalls"].as_array().unwrap().iter();
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         rules
@@ -140,9 +153,20 @@ mod tests {
 
     #[test]
     fn it_is_what_runtimes_read() {
-        let profile: Value = serde_json::from_str(&profile(&BTreeSet::new())).unwrap();
+        let profile: Value = serde_json::from_str(&profile(FILE.as_ref(), &BTreeSet::new()).unwrap()).unwrap();
         assert_eq!(profile["defaultAction"], "SCMP_ACT_ERRNO");
         assert!(profile["architectures"].as_array().unwrap().contains(&ARCHITECTURE.1.into()));
         assert!(profile["syscalls"].as_array().unwrap().iter().all(|rule| rule.get("includes").is_none()));
+    }
+    #[test]
+    fn a_missing_or_broken_file_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(DOCKER);
+        let error = || profile(&path, &BTreeSet::new()).unwrap_err().to_string();
+        let (missing, named) = (error(), format!("from {} (", path.display()));
+        assert!(missing.contains(&named) && missing.contains("No such file"), "{missing}");
+        fs::write(&path, "{}").unwrap();
+        let broken = error();
+        assert!(broken.contains(&named) && broken.contains("missing field"), "{broken}");
     }
 }

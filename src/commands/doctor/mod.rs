@@ -45,9 +45,7 @@ pub struct Subject {
 /// Returns the exit status: 0 where the proof succeeded, the generation fits, or the service can be checkpointed.
 pub fn main(arguments: &Arguments) -> u8 {
     if arguments.print_seccomp_profile {
-        let mut capabilities = Facts::read().bounding;
-        capabilities.extend(remedies::CAPABILITIES.map(str::to_owned));
-        return print(&seccomp::profile(&capabilities));
+        return print_seccomp_profile();
     }
     if arguments.service {
         return service::main(&Folder { runtime_dir: arguments.runtime_dir.clone() }, arguments.json);
@@ -56,6 +54,25 @@ pub fn main(arguments: &Arguments) -> u8 {
         Some(which) => forecast::main(which, &arguments.store, arguments.json),
         None => diagnose(arguments),
     }
+}
+
+/// Makes the profile of Docker's, which lies beside freeze.
+fn print_seccomp_profile() -> u8 {
+    let freeze = match std::env::current_exe() {
+        Ok(freeze) => freeze,
+        Err(error) => return fail(&format!("cannot tell where freeze lies ({error}). Mount /proc")),
+    };
+    let mut capabilities = Facts::read().bounding;
+    capabilities.extend(remedies::CAPABILITIES.map(str::to_owned));
+    match seccomp::profile(&freeze.with_file_name(seccomp::DOCKER), &capabilities) {
+        Ok(profile) => print(&profile),
+        Err(error) => fail(&error.to_string()),
+    }
+}
+
+fn fail(message: &str) -> u8 {
+    say(message);
+    exit::FAILED
 }
 
 fn diagnose(arguments: &Arguments) -> u8 {
@@ -68,9 +85,6 @@ fn diagnose(arguments: &Arguments) -> u8 {
 pub fn subject(arguments: &Subject) -> u8 {
     match subject::main(arguments.role, &arguments.folder) {
         Ok(()) => exit::OK,
-        Err(error) => {
-            say(&error.to_string());
-            exit::FAILED
-        }
+        Err(error) => fail(&error.to_string()),
     }
 }
