@@ -1,21 +1,15 @@
 //! Who is connected to whom by unix sockets, as the kernel tells it over netlink (sock_diag(7), unix(7)): /proc/net/unix has no peers.
-//! Must never trust the lengths in what it reads.
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStringExt;
 
-use nix::libc;
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use netlink_packet_sock_diag::SockDiagMessage;
+use netlink_packet_sock_diag::unix::nlas::UnixDiagName;
+use netlink_packet_sock_diag::unix::{ShowFlags, StateFlags, UnixRequest};
 use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendmsg, socket};
-
-const SOCK_DIAG_BY_FAMILY: u16 = 20;
-const SHOW_NAME: u32 = 1;
-const SHOW_PEER: u32 = 4;
-const NAME: u16 = 0;
-const PEER: u16 = 2;
-/// Bytes of a netlink header, and of `struct unix_diag_msg` behind it.
-const HEADER: usize = 16;
-const MESSAGE: usize = 16;
 
 /// One unix socket of this network namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -43,70 +37,46 @@ pub fn unix_sockets() -> io::Result<BTreeMap<u64, Unix>> {
     }
 }
 
-/// A netlink header and `struct unix_diag_req`.
+/// Asks for all sockets. The library's states are not all that there are.
 fn request() -> Vec<u8> {
-    const LENGTH: u32 = 16 + 24;
-    let flags = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
-    let mut request = LENGTH.to_ne_bytes().to_vec();
-    request.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    request.extend(flags.to_ne_bytes());
-    request.extend([0; 8]); // sequence and port
-    request.extend([libc::AF_UNIX as u8, 0, 0, 0]);
-    request.extend(u32::MAX.to_ne_bytes()); // all states
-    request.extend([0; 4]); // all inodes
-    request.extend((SHOW_NAME | SHOW_PEER).to_ne_bytes());
-    request.extend([0; 8]); // cookie
-    request
+    let (state_flags, show_flags) = (StateFlags::from_bits_retain(u32::MAX), ShowFlags::NAME | ShowFlags::PEER);
+    let all = UnixRequest { state_flags, inode: 0, show_flags, cookie: [0; 8] };
+    let mut message = NetlinkMessage::from(SockDiagMessage::UnixRequest(all));
+    message.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    bytes
 }
 
 /// Takes in what one receive gave; says whether there is more.
 fn take(mut rest: &[u8], found: &mut BTreeMap<u64, Unix>) -> io::Result<bool> {
-    while let Some((length, kind)) = number(rest, 0).zip(rest.get(4..6)) {
-        let kind = u16::from_ne_bytes([kind[0], kind[1]]);
-        let message = rest.get(HEADER..length as usize).unwrap_or_default();
-        match i32::from(kind) {
-            libc::NLMSG_DONE => return Ok(false),
-            libc::NLMSG_ERROR => {
-                let code = number(message, 0).unwrap_or_default() as i32;
-                return Err(io::Error::from_raw_os_error(code.saturating_neg()));
+    while !rest.is_empty() {
+        let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest).map_err(io::Error::other)?;
+        match message.payload {
+            NetlinkPayload::Done(_) => return Ok(false),
+            NetlinkPayload::Error(error) => return Err(error.to_io()),
+            NetlinkPayload::InnerMessage(SockDiagMessage::UnixResponse(socket)) => {
+                let name = match socket.name() {
+                    Some(UnixDiagName::Pathname(path)) => path.clone().into_vec(),
+                    Some(UnixDiagName::Abstract(name)) => [&[0], &name[..]].concat(),
+                    None => Vec::new(),
+                };
+                let peer = socket.peer().filter(|&peer| peer != 0).map(u64::from);
+                found.insert(socket.header.inode.into(), Unix { peer, name });
             }
-            _ => found.extend(parse(message)),
-        }
-        rest = rest.get(aligned(length as usize).max(HEADER)..).unwrap_or_default();
-    }
-    Ok(true)
-}
-
-/// `struct unix_diag_msg`, whose inode is its second word, and attributes.
-fn parse(message: &[u8]) -> Option<(u64, Unix)> {
-    let inode = number(message, 4)?;
-    let mut socket = Unix::default();
-    let mut rest = message.get(MESSAGE..)?;
-    while let Some(head) = rest.get(..4) {
-        let (length, kind) = (u16::from_ne_bytes([head[0], head[1]]), u16::from_ne_bytes([head[2], head[3]]));
-        let value = rest.get(4..length as usize)?;
-        match kind {
-            NAME => socket.name = value.to_vec(),
-            PEER => socket.peer = number(value, 0).filter(|&peer| peer != 0).map(u64::from),
             _ => {}
         }
-        rest = rest.get(aligned(length as usize)..).unwrap_or_default();
+        rest = rest.get((message.header.length as usize).next_multiple_of(4)..).unwrap_or_default();
     }
-    Some((inode.into(), socket))
-}
-
-fn number(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
-}
-
-fn aligned(length: usize) -> usize {
-    length.next_multiple_of(4)
+    Ok(true)
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd;
-    use std::os::unix::net::{UnixListener, UnixStream};
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
 
     use nix::sys::stat::fstat;
     use proptest::prelude::*;
@@ -135,11 +105,18 @@ mod tests {
         assert_eq!(found.name.strip_suffix(b"\0").unwrap_or(&found.name), path.to_str().unwrap().as_bytes());
     }
 
+    #[test]
+    fn a_socket_that_is_only_bound_is_found_by_its_abstract_name() {
+        let name = format!("freeze-{}", std::process::id());
+        let bound = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        let found = unix_sockets().unwrap()[&inode(&bound)].clone();
+        assert_eq!(found, Unix { peer: None, name: format!("\0{name}").into() });
+    }
+
     proptest! {
         #[test]
         fn fuzz_any_bytes_are_sockets_or_not(data in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = take(&data, &mut BTreeMap::new());
-            let _ = parse(&data);
         }
     }
 }
