@@ -9,6 +9,7 @@ pub mod control;
 pub mod criu;
 pub mod doctor;
 pub mod exit;
+pub mod fail_points;
 pub mod files;
 #[cfg(test)]
 mod fuzz;

@@ -16,6 +16,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::meter::Meter;
 use crate::criu::command::{self, Criu, NotStarted};
 use crate::criu::{log, stream};
+use crate::fail_points::{Point, reach};
 use crate::host::clock::Time;
 use crate::host::stdio;
 use crate::image::{BodyId, BodyWriter, ImageError, ImageWriter};
@@ -129,6 +130,7 @@ impl Dump {
                 if drain(image, meter)? {
                     let image = open.swap_remove(index);
                     done.insert(image.name, image.body.finish()?);
+                    reach(Point::CheckpointDumping);
                 }
             }
             if ready.socket {

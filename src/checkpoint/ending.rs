@@ -7,6 +7,7 @@ use super::handover::{self, Offer};
 use super::{CheckpointError, Target};
 use crate::checkpoint::fence::Stopped;
 use crate::control::protocol::{Event, Phase};
+use crate::fail_points::{Point, reach};
 use crate::image::{self, Manifest, NotCommitted, Vault};
 use crate::job::reporter::Reporter;
 use crate::job::{Common, Fate};
@@ -60,12 +61,15 @@ pub fn give_away(
     let (time, failure) = match (proposal.commit(), target.fate) {
         (Ok(lease), Fate::Handover { timeout_ms }) => {
             reporter.send(&Event::Committed { lease });
+            reach(Point::HandoverOffered);
             let time = Duration::from_millis(timeout_ms);
             (time, CheckpointError::NotTaken { generation, time })
         }
         (Ok(lease), _) => {
             reporter.send(&Event::Committed { lease });
+            reach(Point::CheckpointCommitted);
             held.end(reporter);
+            reach(Point::CheckpointEnded);
             image::mark_committed(vault, generation);
             return Ok(generation);
         }
@@ -81,13 +85,16 @@ pub fn give_away(
     };
     let offer = Offer { vault, generation, withdrawal: handover::withdrawal(common, &target.lease) };
     let taken_by = offer.settle(time, reporter);
+    reach(Point::HandoverDecided);
     let taken = taken_by.is_some();
     reporter.send(&Event::Settled { taken_by });
+    reach(Point::HandoverSettled);
     if taken {
         held.end(reporter);
     } else {
         held.run_on(reporter);
     }
+    reach(Point::HandoverReleased);
     if taken || matches!(failure, CheckpointError::NotTaken { .. }) {
         image::mark_committed(vault, generation);
     }

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use crate::control::protocol::{Event, Phase, Report, millis};
 use crate::criu::{command, stats};
+use crate::fail_points::{Point, reach};
 use crate::files::capture::{self, CaptureError, Captured};
 use crate::files::ephemeral::Ephemeral;
 use crate::files::used::{self, LookupError, Rules};
@@ -152,11 +153,13 @@ pub fn run(common: &Common, target: &Target, reporter: &Reporter) -> Result<Repo
 
 /// Finds out what became of a generation that may have been offered. See [`Job::Settle`](crate::job::Job::Settle).
 pub fn settle(common: &Common, generation: u64, remaining: Duration, lease: &Lease, reporter: &Reporter) -> Event {
+    reach(Point::SettleBegun);
     let begun = Instant::now();
     let mut complaints = Complaints::new(generation, reporter);
     let vault = complaints.until_done(|| Vault::create(store::open(&common.store)?, &common.keys));
     let offer = Offer { vault: &vault, generation, withdrawal: handover::withdrawal(common, lease) };
     let taken_by = offer.settle(remaining.saturating_sub(begun.elapsed()), reporter);
+    reach(Point::SettleDecided);
     Event::Settled { taken_by }
 }
 
@@ -168,6 +171,7 @@ fn take(
     work: &Work,
 ) -> Result<Report, CheckpointError> {
     let started = Instant::now();
+    reach(Point::CheckpointBegun);
     prefer_for_the_oom_killer();
     meter.begin(Phase::Preflight);
     let abilities = Abilities::probe();
@@ -208,10 +212,12 @@ fn take(
     let _beating = Beating::start(&vault, target.lease, &common.instance, interval);
     let writer = ImageWriter::new(&vault, common.memory, job::cores())?;
     let announced = announce::announce(&vault, target.lease, target.fate);
+    reach(Point::CheckpointChecked);
 
     meter.begin(Phase::Dump);
     let mut dump = Dump::start(DumpPlan::of(&abilities).criu, target.root, work.path(), &watched)?;
     let images = dump.collect(&writer, meter)?;
+    reach(Point::CheckpointHeld);
 
     meter.begin(Phase::Files);
     // Processes may have come and gone between the preflight and the freeze.
@@ -220,12 +226,15 @@ fn take(
     let paths = used::paths(tree.processes(), &watched, &target.include, &rules)?;
     let files = capture::capture(&paths, &writer)?;
     let mut manifest = describe::service(host, &tree, target.root, target.service).map_err(LookupError::Proc)?;
+    reach(Point::CheckpointFiles);
     if target.fate == Fate::Run {
         dump.release(Verdict::Run)?;
+        reach(Point::CheckpointReleased);
     }
 
     meter.begin(Phase::Commit);
     let written = writer.finish()?;
+    reach(Point::CheckpointPacked);
     let frozen_ms = millis(dump.frozen());
     let (bytes, stored) = (written.bytes, written.stored);
     let figures = Figures { bytes, stored, frozen_ms, new: written.new, shared: written.shared };
@@ -236,10 +245,12 @@ fn take(
     let generation = if target.fate == Fate::Run {
         let lease = image::commit(&vault, &mut manifest, target.lease, started)?;
         reporter.send(&Event::Committed { lease });
+        reach(Point::CheckpointCommitted);
         image::mark_committed(&vault, lease.generation);
         lease.generation
     } else {
         let stopped = Stopped::stop(&tree).map_err(CheckpointError::NotStopped)?;
+        reach(Point::CheckpointStopped);
         let held = Held { dump: &mut dump, stopped };
         ending::give_away(common, target, reporter, &vault, &mut manifest, started, held)?
     };

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::progress;
 use super::text::{count, json, numbers, size};
+use crate::fail_points;
 use crate::image::COMMIT_WITHIN;
 use crate::upkeep::prune::{self, Options, Pruned};
 use crate::upkeep::{Keep, UpkeepError};
@@ -46,6 +47,7 @@ struct KeepArguments {
 
 /// Returns the exit status.
 pub fn main(arguments: &Arguments) -> u8 {
+    fail_points::arm();
     super::finish(prune(arguments))
 }
 

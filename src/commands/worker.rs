@@ -6,11 +6,12 @@ use crate::control::protocol::Event;
 use crate::job::reporter::Reporter;
 use crate::job::{Failure, Job};
 use crate::sys::stderr::{say, say_panics};
-use crate::{checkpoint, exit, restore};
+use crate::{checkpoint, exit, fail_points, restore};
 
 /// Does one job, from its line to its last event, and returns the exit status.
 pub fn main() -> u8 {
     say_panics();
+    fail_points::arm();
     let (reporter, job) = match Reporter::receive_job() {
         Ok(received) => received,
         Err(error) => {

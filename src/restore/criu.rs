@@ -16,6 +16,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 
 use crate::criu::command::{self, Criu};
 use crate::criu::{log, stream};
+use crate::fail_points::{Point, reach};
 use crate::host::clock::{self, Time};
 use crate::image::{Body, Fetcher, Manifest};
 use crate::job::work_folder::Work;
@@ -84,6 +85,7 @@ impl Held {
             let _ = child.kill();
             broken(error)
         })?;
+        reach(Point::RestoreCriu);
         // By now CRIU is in the time that the service is going to be in.
         let clock_jump = manifest.clocks.map(|before| clock::jump(child.id() as i32, &before));
         let log = work.path().join(command::RESTORE_LOG);
@@ -116,6 +118,7 @@ impl Held {
             // CRIU has ended, and its tasks with it.
             return Err(RestoreError::Criu(log::cause(&self.log)));
         }
+        reach(Point::RestoreLetGo);
         if !self.wait().is_some_and(|status| status.success()) {
             return Err(RestoreError::AfterLettingGo(log::cause(&self.log)));
         }

@@ -31,6 +31,7 @@ use std::time::{Duration, Instant};
 
 use crate::control::protocol::{Event, Phase, RestoreReport, millis, now_ms};
 use crate::criu::command;
+use crate::fail_points::{Point, reach};
 use crate::files::put_back;
 use crate::host::{clock, env, forecast};
 use crate::image::{self, FetchThreads, Fetcher, ImageError, Lease, Manifest, Vault};
@@ -63,6 +64,7 @@ pub struct Policy {
 
 /// Restores the generation that `policy` says, or says to start the command. The answer is the last event for init.
 pub fn run(common: &Common, policy: &Policy, reporter: &Reporter) -> Result<Event, Failure> {
+    reach(Point::RestoreBegun);
     Restore::new(common, policy, reporter).insist()
 }
 
@@ -171,6 +173,7 @@ impl<'a> Restore<'a> {
                     },
                 },
             };
+            reach(Point::RestoreFound);
             let result = self.bring_back(&found).transpose();
             if let Some(result) = result {
                 self.found = Some(found);
@@ -226,6 +229,7 @@ impl<'a> Restore<'a> {
         };
         self.generation = Some(generation);
         take::remember(found, &self.common.instance)?;
+        reach(Point::RestoreRemembered);
         let manifest = found.manifest(generation)?;
         let work = Work::new(&self.common.runtime_dir, command::RESTORE_LOG).map_err(|e| self.unusable_folder(e))?;
         let restored = self.restore(found, &manifest, &work);
@@ -244,9 +248,11 @@ impl<'a> Restore<'a> {
         // Before any page is read: a full disk must not discard a service that has been restored.
         env::write(&self.common.runtime_dir).map_err(|error| self.unusable_folder(error))?;
         let mut fetcher = Fetcher::on(&self.threads(&found.vault)?, &found.vault, manifest, self.common.memory);
+        reach(Point::RestoreChecked);
         self.phase = Phase::Restore;
         let mut meter = Meter::start(self.reporter, manifest);
         put_back::put_back(&manifest.files, &mut fetcher)?;
+        reach(Point::RestoreFiles);
         meter.add(meter::bytes_of_files(manifest));
         if !self.plan().can_go_back() {
             found.vault.store().start_nothing_more();
@@ -255,10 +261,12 @@ impl<'a> Restore<'a> {
         self.criu_ran = true;
         let criu = self.plan().criu;
         let mut held = Held::restore(criu, manifest, &mut fetcher, work, &mut meter, parent_id() as i32)?;
+        reach(Point::RestoreHeld);
         let exclusive = self.policy.exclusive.is_some();
         if let Verdict::Lost(message) = take::take(found, &self.common.instance, exclusive, || held.check())? {
             return Ok(Event::Lost { message });
         }
+        reach(Point::RestoreTaken);
         let clock_jump = held.clock_jump();
         let away_ms = now_ms().saturating_sub(manifest.created_ms);
         if let Some(warning) = clock_jump.and_then(|jump| clock::warning(jump, away_ms)) {
@@ -266,14 +274,17 @@ impl<'a> Restore<'a> {
         }
         let clock_jump_ms = clock_jump.and_then(|jump| jump.as_ref().ok().copied());
         held.let_go()?;
+        reach(Point::RestoreRunning);
         let restore = RestoreReport { clock_jump_ms, ..self.report(manifest, meter.total()) };
         for difference in verify::differences(manifest) {
             self.reporter.warn(format!("after the restore {difference}; the next checkpoint may be refused"));
         }
         let (root, service) = (manifest.root_pid, manifest.service_pid);
         self.reporter.send(&Event::Restored { root, service, lease: found.lease, restore });
+        reach(Point::RestoreReported);
         // Not before: where the restore fails, whoever had the application keeps it.
         let claimed = self.claim(found, manifest.generation);
+        reach(Point::RestoreClaimed);
         take::tell_former(found, &self.common.instance);
         Ok(claimed)
     }

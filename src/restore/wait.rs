@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::look::Newest;
 use super::{Policy, choose};
 use crate::control::protocol::{Event, Phase};
+use crate::fail_points::{Point, reach};
 use crate::image::{self, FetchThreads, Holder, ImageError, Lease, Result, Vault};
 use crate::job::{Common, cores};
 use crate::store::{CachedStore, Store, StoreError};
@@ -78,6 +79,7 @@ pub fn wait(
         if let Some(woken) = watch.step(Instant::now()) {
             return Ok(woken);
         }
+        reach(Point::RestoreWaiting);
         thread::sleep(watch.pause(Instant::now()));
     }
 }

@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime};
 use super::condemned::{self, Condemned};
 use super::policy::{self, Keep};
 use super::{Part, Progress, UpkeepError, WHOLE_OBJECTS, parallel};
+use crate::fail_points::{Point, reach};
 use crate::image::{self, ImageError, Manifest, StoredManifest, StoredPack, Vault};
 
 /// Parts of objects this old that never became one were left by writers that are gone.
@@ -66,27 +67,33 @@ struct Marked {
 /// Prunes a store. Any error leaves it whole, and running again goes on.
 pub fn prune(vault: &Vault, options: &Options, progress: &dyn Progress) -> Result<Pruned, UpkeepError> {
     let now = if options.dry_run { SystemTime::now() } else { condemned::now(vault)? };
+    reach(Point::PruneBegun);
     let is_old = |time: SystemTime| now.duration_since(time).unwrap_or_default() >= options.grace;
     // Packs before manifests: what is named only after it was listed is missed by nobody, as it is marked once more.
     let packs = image::packs(&**vault.store())?;
     let mut marked = mark(vault)?;
+    reach(Point::PruneMarked);
     // The number of one that was never committed must not be used again where its outcome is decided.
     let decided: BTreeSet<u64> = image::records(&**vault.store())?.into_iter().map(|record| record.number).collect();
     let (stay, mut pruned) =
         plan(&marked, &options.keep, |number, modified| is_old(modified) && !decided.contains(&number));
     let standing = lift(vault, &marked, options.dry_run)?;
+    reach(Point::PruneLifted);
     let going: Vec<u64> = pruned.leftovers.iter().chain(&pruned.removed).copied().collect();
     pruned.bytes = going.iter().map(|number| marked[number].size).sum();
     if !options.dry_run {
         // Leftovers first: beside their committed neighbours they can be told.
         going.iter().try_for_each(|number| remove(vault, *number, &stay))?;
     }
+    reach(Point::PruneRemoved);
     marked.retain(|number, _| stay.contains(number));
     let fresh = condemn(vault, &packs, &marked, &standing, is_old, options.dry_run)?;
+    reach(Point::PruneCondemned);
 
     // Once more, right before the sweep, and manifests before condemnations.
     let (marked, condemned) =
         if options.dry_run { (marked, standing) } else { (mark(vault)?, condemned::read(&**vault.store())?) };
+    reach(Point::PruneMarkedAgain);
     let mut due: HashSet<&str> = names(condemned.iter().filter(|condemned| is_old(condemned.since))).collect();
     if options.dry_run && options.grace.is_zero() {
         due.extend(fresh);
@@ -99,9 +106,11 @@ pub fn prune(vault: &Vault, options: &Options, progress: &dyn Progress) -> Resul
     pruned.waiting_bytes = waiting.iter().map(|pack| pack.size).sum();
     if !options.dry_run {
         sweep(vault, &due, progress)?;
+        reach(Point::PruneSwept);
         let swept: HashSet<&str> = due.iter().map(|pack| &*pack.id).collect();
         let there = packs.iter().map(|pack| &*pack.id).filter(|id| !swept.contains(id)).collect();
         remove_used_up(vault, &condemned, &there, is_old)?;
+        reach(Point::PruneCleaned);
         // Last, as it alone needs rights of its own where the store is a bucket.
         pruned.not_cleaned = vault.store().clean(STALE).err().map(|error| error.to_string());
     }
@@ -175,7 +184,9 @@ fn remove(vault: &Vault, number: u64, stay: &BTreeSet<u64>) -> Result<(), Upkeep
     if was_above_head && image::newest(vault)?.is_some_and(|newest| number <= newest) {
         return Ok(());
     }
-    Ok(image::remove_manifest(&**vault.store(), number)?)
+    image::remove_manifest(&**vault.store(), number)?;
+    reach(Point::PruneRemoving);
+    Ok(())
 }
 
 /// Lifts the condemnation of what is named: a writer may be looking at it now, so its grace time begins anew. Returns those that
@@ -217,7 +228,9 @@ fn sweep(vault: &Vault, packs: &[&StoredPack], progress: &dyn Progress) -> Resul
     progress.begin(Part::Deleting, packs.len() as u64);
     let removed = parallel(packs, vault.store().concurrency(), |pack| {
         progress.add(1);
-        image::remove_pack(&**vault.store(), &pack.id)
+        let removed = image::remove_pack(&**vault.store(), &pack.id);
+        reach(Point::PruneSweeping);
+        removed
     });
     progress.end();
     removed.into_iter().try_for_each(|result| Ok(result?))

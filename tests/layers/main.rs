@@ -14,6 +14,7 @@ use modules::{Module, Modules};
 const LAYERS: &[&str] = &[
     "sys",
     "exit",
+    "fail_points",
     "fuzz",
     "proc",
     "store",

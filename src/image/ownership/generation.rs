@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::head::{self, NotCommitted};
 use super::lease::Lease;
 use super::manifest;
+use crate::fail_points::{Point, reach};
 use crate::image::crypto::vault::Vault;
 use crate::image::error::{Flaw, ImageError, Result};
 use crate::image::format::manifest::{Manifest, OBJECT_LIMIT};
@@ -54,6 +55,7 @@ pub fn propose<'a>(vault: &'a Vault, manifest: &mut Manifest, lease: Lease, begu
     if begun.elapsed() > COMMIT_WITHIN {
         return Err(ImageError::TooSlow { url: vault.url().into(), minutes: COMMIT_WITHIN.as_secs() / 60 });
     }
+    reach(Point::CheckpointManifest);
     check_packs(vault, manifest)?;
     Ok(Proposal { vault, lease, number })
 }
@@ -61,7 +63,10 @@ pub fn propose<'a>(vault: &'a Vault, manifest: &mut Manifest, lease: Lease, begu
 impl Proposal<'_> {
     /// Lets head name the generation, and returns what is held then.
     pub fn commit(self) -> Result<Lease, NotCommitted> {
-        head::advance(self.vault, &self.lease, self.number)
+        reach(Point::CheckpointCommitting);
+        let committed = head::advance(self.vault, &self.lease, self.number);
+        reach(Point::CheckpointHead);
+        committed
     }
 }
 
