@@ -156,6 +156,20 @@ impl Dump {
         Ok(done)
     }
 
+    /// Whether CRIU has held the tasks up to now: one that is killed lets them run.
+    pub fn check(&mut self) -> Result<(), DumpError> {
+        let open = |mut hold: &UnixStream| match hold.read(&mut [0]) {
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+            Ok(_) => false,
+        };
+        // The socket closes before the tasks are let go, and a child of a CRIU that was killed may have it open still.
+        if self.hold.as_ref().is_some_and(open) && matches!(self.child.try_wait(), Ok(None)) {
+            Ok(())
+        } else {
+            Err(self.refused())
+        }
+    }
+
     /// How long the service may have stood still: until now, or until it was released.
     pub fn frozen(&self) -> Duration {
         self.released.unwrap_or_else(Instant::now) - self.since

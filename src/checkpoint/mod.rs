@@ -250,6 +250,11 @@ fn take(
         lease.generation
     } else {
         let stopped = Stopped::stop(&tree).map_err(CheckpointError::NotStopped)?;
+        // What the service has done since its dump would be lost.
+        if let Err(error) = dump.check() {
+            stopped.go_on();
+            return Err(error.into());
+        }
         reach(Point::CheckpointStopped);
         let held = Held { dump: &mut dump, stopped };
         ending::give_away(common, target, reporter, &vault, &mut manifest, started, held)?
