@@ -1,7 +1,6 @@
 //! A service that is handed over, seen from the container that gives it away: the outcome in the store decides, whoever dies
 //! meanwhile, and until it is there nothing runs.
 
-use std::fs;
 use std::io::{BufRead, BufReader, Write};
 
 use freeze::control::protocol::Event;
@@ -10,7 +9,7 @@ use freeze::store::{self, Location};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::{App, Container, Setting, in_all_settings};
+use crate::harness::{App, Container, Setting, in_all_settings, states};
 
 in_all_settings! {
     nobody_takes_it;
@@ -62,13 +61,6 @@ fn take(vault: &Vault) -> Outcome {
 
 fn service(container: &Container) -> i32 {
     container.find(&["/services/service"]).expect("there is a service")
-}
-
-/// States of all threads (proc(5)).
-fn states(pid: i32) -> Vec<char> {
-    let state = |stat: String| stat.rsplit_once(") ")?.1.chars().next();
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    tasks.filter_map(|task| state(fs::read_to_string(task.path().join("stat")).ok()?)).collect()
 }
 
 /// Kills the process whose command line begins with `words`, and waits until the service is stopped for all that.

@@ -13,6 +13,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use freeze::fail_points::{self, Point};
 use nix::sched::{CloneFlags, setns};
 
 /// The settings of integration/sandbox/README.md.
@@ -68,6 +69,13 @@ impl Setting {
     }
 }
 
+/// The file in the runtime folder that names the fail point of the next worker.
+const FAIL_POINT: &str = "fail-point";
+/// The freeze of this build, with fail points.
+pub const BUILT: &str = env!("CARGO_BIN_EXE_freeze");
+/// How a worker's command line begins.
+pub const WORKER: [&str; 2] = ["/proc/self/exe", "worker"];
+
 /// How long anything may take that is waited for, on a slow and busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -82,6 +90,7 @@ pub struct App {
     denied: Vec<String>,
     groups: String,
     programs: PathBuf,
+    binds: Vec<String>,
 }
 
 impl App {
@@ -98,8 +107,8 @@ impl App {
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let url = "file:/store".to_owned();
         let programs = needed("FREEZE_TEST_OPT").into();
-        let (env, denied, groups) = (vec![], vec![], String::new());
-        let app = Self { setting, folder, options, command, url, env, denied, groups, programs };
+        let (env, denied, groups, binds) = (vec![], vec![], String::new(), vec![]);
+        let app = Self { setting, folder, options, command, url, env, denied, groups, programs, binds };
         fs::create_dir(app.keys()).unwrap();
         setting.make_volume(&app.store());
         app
@@ -121,6 +130,19 @@ impl App {
         fs::create_dir(&programs).unwrap();
         ["freeze", "criu"].map(|name| fs::copy(self.programs.join(name), programs.join(name)).unwrap());
         Self { programs, ..self }
+    }
+
+    /// One whose freeze is of this build, and stops at fail points: see [`Container::stop_at`].
+    pub fn with_fail_points(self) -> Self {
+        if !cfg!(feature = "fail-points") {
+            panic!("there are no fail points: run `make test`");
+        }
+        let variable = format!("{}=/runtime/{FAIL_POINT}", fail_points::VARIABLE);
+        Self {
+            env: [&self.env[..], &[variable]].concat(),
+            binds: vec![format!("{BUILT}:/opt/freeze/freeze:ro")],
+            ..self
+        }
     }
 
     /// The folder that is /opt/freeze inside, from outside.
@@ -170,7 +192,7 @@ impl App {
     /// The same on a host that has been up for so many hours longer than this one, which must have been up for longer than that where
     /// they are negative.
     pub fn start_on_host(&self, hours: i64, options: &[&str]) -> Container {
-        self.launch_on(hours, &root(), options, &[])
+        self.launch_on(hours, &root(), options, &[], None)
     }
 
     /// The same with a variable, `NAME=VALUE`.
@@ -183,15 +205,30 @@ impl App {
         self.launch(root, &[], &[])
     }
 
-    fn launch(&self, root: &str, options: &[&str], variables: &[&str]) -> Container {
-        self.launch_on(0, root, options, variables)
+    /// The same with more options for `freeze run`; its first worker stops at this point.
+    pub fn start_stopping_at(&self, point: Option<Point>, options: &[&str]) -> Container {
+        self.launch_on(0, &root(), options, &[], point)
     }
 
-    fn launch_on(&self, hours: i64, root: &str, options: &[&str], variables: &[&str]) -> Container {
+    fn launch(&self, root: &str, options: &[&str], variables: &[&str]) -> Container {
+        self.launch_on(0, root, options, variables, None)
+    }
+
+    fn launch_on(
+        &self,
+        hours: i64,
+        root: &str,
+        options: &[&str],
+        variables: &[&str],
+        point: Option<Point>,
+    ) -> Container {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let id = format!("test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let runtime = self.folder.path().join(&id);
         self.setting.make_volume(&runtime);
+        if let Some(point) = point {
+            fs::write(runtime.join(FAIL_POINT), point.name()).unwrap();
+        }
         let binds = [
             format!("{}:/opt/freeze:ro", self.programs.display()),
             format!("{}:/services:ro", needed("FREEZE_TEST_SERVICES")),
@@ -200,7 +237,7 @@ impl App {
             format!("{}:/runtime", runtime.display()),
         ];
         let mut args = vec!["start", "--id", &id, "--setting", self.setting.name()];
-        args.extend(binds.iter().flat_map(|bind| ["--bind", bind.as_str()]));
+        args.extend(binds.iter().chain(&self.binds).flat_map(|bind| ["--bind", bind.as_str()]));
         args.extend(self.denied.iter().flat_map(|calls| ["--deny", calls.as_str()]));
         args.extend(["--groups", &self.groups]);
         args.extend(self.env.iter().flat_map(|variable| ["--env", variable.as_str()]));
@@ -236,6 +273,19 @@ impl Container {
         let answer = self.ask("verify");
         assert!(answer.starts_with("ok"), "{answer}\n{}", self.story());
         answer
+    }
+
+    /// Has the next worker that reaches this point stop there.
+    pub fn stop_at(&self, point: Point) {
+        fs::write(self.runtime.join(FAIL_POINT), point.name()).unwrap();
+    }
+
+    /// The worker, once it has stopped at the point.
+    pub fn stopped(&self) -> i32 {
+        self.eventually("no worker stops", || {
+            let stands = |pid: &i32| states(*pid).iter().all(|state| *state == 'T');
+            (!self.runtime.join(FAIL_POINT).exists()).then(|| self.find(&WORKER).filter(stands))?
+        })
     }
 
     /// Its runtime folder, from outside; inside it is /runtime.
@@ -442,6 +492,13 @@ fn ask_as(uid: u32, socket: &Path, request: &str) -> Option<String> {
     let _ = nc.stdin.take().unwrap().write_all(request.as_bytes());
     let answer = text(&nc.wait_with_output().unwrap().stdout);
     (!answer.is_empty()).then_some(answer)
+}
+
+/// States of all threads (proc(5)); none where there is no such process.
+pub fn states(pid: i32) -> Vec<char> {
+    let state = |stat: String| stat.rsplit_once(") ")?.1.chars().next();
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    tasks.filter_map(|task| state(fs::read_to_string(task.path().join("stat")).ok()?)).collect()
 }
 
 /// Output as text.

@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use freeze::fail_points::Point;
 use freeze::store::{self, Location, Store};
 use serde_json::Value;
 
@@ -38,11 +39,16 @@ impl Remote {
     }
 
     fn start(&self) -> Container {
-        self.start_with(&[])
+        self.start_stopping_at(None, &[])
     }
 
-    pub fn start_with(&self, options: &[&str]) -> Container {
-        let container = self.app.start_with(options);
+    /// One whose containers stop at fail points.
+    pub fn with_fail_points(self) -> Self {
+        Self { app: self.app.with_fail_points(), ..self }
+    }
+
+    pub fn start_stopping_at(&self, point: Option<Point>, options: &[&str]) -> Container {
+        let container = self.app.start_stopping_at(point, options);
         self.proxy.listen_too(container.listen(PORT));
         container
     }
