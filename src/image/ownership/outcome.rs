@@ -68,14 +68,15 @@ pub fn decide(vault: &Vault, generation: u64, wanted: &Outcome) -> Result<Outcom
 
 /// Withdraws all that was proposed after the generation `known` (0: none), so that `known` or the command can be let run: a put of
 /// head that a container sent which is dead by now may yet be carried out. False where one of them was taken: then head and outcomes
-/// are to be looked at anew.
+/// are to be looked at anew. Later ones are left alone, as they are of the container that has taken it: one that runs on there and were
+/// withdrawn here would be restored here at the next start.
 pub fn close_above(vault: &Vault, known: u64, by: &Party) -> Result<bool> {
-    let mut closed = true;
     for number in manifest_numbers(&**vault.store())?.into_iter().filter(|number| *number > known) {
-        let outcome = decide(vault, number, &Outcome::Withdrawn { by: by.clone() })?;
-        closed &= matches!(outcome, Outcome::Withdrawn { .. });
+        if let Outcome::Taken { .. } = decide(vault, number, &Outcome::Withdrawn { by: by.clone() })? {
+            return Ok(false);
+        }
     }
-    Ok(closed)
+    Ok(true)
 }
 
 fn parse(vault: &Vault, object: String, data: &[u8]) -> Result<Outcome> {
@@ -178,6 +179,10 @@ mod tests {
         decide(&vault, taken_one, &taken("b")).unwrap();
         assert!(!close_above(&vault, 1, &party("a")).unwrap());
         assert!(close_above(&vault, taken_one, &party("a")).unwrap());
+        // Of what the one that has taken it committed since, nothing is anybody else's to withdraw.
+        let since = propose().number;
+        assert!(!close_above(&vault, 1, &party("b")).unwrap());
+        assert_eq!(look(&vault, since).unwrap(), None);
     }
 
     #[test]
