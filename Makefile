@@ -39,8 +39,8 @@ demo: build ## redis moves between two containers of different base images; STOR
 	@integration/demo/demo $(OPT) $(STORE)
 
 check: ## what needs no root, no network and no container: formatting, clippy, unit tests, stores, layers, the pages
-	@cargo fmt --check
-	@cargo clippy --all-targets --locked -- -D warnings
+	@cargo fmt --all --check
+	@cargo clippy --workspace --all-targets --locked -- -D warnings
 	@tests/host unprivileged
 	@tests/docs/check
 	@tests/docs/messages
@@ -77,8 +77,8 @@ bench: build ## freeze against plain CRIU; CRIU=FILE names a static stock criu
 	@bench/bench.py --suite quick --freeze $(OPT) --criu "$(CRIU)" --opt freeze:setting=restricted
 
 lint: ## formatting, clippy, shellcheck, hadolint, and the pages
-	@cargo fmt --check
-	@cargo clippy --all-targets --locked -- -D warnings
+	@cargo fmt --all --check
+	@cargo clippy --workspace --all-targets --locked -- -D warnings
 	@git ls-files -z ':!bench' | xargs -0 awk 'FNR == 1 && /^#!.*sh$$/ { printf "%s%c", FILENAME, 0 } { nextfile }' | xargs -0 shellcheck -x
 	@integration/hadolint images/*/Dockerfile
 	@tests/docs/check

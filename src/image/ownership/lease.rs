@@ -10,7 +10,7 @@ use crate::image::error::{ImageError, Result};
 use crate::image::hex::Hex;
 
 /// What head says, and what a container holds: who has the application, since which epoch, at which generation.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Lease {
     /// The newest generation that the holder restored or committed; 0 for none.
     pub generation: u64,
