@@ -23,23 +23,47 @@ pub(super) struct Checkpoint {
     reason: Reason,
     fate: Fate,
     began_ms: u64,
-    /// It has had a worker.
-    launched: bool,
-    /// Its worker is past the preflight, so that what comes now is not in it.
-    frozen: bool,
+    stage: Stage,
     /// The generation whose commit has begun.
     committing: Option<u64>,
     /// What the container holds since the commit, and when that was.
     committed: Option<(Lease, u64)>,
-    /// What became of a generation that was offered: who has it, or that it was withdrawn.
-    settled: Option<Option<String>>,
+    settlement: Settlement,
     pub(super) result: Option<Event>,
     /// Why it was given up; continues "the checkpoint …".
     given_up: Option<String>,
-    /// The container ends: whoever takes the generation has it.
-    leaving: bool,
-    /// Somebody wants the generation to be taken back.
-    withdrawing: bool,
+    offer: Offer,
+}
+
+/// How far a checkpoint's worker has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// There is no worker yet.
+    NotStarted,
+    /// The service runs.
+    Preflight,
+    /// The service may be frozen: what happens from now on is not in the checkpoint.
+    Frozen,
+}
+
+/// What became of a generation that was offered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Settlement {
+    Unknown,
+    /// The instance that has it.
+    TakenBy(String),
+    Withdrawn,
+}
+
+/// What this container does with a generation that is offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Offer {
+    /// Waits until another container takes it.
+    Open,
+    /// Takes it back, unless another container was faster.
+    Withdrawing,
+    /// Ends, and leaves it to the container that takes it.
+    Left,
 }
 
 /// A checkpoint that is over.
@@ -58,15 +82,13 @@ impl Checkpoint {
             reason: waiting.asker.reason(),
             fate: waiting.fate,
             began_ms,
-            launched: false,
-            frozen: false,
+            stage: Stage::NotStarted,
             committing: None,
             committed: None,
-            settled: None,
+            settlement: Settlement::Unknown,
             result: None,
             given_up: None,
-            leaving: false,
-            withdrawing: false,
+            offer: Offer::Open,
         }
     }
 
@@ -74,15 +96,23 @@ impl Checkpoint {
         matches!(self.fate, Fate::Handover { .. })
     }
 
+    fn is_settled(&self) -> bool {
+        self.settlement != Settlement::Unknown
+    }
+
+    fn is_left(&self) -> bool {
+        self.offer == Offer::Left
+    }
+
     /// Whether the service is held for another container to take it.
     pub(super) fn is_offered(&self) -> bool {
-        self.is_handover() && self.committed.is_some() && self.settled.is_none() && !self.leaving
+        self.is_handover() && self.committed.is_some() && !self.is_settled() && !self.is_left()
     }
 
     /// Whether the service is to end, as another container may have it from now on.
     pub(super) fn ends_service(&self) -> bool {
-        let ends = self.fate == Fate::End || self.leaving;
-        (self.committed.is_some() && ends) || matches!(self.settled, Some(Some(_)))
+        let ends = self.fate == Fate::End || self.is_left();
+        (self.committed.is_some() && ends) || matches!(self.settlement, Settlement::TakenBy(_))
     }
 
     /// Whether whoever asks now gets what it asks for when this one is committed.
@@ -90,13 +120,13 @@ impl Checkpoint {
         let alike = self.fate == waiting.fate || (self.is_handover() && matches!(waiting.fate, Fate::Handover { .. }));
         // SIGTERM wants the service gone, and what came before it is in the checkpoint or is not answered any more.
         let suits_term = waiting.asker == Asker::Init(Reason::Term) && self.fate != Fate::Run;
-        self.given_up.is_none() && self.result.is_none() && ((alike && !self.frozen) || suits_term)
+        self.given_up.is_none() && self.result.is_none() && ((alike && self.stage != Stage::Frozen) || suits_term)
     }
 
     /// How long the generation is left to be taken, in milliseconds.
     fn remaining_ms(&self, now_ms: u64) -> u64 {
         match (self.fate, self.committed) {
-            (Fate::Handover { timeout_ms }, Some((_, at))) if !self.withdrawing => {
+            (Fate::Handover { timeout_ms }, Some((_, at))) if self.offer != Offer::Withdrawing => {
                 timeout_ms.saturating_sub(now_ms.saturating_sub(at))
             }
             _ => 0,
@@ -108,7 +138,7 @@ impl Checkpoint {
         let ended = self.ends_service();
         let generation = self.committed.map(|(lease, _)| lease.generation).or(self.committing).unwrap_or(0);
         let counts = ended || (self.committed.is_some() && !self.is_handover());
-        let withdrawn = self.is_handover() && self.settled == Some(None);
+        let withdrawn = self.is_handover() && self.settlement == Settlement::Withdrawn;
         match self.result {
             Some(Event::Checkpointed(report)) if counts => Event::Checkpointed(Report { ended, ..report }),
             // The worker died after the commit, and took its figures with it.
@@ -125,7 +155,7 @@ impl Checkpoint {
             Some(Event::Failed { message, log, phase }) => {
                 Event::Failed { message, log, phase: if withdrawn { Some(Phase::Handover) } else { phase } }
             }
-            _ if self.settled.is_some() => Event::Failed {
+            _ if self.is_settled() => Event::Failed {
                 message: format!(
                     "the checkpoint's worker {reason}; generation {generation} was withdrawn and the service runs on"
                 ),
@@ -153,7 +183,7 @@ impl Machine {
         }
         match &mut self.busy {
             Busy::Nothing => self.start_checkpoint(waiting),
-            Busy::Before(checkpoint) | Busy::Due(checkpoint) | Busy::Checkpoint(checkpoint)
+            Busy::Before(checkpoint) | Busy::WaitingForLeaseCheck(checkpoint) | Busy::Checkpoint(checkpoint)
                 if checkpoint.serves(waiting) =>
             {
                 if !checkpoint.askers.contains(&waiting.asker) {
@@ -213,14 +243,14 @@ impl Machine {
         if checkpoint.given_up.is_some() {
             return self.checkpoint_over(checkpoint, "");
         }
-        if self.hold.is_some() {
+        if self.lease_check.is_under_way() {
             // The checkpoint's own worker looks as well.
             self.act(Action::DismissWorker);
-            self.busy = Busy::Due(checkpoint);
+            self.busy = Busy::WaitingForLeaseCheck(checkpoint);
             return;
         }
         self.act(Action::StartWorker(Task::Checkpoint(checkpoint.fate)));
-        self.busy = Busy::Checkpoint(Checkpoint { launched: true, ..checkpoint });
+        self.busy = Busy::Checkpoint(Checkpoint { stage: Stage::Preflight, ..checkpoint });
     }
 
     pub(super) fn before_over(&mut self, mut checkpoint: Checkpoint, failure: Option<String>) {
@@ -246,7 +276,9 @@ impl Machine {
         let (Busy::Checkpoint(checkpoint) | Busy::Settle(checkpoint)) = &mut self.busy else { return };
         match event {
             Event::Progress { phase, .. } => {
-                checkpoint.frozen |= phase != Phase::Preflight;
+                if phase != Phase::Preflight {
+                    checkpoint.stage = Stage::Frozen;
+                }
                 let runs = phase == Phase::Commit && checkpoint.fate == Fate::Run;
                 self.tell_askers(&event);
                 if runs {
@@ -269,7 +301,7 @@ impl Machine {
                 }
             }
             Event::Settled { ref taken_by } => {
-                checkpoint.settled = Some(taken_by.clone());
+                checkpoint.settlement = taken_by.clone().map_or(Settlement::Withdrawn, Settlement::TakenBy);
                 self.tell_askers(&event);
                 if settling {
                     self.act(Action::HurryWorker);
@@ -285,7 +317,7 @@ impl Machine {
 
     pub(super) fn checkpoint_over(&mut self, checkpoint: Checkpoint, reason: &str) {
         let unknown = checkpoint.is_offered()
-            || (checkpoint.settled.is_none() && checkpoint.result.is_none() && !checkpoint.leaving);
+            || (!checkpoint.is_settled() && checkpoint.result.is_none() && !checkpoint.is_left());
         let open = match checkpoint.fate {
             Fate::Handover { .. } => true,
             Fate::End => checkpoint.committed.is_none(),
@@ -304,7 +336,7 @@ impl Machine {
     }
 
     pub(super) fn settle_over(&mut self, checkpoint: Checkpoint, reason: &str) {
-        if checkpoint.settled.is_some() || checkpoint.leaving {
+        if checkpoint.is_settled() || checkpoint.is_left() {
             return self.conclude(checkpoint, reason);
         }
         self.set(Timer::Settle, LOOK_AGAIN);
@@ -324,12 +356,15 @@ impl Machine {
     /// It is known what became of it.
     fn conclude(&mut self, checkpoint: Checkpoint, reason: &str) {
         let ends = checkpoint.ends_service();
-        let died = checkpoint.result.is_none() && checkpoint.launched;
+        let died = checkpoint.result.is_none() && checkpoint.stage != Stage::NotStarted;
         let was_handover = checkpoint.is_handover();
         let done = Done {
             askers: checkpoint.askers.clone(),
             reason: checkpoint.reason,
-            peer: checkpoint.settled.clone().flatten(),
+            peer: match &checkpoint.settlement {
+                Settlement::TakenBy(instance) => Some(instance.clone()),
+                Settlement::Unknown | Settlement::Withdrawn => None,
+            },
             answer: checkpoint.answer(reason, self.now.ms),
         };
         if ends {
@@ -356,7 +391,7 @@ impl Machine {
             }
             if self.config.exclusive.is_some() {
                 // It may have failed because the application is another container's by now.
-                self.set(Timer::Hold, Duration::ZERO);
+                self.set(Timer::Heartbeat, Duration::ZERO);
             }
         }
         if self.run_hook(call) {
@@ -443,7 +478,7 @@ impl Machine {
     pub(super) fn askers(&mut self) -> Option<&mut Vec<Asker>> {
         match &mut self.busy {
             Busy::Before(checkpoint)
-            | Busy::Due(checkpoint)
+            | Busy::WaitingForLeaseCheck(checkpoint)
             | Busy::Checkpoint(checkpoint)
             | Busy::Settle(checkpoint)
             | Busy::Pause(checkpoint) => Some(&mut checkpoint.askers),
@@ -459,7 +494,7 @@ impl Machine {
                 checkpoint.given_up.get_or_insert_with(|| why.to_owned());
                 self.act(Action::KillHook);
             }
-            Busy::Due(checkpoint) => {
+            Busy::WaitingForLeaseCheck(checkpoint) => {
                 checkpoint.given_up.get_or_insert_with(|| why.to_owned());
             }
             Busy::Checkpoint(checkpoint) if checkpoint.committed.is_none() => {
@@ -496,7 +531,7 @@ impl Machine {
         let (Busy::Checkpoint(checkpoint) | Busy::Settle(checkpoint) | Busy::Pause(checkpoint)) = &mut self.busy else {
             return;
         };
-        checkpoint.leaving = true;
+        checkpoint.offer = Offer::Left;
         if worker {
             self.act(Action::KillTree);
             self.act(Action::KillWorker);
@@ -514,7 +549,7 @@ impl Machine {
         if !checkpoint.is_offered() {
             return false;
         }
-        checkpoint.withdrawing = true;
+        checkpoint.offer = Offer::Withdrawing;
         if !matches!(self.busy, Busy::Pause(_)) {
             self.act(Action::Withdraw);
         }
@@ -526,7 +561,7 @@ impl Machine {
         match &self.busy {
             Busy::Checkpoint(checkpoint) => {
                 let released = checkpoint.fate == Fate::Run && self.status.phase == Some(Phase::Commit);
-                checkpoint.frozen && !released
+                checkpoint.stage == Stage::Frozen && !released
             }
             Busy::Settle(_) | Busy::Pause(_) => true,
             _ => false,

@@ -25,6 +25,22 @@ pub(super) struct Heartbeats {
     warned: bool,
 }
 
+/// The worker that sends a heartbeat also checks the lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum LeaseCheck {
+    /// There is no such worker.
+    Idle,
+    UnderWay,
+    /// Another container owns the lease, as the worker said; one sentence. The worker is about to end.
+    Lost(String),
+}
+
+impl LeaseCheck {
+    pub(super) fn is_under_way(&self) -> bool {
+        *self != LeaseCheck::Idle
+    }
+}
+
 impl Machine {
     pub(super) fn heartbeat_begins(&mut self) {
         (self.heartbeats.began_ms, self.heartbeats.ended) = (self.now.ms, false);
@@ -51,7 +67,7 @@ impl Machine {
 
     /// Its worker is gone, for this reason. Where a checkpoint is due init has ended it: that one looks as well.
     pub(super) fn heartbeat_over(&mut self, reason: &str) {
-        if !self.heartbeats.ended && !matches!(self.busy, Busy::Due(_)) {
+        if !self.heartbeats.ended && !matches!(self.busy, Busy::WaitingForLeaseCheck(_)) {
             self.heartbeat_failed(&format!(
                 "the worker that looks whether this container has the application {reason}"
             ));

@@ -24,7 +24,7 @@ use crate::image::Lease;
 use crate::sys::process::Ending;
 use crate::sys::signals::{Set, Signal};
 use checkpoint::{Checkpoint, Done};
-use heartbeat::Heartbeats;
+use heartbeat::{Heartbeats, LeaseCheck};
 use restore::Restore;
 
 /// What init is busy with. There is one of these at a time, and one worker; only the worker that looks whether the application is
@@ -39,8 +39,8 @@ enum Busy {
     Ready(Vec<Moment>),
     /// The hook before a checkpoint.
     Before(Checkpoint),
-    /// A checkpoint whose worker has to wait for the end of the one that looks.
-    Due(Checkpoint),
+    /// A checkpoint whose worker waits until the worker of a heartbeat has ended.
+    WaitingForLeaseCheck(Checkpoint),
     /// A worker that takes a checkpoint.
     Checkpoint(Checkpoint),
     /// A worker that finds out what became of a checkpoint whose own worker died.
@@ -92,8 +92,7 @@ impl Asker {
 pub struct Machine {
     config: Config,
     busy: Busy,
-    /// A worker looks whether the application is still ours, and has perhaps said that it is not.
-    hold: Option<Option<String>>,
+    lease_check: LeaseCheck,
     heartbeats: Heartbeats,
     tree: Option<Tree>,
     /// What this container holds of its application; nothing before the start.
@@ -128,7 +127,7 @@ impl Machine {
         Machine {
             config,
             busy: Busy::Nothing,
-            hold: None,
+            lease_check: LeaseCheck::Idle,
             heartbeats: Heartbeats::default(),
             tree: None,
             lease: Lease::default(),
@@ -219,7 +218,7 @@ impl Machine {
             // It stands still until somebody has told.
             Busy::Settle(_) | Busy::Pause(_) => State::HandingOver,
             Busy::Checkpoint(_) if self.status.phase == Some(Phase::Handover) => State::HandingOver,
-            Busy::Before(_) | Busy::Due(_) | Busy::Checkpoint(_) => State::Checkpointing,
+            Busy::Before(_) | Busy::WaitingForLeaseCheck(_) | Busy::Checkpoint(_) => State::Checkpointing,
             Busy::Restore(restore) if self.tree.is_none() && restore.waits => State::Standby,
             _ if self.tree.is_none() => State::Starting,
             _ => State::Running,
@@ -236,10 +235,10 @@ impl Machine {
             (self.status.phase, self.status.bytes, self.status.total) = (Some(phase), bytes, total);
             self.publish(&event);
         }
-        if self.hold.is_some() {
+        if self.lease_check.is_under_way() {
             self.hear_heartbeat(&event);
             if let Event::Lost { message } = event {
-                self.hold = Some(Some(message));
+                self.lease_check = LeaseCheck::Lost(message);
             }
             return;
         }
@@ -252,9 +251,8 @@ impl Machine {
 
     fn worker_gone(&mut self, reason: &str, root_is_ours: bool) {
         (self.status.phase, self.status.bytes, self.status.total) = (None, 0, 0);
-        if let Some(lost) = self.hold.take() {
-            self.heartbeat_over(reason);
-            return self.hold_over(lost);
+        if self.lease_check.is_under_way() {
+            return self.lease_check_over(reason);
         }
         match std::mem::replace(&mut self.busy, Busy::Nothing) {
             Busy::Restore(restore) => self.restore_over(restore, reason, root_is_ours),
@@ -265,22 +263,21 @@ impl Machine {
     }
 
     /// The worker that looked whether the application is still ours is gone.
-    fn hold_over(&mut self, lost: Option<String>) {
-        match (lost, std::mem::replace(&mut self.busy, Busy::Nothing)) {
-            (Some(message), busy) => {
-                self.busy = busy;
-                self.replaced(&message);
-            }
-            (None, Busy::Due(checkpoint)) => self.launch(checkpoint),
-            (None, Busy::Nothing) => self.idle(),
-            (None, other) => self.busy = other,
+    fn lease_check_over(&mut self, reason: &str) {
+        self.heartbeat_over(reason);
+        if let LeaseCheck::Lost(message) = std::mem::replace(&mut self.lease_check, LeaseCheck::Idle) {
+            return self.replaced(&message);
+        }
+        match std::mem::replace(&mut self.busy, Busy::Nothing) {
+            Busy::WaitingForLeaseCheck(checkpoint) => self.launch(checkpoint),
+            Busy::Nothing => self.idle(),
+            other => self.busy = other,
         }
     }
 
     fn no_worker(&mut self, error: &str) {
-        if self.hold.take().is_some() {
-            self.heartbeat_over(&format!("could not be started: {error}"));
-            return self.hold_over(None);
+        if self.lease_check.is_under_way() {
+            return self.lease_check_over(&format!("could not be started: {error}"));
         }
         match std::mem::replace(&mut self.busy, Busy::Nothing) {
             Busy::Restore(_) => {
@@ -344,10 +341,10 @@ impl Machine {
     fn stop_work(&mut self) {
         match &self.busy {
             Busy::Ready(_) | Busy::Before(_) | Busy::After(_) => self.act(Action::KillHook),
-            Busy::Nothing | Busy::Due(_) | Busy::Pause(_) | Busy::Farewell(_) => {}
+            Busy::Nothing | Busy::WaitingForLeaseCheck(_) | Busy::Pause(_) | Busy::Farewell(_) => {}
             Busy::Restore(_) | Busy::Checkpoint(_) | Busy::Settle(_) => self.act(Action::KillWorker),
         }
-        if self.hold.is_some() {
+        if self.lease_check.is_under_way() {
             self.act(Action::KillWorker);
         }
     }

@@ -94,7 +94,7 @@ impl Machine {
             && !matches!(
                 self.busy,
                 Busy::Before(_)
-                    | Busy::Due(_)
+                    | Busy::WaitingForLeaseCheck(_)
                     | Busy::Checkpoint(_)
                     | Busy::Settle(_)
                     | Busy::Pause(_)

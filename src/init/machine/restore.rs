@@ -18,8 +18,8 @@ pub(super) struct Restore {
     /// It waits for a generation to be handed over.
     pub(super) waits: bool,
     result: Option<Event>,
-    /// It is known whether other containers can see that this one has the application.
-    settled: bool,
+    /// The worker has said whether head names this container as the owner of the lease.
+    claim_is_known: bool,
 }
 
 impl Machine {
@@ -45,9 +45,9 @@ impl Machine {
             }
             Event::Chosen { message } => self.say(message),
             Event::Restoring { root } => (restore.root, restore.ended) = (root, None),
-            Event::Claimed => restore.settled = true,
+            Event::Claimed => restore.claim_is_known = true,
             // What it says after its result is why the store could not be told.
-            Event::Warning { .. } => restore.settled = restore.result.is_some(),
+            Event::Warning { .. } => restore.claim_is_known = restore.result.is_some(),
             Event::Restored { root, service, lease, restore: report } => {
                 let ended = restore.ended;
                 restore.result = Some(Event::Claimed);
@@ -77,7 +77,7 @@ impl Machine {
                 exit::RESTORE_FAILED,
             ),
             _ if self.tree.is_some() => {
-                if !restore.settled {
+                if !restore.claim_is_known {
                     self.say(format!(
                         "warning: the service runs, but its worker {reason} before it had told the store. Another container \
                          that restores the same generation will not be noticed before the next checkpoint"
@@ -116,14 +116,14 @@ impl Machine {
         if let Some(every) = self.config.every {
             self.set(Timer::Every, every);
         }
-        self.hold_later();
+        self.schedule_heartbeat();
         self.run_ready_hooks(hooks);
     }
 
     /// Looks in a while whether the application is still ours, where it is to be ours alone.
-    pub(super) fn hold_later(&mut self) {
+    pub(super) fn schedule_heartbeat(&mut self) {
         if let Some(interval) = self.config.exclusive {
-            self.set(Timer::Hold, interval.max(Duration::from_millis(10)));
+            self.set(Timer::Heartbeat, interval.max(Duration::from_millis(10)));
         }
     }
 }

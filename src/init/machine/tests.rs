@@ -102,7 +102,7 @@ impl Both {
     /// One step, each of whose actions is checked; whatever has to follow at once does.
     fn step(&mut self, input: Input) {
         self.world.before(&input);
-        let rests = matches!(self.machine.busy, Busy::Nothing) && self.machine.hold.is_none();
+        let rests = matches!(self.machine.busy, Busy::Nothing) && !self.machine.lease_check.is_under_way();
         let whole = self.machine.tree.is_some_and(|tree| tree.root > 0);
         let drains = rests && whole && self.machine.term == Term::None && input == Input::Signal(15);
         let drains = drains && self.machine.config.on_term == OnTerm::Checkpoint && !self.is_over();
@@ -204,7 +204,7 @@ impl World {
     fn act(&mut self, action: Action) {
         match action {
             Action::StartWorker(task) => {
-                assert!(self.worker.is_none() && (!self.hook || task == Task::Hold), "a second worker: {task:?}");
+                assert!(self.worker.is_none() && (!self.hook || task == Task::Heartbeat), "a second worker: {task:?}");
                 assert!(self.exits.is_empty() && (self.service != (task == Task::Restore)), "{task:?}");
                 if matches!(task, Task::Checkpoint(_)) {
                     (self.committed, self.taken, self.withdrawn) = (false, false, false);
@@ -212,7 +212,7 @@ impl World {
                 self.worker = Some(task);
             }
             Action::RunHook(_) => {
-                assert!(matches!(self.worker, None | Some(Task::Hold)) && !self.hook, "a second hook");
+                assert!(matches!(self.worker, None | Some(Task::Heartbeat)) && !self.hook, "a second hook");
                 self.hook = true;
             }
             Action::StartService => {
@@ -254,7 +254,7 @@ impl World {
             Some(Task::Settle { .. }) => {
                 inputs.extend([None, Some("other".to_owned())].map(|by| Input::Said(Event::Settled { taken_by: by })));
             }
-            Some(Task::Hold) => {
+            Some(Task::Heartbeat) => {
                 inputs.extend([Event::Held, Event::Lost { message: "replaced".to_owned() }].map(Input::Said));
             }
             _ => {}
@@ -511,17 +511,17 @@ fn the_application_is_looked_after_beside_hooks_and_not_beside_a_checkpoint() {
         config.hooks.before_checkpoint = hook();
     });
     does(&mut machine, asked(0, END));
-    assert!(starts(&does(&mut machine, Input::Elapsed(Timer::Hold)), Task::Hold));
+    assert!(starts(&does(&mut machine, Input::Elapsed(Timer::Heartbeat)), Task::Heartbeat));
     let due = does(&mut machine, Input::HookOver { failure: None });
     assert!(due.contains(&Action::DismissWorker) && !starts(&due, Task::Checkpoint(Fate::End)));
     assert!(starts(&does(&mut machine, gone()), Task::Checkpoint(Fate::End)));
-    assert!(!starts(&does(&mut machine, Input::Elapsed(Timer::Hold)), Task::Hold));
+    assert!(!starts(&does(&mut machine, Input::Elapsed(Timer::Heartbeat)), Task::Heartbeat));
 }
 
 /// What is said at `seconds`, when the heartbeat that is due then ends with `event`, or with its worker's death.
 fn beat(machine: &mut Machine, seconds: u64, event: Option<Event>) -> Vec<String> {
     let now = Now { ms: seconds * 1000, wall_ms: seconds * 1000 };
-    let inputs = [Some(Input::Elapsed(Timer::Hold)), event.map(Input::Said), Some(gone())];
+    let inputs = [Some(Input::Elapsed(Timer::Heartbeat)), event.map(Input::Said), Some(gone())];
     let actions = inputs.into_iter().flatten().flat_map(|input| machine.step(now, input)).collect::<Vec<_>>();
     actions.into_iter().filter_map(|action| if let Action::Say(text) = action { Some(text) } else { None }).collect()
 }
@@ -553,12 +553,12 @@ fn a_heartbeat_that_hangs_is_told_and_one_that_gives_way_to_a_checkpoint_is_no_f
     let mut machine = running(|config| config.exclusive = Some(Duration::from_secs(10)));
     let at = |seconds: u64| Now { ms: seconds * 1000, wall_ms: seconds * 1000 };
     let failures = |machine: &Machine| machine.status.heartbeat.map(|heartbeat| heartbeat.failures);
-    assert!(starts(&machine.step(at(10), Input::Elapsed(Timer::Hold)), Task::Hold));
-    let said = machine.step(at(20), Input::Elapsed(Timer::Hold));
+    assert!(starts(&machine.step(at(10), Input::Elapsed(Timer::Heartbeat)), Task::Heartbeat));
+    let said = machine.step(at(20), Input::Elapsed(Timer::Heartbeat));
     assert!(matches!(&said[..], [.., Action::Say(text)] if text.contains("not answered for 10s")), "{said:?}");
     machine.step(at(21), gone());
     assert_eq!(failures(&machine), Some(2));
-    machine.step(at(30), Input::Elapsed(Timer::Hold));
+    machine.step(at(30), Input::Elapsed(Timer::Heartbeat));
     machine.step(at(30), asked(0, END));
     let due = machine.step(at(30), gone());
     assert!(starts(&due, Task::Checkpoint(Fate::End)), "{due:?}");
@@ -601,7 +601,7 @@ proptest! {
     #[test]
     fn nothing_makes_it_panic(choices in prop::collection::vec(any::<prop::sample::Index>(), 1..40)) {
         let fates = [Fate::End, Fate::Run, Fate::Handover { timeout_ms: 5 }];
-        let world = World { begun: true, service: true, hook: true, worker: Some(Task::Hold), ..World::default() };
+        let world = World { begun: true, service: true, hook: true, worker: Some(Task::Heartbeat), ..World::default() };
         let mut all = world.inputs();
         all.extend(restore_events());
         all.extend(fates.into_iter().flat_map(|fate| checkpoint_events(fate, &world)));

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::control::protocol::Reason;
 use crate::init::config::OnTerm;
 use crate::init::forward;
+use crate::init::machine::heartbeat::LeaseCheck;
 use crate::init::machine::{Action, Asker, Busy, Machine, Task, Term, Timer, Waiting};
 use crate::job::Fate;
 use crate::sys::signals::Signal;
@@ -104,16 +105,16 @@ impl Machine {
             Timer::Kill => self.act(Action::Signal(libc::SIGKILL)),
             Timer::Hook => self.act(Action::KillHook),
             Timer::Settle => self.settle_again(),
-            Timer::Hold => {
-                self.hold_later();
-                if self.hold.is_some() {
+            Timer::Heartbeat => {
+                self.schedule_heartbeat();
+                if self.lease_check.is_under_way() {
                     self.heartbeat_late();
                 }
                 let beside = matches!(self.busy, Busy::Nothing | Busy::Ready(_) | Busy::Before(_) | Busy::After(None));
-                if beside && self.hold.is_none() && self.tree.is_some() {
-                    self.hold = Some(None);
+                if beside && !self.lease_check.is_under_way() && self.tree.is_some() {
+                    self.lease_check = LeaseCheck::UnderWay;
                     self.heartbeat_begins();
-                    self.act(Action::StartWorker(Task::Hold));
+                    self.act(Action::StartWorker(Task::Heartbeat));
                 }
             }
         }

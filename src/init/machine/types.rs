@@ -83,8 +83,8 @@ pub enum Timer {
     Hook,
     /// The next look at the outcome of a checkpoint whose worker died.
     Settle,
-    /// The next look whether the application is still ours.
-    Hold,
+    /// The next heartbeat.
+    Heartbeat,
 }
 
 impl Timer {
@@ -92,7 +92,7 @@ impl Timer {
     pub const COUNT: usize = 6;
     /// All of them.
     pub const ALL: [Timer; Self::COUNT] =
-        [Timer::Every, Timer::Term, Timer::Kill, Timer::Hook, Timer::Settle, Timer::Hold];
+        [Timer::Every, Timer::Term, Timer::Kill, Timer::Hook, Timer::Settle, Timer::Heartbeat];
 }
 
 /// What is to be done.
@@ -160,8 +160,8 @@ pub enum Task {
         /// How long it is left to be taken, in milliseconds.
         remaining_ms: u64,
     },
-    /// Look whether the application is still ours.
-    Hold,
+    /// Send a heartbeat, and check that this container still owns the lease.
+    Heartbeat,
 }
 
 /// When a hook runs.

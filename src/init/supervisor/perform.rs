@@ -99,7 +99,7 @@ impl Supervisor {
             Task::Restore => config.restore_timeout,
             Task::Checkpoint(_) => config.checkpoint_timeout,
             Task::Settle { .. } => LONGEST,
-            Task::Hold => LOOK_LIMIT,
+            Task::Heartbeat => LOOK_LIMIT,
         };
         match Worker::start(&self.job(task), limit) {
             Ok(worker) => self.worker = Some(worker),
@@ -142,7 +142,7 @@ impl Supervisor {
                 }
             }
             Task::Settle { generation, remaining_ms } => Job::Settle { common, generation, remaining_ms, lease },
-            Task::Hold => Job::Hold { common, lease },
+            Task::Heartbeat => Job::Hold { common, lease },
         }
     }
 
