@@ -1,7 +1,7 @@
-//! A checkpoint as init sees it: what its worker has said so far, and what follows from it once the worker is gone.
+//! A checkpoint as init sees it: what its worker has reported, and what follows when the worker is gone.
 //!
-//! The commit decides. Before it, whatever happens, the service runs on; after it the service ends, unless it is to run on, or is
-//! handed over and nobody has taken it. Where a worker dies so that nobody knows, another one finds out.
+//! The commit decides. Before the commit, every failure leaves the service running. After the commit the service ends, unless the
+//! checkpoint leaves it running or a handover finds no taker. If a worker dies in between, a second worker settles the question.
 
 use std::time::Duration;
 
@@ -11,26 +11,26 @@ use crate::control::server::failed;
 use crate::image::Lease;
 use crate::job::Fate;
 
-/// How long init waits before it has somebody look again what became of a generation.
+/// Pause between two workers that settle the same generation.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// A checkpoint under way.
 #[derive(Debug, Clone)]
 pub(super) struct Checkpoint {
-    /// Whoever is still there to be told.
+    /// Who gets the answer.
     askers: Vec<Asker>,
-    /// Who or what asked first.
+    /// Why the first of them asked.
     reason: Reason,
     fate: Fate,
     began_ms: u64,
     stage: Stage,
     /// The generation whose commit has begun.
     committing: Option<u64>,
-    /// What the container holds since the commit, and when that was.
+    /// The lease since the commit, and when the commit was, in milliseconds of [`Now::ms`](super::Now::ms).
     committed: Option<(Lease, u64)>,
     settlement: Settlement,
     pub(super) result: Option<Event>,
-    /// Why it was given up; continues "the checkpoint …".
+    /// Why the checkpoint was given up; continues "the checkpoint …".
     given_up: Option<String>,
     offer: Offer,
 }
@@ -104,26 +104,26 @@ impl Checkpoint {
         self.offer == Offer::Left
     }
 
-    /// Whether the service is held for another container to take it.
+    /// Whether the service is frozen until another container takes it.
     pub(super) fn is_offered(&self) -> bool {
         self.is_handover() && self.committed.is_some() && !self.is_settled() && !self.is_left()
     }
 
-    /// Whether the service is to end, as another container may have it from now on.
+    /// Whether the service must end, because another container may run it from now on.
     pub(super) fn ends_service(&self) -> bool {
         let ends = self.fate == Fate::End || self.is_left();
         (self.committed.is_some() && ends) || matches!(self.settlement, Settlement::TakenBy(_))
     }
 
-    /// Whether whoever asks now gets what it asks for when this one is committed.
+    /// Whether this checkpoint also answers a request that comes now.
     fn serves(&self, waiting: Waiting) -> bool {
         let alike = self.fate == waiting.fate || (self.is_handover() && matches!(waiting.fate, Fate::Handover { .. }));
-        // SIGTERM wants the service gone, and what came before it is in the checkpoint or is not answered any more.
+        // SIGTERM only needs the service to end. Requests that the service answered before SIGTERM are in the checkpoint.
         let suits_term = waiting.asker == Asker::Init(Reason::Term) && self.fate != Fate::Run;
         self.given_up.is_none() && self.result.is_none() && ((alike && self.stage != Stage::Frozen) || suits_term)
     }
 
-    /// How long the generation is left to be taken, in milliseconds.
+    /// How long another container may still take the generation, in milliseconds.
     fn remaining_ms(&self, now_ms: u64) -> u64 {
         match (self.fate, self.committed) {
             (Fate::Handover { timeout_ms }, Some((_, at))) if self.offer != Offer::Withdrawing => {
@@ -133,7 +133,7 @@ impl Checkpoint {
         }
     }
 
-    /// The answer, once the worker is gone. `reason` says why, if it left no result.
+    /// The answer after the worker is gone. `reason` says why the worker left no result, if it left none.
     fn answer(self, reason: &str, now_ms: u64) -> Event {
         let ended = self.ends_service();
         let generation = self.committed.map(|(lease, _)| lease.generation).or(self.committing).unwrap_or(0);
@@ -141,7 +141,7 @@ impl Checkpoint {
         let withdrawn = self.is_handover() && self.settlement == Settlement::Withdrawn;
         match self.result {
             Some(Event::Checkpointed(report)) if counts => Event::Checkpointed(Report { ended, ..report }),
-            // The worker died after the commit, and took its figures with it.
+            // The worker died after the commit, so its figures are lost.
             _ if counts => Event::Checkpointed(Report {
                 generation,
                 bytes: 0,
@@ -176,7 +176,7 @@ impl Checkpoint {
 }
 
 impl Machine {
-    /// Takes a request: it joins the checkpoint under way, begins one, or waits for its turn.
+    /// Handles a request: it joins the checkpoint under way, starts one, or is queued.
     pub(super) fn ask(&mut self, waiting: Waiting) {
         if let Some(message) = self.refusal() {
             return self.refuse(waiting.asker, message);
@@ -191,7 +191,7 @@ impl Machine {
                 }
             }
             _ if self.queue.iter().any(|other| other.asker == waiting.asker) => {}
-            // There is no time to lose.
+            // The grace time of SIGTERM runs, so its checkpoint is next.
             _ if waiting.asker == Asker::Init(Reason::Term) => self.queue.insert(0, waiting),
             _ => self.queue.push(waiting),
         }
@@ -244,7 +244,7 @@ impl Machine {
             return self.checkpoint_over(checkpoint, "");
         }
         if self.lease_check.is_under_way() {
-            // The checkpoint's own worker looks as well.
+            // The checkpoint's worker checks the lease itself.
             self.act(Action::DismissWorker);
             self.busy = Busy::WaitingForLeaseCheck(checkpoint);
             return;
@@ -353,7 +353,7 @@ impl Machine {
         }
     }
 
-    /// It is known what became of it.
+    /// The outcome is known: ends the service or lets it run on, and answers.
     fn conclude(&mut self, checkpoint: Checkpoint, reason: &str) {
         let ends = checkpoint.ends_service();
         let died = checkpoint.result.is_none() && checkpoint.stage != Stage::NotStarted;
@@ -375,7 +375,7 @@ impl Machine {
             return self.act(Action::KillTree);
         }
         if died {
-            // What it has stopped stands still.
+            // The dead worker may have left the service fenced by SIGSTOP.
             self.act(Action::ContinueTree);
         }
         self.send_early();
@@ -384,13 +384,13 @@ impl Machine {
             let term = Waiting { asker: Asker::Init(Reason::Term), fate: Fate::End };
             let waits = self.queue.iter().any(|waiting| waiting.asker == term.asker);
             if was_handover && self.term == Term::Trying && !waits {
-                // It need not be handed over to be kept.
+                // SIGTERM gets a checkpoint of its own: the state is kept even if no container takes it over.
                 self.queue.insert(0, term);
             } else if !waits {
                 self.end_in_order();
             }
             if self.config.exclusive.is_some() {
-                // It may have failed because the application is another container's by now.
+                // The checkpoint may have failed because another container owns the lease, so check it now.
                 self.set(Timer::Heartbeat, Duration::ZERO);
             }
         }
@@ -401,7 +401,7 @@ impl Machine {
         }
     }
 
-    /// The service was checkpointed and has ended: so does init.
+    /// Ends init after the checkpointed service has ended.
     pub(super) fn farewell(&mut self, done: Done) {
         let call = self.record(done);
         let code = self.config.checkpointed_status;
@@ -412,7 +412,7 @@ impl Machine {
         }
     }
 
-    /// Answers all who asked, and keeps what is told later. Returns the call of the hook that is due.
+    /// Answers all requests and updates the status. Returns the call of the hook that follows.
     fn record(&mut self, done: Done) -> HookCall {
         let reason = done.reason;
         let at_ms = self.now.wall_ms;
@@ -474,7 +474,7 @@ impl Machine {
         }
     }
 
-    /// Whoever is to be told how the checkpoint under way ends, if there is one.
+    /// Who gets the answer of the checkpoint under way, if there is one.
     pub(super) fn askers(&mut self) -> Option<&mut Vec<Asker>> {
         match &mut self.busy {
             Busy::Before(checkpoint)
@@ -487,7 +487,7 @@ impl Machine {
         }
     }
 
-    /// Gives up the checkpoint under way, unless it is committed. Returns whether there was one.
+    /// Gives up the checkpoint under way unless it is committed. Returns whether there was one.
     pub(super) fn give_up(&mut self, why: &str) -> bool {
         match &mut self.busy {
             Busy::Before(checkpoint) => {
@@ -506,7 +506,7 @@ impl Machine {
         true
     }
 
-    /// Whether the service is held for another container to take it.
+    /// Whether the service is frozen until another container takes it.
     pub(super) fn is_offered(&self) -> bool {
         match &self.busy {
             Busy::Checkpoint(checkpoint) | Busy::Settle(checkpoint) | Busy::Pause(checkpoint) => {
@@ -516,7 +516,7 @@ impl Machine {
         }
     }
 
-    /// Whether the service is about to end, as its checkpoint is committed.
+    /// Whether the service is about to end because its checkpoint is committed.
     pub(super) fn is_committed(&self) -> bool {
         match &self.busy {
             Busy::Checkpoint(checkpoint) | Busy::Settle(checkpoint) => checkpoint.ends_service(),
@@ -525,7 +525,7 @@ impl Machine {
         }
     }
 
-    /// Ends the service that is offered, without taking it back: whoever restores the generation has it.
+    /// Ends the offered service without withdrawing the generation: the container that restores it has the service.
     pub(super) fn leave_offered(&mut self) {
         let worker = !matches!(self.busy, Busy::Pause(_));
         let (Busy::Checkpoint(checkpoint) | Busy::Settle(checkpoint) | Busy::Pause(checkpoint)) = &mut self.busy else {
@@ -541,7 +541,7 @@ impl Machine {
         }
     }
 
-    /// Has the generation that is offered taken back, unless somebody has it. Returns whether there is one.
+    /// Withdraws the offered generation unless another container has taken it. Returns whether one was offered.
     pub(super) fn withdraw(&mut self) -> bool {
         let (Busy::Checkpoint(checkpoint) | Busy::Settle(checkpoint) | Busy::Pause(checkpoint)) = &mut self.busy else {
             return false;
@@ -556,7 +556,7 @@ impl Machine {
         true
     }
 
-    /// Whether CRIU may have stopped the service, which is to run on.
+    /// Whether the service may be frozen: signals must wait.
     pub(super) fn is_frozen(&self) -> bool {
         match &self.busy {
             Busy::Checkpoint(checkpoint) => {

@@ -1,27 +1,28 @@
-//! How the heartbeats of `--exclusive` go: the status counts them, and the log says when they fail and when they work again.
+//! Heartbeats of `--exclusive`: counted in the status. A warning says when they fail, at most once a minute, and a line when they
+//! succeed again.
 
 use std::time::Duration;
 
 use super::{Busy, Machine};
 use crate::control::protocol::Event;
 
-/// Between two warnings.
+/// Shortest time between two warnings, in milliseconds.
 const QUIET_MS: u64 = 60_000;
-/// A worker may take this long to start on a busy machine, so a shorter interval makes no heartbeat late.
+/// A heartbeat counts as late after this time at the earliest: a worker may take as long to start on a busy machine.
 const LATE: Duration = Duration::from_secs(1);
-/// Intervals of silence after which a container that waits takes the application over.
+/// Intervals of silence after which a waiting container takes the application over.
 const SILENT: u32 = 3;
 
-/// What is known of them beside the status.
+/// State of the heartbeats that the status does not show.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Heartbeats {
-    /// When the one under way began.
+    /// Start of the heartbeat under way.
     began_ms: u64,
-    /// Whether its result is known.
+    /// Whether the heartbeat under way has a result.
     ended: bool,
-    /// When a failure was warned of last.
+    /// Time of the last warning.
     warned_ms: Option<u64>,
-    /// That warning still holds.
+    /// Whether heartbeats have failed since that warning.
     warned: bool,
 }
 
@@ -46,7 +47,7 @@ impl Machine {
         (self.heartbeats.began_ms, self.heartbeats.ended) = (self.now.ms, false);
     }
 
-    /// The next one is due, and the one under way has no result.
+    /// Counts a heartbeat as failed if the next one is due and it has no result yet.
     pub(super) fn heartbeat_late(&mut self) {
         let taken = Duration::from_millis(self.now.ms.saturating_sub(self.heartbeats.began_ms));
         if !self.heartbeats.ended && taken >= self.interval().max(LATE) {
@@ -54,7 +55,6 @@ impl Machine {
         }
     }
 
-    /// Takes the result from its worker.
     pub(super) fn hear_heartbeat(&mut self, event: &Event) {
         match event {
             Event::Held => self.heartbeat_succeeded(),
@@ -65,7 +65,7 @@ impl Machine {
         self.heartbeats.ended = true;
     }
 
-    /// Its worker is gone, for this reason. Where a checkpoint is due init has ended it: that one looks as well.
+    /// Counts a heartbeat as failed if its worker is gone without a result, unless init dismissed it for a checkpoint.
     pub(super) fn heartbeat_over(&mut self, reason: &str) {
         if !self.heartbeats.ended && !matches!(self.busy, Busy::WaitingForLeaseCheck(_)) {
             self.heartbeat_failed(&format!(

@@ -1,14 +1,14 @@
-//! Commands and signals beside the steps of a checkpoint and restore.
+//! Hooks: commands and signals before and after a checkpoint, and after a start or restore.
 
 use super::{Action, Busy, HookCall, Machine, Moment, Timer};
 use crate::init::config::Hook;
 
 impl Machine {
-    /// Runs a hook. Returns whether its end has to be waited for.
+    /// Runs a hook. Returns whether an [`Input::HookOver`](super::Input::HookOver) follows.
     pub(super) fn run_hook(&mut self, call: HookCall) -> bool {
         match self.config.hooks.at(call.moment) {
             None => false,
-            // Nobody can know when the service has dealt with a signal.
+            // Nothing shows when the service has handled a signal, so there is nothing to wait for.
             Some(Hook::Signal(signal)) => {
                 let signal = *signal;
                 if self.tree.is_some() {
@@ -25,7 +25,7 @@ impl Machine {
         }
     }
 
-    /// Runs what follows the start of the service, one after the other.
+    /// Runs the hooks after the start of the service, one after the other.
     pub(super) fn run_ready_hooks(&mut self, mut moments: Vec<Moment>) {
         while !moments.is_empty() {
             let moment = moments.remove(0);

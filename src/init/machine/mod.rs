@@ -1,6 +1,7 @@
-//! What init does, as a machine: inputs in, actions out. Knows no process, socket, signal or clock itself, so that every pair of
-//! inputs in every state can be tried. Must never panic, never grow by what comes from outside, and never let the service end
-//! unless its checkpoint is committed, another container has it, or somebody asked for its end.
+//! Init as a state machine: inputs in, actions out. It makes no system call, so tests try every input in every state.
+//!
+//! Never panics. Never grows without bound by inputs from outside. Ends the service only if its checkpoint is committed, another
+//! container has it, or someone asked for its end.
 
 mod checkpoint;
 mod heartbeat;
@@ -27,51 +28,51 @@ use checkpoint::{Checkpoint, Done};
 use heartbeat::{Heartbeats, LeaseCheck};
 use restore::Restore;
 
-/// What init is busy with. There is one of these at a time, and one worker; only the worker that looks whether the application is
-/// still ours works beside hooks, as whoever waits for our death must not take a long hook for that.
+/// What init is doing. There is one such state and at most one worker at a time. Only the worker of a heartbeat runs beside hooks:
+/// a standby must not mistake a long hook for a dead container.
 #[derive(Debug, Clone)]
 enum Busy {
-    /// Nothing: the service just runs, or there is none yet.
+    /// The service runs, or there is none yet.
     Nothing,
-    /// A worker that looks for a generation, waits for one, or restores it.
+    /// A worker finds a generation, waits for one, or restores it.
     Restore(Restore),
-    /// A hook that follows the start of the service; those that are still to come.
+    /// A hook after the start of the service runs; the moments of those that follow.
     Ready(Vec<Moment>),
-    /// The hook before a checkpoint.
+    /// The hook before a checkpoint runs.
     Before(Checkpoint),
     /// A checkpoint whose worker waits until the worker of a heartbeat has ended.
     WaitingForLeaseCheck(Checkpoint),
-    /// A worker that takes a checkpoint.
+    /// A worker takes a checkpoint.
     Checkpoint(Checkpoint),
-    /// A worker that finds out what became of a checkpoint whose own worker died.
+    /// A worker settles a checkpoint whose own worker died.
     Settle(Checkpoint),
-    /// The same, and the next such worker is not due yet.
+    /// The pause before the next such worker.
     Pause(Checkpoint),
-    /// A service that ends, as its checkpoint is committed.
+    /// The service ends because its checkpoint is committed.
     Farewell(Done),
-    /// The hook after a checkpoint; the exit status that follows, where the service has ended.
+    /// The hook after a checkpoint runs; if the service has ended, the exit status that follows.
     After(Option<u8>),
 }
 
-/// What became of a SIGTERM that asks for a checkpoint.
+/// State of a SIGTERM that asks for a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Term {
-    /// There was none.
+    /// No SIGTERM came.
     None,
-    /// Its checkpoint is under way, or waits for its turn.
+    /// Its checkpoint is under way or queued.
     Trying,
-    /// It was sent on to the service.
+    /// The service got the SIGTERM.
     Forwarded,
 }
 
-/// A checkpoint that waits for its turn.
+/// A queued request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Waiting {
     asker: Asker,
     fate: crate::job::Fate,
 }
 
-/// Who wants to know how a checkpoint ends.
+/// Who asked for a checkpoint and gets the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Asker {
     Client(ClientId),
@@ -95,32 +96,31 @@ pub struct Machine {
     lease_check: LeaseCheck,
     heartbeats: Heartbeats,
     tree: Option<Tree>,
-    /// What this container holds of its application; nothing before the start.
+    /// This container's lease; the default before the start.
     lease: Lease,
-    /// The signal that ended the start, before there was a service to get it.
+    /// The signal that cancelled the start.
     cancelled: Option<Signal>,
-    /// Signals that came before there was a service to get them.
+    /// Signals that wait until the service exists and is not frozen.
     early: Set,
     term: Term,
-    /// The service was sent SIGTERM.
+    /// The service got SIGTERM.
     dying: bool,
-    /// Checkpoints that wait for their turn: no more than one a client, and one of each other kind.
+    /// Bounded: one request for each client, and one of each other kind.
     queue: Vec<Waiting>,
     waiters: Vec<(ClientId, Awaited)>,
     subscribers: Vec<ClientId>,
-    /// What subscribers were told last.
+    /// The state that subscribers know.
     told: State,
     status: Status,
-    /// The last checkpoint failed, and why, or was committed.
+    /// Result of the last checkpoint.
     last: Option<Result<(), String>>,
-    /// The exit status, once all is over.
+    /// The exit status, after the end.
     end: Option<u8>,
     now: Now,
     actions: Vec<Action>,
 }
 
 impl Machine {
-    /// Init before its first step.
     pub fn new(config: Config) -> Machine {
         let (version, instance) = (env!("CARGO_PKG_VERSION").to_owned(), config.instance.clone());
         let status = Status { version, instance, ..Status::default() };
@@ -147,31 +147,29 @@ impl Machine {
         }
     }
 
-    /// The same in these namespaces.
+    /// Notes the namespaces that init runs in.
     pub fn isolated(mut self, isolation: Option<Isolation>) -> Machine {
         self.status.isolation = isolation;
         self
     }
 
-    /// What init was told at its start.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// The service's processes, while there are any.
+    /// The service's processes, while it runs.
     pub fn tree(&self) -> Option<Tree> {
         self.tree
     }
 
-    /// What this container holds of its application.
     pub fn lease(&self) -> Lease {
         self.lease
     }
 
-    /// Takes what has happened; returns what is to be done, in this order.
+    /// Handles one input. Returns the actions to perform, in order.
     pub fn step(&mut self, now: Now, input: Input) -> Vec<Action> {
         self.now = now;
-        // After the end there are only clients left, who come too late.
+        // After the end only late clients are left.
         if self.end.is_none() || matches!(input, Input::Asked(..)) {
             self.take(input);
             self.tell();
@@ -189,7 +187,7 @@ impl Machine {
             Input::Asked(client, op) => self.asked(client, op),
             Input::Left(client) => self.left(client),
             Input::Said(event) => self.hear(event),
-            // CRIU lets the service run on when its worker dies, and after a commit it must not.
+            // CRIU resumes the service when its worker dies. After a commit the service must not run.
             Input::WorkerEnded if self.is_committed() => self.act(Action::KillTree),
             Input::WorkerEnded => {}
             Input::WorkerGone { reason, root_is_ours } => self.worker_gone(&reason, root_is_ours),
@@ -210,12 +208,11 @@ impl Machine {
         self.act(Action::Say(message));
     }
 
-    /// What init is doing, in one word.
     pub fn state(&self) -> State {
         match &self.busy {
             _ if self.end.is_some() => State::Ending,
             Busy::Farewell(_) | Busy::After(Some(_)) => State::Ending,
-            // It stands still until somebody has told.
+            // The service is frozen until the generation is settled.
             Busy::Settle(_) | Busy::Pause(_) => State::HandingOver,
             Busy::Checkpoint(_) if self.status.phase == Some(Phase::Handover) => State::HandingOver,
             Busy::Before(_) | Busy::WaitingForLeaseCheck(_) | Busy::Checkpoint(_) => State::Checkpointing,
@@ -225,7 +222,6 @@ impl Machine {
         }
     }
 
-    /// A worker's event.
     fn hear(&mut self, event: Event) {
         if let Event::Warning { message } = &event {
             self.say(format!("warning: {message}"));
@@ -262,7 +258,7 @@ impl Machine {
         }
     }
 
-    /// The worker that looked whether the application is still ours is gone.
+    /// The worker of a heartbeat is gone.
     fn lease_check_over(&mut self, reason: &str) {
         self.heartbeat_over(reason);
         if let LeaseCheck::Lost(message) = std::mem::replace(&mut self.lease_check, LeaseCheck::Idle) {
@@ -294,7 +290,7 @@ impl Machine {
         }
     }
 
-    /// Another container has the application: a copy that runs on would answer clients with what nobody else knows.
+    /// Ends the service because another container owns the lease: two running copies would diverge.
     fn replaced(&mut self, message: &str) {
         self.say(message.to_owned());
         self.act(Action::KillTree);
@@ -302,7 +298,6 @@ impl Machine {
         self.finish(exit::REPLACED, message);
     }
 
-    /// A child was reaped.
     fn buried(&mut self, pid: i32, ending: Ending, service_is_ours: bool) {
         if let (Busy::Restore(restore), None) = (&mut self.busy, self.tree)
             && pid == restore.root
@@ -311,7 +306,7 @@ impl Machine {
         }
         let Some(tree) = &mut self.tree else { return };
         if pid == tree.root && matches!(ending, Ending::Killed(_)) && service_is_ours {
-            // Someone killed the holder; the service is our own child now, and its orphans are ours to reap.
+            // The subreaper was killed, so the service is a child of init now, and init reaps its orphans.
             tree.root = 0;
         } else if pid == tree.root || (tree.root == 0 && pid == tree.service) {
             self.tree = None;
@@ -324,7 +319,7 @@ impl Machine {
             Ending::Exited(code) => code,
             Ending::Killed(signal) => killed_by(signal),
         };
-        // Its end was the checkpoint's last step.
+        // A committed checkpoint ends the service as its last step.
         match std::mem::replace(&mut self.busy, Busy::Nothing) {
             Busy::Farewell(done) => return self.farewell(done),
             busy => self.busy = busy,
@@ -337,7 +332,7 @@ impl Machine {
         self.finish(code, &format!("the service has ended by itself (exit status {code})"));
     }
 
-    /// Ends the worker or hook that is under way.
+    /// Kills the worker or hook under way.
     fn stop_work(&mut self) {
         match &self.busy {
             Busy::Ready(_) | Busy::Before(_) | Busy::After(_) => self.act(Action::KillHook),
@@ -349,14 +344,14 @@ impl Machine {
         }
     }
 
-    /// The start has failed: whatever is left of it goes.
+    /// The start failed: kills all processes that it left.
     fn fail(&mut self, message: &str, code: u8) {
         self.act(Action::KillBelow);
         self.say(message.to_owned());
         self.finish(code, message);
     }
 
-    /// The end: whoever still waits is told why.
+    /// Ends init. Waiting clients get `reason`.
     fn finish(&mut self, code: u8, reason: &str) {
         self.answer_waiters(Some(reason));
         self.act(Action::Close(reason.to_owned()));
@@ -364,7 +359,7 @@ impl Machine {
         self.act(Action::Exit(code));
     }
 
-    /// Nothing is under way any more: what waits for its turn has it.
+    /// Takes the next request from the queue, or rests.
     fn idle(&mut self) {
         self.busy = Busy::Nothing;
         if self.tree.is_none() || self.end.is_some() {
@@ -386,7 +381,7 @@ impl Machine {
     }
 }
 
-/// The exit status for a process that a signal killed.
+/// The exit status of a process that a signal killed, as shells report it.
 fn killed_by(signal: Signal) -> u8 {
     exit::SIGNAL_BASE.wrapping_add(signal as u8)
 }

@@ -1,4 +1,4 @@
-//! What clients ask for, and what they are told.
+//! Requests of clients and their answers.
 
 use super::{Action, Asker, Busy, Machine, Waiting};
 use crate::control::protocol::{Awaited, Event, Op, State, Wanted};
@@ -16,7 +16,7 @@ impl Machine {
                 let status = self.status();
                 self.act(Action::Finish(client, status));
             }
-            // Answered at the end of this step, where it can be.
+            // Answered at the end of this step if the condition holds already.
             Op::Wait { until } => self.waiters.push((client, until)),
             Op::Cancel => {
                 let found = self.give_up("was given up, as `freeze cancel` asked for") || self.withdraw();
@@ -35,7 +35,7 @@ impl Machine {
         }
     }
 
-    /// Nobody waits any more for what this client asked for.
+    /// Drops the requests of a client that is gone. A checkpoint that no one waits for is given up.
     pub(super) fn left(&mut self, client: ClientId) {
         self.waiters.retain(|(waiter, _)| *waiter != client);
         self.subscribers.retain(|subscriber| *subscriber != client);
@@ -58,14 +58,13 @@ impl Machine {
         Event::Status(Box::new(status))
     }
 
-    /// All subscribers get an event.
     pub(super) fn publish(&mut self, event: &Event) {
         for subscriber in self.subscribers.clone() {
             self.act(Action::Send(subscriber, event.clone()));
         }
     }
 
-    /// At the end of a step: who waits for what is there now, and who follows, is told.
+    /// Ends a step: publishes a change of state and answers the waiters whose condition holds.
     pub(super) fn tell(&mut self) {
         let state = self.state();
         if std::mem::replace(&mut self.told, state) != state {
@@ -75,7 +74,7 @@ impl Machine {
         self.answer_waiters(None);
     }
 
-    /// `end` says why nothing more will happen.
+    /// Answers waiters whose condition holds; all of them if `end` says why nothing more will happen.
     pub(super) fn answer_waiters(&mut self, end: Option<&str>) {
         let mut waiters = std::mem::take(&mut self.waiters);
         waiters.retain(|(client, until)| {
@@ -87,7 +86,7 @@ impl Machine {
         self.waiters = waiters;
     }
 
-    /// The answer to who waits, where there is one by now.
+    /// The answer to a waiter, if its condition holds.
     fn reached(&self, until: Awaited) -> Option<Event> {
         let runs = self.tree.is_some() && matches!(self.state(), State::Running | State::Checkpointing);
         let quiet = self.queue.is_empty()

@@ -1,4 +1,4 @@
-//! How the service comes: restored, or started, or neither.
+//! Start of the service: restored from a generation, or the command executed.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use crate::sys::process::Ending;
 /// A restore under way.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Restore {
-    /// Root of the tree that is coming, once the worker has named it.
+    /// PID of the root of the restored tree, once the worker has named it.
     pub(super) root: i32,
-    /// How that ended, where it did before the worker said that it is there.
+    /// Exit of that root, if it ended before the worker reported the restore.
     pub(super) ended: Option<Ending>,
-    /// It waits for a generation to be handed over.
+    /// Whether the worker waits for a handover.
     pub(super) waits: bool,
     result: Option<Event>,
     /// The worker has said whether head names this container as the owner of the lease.
@@ -46,7 +46,7 @@ impl Machine {
             Event::Chosen { message } => self.say(message),
             Event::Restoring { root } => (restore.root, restore.ended) = (root, None),
             Event::Claimed => restore.claim_is_known = true,
-            // What it says after its result is why the store could not be told.
+            // A warning after the result says why head could not be claimed.
             Event::Warning { .. } => restore.claim_is_known = restore.result.is_some(),
             Event::Restored { root, service, lease, restore: report } => {
                 let ended = restore.ended;
@@ -105,13 +105,13 @@ impl Machine {
 
     pub(super) fn started(&mut self, tree: Tree) {
         self.tree = Some(tree);
-        // What a standby prepared for is not what runs here.
+        // A standby may have prepared for a generation that it does not run.
         self.status.generation = 0;
         self.send_early();
         self.ready(vec![Moment::OnAppReady]);
     }
 
-    /// The service runs: what goes on beside it begins.
+    /// The service runs: starts timers and hooks.
     fn ready(&mut self, hooks: Vec<Moment>) {
         if let Some(every) = self.config.every {
             self.set(Timer::Every, every);
@@ -120,7 +120,7 @@ impl Machine {
         self.run_ready_hooks(hooks);
     }
 
-    /// Looks in a while whether the application is still ours, where it is to be ours alone.
+    /// Sets the timer of the next heartbeat, if `--exclusive` is given.
     pub(super) fn schedule_heartbeat(&mut self) {
         if let Some(interval) = self.config.exclusive {
             self.set(Timer::Heartbeat, interval.max(Duration::from_millis(10)));

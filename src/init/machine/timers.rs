@@ -1,4 +1,4 @@
-//! Signals, and timers.
+//! Signals and timers.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::init::machine::{Action, Asker, Busy, Machine, Task, Term, Timer, Wait
 use crate::job::Fate;
 use crate::sys::signals::Signal;
 
-/// The most of SIGTERM's grace that is left to the service for an orderly end, where its checkpoint fails.
+/// Part of SIGTERM's grace time that is kept for the service to end by itself if its checkpoint fails.
 const MARGIN: Duration = Duration::from_secs(5);
 
 impl Machine {
@@ -26,7 +26,7 @@ impl Machine {
         }
     }
 
-    /// Whatever the signal is to the service: there is none yet, and the container is to end.
+    /// Ends the container on a signal that comes before there is a service.
     fn cancel_start(&mut self, signal: Signal) {
         self.cancelled.get_or_insert(signal);
         if matches!(self.busy, Busy::Restore(_)) {
@@ -35,8 +35,8 @@ impl Machine {
         self.early.insert(signal);
     }
 
-    /// Passes a signal on, or keeps it until there is a service, and until that is not frozen: CRIU would take a signal that is
-    /// pending into the checkpoint, and a restored service would end by a SIGTERM that was meant for this container.
+    /// Forwards a signal, or keeps it until the service exists and is not frozen. CRIU dumps pending signals, so a restored service
+    /// would otherwise end by a SIGTERM that was meant for this container.
     fn forward(&mut self, signal: Signal) {
         if self.tree.is_none() || self.is_frozen() {
             return self.early.insert(signal);
@@ -58,19 +58,19 @@ impl Machine {
         }
     }
 
-    /// The service is there, and not frozen: it gets what came before.
+    /// Delivers the signals that were kept.
     pub(super) fn send_early(&mut self) {
         for signal in self.early.drain() {
             self.deliver(signal);
         }
     }
 
-    /// SIGTERM, where that asks for a checkpoint.
+    /// Handles a SIGTERM that asks for a checkpoint.
     fn terminate(&mut self) {
         match self.term {
             Term::Trying => {}
             Term::Forwarded => self.forward(libc::SIGTERM),
-            // The generation is committed, and whoever takes it has the service; ours is not needed for that.
+            // The generation is committed, so another container can take it without this one.
             Term::None if self.is_offered() => self.leave_offered(),
             Term::None => {
                 self.term = Term::Trying;
@@ -81,7 +81,7 @@ impl Machine {
         }
     }
 
-    /// There is no checkpoint for SIGTERM, or not in time: the service ends in its own way.
+    /// Forwards SIGTERM because its checkpoint failed or was not in time.
     pub(super) fn end_in_order(&mut self) {
         if self.term == Term::Trying {
             self.term = Term::Forwarded;
@@ -96,7 +96,7 @@ impl Machine {
                 if let Some(every) = self.config.every {
                     self.set(Timer::Every, every);
                 }
-                // What is about to end must not come back as the newest generation.
+                // A service that is about to end must not become the newest generation.
                 if matches!(self.busy, Busy::Nothing) && !self.dying {
                     self.ask(Waiting { asker: Asker::Init(Reason::Timer), fate: Fate::Run });
                 }

@@ -1,4 +1,4 @@
-//! What goes into the machine and what comes out.
+//! Inputs and actions of the machine.
 
 use std::time::Duration;
 
@@ -9,158 +9,146 @@ use crate::job::Fate;
 use crate::sys::process::Ending;
 use crate::sys::signals::Signal;
 
-/// The clocks, as they are read before each step.
+/// Clock readings for one step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Now {
-    /// Milliseconds since init began; never goes back.
+    /// Milliseconds since init started, monotonic.
     pub ms: u64,
     /// Milliseconds since 1970, UTC.
     pub wall_ms: u64,
 }
 
-/// What can happen.
+/// An event that the machine handles.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
-    /// Init is ready.
+    /// The first input.
     Begin,
-    /// Init got a signal.
     Signal(Signal),
-    /// A client asks for something.
     Asked(ClientId, Op),
-    /// A client went away before it had its answer.
+    /// A client disconnected before its answer.
     Left(ClientId),
-    /// The worker says something.
+    /// An event from the worker's socket.
     Said(Event),
-    /// The worker's process has ended; what it started may still be there.
+    /// The worker's process has ended; its children may still run.
     WorkerEnded,
-    /// The worker and all that it started are gone.
+    /// The worker and all its children are gone.
     WorkerGone {
-        /// Why it left no result, where it left none; continues "the worker …".
+        /// Why it left no result, if it left none; continues "the worker …".
         reason: String,
-        /// The root of the service's tree, where there is one, is init's child.
+        /// Whether the root of the service's tree is a child of init.
         root_is_ours: bool,
     },
     /// The worker could not be started.
     NoWorker {
-        /// Why.
         error: String,
     },
     /// The command was started.
     Started(Tree),
-    /// It could not be.
+    /// The command could not be started.
     NotStarted {
-        /// One sentence.
         error: String,
     },
-    /// A child was reaped that is neither the worker nor a hook.
+    /// Init reaped a child that is neither the worker nor a hook.
     Buried {
-        /// Its PID.
         pid: i32,
-        /// How it ended.
         ending: Ending,
-        /// The service's first process is init's own child.
+        /// Whether the service's first process is a child of init.
         service_is_ours: bool,
     },
     /// The hook has ended, or could not be started.
     HookOver {
-        /// Why it failed, where it did; continues "the hook …".
+        /// Why it failed, if it did; continues "the hook …".
         failure: Option<String>,
     },
-    /// A timer that was set has run out. It is not set any more.
+    /// A timer expired.
     Elapsed(Timer),
 }
 
-/// What is waited for.
+/// One timer of each kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Timer {
     /// The next checkpoint of `--every`.
     Every,
-    /// The end of the time that SIGTERM leaves for a checkpoint.
+    /// The end of the time that SIGTERM gives a checkpoint.
     Term,
-    /// The end of the service's time to end by itself.
+    /// The end of `--kill-timeout` after a forwarded SIGTERM.
     Kill,
     /// A hook's time limit.
     Hook,
-    /// The next look at the outcome of a checkpoint whose worker died.
+    /// The next attempt to settle a checkpoint whose worker died.
     Settle,
     /// The next heartbeat.
     Heartbeat,
 }
 
 impl Timer {
-    /// How many there are.
     pub const COUNT: usize = 6;
-    /// All of them.
     pub const ALL: [Timer; Self::COUNT] =
         [Timer::Every, Timer::Term, Timer::Kill, Timer::Hook, Timer::Settle, Timer::Heartbeat];
 }
 
-/// What is to be done.
+/// A side effect that the supervisor performs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Start a worker. Where that fails, [`Input::NoWorker`] is next.
+    /// Starts a worker. [`Input::NoWorker`] follows if that fails.
     StartWorker(Task),
-    /// The worker's time limit begins anew.
+    /// Restarts the worker's time limit.
     LimitWorker,
-    /// The worker has no time limit any more.
+    /// Removes the worker's time limit.
     UnlimitWorker,
-    /// The worker has nothing left to do and should end.
+    /// The worker has given its result: it gets a short time to end.
     HurryWorker,
-    /// The worker's result is not wanted any more. What it started clears up behind itself.
+    /// Ends the worker whose result is no longer needed. Its CRIU releases the service and cleans up.
     DismissWorker,
-    /// The worker and all that it started end at once.
+    /// Kills the worker and all its children.
     KillWorker,
-    /// The worker takes back the generation that it hands over, unless somebody has it.
+    /// Tells the worker to withdraw the generation that it offers, unless another container has taken it.
     Withdraw,
-    /// Start the command; [`Input::Started`] or [`Input::NotStarted`] is next.
+    /// Starts the command. [`Input::Started`] or [`Input::NotStarted`] follows.
     StartService,
-    /// The service's first process, or its group, gets a signal.
+    /// Sends a signal to the service's first process, or its group.
     Signal(Signal),
-    /// Init stops itself, as a terminal asked for.
+    /// Stops init for job control of a terminal.
     StopSelf,
-    /// All processes of the service are killed.
     KillTree,
-    /// All processes of the service that a checkpoint stopped go on.
+    /// Continues the processes that a checkpoint stopped.
     ContinueTree,
-    /// All processes below init are killed.
+    /// Kills all descendants of init.
     KillBelow,
-    /// Run a hook's command; [`Input::HookOver`] is next.
+    /// Runs a hook's command. [`Input::HookOver`] follows.
     RunHook(HookCall),
-    /// The hook and all that it started end at once.
+    /// Kills the hook and all its children.
     KillHook,
-    /// A timer runs out after this time, and not when it was to before.
+    /// Sets a timer, which replaces its former time.
     Set(Timer, Duration),
-    /// A timer does not run out.
     Clear(Timer),
-    /// A client gets a line that is not the last.
+    /// Sends a client a line; more follow.
     Send(ClientId, Event),
-    /// A client gets its last line.
+    /// Sends a client its last line.
     Finish(ClientId, Event),
-    /// All clients that wait are told why there is no answer.
+    /// Tells all waiting clients why they get no answer.
     Close(String),
-    /// The user reads this on standard error.
+    /// Writes a line to standard error.
     Say(String),
-    /// Init gives back what only the start or a worker needed.
+    /// Gives back memory that only the start or a worker needed.
     Rest,
-    /// Init ends with this status, once its clients have gone.
+    /// Ends init with this status after its clients have gone.
     Exit(u8),
 }
 
-/// What a worker is for.
+/// The job of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Task {
-    /// Look for a generation and restore it.
+    /// Finds a generation and restores it.
     Restore,
-    /// Take a checkpoint.
     Checkpoint(Fate),
-    /// Find out what became of one.
+    /// Finds out what became of an offered generation.
     Settle {
-        /// The generation.
         generation: u64,
-        /// How long it is left to be taken, in milliseconds.
+        /// How long another container may still take it, in milliseconds.
         remaining_ms: u64,
     },
-    /// Send a heartbeat, and check that this container still owns the lease.
+    /// Sends a heartbeat and checks that this container still owns the lease.
     Heartbeat,
 }
 
@@ -178,7 +166,6 @@ pub enum Moment {
 }
 
 impl Moment {
-    /// As in the option's name.
     pub fn name(self) -> &'static str {
         match self {
             Moment::BeforeCheckpoint => "before-checkpoint",
@@ -189,19 +176,17 @@ impl Moment {
     }
 }
 
-/// One run of a hook's command, and what it is told.
+/// One run of a hook's command, with the values of its environment variables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HookCall {
-    /// Which hook.
     pub moment: Moment,
     /// The newest generation that this container restored or committed; 0 for none.
     pub generation: u64,
-    /// Who or what asked for it.
     pub reason: &'static str,
-    /// How the checkpoint ended; empty before that is known.
+    /// Result of the checkpoint; empty before it is known.
     pub result: &'static str,
-    /// The container that the service went to, or came from; empty where there is none.
+    /// The instance that the service went to or came from; empty for none.
     pub peer: String,
-    /// PID of the service's first process; 0 where it has ended.
+    /// PID of the service's first process; 0 after its end.
     pub service: i32,
 }
