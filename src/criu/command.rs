@@ -1,5 +1,5 @@
-//! CRIU's command lines. What a container allows is CRIU's to find out (`--rootless`), so these are the same everywhere; only which
-//! file is executed depends on it.
+//! CRIU's command lines. They are the same in every container, since `--rootless` makes CRIU probe its
+//! privileges; only the choice of the executable depends on the container.
 
 use std::ffi::OsString;
 use std::io;
@@ -11,30 +11,28 @@ use serde::Serialize;
 
 use crate::sys::fd;
 
-/// Name of CRIU's log of a dump, in the work folder.
+/// CRIU's logs, in the work folder.
 pub const DUMP_LOG: &str = "dump.log";
-/// Name of CRIU's log of a restore, in the work folder.
 pub const RESTORE_LOG: &str = "restore.log";
 
-/// Deleted files that are still open travel in the image; up to this size each.
+/// Largest deleted but still open file that travels in the CRIU image.
 const GHOST_LIMIT: &str = "4G";
 
-/// Name of the criu that has what freeze has, in freeze's folder.
+/// The criu files in freeze's folder. The second one is optional.
 pub const PLAIN: &str = "criu";
-/// Name of the criu that has capabilities by its file, if it is there.
 pub const WITH_CAPABILITIES: &str = "criu-caps";
 
-/// Which of the two criu files is executed. They are the same program.
+/// Which criu file to execute. Both are the same program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Criu {
-    /// The one that has what freeze has.
+    /// Has freeze's own capabilities.
     Plain,
-    /// The one with capabilities of its file.
+    /// Has file capabilities.
     WithCapabilities,
 }
 
-/// A criu that belongs to this freeze: a file beside it.
+/// The criu beside this freeze.
 fn path(criu: Criu) -> io::Result<PathBuf> {
     let name = match criu {
         Criu::Plain => PLAIN,
@@ -43,21 +41,21 @@ fn path(criu: Criu) -> io::Result<PathBuf> {
     Ok(std::env::current_exe()?.with_file_name(name))
 }
 
-/// One `--inherit-fd`: CRIU's descriptor `fd` takes the place of what the service knew as `key`, such as `pipe:[4026]`.
+/// One `--inherit-fd`: CRIU's descriptor `fd` replaces the file that the service knew as `key`, such as
+/// `pipe:[4026]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inherit {
-    /// Descriptor number in the criu process.
     pub fd: i32,
-    /// CRIU's name of the file.
     pub key: String,
 }
 
-/// Arguments of `criu dump` for the tree below `root`, held at the end until `hold` says what becomes of the tasks.
-/// `watched` are the files that its tasks watch by inotify, `outside` CRIU's names of those that are on none of the container's mounts.
+/// Arguments of `criu dump` for the tree below `root`, which waits at the end for the gate `hold`. `watched`
+/// are the files under inotify watches; `outside` are CRIU's names of files on none of the container's
+/// mounts.
 pub fn dump(root: i32, work: &Path, hold: i32, watched: &[PathBuf], outside: &[String]) -> Vec<OsString> {
     let mut args = common("dump", work, DUMP_LOG);
     args.extend(["-t".into(), root.to_string().into()]);
-    // A connection that waits to be accepted is lost, as the open ones are; it must not spoil the dump.
+    // A connection that waits for accept is lost, as open ones are. It must not fail the dump.
     args.extend(["--skip-in-flight", "--ghost-limit", GHOST_LIMIT, "--link-remap", "--hold-fd"].map(OsString::from));
     args.push(hold.to_string().into());
     args.extend(watched.iter().flat_map(|path| ["--irmap-scan-path".into(), path.into()]));
@@ -65,8 +63,8 @@ pub fn dump(root: i32, work: &Path, hold: i32, watched: &[PathBuf], outside: &[S
     args
 }
 
-/// Arguments of `criu restore`: detached, so that the tree is init's once CRIU and the worker have ended, and held at the end until
-/// `hold` says that the tasks may run.
+/// Arguments of `criu restore`. It detaches the tree, so init adopts it once CRIU and the worker have ended.
+/// It waits at the end for the gate `hold`.
 pub fn restore(work: &Path, inherit: &[Inherit], hold: i32) -> Vec<OsString> {
     let mut args = common("restore", work, RESTORE_LOG);
     // Engines give the root directory different modes: Docker 0755, Podman 0555.
@@ -88,7 +86,6 @@ fn common(verb: &str, work: &Path, log: &str) -> Vec<OsString> {
     args
 }
 
-/// No criu beside freeze, or not one that can be executed.
 #[derive(Debug, thiserror::Error)]
 #[error("CRIU cannot be started from {path} ({error}); freeze and criu must lie in one folder, as in freeze's image")]
 pub struct NotStarted {
@@ -96,21 +93,15 @@ pub struct NotStarted {
     error: io::Error,
 }
 
-/// Whether a criu that belongs to this freeze could be started.
-///
-/// # Errors
-/// [`NotStarted`].
+/// Fails if there is no criu beside this freeze that can be executed.
 pub fn look_for(criu: Criu) -> Result<(), NotStarted> {
     let path = path(criu).map_err(|error| NotStarted { path: PLAIN.into(), error })?;
     let found = nix::unistd::access(&path, nix::unistd::AccessFlags::X_OK);
     found.map_err(|error| NotStarted { path, error: error.into() })
 }
 
-/// Starts the criu that belongs to this freeze, with the worker's stdio and the descriptors `keep` beside it. `prepare` says in whose
-/// time it lives.
-///
-/// # Errors
-/// [`NotStarted`].
+/// Starts the criu beside this freeze with the worker's stdio and the descriptors `keep`. `prepare` sets its
+/// time namespace.
 pub fn spawn(
     criu: Criu,
     args: &[OsString],
@@ -140,7 +131,7 @@ fn execute(
     child
 }
 
-/// The number that `fd` has in this process, and so in a criu that it is passed to.
+/// The number of `fd` in this process, and in a criu that inherits it.
 pub fn number(fd: BorrowedFd) -> i32 {
     fd.as_raw_fd()
 }

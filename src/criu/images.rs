@@ -1,31 +1,28 @@
-//! CRIU's images, as far as one has to look into them: two magic numbers, then entries of a 32-bit length and so many bytes of
-//! protobuf (criu/protobuf.c, images/*.proto). Declares the fields that are needed alone. Must never trust what it reads.
+//! Reads and writes some of CRIU's images: two magic numbers, then entries, each a 32-bit length and that
+//! many bytes of protobuf (criu/protobuf.c, images/*.proto). Declares only the fields in use. Never trusts
+//! its input.
 
 use prost::Message;
 
-/// Most bytes of an image that is looked into; its entries take some forty times that in memory, at the worst.
-pub const LIMIT: u64 = 8 << 20;
+/// Largest image that is parsed, in bytes. Decoded entries take up to some 40 times that in memory.
+pub(crate) const LIMIT: u64 = 8 << 20;
 
-/// Begins every image but the inventory and pages (criu/include/magic.h, as all below).
+/// First word of every image that is read here (criu/include/magic.h, as all below).
 const COMMON: u32 = 0x5456_4319;
-/// Of `files.img`.
-pub const FILES: u32 = 0x5630_3138;
-/// Of `fdinfo-N.img`.
-pub const FDINFO: u32 = 0x5621_3732;
-/// Of `mm-PID.img`.
-pub const MM: u32 = 0x5749_2820;
-/// Of `pagemap-PID.img` and `pagemap-shmem-N.img`.
+pub(crate) const FILES: u32 = 0x5630_3138;
+pub(crate) const FDINFO: u32 = 0x5621_3732;
+pub(crate) const MM: u32 = 0x5749_2820;
+/// `pagemap-PID.img` and `pagemap-shmem-N.img`.
 pub const PAGEMAP: u32 = 0x5608_4025;
-/// Of `core-TID.img`.
-pub const CORE: u32 = 0x5505_3847;
-/// Of `pstree.img`.
+pub(crate) const CORE: u32 = 0x5505_3847;
+/// `pstree.img`.
 pub const PSTREE: u32 = 0x5027_3030;
 
-/// An image is not what CRIU writes.
+/// The image is not in CRIU's format.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Malformed;
 
-/// The entries of an image of that kind.
+/// The entries of an image of the kind `magic`.
 pub fn entries(image: &[u8], magic: u32) -> Result<Vec<&[u8]>, Malformed> {
     let (head, mut rest) = image.split_first_chunk::<8>().ok_or(Malformed)?;
     if *head != [COMMON.to_le_bytes(), magic.to_le_bytes()].concat()[..] {
@@ -41,7 +38,7 @@ pub fn entries(image: &[u8], magic: u32) -> Result<Vec<&[u8]>, Malformed> {
     Ok(entries)
 }
 
-/// An image of that kind with these entries.
+/// An image of the kind `magic` with these entries.
 pub fn encode<M: Message>(magic: u32, entries: &[M]) -> Vec<u8> {
     let mut image = [COMMON.to_le_bytes(), magic.to_le_bytes()].concat();
     for entry in entries {
@@ -51,51 +48,49 @@ pub fn encode<M: Message>(magic: u32, entries: &[M]) -> Vec<u8> {
     image
 }
 
-/// One entry.
+/// Decodes one entry.
 pub fn decode<M: Message + Default>(entry: &[u8]) -> Result<M, Malformed> {
     M::decode(entry).map_err(|_| Malformed)
 }
 
-/// A process of the tree (`pstree_entry`), all of it.
+/// A process of the tree (`pstree_entry`). Has all fields, since it is written as well.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct Task {
-    /// Its PID.
+    /// PID.
     #[prost(uint32, required, tag = "1")]
     pub pid: u32,
-    /// Its parent.
+    /// PID of the parent.
     #[prost(uint32, required, tag = "2")]
     pub ppid: u32,
-    /// Its process group.
+    /// Process group.
     #[prost(uint32, required, tag = "3")]
     pub pgid: u32,
-    /// Its session.
+    /// Session.
     #[prost(uint32, required, tag = "4")]
     pub sid: u32,
-    /// All of its threads.
+    /// IDs of all threads.
     #[prost(uint32, repeated, packed = "false", tag = "5")]
     pub threads: Vec<u32>,
 }
 
 /// A thread (`core_entry`).
 #[derive(Clone, PartialEq, Message)]
-pub struct Core {
-    /// What every thread has of its own.
+pub(crate) struct Core {
     #[prost(message, optional, tag = "5")]
     pub thread: Option<ThreadCore>,
 }
 
-/// What every thread has of its own (`thread_core_entry`).
+/// The part of a thread that is the same on all architectures (`thread_core_entry`).
 #[derive(Clone, PartialEq, Message)]
-pub struct ThreadCore {
-    /// What it may do.
+pub(crate) struct ThreadCore {
     #[prost(message, optional, tag = "10")]
     pub creds: Option<Credentials>,
 }
 
-/// What a thread may do (`creds_entry`).
+/// Credentials of a thread (`creds_entry`).
 #[derive(Clone, PartialEq, Message)]
-pub struct Credentials {
-    /// Permitted capabilities: bits, the low ones first.
+pub(crate) struct Credentials {
+    /// Permitted capabilities as 32-bit words, the low one first.
     #[prost(uint32, repeated, packed = "false", tag = "10")]
     pub permitted: Vec<u32>,
 }
@@ -113,18 +108,17 @@ impl Core {
     }
 }
 
-/// A process's memory map (`mm_entry`).
+/// Memory map of a process (`mm_entry`).
 #[derive(Clone, PartialEq, Message)]
-pub struct Mm {
-    /// Its areas, in ascending order.
+pub(crate) struct Mm {
+    /// In ascending order.
     #[prost(message, repeated, tag = "14")]
     pub vmas: Vec<Vma>,
 }
 
-/// One area (`vma_entry`).
+/// One mapping (`vma_entry`).
 #[derive(Clone, PartialEq, Message)]
-pub struct Vma {
-    /// First byte.
+pub(crate) struct Vma {
     #[prost(uint64, tag = "1")]
     pub start: u64,
     /// Byte after the last.
@@ -138,9 +132,8 @@ pub struct Vma {
     pub status: u32,
 }
 
-/// What an area is (criu/include/image.h).
-#[allow(missing_docs)]
-pub mod status {
+/// Bits of [`Vma::status`] (criu/include/image.h).
+pub(crate) mod status {
     pub const VSYSCALL: u32 = 1 << 2;
     pub const VDSO: u32 = 1 << 3;
     pub const HEAP: u32 = 1 << 5;
@@ -155,22 +148,22 @@ pub mod status {
 /// A run of pages (`pagemap_entry`).
 #[derive(Clone, PartialEq, Message)]
 pub struct Pages {
-    /// Address of the first.
+    /// Address of the first page.
     #[prost(uint64, tag = "1")]
     pub vaddr: u64,
-    /// Their number, before `nr_pages` was.
+    /// Page count in images from before `nr_pages`.
     #[prost(uint32, tag = "2")]
     pub compat_nr_pages: u32,
     /// `PE_…` bits.
     #[prost(uint32, optional, tag = "4")]
     pub flags: Option<u32>,
-    /// Their number.
+    /// Page count.
     #[prost(uint64, optional, tag = "5")]
     pub nr_pages: Option<u64>,
 }
 
 impl Pages {
-    /// Bytes that are in the image of pages.
+    /// Bytes that the run has in the image of pages.
     pub fn saved(&self) -> u64 {
         const PRESENT: u32 = 1 << 2;
         const PAGE: u64 = 4096;
@@ -183,47 +176,41 @@ impl Pages {
 
 /// A descriptor (`fdinfo_entry`).
 #[derive(Clone, PartialEq, Message)]
-pub struct Descriptor {
-    /// The open file that it is of.
+pub(crate) struct Descriptor {
+    /// ID of the open file, [`OpenFile::id`].
     #[prost(uint32, tag = "1")]
     pub id: u32,
-    /// Its number.
     #[prost(uint32, tag = "4")]
     pub fd: u32,
 }
 
 /// An open or mapped file (`file_entry`).
 #[derive(Clone, PartialEq, Message)]
-pub struct OpenFile {
+pub(crate) struct OpenFile {
     /// One of `fd_types`.
     #[prost(uint32, tag = "1")]
     pub kind: u32,
-    /// Its number.
     #[prost(uint32, tag = "2")]
     pub id: u32,
-    /// A regular file or folder.
     #[prost(message, optional, tag = "3")]
     pub regular: Option<Regular>,
-    /// A TCP, UDP or raw socket.
     #[prost(message, optional, tag = "4")]
     pub inet: Option<Inet>,
-    /// A unix socket.
     #[prost(message, optional, tag = "16")]
     pub unix: Option<Unix>,
 }
 
-/// Its path (`reg_file_entry`).
+/// A regular file or folder (`reg_file_entry`).
 #[derive(Clone, PartialEq, Message)]
-pub struct Regular {
-    /// Absolute.
+pub(crate) struct Regular {
+    /// Absolute path.
     #[prost(bytes = "vec", tag = "6")]
     pub name: Vec<u8>,
 }
 
-/// An internet socket (`inet_sk_entry`). Addresses are as in memory: network order in little-endian words.
+/// A TCP, UDP or raw socket (`inet_sk_entry`). Addresses are in network byte order, as little-endian words.
 #[derive(Clone, PartialEq, Message)]
-#[allow(missing_docs)]
-pub struct Inet {
+pub(crate) struct Inet {
     #[prost(uint32, tag = "4")]
     pub kind: u32,
     #[prost(uint32, tag = "5")]
@@ -242,11 +229,10 @@ pub struct Inet {
 
 /// A unix socket (`unix_sk_entry`).
 #[derive(Clone, PartialEq, Message)]
-#[allow(missing_docs)]
-pub struct Unix {
+pub(crate) struct Unix {
     #[prost(uint32, tag = "4")]
     pub state: u32,
-    /// Path, or a zero byte and an abstract name; empty where it has none.
+    /// Path, or a zero byte and an abstract name; empty if unbound.
     #[prost(bytes = "vec", tag = "11")]
     pub name: Vec<u8>,
 }

@@ -1,15 +1,15 @@
-//! What CRIU's log says, in words that a user can act on. Reads a bounded part of the log; never fails.
+//! Explains CRIU's log in words that a user can act on. Reads a bounded part of the log; never fails.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
-/// How much of a log is read, in bytes: errors stand near its end.
+/// Bytes that are read from the end of a log, where errors stand.
 const TAIL: u64 = 1 << 20;
 
 const TAKEN: &str = "another process took a PID that the service needs, such as a probe or an exec; only a new container has fresh PIDs, so start a new one";
 
-/// Parts of CRIU's messages, and what they mean to a user. The first that matches wins.
+/// Parts of CRIU's messages, and their meaning for a user. The first that matches wins.
 const CAUSES: &[(&str, &str)] = &[
     (
         "has bad size",
@@ -45,13 +45,13 @@ const CAUSES: &[(&str, &str)] = &[
     ),
 ];
 
-/// Why a CRIU failed that left this log: its first error, and what that means where it is known.
+/// Why CRIU failed: the first known cause among the errors of its log, or else the first error.
 pub fn cause(log: &Path) -> String {
     let killed = || "CRIU was killed, perhaps for lack of memory; raise the container's memory limit".to_owned();
     tail(log).and_then(|text| explain(&text)).unwrap_or_else(killed)
 }
 
-/// Whether that is a cause that other numbers, or another attempt, may do away with.
+/// Whether fresh PIDs or another attempt may cure this cause.
 pub fn numbers_were_taken(cause: &str) -> bool {
     cause.starts_with(TAKEN)
 }

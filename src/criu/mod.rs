@@ -1,7 +1,7 @@
-//! Our CRIU: where it is, how it is called, its stream protocol, and what its log says. Must know no store.
+//! freeze's CRIU: its executables, command lines, stream protocol, images and log. Never knows a store.
 
-pub mod command;
+pub(crate) mod command;
 pub mod images;
-pub mod log;
-pub mod stats;
-pub mod stream;
+pub(crate) mod log;
+pub(crate) mod stats;
+pub(crate) mod stream;

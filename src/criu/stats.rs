@@ -1,13 +1,14 @@
-//! CRIU's own figures of a dump (`stats-dump`). They are for reports only, so whatever is wrong with the file is "not known".
+//! CRIU's figures of a dump (`stats-dump`). Only reports use them, so any fault of the file means "not
+//! known".
 
 use std::path::Path;
 
 use prost::Message;
 
-/// Name of the file in the work folder.
+/// In the work folder.
 const FILE: &str = "stats-dump";
 
-/// An image file begins with two 32-bit magic numbers and the length of its one entry (criu/image.c).
+/// Two 32-bit magic numbers and the length of the only entry (criu/image.c).
 const HEADER: usize = 12;
 
 #[derive(Clone, PartialEq, Message)]
@@ -23,7 +24,7 @@ struct DumpStats {
     frozen_time: Option<u32>,
 }
 
-/// How long the tasks stood still, in milliseconds, where the dump has written its figures.
+/// Milliseconds for which the tasks stood still; none if the dump left no figures.
 pub fn frozen_ms(work: &Path) -> Option<u64> {
     let bytes = std::fs::read(work.join(FILE)).ok()?;
     parse(&bytes)

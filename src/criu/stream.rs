@@ -1,8 +1,10 @@
-//! CRIU's stream protocol (`--stream`): one unix socket over which criu asks for image files, each of which then flows through a pipe of its own.
+//! CRIU's stream protocol (`--stream`): criu asks for image files over one unix socket, and each file flows
+//! through a pipe of its own.
 //!
-//! A message is its length as a 32-bit little-endian number, then protobuf: a request `{1: filename}`, and at restore a reply
-//! `{1: exists}`. A pipe comes as SCM_RIGHTS with one byte (criu/img-streamer.c, images/img-streamer.proto). The end of the socket is
-//! the only "done" there is, and errors show as broken pipes only. Must never trust a length or a name that comes in.
+//! A message is a 32-bit little-endian length, then protobuf: a request `{1: filename}`, and at a restore a
+//! reply `{1: exists}`. A pipe comes as SCM_RIGHTS with one byte (criu/img-streamer.c,
+//! images/img-streamer.proto). Only the end of the socket says "done", and errors show only as broken pipes.
+//! Never trusts a length or name that comes in.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,15 +16,14 @@ use prost::Message;
 
 use crate::sys::fd;
 
-/// Socket that criu connects to for a dump, in the work folder.
+/// Sockets in the work folder that criu connects to, for a dump and for a restore.
 pub const CAPTURE_SOCKET: &str = "streamer-capture.sock";
-/// Socket that criu connects to for a restore, in the work folder.
 pub const SERVE_SOCKET: &str = "streamer-serve.sock";
 
-/// Room in the pipes of large images, in bytes: the most that pipe(7) gives without privileges.
+/// Size of the pipes of large images, in bytes: the most that pipe(7) allows without privileges.
 pub const PIPE_ROOM: i32 = 1 << 20;
 
-/// Longest request accepted, in bytes: image names are short.
+/// Longest accepted request, in bytes: image names are short.
 const MAX_REQUEST: usize = 512;
 
 #[derive(Clone, PartialEq, Message)]
@@ -37,27 +38,25 @@ struct ReplyEntry {
     exists: bool,
 }
 
-/// Listens where criu will connect.
 pub fn listen(work: &Path, name: &str) -> io::Result<UnixListener> {
     UnixListener::bind(work.join(name))
 }
 
-/// How long a message may take that has begun: only a criu that was killed leaves one half written.
+/// Time limit for the rest of a message that has begun: only a killed criu leaves one incomplete.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The connection to criu, blocking.
+/// The blocking connection to criu.
 #[derive(Debug)]
 pub struct Connection(UnixStream);
 
 impl Connection {
-    /// Takes over an accepted connection.
     pub fn new(stream: UnixStream) -> io::Result<Self> {
         stream.set_nonblocking(false)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         Ok(Self(stream))
     }
 
-    /// The name of the next image that criu asks for, or nothing when it is done.
+    /// Name of the next image that criu asks for; none once criu is done.
     pub fn request(&mut self) -> io::Result<Option<String>> {
         let mut length = [0; 4];
         if self.0.read(&mut length[..1])? == 0 {
@@ -77,7 +76,6 @@ impl Connection {
         Ok(Some(name))
     }
 
-    /// Says whether the image exists.
     pub fn reply(&mut self, exists: bool) -> io::Result<()> {
         let body = ReplyEntry { exists }.encode_to_vec();
         let mut message = (body.len() as u32).to_le_bytes().to_vec();
@@ -85,7 +83,7 @@ impl Connection {
         self.0.write_all(&message)
     }
 
-    /// The pipe that follows a request (dump) or a reply that it exists (restore).
+    /// The pipe that follows a request (dump) or a reply that the image exists (restore).
     pub fn pipe(&mut self) -> io::Result<OwnedFd> {
         fd::receive(&self.0)
     }
