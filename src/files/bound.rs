@@ -1,4 +1,4 @@
-//! Where unix sockets are bound, from /proc/net/unix.
+//! Paths that unix sockets are bound to, from /proc/net/unix.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-/// Paths of bound unix sockets, by what a descriptor of the socket leads to: `socket:[INODE]`.
+/// Paths of bound unix sockets by the link of their descriptors, `socket:[INODE]`.
 pub fn sockets() -> BTreeMap<Vec<u8>, PathBuf> {
     let named = parse(&fs::read("/proc/self/net/unix").unwrap_or_default());
     let paths = named.into_iter().map(|(inode, name)| {
@@ -16,8 +16,8 @@ pub fn sockets() -> BTreeMap<Vec<u8>, PathBuf> {
     paths.filter(|(_, path)| path.is_absolute()).collect()
 }
 
-/// Inode and name of each row. A name is all the rest of its row, blanks included, and the kernel escapes nothing: a line that is no row goes
-/// on with the name before it.
+/// Inode and name of each row. The name is the rest of the row, and the kernel escapes nothing: a line that
+/// is no row continues the name before it.
 fn parse(text: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut rows: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
     for line in text.strip_suffix(b"\n").unwrap_or(text).split(|&byte| byte == b'\n').skip(1) {
@@ -30,7 +30,8 @@ fn parse(text: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
     rows
 }
 
-/// `Num: RefCount Protocol Flags Type St Inode Path`, all but the inode in hexadecimal digits (proc_pid_net(5)).
+/// `Num: RefCount Protocol Flags Type St Inode Path`; all numbers but the inode are hexadecimal
+/// (proc_pid_net(5)).
 fn parse_row(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let number = |field: &[u8]| field.iter().all(u8::is_ascii_hexdigit);
     let (num, mut rest) = line.split_at(line.iter().position(|&byte| byte == b':')?);
@@ -39,7 +40,7 @@ fn parse_row(line: &[u8]) -> Option<(&[u8], &[u8])> {
         let (field, after) = rest.strip_prefix(b" ")?.split_at_checked(digits)?;
         rest = Some(after).filter(|_| number(field))?;
     }
-    // The inode is padded with blanks.
+    // The kernel pads the inode with blanks.
     rest = rest.strip_prefix(b" ")?.trim_ascii_start();
     let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let (inode, name) = rest.split_at(digits);

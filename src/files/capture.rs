@@ -12,38 +12,25 @@ use nix::fcntl::readlinkat;
 use super::resolve::{self, Unresolved};
 use crate::image::{self, BodyId, ImageError, ImageWriter, Kind};
 
-/// Why a file could not be captured.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
-    /// The file itself.
     #[error(
         "the file {path} of the service cannot be captured ({error}); make it readable for the container's user, or keep it on a volume"
     )]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The system's word for it.
-        error: io::Error,
-    },
-    /// Others have exchanged a folder for a link, which may lead anywhere.
+    Unreadable { path: PathBuf, error: io::Error },
+    /// Another container has exchanged a folder for a link, which may lead anywhere.
     #[error(
         "the file {path} of the service cannot be captured: {link} is a symbolic link by now; let nobody else change the folder that it is in"
     )]
-    Link {
-        /// The file.
-        path: PathBuf,
-        /// The link.
-        link: PathBuf,
-    },
-    /// The image could not be written.
+    Link { path: PathBuf, link: PathBuf },
     #[error(transparent)]
     Image(#[from] ImageError),
 }
 
-/// A captured file, and where its content is in the image that is being written.
+/// A captured file, and its content in the generation that is being written.
 pub type Captured = (image::File, Option<BodyId>);
 
-/// Captures `paths`; folders come before what is in them, as they are sorted.
+/// Captures `paths` in their order: sorted, so a folder comes before its content.
 pub fn capture<'a>(
     paths: impl IntoIterator<Item = &'a PathBuf>,
     writer: &ImageWriter,
@@ -52,10 +39,10 @@ pub fn capture<'a>(
     paths.into_iter().map(|path| capture_one(path, &mut names, writer)).collect()
 }
 
-/// The first name of each file that has several, by device and inode.
+/// First name of each file with several hard links, by device and inode.
 type Names = HashMap<(u64, u64), Vec<u8>>;
 
-/// All that is said of a file is said of one descriptor, whatever has its path meanwhile.
+/// Takes everything from one descriptor, since the path may lead to another file at any time.
 fn capture_one(path: &Path, names: &mut Names, writer: &ImageWriter) -> Result<Captured, CaptureError> {
     let unreadable = |error| CaptureError::Unreadable { path: path.to_owned(), error };
     let place = resolve::place(path).map_err(|error| match error {
@@ -97,7 +84,7 @@ fn capture_one(path: &Path, names: &mut Names, writer: &ImageWriter) -> Result<C
     Ok((entry, None))
 }
 
-/// Exactly `size` bytes: CRIU will compare the size, and a file that others write may grow meanwhile.
+/// Copies exactly `size` bytes: CRIU compares sizes, and other processes may grow the file meanwhile.
 fn content(
     file: File,
     size: u64,

@@ -1,4 +1,5 @@
-//! A name in a folder that is open. What is to have the name is made under a temporary one, and takes its place whole.
+//! A name in an open folder. An object is made under a temporary name and renamed, so it appears whole or not
+//! at all.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -12,16 +13,16 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use super::resolve::{self, Unresolved};
 use crate::sys::random;
 
-/// A name, of something or of nothing yet.
+/// A name that need not exist yet.
 #[derive(Debug)]
 pub struct Entry {
-    /// The folder, as a place.
+    /// A place ([`resolve`]).
     pub folder: File,
     pub name: OsString,
 }
 
 impl Entry {
-    /// The last part of `path`; folders that are missing on the way are made.
+    /// The last part of `path`. Makes missing folders on the way.
     pub fn at(path: &Path) -> Result<Self, Unresolved> {
         let Some((parent, name)) = path.parent().zip(path.file_name()) else {
             return Err(io::Error::from(io::ErrorKind::InvalidInput).into());
@@ -29,12 +30,12 @@ impl Entry {
         Ok(Self { folder: resolve::make_folder(parent)?, name: name.to_owned() })
     }
 
-    /// What has the name now, as a place.
+    /// The object that has the name now, as a place.
     pub fn present(&self) -> io::Result<File> {
         resolve::place_in(&self.folder, &self.name)
     }
 
-    /// A new name in the same folder.
+    /// A random name in the same folder.
     pub fn temporary(&self) -> Temporary<'_> {
         let mut number = [0; 8];
         random::fill(&mut number);
@@ -42,7 +43,7 @@ impl Entry {
     }
 }
 
-/// A temporary name; what has it is removed when this is dropped.
+/// A temporary name. Dropping it removes the object.
 #[derive(Debug)]
 pub struct Temporary<'a> {
     entry: &'a Entry,
@@ -50,18 +51,17 @@ pub struct Temporary<'a> {
 }
 
 impl Temporary<'_> {
-    /// The name.
     pub fn name(&self) -> &OsStr {
         &self.name
     }
 
-    /// A new file of this name, which nobody else may open.
+    /// Creates a file with this name, for its owner alone.
     pub fn create(&self) -> io::Result<File> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         Ok(openat(&self.entry.folder, self.name(), flags, Mode::S_IRUSR | Mode::S_IWUSR)?.into())
     }
 
-    /// Gives what has this name the entry's, in the place of what had that.
+    /// Renames the object to the entry's name and replaces what was there.
     pub fn take_place(self) -> io::Result<()> {
         let folder = &self.entry.folder;
         Ok(renameat(folder, self.name(), folder, self.entry.name.as_os_str())?)

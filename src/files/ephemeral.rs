@@ -1,4 +1,4 @@
-//! Whether what is written into a folder goes with the container.
+//! Whether the content of a folder vanishes with the container.
 
 use std::fmt;
 use std::fs;
@@ -12,12 +12,12 @@ use super::mounts::{Kind, Mounts};
 /// ramfs (linux/magic.h).
 const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
 
-/// Where such a folder is.
+/// Where an ephemeral folder is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ephemeral {
-    /// On the container's root, beside the image's files.
+    /// On the container's root, beside the files of the container image.
     Layer,
-    /// In a file system in memory that was mounted for this container. A pod's looks the same.
+    /// On a tmpfs or ramfs of this container. A memory volume of a pod looks the same.
     Memory,
 }
 
@@ -31,7 +31,7 @@ impl fmt::Display for Ephemeral {
 }
 
 impl Ephemeral {
-    /// None where the folder, which exists, outlives the container: on a volume of any kind.
+    /// None if `folder`, which must exist, is on a volume and so outlives the container.
     pub fn of(folder: &Path) -> io::Result<Option<Self>> {
         let folder = fs::canonicalize(folder)?;
         let kind = Mounts::read()?.kind(&folder);
@@ -42,7 +42,8 @@ impl Ephemeral {
         match kind {
             Kind::Root => Some(Self::Layer),
             Kind::Own if [TMPFS_MAGIC, RAMFS_MAGIC].contains(&fstype) => Some(Self::Memory),
-            // An emptyDir outlives a container of its pod, a volume without a name a stop of its container.
+            // An emptyDir outlives a container of its pod; an anonymous volume outlives a stop of its
+            // container.
             Kind::Own | Kind::Foreign => None,
         }
     }
@@ -63,7 +64,7 @@ mod tests {
             (Kind::Own, RAMFS_MAGIC, Some(Ephemeral::Memory)),
             (Kind::Own, EXT4_SUPER_MAGIC, None),
             (Kind::Foreign, EXT4_SUPER_MAGIC, None),
-            // A folder of a tmpfs that is another's.
+            // A folder of the engine's tmpfs.
             (Kind::Foreign, TMPFS_MAGIC, None),
         ] {
             assert_eq!(Ephemeral::on(kind, fstype), expected, "{kind:?} {fstype:?}");

@@ -1,16 +1,17 @@
-//! The service's files: they are not in a CRIU image, so those that the service depends on and that a fresh container lacks travel beside it.
+//! The service's files. A CRIU image names files without their content, so the files that the service needs
+//! and a fresh container lacks travel beside it.
 //!
-//! Must never touch a file that lies on a volume: what outlives the container is not ours to copy.
+//! Never captures a file on a volume unless the user includes it: a volume outlives the container.
 
 mod bound;
-pub mod capture;
+pub(crate) mod capture;
 mod entry;
-pub mod ephemeral;
-pub mod mounts;
-pub mod put_back;
-pub mod resolve;
-pub mod used;
-pub mod watched;
+pub(crate) mod ephemeral;
+pub(crate) mod mounts;
+pub(crate) mod put_back;
+pub(crate) mod resolve;
+pub(crate) mod used;
+pub(crate) mod watched;
 
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! Which file systems belong to the container alone, and so vanish with it.
+//! Which file systems belong to the container alone and vanish with it.
 
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -6,18 +6,18 @@ use std::path::{Path, PathBuf};
 
 use crate::proc::mountinfo::{self, Mount};
 
-/// How long the files of a mount live.
+/// Lifetime of a mount's files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// The container's root: the image's files, and what was changed since the container started.
+    /// The container's root: files of the container image, and changes since the container started.
     Root,
-    /// A file system of the container's own: in memory, or an empty volume that the engine made for it. All of it is new.
+    /// A file system of this container alone: in memory, or an empty volume that the engine made for it. All
+    /// its files are new.
     Own,
-    /// A volume, a kernel file system, a file of the engine's: not ours.
+    /// A volume, a kernel file system or a file of the engine.
     Foreign,
 }
 
-/// The mounts of this mount namespace.
 #[derive(Debug)]
 pub struct Mounts {
     mounts: Vec<(PathBuf, Kind)>,
@@ -25,14 +25,13 @@ pub struct Mounts {
 }
 
 impl Mounts {
-    /// Reads /proc/self/mountinfo.
     pub fn read() -> io::Result<Self> {
         Ok(Self::of(mountinfo::read("self")?))
     }
 
-    /// Kind of the mount on which the file `path` lies.
+    /// Kind of the mount that holds `path`.
     pub fn kind(&self, path: &Path) -> Kind {
-        // Of several mounts on one point the last hides the others.
+        // The last of several mounts on one point hides the others.
         let mut best = (0, Kind::Foreign);
         for (point, kind) in &self.mounts {
             let depth = point.components().count();
@@ -43,7 +42,6 @@ impl Mounts {
         best.1
     }
 
-    /// Whether the root is an overlay file system, as engines make it.
     pub fn root_is_overlay(&self) -> bool {
         self.root_is_overlay
     }
@@ -64,14 +62,15 @@ impl Mounts {
 fn kind(mount: &Mount) -> Kind {
     match &*mount.fstype {
         _ if mount.point == Path::new("/") => Kind::Root,
-        // One that shows a folder of a larger tmpfs is the engine's: a secret, a config map, /etc/hosts.
+        // A mount of a folder inside a larger tmpfs is the engine's: a secret, a config map, /etc/hosts.
         "tmpfs" | "ramfs" if mount.root == Path::new("/") && mount.writable => Kind::Own,
         _ if is_empty_volume(mount.root.as_os_str().as_bytes()) && mount.writable => Kind::Own,
         _ => Kind::Foreign,
     }
 }
 
-/// A volume that ends with the pod or the container: Kubernetes' emptyDir, and Docker's and Podman's volumes without a name.
+/// A volume that ends with the pod or the container: Kubernetes' emptyDir, or an anonymous volume of Docker
+/// or Podman.
 fn is_empty_volume(root: &[u8]) -> bool {
     let anonymous = |name: &[u8]| name.len() == 64 && name.iter().all(u8::is_ascii_hexdigit);
     let parts: Vec<&[u8]> = root.split(|&byte| byte == b'/').collect();

@@ -1,8 +1,9 @@
 //! Puts captured files back into a fresh container, before CRIU opens them.
 //!
-//! Works on descriptors of paths that are resolved once. A file is written under a temporary name and then takes its place; other names of
-//! a file that is replaced keep what they have. It is written in place only where that cannot be: where the folder may not be written to,
-//! where the file is a mount of its own, and where it is another's, since it would become the service's.
+//! Resolves each path once, to a descriptor. A file is written under a temporary name and renamed, so other
+//! hard links of a replaced file keep their content. A file is written in place if its folder is not
+//! writable, if it is a mount point, or if it belongs to another user, whom a replacement would deprive of
+//! it.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, FileType, OpenOptions, Permissions};
@@ -21,43 +22,30 @@ use super::entry::Entry;
 use super::resolve::{self, Unresolved};
 use crate::image::{self, Fetcher, ImageError, Kind, Piece};
 
-/// Why a file could not be put back.
 #[derive(Debug, thiserror::Error)]
 pub enum PutBackError {
-    /// The file itself.
     #[error(
         "the service's file {path} cannot be put back ({error}); make it and its folder writable for the container's user"
     )]
-    Unwritable {
-        /// The file.
-        path: PathBuf,
-        /// The system's word for it.
-        error: io::Error,
-    },
-    /// Where it leads, others may decide.
+    Unwritable { path: PathBuf, error: io::Error },
+    /// Another container may decide where the link leads.
     #[error(
         "the service's file {path} cannot be put back: {link} is a symbolic link here and was a folder at the checkpoint; make it a folder, as links are not followed"
     )]
-    Link {
-        /// The file.
-        path: PathBuf,
-        /// The link.
-        link: PathBuf,
-    },
-    /// The store, or what is in it.
+    Link { path: PathBuf, link: PathBuf },
     #[error(transparent)]
     Image(#[from] ImageError),
 }
 
-/// Puts back `files` in their order, then the modes and times of the folders, the innermost first: a folder that may not be
-/// written to has to be filled before.
+/// Puts back `files` in their order, then modes and times of the folders, innermost first: a read-only folder
+/// must be filled before.
 pub fn put_back(files: &[image::File], fetcher: &mut Fetcher) -> Result<(), PutBackError> {
     for file in files {
         put_one(path(file), file, fetcher)?;
     }
     for file in files.iter().rev().filter(|file| file.kind() == Kind::Directory) {
         let folder = resolve::folder(path(file)).map_err(|error| unresolved(path(file), error))?;
-        // Only its owner may: a folder of the image's keeps its own.
+        // Only the owner may set these; a folder of the container image keeps its own.
         let _ = set_mode(&folder, file).and_then(|()| set_time(&folder, file));
     }
     Ok(())
@@ -81,7 +69,7 @@ fn put_one(path: &Path, file: &image::File, fetcher: &mut Fetcher) -> Result<(),
         Kind::Symlink => make_link(&entry, file).map_err(Unresolved::Io),
         Kind::Fifo => make_fifo(&entry, file).map_err(Unresolved::Io),
         Kind::HardLink => add_name(&entry, file),
-        // The manifest was checked: nothing else is in it.
+        // The manifest was checked: it has no other kind.
         Kind::Regular | Kind::Unknown => match write_file(&entry, file, fetcher) {
             Err(ImageError::Sink(error)) => Err(error.into()),
             result => return Ok(result?),
@@ -90,7 +78,7 @@ fn put_one(path: &Path, file: &image::File, fetcher: &mut Fetcher) -> Result<(),
     put.map_err(|error| unresolved(path, error))
 }
 
-/// Its mode is set at the end.
+/// Sets the mode last, in [`put_back`].
 fn make_folder(entry: &Entry, file: &image::File) -> Result<(), Unresolved> {
     match mkdirat(&entry.folder, entry.name.as_os_str(), Mode::from_bits_truncate(file.mode | 0o700)) {
         Err(Errno::EEXIST) => resolve::folder(path(file)).map(drop),
@@ -115,7 +103,7 @@ fn make_link(entry: &Entry, file: &image::File) -> io::Result<()> {
 
 fn add_name(entry: &Entry, file: &image::File) -> Result<(), Unresolved> {
     let first = resolve::place(Path::new(OsStr::from_bytes(&file.target)))?;
-    // Renaming one name of a file to another does nothing (rename(2)).
+    // rename(2) from one name of a file to another does nothing.
     if entry.present().is_ok_and(|present| inode(&present).ok() == inode(&first).ok()) {
         return Ok(());
     }
@@ -138,12 +126,13 @@ fn make_fifo(entry: &Entry, file: &image::File) -> io::Result<()> {
     temporary.take_place()
 }
 
-/// Others may have exchanged it for something else meanwhile, and opening that could wait, or do something.
+/// Checks the type, since another container may have exchanged the object, and opening a pipe or a device may
+/// block or act.
 fn expect(place: File, kind: impl Fn(&FileType) -> bool) -> io::Result<File> {
     if kind(&place.metadata()?.file_type()) { Ok(place) } else { Err(io::ErrorKind::AlreadyExists.into()) }
 }
 
-/// All that the system says is [`ImageError::Sink`].
+/// Every system error comes as [`ImageError::Sink`].
 fn write_file(entry: &Entry, file: &image::File, fetcher: &mut Fetcher) -> Result<(), ImageError> {
     let is_anothers = entry.present().and_then(|present| present.metadata()).is_ok_and(|meta| !may_give(&meta));
     if is_anothers && let Ok(out) = open_present(entry) {
@@ -158,12 +147,12 @@ fn write_file(entry: &Entry, file: &image::File, fetcher: &mut Fetcher) -> Resul
     }
 }
 
-/// The file that is there, to be written to.
+/// Opens the existing file for writing.
 fn open_present(entry: &Entry) -> io::Result<File> {
     resolve::reopen(&expect(entry.present()?, FileType::is_file)?, OpenOptions::new().write(true))
 }
 
-/// Whether the folder, and not the file, is what cannot be changed; a mount is busy.
+/// Whether the folder, and not the file, refuses the change. A mount point is busy.
 fn hinders(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error().map(Errno::from_raw),
@@ -178,7 +167,7 @@ fn replace(entry: &Entry, file: &image::File, fetcher: &mut Fetcher) -> Result<(
     finish(&out, file).and_then(|()| temporary.take_place()).map_err(ImageError::Sink)
 }
 
-/// Writes into a file that is there. What is another's keeps its owner, its mode and its times.
+/// Writes into an existing file. Another user's file keeps its owner, mode and times.
 fn overwrite(mut out: File, file: &image::File, fetcher: &mut Fetcher) -> Result<(), ImageError> {
     out.set_len(0).map_err(ImageError::Sink)?;
     fill(&mut out, file, fetcher)?;
@@ -186,7 +175,7 @@ fn overwrite(mut out: File, file: &image::File, fetcher: &mut Fetcher) -> Result
     finished.map_err(ImageError::Sink)
 }
 
-/// The file's bytes, with holes where there are zeros.
+/// Writes the file's content, with holes for zeros.
 fn fill(out: &mut File, file: &image::File, fetcher: &mut Fetcher) -> Result<(), ImageError> {
     if let Some(body) = &file.body {
         fetcher.for_each(body, |piece| match piece {
@@ -197,7 +186,7 @@ fn fill(out: &mut File, file: &image::File, fetcher: &mut Fetcher) -> Result<(),
     out.set_len(file.size).map_err(ImageError::Sink)
 }
 
-/// Whether owner, mode and times are ours to set.
+/// Whether freeze may set owner, mode and times.
 fn may_give(meta: &fs::Metadata) -> bool {
     geteuid().is_root() || meta.uid() == geteuid().as_raw()
 }
@@ -209,18 +198,19 @@ fn finish(place: &File, file: &image::File) -> io::Result<()> {
     set_time(place, file)
 }
 
-/// Only root may give files away, and then the owner matters; otherwise what was made is ours, as the service is.
+/// Only root may change owners. Without root, new files belong to the container's user, who runs the service
+/// too.
 fn give(place: &File, file: &image::File) {
     let (uid, gid) = (Uid::from_raw(file.uid), Gid::from_raw(file.gid));
     let _ = fchownat(place, "", Some(uid), Some(gid), AtFlags::AT_EMPTY_PATH);
 }
 
-/// As fchmod(2), which takes no descriptor of a place.
+/// fchmod(2) rejects O_PATH descriptors.
 fn set_mode(place: &File, file: &image::File) -> io::Result<()> {
     fs::set_permissions(resolve::by_descriptor(place), Permissions::from_mode(file.mode))
 }
 
-/// As futimens(3), which takes no descriptor of a place.
+/// futimens(3) rejects O_PATH descriptors.
 fn set_time(place: &File, file: &image::File) -> io::Result<()> {
     const SECOND: i64 = 1_000_000_000;
     let modified = TimeSpec::new(file.mtime_ns.div_euclid(SECOND), file.mtime_ns.rem_euclid(SECOND));

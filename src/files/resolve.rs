@@ -1,6 +1,7 @@
-//! Paths to descriptors: each path is resolved once, and no symbolic link is followed on the way.
+//! Resolves each path once to a descriptor, without following symbolic links.
 //!
-//! Another container that shares a volume can exchange a folder for a link at any moment. A descriptor goes on leading to the same file.
+//! Another container that shares a volume can exchange a folder for a link at any moment. A descriptor keeps
+//! leading to the same file. A place is an O_PATH descriptor.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
@@ -13,16 +14,13 @@ use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2
 use nix::libc;
 use nix::sys::stat::{Mode, fstatat, mkdirat};
 
-/// Most links that a path may lead through, as in Linux (path_resolution(7)).
+/// Most links in a path, as in Linux (path_resolution(7)).
 const LINKS_MAX: usize = 40;
 
-/// Why a path could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum Unresolved {
-    /// This part of the path is a symbolic link.
     #[error("{0} is a symbolic link")]
     Link(PathBuf),
-    /// The system's word for it.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -33,22 +31,22 @@ impl From<Errno> for Unresolved {
     }
 }
 
-/// Opens the folder `path` as a place (O_PATH): what is named relative to it stays in it.
+/// Opens the folder `path` as a place.
 pub fn folder(path: &Path) -> Result<File, Unresolved> {
     open(path, OFlag::O_DIRECTORY)
 }
 
-/// Opens `path` as a place (O_PATH), whatever it is; a link is opened itself.
+/// Opens `path` as a place, whatever its type. Opens a link itself.
 pub fn place(path: &Path) -> Result<File, Unresolved> {
     open(path, OFlag::empty())
 }
 
-/// The same for a name in a folder that is open.
+/// Opens a name in an open folder as a place.
 pub fn place_in(folder: &File, name: &OsStr) -> io::Result<File> {
     Ok(openat(folder, name, as_place(OFlag::empty()), Mode::empty())?.into())
 }
 
-/// Opens the folder `path` as [`folder`] does, and makes what is missing of it.
+/// Opens the folder `path` as a place and makes missing folders.
 pub fn make_folder(path: &Path) -> Result<File, Unresolved> {
     match (folder(path), path.parent().zip(path.file_name())) {
         (Err(Unresolved::Io(error)), Some((parent, name))) if error.kind() == io::ErrorKind::NotFound => {
@@ -63,17 +61,18 @@ pub fn make_folder(path: &Path) -> Result<File, Unresolved> {
     }
 }
 
-/// Opens what `place` leads to for reading or writing: the very same file.
+/// Opens the file of `place` for reading or writing: the very same file.
 pub fn reopen(place: &File, options: &OpenOptions) -> io::Result<File> {
     options.open(by_descriptor(place))
 }
 
-/// A path that leads to what is open, for calls that take no descriptor of a place. Valid as long as `place` is.
+/// A path to the file of `place`, for calls that reject O_PATH descriptors. Valid while `place` is open.
 pub fn by_descriptor(place: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", place.as_raw_fd()))
 }
 
-/// The links that `path` leads through, each by its real path, and the real path of what it leads to. What is missing counts as no link.
+/// The links on `path`, each by its real path, and the real path that `path` leads to. A missing part counts
+/// as no link.
 pub fn follow(path: &Path) -> io::Result<(Vec<PathBuf>, PathBuf)> {
     let parts =
         |path: &Path| path.components().rev().map(|part| part.as_os_str().to_owned()).collect::<Vec<OsString>>();
@@ -82,7 +81,7 @@ pub fn follow(path: &Path) -> io::Result<(Vec<PathBuf>, PathBuf)> {
         match Path::new(&part).components().next() {
             Some(Component::CurDir) => {}
             Some(Component::ParentDir) => drop(real.pop()),
-            // An absolute target begins anew: joining does that.
+            // The `/` of an absolute target replaces the whole path.
             _ => match fs::read_link(real.join(&part)) {
                 Ok(_) if links.len() == LINKS_MAX => return Err(Errno::ELOOP.into()),
                 Ok(target) => {
@@ -103,13 +102,13 @@ fn as_place(flags: OFlag) -> OFlag {
 fn open(path: &Path, flags: OFlag) -> Result<File, Unresolved> {
     let how = OpenHow::new().flags(as_place(flags)).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
     match openat2(AT_FDCWD, path, how) {
-        // Kernels before Linux 5.6, and seccomp profiles that do not know the call; or a link, whose name is wanted.
+        // Linux before 5.6 and some seccomp profiles reject the call. For a link, the walk finds its name.
         Err(Errno::ENOSYS | Errno::EPERM | Errno::ELOOP | Errno::ENOTDIR) => walk(path, flags),
         opened => Ok(opened?.into()),
     }
 }
 
-/// The same, part by part.
+/// Opens what [`open`] opens, part by part.
 fn walk(path: &Path, flags: OFlag) -> Result<File, Unresolved> {
     let mut at: File = openat(AT_FDCWD, "/", as_place(OFlag::O_DIRECTORY), Mode::empty())?.into();
     let mut so_far = PathBuf::from("/");
@@ -122,10 +121,10 @@ fn walk(path: &Path, flags: OFlag) -> Result<File, Unresolved> {
     Ok(at)
 }
 
-/// Opens a name in a folder; `path` is what both are together.
+/// Opens a name in a folder; `path` is the full path, for the error.
 fn step(folder: &File, name: &OsStr, flags: OFlag, path: &Path) -> Result<File, Unresolved> {
     match openat(folder, name, as_place(flags), Mode::empty()) {
-        // A link where a folder is wanted.
+        // O_DIRECTORY rejects a link with the same error.
         Err(Errno::ENOTDIR) if is_link(folder, name) => Err(Unresolved::Link(path.to_owned())),
         opened => Ok(opened?.into()),
     }
@@ -141,7 +140,7 @@ mod tests {
 
     use super::*;
 
-    /// `a/b/file`, and `link` to `a`. The path is real.
+    /// `a/b/file`, and `link` to `a`, by real path.
     fn tree() -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         let top = folder.path().canonicalize().unwrap();

@@ -1,4 +1,4 @@
-//! Captures and puts back, while others change what lies at the paths.
+//! Captures and puts back files while other processes change the paths.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -21,7 +21,7 @@ use crate::image::{self, Fetcher, ImageWriter, Manifest, test_vault};
 
 const MEMORY: u64 = 64 << 20;
 
-/// What was captured, and the store that holds it.
+/// Captured files, and the store with their content.
 struct Captured {
     files: Vec<image::File>,
     fetcher: Fetcher,
@@ -51,7 +51,7 @@ fn capture(paths: &[PathBuf]) -> Result<Captured, CaptureError> {
     Ok(Captured { files, fetcher: Fetcher::new(&vault, &manifest, MEMORY, 2).unwrap(), _store: store })
 }
 
-/// A folder by its real path.
+/// A temporary folder and its real path.
 fn folder() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().canonicalize().unwrap();
@@ -253,7 +253,7 @@ fn another_owner_comes_back_with_mode_and_time() {
     for path in [&file, &inner] {
         assert_eq!(fs::metadata(path).unwrap().modified().unwrap(), time, "{path:?}");
     }
-    // What is there and another's is root's to replace.
+    // Root replaces an existing file of another owner.
     fs::write(&file, "other").unwrap();
     chown(&file, Some(7), Some(7)).unwrap();
     captured.put_back().unwrap();
@@ -277,7 +277,7 @@ fn a_link_in_the_place_of_a_file_is_replaced() {
     );
 }
 
-/// Nothing takes the place of a mount. In a mount namespace of this thread's own, if it may have one.
+/// A mount point cannot be replaced. Does nothing if the thread may not have a mount namespace of its own.
 #[test]
 fn a_file_that_is_a_mount_is_written_in_place() {
     let (_folder, top) = folder();

@@ -1,7 +1,8 @@
-//! Which files the service uses that a fresh container would lack.
+//! Which files of the service a fresh container would lack.
 //!
-//! Looked up while the service stands still. A file counts when it lies in the container's own file systems (see
-//! [`Mounts`]) and is either in memory, or open for writing, or was made or changed since the container started.
+//! Looks while the service stands still. A used file travels if its mount belongs to the container alone
+//! ([`Kind::Own`]), or if it is on the root and is open for writing, or was made or changed since the
+//! container started.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -23,47 +24,31 @@ use crate::proc::stat::Stat;
 use crate::proc::tree::Process;
 use crate::proc::{self, fd, maps};
 
-/// Why it is not known which files to capture.
 #[derive(Debug, thiserror::Error)]
 pub enum LookupError {
-    /// /proc.
     #[error("the service's files cannot be looked up ({0}); freeze needs /proc mounted")]
     Proc(#[from] io::Error),
-    /// Something at or below an included path.
     #[error("--include, at {path}: {error}; make it readable for the container's user")]
-    Include {
-        /// Where.
-        path: PathBuf,
-        /// The system's word for it.
-        error: io::Error,
-    },
-    /// Others may decide where it leads.
+    Include { path: PathBuf, error: io::Error },
+    /// Another container may decide where the link leads.
     #[error(
         "--include {path} leads through the symbolic link {link}, which is not followed: it is on a volume or in shared memory, where others may change it, or leads to a volume; include what it leads to by its own path"
     )]
-    Link {
-        /// The included path.
-        path: PathBuf,
-        /// The link.
-        link: PathBuf,
-    },
+    Link { path: PathBuf, link: PathBuf },
 }
 
-/// What decides whether a file travels.
+/// Decides which files travel.
 #[derive(Debug)]
 pub struct Rules {
     mounts: Mounts,
-    /// What the image did not have is younger than this.
+    /// Files that the container image lacks are younger.
     container_start: SystemTime,
-    /// Folders of our own.
+    /// freeze's own folders.
     ours: Vec<PathBuf>,
 }
 
 impl Rules {
-    /// Rules for the container of this `init`; nothing below the folders `ours` ever counts.
-    ///
-    /// # Errors
-    /// Where there is no such process, or no /proc.
+    /// Rules for the container of this `init`. Nothing below the folders `ours` travels.
     pub fn of_this_container(init: i32, ours: Vec<PathBuf>) -> io::Result<Self> {
         let mounts = Mounts::read()?;
         let born = mounts.root_is_overlay().then(|| fs::metadata("/")?.created()).transpose().ok().flatten();
@@ -85,7 +70,8 @@ impl Rules {
         }
     }
 
-    /// Overlay file systems show a file's lower and upper copy with one device number, but a copy made here is born here.
+    /// Overlay file systems show one device number for a file's lower and upper copy, but a copy made here is
+    /// born here.
     fn is_new(&self, meta: &Metadata) -> bool {
         let changed = Duration::new(meta.ctime().max(0) as u64, meta.ctime_nsec().clamp(0, 999_999_999) as u32);
         let changed = SystemTime::UNIX_EPOCH + changed;
@@ -93,8 +79,8 @@ impl Rules {
     }
 }
 
-/// The paths to capture: those that the processes use or have `watched`, with the folders that they need, and `include` with all below
-/// it.
+/// Paths to capture: files that processes use or have `watched`, `include` with everything below, and the
+/// folders that all these need.
 pub fn paths(
     processes: &[Process],
     watched: &[PathBuf],
@@ -124,13 +110,13 @@ pub fn paths(
     Ok(found)
 }
 
-/// Devices and sockets are made by others: the engine, or CRIU when it binds a socket again.
+/// The engine makes devices, and CRIU binds sockets again.
 fn captured_kind(meta: &Metadata) -> bool {
     let kind = meta.file_type();
     kind.is_file() || kind.is_dir() || kind.is_fifo() || kind.is_symlink()
 }
 
-/// What an included path leads to, with the links that it leads through and a fresh container lacks.
+/// Adds what an included path leads to, and the links on the way that a fresh container lacks.
 fn include_real(path: &Path, rules: &Rules, found: &mut BTreeSet<PathBuf>) -> Result<(), LookupError> {
     let (links, real) = resolve::follow(path).map_err(|error| at(path, error.into()))?;
     let to_volume = rules.mounts.kind(&real) == Kind::Foreign;
@@ -142,8 +128,8 @@ fn include_real(path: &Path, rules: &Rules, found: &mut BTreeSet<PathBuf>) -> Re
     walk(&real, &real, rules, found)
 }
 
-/// `path` and everything below it, without following links. Where `top` is not on a volume itself, volumes below it are passed over,
-/// and so is what is ours in any case.
+/// Adds `path` and everything below it, without following links. Skips freeze's own files, and volumes below
+/// a `top` that is on none.
 fn walk(top: &Path, path: &Path, rules: &Rules, found: &mut BTreeSet<PathBuf>) -> Result<(), LookupError> {
     let foreign = |path: &Path| rules.mounts.kind(path) == Kind::Foreign;
     if rules.is_ours(path) || (foreign(path) && !foreign(top)) {
@@ -164,7 +150,7 @@ fn walk(top: &Path, path: &Path, rules: &Rules, found: &mut BTreeSet<PathBuf>) -
     Ok(())
 }
 
-/// A link that was none a moment ago is on a volume, too.
+/// A path that became a link after [`resolve::follow`] is as unsafe: others can change it.
 fn at(path: &Path, error: Unresolved) -> LookupError {
     let path = path.to_owned();
     match error {
@@ -179,7 +165,8 @@ fn names_in(path: &Path) -> Result<Vec<OsString>, Unresolved> {
     Ok(names.collect::<io::Result<_>>()?)
 }
 
-/// Every path that a process has open, mapped, bound or as its working directory, and whether it is open for writing.
+/// Paths that a process has open, mapped, bound or as its working directory, and whether one is open for
+/// writing.
 fn used_by(processes: &[Process]) -> io::Result<BTreeMap<PathBuf, bool>> {
     let sockets = bound::sockets();
     let mut used = BTreeMap::new();
@@ -195,7 +182,7 @@ fn used_by(processes: &[Process]) -> io::Result<BTreeMap<PathBuf, bool>> {
                 let link = proc::path(process.pid, &format!("fd/{fd}"));
                 names(&link, &target).into_iter().for_each(|path| note(path, written));
             } else if let Some(folder) = sockets.get(target.as_os_str().as_bytes()).and_then(|path| path.parent()) {
-                // It is bound again by the same name.
+                // The restore binds the socket by the same name.
                 let (links, real) = resolve::follow(folder)?;
                 links.into_iter().chain([real]).for_each(|path| note(path, false));
             }
@@ -209,14 +196,14 @@ fn used_by(processes: &[Process]) -> io::Result<BTreeMap<PathBuf, bool>> {
     Ok(used)
 }
 
-/// Programs and libraries of a process: what it has mapped to be executed. A deleted one has a name that leads nowhere.
+/// Programs and libraries of a process: its executable mappings. The path of a deleted one leads nowhere.
 pub fn executed(pid: i32) -> io::Result<BTreeSet<PathBuf>> {
     let maps = maps::read(pid)?.into_iter().filter(|mapping| mapping.executable);
     Ok(maps.filter_map(|mapping| mapping.path().map(Path::to_owned)).collect())
 }
 
-/// The names of what is open behind `link` of /proc: the one that it says, if that leads to the same file. What has lost it may have others
-/// left in the same folder, CRIU's own among them: it links such a file to `link_remap.N`, and expects to find that at the restore.
+/// Names of the file behind `link` in /proc: `target`, if that leads to the same file. A file without its
+/// name may have hard links in the same folder, such as CRIU's own `link_remap.N`, which the restore needs.
 fn names(link: &Path, target: &Path) -> Vec<PathBuf> {
     let Ok(open) = fs::metadata(link) else { return Vec::new() };
     let same =
@@ -229,14 +216,15 @@ fn names(link: &Path, target: &Path) -> Vec<PathBuf> {
     entries.filter(|path| same(path)).collect()
 }
 
-/// When the container began. The root folder of an overlay is born with it, and it may be started again later. PID 1 says nothing: where
-/// containers share a PID namespace it is older than their images.
+/// When the container began: at the birth of an overlay's root folder, or at the start of init if that is
+/// earlier. A restarted container keeps its root folder. PID 1 is no measure: containers that share a PID
+/// namespace may have an older one.
 fn beginning(root_born: Option<SystemTime>, init: i32) -> io::Result<SystemTime> {
     let started = start_of(init)?;
     Ok(root_born.map_or(started, |born| born.min(started)))
 }
 
-/// When a process started, by the clock of file times, to a hundredth of a second.
+/// When a process started, by the clock of file times, to 10 ms.
 fn start_of(pid: i32) -> io::Result<SystemTime> {
     let ticks = Stat::read(pid)?.start;
     let per_second = sysconf(SysconfVar::CLK_TCK)?.unwrap_or(100) as u64;
@@ -351,7 +339,7 @@ mod tests {
 
     const ROOT: &[u8] = b"1 0 0:1 / / rw - overlay overlay rw\n";
 
-    /// A folder with `real/file`, and `link` to `real`. The path is real.
+    /// A folder with `real/file`, and `link` to `real`, by its real path.
     fn real_and_link() -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         let top = folder.path().canonicalize().unwrap();

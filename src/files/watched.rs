@@ -1,5 +1,5 @@
-//! Where the files are that a process watches by inotify: a watch knows a device and an inode and no path. CRIU, which may not open
-//! files by handles without CAP_DAC_READ_SEARCH, has to be told the paths, and a fresh container has to have the files.
+//! Finds the paths of inotify watches, which know a device and an inode but no path. CRIU needs the paths,
+//! since it opens files by handle only with CAP_DAC_READ_SEARCH. A fresh container needs the files.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use crate::proc::fdinfo::Inode;
 use crate::proc::mountinfo;
 
-/// Most files that are looked at, on all mounts together, and the longest time for it; what is behind that counts as not found.
+/// Limits of the search: files on all mounts together, and time. A file beyond them counts as not found.
 const LIMIT: usize = 200_000;
 const TIME: Duration = Duration::from_secs(2);
 
-/// Paths of these files, as far as they are found on the mounts that they are on. What is near to a mount's top is found first.
+/// Paths of the files that are found on their mounts. The search is breadth-first.
 pub fn find(wanted: &BTreeSet<Inode>) -> BTreeMap<Inode, PathBuf> {
     if wanted.is_empty() {
         return BTreeMap::new();
@@ -43,7 +43,6 @@ fn find_below(mut open: VecDeque<PathBuf>, wanted: &BTreeSet<Inode>) -> BTreeMap
     found
 }
 
-/// A folder's entries, in whatever order the file system has them.
 fn below(folder: &Path) -> impl Iterator<Item = PathBuf> {
     fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path())
 }
