@@ -1,4 +1,5 @@
-//! Lets whoever waits for the service look more often, before it stands still. Where that cannot be told, it only takes longer.
+//! Announces an offer before the service stands still, so that standbys poll more often. If the announcement
+//! fails, the handover only takes longer.
 
 use std::thread;
 use std::time::Duration;
@@ -6,17 +7,17 @@ use std::time::Duration;
 use crate::image::{self, Lease, Vault};
 use crate::job::Fate;
 
-/// How long a handover waits, while the service runs, for another container to notice that: a little more than a standby's usual
-/// time between two looks.
+/// How long a handover lets the service run on after the announcement, so that a standby notices it: slightly
+/// more than the default interval of its polls.
 const NOTICE: Duration = Duration::from_millis(1100);
 
-/// What was announced. Dropped, it is called off.
+/// An announcement. Dropping it withdraws it.
 pub struct Announced<'a> {
     vault: &'a Vault,
     lease: Lease,
 }
 
-/// Says that the service is about to be offered, if it is.
+/// Announces that the service is about to be offered, unless it runs on.
 pub fn announce<'a>(vault: &'a Vault, lease: Lease, fate: Fate) -> Option<Announced<'a>> {
     if fate == Fate::Run {
         return None;
@@ -28,7 +29,7 @@ pub fn announce<'a>(vault: &'a Vault, lease: Lease, fate: Fate) -> Option<Announ
 }
 
 impl Announced<'_> {
-    /// Head names what was announced, and says nothing of it any more.
+    /// Keeps it, since the commit has replaced it in head.
     pub fn came_true(self) {
         std::mem::forget(self);
     }

@@ -1,4 +1,4 @@
-//! What the manifest says of the service beside its memory and files.
+//! The manifest's description of the service, apart from its memory and files.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,7 +15,8 @@ use crate::image::{Executable, Manifest, Process};
 use crate::job::Common;
 use crate::proc::{self, tree};
 
-/// What can be said of the machine, the user and stdio while the service still runs: reading it takes time on a large host.
+/// Facts about the machine, the user and stdio. Gathered while the service runs, since that takes time on a
+/// large host.
 pub fn host() -> io::Result<Manifest> {
     let machine = nix::sys::utsname::uname()?;
     Ok(Manifest {
@@ -31,7 +32,7 @@ pub fn host() -> io::Result<Manifest> {
     })
 }
 
-/// Adds what has to be looked at while the service stands still; images, files and figures are still to come.
+/// Adds the facts that need a frozen service. CRIU images, files and figures follow later.
 pub fn service(host: Manifest, tree: &Tree, root: i32, service: i32) -> io::Result<Manifest> {
     let command = fs::read(proc::path(service, "cmdline"))?;
     Ok(Manifest {
@@ -59,7 +60,7 @@ fn process(process: &tree::Process) -> Process {
     }
 }
 
-/// Programs and libraries: what is mapped to be executed, and must be the same file where the service is restored.
+/// Programs and libraries: files mapped as executable. A restore needs the same files.
 fn executables(tree: &Tree) -> io::Result<Vec<Executable>> {
     let mut paths = BTreeSet::new();
     for process in tree.processes().iter().filter(|process| !process.is_zombie()) {
@@ -69,8 +70,9 @@ fn executables(tree: &Tree) -> io::Result<Vec<Executable>> {
     Ok(paths.into_iter().filter_map(file).collect())
 }
 
-/// Folders and files that are ours and not the service's: freeze's own, what it has in the runtime folder, the folder `work` among it, a
-/// store in a folder, its key. Each as it is named, and by its real path, as files that are open have those.
+/// freeze's own folders and files: its programs, its files in the runtime folder with the folder `work`, a
+/// store in a folder, the key files. Each by its given path and its real path, since open files show real
+/// paths.
 pub fn our_folders(common: &Common, work: &Path) -> Vec<PathBuf> {
     let program = std::env::current_exe().ok().and_then(|path| Some(path.parent()?.to_owned()));
     let store = common.store.url.strip_prefix("file:").map(PathBuf::from);
@@ -78,7 +80,7 @@ pub fn our_folders(common: &Common, work: &Path) -> Vec<PathBuf> {
     let ours = [program, store, Some(work.to_owned()), keys.passphrase_file, keys.key_file];
     let runtime = [SOCKET_NAME, DUMP_LOG, RESTORE_LOG].into_iter().chain(env::FILES);
     let runtime = runtime.map(|name| common.runtime_dir.join(name));
-    // The engine's logs: where a container has the host's root, their paths lead to them.
+    // The engine's logs: in a container that has the host's root, their paths lead to them.
     let logs = stdio::outside().into_iter().map(|file| file.path);
     let named: Vec<PathBuf> = ours.into_iter().flatten().chain(runtime).chain(logs).collect();
     let real: Vec<PathBuf> = named.iter().filter_map(|path| Some(resolve::follow(path).ok()?.1)).collect();
@@ -143,7 +145,7 @@ mod tests {
         }
     }
 
-    /// It may be a folder that the service uses, too.
+    /// The service may use the runtime folder too.
     #[test]
     fn of_the_runtime_folder_only_what_freeze_made_is_ours() {
         let runtime = Path::new("/run/freeze");

@@ -1,7 +1,8 @@
-//! `criu dump`, fed into an [`ImageWriter`] while it runs, and held at its end until we know what becomes of the service.
+//! `criu dump`: feeds an [`ImageWriter`] while it runs, and waits at the gate until the service's fate is
+//! decided.
 //!
-//! CRIU waits on the hold socket with all tasks frozen. If this worker dies, the socket closes and CRIU lets the tasks run
-//! on; so whatever fails before [`Dump::release`], the service survives.
+//! CRIU waits at the gate with all tasks frozen. If this worker dies, the kernel closes the gate and CRIU
+//! lets the tasks run on. So the service survives every failure before [`Dump::release`].
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -22,30 +23,20 @@ use crate::host::stdio;
 use crate::image::{BodyId, BodyWriter, ImageError, ImageWriter};
 use crate::sys::fd;
 
-/// What CRIU writes to the hold socket when the dump is complete and all tasks stand still.
+/// CRIU's byte at the gate: the dump is complete and all tasks stand still.
 const DUMPED: u8 = b'D';
 
-/// How many milliseconds CRIU may take to let the tasks run on; after that it is killed (which lets them run as well).
+/// Milliseconds in which CRIU must release the tasks. Then it is killed, which releases them too.
 const LET_GO: u16 = 20_000;
 
-/// Why a dump failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DumpError {
-    /// No criu.
     #[error(transparent)]
     NotStarted(#[from] NotStarted),
-    /// CRIU gave up; its own words, explained.
     #[error("the service could not be dumped: {0}")]
     Refused(String),
-    /// Something between us and CRIU.
     #[error("the dump broke off while {doing} ({error}); try again, and look at the memory limit if it happens again")]
-    Broken {
-        /// The step.
-        doing: &'static str,
-        /// The system's word for it.
-        error: io::Error,
-    },
-    /// The image could not be written.
+    Broken { doing: &'static str, error: io::Error },
     #[error(transparent)]
     Image(#[from] ImageError),
 }
@@ -53,9 +44,8 @@ pub enum DumpError {
 /// What becomes of the frozen service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It ends: the checkpoint is committed.
+    /// It ends, since the checkpoint is committed.
     Kill,
-    /// It runs on.
     Run,
 }
 
@@ -63,17 +53,18 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct Dump {
     child: Child,
-    /// Readable once CRIU has ended. The hold socket's end does not tell that: a child of a CRIU that was killed may have that open still.
+    /// Readable once CRIU has ended. The gate's end does not prove it: a child of a killed CRIU may keep the
+    /// gate open.
     exit: OwnedFd,
     hold: Option<UnixStream>,
     listener: UnixListener,
     log: PathBuf,
-    /// Since when the service may stand still.
+    /// Start of the time in which the service may stand still.
     since: Instant,
     released: Option<Instant>,
 }
 
-/// One image file that is still open.
+/// A CRIU image that is being received.
 struct Open {
     name: String,
     pipe: std::fs::File,
@@ -81,7 +72,8 @@ struct Open {
 }
 
 impl Dump {
-    /// Starts this CRIU on the tree below `root`, which watches the files `watched`, with its sockets and its log in the folder `work`.
+    /// Starts `criu` on the tree below `root`, with its sockets and log in the folder `work`. `watched` are
+    /// the files under inotify watches.
     pub fn start(criu: Criu, root: i32, work: &Path, watched: &[PathBuf]) -> Result<Self, DumpError> {
         let broken = |error| DumpError::Broken { doing: "preparing it", error };
         let listener = stream::listen(work, stream::CAPTURE_SOCKET).map_err(broken)?;
@@ -100,13 +92,13 @@ impl Dump {
         Ok(Self { child, exit, hold: Some(hold), listener, log: work.join(command::DUMP_LOG), since, released: None })
     }
 
-    /// Takes in every image until the dump is complete and the service stands still.
+    /// Receives all CRIU images until the dump is complete and the service stands still.
     ///
-    /// CRIU writes some images twice, such as the memory of a memfd that is open as well as mapped; the later one counts, as it
-    /// would as a file.
+    /// CRIU writes some images twice, such as a memfd that is both open and mapped. The later one counts, as
+    /// it would with files.
     pub fn collect(&mut self, writer: &ImageWriter, meter: &Meter) -> Result<BTreeMap<String, BodyId>, DumpError> {
         match self.take_in(writer, meter) {
-            // What breaks when CRIU ends is only how that shows.
+            // If CRIU has failed, its own reason explains the broken pipe or socket.
             Err(DumpError::Broken { doing, error }) => {
                 Err(self.refusal_at_end().unwrap_or(DumpError::Broken { doing, error }))
             }
@@ -156,13 +148,13 @@ impl Dump {
         Ok(done)
     }
 
-    /// Whether CRIU has held the tasks up to now: one that is killed lets them run.
+    /// Whether CRIU still holds the tasks. A killed CRIU lets them run.
     pub fn check(&mut self) -> Result<(), DumpError> {
         let open = |mut hold: &UnixStream| match hold.read(&mut [0]) {
             Err(error) => error.kind() == io::ErrorKind::WouldBlock,
             Ok(_) => false,
         };
-        // The socket closes before the tasks are let go, and a child of a CRIU that was killed may have it open still.
+        // The gate closes before a killed CRIU's tasks run, but a child of CRIU may keep it open: check both.
         if self.hold.as_ref().is_some_and(open) && matches!(self.child.try_wait(), Ok(None)) {
             Ok(())
         } else {
@@ -170,12 +162,12 @@ impl Dump {
         }
     }
 
-    /// How long the service may have stood still: until now, or until it was released.
+    /// How long the service may have stood still: until its release, or until now.
     pub fn frozen(&self) -> Duration {
         self.released.unwrap_or_else(Instant::now) - self.since
     }
 
-    /// Lets CRIU go on, which ends the service or lets it run, and waits until that is done.
+    /// Makes CRIU end or release the tasks, and waits until that is done.
     pub fn release(&mut self, verdict: Verdict) -> Result<(), DumpError> {
         let byte = match verdict {
             Verdict::Kill => b'k',
@@ -191,7 +183,7 @@ impl Dump {
         if status.success() { Ok(()) } else { Err(self.refused()) }
     }
 
-    /// One whose CRIU has failed, for tests.
+    /// A dump whose CRIU has failed.
     #[cfg(test)]
     pub fn that_died(work: &Path) -> Self {
         let (listener, child) =
@@ -201,7 +193,7 @@ impl Dump {
         Self { child, exit, hold: None, listener, log, since: Instant::now(), released: None }
     }
 
-    /// Whether the byte that came says "complete"; the end of the socket means that CRIU gave up.
+    /// Whether CRIU says that the dump is complete. The end of the gate means that CRIU gave up.
     fn is_held(&mut self) -> Result<bool, DumpError> {
         let mut byte = [0];
         let Some(hold) = &mut self.hold else { return Ok(false) };
@@ -215,7 +207,7 @@ impl Dump {
         }
     }
 
-    /// Ends CRIU, unless it has ended, and gives its reason if it had one to fail.
+    /// Ends CRIU, and returns its reason if it failed.
     fn refusal_at_end(&mut self) -> Option<DumpError> {
         drop(self.hold.take());
         let status = wait_for(&mut self.child, self.exit.as_fd())?;
@@ -228,14 +220,14 @@ impl Dump {
 }
 
 impl Drop for Dump {
-    /// Whatever went wrong: closing the socket lets the service run on. Its caller may then say so, hence the wait.
+    /// Closes the gate, so the service runs on. Waits for that, since the caller may report it.
     fn drop(&mut self) {
         drop(self.hold.take());
         wait_for(&mut self.child, self.exit.as_fd());
     }
 }
 
-/// Waits for a CRIU that was told to let the tasks go; kills it when that takes too long, which lets them go as well.
+/// Waits for a CRIU that is to release the tasks. Kills it after [`LET_GO`], which releases them too.
 fn wait_for(child: &mut Child, exit: BorrowedFd) -> Option<ExitStatus> {
     let mut fds = [PollFd::new(exit, PollFlags::POLLIN)];
     if !poll(&mut fds, LET_GO).is_ok_and(|ready| ready > 0) {
@@ -244,7 +236,7 @@ fn wait_for(child: &mut Child, exit: BorrowedFd) -> Option<ExitStatus> {
     child.wait().ok()
 }
 
-/// What poll(2) found.
+/// Result of poll(2).
 #[derive(Default)]
 struct Ready {
     exited: bool,
@@ -280,7 +272,7 @@ fn begin(name: String, connection: &mut stream::Connection, writer: &ImageWriter
     Ok(Open { name, pipe: pipe.into(), body: writer.begin() })
 }
 
-/// Reads until the pipe is empty; says whether it has ended.
+/// Reads until the pipe is empty. Returns whether it has ended.
 fn drain(image: &mut Open, meter: &Meter) -> Result<bool, DumpError> {
     loop {
         match image.body.fill_from(&mut image.pipe) {

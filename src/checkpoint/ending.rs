@@ -1,4 +1,4 @@
-//! The end of a checkpoint whose service does not run on.
+//! The end of a checkpoint whose service stops or is handed over.
 
 use std::time::{Duration, Instant};
 
@@ -12,17 +12,16 @@ use crate::image::{self, Manifest, NotCommitted, Vault};
 use crate::job::reporter::Reporter;
 use crate::job::{Common, Fate};
 
-/// A service that stands still for the time being.
+/// A service that CRIU holds.
 pub struct Held<'a> {
-    /// The CRIU that holds it.
     pub dump: &'a mut Dump,
-    /// What becomes of it should that die.
+    /// Keeps the service stopped if CRIU dies.
     pub stopped: Stopped,
 }
 
 impl Held<'_> {
-    /// Where CRIU has died, it runs all the same: nobody holds it, and nothing is pending any more. Whoever asked for the checkpoint
-    /// is told why it failed, and of that only beside.
+    /// Lets the service run on, also if CRIU has died: then nothing holds it and no stop is pending. A
+    /// failure of CRIU is only a warning, since the caller reports the first error.
     fn run_on(self, reporter: &Reporter) {
         self.stopped.go_on();
         if let Err(error) = self.dump.release(Verdict::Run) {
@@ -30,7 +29,7 @@ impl Held<'_> {
         }
     }
 
-    /// Where CRIU has died, init does it.
+    /// Ends the service. If CRIU has died, init ends it.
     fn end(self, reporter: &Reporter) {
         if let Err(error) = self.dump.release(Verdict::Kill) {
             reporter.warn(error.to_string());
@@ -38,8 +37,9 @@ impl Held<'_> {
     }
 }
 
-/// Commits a generation whose service does not run on, and ends the service once that is certain: at once, or when another
-/// container has taken it. Returns the generation's number. After an error the service runs on here, and nowhere else.
+/// Commits a generation whose service does not run on. Ends the service once that is safe: at once, or when
+/// another container has taken it. Returns the generation's number. After an error the service runs on here,
+/// and nowhere else.
 pub fn give_away(
     common: &Common,
     target: &Target,
@@ -77,7 +77,7 @@ pub fn give_away(
             held.run_on(reporter);
             return Err(error.into());
         }
-        // Nobody can say whether others see it. Whoever takes it back first is sure of it.
+        // Others may see the commit or not. The outcome decides, so withdraw the generation first.
         (Err(NotCommitted { error, .. }), _) => {
             reporter.progress(Phase::Handover);
             (Duration::ZERO, CheckpointError::Withdrawn { generation, error })

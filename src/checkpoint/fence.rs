@@ -1,26 +1,26 @@
-//! Stops the service for the time in which nobody knows whose it is.
+//! The fence: keeps the service stopped while its owner is unknown.
 //!
-//! CRIU has its tasks in a ptrace stop, in which a SIGSTOP stays pending. Whoever dies then, CRIU or this worker: the kernel lets
-//! the tasks go, and they stop at once, instead of running beside the copy that another container may have restored. A SIGCONT
-//! throws away a SIGSTOP that is pending (signal(7)), so in the end nobody but a handler of SIGCONT has noticed anything.
+//! CRIU holds the tasks in a ptrace stop, where SIGSTOP stays pending. If CRIU or this worker dies, the
+//! kernel releases the tasks and they stop at once, so they never run beside a copy that another container
+//! may have restored. SIGCONT discards a pending SIGSTOP (signal(7)), so only a handler of SIGCONT notices
+//! the fence.
 //!
-//! Which processes its user has stopped is not asked: that may change until CRIU has them. A CRIU that lets them run stops those
-//! again that it found stopped (compel_resume_task_sig), which throws the SIGCONT away in its turn.
+//! The fence does not ask which tasks the user has stopped, since that may change until CRIU holds them. CRIU
+//! stops those again when it releases them (compel_resume_task_sig), which discards the SIGCONT.
 
 use crate::checkpoint::tree_of_service::Tree;
 use crate::proc::tree::{self, Process};
 use crate::sys::process;
 
-/// Processes that were stopped here. Dropped, they stay so: only init, or who knows whose the service is, may continue them.
+/// Fenced processes. They stay stopped if this is dropped: only init, or the code that knows the outcome, may
+/// continue them.
 #[derive(Debug)]
 #[must_use]
 pub struct Stopped(Vec<i32>);
 
 impl Stopped {
-    /// Stops all processes of the tree, while CRIU holds them.
-    ///
-    /// # Errors
-    /// The name of a process that cannot be stopped. Then none is.
+    /// Fences all processes of the tree while CRIU holds them. On failure fences none, and returns the name
+    /// of the process that cannot be stopped.
     pub fn stop(tree: &Tree) -> Result<Self, String> {
         let mut stopped = Self(Vec::new());
         for process in tree.processes() {
@@ -34,7 +34,7 @@ impl Stopped {
         Ok(stopped)
     }
 
-    /// Lets them go on, as far as it is for us: before CRIU lets them go.
+    /// Lifts the fence. Must come before CRIU releases the tasks.
     pub fn go_on(self) {
         for pid in self.0 {
             process::kill(pid, libc::SIGCONT);
@@ -51,7 +51,7 @@ mod tests {
 
     use super::*;
 
-    /// Children that sleep, and are killed in the end.
+    /// Sleeping children, killed on drop.
     struct Sleepers(Vec<Child>);
 
     impl Sleepers {
@@ -63,7 +63,7 @@ mod tests {
             Tree::of_processes(self.0.iter().map(|child| tree::read(child.id() as i32).unwrap()).collect())
         }
 
-        /// What the next change of a child's state is.
+        /// The next state change of a child.
         fn change(&self, index: usize) -> WaitStatus {
             let flags = WaitPidFlag::WUNTRACED | WaitPidFlag::WCONTINUED;
             waitpid(Pid::from_raw(self.0[index].id() as i32), Some(flags)).unwrap()

@@ -1,7 +1,8 @@
-//! From the commit on: who has the service.
+//! Decides who has the service from the commit on.
 //!
-//! Once head may name a generation, another container may take it, and only `outcomes/N` tells whether one has. Until that is
-//! known the service stands still, however long that takes: nothing here may let it run, or end it, on a guess.
+//! Once head may name a generation, another container may take it, and only `outcomes/N` tells whether one
+//! has. The service stands still until that is known, however long it takes. Never resumes or ends the
+//! service on a guess.
 
 use std::time::{Duration, Instant};
 
@@ -9,28 +10,27 @@ use crate::image::{self, ImageError, Lease, Outcome, Party, Vault};
 use crate::job::Common;
 use crate::job::reporter::Reporter;
 
-/// Longest time: sums of times must not overflow.
+/// Longest wait, so that sums of times cannot overflow.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
-/// Between two looks at the store. Nobody waits for what is seen then: the other container runs the service already.
+/// Interval of looks at the store. It delays no service: after a take the other container already runs it.
 const LOOK: Duration = Duration::from_millis(100);
-/// Between two attempts to take a generation back.
+/// Pause before an operation on the store is repeated.
 const RETRY: Duration = Duration::from_secs(1);
-/// Between two complaints about a store that does not answer.
+/// Interval of warnings about a store that does not answer.
 const COMPLAINT: Duration = Duration::from_secs(60);
 
-/// A generation that other containers may take, and how it is taken back.
+/// A generation that other containers may take.
 pub struct Offer<'a> {
-    /// The store.
     pub vault: &'a Vault,
-    /// The generation.
     pub generation: u64,
-    /// What its outcome becomes when it is taken back.
+    /// Outcome that takes it back.
     pub withdrawal: Outcome,
 }
 
 impl Offer<'_> {
-    /// Waits until another container has taken it, or takes it back when `time` is over or init says so. Tries until the
-    /// store answers. Returns the container that has it; none where it was taken back.
+    /// Waits until another container has taken the generation. Takes it back after `time`, or when init
+    /// orders it. Repeats that until the store answers. Returns the container that took it; none if it was
+    /// taken back.
     pub fn settle(&self, time: Duration, reporter: &Reporter) -> Option<String> {
         let until = Instant::now() + time.min(LONGEST);
         let mut complaints = Complaints::new(self.generation, reporter);
@@ -46,7 +46,7 @@ impl Offer<'_> {
         self.taken_by(outcome, reporter)
     }
 
-    /// Remembers for the next start of this container that its service has moved away.
+    /// Records for the next start of this container that its service has moved away.
     fn taken_by(&self, outcome: Outcome, reporter: &Reporter) -> Option<String> {
         let (Outcome::Withdrawn { by: own } | Outcome::Taken { by: own, .. }) = &self.withdrawal;
         let Outcome::Taken { by, .. } = outcome else { return None };
@@ -57,19 +57,19 @@ impl Offer<'_> {
                 self.generation, own.instance
             ));
         } else {
-            // Where that fails, the outcome tells.
+            // A failure is harmless: the outcome says the same.
             let _ = image::mark_lost(self.vault, self.generation, &own.instance);
         }
         Some(by.instance)
     }
 }
 
-/// What this container says when it takes a generation back.
+/// The outcome by which this container takes a generation back.
 pub fn withdrawal(common: &Common, lease: &Lease) -> Outcome {
     Outcome::Withdrawn { by: Party { instance: common.instance.clone(), writer: lease.writer } }
 }
 
-/// Tells the user of a store that does not answer, but not too often.
+/// Rate-limited warnings about a store that does not answer.
 pub struct Complaints<'a> {
     generation: u64,
     reporter: &'a Reporter,
@@ -77,12 +77,11 @@ pub struct Complaints<'a> {
 }
 
 impl<'a> Complaints<'a> {
-    /// None was made yet.
     pub fn new(generation: u64, reporter: &'a Reporter) -> Self {
         Self { generation, reporter, last: None }
     }
 
-    /// Does it until that succeeds.
+    /// Repeats `what` until it succeeds.
     pub fn until_done<T>(&mut self, mut what: impl FnMut() -> image::Result<T>) -> T {
         loop {
             match what() {

@@ -1,5 +1,5 @@
-//! While a checkpoint is under way init looks after nothing else, so its worker says that the container is alive: others that wait for
-//! the application to be free must not take a long checkpoint for a death.
+//! The container's heartbeat during a checkpoint, when init sends none. Without it, other containers would
+//! take a long checkpoint for a death.
 
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
@@ -8,28 +8,28 @@ use std::time::Duration;
 use crate::image::{Holder, Lease, Vault};
 use crate::store;
 
-/// Says so again and again, until it is dropped.
+/// Sends heartbeats until it is dropped.
 pub struct Beating {
-    /// The thread ends when this does.
+    /// The end of this channel ends the thread.
     _stop: Option<Sender<()>>,
 }
 
 impl Beating {
-    /// Begins at once, where there is an interval. One look that fails is made up for by the next.
+    /// Starts at once, if there is an `interval`. The next heartbeat makes up for a failed one.
     pub fn start(vault: &Vault, lease: Lease, instance: &str, interval: Option<Duration>) -> Self {
         let Some(interval) = interval else { return Self { _stop: None } };
         let (sender, receiver) = mpsc::channel();
         let (vault, instance) = (vault.clone(), instance.to_owned());
         let beat = move || {
             loop {
-                // Who was replaced says nothing more.
+                // A container that has lost the lease is silent.
                 let _ = lease.check(&vault).and_then(|()| Holder::beat(&vault, &lease, &instance));
                 if receiver.recv_timeout(interval) != Err(RecvTimeoutError::Timeout) {
                     break;
                 }
             }
         };
-        // Without the thread whoever waits may come too early, and then head decides as ever.
+        // Without the thread a waiting container may claim too early; then head decides as usual.
         let _ = thread::Builder::new().name("beat".into()).stack_size(store::STACK).spawn(beat);
         Self { _stop: Some(sender) }
     }
@@ -57,7 +57,7 @@ mod tests {
         next(next(None));
         drop(beating);
         drop(Beating::start(&vault, Lease::fresh(), "a", None));
-        // At once, however long the interval.
+        // The first heartbeat is immediate, however long the interval.
         let last = Holder::look(&vault).unwrap();
         let _beating = Beating::start(&vault, Lease::fresh(), "b", Some(Duration::from_secs(3600)));
         while next(last.clone()).unwrap().party.instance != "b" {}

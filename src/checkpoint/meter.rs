@@ -1,4 +1,4 @@
-//! How far a checkpoint has come, for whoever watches. Must cost nothing beside the copying that it counts.
+//! Progress of a checkpoint. Must not slow down the copying that it counts.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use crate::control::protocol::{Event, Phase};
 use crate::job::reporter::Reporter;
 
-/// The least time between two reports of one step.
+/// Least time between two reports of one phase.
 const INTERVAL: Duration = Duration::from_millis(200);
 
-/// Counts bytes, and reports them.
+/// Counts bytes and reports them.
 pub struct Meter<'a> {
     report: Box<dyn Fn(&Event) + 'a>,
     phase: Cell<Option<Phase>>,
@@ -18,12 +18,11 @@ pub struct Meter<'a> {
 }
 
 impl<'a> Meter<'a> {
-    /// One that tells init.
     pub fn new(reporter: &'a Reporter) -> Self {
         Self::to(|event| reporter.send(event))
     }
 
-    /// One that nobody watches.
+    /// Discards reports.
     pub fn of_nobody() -> Self {
         Self::to(|_| {})
     }
@@ -37,18 +36,16 @@ impl<'a> Meter<'a> {
         }
     }
 
-    /// The step that has begun last.
+    /// The phase that began last.
     pub fn phase(&self) -> Option<Phase> {
         self.phase.get()
     }
 
-    /// A step begins.
     pub fn begin(&self, phase: Phase) {
         self.phase.set(Some(phase));
         self.report();
     }
 
-    /// So many bytes more were taken in.
     pub fn add(&self, bytes: usize) {
         self.bytes.set(self.bytes.get() + bytes as u64);
         if self.reported.get().elapsed() >= INTERVAL {

@@ -1,7 +1,8 @@
 //! The checkpoint worker: preflight, dump, files, commit, and only then the end of the service.
 //!
-//! Whatever fails before the commit must leave the service running: nothing here may kill it, only CRIU does, when told
-//! after the commit. From the moment on in which the generation may count the service does not run unless it is taken back.
+//! Never kills the service: only CRIU does, when ordered after the commit. Every failure before the commit
+//! leaves the service running. Once an offered generation may count, the service stays stopped unless the
+//! generation is withdrawn.
 
 mod announce;
 mod describe;
@@ -12,7 +13,7 @@ mod handover;
 mod heartbeat;
 mod meter;
 pub mod pid_order;
-pub mod preflight;
+pub(crate) mod preflight;
 mod tree_of_service;
 
 use std::collections::BTreeMap;
@@ -45,101 +46,69 @@ use pid_order::Disorder;
 use preflight::Refusal;
 use tree_of_service::{NotWhole, Tree};
 
-/// Why a checkpoint failed.
 #[derive(Debug, thiserror::Error)]
 enum CheckpointError {
-    /// Found before anything was frozen.
     #[error(transparent)]
     Refusal(#[from] Refusal),
-    /// Found before anything was frozen.
     #[error(transparent)]
     NotWhole(#[from] NotWhole),
-    /// Found before anything was frozen.
     #[error(transparent)]
     Disorder(#[from] Disorder),
-    /// CRIU.
     #[error(transparent)]
     Dump(#[from] DumpError),
-    /// The service's files.
     #[error(transparent)]
     Files(#[from] CaptureError),
-    /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The image.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// The runtime folder.
     #[error("the folder {path} cannot be used ({error}); set FREEZE_RUNTIME_DIR to a writable one")]
-    RuntimeDir {
-        /// The folder.
-        path: PathBuf,
-        /// The system's word for it.
-        error: io::Error,
-    },
-    /// Found before anything was frozen.
+    RuntimeDir { path: PathBuf, error: io::Error },
     #[error(
         "the server of {0} ignores the conditions of a put, so the service cannot be handed over: two containers could take it. Use \
          a server that knows If-None-Match and If-Match, or checkpoint without --handover"
     )]
     NotFenced(String),
-    /// Found before anything was frozen.
     #[error(
         "the store {url} is {place}, so it goes with the container, and no checkpoint may end the service into it. Mount a volume there \
          or give a bucket (--store). From here, checkpoint with --leave-running and take the generation out with `freeze copy`. Where \
          this very container is started again, FREEZE_EPHEMERAL_STORE=1 allows it"
     )]
-    Ephemeral {
-        /// The store.
-        url: String,
-        /// Where it is.
-        place: Ephemeral,
-    },
-    /// Without that a fault could make two copies.
+    Ephemeral { url: String, place: Ephemeral },
+    /// Without the fence a fault could run the service twice.
     #[error(
         "process {0} cannot be stopped, so the service could not be kept from running twice; run the service as one user"
     )]
     NotStopped(String),
-    /// The store answered too late whether the checkpoint counts, and nobody has taken it.
+    /// The commit was in doubt, and no container has taken the generation.
     #[error("{error}. Nobody has taken generation {generation}: it is withdrawn and the service runs on")]
     Withdrawn {
-        /// The generation.
         generation: u64,
-        /// What happened at first.
+        /// Cause of the doubt.
         error: ImageError,
     },
-    /// A handover without a taker.
     #[error("nobody took generation {generation} within {}: the service runs on", humantime::format_duration(*.time))]
-    NotTaken {
-        /// The generation.
-        generation: u64,
-        /// How long it could be taken.
-        time: Duration,
-    },
-    /// Which files to take.
+    NotTaken { generation: u64, time: Duration },
     #[error(transparent)]
     Lookup(#[from] LookupError),
 }
 
-/// What a checkpoint is of.
+/// The service to checkpoint, and how.
 #[derive(Debug, Clone)]
-pub struct Target {
-    /// Root of the tree to dump.
+pub(crate) struct Target {
+    /// PID of the subreaper, the root of the tree.
     pub root: i32,
-    /// The service's first process.
+    /// PID of the service's first process.
     pub service: i32,
-    /// What this container holds of the application.
     pub lease: Lease,
-    /// What becomes of the service after the commit.
     pub fate: Fate,
-    /// Files and folders to capture beside those that are open.
+    /// Captured beside the files that the service uses.
     pub include: Vec<PathBuf>,
-    /// The service may end into a store that goes with the container.
+    /// Lets the service end into a store that vanishes with the container.
     pub ephemeral_store: bool,
 }
 
-/// Takes one checkpoint.
-pub fn run(common: &Common, target: &Target, reporter: &Reporter) -> Result<Report, Failure> {
+pub(crate) fn run(common: &Common, target: &Target, reporter: &Reporter) -> Result<Report, Failure> {
     let work = Work::new(&common.runtime_dir, command::DUMP_LOG)
         .map_err(|error| CheckpointError::RuntimeDir { path: common.runtime_dir.clone(), error });
     let work = work.map_err(|error| Failure { message: error.to_string(), log: None, phase: None })?;
@@ -151,8 +120,14 @@ pub fn run(common: &Common, target: &Target, reporter: &Reporter) -> Result<Repo
     })
 }
 
-/// Finds out what became of a generation that may have been offered. See [`Job::Settle`](crate::job::Job::Settle).
-pub fn settle(common: &Common, generation: u64, remaining: Duration, lease: &Lease, reporter: &Reporter) -> Event {
+/// Finds out who has a generation that may have been offered. See [`Job::Settle`](crate::job::Job::Settle).
+pub(crate) fn settle(
+    common: &Common,
+    generation: u64,
+    remaining: Duration,
+    lease: &Lease,
+    reporter: &Reporter,
+) -> Event {
     reach(Point::SettleBegun);
     let begun = Instant::now();
     let mut complaints = Complaints::new(generation, reporter);
@@ -192,7 +167,7 @@ fn take(
             .for_each(|message| reporter.warn(message));
     }
     for path in target.include.iter().filter(|path| !path.exists()) {
-        // It may come later; but a misspelt one should not go unnoticed.
+        // The file may come later, but a misspelt path must not go unnoticed.
         reporter.warn(format!("--include {}: there is no such file now", path.display()));
     }
     let ours = describe::our_folders(common, work.path());
@@ -220,7 +195,7 @@ fn take(
     reach(Point::CheckpointHeld);
 
     meter.begin(Phase::Files);
-    // Processes may have come and gone between the preflight and the freeze.
+    // Processes may have come and gone between preflight and freeze.
     let tree = Tree::of_service(target.root, target.service)?;
     preflight::check_frozen(tree.processes(), &abilities)?;
     let paths = used::paths(tree.processes(), &watched, &target.include, &rules)?;
@@ -240,7 +215,7 @@ fn take(
     let figures = Figures { bytes, stored, frozen_ms, new: written.new, shared: written.shared };
     fill(&mut manifest, images, files, written, figures);
     manifest.instance.clone_from(&common.instance);
-    // Where two could take it nobody is asked to.
+    // Without fencing two containers could take the generation, so it is not offered.
     manifest.offered = target.fate != Fate::Run && fencing == Fencing::Held;
     let generation = if target.fate == Fate::Run {
         let lease = image::commit(&vault, &mut manifest, target.lease, started)?;
@@ -250,7 +225,7 @@ fn take(
         lease.generation
     } else {
         let stopped = Stopped::stop(&tree).map_err(CheckpointError::NotStopped)?;
-        // What the service has done since its dump would be lost.
+        // If CRIU has died, the service has run on, and the generation would lose that work.
         if let Err(error) = dump.check() {
             stopped.go_on();
             return Err(error.into());
@@ -274,7 +249,7 @@ fn take(
     })
 }
 
-/// Refuses to end the service where nothing of it would be left.
+/// Refuses to end the service if the store vanishes with the container.
 fn check_lasting(store: &Location, target: &Target) -> Result<(), CheckpointError> {
     if target.fate == Fate::Run || target.ephemeral_store {
         return Ok(());
@@ -293,7 +268,6 @@ fn unfenced(url: &str) -> String {
     )
 }
 
-/// Puts what was written into the manifest.
 fn fill(
     manifest: &mut Manifest,
     images: BTreeMap<String, BodyId>,
@@ -309,8 +283,8 @@ fn fill(
     manifest.figures = Some(figures);
 }
 
-/// Where the container's memory runs out because of the checkpoint, the checkpoint has to go and not the service. Raising
-/// it needs no privilege (proc_pid_oom_score_adj(5)); CRIU inherits it.
+/// Makes the OOM killer choose the checkpoint and not the service. Raising the score needs no privilege
+/// (proc_pid_oom_score_adj(5)); CRIU inherits it.
 fn prefer_for_the_oom_killer() {
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
 }

@@ -1,8 +1,10 @@
-//! Whether a restore that can only count PIDs up could create these processes: refuses before the dump what CRIU would refuse, or
-//! fail at, in the next container. Pure, and the mirror of criu's `prepare_pstree_ids()` with patch 0009; tests/pid_order holds them together.
+//! Whether a restore that can only count PIDs up could create these processes. Refuses before the dump what
+//! CRIU would refuse, or fail at, in the next container. Pure; mirrors criu's `prepare_pstree_ids()` with
+//! patch 0009, and tests/pid_order compares the two.
 //!
-//! Everything is created in ascending order of IDs, each by its parent. Who has lost its parent is created by a helper that takes
-//! the former parent's ID, or by that parent's zombie, so that it is born in its session. Groups without a leader get one.
+//! Processes are created in ascending order of IDs, each by its parent. An orphan is created by a helper with
+//! its former parent's ID, or by that parent's zombie, so that it is born in its session. A helper leads each
+//! group that has no leader.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +15,7 @@ const ADVICE: &str = "a restore without the right to choose PIDs could not creat
 /// Why these processes cannot be created in ascending order. Nothing was frozen.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Disorder {
-    /// PIDs have begun again from the lowest.
+    /// PIDs have wrapped around.
     #[error("thread {tid} of process {process} has a lower ID than the process: {ADVICE}")]
     Thread {
         /// The process.
@@ -21,7 +23,7 @@ pub enum Disorder {
         /// The thread.
         tid: i32,
     },
-    /// PIDs have begun again from the lowest.
+    /// PIDs have wrapped around.
     #[error("process {process} has a lower PID than its parent {parent}: {ADVICE}")]
     Child {
         /// The process.
@@ -29,7 +31,7 @@ pub enum Disorder {
         /// Its parent.
         parent: i32,
     },
-    /// No parent can be found for it that is in its session at the right time.
+    /// No possible parent is in its session at the right time.
     #[error("process {process} got into session {sid} in a way that cannot be repeated: {ADVICE}")]
     Session {
         /// The process.
@@ -37,7 +39,7 @@ pub enum Disorder {
         /// Its session.
         sid: i32,
     },
-    /// Its leader is gone, and the leader's ID cannot be created in the session.
+    /// The leader is gone, and its ID cannot be created in the session.
     #[error("process {process} is of the group {pgid}, which cannot be made again without its first process: {ADVICE}")]
     Group {
         /// The process.
@@ -45,7 +47,7 @@ pub enum Disorder {
         /// Its group.
         pgid: i32,
     },
-    /// Its leader has gone to another group. CRIU cannot repeat that, whatever it may do.
+    /// The leader has moved to another group. CRIU cannot repeat that, even with all privileges.
     #[error(
         "process {process} is of the group {pgid}, which its first process has left, and CRIU cannot make such a group again: restart the service"
     )]
@@ -55,26 +57,26 @@ pub enum Disorder {
         /// Its group.
         pgid: i32,
     },
-    /// A subreaper gets all that is left below it in a restore, or nothing.
+    /// A subreaper adopts all orphans below it in a restore, or none.
     #[error(
         "process {process} lost its parent before process {subreaper} became a subreaper, which has adopted others since: {ADVICE}"
     )]
     Passed {
         /// The process.
         process: String,
-        /// Who would adopt it now.
+        /// The process that would adopt it.
         subreaper: i32,
     },
 }
 
 impl Disorder {
-    /// Whether no restore could create these processes, even one that chooses their PIDs.
+    /// Whether no restore could create these processes, even one that chooses PIDs.
     pub fn is_final(&self) -> bool {
         matches!(self, Self::Left { .. })
     }
 }
 
-/// Refuses what cannot be created. The first process is the root of the tree.
+/// Refuses processes that cannot be created. The first one is the root of the tree.
 pub fn check(processes: &[Process]) -> Result<(), Disorder> {
     check_leaders(processes)?;
     for process in processes {
@@ -100,7 +102,7 @@ pub fn check(processes: &[Process]) -> Result<(), Disorder> {
     })
 }
 
-/// Who leads a group and is still there has to be in it.
+/// A group's leader that still exists must be in the group.
 fn check_leaders(processes: &[Process]) -> Result<(), Disorder> {
     let groups: BTreeMap<i32, i32> = processes.iter().map(|process| (process.pid, process.pgid)).collect();
     let left = processes.iter().find(|process| groups.get(&process.pgid).is_some_and(|group| *group != process.pgid));
@@ -108,10 +110,10 @@ fn check_leaders(processes: &[Process]) -> Result<(), Disorder> {
 }
 
 enum Trouble {
-    /// Of this process, or of whoever is in that session where it is a helper's.
+    /// Process and session.
     Session(i32, i32),
     Group(i32),
-    /// This process would be adopted by that one.
+    /// Orphan, and the process that would adopt it.
     Passed(i32, i32),
 }
 
@@ -124,23 +126,23 @@ impl Trouble {
     }
 }
 
-/// A process as it is to be created, or a helper.
+/// A process to create, or a helper.
 struct Item {
     parent: i32,
     sid: i32,
     pgid: i32,
     zombie: bool,
     helper: bool,
-    /// The session that it is forked in, where that is not its own.
+    /// The session in which it is forked, if that differs from `sid`.
     born: Option<i32>,
 }
 
 struct Plan {
     root: i32,
     items: BTreeMap<i32, Item>,
-    /// All numbers that processes, threads, groups and sessions have.
+    /// IDs of processes, threads, groups and sessions.
     used: BTreeSet<i32>,
-    /// Who has been adopted by whom.
+    /// Each orphan and its subreaper.
     adopted: Vec<(i32, i32)>,
 }
 
@@ -173,7 +175,7 @@ impl Plan {
         self.lead_groups()
     }
 
-    /// Subreapers that adopt something in a restore are that when all orphans come up to them.
+    /// A process that adopts orphans in a restore adopts all that come up to it, so none may pass it.
     fn find_who_is_passed(&self) -> Result<(), Trouble> {
         let adopts = |pid: i32| self.adopted.iter().any(|(_, reaper)| *reaper == pid);
         for &(orphan, reaper) in &self.adopted {
@@ -192,7 +194,8 @@ impl Plan {
         self.items.iter().filter(|(_, item)| item.parent == parent).map(|(pid, _)| *pid).collect()
     }
 
-    /// The session that it has to be forked in: where it leads one, that of a process below it that was forked before.
+    /// The session in which it must be forked. A session leader is forked in the session of a descendant that
+    /// was forked before it became leader.
     fn session_of_birth(&self, pid: i32) -> i32 {
         let own = self.items[&pid].sid;
         let older = |other: &i32| {
@@ -206,7 +209,7 @@ impl Plan {
         if own == pid { self.items.keys().find_map(older).unwrap_or(own) } else { own }
     }
 
-    /// Gives what `reaper` has adopted a parent in its session.
+    /// Gives the processes that `reaper` has adopted a parent in their session.
     fn adopt(&mut self, reaper: i32) -> Result<(), Trouble> {
         for child in self.children(reaper) {
             let (sid, of_reaper) = (self.session_of_birth(child), self.items[&reaper].sid);
@@ -231,8 +234,8 @@ impl Plan {
         Ok(())
     }
 
-    /// Whoever forked the first of those that are left: a zombie, or a helper with an ID between. A zombie cannot wait for others to
-    /// end, so it gets no child that does.
+    /// The process that forked the first of `family`: a zombie, or a helper with an ID in between. A zombie
+    /// cannot wait for children to end, so it never gets a zombie as a child.
     fn former_parent(&mut self, reaper: i32, sid: i32, family: &[i32]) -> Option<i32> {
         let first = *family.first()?;
         let all_live = family.iter().all(|pid| !self.items[pid].zombie);
@@ -269,7 +272,7 @@ impl Plan {
         self.items.get_mut(&pid).expect("parents are in the tree")
     }
 
-    /// What is of a session that its parent has left was forked before the parent did.
+    /// If a process is in a session that its parent has left, the parent forked it before leaving.
     fn connect(&mut self, pid: i32) -> Result<(), Trouble> {
         let (mut at, sid) = (self.items[&pid].parent, self.items[&pid].sid);
         if pid == self.root || sid == pid || self.items[&at].sid == sid {
@@ -285,7 +288,7 @@ impl Plan {
         Ok(())
     }
 
-    /// Gives each group whose leader is gone a new one, forked by whoever of its session has a lower ID.
+    /// Creates a leader for each group that has none. A process of its session with a lower ID forks it.
     fn lead_groups(&mut self) -> Result<(), Trouble> {
         let groups: BTreeMap<i32, i32> = self.items.iter().rev().map(|(pid, item)| (item.pgid, *pid)).collect();
         for (pgid, member) in groups {
@@ -305,7 +308,7 @@ impl Plan {
         Ok(())
     }
 
-    /// Forks everything in order, and looks where it comes out.
+    /// Forks all processes in order and checks the resulting sessions and groups.
     fn create(&self) -> Result<(), Trouble> {
         let mut sessions = BTreeMap::from([(self.root, self.items[&self.root].sid)]);
         let mut settled = BTreeSet::from([self.root]);
@@ -338,7 +341,7 @@ impl Plan {
 mod tests {
     use super::*;
 
-    /// Processes as `(pid, ppid, sid, pgid)`, below the holder 1000; the first one is the service.
+    /// Processes as `(pid, ppid, sid, pgid)`, below the subreaper 1000; the first one is the service.
     fn tree(list: &[(i32, i32, i32, i32)]) -> Vec<Process> {
         let process = |&(pid, ppid, sid, pgid): &(i32, i32, i32, i32)| {
             let comm = "app".to_owned();
@@ -353,7 +356,7 @@ mod tests {
 
     const SERVICE: (i32, i32, i32, i32) = (1001, 1000, 1001, 1001);
 
-    // What is refused, and what is not, stands in tests/pid_order/corpus.txt.
+    // tests/pid_order/corpus.txt holds the cases of trees that are refused or accepted.
     #[test]
     fn messages_name_the_process_and_the_cause() {
         let mut low_thread = tree(&[SERVICE, (1010, 1001, 1001, 1001)]);
@@ -362,7 +365,7 @@ mod tests {
         insta::assert_snapshot!(refused(&tree(&[SERVICE, (305, 1001, 1001, 1001)])), @"process 305 (app) has a lower PID than its parent 1001");
         insta::assert_snapshot!(refused(&tree(&[SERVICE, (1002, 1000, 1001, 1001)])), @"process 1002 (app) got into session 1001 in a way that cannot be repeated");
         insta::assert_snapshot!(refused(&tree(&[SERVICE, (1003, 1001, 1003, 1002)])), @"process 1003 (app) is of the group 1002, which cannot be made again without its first process");
-        // Two whose parents, of session 1002, are gone: the holder has the first and 1001 the second.
+        // Two orphans of session 1002: the subreaper has adopted the first and 1001 the second.
         let passed = tree(&[SERVICE, (1002, 1001, 1002, 1002), (1005, 1000, 1002, 1002), (1007, 1001, 1002, 1002)]);
         insta::assert_snapshot!(refused(&passed), @"process 1005 (app) lost its parent before process 1001 became a subreaper, which has adopted others since");
     }

@@ -1,31 +1,26 @@
-//! The tree that is to be dumped, and whether it is all there is.
+//! The tree to dump, and the proof that it is whole.
 
 use std::os::unix::process::parent_id;
 
 use crate::proc::tree::{self, Process};
 
-/// Why the service's processes cannot be taken as one tree. Nothing was frozen.
+/// Why the service's processes are not one whole tree. Nothing was frozen.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotWhole {
-    /// /proc cannot be read.
     #[error("the processes of the container cannot be listed ({0}); freeze needs /proc mounted")]
     NoProc(String),
-    /// The holder is gone, most often by a `kill -9 -1` in the service.
+    /// The subreaper is gone, most often by a `kill -9 -1` in the service.
     #[error(
         "the service lost its first process {0}, below which freeze keeps it together; restart the container to make checkpoints possible again"
     )]
     RootGone(i32),
-    /// The service's first process has ended.
     #[error("the service has just ended")]
     ServiceGone,
-    /// A process that would be lost in silence.
+    /// The process would be lost in silence.
     #[error(
         "process {process} is a child of init and outside the service's tree, so it would be lost; if an exec left it behind, end it; if it is the service's, restart the container to make checkpoints possible again"
     )]
-    Outside {
-        /// The process.
-        process: String,
-    },
+    Outside { process: String },
 }
 
 /// The processes of the service, parents before their children.
@@ -33,7 +28,7 @@ pub enum NotWhole {
 pub struct Tree(Vec<Process>);
 
 impl Tree {
-    /// The tree below `root`, proven to be whole: whatever else is init's child is the worker that asks.
+    /// The tree below `root`, proven whole: init's only other child is this worker.
     pub fn of_service(root: i32, service: i32) -> Result<Self, NotWhole> {
         let all = tree::all().map_err(|error| NotWhole::NoProc(error.to_string()))?;
         let processes = tree::below(&all, root);
@@ -49,13 +44,11 @@ impl Tree {
         }
     }
 
-    /// A tree of just these, for tests.
     #[cfg(test)]
     pub fn of_processes(processes: Vec<Process>) -> Self {
         Self(processes)
     }
 
-    /// The processes, parents before their children.
     pub fn processes(&self) -> &[Process] {
         &self.0
     }

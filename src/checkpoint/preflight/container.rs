@@ -15,7 +15,7 @@ pub fn look(service: &Service, findings: &mut Findings) {
     leases(service, findings);
 }
 
-/// What no dump would miss.
+/// Objects that a dump would lose without an error.
 pub fn lost(findings: &mut Findings) {
     for (file, what) in SYSTEM_V {
         for _ in rows(&format!("sysvipc/{file}")) {
@@ -27,7 +27,7 @@ pub fn lost(findings: &mut Findings) {
 
 const POSIX: &str = "let the service use POSIX shared memory or sockets instead";
 
-/// What no dump can do without.
+/// The container allows no dump at all.
 fn impossible(service: &Service, findings: &mut Findings) {
     if let Some(reason) = DumpPlan::of(service.abilities).impossible {
         let what = format!("does not allow that a process is checkpointed: {reason}");
@@ -35,7 +35,7 @@ fn impossible(service: &Service, findings: &mut Findings) {
     }
 }
 
-/// Shared memory that nobody has attached; what is attached is seen in the maps of who has.
+/// Shared memory that no process has attached. Attached memory shows in maps.
 fn unattached(findings: &mut Findings) {
     for row in rows("sysvipc/shm") {
         // key shmid perms size cpid lpid nattch …
@@ -46,8 +46,8 @@ fn unattached(findings: &mut Findings) {
     }
 }
 
-/// A lease on writing is broken, and the service told so, by whoever opens the file: a dump does. Who is not ready for that is
-/// killed by the signal. One on reading is carried.
+/// Write leases. A dump opens the file, which breaks the lease and signals the process; a process without a
+/// handler dies. Read leases are carried.
 fn leases(service: &Service, findings: &mut Findings) {
     let processes: BTreeMap<i32, _> = service.processes.iter().map(|one| (one.process.pid, one)).collect();
     let text = fs::read_to_string("/proc/locks").unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Descriptors: what each leads to, and which kinds of files that are no sockets cannot be carried.
+//! Descriptors: their targets, and the kinds of files other than sockets that cannot be carried.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,10 +13,11 @@ use crate::proc::fd::Descriptor;
 use crate::proc::fdinfo::FdInfo;
 use crate::proc::{self, tree::Process};
 
-/// Anonymous inodes that CRIU carries; of all others it says `Can't dump file … of that type` (criu/files.c, dump_one_file).
+/// Anonymous inodes that CRIU carries. It refuses all others: `Can't dump file … of that type` (criu/files.c,
+/// dump_one_file).
 const CARRIED: &[&str] = &["[eventfd]", "[eventpoll]", "inotify", "[signalfd]", "[timerfd]", "[pidfd]"];
 
-/// What others are called, and what to do about them.
+/// Prefixes of other anonymous inodes, their names for users, and advice.
 const OBJECTS: &[(&str, &str, &str)] = &[
     ("[io_uring]", "io_uring", "switch io_uring off in the service (for node: UV_USE_IO_URING=0)"),
     ("[userfaultfd]", "userfaultfd", "switch off what uses it in the service"),
@@ -29,7 +30,7 @@ const OBJECTS: &[(&str, &str, &str)] = &[
     ("[seccomp notify]", "a seccomp listener", "switch off the service's own sandbox"),
 ];
 
-/// The object that an anonymous inode is, and what to do, if it cannot be carried.
+/// The object behind an anonymous inode that cannot be carried, and advice.
 pub fn anonymous(target: &str) -> Option<(String, &'static str)> {
     let kind = target.strip_prefix("anon_inode:")?;
     if CARRIED.contains(&kind) {
@@ -42,7 +43,7 @@ pub fn anonymous(target: &str) -> Option<(String, &'static str)> {
     })
 }
 
-/// Gives the paths that the service watches besides.
+/// Returns the paths that the service watches.
 pub fn look(service: &Service, findings: &mut Findings) -> Vec<PathBuf> {
     let known = Mounts::read(service.init);
     let terminals = devices::terminals(service);
@@ -89,7 +90,7 @@ fn kind(process: &Process, descriptor: &Descriptor, mounts: &Mounts) -> Option<F
     }
 }
 
-/// What memfd_secret(2) makes cannot be read from outside.
+/// Other processes cannot read what memfd_secret(2) makes.
 pub fn secret_memory(process: &Process) -> Finding {
     Finding::refused(
         Some(process),
@@ -106,7 +107,8 @@ pub fn huge_pages(process: &Process) -> Finding {
     )
 }
 
-/// A pidfd of a process that is not in the tree, or of a thread. One that waits to be reaped is carried, and so is one that was.
+/// A pidfd of a thread, or of a process outside the tree. Pidfds of zombies and of reaped processes are
+/// carried.
 fn pidfd(process: &Process, descriptor: &Descriptor, pids: &BTreeSet<i32>) -> Option<Finding> {
     if descriptor.target != "anon_inode:[pidfd]" && !descriptor.target.starts_with("pidfd:") {
         return None;
@@ -115,17 +117,17 @@ fn pidfd(process: &Process, descriptor: &Descriptor, pids: &BTreeSet<i32>) -> Op
     let what = if info.flags & PIDFD_THREAD != 0 {
         "has a pidfd of a thread (PIDFD_THREAD), which cannot be checkpointed".to_owned()
     } else {
-        // Of a process that was reaped the number is -1.
+        // A reaped process has the number -1.
         let of = info.process.filter(|of| *of > 0 && !pids.contains(of))?;
         format!("has a pidfd of process {of} outside the service, which cannot be checkpointed")
     };
     Some(Finding::refused(Some(process), &what, "let the service close it before a checkpoint"))
 }
 
-/// Linux 6.9 (include/uapi/linux/pidfd.h).
+/// Since Linux 6.9 (include/uapi/linux/pidfd.h).
 const PIDFD_THREAD: i32 = libc::O_EXCL;
 
-/// CRIU needs descriptors of its own in every process while it dumps (criu/README.md, 0011).
+/// Free descriptors that CRIU needs in every process during a dump (criu/README.md, 0011).
 const ROOM: u64 = 16;
 
 fn room(one: &Inspected, findings: &mut Findings) {

@@ -1,4 +1,4 @@
-//! Devices: those that every container has, terminals, and all others, which belong to the old host.
+//! Devices: those of every container, terminals, and all others, which belong to the old host.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use crate::proc::fd::Descriptor;
 use crate::proc::fdinfo::FdInfo;
 use crate::proc::tree::Process;
 
-/// Major number and minor numbers of memory devices that are alike everywhere: null, zero, full, random, urandom
+/// Major and minor numbers of memory devices that are alike everywhere: null, zero, full, random, urandom
 /// (Documentation/admin-guide/devices.txt).
 const MEMORY: (u32, &[u32]) = (1, &[3, 5, 7, 8, 9]);
 /// Major number of /dev/tty, /dev/console, /dev/ptmx.
@@ -17,7 +17,7 @@ const TTY_AUX: u32 = 5;
 /// Major numbers of /dev/pts/N.
 const PTS: std::ops::RangeInclusive<u32> = 136..=143;
 
-/// Numbers of the terminals whose masters the service has itself: both ends are carried.
+/// Numbers of the terminals whose masters the service has open: both ends are carried.
 pub fn terminals(service: &Service) -> BTreeSet<i32> {
     let all = service.processes.iter().flat_map(|one| one.descriptors.iter().map(move |descriptor| (one, descriptor)));
     let masters = all.filter(|(_, descriptor)| descriptor.target.ends_with("/ptmx"));
@@ -51,7 +51,7 @@ fn terminal(process: &Process) -> Finding {
     )
 }
 
-/// A device that another host lacks, or that has a state of its own.
+/// A device that another host may lack, or that has state of its own.
 pub fn device(process: &Process, path: &str) -> Finding {
     let what = format!("uses the device {path}, whose state cannot be checkpointed");
     Finding::refused(Some(process), &what, advice(path))

@@ -1,29 +1,27 @@
-//! One thing found, and a bounded list of them.
+//! One finding, and a bounded list of findings.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::proc::tree::Process;
 
-/// What becomes of what was found.
+/// Effect on the checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// The checkpoint cannot be made, or something would be lost in silence.
+    /// The checkpoint is impossible, or would lose something in silence.
     Refused,
-    /// The checkpoint works, and the service will notice something after a restore.
+    /// The checkpoint works, but the service notices something after a restore.
     Changed,
 }
 
-/// Where in a process it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Place {
-    /// Number of a descriptor.
     Descriptor(i32),
-    /// Address of a mapping.
+    /// Start address.
     Mapping(u64),
-    /// Thread ID, where it is not the process's first thread.
+    /// Thread ID, unless it is the first thread's.
     Thread(i32),
 }
 
@@ -37,12 +35,11 @@ impl fmt::Display for Place {
     }
 }
 
-/// A process.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Owner {
-    /// In the PID namespace of whoever looks.
+    /// In the observer's PID namespace.
     pub pid: i32,
-    /// As the kernel keeps it, at most 15 bytes.
+    /// The kernel's name of the process, at most 15 bytes.
     pub name: String,
 }
 
@@ -56,43 +53,38 @@ impl fmt::Display for Owner {
 /// One thing that a checkpoint cannot carry, or changes.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Finding {
-    /// What becomes of it.
     pub severity: Severity,
-    /// Whose it is; none where it belongs to the whole container.
+    /// None if it belongs to the whole container.
     pub process: Option<Owner>,
-    /// Where it is; of several alike, the first.
+    /// The first of several places.
     pub place: Option<Place>,
-    /// How many more of the kind the process has.
+    /// Number of further places.
     pub others: usize,
-    /// What is the matter, as what follows a name in a sentence: `has io_uring open, which cannot be checkpointed`.
+    /// The predicate of a sentence: `has io_uring open, which cannot be checkpointed`.
     pub what: String,
-    /// What to do.
     pub advice: &'static str,
 }
 
 impl Finding {
-    /// Something that a checkpoint is refused for.
     pub fn refused(process: Option<&Process>, what: &str, advice: &'static str) -> Self {
         let process = process.map(|process| Owner { pid: process.pid, name: process.comm.clone() });
         Self { severity: Severity::Refused, process, place: None, others: 0, what: what.to_owned(), advice }
     }
 
-    /// Something that will be different after a restore.
     pub fn changed(process: Option<&Process>, what: &str, advice: &'static str) -> Self {
         Self { severity: Severity::Changed, ..Self::refused(process, what, advice) }
     }
 
-    /// The same at a place.
     pub fn at(self, place: Place) -> Self {
         Self { place: Some(place), ..self }
     }
 
-    /// Whether they differ in their places alone.
+    /// Whether they differ only in their places.
     fn is_alike(&self, other: &Self) -> bool {
         (self.severity, &self.process, &self.what) == (other.severity, &other.process, &other.what)
     }
 
-    /// Such as `descriptor 5 and 2 more`; empty where it has no place.
+    /// Such as `descriptor 5 and 2 more`; empty without a place.
     pub fn places(&self) -> String {
         match (self.place, self.others) {
             (None, _) => String::new(),
@@ -102,7 +94,6 @@ impl Finding {
     }
 }
 
-/// One sentence.
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.process {
@@ -117,10 +108,10 @@ impl fmt::Display for Finding {
     }
 }
 
-/// How many findings of each severity are kept, as a service may have thousands.
+/// Limit of groups per severity: a service may have thousands of findings.
 const LIMIT: usize = 200;
 
-/// Findings that differ in their places alone.
+/// Findings that differ only in their places.
 #[derive(Debug)]
 struct Group {
     /// The first of them.
@@ -135,18 +126,15 @@ impl Group {
     }
 }
 
-/// What was found, like things of one process put together.
+/// Findings, grouped by everything but their places.
 #[derive(Debug, Default)]
 pub struct Findings {
     list: Vec<Group>,
-    /// How many changes were left out.
     dropped_changes: usize,
-    /// How many refusals were left out.
     dropped_refusals: usize,
 }
 
 impl Findings {
-    /// Takes one in.
     pub fn add(&mut self, finding: Finding) {
         if let Some(alike) = self.list.iter_mut().rev().find(|known| known.finding.is_alike(&finding)) {
             alike.places.push(finding.place);
@@ -164,13 +152,12 @@ impl Findings {
         self.list.iter().filter(move |group| group.finding.severity == severity)
     }
 
-    /// Whether a checkpoint is refused.
     pub fn has_refused(&self) -> bool {
         self.groups(Severity::Refused).next().is_some()
     }
 
-    /// These without the refusals that were not there `before`: of the same process, for the same thing, at the same place. Where
-    /// either had more refusals than it could keep, all stay: which of them last is not known.
+    /// Drops refusals that are not in `before` for the same process, thing and place. Keeps all if either
+    /// list is cut, since the missing ones are unknown.
     pub fn staying(mut self, before: &Self) -> Self {
         if before.dropped_refusals == 0 && self.dropped_refusals == 0 {
             self.list.iter_mut().filter(|group| group.finding.severity == Severity::Refused).for_each(|group| {
@@ -183,14 +170,13 @@ impl Findings {
         self
     }
 
-    /// All, those first that a checkpoint is refused for, and how many were left out.
+    /// All findings, refusals first, and how many were left out.
     pub fn sorted(mut self) -> (Vec<Finding>, usize) {
         self.list.sort_by_key(|group| group.finding.severity);
         let list = self.list.into_iter().map(Group::into_finding).collect();
         (list, self.dropped_changes + self.dropped_refusals)
     }
 
-    /// Those that a checkpoint is refused for.
     pub fn into_refused(self) -> Vec<Finding> {
         let refused = self.list.into_iter().filter(|group| group.finding.severity == Severity::Refused);
         refused.map(Group::into_finding).collect()

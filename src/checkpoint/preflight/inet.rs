@@ -1,4 +1,4 @@
-//! The tables of TCP and UDP sockets and of multicast groups in /proc/PID/net.
+//! TCP and UDP sockets and multicast groups, from the tables in /proc/PID/net.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,6 @@ use crate::proc::{self, tree::Process};
 const LISTEN: u8 = 0x0a;
 const CLOSE: u8 = 0x07;
 
-/// Each table, and its protocol.
 const TABLES: [(&str, Protocol); 6] = [
     ("net/tcp", Protocol::Tcp),
     ("net/tcp6", Protocol::Tcp),
@@ -26,7 +25,6 @@ enum Protocol {
     Udp,
 }
 
-/// One socket.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Inet {
     protocol: Protocol,
@@ -49,7 +47,7 @@ impl Inet {
                 "has TCP connections, which a restore closes",
                 "the service has to connect again; clients as well",
             )),
-            // A connect() binds, too.
+            // connect() binds too.
             (Protocol::Udp, _) => self.is_of_this_container().then(|| {
                 let what = format!("has the UDP socket {local}, an address that a new container must have as well");
                 let advice = "bind it to 0.0.0.0 or ::, and use sendto() instead of connect(), or let the service close it before a checkpoint (--before-checkpoint)";
@@ -64,7 +62,7 @@ impl Inet {
     }
 }
 
-/// All of a process's network, by inode.
+/// All sockets of the process's network namespace, by inode.
 pub fn sockets(pid: i32) -> BTreeMap<u64, Inet> {
     let table = |(name, protocol)| {
         let text = fs::read_to_string(proc::path(pid, name)).unwrap_or_default();
@@ -81,7 +79,8 @@ fn row(protocol: Protocol, line: &str) -> Option<(u64, Inet)> {
     Some((fields.nth(5)?.parse().ok()?, Inet { protocol, local, remote, state }))
 }
 
-/// Words of an address are in the machine's order, as they stand in memory.
+/// The kernel prints each 32-bit word of an address as a number of this machine, so its bytes in memory are
+/// in network order.
 fn address(text: &str) -> Option<SocketAddr> {
     let (ip, port) = text.split_once(':')?;
     let words: Vec<[u8; 4]> = (0..ip.len() / 8)
@@ -94,7 +93,7 @@ fn address(text: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip.to_canonical(), u16::from_str_radix(port, 16).ok()?))
 }
 
-/// Multicast groups that somebody has joined, but those that every interface is in (proc_pid_net(5), igmp).
+/// Multicast groups with members, except the one that every interface joins (proc_pid_net(5), igmp).
 pub fn groups(pid: i32) -> Vec<String> {
     let text = fs::read_to_string(proc::path(pid, "net/igmp")).unwrap_or_default();
     let mut groups: Vec<Ipv4Addr> = text.lines().filter_map(group).filter(|group| *group != ALL_HOSTS).collect();

@@ -31,7 +31,7 @@ pub fn look(service: &Service, findings: &mut Findings) {
 }
 
 struct Rules {
-    /// Inode and name of what is deleted and open in a process.
+    /// Inode and name of deleted files that a process has open.
     open: BTreeSet<(u64, String)>,
     reach_all: bool,
 }
@@ -61,7 +61,8 @@ impl Rules {
         self.is_out_of_reach(mapping, name).then(|| deleted(process, name))
     }
 
-    /// CRIU opens what is deleted through a descriptor of any process; what is shared and has no name at all is dumped as memory.
+    /// CRIU opens deleted files through a descriptor of any process, and dumps shared memory without a name
+    /// as memory.
     fn is_out_of_reach(&self, mapping: &Mapping, name: &str) -> bool {
         let Some(path) = name.strip_suffix(DELETED) else { return false };
         let as_memory = mapping.shared && (path.starts_with("/memfd:") || path == "/dev/zero");

@@ -1,8 +1,9 @@
-//! What a checkpoint cannot carry, or changes, found by name while the service runs. Must change nothing in the service.
+//! Finds by name, while the service runs, what a checkpoint cannot carry or would change. Never changes the
+//! service.
 //!
-//! CRIU would refuse most of it too, but with an errno and while the service stands still; the rest it would lose in silence.
-//! Each rule stands for an experiment: what is refused here fails or is lost without the refusal, and what works is not refused
-//! (docs/preflight.md).
+//! CRIU would refuse most of it too, but with an errno and a frozen service. It would lose the rest in
+//! silence. An experiment backs each rule: a refused object fails or is lost without the rule, and an object
+//! that works is not refused (docs/preflight.md).
 
 mod container;
 mod descriptors;
@@ -28,12 +29,12 @@ use crate::privileges::Abilities;
 use crate::proc::fd::{self, Descriptor};
 use crate::proc::tree::{self, Process};
 
-/// The service cannot be checkpointed as it is. Nothing was frozen.
+/// Why the service cannot be checkpointed as it is. Nothing was frozen.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{first}{}", and_more(*.more))]
 pub struct Refusal {
     first: Box<Finding>,
-    /// How many more are refused.
+    /// Number of further refusals.
     more: usize,
 }
 
@@ -41,33 +42,28 @@ fn and_more(more: usize) -> String {
     if more == 0 { String::new() } else { format!(" (and {more} more: freeze doctor --service lists them)") }
 }
 
-/// Everything that the rules look at, read once for each process.
+/// Input of the rules, read once per process.
 struct Service<'a> {
     abilities: &'a Abilities,
-    /// Whose namespaces, root and seccomp filters are the container's: init.
+    /// Its namespaces, root and seccomp filters are the container's.
     init: i32,
-    /// All, zombies too.
+    /// Includes zombies.
     all: &'a [Process],
-    /// Those that can be looked into.
+    /// Live ones that freeze may inspect.
     processes: Vec<Inspected<'a>>,
 }
 
-/// One process and its descriptors.
 struct Inspected<'a> {
     process: &'a Process,
     descriptors: Vec<Descriptor>,
 }
 
-/// How often is looked again, and after what time, while something is refused: what a service has just made, or is making, is not what
-/// it holds.
+/// Number of retries while something is refused, and the pause before each. Transient objects disappear
+/// meanwhile.
 const AGAIN: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Fails with the first finding that a checkpoint of the processes that `read` gives is refused for; otherwise gives these and the paths
-/// that they watch.
-///
-/// # Errors
-/// [`Refusal`], and those of `read`.
+/// Returns the processes from `read` and the paths that they watch. Fails with the first refusal.
 pub fn check<T, E>(read: impl FnMut() -> Result<T, E>, init: i32, abilities: &Abilities) -> Result<(T, Vec<PathBuf>), E>
 where
     T: AsRef<[Process]>,
@@ -78,10 +74,7 @@ where
     Ok((tree, watched))
 }
 
-/// The same rules, for all that is found in the processes that `read` gives.
-///
-/// # Errors
-/// Those of `read`.
+/// All findings about the processes from `read`, by the same rules.
 pub fn look<T: AsRef<[Process]>, E>(
     read: impl FnMut() -> Result<T, E>,
     init: i32,
@@ -90,11 +83,8 @@ pub fn look<T: AsRef<[Process]>, E>(
     settle(read, init, abilities).map(|(_, findings, _)| findings)
 }
 
-/// What would be lost in silence, looked for once more in processes that stand still: they may have made it since they were checked.
-/// Costs a few system calls for each thread.
-///
-/// # Errors
-/// [`Refusal`].
+/// Looks in frozen processes for objects that would be lost in silence and may be newer than [`check`]. Costs
+/// a few system calls per thread.
 pub fn check_frozen(processes: &[Process], abilities: &Abilities) -> Result<(), Refusal> {
     let mut findings = Findings::default();
     container::lost(&mut findings);
@@ -111,7 +101,7 @@ fn refuse(findings: Findings) -> Result<(), Refusal> {
     Err(Refusal { first, more: refused.len() })
 }
 
-/// Looks again while something is refused, and keeps of that what is found each time.
+/// Looks again while something is refused, and keeps the refusals that last.
 fn settle<T: AsRef<[Process]>, E>(
     mut read: impl FnMut() -> Result<T, E>,
     init: i32,
@@ -138,7 +128,7 @@ fn inspect(processes: &[Process], init: i32, abilities: &Abilities) -> (Findings
     for process in processes.iter().filter(|process| !process.is_zombie()) {
         match fd::read(process.pid) {
             Ok(descriptors) => service.processes.push(Inspected { process, descriptors }),
-            // What ends meanwhile cannot be looked at, and need not be.
+            // A process that has ended needs no inspection.
             Err(error) if is_alive(process.pid) => findings.add(not_inspectable(process, &error)),
             Err(_) => {}
         }
@@ -196,7 +186,7 @@ mod tests {
         assert!(found.iter().all(|finding| finding.process.is_none()), "{found:?}");
     }
 
-    /// A child of ours for whose pidfd the tree has no process at first.
+    /// The tree lacks the process of a pidfd in the first looks.
     #[test]
     fn what_was_made_between_two_looks_is_not_refused() {
         let us = std::process::id() as i32;

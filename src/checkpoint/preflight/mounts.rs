@@ -1,4 +1,4 @@
-//! Files on mounts that CRIU does not see, so that it could not open them again.
+//! Files on mounts that CRIU does not see and so cannot open again.
 
 use std::collections::BTreeSet;
 
@@ -11,15 +11,14 @@ use crate::proc::mountinfo::{self, Mount};
 /// Why the file of a descriptor cannot be opened again.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Strange {
-    /// It is a POSIX message queue, whose messages no file system keeps.
+    /// A POSIX message queue. No file system keeps its messages.
     Queue,
-    /// It is of the kernel's own mount of huge pages.
+    /// On the kernel's internal mount of huge pages.
     HugePages,
-    /// Its mount is not in the container's mount namespace.
+    /// Its mount is outside the container's mount namespace.
     Detached,
 }
 
-/// The container's mounts.
 pub struct Mounts {
     ids: BTreeSet<i32>,
     devices: BTreeSet<u64>,
@@ -27,7 +26,6 @@ pub struct Mounts {
 }
 
 impl Mounts {
-    /// As a process sees them.
     pub fn read(pid: i32) -> Self {
         Self::of(&mountinfo::read(pid).unwrap_or_default())
     }
@@ -44,10 +42,11 @@ impl Mounts {
         mounts
     }
 
-    /// What is strange about the file of a descriptor. Files of an overlay may have a device of their own, so the mount's ID decides;
-    /// that takes one more file of /proc to read.
+    /// Files of an overlay may have a device of their own, so the mount's ID decides. Reading that costs one
+    /// more file of /proc.
     pub fn judge(&self, pid: i32, descriptor: &Descriptor) -> Option<Strange> {
-        /// The kernel's own mount of shared memory, where memfds are, is the first of all without a device (mm/shmem.c).
+        /// The kernel's internal mount of shared memory, which holds memfds, has the first anonymous device
+        /// number (mm/shmem.c).
         const MEMFD: u64 = 1;
         let kind = descriptor.mode & libc::S_IFMT;
         if !matches!(kind, libc::S_IFREG | libc::S_IFDIR) || descriptor.device == MEMFD {

@@ -1,4 +1,4 @@
-//! Who is connected to whom by unix sockets, as the kernel tells it over netlink (sock_diag(7), unix(7)): /proc/net/unix has no peers.
+//! Peers of unix sockets, over netlink (sock_diag(7), unix(7)): /proc/net/unix has none.
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
@@ -14,16 +14,13 @@ use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProto
 /// One unix socket of this network namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Unix {
-    /// Inode of the other end; none where there is no other end any more.
+    /// Inode of the other end, if there is one.
     pub peer: Option<u64>,
-    /// Its path, or an empty one; abstract names begin with a zero byte.
+    /// Path, or a zero byte and an abstract name; empty if unbound.
     pub name: Vec<u8>,
 }
 
-/// All unix sockets by inode.
-///
-/// # Errors
-/// Where netlink sockets are not allowed, or the kernel lacks unix_diag.
+/// All unix sockets by inode. Fails if netlink sockets are forbidden or the kernel lacks unix_diag.
 pub fn unix_sockets() -> io::Result<BTreeMap<u64, Unix>> {
     let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)?;
     sendmsg(socket.as_raw_fd(), &[IoSlice::new(&request())], &[], MsgFlags::empty(), Some(&NetlinkAddr::new(0, 0)))?;
@@ -37,7 +34,7 @@ pub fn unix_sockets() -> io::Result<BTreeMap<u64, Unix>> {
     }
 }
 
-/// Asks for all sockets. The library's states are not all that there are.
+/// Requests all sockets. [`StateFlags`] lacks some states, so this sets every bit.
 fn request() -> Vec<u8> {
     let (state_flags, show_flags) = (StateFlags::from_bits_retain(u32::MAX), ShowFlags::NAME | ShowFlags::PEER);
     let all = UnixRequest { state_flags, inode: 0, show_flags, cookie: [0; 8] };
@@ -49,7 +46,7 @@ fn request() -> Vec<u8> {
     bytes
 }
 
-/// Takes in what one receive gave; says whether there is more.
+/// Parses one datagram. Returns whether more follow.
 fn take(mut rest: &[u8], found: &mut BTreeMap<u64, Unix>) -> io::Result<bool> {
     while !rest.is_empty() {
         let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest).map_err(io::Error::other)?;

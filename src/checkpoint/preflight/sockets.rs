@@ -1,4 +1,4 @@
-//! Sockets: kinds that cannot be carried, other ends outside of the service, and connections that end with a restore.
+//! Sockets: kinds that cannot be carried, peers outside the service, and connections that end with a restore.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -11,7 +11,7 @@ use crate::proc::fdinfo::FdInfo;
 use crate::proc::{self, tree::Process};
 use crate::sys::socket;
 
-/// What CRIU carries, as the kernel names it (criu/sockets.c, criu/sk-inet.c).
+/// Protocols that CRIU carries, by the kernel's names (criu/sockets.c, criu/sk-inet.c).
 const CARRIED: &[&str] = &[
     "TCP",
     "TCPv6",
@@ -33,7 +33,7 @@ pub fn look(service: &Service, findings: &mut Findings) {
     let protocols = protocols(service);
     let has = |start: &str| protocols.values().any(|protocol| protocol.starts_with(start));
     let ours: BTreeSet<u64> = protocols.keys().copied().collect();
-    // What the kernel does not tell is left to CRIU.
+    // If the kernel does not tell, CRIU judges.
     let unix = if has("UNIX") { sock_diag::unix_sockets().unwrap_or_default() } else { BTreeMap::new() };
     let inet = if has("TCP") || has("UDP") { inet::sockets(service.init) } else { BTreeMap::new() };
     let peers = Peers {
@@ -60,7 +60,7 @@ pub fn look(service: &Service, findings: &mut Findings) {
     }
 }
 
-/// The protocol of each socket by inode, asked for once however many processes have it.
+/// Protocol of each socket by inode, read once even if several processes share the socket.
 fn protocols(service: &Service) -> BTreeMap<u64, String> {
     let mut found = BTreeMap::new();
     for one in &service.processes {
@@ -92,16 +92,16 @@ fn unsupported(process: &Process, protocol: &str) -> Option<Finding> {
     ))
 }
 
-/// The service's sockets by inode.
+/// Judges the peers of unix sockets. `ours` are inodes of the service's sockets.
 struct Peers {
     ours: BTreeSet<u64>,
-    /// Whether descriptors are under way in messages, where nobody sees which they are: CRIU does, and judges.
+    /// Descriptors are in transit in messages. Only CRIU sees which, so it judges the peers.
     in_flight: bool,
     can_chown: bool,
 }
 
 impl Peers {
-    /// Who waits to be accepted is no peer yet: it will find its connection closed.
+    /// A connection that waits for accept has no peer yet. It is closed after a restore.
     fn unix(&self, process: &Process, socket: &Unix) -> Option<Finding> {
         if let Some(peer) = socket.peer.filter(|peer| !self.ours.contains(peer) && !self.in_flight) {
             let what = format!("is connected by a unix socket to a process outside the service (socket {peer})");
@@ -110,7 +110,7 @@ impl Peers {
         }
         let path = path(socket)?;
         let is_gone = !proc::path(process.pid, "root").join(path.strip_prefix("/").ok()?).exists();
-        // CRIU gives it to root at the restore.
+        // CRIU gives the socket to root at the restore, which needs CAP_CHOWN.
         (is_gone && !self.can_chown).then(|| {
             let what =
                 format!("has the unix socket {}, whose name was removed and which cannot be restored", path.display());
@@ -119,7 +119,7 @@ impl Peers {
     }
 }
 
-/// Whether a unix socket of the service has been sent descriptors that it has not received yet (SCM_RIGHTS; Linux 5.11).
+/// Whether a unix socket of the service has descriptors to receive (SCM_RIGHTS; Linux 5.11).
 fn has_in_flight(service: &Service) -> bool {
     service.processes.iter().any(|one| {
         let sockets = one.descriptors.iter().filter(|descriptor| descriptor.target.starts_with("socket:["));
@@ -134,7 +134,7 @@ fn path(socket: &Unix) -> Option<&Path> {
     Some(Path::new(OsStr::from_bytes(name))).filter(|path| path.is_absolute())
 }
 
-/// Whose socket is a member of a group the kernel does not tell, so all of this network are listed.
+/// The kernel does not tell which sockets are members, so this lists all groups of the network namespace.
 fn multicast(service: &Service, findings: &mut Findings) {
     let groups = inet::groups(service.init);
     if !groups.is_empty() {

@@ -1,4 +1,4 @@
-//! Processes and their threads: tracers, filters, namespaces, roots, and states in which no dump works.
+//! Processes and their threads: tracers, filters, namespaces, roots, and states that prevent a dump.
 
 use std::fs;
 use std::io;
@@ -15,7 +15,8 @@ const NAMESPACES: &[&str] = &["user", "pid", "pid_for_children", "mnt", "net", "
 
 const SANDBOX: &str = "switch off the service's own sandbox";
 
-/// How long a vfork may take in one look, all together; it is looked again if it has taken longer.
+/// Limit of the time that one look waits for vforks, all together. A vfork that takes longer is a refusal, so
+/// [`super::settle`] looks again.
 const VFORK: Duration = Duration::from_millis(200);
 
 pub fn look(service: &Service, findings: &mut Findings) {
@@ -23,7 +24,8 @@ pub fn look(service: &Service, findings: &mut Findings) {
     let mut times = Vec::new();
     for process in service.all {
         if process.is_zombie() {
-            // The other threads of a process whose first one has ended; of an ended process there is only the first.
+            // A zombie with several threads has lost only its first thread; an ended process shows one
+            // thread.
             if process.threads.len() > 1 {
                 findings.add(Finding::refused(
                     Some(process),
@@ -44,13 +46,13 @@ pub fn look(service: &Service, findings: &mut Findings) {
     }
 }
 
-/// What init has, and so the container.
+/// Properties of init, and so of the container.
 struct Container {
     filters: Filters,
-    /// Until when vforks are waited for.
+    /// Deadline for vforks.
     until: Instant,
     namespaces: Vec<Option<PathBuf>>,
-    /// None where a process may have another: a restore can change its root again.
+    /// None if processes may have another root: with CAP_SYS_CHROOT a restore can change it.
     root: Option<PathBuf>,
 }
 
@@ -67,17 +69,16 @@ impl Container {
     }
 }
 
-/// The status of a thread, from its folder.
 fn status_in(folder: &Path) -> Option<Status> {
     fs::read(folder.join("status")).ok().map(|text| Status::parse(&text))
 }
 
-/// What a task is filtered by.
+/// Seccomp state of a task.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Filters {
-    /// Linux 5.9.
+    /// Since Linux 5.9.
     number: Option<u32>,
-    /// SECCOMP_MODE_*: 0 for none.
+    /// SECCOMP_MODE_*; 0 is none.
     mode: Option<u32>,
 }
 
@@ -86,7 +87,8 @@ impl Filters {
         Self { number: status.seccomp_filters, mode: status.seccomp }
     }
 
-    /// Whether there are more than the container's. Where the kernel does not count them, the first of all is seen, and no second.
+    /// Whether the task has more filters than the container. Without a count by the kernel, only the first
+    /// filter of all is visible.
     fn exceed(&self, container: &Self) -> bool {
         match (self.number, container.number) {
             (Some(own), Some(theirs)) => own > theirs,
@@ -122,7 +124,7 @@ fn thread(process: &Process, tid: i32, container: &Container, findings: &mut Fin
 /// SECCOMP_MODE_STRICT.
 const STRICT: u32 = 1;
 
-/// Whether a thread waits in one and the same vfork until then.
+/// Whether a thread waits in the same vfork until `until`.
 fn stays_in_vfork(folder: &Path, mut status: Status, until: Instant) -> bool {
     let begun = status.voluntary_switches;
     loop {
@@ -139,14 +141,14 @@ fn stays_in_vfork(folder: &Path, mut status: Status, until: Instant) -> bool {
     }
 }
 
-/// Whether a thread waits in vfork(2), in clone(2) with CLONE_VFORK, the first argument of which are the flags, or in clone3(2), whose
-/// flags are in memory (proc_pid_syscall(5)).
+/// Whether a thread waits in vfork(2), in clone(2) with CLONE_VFORK in its first argument, or in clone3(2),
+/// whose flags are in memory (proc_pid_syscall(5)).
 fn is_in_vfork(folder: &Path) -> bool {
     let text = fs::read_to_string(folder.join("syscall")).unwrap_or_default();
     let mut fields = text.split_whitespace();
     let call: Option<libc::c_long> = fields.next().and_then(|number| number.parse().ok());
     match (call, fields.next()) {
-        // Other architectures have clone alone.
+        // Other architectures have only clone.
         #[cfg(target_arch = "x86_64")]
         (Some(libc::SYS_vfork), _) => true,
         (Some(libc::SYS_clone3), _) => true,
@@ -169,14 +171,14 @@ fn places(
         match (ours, link(&format!("ns/{namespace}"))) {
             (Some(ours), Ok(theirs)) if *ours != theirs => findings.add(own_namespace(process, namespace)),
             (Some(_), Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
-            // One that has no process yet cannot be read.
+            // A namespace without a first process cannot be read.
             (Some(_), Err(_)) if *namespace == "pid_for_children" && is_alive(process.pid) => {
                 findings.add(own_namespace(process, namespace));
             }
             _ => {}
         }
     }
-    // A restore may give the whole service a time namespace, but one to all.
+    // A restore can create one time namespace, for the whole service.
     for name in ["ns/time", "ns/time_for_children"] {
         let Ok(time) = link(name) else { continue };
         if !times.contains(&time) {
@@ -225,7 +227,7 @@ mod tests {
         }
     }
 
-    /// Each wait is short, and begins with another number of switches.
+    /// Each wait is short and begins with another number of switches.
     #[test]
     fn one_vfork_after_another_is_none_that_stays() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,8 +1,8 @@
-//! What a thread has for itself where threads share: its table of descriptors, and its working directory, root and umask. A restore
-//! would give it its process's, in silence.
+//! Threads with a descriptor table, working directory, root or umask of their own. A restore would give them
+//! their process's, in silence.
 //!
-//! kcmp tells exactly. Where it is filtered, what the thread sees is compared, so that a table that was just copied and is still alike is
-//! not told apart.
+//! kcmp is exact. Where it is filtered, the visible state is compared, which misses a fresh copy that is
+//! still equal.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,8 +15,8 @@ use crate::proc::status::Status;
 use crate::proc::{self, fd, tree::Process};
 use crate::sys::probe::{self, Shared};
 
-/// How many descriptors of threads are compared by where they lead to, at some 8 µs each; of the rest their number and the size of their
-/// table count.
+/// Number of thread descriptors that are compared by target, at some 8 µs each. For the rest, their number
+/// and the size of their table are compared.
 pub const RUNNING: usize = 10_000;
 pub const FROZEN: usize = 250;
 
@@ -41,8 +41,8 @@ pub fn look(processes: &[Process], abilities: &Abilities, mut budget: usize, fin
     }
 }
 
-/// Whether two tasks have the same descriptors, as far as can be seen while both open and close some: what one of them has all the time the
-/// other has as well. One that has ended has nothing of its own.
+/// Whether two tasks have the same descriptors. Both may open and close some meanwhile, so each must have
+/// what the other has all the time. A task that has ended has nothing of its own.
 fn share_files(one: i32, other: i32, budget: &mut usize) -> bool {
     let sizes = |task| (count(task), Status::read(task).ok().and_then(|status| status.fd_size));
     let (number, size): (Option<usize>, Option<usize>) = sizes(other);
@@ -58,20 +58,20 @@ fn share_files(one: i32, other: i32, budget: &mut usize) -> bool {
     are_one_table([&first, &first_later], [&then, &then_later])
 }
 
-/// Of tables that were read by turns: this one, that one, this one, that one.
+/// Compares tables that were read alternately: this, that, this, that.
 fn are_one_table<T: Ord>(this: [&BTreeSet<T>; 2], that: [&BTreeSet<T>; 2]) -> bool {
     let has =
         |all: &BTreeSet<T>, [before, after]: [&BTreeSet<T>; 2]| before.intersection(after).all(|one| all.contains(one));
     has(that[0], this) && has(this[1], that)
 }
 
-/// How many descriptors it has: the size of the folder, since Linux 6.2.
+/// Number of descriptors: the size of the folder, since Linux 6.2.
 fn count(task: i32) -> Option<usize> {
     let size = fs::metadata(proc::path(task, "fd")).ok()?.size();
     (size > 0).then_some(size as usize)
 }
 
-/// Working directory, root and umask.
+/// Whether two tasks share working directory, root and umask.
 fn share_places(one: i32, other: i32) -> bool {
     let places = |task| {
         let link = |name| fs::read_link(proc::path(task, name)).ok();
@@ -92,7 +92,8 @@ mod tests {
 
     use super::*;
 
-    /// What is found of a thread that has done this. Without kcmp and with a budget the reader would find its own reading.
+    /// Findings about a thread that has run `does`. With a budget and without kcmp, the comparison would find
+    /// the descriptors of its own reading.
     fn found(does: impl FnOnce() + Send + 'static, abilities: &[Ability]) -> Vec<String> {
         let (ready, is_ready) = channel();
         let (end, ended) = channel::<()>();

@@ -1,4 +1,4 @@
-//! inotify: an instance is carried, and so is a watch whose file is found again by its inode.
+//! inotify: instances are carried, and so are watches whose file is found by its inode.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -9,12 +9,12 @@ use crate::proc::fd::Descriptor;
 use crate::proc::fdinfo::{FdInfo, Inode};
 use crate::proc::tree::Process;
 
-/// Most paths that CRIU is told, and most bytes of them: they are arguments, of which Linux takes 2 MiB with the usual limit of the stack
-/// (execve(2)), and CRIU looks each up while the service stands still.
+/// Limits of the paths that CRIU gets: number and bytes. They are arguments, of which Linux takes 2 MiB with
+/// the usual limit of the stack (execve(2)), and CRIU looks up each while the service stands still.
 const LIMIT: usize = 4096;
 const BYTES: usize = 1 << 20;
 
-/// Everything that a service watches.
+/// All inotify watches of a service.
 pub struct Watches {
     /// By process and descriptor.
     of: BTreeMap<(i32, i32), Vec<Inode>>,
@@ -53,7 +53,7 @@ impl Watches {
         self.found.len() <= LIMIT && bytes <= BYTES
     }
 
-    /// Paths that CRIU has to be told and that a fresh container has to have.
+    /// Paths that CRIU needs and a fresh container must have.
     pub fn paths(self) -> Vec<PathBuf> {
         self.found.into_values().collect()
     }
