@@ -1,147 +1,124 @@
-//! What can go wrong with an image, and what is wrong with a damaged one.
+//! Errors of reading and writing generations, and flaws of damaged objects.
 
 use std::io;
 use std::path::PathBuf;
 
 use crate::store::StoreError;
 
-/// Result of everything that reads or writes a store.
+/// Result of reading or writing a store.
 pub type Result<T, E = ImageError> = std::result::Result<T, E>;
 
-/// What can go wrong while an image is written, committed or read.
+/// Error of writing, committing or reading a generation.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)] // `url` is the store, `object` the key in it, and the message says what the rest is.
+#[allow(missing_docs)] // `url` is the store, `object` a key in it; the messages name the rest.
 pub enum ImageError {
-    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The store's key.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// An object is not what freeze wrote.
     #[error(
         "{object} in {url} is damaged: {flaw}. Put it back from a copy of the store, or start afresh with an empty store"
     )]
     Damaged { url: String, object: String, flaw: Flaw },
-    /// An object is of a later format.
     #[error(
         "{object} in {url} has format version {found}, and this freeze reads version {supported}. Use one that reads version {found}"
     )]
     Version { url: String, object: String, found: u32, supported: u32 },
-    /// The generation asked for does not exist.
     #[error("{url} has no generation {generation}. `freeze list` shows those that it has")]
     NoGeneration { url: String, generation: u64 },
-    /// There are manifests, but nothing says which of them counts.
     #[error(
         "{url} holds generations but no head, so head was removed. Put it back from a copy of the store; to start \
          afresh on purpose, use an empty store"
     )]
     NoHead { url: String },
-    /// The newest generation's manifest is gone.
     #[error(
         "head of {url} names generation {generation}, whose manifest is missing. Put {object} back from a copy of the store"
     )]
     NoManifest { url: String, generation: u64, object: String },
-    /// What was to become a generation could not be restored by anybody.
+    /// A reader would refuse the object, so it was not written.
     #[error(
         "the checkpoint cannot be kept in {url}: {flaw}. Nothing was committed; include fewer files, or give the application a smaller memory"
     )]
     Unfit { url: String, flaw: Flaw },
-    /// A pack went while the checkpoint was being taken.
     #[error(
         "{object} was removed from {url} while the checkpoint was under way, by a prune with a short --grace or by the bucket's own \
          rules. Nothing was committed; try again"
     )]
     PackGone { url: String, object: String },
-    /// Another container holds the application now.
+    /// Another container owns the lease.
     #[error(
         "another container has taken over this application at generation {generation} of {url}. Its checkpoints stand and \
          nothing was changed. End this container; if both are meant to run, give each a store of its own"
     )]
     Replaced { url: String, generation: u64 },
-    /// Head is older than what is known to have been committed.
     #[error(
         "head of {url} names generation {found}, but generation {known} was committed: an old head was put back, or the \
          store was. Put the newest head back from a copy of the store"
     )]
     OldHead { url: String, found: u64, known: u64 },
-    /// What it shares with earlier generations may have been removed.
+    /// The time within which prune keeps shared packs has passed.
     #[error(
         "the checkpoint took more than {minutes} minutes, and `freeze prune` may have removed meanwhile what it shares with \
          earlier ones in {url}. Nothing was committed; try again, with a faster way to the store"
     )]
     TooSlow { url: String, minutes: u64 },
-    /// There is something, but not what is needed to read it.
     #[error(
         "{url} holds checkpoints but no format object, so it was removed. Put it back from a copy of the store: without it \
          nothing can be read"
     )]
     NoFormat { url: String },
-    /// Written by a freeze before version 2 of the format.
     #[error(
         "{url} holds checkpoints of format version 1, which this freeze does not read. Restore them with the freeze that \
          made them, or begin with an empty store"
     )]
     OldStore { url: String },
-    /// What was to be stored could not be read.
     #[error("cannot read what is to be stored: {0}. Nothing was committed")]
     Source(io::Error),
-    /// What was read from the store could not be written out.
     #[error("cannot write what was read from the store: {0}")]
     Sink(io::Error),
-    /// A body is larger than its reader can take.
     #[error(
         "{what} has {size} bytes, and at most {limit} can be right. The checkpoint is damaged or was not made by freeze"
     )]
     TooLarge { what: String, size: u64, limit: u64 },
-    /// An earlier error, already reported, ended the work.
+    /// The earlier error has already been returned.
     #[error("the transfer was ended by an earlier error")]
     Ended,
-    /// A thread or descriptor could not be had.
     #[error("cannot start the transfer: {0}. Raise the container's limit of processes or open files")]
     Start(io::Error),
 }
 
-/// Fewest bytes of a key.
+/// Bytes.
 pub(crate) const KEY_MIN: usize = 32;
 
-/// What is wrong with a key, or with its being there.
+/// Error of a key file.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)] // `path` is the file that was given, `url` the store, and the message says what the rest is.
+#[allow(missing_docs)] // `path` is the key file, `url` the store; the messages name the rest.
 pub enum KeyError {
-    /// The file cannot be read.
     #[error("the file {path}, which should hold the {kind} of the store, cannot be read: {error}. Mount it there, readable for uid {uid}", uid = nix::unistd::geteuid())]
     Unreadable { path: PathBuf, kind: SecretKind, error: io::Error },
-    /// Nothing in it.
     #[error("the file {path} is empty, and should hold the {kind} of the store")]
     Empty { path: PathBuf, kind: SecretKind },
-    /// Not as many bytes as a key may have.
     #[error(
         "the key in {path} has {size} bytes, and a key has at least {}: make one by `head -c 32 /dev/urandom > FILE`, or use a passphrase",
         KEY_MIN
     )]
     Short { path: PathBuf, size: usize },
-    /// More bytes than a key may have.
     #[error(
         "the file {path} has more than {limit} bytes, so it does not hold the {kind} of a store. Name the right one"
     )]
     Long { path: PathBuf, kind: SecretKind, limit: usize },
-    /// It is another key.
     #[error(
         "the {kind} in {path} does not open {url}. Give the one that the store was made with, or after `freeze rekey` \
          the new one"
     )]
     Wrong { path: PathBuf, kind: SecretKind, url: String },
-    /// A passphrase for a store with a key, or the reverse.
     #[error("{url} is opened by a {needed}, and {path} was given as a {kind}. Give it as what it is")]
     OtherKind { path: PathBuf, kind: SecretKind, needed: SecretKind, url: String },
-    /// No key was given.
     #[error(
         "{url} is encrypted, and no key was given. Name the file with its {needed} by --{needed}-file or \
          FREEZE_{variable}_FILE", variable = needed.to_string().to_uppercase()
     )]
     Needed { needed: SecretKind, url: String },
-    /// There is nothing to be opened.
     #[error(
         "{url} is not encrypted, so the key in {path} is of no use. Leave it out, or begin with an empty store, which will \
          be encrypted"
@@ -149,10 +126,9 @@ pub enum KeyError {
     NotEncrypted { path: PathBuf, url: String },
 }
 
-/// What a key file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SecretKind {
-    /// What a person may have made up, so it is stretched.
+    /// May be chosen by a person, so Argon2id stretches it.
     Passphrase,
     /// Random bytes.
     Key,
@@ -167,7 +143,6 @@ impl std::fmt::Display for SecretKind {
     }
 }
 
-/// What is wrong with a damaged object.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Flaw {
@@ -200,7 +175,7 @@ pub enum Flaw {
 }
 
 impl Flaw {
-    /// `found` where it is at most `limit`.
+    /// Returns `found` if it is at most `limit`.
     pub(crate) fn bound(what: &'static str, found: u64, limit: u64) -> Result<u64, Flaw> {
         if found > limit { Err(Flaw::Bound { what, found, limit }) } else { Ok(found) }
     }

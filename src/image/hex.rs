@@ -1,4 +1,4 @@
-//! Bytes of a fixed number as they are written in JSON: lower-case hexadecimal digits, and no other spelling.
+//! Fixed-size byte arrays, written in JSON as lower-case hexadecimal digits. No other spelling is accepted.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::sys::random;
 
-/// So many bytes; in JSON twice as many hexadecimal digits.
+/// `N` bytes; in JSON `2 * N` hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Hex<const N: usize>(
     /// The bytes.
@@ -15,14 +15,13 @@ pub struct Hex<const N: usize>(
 );
 
 impl<const N: usize> Hex<N> {
-    /// Random ones.
     pub(crate) fn random() -> Self {
         let mut bytes = [0; N];
         random::fill(&mut bytes);
         Self(bytes)
     }
 
-    /// Reads exactly the digits that [`Display`](fmt::Display) writes.
+    /// Parses exactly what [`Display`](fmt::Display) writes.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut bytes = [0; N];
         if HEXLOWER.decode_len(text.len()) != Ok(N) {

@@ -1,6 +1,6 @@
-//! The names of all objects in a store, and the listings that follow from them.
+//! The keys of all objects in a store, and listings of them.
 //!
-//! Every key is made here and taken apart here. A name that freeze would not write belongs to no object of freeze's, and is passed over.
+//! Every key is built and parsed here. Listings skip keys that freeze does not write.
 
 use std::time::SystemTime;
 
@@ -8,18 +8,18 @@ use super::error::Result;
 use super::hex::Hex;
 use crate::store::{ObjectMeta, Store};
 
-/// Version of all that is in a store.
+/// Format version of all objects.
 pub(crate) const VERSION: u32 = 2;
-/// Highest number of a generation, and highest epoch: JSON readers agree on integers up to here (RFC 8259, section 6).
+/// Highest generation and epoch. JSON readers agree on integers up to here (RFC 8259, section 6).
 pub(crate) const NUMBER_MAX: u64 = 1 << 53;
 
-/// Key of the object that says how to open the store.
+/// Key of the store's version, ID and master key.
 pub(crate) const FORMAT: &str = "format";
 /// Key of the pointer to the newest generation.
 pub(crate) const HEAD: &str = "head";
-/// Key of the sign of life of a container that has the application to itself.
+/// Key of the heartbeat of an exclusive lease owner.
 pub(crate) const HEARTBEAT: &str = "holder";
-/// Folder of the lists of packs that a prune found unreferenced.
+/// Folder of lists of packs that a prune found unreferenced.
 pub(crate) const CONDEMNED: &str = "condemned/";
 
 const GENERATIONS: &str = "generations/";
@@ -29,54 +29,52 @@ const OUTCOMES: &str = "outcomes/";
 const LOST: &str = ".lost.";
 const PACKS: &str = "packs/";
 
-/// The key of a generation's manifest.
+/// Key of a generation's manifest.
 pub fn manifest_key(generation: u64) -> String {
     format!("{GENERATIONS}{generation}{MANIFEST}")
 }
 
-/// The key of the mark that, in an encrypted store, a generation was committed: with it an old head put back is noticed. The mark
-/// of a later generation replaces it.
+/// Key of the mark that a generation was committed, in an encrypted store. The mark reveals that an old head
+/// was put back. Only the highest mark counts.
 pub fn marker_key(generation: u64) -> String {
     format!("{GENERATIONS}{generation}{MARKER}")
 }
 
-/// The key of the outcome of a generation.
 pub fn outcome_key(generation: u64) -> String {
     format!("{OUTCOMES}{generation}")
 }
 
-/// The key of the mark that an instance lost a generation. `instance` is the hash of its name, as keys are not encrypted.
+/// Key of the mark that an instance lost a generation. `instance` is a keyed hash of its name, since keys are
+/// not encrypted.
 pub(crate) fn lost_key(generation: u64, instance: Hex<16>) -> String {
     format!("{OUTCOMES}{generation}{LOST}{instance}")
 }
 
-/// The key of a pack.
 pub(crate) fn pack_key(id: &str) -> String {
     format!("{PACKS}{id}")
 }
 
-/// A new pack's name: 128 random bits, so that no two writers use the same.
+/// A new pack ID: 128 random bits, so two writers never choose the same.
 pub(crate) fn new_pack_id() -> String {
     Hex::<16>::random().to_string()
 }
 
-/// Whether `id` is a pack's name.
 pub(crate) fn is_pack_id(id: &str) -> bool {
     Hex::<16>::parse(id).is_some()
 }
 
-/// A positive decimal number without leading zeros.
+/// Parses a positive decimal number without leading zeros.
 fn number(digits: &str) -> Option<u64> {
     digits.parse().ok().filter(|n: &u64| *n > 0 && n.to_string() == digits)
 }
 
-/// The number in a key of `suffix`. It may be one that head could never name: such an object is listed, to be removed, and is no
-/// generation.
+/// The number in a key with `suffix`. It may exceed [`NUMBER_MAX`]: then the object is listed for removal,
+/// but is no generation.
 fn number_of(key: &str, suffix: &str) -> Option<u64> {
     number(key.strip_prefix(GENERATIONS)?.strip_suffix(suffix)?)
 }
 
-/// The generation that a key of `suffix` is of.
+/// The generation in a key with `suffix`.
 fn generation(key: &str, suffix: &str) -> Option<u64> {
     number_of(key, suffix).filter(|number| *number <= NUMBER_MAX)
 }
@@ -88,31 +86,27 @@ fn generation_numbers(store: &dyn Store, suffix: &str) -> Result<Vec<u64>> {
     Ok(numbers)
 }
 
-/// Numbers of all manifests in ascending order, also of those that were never committed.
+/// Generations of all manifests in ascending order, committed or not.
 pub(crate) fn manifest_numbers(store: &dyn Store) -> Result<Vec<u64>> {
     generation_numbers(store, MANIFEST)
 }
 
-/// Numbers of all marks of [`marker_key`] in ascending order.
+/// Generations of all commit marks in ascending order.
 pub(crate) fn marker_numbers(store: &dyn Store) -> Result<Vec<u64>> {
     generation_numbers(store, MARKER)
 }
 
-/// A manifest as the store lists it, committed or not.
+/// A manifest in a listing, committed or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoredManifest {
-    /// Its generation.
+    /// Generation; may exceed the highest valid one.
     pub number: u64,
-    /// Bytes.
     pub size: u64,
-    /// When it was written, by the store's own clock.
+    /// Time of writing, by the store's clock.
     pub modified: SystemTime,
 }
 
-/// All manifests in the order of their numbers, also those that were never committed.
-///
-/// # Errors
-/// Where the store cannot be listed.
+/// Lists all manifests in ascending order, committed or not.
 pub fn manifests(store: &dyn Store) -> Result<Vec<StoredManifest>> {
     let manifest = |object: ObjectMeta| {
         let number = number_of(&object.key, MANIFEST)?;
@@ -123,21 +117,16 @@ pub fn manifests(store: &dyn Store) -> Result<Vec<StoredManifest>> {
     Ok(found)
 }
 
-/// A pack as the store lists it.
+/// A pack in a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredPack {
-    /// Its name.
     pub id: String,
-    /// Bytes.
     pub size: u64,
-    /// When it was written, by the store's own clock.
+    /// Time of writing, by the store's clock.
     pub modified: SystemTime,
 }
 
-/// All packs in the order of their names, also those that no manifest names.
-///
-/// # Errors
-/// Where the store cannot be listed.
+/// Lists all packs in the order of their IDs, referenced or not.
 pub fn packs(store: &dyn Store) -> Result<Vec<StoredPack>> {
     let pack = |object: ObjectMeta| {
         let id = object.key.strip_prefix(PACKS).filter(|id| is_pack_id(id))?.to_owned();
@@ -146,21 +135,16 @@ pub fn packs(store: &dyn Store) -> Result<Vec<StoredPack>> {
     Ok(store.list(PACKS)?.into_iter().filter_map(pack).collect())
 }
 
-/// An object that tells what became of a generation.
+/// An object below `outcomes/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// The generation.
     pub number: u64,
-    /// Its key.
     pub key: String,
-    /// The hash of the instance that lost the generation; none for the outcome itself.
+    /// Hash of the instance that lost the generation; None for the outcome.
     pub lost: Option<Hex<16>>,
 }
 
-/// All records, from the newest generation down, each outcome before the instances that lost.
-///
-/// # Errors
-/// Where the store cannot be listed.
+/// Lists all records, newest generation first, each outcome before its lost marks.
 pub fn records(store: &dyn Store) -> Result<Vec<Record>> {
     let objects = store.list(OUTCOMES)?;
     let mut records: Vec<Record> = objects.into_iter().filter_map(|object| record(object.key)).collect();
@@ -178,24 +162,18 @@ fn record(key: String) -> Option<Record> {
     Some(Record { number, key, lost })
 }
 
-/// Removes a generation's manifest, and before it the mark that it was committed. Its packs stay.
-///
-/// # Errors
-/// Where the store refuses.
+/// Removes a generation's commit mark, then its manifest. Its packs stay.
 pub fn remove_manifest(store: &dyn Store, number: u64) -> Result<()> {
     store.delete(&marker_key(number))?;
     Ok(store.delete(&manifest_key(number))?)
 }
 
-/// Removes a pack. The caller knows that no generation refers to it, and that none which is being written will.
-///
-/// # Errors
-/// Where the store refuses.
+/// Removes a pack. The caller ensures that no generation refers to it, committed or in progress.
 pub fn remove_pack(store: &dyn Store, id: &str) -> Result<()> {
     Ok(store.delete(&pack_key(id))?)
 }
 
-/// Whether freeze writes objects of that name.
+/// Whether freeze writes objects with this key. Accepts every key below `condemned/` and `outcomes/`.
 pub fn is_known(key: &str) -> bool {
     match key.split_once('/') {
         None => matches!(key, HEAD | FORMAT | HEARTBEAT),

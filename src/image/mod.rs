@@ -1,8 +1,8 @@
-//! What a checkpoint looks like in a store: bodies cut into chunks, chunks in packs, and one manifest a generation.
+//! Checkpoints in a store: bodies are cut into chunks, packs hold chunks, a manifest describes a generation.
 //!
-//! [`ImageWriter`] takes bytes in and makes [`Body`]s, [`commit`] makes a generation of them, [`Manifest::load`] finds it
-//! again and [`Fetcher`] gives the bytes back. Must never trust what it reads from a store: every length, count, offset
-//! and path is bounded and checked before use. `docs/store-format.md` is the format.
+//! [`ImageWriter`] stores bytes as [`Body`]s, [`commit`] makes them a generation, [`Manifest::load`] finds
+//! it, and [`Fetcher`] reads the bytes. Never trusts a store: every length, count, offset and path is bounded
+//! and checked before use. `docs/store-format.md` is the specification.
 
 pub(crate) mod crypto;
 pub(crate) mod error;
@@ -15,32 +15,39 @@ pub(crate) mod write;
 
 pub use crypto::keys::KeyFiles;
 pub use crypto::vault::{Vault, rekey};
-pub use error::{Flaw, ImageError, KeyError, Result, SecretKind};
-pub use format::body::{Body, Extent, INLINE_MAX, Slice};
+pub use error::{ImageError, KeyError, Result};
+pub use format::body::{Body, Extent, Slice};
 pub use format::chunk::Name;
 pub use format::chunk_table::{ChunkRef, ChunkTable};
-pub use format::manifest::{Clocks, Executable, Figures, File, Image, Kind, Manifest, Process, SavedRegisters, Stdio};
-pub use format::pack::{Entry, PackInfo};
+pub(crate) use format::manifest::{Clocks, Executable, Figures, SavedRegisters};
+pub use format::manifest::{File, Image, Kind, Manifest, Process, Stdio};
+pub(crate) use format::pack::Entry;
+pub use format::pack::PackInfo;
 pub use hex::Hex;
-pub use layout::{
-    Record, StoredManifest, StoredPack, is_known, manifest_key, manifests, marker_key, outcome_key, packs, records,
-    remove_manifest, remove_pack,
+pub use layout::manifest_key;
+pub(crate) use layout::{
+    StoredManifest, StoredPack, is_known, manifests, packs, records, remove_manifest, remove_pack,
 };
-pub use ownership::generation::{
-    COMMIT_WITHIN, Generation, Lineage, Proposal, commit, generations, lineage, mark_committed, propose,
-};
-pub use ownership::head::{NotCommitted, announce, glance, newest};
-pub use ownership::heartbeat::Holder;
+pub(crate) use ownership::generation::Generation;
+pub use ownership::generation::{COMMIT_WITHIN, commit, generations, lineage, mark_committed, propose};
+pub use ownership::head::newest;
+pub(crate) use ownership::head::{NotCommitted, announce, glance};
+pub(crate) use ownership::heartbeat::Holder;
 pub use ownership::lease::Lease;
-pub use ownership::outcome::{Outcome, Party, close_above, decide, look};
-pub use ownership::whereabouts::{Whereabouts, mark_lost, whereabouts};
-pub use read::audit::{Audited, audit_pack};
-pub use read::chunk_reader::{FetchThreads, read_chunk};
-pub use read::fetcher::{Fetcher, Front, Piece, StreamId};
+pub(crate) use ownership::outcome::close_above;
+pub use ownership::outcome::{Outcome, Party, decide, look};
+pub use ownership::whereabouts::mark_lost;
+pub(crate) use ownership::whereabouts::{Whereabouts, whereabouts};
+pub(crate) use read::audit::{Audited, audit_pack};
+pub(crate) use read::chunk_reader::FetchThreads;
+pub use read::chunk_reader::read_chunk;
+pub(crate) use read::fetcher::StreamId;
+pub use read::fetcher::{Fetcher, Front, Piece};
 pub use read::index::read_index;
-pub use write::writer::{BodyId, BodyWriter, ImageWriter, Written};
+pub(crate) use write::writer::BodyWriter;
+pub use write::writer::{BodyId, ImageWriter, Written};
 
-/// A vault in that folder.
+/// A vault of a store in `folder`.
 #[cfg(test)]
 pub(crate) fn test_vault(folder: &std::path::Path) -> Vault {
     let location = crate::store::Location::at(&format!("file:{}", folder.display()));

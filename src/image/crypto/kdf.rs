@@ -1,5 +1,6 @@
-//! How the key that wraps a store's master key follows from a passphrase or a key file. Must never be trusted for how much
-//! work or memory that may take: its parameters are read from the store.
+//! Derives the key that wraps a store's master key from a passphrase or a key file.
+//!
+//! The parameters come from the store: memory, passes and lanes are capped before any work is done.
 
 use argon2::{Algorithm, Argon2, Block, Params};
 use serde::{Deserialize, Serialize};
@@ -10,26 +11,26 @@ use super::seal::Key;
 use crate::image::error::{Flaw, SecretKind};
 use crate::image::hex::Hex;
 
-/// OWASP's recommendation for Argon2id with the least memory: it has to fit into small containers.
+/// OWASP's minimum configuration for Argon2id (19 MiB, 2 passes, 1 lane), which fits into small containers.
 const MEMORY_KIB: u32 = 19 * 1024;
 const PASSES: u32 = 2;
-/// The most that a store may ask for.
+/// Caps on the parameters that a store may ask for.
 const MEMORY_KIB_MAX: u32 = 256 * 1024;
 const PASSES_MAX: u32 = 64;
 const LANES_MAX: u32 = 16;
 
-/// How a key follows from a secret.
+/// Key derivation function and its parameters.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Kdf {
-    /// From a passphrase: RFC 9106, version 0x13.
+    /// For a passphrase: RFC 9106, version 0x13.
     Argon2id { salt: Hex<16>, memory_kib: u32, passes: u32, lanes: u32 },
-    /// From a key file, whose bytes need no stretching.
+    /// For a key file, which is random and needs no stretching.
     Blake3 { salt: Hex<16> },
 }
 
 impl Kdf {
-    /// With a salt of its own.
+    /// Draws a new salt.
     pub(crate) fn new(kind: SecretKind) -> Self {
         let salt = Hex::random();
         match kind {
@@ -38,7 +39,7 @@ impl Kdf {
         }
     }
 
-    /// What it takes.
+    /// The kind of secret that it takes.
     pub(crate) fn kind(&self) -> SecretKind {
         match self {
             Self::Argon2id { .. } => SecretKind::Passphrase,
@@ -46,7 +47,7 @@ impl Kdf {
         }
     }
 
-    /// All of it as bytes, to be bound to what it protects.
+    /// Every parameter as bytes: the wrapped key is bound to them.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         match self {
             Self::Argon2id { salt, memory_kib, passes, lanes } => {
@@ -57,7 +58,7 @@ impl Kdf {
         }
     }
 
-    /// Derives the key, or says why a store must not ask for this.
+    /// Derives the key. Fails if a parameter exceeds its cap.
     pub(crate) fn derive(&self, secret: &Secret) -> Result<Key, Flaw> {
         let mut key = Key::default();
         match self {
@@ -82,7 +83,7 @@ impl Kdf {
     }
 }
 
-/// From what Argon2 leaves in its memory the key could be had again without its work.
+/// Argon2's working memory, zeroed on drop: what it leaves there yields the key without Argon2's work.
 struct Blocks(Vec<Block>);
 
 impl Zeroize for Blocks {
@@ -103,7 +104,8 @@ mod tests {
         Kdf::Argon2id { salt: Hex([7; 16]), memory_kib, passes, lanes }
     }
 
-    /// As the reference implementation (argon2-cffi) and BLAKE3 say, so that others can read what we write.
+    /// Expected values are those of the reference implementation (argon2-cffi) and of BLAKE3: stores stay
+    /// portable.
     #[test]
     fn keys_are_derived_as_others_do() {
         let expected = "2364130a15dd92f50cfda215d6d394361ead3ef05b9446fdf0079fa3cf465bc5";

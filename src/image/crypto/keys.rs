@@ -1,7 +1,7 @@
-//! The key of an encrypted store, as its owner keeps it: a passphrase or a key, in a file.
+//! Reads the secret of an encrypted store, a passphrase or a key, from a file.
 //!
-//! Init and the command line hand on paths alone; the files are read where the store is opened. Must never show what is in
-//! them, nor leave it in memory.
+//! Init and the command line pass on paths only; the file is read when the store is opened. Never prints a
+//! secret, and never leaves one in memory.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -12,9 +12,9 @@ use zeroize::Zeroizing;
 
 use crate::image::error::{KEY_MIN, KeyError, SecretKind};
 
-/// Most bytes of a key.
+/// Bytes.
 const KEY_MAX: usize = 64 * 1024;
-/// Most bytes of a passphrase.
+/// Bytes.
 const PASSPHRASE_MAX: usize = 4096;
 
 /// Where the key of a store is; neither for a store that is not encrypted.
@@ -28,7 +28,7 @@ pub struct KeyFiles {
     pub key_file: Option<PathBuf>,
 }
 
-/// A passphrase or key, and where it came from.
+/// A passphrase or key, and the file that it was read from.
 pub(crate) struct Secret {
     pub kind: SecretKind,
     pub path: PathBuf,
@@ -36,12 +36,12 @@ pub(crate) struct Secret {
 }
 
 impl KeyFiles {
-    /// Whether there is a key.
+    /// Whether a passphrase or key file is set.
     pub fn are_given(&self) -> bool {
         self.passphrase_file.is_some() || self.key_file.is_some()
     }
 
-    /// The same with every path changed.
+    /// Replaces every path by `change(path)`.
     pub fn map(self, change: impl Fn(PathBuf) -> PathBuf) -> Self {
         Self { passphrase_file: self.passphrase_file.map(&change), key_file: self.key_file.map(&change) }
     }
@@ -61,7 +61,7 @@ impl KeyFiles {
             return Err(KeyError::Long { path, kind, limit });
         }
         if kind == SecretKind::Passphrase {
-            // Editors and echo end a file by one.
+            // Editors and `echo` end a file with a line break.
             for end in [b'\n', b'\r'] {
                 bytes.pop_if(|last| *last == end);
             }
@@ -74,7 +74,7 @@ impl KeyFiles {
     }
 }
 
-/// Reads at most `limit` bytes, into memory that does not move, so that all of it is cleared in the end.
+/// Reads at most `limit` bytes. The buffer never reallocates, so zeroing it clears every copy.
 fn read(path: &Path, limit: usize) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut file = File::open(path)?;
     let mut bytes = Zeroizing::new(vec![0; limit]);

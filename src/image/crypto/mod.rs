@@ -1,4 +1,4 @@
-//! The keys of a store, and what they seal. Must never hand out a key that it could not prove to be the store's.
+//! Keys of a store, and sealing with them. Never returns a key that is not proven to be the store's.
 
 pub(crate) mod kdf;
 pub(crate) mod keys;

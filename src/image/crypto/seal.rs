@@ -1,7 +1,8 @@
-//! How objects and chunks are made unreadable and unforgeable, and how pages and chunks are named.
+//! Encrypts and authenticates objects and chunks, and names pages and chunks.
 //!
-//! All keys follow from one of the store's own. What is sealed is bound to its place: a chunk to its pack and offset, a
-//! message to its object's key. Must never show a key, nor use a nonce twice: packs have random names and are written once.
+//! All keys are derived from the store's master key. A seal binds data to its place: a chunk to its pack and
+//! offset, a message to its object's key. Never prints a key. Never uses a nonce twice: pack IDs are random,
+//! and a pack is written once.
 
 use std::sync::Arc;
 
@@ -11,13 +12,13 @@ use zeroize::Zeroizing;
 use crate::image::error::{Flaw, Result};
 use crate::image::hex::Hex;
 
-/// Bytes that prove where a sealed chunk or message belongs.
+/// Bytes of a Poly1305 tag.
 const TAG: usize = 16;
 const NONCE: usize = 24;
 
 pub(crate) type Key = Zeroizing<[u8; 32]>;
 
-/// Names pages and chunks, and seals what goes into the store.
+/// The keys of an open store: they name pages and chunks, and seal objects.
 #[derive(Clone)]
 pub struct Seal(Arc<Keys>);
 
@@ -34,12 +35,12 @@ struct Ciphers {
 }
 
 impl Seal {
-    /// For a store whose key everybody can read: what is damaged is noticed, and nothing is hidden.
+    /// For a store that is not encrypted. Its key is public, so a seal detects damage and hides nothing.
     pub(crate) fn plain(key: [u8; 32]) -> Self {
         Self::new(&Zeroizing::new(key), false)
     }
 
-    /// For a store whose key is a secret.
+    /// For an encrypted store.
     pub(crate) fn encrypted(master: &Key) -> Self {
         Self::new(master, true)
     }
@@ -58,7 +59,6 @@ impl Seal {
         }))
     }
 
-    /// Whether the store is encrypted.
     pub(crate) fn encrypts(&self) -> bool {
         self.0.ciphers.is_some()
     }
@@ -68,17 +68,19 @@ impl Seal {
         if self.encrypts() { TAG } else { 0 }
     }
 
-    /// The name of a page or chunk: the same bytes have the same one in this store, and another in others.
+    /// The name of a page or chunk: equal bytes have equal names within a store, and different names in
+    /// different stores.
     pub(crate) fn name(&self, data: &[u8]) -> [u8; 32] {
         *blake3::keyed_hash(&self.0.names, data).as_bytes()
     }
 
-    /// What proves that somebody with the store's key wrote this into head.
+    /// MAC of head.
     pub(crate) fn mac(&self, data: &[u8]) -> blake3::Hash {
         blake3::keyed_hash(&self.0.head, data)
     }
 
-    /// Seals a chunk in its place: `offset` in the pack `id`. Its last [`overhead`](Self::overhead) bytes are free.
+    /// Seals a chunk for `offset` in the pack `id`. The last [`overhead`](Self::overhead) bytes of `chunk`
+    /// receive the tag.
     pub(crate) fn seal_chunk(&self, id: &str, offset: u32, chunk: &mut [u8]) {
         let Some(Ciphers { chunks, .. }) = &self.0.ciphers else { return };
         let nonce = chunk_nonce(id, offset).expect("a pack is named by 32 hexadecimal digits");
@@ -86,7 +88,7 @@ impl Seal {
         *free = chunks.encrypt_in_place_detached(&nonce, b"", data).expect("a chunk is short").into();
     }
 
-    /// Opens a chunk that was read from its place; None where it is not what was sealed there.
+    /// Opens a chunk that was read at `offset` of the pack `id`. None if it was not sealed there.
     pub(crate) fn open_chunk<'a>(&self, id: &str, offset: u32, chunk: &'a mut [u8]) -> Option<&'a mut [u8]> {
         let Some(Ciphers { chunks, .. }) = &self.0.ciphers else { return Some(chunk) };
         let (data, tag) = chunk.split_last_chunk_mut::<TAG>()?;
@@ -94,7 +96,7 @@ impl Seal {
         Some(data)
     }
 
-    /// Seals a whole message that is to be stored under `key`.
+    /// Seals a message for the object `key`.
     pub(crate) fn seal_message(&self, key: &str, message: &[u8]) -> Vec<u8> {
         let Some(Ciphers { messages, .. }) = &self.0.ciphers else {
             return [&self.hash(key, message)[..], message].concat();
@@ -108,7 +110,7 @@ impl Seal {
         sealed
     }
 
-    /// Opens a message that was read from `key`.
+    /// Opens a message that was read from the object `key`.
     pub(crate) fn open_message(&self, key: &str, sealed: &[u8]) -> Result<Vec<u8>, Flaw> {
         let Some(Ciphers { messages, .. }) = &self.0.ciphers else {
             let (hash, message) = sealed.split_first_chunk::<32>().ok_or(Flaw::Truncated)?;
@@ -126,14 +128,14 @@ impl Seal {
         opened.map(|()| message).map_err(|_| Flaw::Seal)
     }
 
-    /// Keys of objects hold no zero byte, so that no two pairs of key and message hash alike.
+    /// Object keys contain no zero byte, so no two pairs of key and message have the same input.
     fn hash(&self, key: &str, message: &[u8]) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_keyed(&self.0.messages);
         *hasher.update(key.as_bytes()).update(b"\0").update(message).finalize().as_bytes()
     }
 }
 
-/// The pack's 16 random bytes, then the offset: written once, so never used for two chunks.
+/// The pack's 16 random bytes, then the offset. Unique, because a pack is written once.
 fn chunk_nonce(id: &str, offset: u32) -> Option<XNonce> {
     let mut nonce = XNonce::default();
     nonce[..16].copy_from_slice(&Hex::<16>::parse(id)?.0);

@@ -1,8 +1,8 @@
-//! `format`: made once, before anything else is in a store. Says of which version a store is and where its key is: in the
-//! clear, or wrapped by a key that follows from a secret of the user's.
+//! The object `format`: the store's version, its ID, and its master key, in clear or wrapped by a key derived
+//! from the user's secret.
 //!
-//! Damage is told by a hash, so a wrapped key that does not open means another secret. Must never hand out a key that it
-//! could not prove to be the store's.
+//! Created before anything else. A hash detects damage, so a wrapped key that does not open means a wrong
+//! secret. Never returns a key that is not proven to be the store's.
 
 use chacha20poly1305::{AeadInPlace, KeyInit, Tag, XChaCha20Poly1305, XNonce};
 use serde::{Deserialize, Serialize};
@@ -22,14 +22,14 @@ const NONCE: usize = 24;
 const TAG: usize = 16;
 const WRAPPED: usize = NONCE + 32 + TAG;
 
-/// What `format` holds.
+/// Content of the object `format`.
 #[derive(Serialize, Deserialize, Clone, PartialEq)]
 pub(crate) struct Format {
     version: u32,
-    /// Random, so that no two stores have the same.
+    /// Random, so unique to the store.
     pub id: Hex<16>,
     keys: Keys,
-    /// BLAKE3 of what `keys` is bound to and of the key as it is there.
+    /// BLAKE3 of what the key is [`bound`] to, and of the key as stored.
     check: Hex<32>,
 }
 
@@ -42,19 +42,19 @@ enum Keys {
     Wrapped { kdf: Kdf, master: Hex<WRAPPED> },
 }
 
-/// Of any object in JSON. Its version decides how the rest is to be read.
+/// Common to all JSON objects. The version decides how the rest is parsed.
 #[derive(Deserialize)]
 struct Versioned {
     version: u32,
 }
 
-/// The version that an object in JSON names.
+/// The version of a JSON object.
 pub(crate) fn version_of(data: &[u8]) -> Result<u32, Flaw> {
     let versioned: Versioned = serde_json::from_slice(data).map_err(|e| Flaw::Syntax(e.to_string()))?;
     Ok(versioned.version)
 }
 
-/// Reads `format`; None where nothing was ever written to the store.
+/// Reads `format`. None if the store is empty.
 pub(crate) fn read(store: &dyn Store) -> Result<Option<(Format, Version)>> {
     match store.get(FORMAT, LIMIT) {
         Ok((data, version)) => Ok(Some((Format::parse(&data, store.url())?, version))),
@@ -67,7 +67,7 @@ pub(crate) fn read(store: &dyn Store) -> Result<Option<(Format, Version)>> {
     }
 }
 
-/// The version that head names, 0 where it names none; None where there is no head.
+/// The version in head, or 0 if head cannot be parsed. None if there is no head.
 fn version_in_head(store: &dyn Store) -> Result<Option<u32>> {
     match store.get(HEAD, LIMIT) {
         Ok((data, _)) => Ok(Some(version_of(&data).unwrap_or(0))),
@@ -77,7 +77,7 @@ fn version_in_head(store: &dyn Store) -> Result<Option<u32>> {
 }
 
 impl Format {
-    /// For a new store.
+    /// Makes the format of a new store: encrypted if there is a secret.
     pub(crate) fn new(secret: Option<&Secret>) -> Result<(Self, Seal)> {
         let (id, key) = (Hex::random(), Key::new(Hex::random().0));
         Ok(match secret {
@@ -86,7 +86,7 @@ impl Format {
         })
     }
 
-    /// The store's seal, for whoever has its secret.
+    /// Opens the store with its secret. Errors name `url`.
     pub(crate) fn open(&self, secret: Option<&Secret>, url: &str) -> Result<Seal> {
         match &self.keys {
             Keys::Plain(key) => match secret {
@@ -97,7 +97,7 @@ impl Format {
         }
     }
 
-    /// The same store under another secret.
+    /// Wraps the same master key by a new secret.
     pub(crate) fn rewrap(&self, old: Option<&Secret>, new: &Secret, url: &str) -> Result<Self> {
         match &self.keys {
             Keys::Plain(_) => Err(KeyError::NotEncrypted { path: new.path.clone(), url: url.into() }.into()),
@@ -172,7 +172,7 @@ impl Format {
     }
 }
 
-/// What a key is bound to.
+/// Associated data of a wrapped key: version, store and KDF.
 fn bound(id: Hex<16>, kdf: Option<&Kdf>) -> Vec<u8> {
     let kdf = kdf.map_or(vec![0], Kdf::to_bytes);
     [b"freeze store", &VERSION.to_le_bytes()[..], &id.0, &kdf].concat()
@@ -194,7 +194,7 @@ mod tests {
     use proptest::prelude::*;
 
     const URL: &str = "file:/s";
-    /// More than any number of Argon2id may be.
+    /// Above every cap on Argon2id's parameters.
     const MOST: u32 = 1 << 20;
 
     fn secret(text: &[u8]) -> Secret {
@@ -290,7 +290,8 @@ mod tests {
             prop_assert!(Format::parse(&data, URL).is_err());
         }
 
-        /// With the right check. Numbers of Argon2id stay small or are far too large: others take their time and are allowed.
+        /// The check is right. Argon2id's parameters are small or above their caps: values between are valid
+        /// and slow.
         #[test]
         fn fuzz_forged_content_opens_or_does_not(
             id: [u8; 16], salt: [u8; 16], edits in fuzz::edits(),

@@ -1,4 +1,4 @@
-//! A store together with the keys that open it. All that reads or writes images goes through one.
+//! A store and the keys that open it. All reads and writes of generations go through a [`Vault`].
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::image::hex::Hex;
 use crate::image::layout::FORMAT;
 use crate::store::{PutMode, Store, StoreError};
 
-/// A store together with the keys that open it.
+/// An open store: the store and its keys.
 #[derive(Clone)]
 pub struct Vault {
     store: Arc<dyn Store>,
@@ -19,8 +19,9 @@ pub struct Vault {
 }
 
 impl Vault {
-    /// Opens what is in the store; None where nothing was ever written to it. A key that cannot be read is an error even
-    /// then, so that it is noticed before it is needed.
+    /// Opens the store. None if it is empty.
+    ///
+    /// Reads the key file even then, so an unreadable one is reported before the first checkpoint needs it.
     pub fn open(store: Arc<dyn Store>, keys: &KeyFiles) -> Result<Option<Self>> {
         let secret = keys.read()?;
         let Some((format, _)) = store_format::read(&*store)? else { return Ok(None) };
@@ -28,7 +29,7 @@ impl Vault {
         Ok(Some(Self { store, id: format.id, seal }))
     }
 
-    /// Opens what is in the store, or makes it ready for a first generation: encrypted where there is a key.
+    /// Opens the store. Writes `format` first if the store is empty: encrypted if `keys` are given.
     pub fn create(store: Arc<dyn Store>, keys: &KeyFiles) -> Result<Self> {
         if let Some(vault) = Self::open(store.clone(), keys)? {
             return Ok(vault);
@@ -36,13 +37,13 @@ impl Vault {
         let (format, seal) = Format::new(keys.read()?.as_ref())?;
         match store.put(FORMAT, format.encode().into(), PutMode::Create) {
             Ok(()) => Ok(Self { store, id: format.id, seal }),
-            // Another writer was faster, or the reply to our own put was lost.
+            // Another writer was first, or the reply to this put was lost.
             Err(error @ StoreError::Exists { .. }) => Self::open(store, keys)?.ok_or_else(|| error.into()),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// The store.
+    /// The store itself.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
     }
@@ -56,16 +57,15 @@ impl Vault {
         self.id
     }
 
-    /// What objects of this store are sealed with.
+    /// Seals and opens this store's objects.
     pub fn seal(&self) -> &Seal {
         &self.seal
     }
 }
 
-/// Lets `new` open the store, and `old` no longer. False where there is no store yet.
+/// Replaces the secret `old` of a store by `new`. False if the store is empty, or if `new` names no file.
 ///
-/// The key under which everything is stored stays the same: whoever has the old secret and a copy of the old `format` can
-/// still read the store.
+/// The master key stays the same: the old secret and a copy of the old `format` still open the store.
 pub fn rekey(store: &dyn Store, old: &KeyFiles, new: &KeyFiles) -> Result<bool> {
     let (old, new) = (old.read()?, new.read()?);
     let (Some((format, version)), Some(new)) = (store_format::read(store)?, new) else { return Ok(false) };
@@ -73,7 +73,7 @@ pub fn rekey(store: &dyn Store, old: &KeyFiles, new: &KeyFiles) -> Result<bool> 
     match store.put(FORMAT, wrapped.encode().into(), PutMode::Update(version)) {
         Ok(()) => Ok(true),
         Err(error) => match store_format::read(store) {
-            // Salts are random, so this is our own put, whose reply was lost.
+            // The salt is random, so this is our own put, whose reply was lost.
             Ok(Some((found, _))) if found == wrapped => Ok(true),
             _ => Err(error.into()),
         },

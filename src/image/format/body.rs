@@ -1,47 +1,50 @@
-//! A body: the bytes of one image or file, inline where they are few, else as zero runs and slices of chunks.
+//! A body: the bytes of one CRIU image or file. A small one is inline in the manifest; a larger one is a list
+//! of zero runs and slices of chunks.
 
 use super::chunk::PAGE;
 use super::chunk_table::ChunkTable;
 use crate::image::error::Flaw;
 
-/// Most bytes that are kept in the manifest itself.
+/// Most bytes of an inline body.
 pub const INLINE_MAX: usize = 16 * 1024;
-/// Most bytes of a body, and of all of a manifest; large enough for any memory, small enough that sums never overflow.
+/// Most bytes of all bodies of a manifest together: larger than any memory, and small enough that sums cannot
+/// overflow.
 pub(crate) const BODY_MAX: u64 = 1 << 52;
 
-/// The bytes of one image or file. Its columns keep it small: one entry an extent, and in `firsts` one a slice.
+/// The bytes of one CRIU image or file. Columns keep it small: one entry per extent, and in `firsts` one per
+/// slice.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Body {
     #[prost(bytes = "vec", optional, tag = "1")]
     whole: Option<Vec<u8>>,
-    /// Bytes of the extent.
+    /// Bytes of each extent.
     #[prost(uint64, repeated, tag = "2")]
     lengths: Vec<u64>,
-    /// 0 for a zero run, else one plus the chunk's index in the manifest's table.
+    /// 0 for a zero run, else 1 + the chunk's index in the manifest's table.
     #[prost(uint32, repeated, tag = "3")]
     chunks: Vec<u32>,
-    /// First page of the slice.
+    /// First page of each slice in its chunk.
     #[prost(uint32, repeated, tag = "4")]
     firsts: Vec<u32>,
 }
 
-/// A part of a body.
+/// A contiguous part of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
-    /// So many zero bytes.
+    /// A run of this many zero bytes.
     Zero(u64),
-    /// Pages of a chunk.
+    /// Consecutive pages of a chunk.
     Slice(Slice),
 }
 
-/// Pages of a chunk that lie side by side.
+/// Consecutive pages of a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slice {
     /// Index into [`Manifest::chunks`](crate::image::format::manifest::Manifest::chunks).
     pub chunk: u32,
-    /// The first page.
+    /// First page in the chunk.
     pub first: u32,
-    /// Bytes; whole pages, but for the last page of a chunk.
+    /// Bytes: whole pages, unless the slice ends with its chunk.
     pub length: u32,
 }
 
@@ -57,12 +60,12 @@ impl Slice {
 }
 
 impl Body {
-    /// A body that the manifest holds itself; at most [`INLINE_MAX`] bytes.
+    /// An inline body of at most [`INLINE_MAX`] bytes.
     pub fn from_inline(data: Vec<u8>) -> Self {
         Self { whole: Some(data), ..Self::default() }
     }
 
-    /// Appends an extent, as part of the last one where it continues that.
+    /// Appends an extent. Merges it with the last one if it continues that.
     pub(crate) fn push(&mut self, extent: Extent) {
         match (extent, self.last()) {
             (Extent::Zero(0), _) => {}
@@ -96,22 +99,22 @@ impl Body {
         }
     }
 
-    /// Gives every chunk that the body refers to another index.
+    /// Maps the index of every chunk.
     pub(crate) fn renumber(&mut self, mut index: impl FnMut(u32) -> u32) {
         self.chunks.iter_mut().filter(|chunk| **chunk != 0).for_each(|chunk| *chunk = index(*chunk - 1) + 1);
     }
 
-    /// Bytes, zero runs included.
+    /// Bytes, including zero runs.
     pub fn size(&self) -> u64 {
         self.inline().len() as u64 + self.lengths.iter().sum::<u64>()
     }
 
-    /// The bytes that the manifest holds itself; empty where it holds none.
+    /// The bytes of an inline body; empty for any other.
     pub fn inline(&self) -> &[u8] {
         self.whole.as_deref().unwrap_or_default()
     }
 
-    /// The extents in order; none where the body is inline.
+    /// The extents in order; none if the body is inline.
     pub fn extents(&self) -> impl Iterator<Item = Extent> + '_ {
         let mut firsts = self.firsts.iter();
         self.lengths.iter().zip(&self.chunks).map_while(move |(&length, &chunk)| {
@@ -119,7 +122,7 @@ impl Body {
         })
     }
 
-    /// Checks everything that a reader relies on.
+    /// Checks every property that readers rely on.
     pub(crate) fn check(&self, chunks: &ChunkTable) -> Result<(), Flaw> {
         let slices = self.chunks.iter().filter(|chunk| **chunk != 0).count();
         if self.chunks.len() != self.lengths.len()
@@ -150,7 +153,7 @@ fn check_slice(chunk: u32, first: u32, length: u64, chunks: &ChunkTable) -> Resu
         return Err(Flaw::Bound { what: "number of a chunk", found, limit });
     };
     let end = Flaw::bound("end of a slice", u64::from(first) * PAGE as u64 + length, found.raw.into())?;
-    // Anything else would let a few bytes of manifest ask for many chunks to be decoded.
+    // Otherwise a few bytes of manifest could make a reader decode many chunks.
     if length.is_multiple_of(PAGE as u64) || end == u64::from(found.raw) {
         Ok(())
     } else {

@@ -1,4 +1,4 @@
-//! Checks of a manifest that was read from a store, before anybody acts on it.
+//! Checks a manifest that was read from a store, before it is used.
 
 use std::collections::HashSet;
 
@@ -8,11 +8,11 @@ use super::pack;
 use crate::image::error::Flaw;
 use crate::image::layout::{NUMBER_MAX, is_pack_id};
 
-/// Longest path, as Linux has it.
+/// Linux's limit on a path, including the final zero byte.
 const PATH_MAX: usize = 4096;
 const NAME_MAX: usize = 255;
 
-/// Checks everything that a reader relies on.
+/// Checks every property that readers rely on.
 pub(crate) fn manifest(manifest: &Manifest, generation: u64) -> Result<(), Flaw> {
     if manifest.generation != generation {
         return Err(Flaw::Generation(manifest.generation));

@@ -1,33 +1,32 @@
-//! Pages and chunks: what they are called, and how large they are.
+//! Pages and chunks: names and sizes.
 //!
-//! Pages are what is found again, by their names; chunks are what is compressed. So where a chunk ends matters to the ratio
-//! and to restores, and to nothing else: a page inserted into a heap changes no name but its own.
+//! Deduplication works on pages, by their names. Compression works on chunks. So chunk boundaries affect only
+//! the compression ratio and restores: a page inserted into a heap changes no name but its own.
 
 use crate::image::crypto::seal::Seal;
 
-/// Bytes of a page. Bodies are looked at in pages of this size whatever the machine's own is.
+/// Bytes of a page, independent of the machine's page size.
 pub(crate) const PAGE: usize = 4096;
-/// Most bytes of a new chunk; `docs/store-format.md` has the measurement behind it.
+/// Most bytes of a chunk on writing; `docs/store-format.md` has the measurement.
 pub(crate) const CHUNK: usize = 32 * PAGE;
 /// Most bytes of a chunk on reading.
 pub(crate) const CHUNK_MAX: u32 = 256 * 1024;
-/// Zero pages in a row that are not stored; fewer stay in their chunk, since they compress to nothing.
+/// Zero pages in a row that become a zero run. Fewer stay in their chunk, where they compress to almost
+/// nothing.
 pub(crate) const ZERO_RUN: usize = 4 * PAGE;
 
-/// What a page or chunk is called: half of a keyed BLAKE3. Nobody without the store's key can make two pages of one name.
+/// Name of a page or chunk: half of a keyed BLAKE3. Collisions cannot be made without the store's key.
 pub type Name = [u8; 16];
 
-/// The name of a page.
 pub(crate) fn page_name(seal: &Seal, page: &[u8]) -> Name {
     half(seal.name(page))
 }
 
-/// The name of a chunk: that of its pages' names, so that bytes are hashed once.
+/// The name of a chunk: a hash of its pages' names, so bytes are hashed only once.
 pub(crate) fn chunk_name(seal: &Seal, pages: &[Name]) -> Name {
     half(seal.name(pages.as_flattened()))
 }
 
-/// The names of all pages of a chunk.
 pub(crate) fn page_names(seal: &Seal, raw: &[u8]) -> Vec<Name> {
     raw.chunks(PAGE).map(|page| page_name(seal, page)).collect()
 }
@@ -36,7 +35,6 @@ fn half(name: [u8; 32]) -> Name {
     std::array::from_fn(|i| name[i])
 }
 
-/// Whether all bytes are zero.
 pub(crate) fn is_zero(data: &[u8]) -> bool {
     let (blocks, rest) = data.as_chunks::<64>();
     blocks.iter().all(|block| block.iter().fold(0, |all, b| all | b) == 0) && rest.iter().all(|b| *b == 0)

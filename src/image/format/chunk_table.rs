@@ -1,11 +1,11 @@
-//! The chunks that a manifest refers to. Bodies name them by their place in this table, so that one that many bodies or
-//! many slices use is described once.
+//! The chunks that a manifest refers to. Bodies refer to chunks by index, so a chunk with many uses is
+//! described once.
 
 use super::chunk::{CHUNK_MAX, Name};
 use super::pack::{self, PackInfo};
 use crate::image::error::Flaw;
 
-/// The chunks that a manifest refers to, in columns of one entry a chunk.
+/// The chunks that a manifest refers to, in columns of one entry per chunk.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct ChunkTable {
     /// Index into [`Manifest::packs`](crate::image::format::manifest::Manifest::packs).
@@ -21,18 +21,18 @@ pub struct ChunkTable {
     names: Vec<u8>,
 }
 
-/// Where a chunk is, and what is in it.
+/// Place and content of a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChunkRef {
     /// Index into [`Manifest::packs`](crate::image::format::manifest::Manifest::packs).
     pub pack: u32,
     /// First byte in the pack.
     pub offset: u32,
-    /// Bytes in the pack before sealing; equal to `raw` where the chunk is stored as it is.
+    /// Bytes in the pack before sealing; equal to `raw` if the chunk is not compressed.
     pub encoded: u32,
-    /// Bytes when decoded.
+    /// Decoded bytes.
     pub raw: u32,
-    /// The name of its pages' names.
+    /// Hash of its pages' names.
     pub name: Name,
 }
 
@@ -42,12 +42,12 @@ impl ChunkTable {
         self.packs.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no chunks.
     pub fn is_empty(&self) -> bool {
         self.packs.is_empty()
     }
 
-    /// The chunk of that index.
+    /// The chunk at `index`.
     pub fn get(&self, index: u32) -> Option<ChunkRef> {
         let at = index as usize;
         Some(ChunkRef {
@@ -74,7 +74,7 @@ impl ChunkTable {
         self.packs.len() as u32 - 1
     }
 
-    /// Checks everything that a reader relies on.
+    /// Checks every property that readers rely on.
     pub(crate) fn check(&self, packs: &[PackInfo]) -> Result<(), Flaw> {
         let lengths = [self.offsets.len(), self.encoded.len(), self.raw.len(), self.names.as_chunks::<16>().0.len()];
         if lengths != [self.packs.len(); 4] || !self.names.len().is_multiple_of(16) {

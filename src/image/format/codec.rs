@@ -1,5 +1,6 @@
-//! How a chunk is stored: compressed by zstd, or as it is where that does not pay. A chunk whose stored length equals its
-//! raw length is stored as it is. Must never produce more than the declared raw length.
+//! Compresses a chunk by zstd, or stores it raw if that is not shorter: stored length = raw length means raw.
+//!
+//! Never produces more than the declared raw length.
 
 use std::io;
 
@@ -7,7 +8,7 @@ use zstd::bulk::{Compressor, Decompressor};
 
 const LEVEL: i32 = 1;
 
-/// Compresses chunks; one for each thread, since its tables are large.
+/// Compresses chunks. One per thread, since its tables are large.
 pub(crate) struct Encoder {
     zstd: Compressor<'static>,
     scratch: Vec<u8>,
@@ -21,7 +22,7 @@ impl Encoder {
         })
     }
 
-    /// The compressed form, if it is shorter.
+    /// The compressed form, or None if it is not shorter than `raw`.
     pub(crate) fn encode(&mut self, raw: &[u8]) -> Option<&[u8]> {
         match self.zstd.compress_to_buffer(raw, &mut self.scratch) {
             Ok(length) if length < raw.len() => Some(&self.scratch[..length]),
@@ -30,7 +31,7 @@ impl Encoder {
     }
 }
 
-/// Decompresses chunks; one for each thread.
+/// Decompresses chunks.
 pub(crate) struct Decoder(Decompressor<'static>);
 
 impl Decoder {
@@ -38,7 +39,7 @@ impl Decoder {
         Ok(Self(Decompressor::new()?))
     }
 
-    /// The `raw` bytes that `encoded` stands for, or None if it does not.
+    /// Decodes a chunk. None unless it has exactly `raw` bytes.
     pub(crate) fn decode(&mut self, encoded: &[u8], raw: usize) -> Option<Vec<u8>> {
         if encoded.len() == raw {
             return Some(encoded.to_vec());
@@ -95,7 +96,7 @@ mod tests {
                     prop_assert_eq!(decoded.len(), raw);
                 }
             }
-            // Whatever came before.
+            // An earlier failure leaves no trace in the decoder.
             prop_assert!(decoder.borrow_mut().decode(&frame, text.len()).as_ref() == Some(&text));
         });
     }

@@ -1,4 +1,4 @@
-//! The manifest: everything of one generation but its chunks.
+//! The manifest: the description of one generation, without its page data.
 //!
 //! Object: magic | format version (u32 LE) | sealed: raw size (u64 LE) | zstd of the protobuf message.
 
@@ -11,30 +11,31 @@ use crate::image::error::Flaw;
 use crate::image::layout::{VERSION, manifest_key};
 
 pub(crate) const MAGIC: &[u8; 8] = b"FRZMANIF";
-/// Most bytes of a manifest object.
+/// Most bytes of the object.
 pub(crate) const OBJECT_LIMIT: u64 = 128 << 20;
-/// Most bytes of its message.
+/// Most bytes of the message.
 const MESSAGE_LIMIT: u64 = 256 << 20;
 
-/// Everything of one generation but its chunks. Fields may be added; their numbers are never used again.
+/// The description of one generation. Fields may be added; their numbers are never reused.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Manifest {
-    /// Its number, from 1; [`commit`](crate::image::ownership::generation::commit) sets it.
+    /// Number, from 1. Set by [`propose`](crate::image::ownership::generation::propose).
     #[prost(uint64, tag = "1")]
     pub generation: u64,
-    /// When it was taken: milliseconds since 1970, UTC.
+    /// Time of the checkpoint: milliseconds since 1970, UTC.
     #[prost(uint64, tag = "2")]
     pub created_ms: u64,
-    /// Version of the freeze that took it.
+    /// Version of freeze that took the checkpoint.
     #[prost(string, tag = "3")]
     pub freeze_version: String,
-    /// Machine, as uname(2) says it.
+    /// `machine` of uname(2).
     #[prost(string, tag = "4")]
     pub arch: String,
-    /// Kernel release, as uname(2) says it.
+    /// `release` of uname(2).
     #[prost(string, tag = "5")]
     pub kernel: String,
-    /// Features of the CPU that programs may depend on: flags of /proc/cpuinfo, and names for what it does not show.
+    /// CPU features that a program may depend on: flags of /proc/cpuinfo, and names for features that it does
+    /// not list.
     #[prost(string, repeated, tag = "6")]
     pub cpu_features: Vec<String>,
     /// PID of the root of the dumped tree.
@@ -43,63 +44,64 @@ pub struct Manifest {
     /// PID of the service's first process.
     #[prost(int32, tag = "8")]
     pub service_pid: i32,
-    /// Command line of the service, as /proc/PID/cmdline has it.
+    /// Command line of the service, from /proc/PID/cmdline.
     #[prost(bytes = "vec", repeated, tag = "9")]
     pub command: Vec<Vec<u8>>,
-    /// User of the service.
+    /// UID of the service.
     #[prost(uint32, tag = "10")]
     pub uid: u32,
-    /// Group of the service.
+    /// GID of the service.
     #[prost(uint32, tag = "11")]
     pub gid: u32,
-    /// All processes of the tree.
+    /// All processes of the dumped tree.
     #[prost(message, repeated, tag = "12")]
     pub processes: Vec<Process>,
-    /// What the service's descriptors 0 to 2 were.
+    /// Descriptors 0 to 2 of the service.
     #[prost(message, repeated, tag = "13")]
     pub stdio: Vec<Stdio>,
-    /// CRIU's images.
+    /// CRIU images.
     #[prost(message, repeated, tag = "14")]
     pub images: Vec<Image>,
-    /// Captured files, folders before what is in them.
+    /// Captured files. A directory precedes its content.
     #[prost(message, repeated, tag = "15")]
     pub files: Vec<File>,
-    /// The packs that bodies refer to, by index.
+    /// Packs of the chunks, by index.
     #[prost(message, repeated, tag = "16")]
     pub packs: Vec<PackInfo>,
-    /// What the checkpoint took.
+    /// Sizes and times of the checkpoint.
     #[prost(message, optional, tag = "17")]
     pub figures: Option<Figures>,
-    /// Programs and libraries that the service has mapped; they must be the same where it is restored.
+    /// Programs and libraries that the service has mapped. A restore needs the same ones.
     #[prost(message, repeated, tag = "18")]
     pub executables: Vec<Executable>,
-    /// The generation that was the newest one when this was committed; 0 for none. Set by [`commit`](crate::image::ownership::generation::commit).
+    /// The newest generation at the time of the commit; 0 for none. Set by
+    /// [`propose`](crate::image::ownership::generation::propose).
     #[prost(uint64, tag = "20")]
     pub parent: u64,
-    /// The container that it was taken in, by the name that it keeps when it is started again.
+    /// Instance that took the checkpoint: a container, by a name that survives its restart.
     #[prost(string, tag = "21")]
     pub instance: String,
-    /// The service did not run on: whoever writes the outcome of this generation has it.
+    /// The service did not resume after the commit. The outcome of this generation decides which container
+    /// has the service.
     #[prost(bool, tag = "22")]
     pub offered: bool,
-    /// The clocks as the service saw them last; none where an older freeze took it.
+    /// The clocks as the service last saw them. Older versions of freeze did not record them.
     #[prost(message, optional, tag = "23")]
     pub clocks: Option<Clocks>,
-    /// How registers are saved; none of an older freeze, and where that does not depend on the machine.
+    /// How the kernel saves registers: x86 only, and not recorded by older versions of freeze.
     #[prost(message, optional, tag = "24")]
     pub saved_registers: Option<SavedRegisters>,
-    /// The chunks that bodies refer to, by index.
+    /// Chunks of the bodies, by index.
     #[prost(message, required, tag = "19")]
     pub chunks: ChunkTable,
 }
 
-/// A program or library.
+/// A mapped program or library.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Executable {
     /// Absolute path.
     #[prost(bytes = "vec", tag = "1")]
     pub path: Vec<u8>,
-    /// Bytes.
     #[prost(uint64, tag = "2")]
     pub size: u64,
 }
@@ -110,44 +112,45 @@ pub struct Process {
     /// PID in the container.
     #[prost(int32, tag = "1")]
     pub pid: i32,
-    /// Its parent.
+    /// Parent's PID.
     #[prost(int32, tag = "2")]
     pub ppid: i32,
-    /// Process group.
+    /// Process group ID.
     #[prost(int32, tag = "3")]
     pub pgid: i32,
-    /// Session.
+    /// Session ID.
     #[prost(int32, tag = "4")]
     pub sid: i32,
-    /// Name, as /proc/PID/comm has it.
+    /// Name, from /proc/PID/comm.
     #[prost(string, tag = "5")]
     pub comm: String,
-    /// TIDs of its threads, the main one included.
+    /// TIDs, including the main thread's.
     #[prost(int32, repeated, tag = "6")]
     pub threads: Vec<i32>,
-    /// Path of its executable.
+    /// Path of the executable.
     #[prost(bytes = "vec", tag = "7")]
     pub exe: Vec<u8>,
 }
 
-/// What a descriptor of the service was.
+/// A descriptor of the service.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Stdio {
-    /// 0 to 2.
+    /// Number, 0 to 2.
     #[prost(uint32, tag = "1")]
     pub fd: u32,
-    /// As readlink of /proc/PID/fd/N says it, such as `pipe:[123]`; or CRIU's `file[MOUNT:INODE]` of what the engine opened outside.
+    /// Target of the link /proc/PID/fd/N, such as `pipe:[123]`; or CRIU's `file[MOUNT:INODE]` for a file that
+    /// the container engine opened outside.
     #[prost(bytes = "vec", tag = "2")]
     pub target: Vec<u8>,
 }
 
-/// One of CRIU's images.
+/// A CRIU image.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Image {
-    /// Its name, such as `pages-1.img`.
+    /// File name, such as `pages-1.img`.
     #[prost(string, tag = "1")]
     pub name: String,
-    /// Its bytes; always there after decoding.
+    /// Content; present in every checked manifest.
     #[prost(message, optional, tag = "2")]
     pub body: Option<Body>,
 }
@@ -158,37 +161,37 @@ pub struct File {
     /// Absolute path, without `.` and `..`.
     #[prost(bytes = "vec", tag = "1")]
     pub path: Vec<u8>,
-    /// What it is.
+    /// A [`Kind`].
     #[prost(enumeration = "Kind", tag = "2")]
     pub kind: i32,
     /// Permission bits.
     #[prost(uint32, tag = "3")]
     pub mode: u32,
-    /// Owner.
+    /// Owner's UID.
     #[prost(uint32, tag = "4")]
     pub uid: u32,
-    /// Group.
+    /// Owner's GID.
     #[prost(uint32, tag = "5")]
     pub gid: u32,
-    /// Time of last change, in nanoseconds since 1970.
+    /// Modification time: nanoseconds since 1970.
     #[prost(int64, tag = "6")]
     pub mtime_ns: i64,
     /// Bytes of a regular file.
     #[prost(uint64, tag = "7")]
     pub size: u64,
-    /// Content of a regular file; always there after decoding, and of `size` bytes.
+    /// Content of a regular file. A checked manifest has `size` bytes of it.
     #[prost(message, optional, tag = "8")]
     pub body: Option<Body>,
-    /// Where a symbolic link leads, or the first name of a file with several.
+    /// Target of a symbolic link, or the earlier path of a hard link.
     #[prost(bytes = "vec", tag = "9")]
     pub target: Vec<u8>,
 }
 
-/// What a captured file is; one of these after decoding.
+/// Type of a captured file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, prost::Enumeration)]
 #[repr(i32)]
 pub enum Kind {
-    /// Never written.
+    /// Never written, and refused by the check.
     Unknown = 0,
     /// A regular file.
     Regular = 1,
@@ -198,28 +201,26 @@ pub enum Kind {
     Symlink = 3,
     /// A named pipe.
     Fifo = 4,
-    /// Another name of a regular file that comes before it.
+    /// A hard link to a regular file that precedes it.
     HardLink = 5,
 }
 
-/// Clocks that count from a host's start, in nanoseconds.
+/// Clocks that count from the host's boot.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct Clocks {
-    /// CLOCK_MONOTONIC.
     #[prost(uint64, tag = "1")]
     pub monotonic_ns: u64,
-    /// CLOCK_BOOTTIME.
     #[prost(uint64, tag = "2")]
     pub boottime_ns: u64,
 }
 
-/// What the kernel saves of an x86 thread's registers.
+/// How the kernel saves the registers of an x86 thread.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct SavedRegisters {
-    /// XCR0, a bit for each component, without those of MPX.
+    /// XCR0, one bit per component, without the two of MPX.
     #[prost(uint64, tag = "1")]
     pub components: u64,
-    /// Bytes of XSAVE's standard format.
+    /// Bytes of the XSAVE area in the standard format.
     #[prost(uint64, tag = "2")]
     pub bytes: u64,
 }
@@ -231,22 +232,22 @@ impl std::fmt::Display for SavedRegisters {
     }
 }
 
-/// What a checkpoint took.
+/// Sizes and times of a checkpoint.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct Figures {
-    /// Bytes taken from the service, zero pages included.
+    /// Bytes read from the service, including zero pages.
     #[prost(uint64, tag = "1")]
     pub bytes: u64,
-    /// Bytes of packs written for them.
+    /// Bytes of new packs.
     #[prost(uint64, tag = "2")]
     pub stored: u64,
-    /// How long the service stood still, in milliseconds.
+    /// How long the service was frozen.
     #[prost(uint64, tag = "3")]
     pub frozen_ms: u64,
-    /// Of `bytes`, those that were stored anew, before they were encoded.
+    /// Of `bytes`: raw bytes that were stored anew.
     #[prost(uint64, tag = "4")]
     pub new: u64,
-    /// Of `bytes`, those that were stored already. All others are zero.
+    /// Of `bytes`: bytes that were already stored. The rest is zero.
     #[prost(uint64, tag = "5")]
     pub shared: u64,
 }
@@ -257,7 +258,7 @@ impl Manifest {
         self.processes.iter().flat_map(|process| &process.threads).copied().max()
     }
 
-    /// The whole object, sealed for its place in the store.
+    /// The object, sealed for its key.
     pub fn encode(&self, seal: &Seal) -> Vec<u8> {
         let message = prost::Message::encode_to_vec(self);
         let size = (message.len() as u64).to_le_bytes();
@@ -266,10 +267,7 @@ impl Manifest {
         [MAGIC, &VERSION.to_le_bytes()[..], &sealed].concat()
     }
 
-    /// Decodes the object of `generation`. What it says is not checked: see [`check`](super::check::manifest).
-    ///
-    /// # Errors
-    /// [`Refusal`]: of another version, or not what was sealed for that place.
+    /// Decodes the object of `generation`. The content is not checked: see [`check`](super::check::manifest).
     pub(crate) fn decode(object: &[u8], generation: u64, seal: &Seal) -> Result<Self, Refusal> {
         let rest = object.strip_prefix(MAGIC).ok_or(Flaw::Magic("a manifest"))?;
         let (version, sealed) = rest.split_first_chunk::<4>().ok_or(Flaw::Truncated)?;
@@ -288,13 +286,13 @@ impl Manifest {
         Ok(prost::Message::decode(message.as_slice()).map_err(|e| Flaw::Syntax(e.to_string()))?)
     }
 
-    /// All bodies: those of the images, then those of the files.
+    /// All bodies: those of the CRIU images, then those of the files.
     pub fn bodies(&self) -> impl Iterator<Item = &Body> {
         let images = self.images.iter().filter_map(|image| image.body.as_ref());
         images.chain(self.files.iter().filter_map(|file| file.body.as_ref()))
     }
 
-    /// Every chunk once, as a body: who reads it has checked them all.
+    /// A body of every chunk once. Reading it checks all chunks.
     pub fn every_chunk(&self) -> Body {
         let mut body = Body::default();
         for (index, chunk) in (0..).zip(self.chunks.iter()) {
@@ -303,18 +301,18 @@ impl Manifest {
         body
     }
 
-    /// The image of that name.
+    /// The content of the CRIU image `name`.
     pub fn image(&self, name: &str) -> Option<&Body> {
         self.images.iter().find(|image| image.name == name)?.body.as_ref()
     }
 
-    /// The bodies of all images and files in the order of [`bodies`](Self::bodies), to be replaced.
+    /// As [`bodies`](Self::bodies), to replace them.
     pub fn bodies_mut(&mut self) -> impl Iterator<Item = &mut Body> {
         let images = self.images.iter_mut().map(|image| &mut image.body);
         images.chain(self.files.iter_mut().map(|file| &mut file.body)).flatten()
     }
 
-    /// Whether both are of the same moment of the same service, wherever their bytes lie.
+    /// Whether both describe the same checkpoint, also if their chunks are stored differently.
     pub fn is_same_checkpoint(&self, other: &Self) -> bool {
         let images = |manifest: &Self| -> Vec<_> {
             manifest.images.iter().map(|image| (image.name.clone(), image.body.as_ref().map(Body::size))).collect()
@@ -329,7 +327,7 @@ impl Manifest {
     }
 }
 
-/// Why an object is no manifest that this freeze reads.
+/// Why an object cannot be decoded as a manifest.
 #[derive(Debug)]
 pub(crate) enum Refusal {
     Version(u32),

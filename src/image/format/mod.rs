@@ -1,4 +1,4 @@
-//! What is in objects of a store, as data: encoded, decoded and checked. Knows no store and reads nothing.
+//! Objects of a store as data: encode, decode, check. Never accesses a store.
 
 pub(crate) mod body;
 pub(crate) mod check;

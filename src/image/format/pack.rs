@@ -1,7 +1,7 @@
-//! A pack: many encoded chunks in one object, with an index at the end, so that a pack can be read without any manifest.
+//! A pack: one object of many encoded chunks. An index at the end makes it readable without a manifest.
 //!
-//! `magic+version | chunks, each sealed | the index, sealed | its sealed length (u32 LE) | magic+version`. The index has for
-//! each chunk its encoded and raw length (u32 LE each), and the names of its pages.
+//! `magic+version | chunks, each sealed | the index, sealed | its sealed length (u32 LE) | magic+version`.
+//! The index has per chunk the encoded and raw length (u32 LE each) and the names of its pages.
 
 use super::chunk::{CHUNK, CHUNK_MAX, Name, PAGE, chunk_name};
 use crate::image::crypto::seal::Seal;
@@ -13,26 +13,26 @@ const MAGIC: &[u8; 8] = b"FRZPACK\x02";
 pub(crate) const HEADER: usize = MAGIC.len();
 const ENTRY: usize = 4 + 4;
 pub(crate) const TRAILER: usize = 4 + MAGIC.len();
-/// A pack is closed when it has this many bytes of chunks.
+/// A pack is closed at this many bytes of chunks.
 const TARGET: usize = 8 << 20;
-/// And when its index has this many, as it has where chunks shrink to nothing.
+/// A pack is also closed at this many bytes of index: highly compressible pages fill the index first.
 const INDEX_TARGET: usize = 256 << 10;
-/// Bytes of memory that a pack takes: it is closed by the chunk that fills it, and its index is sealed beside it.
+/// Peak memory of a pack: the last chunk exceeds the target, and the index is sealed into a second buffer.
 pub(crate) const BUFFER: usize = TARGET + CHUNK + 4 * INDEX_TARGET;
-/// Most bytes of a pack on reading, and of its index.
+/// Most bytes of a pack, and of its index, on reading.
 pub(crate) const LIMIT: u64 = 64 << 20;
 pub(crate) const INDEX_LIMIT: u64 = 16 << 20;
 
-/// A pack that bodies refer to.
+/// A pack in a manifest.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct PackInfo {
-    /// Its name: the object is `packs/ID`.
+    /// The object is `packs/ID`.
     #[prost(string, tag = "1")]
     pub id: String,
     /// Bytes of the object.
     #[prost(uint64, tag = "2")]
     pub size: u64,
-    /// Bytes of its sealed index and what follows it, so that one request reads it.
+    /// Bytes of the sealed index and the trailer. One request can read them.
     #[prost(uint64, tag = "3")]
     pub tail: u64,
 }
@@ -44,44 +44,43 @@ impl PackInfo {
     }
 }
 
-/// One chunk, as the index of its pack has it.
+/// A chunk in the index of a pack.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// First byte in the pack.
     pub offset: u32,
-    /// Bytes in the pack before sealing; equal to `raw` where the chunk is stored as it is.
+    /// Bytes in the pack before sealing; equal to `raw` if the chunk is not compressed.
     pub encoded: u32,
-    /// Bytes when decoded.
+    /// Decoded bytes.
     pub raw: u32,
-    /// Names of its pages.
     pub pages: Vec<Name>,
 }
 
 impl Entry {
-    /// The name by which manifests know the chunk.
+    /// The name of the chunk in manifests.
     pub(crate) fn name(&self, seal: &Seal) -> Name {
         chunk_name(seal, &self.pages)
     }
 }
 
-/// A pack being filled. The index is gathered beside the chunks.
+/// A pack being filled.
 pub(crate) struct Builder {
     data: Vec<u8>,
     index: Vec<u8>,
-    /// Where each chunk begins.
+    /// First byte of each chunk.
     offsets: Vec<u32>,
     overhead: usize,
 }
 
 impl Builder {
-    /// Starts a pack in `data`, whose allocation is reused. Sealing will add `overhead` bytes to each chunk.
+    /// Starts a pack in the allocation of `data`. Reserves `overhead` bytes per chunk for its tag.
     pub(crate) fn new(mut data: Vec<u8>, overhead: usize) -> Self {
         data.clear();
         data.extend_from_slice(MAGIC);
         Self { data, index: Vec::new(), offsets: Vec::new(), overhead }
     }
 
-    /// Appends a chunk of `raw` bytes and returns its offset.
+    /// Appends a chunk of `raw` decoded bytes and returns its offset.
     pub(crate) fn push(&mut self, encoded: &[u8], raw: u32, pages: &[Name]) -> u32 {
         let offset = self.data.len() as u32;
         self.data.extend_from_slice(encoded);
@@ -97,7 +96,7 @@ impl Builder {
         self.data.len() >= TARGET || self.index.len() >= INDEX_TARGET
     }
 
-    /// Seals everything for the name `id`, and gives the whole object and what the manifest says of it.
+    /// Seals chunks and index for the pack `id`. Returns the object and its entry for the manifest.
     pub(crate) fn finish(self, seal: &Seal, id: &str) -> (Vec<u8>, PackInfo) {
         let Self { mut data, index, offsets, .. } = self;
         let ends = offsets.iter().skip(1).copied().chain([data.len() as u32]);
@@ -114,14 +113,14 @@ impl Builder {
     }
 }
 
-/// Bytes of the sealed index and what follows it, as the trailer says.
+/// Bytes of the sealed index and the trailer, according to the trailer.
 pub(crate) fn tail_length(trailer: &[u8]) -> Result<u64, Flaw> {
     let length = trailer.strip_suffix(MAGIC).and_then(|rest| rest.last_chunk()).ok_or(Flaw::Magic("a pack"))?;
     let length = u64::from(u32::from_le_bytes(*length));
     Ok(Flaw::bound("length of an index", length, INDEX_LIMIT)? + TRAILER as u64)
 }
 
-/// Takes apart the last bytes of a pack, from the index on. `size` is that of the pack.
+/// Parses the tail of a pack of `size` bytes: the sealed index and the trailer.
 pub(crate) fn parse_tail(seal: &Seal, id: &str, tail: &[u8], size: u64) -> Result<Vec<Entry>, Flaw> {
     if tail_length(tail)? != tail.len() as u64 {
         return Err(Flaw::Disagree("the length of an index and the manifest"));
@@ -130,7 +129,7 @@ pub(crate) fn parse_tail(seal: &Seal, id: &str, tail: &[u8], size: u64) -> Resul
     parse_index(&index, size - tail.len() as u64, seal.overhead())
 }
 
-/// `start` is where the index is in the pack: there the last chunk ends.
+/// `start` is the offset of the index in the pack, where the last chunk must end.
 fn parse_index(mut index: &[u8], start: u64, overhead: usize) -> Result<Vec<Entry>, Flaw> {
     let mut end = HEADER as u64;
     let mut chunks = Vec::new();
@@ -142,7 +141,7 @@ fn parse_index(mut index: &[u8], start: u64, overhead: usize) -> Result<Vec<Entr
             return Err(Flaw::Disagree("the lengths of a chunk"));
         }
         let (pages, rest) = rest.split_at_checked((raw as usize).div_ceil(PAGE) * 16).ok_or(Flaw::Truncated)?;
-        // Below the limit of a pack, so it fits.
+        // The cast is safe: `end` is at most the pack's limit.
         chunks.push(Entry { offset: end as u32, encoded, raw, pages: pages.as_chunks().0.to_vec() });
         end = Flaw::bound("end of a chunk", end + u64::from(encoded) + overhead as u64, start)?;
         index = rest;
@@ -150,7 +149,7 @@ fn parse_index(mut index: &[u8], start: u64, overhead: usize) -> Result<Vec<Entr
     if index.is_empty() && end == start { Ok(chunks) } else { Err(Flaw::Disagree("the chunks of a pack and its size")) }
 }
 
-/// Whether an object begins as a pack does.
+/// Whether the object has a pack's magic.
 pub(crate) fn begins_as_one(data: &[u8]) -> bool {
     data.starts_with(MAGIC)
 }
@@ -239,7 +238,7 @@ mod tests {
             prop_assert!(parse(&data, info.tail).is_err());
         }
 
-        /// The length in the trailer, and what it makes of the bytes before.
+        /// Also damages the length in the trailer.
         #[test]
         fn fuzz_a_damaged_pack_has_the_same_index_or_none(lengths in prop::collection::vec(1u32..100, 0..9), edits in fuzz::edits()) {
             let (data, info, entries) = pack(&lengths);
@@ -254,7 +253,7 @@ mod tests {
             }
         }
 
-        /// With the right seal: chunks lie side by side between the header and the index.
+        /// The seal is right. Chunks must fill the space between header and index.
         #[test]
         fn fuzz_a_forged_index_is_of_its_pack(lengths in prop::collection::vec(1u32..3000, 1..9), edits in fuzz::edits(), size in 0u64..20_000) {
             let (data, info, _) = pack(&lengths);

@@ -1,22 +1,24 @@
-//! Bounds a protobuf message before it is decoded: what it would allocate is counted first.
+//! Bounds the memory of decoding a protobuf message: counts its entries before any allocation.
 
 use crate::image::error::Flaw;
 
-/// Most fields of the outermost message: images, files, processes, packs and the like together. One costs two bytes in a
-/// message and some hundred in memory, so they are counted before anything is allocated for them.
+/// Most fields of the outermost message: CRIU images, files, processes, packs, etc. A field takes two bytes
+/// in a message and some hundred in memory.
 const FIELDS_MAX: u64 = 1 << 20;
-/// Most fields and numbers of all inner messages together: the threads of processes, the columns of bodies and of the chunk table.
-/// A number costs one byte in a message and up to eight in memory. This is enough for a service of 1 TiB.
+/// Most fields and numbers of all inner messages together: threads of processes, columns of bodies and of the
+/// chunk table. A number takes one byte in a message and up to eight in memory. Enough for a service of 1
+/// TiB.
 const NUMBERS_MAX: u64 = 1 << 26;
-/// What a field of a message is, as far as decoding it allocates by what it counts.
+/// The part of a field's type that determines how much decoding allocates.
 enum Shape {
-    /// A list of numbers, one behind the other.
+    /// A packed list of numbers.
     Numbers,
-    /// A message, by the numbers of its fields that count.
+    /// A message: its fields to count, by number.
     Message(&'static [(usize, Shape)]),
 }
 
-/// The fields of [`Manifest`](super::manifest::Manifest) that are messages with lists of numbers. A list that an inner message gains belongs here.
+/// Fields of [`Manifest`](super::manifest::Manifest) that are messages with lists of numbers. Add every new
+/// list of an inner message here.
 const MANIFEST: &[(usize, Shape)] = &[
     (12, Shape::Message(&[(6, Shape::Numbers)])),
     (14, Shape::Message(&[(2, BODY)])),
@@ -25,7 +27,7 @@ const MANIFEST: &[(usize, Shape)] = &[
 ];
 const BODY: Shape = Shape::Message(&[(2, Shape::Numbers), (3, Shape::Numbers), (4, Shape::Numbers)]);
 
-/// Counts what a manifest's message would become, without decoding it.
+/// Fails if decoding a manifest's message would allocate too much.
 pub(crate) fn count_entries(message: &[u8]) -> Result<(), Flaw> {
     count_within(message, FIELDS_MAX, NUMBERS_MAX)
 }
@@ -48,7 +50,7 @@ fn count_numbers(
 ) -> Result<(), Flaw> {
     match message.iter().find(|(known, _)| *known == tag) {
         None => return Ok(()),
-        // The last byte of each number is the one below 128.
+        // A varint ends with its only byte below 128.
         Some((_, Shape::Numbers)) => *numbers += content.iter().filter(|byte| **byte < 128).count() as u64,
         Some((_, Shape::Message(inner))) => each_field(content, &mut |tag, content| {
             *numbers += 1;
@@ -58,7 +60,7 @@ fn count_numbers(
     Flaw::bound("number of entries", *numbers, limit).map(drop)
 }
 
-/// Calls `with` for the number and the content of each field; a number has no content.
+/// Calls `with` for the number and content of each field. A varint's content is empty.
 fn each_field<'a>(
     mut message: &'a [u8],
     with: &mut dyn FnMut(usize, &'a [u8]) -> Result<(), Flaw>,
@@ -87,7 +89,7 @@ mod tests {
 
     use super::*;
 
-    /// A message in the field of this number.
+    /// The field `tag` of a message, with this content.
     fn within(tag: u32, content: &[u8]) -> Vec<u8> {
         let mut field = Vec::new();
         encode_key(tag, WireType::LengthDelimited, &mut field);

@@ -1,4 +1,4 @@
-//! Generations: committing one, and finding those that exist.
+//! Commits generations, and lists those that exist.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -13,29 +13,32 @@ use crate::image::format::manifest::{Manifest, OBJECT_LIMIT};
 use crate::image::layout::{manifest_key, manifest_numbers, marker_key, pack_key, packs};
 use crate::store::{PutMode, StoreError};
 
-/// How long a commit may rely on what it found in the store: half of the time after which prune removes what nothing names.
+/// Time limit from the start of a checkpoint to its commit: half of prune's grace time, so reused packs still
+/// exist.
 pub const COMMIT_WITHIN: Duration = Duration::from_secs(30 * 60);
 
-/// Makes `manifest` the newest generation, for the holder of `lease`, and returns what is held then: [`propose`], then
-/// [`Proposal::commit`]. When this returns, the generation is durable; on any error it counts for nothing, unless the reply was
+/// Makes `manifest` the newest generation: [`propose`], then [`Proposal::commit`]. Returns the new lease of
+/// the owner of `lease`.
+///
+/// On success the generation is durable. On an error it is not committed, unless the reply of the store was
 /// lost.
 pub fn commit(vault: &Vault, manifest: &mut Manifest, lease: Lease, begun: Instant) -> Result<Lease> {
     propose(vault, manifest, lease, begun)?.commit().map_err(|failure| failure.error)
 }
 
-/// A generation whose manifest is in the store. It counts for nothing unless it is committed.
+/// A generation whose manifest is stored. It takes effect only if it is committed.
 #[must_use]
 pub struct Proposal<'a> {
     vault: &'a Vault,
     lease: Lease,
-    /// Its number, which no other generation gets.
+    /// Number, unique to this manifest.
     pub number: u64,
 }
 
-/// Writes the manifest of what is to be the newest generation, for the holder of `lease`. Sets its number: the next one, or that
-/// which it has where that is higher, as a copy's may be.
+/// Writes the manifest of the next generation for the owner of `lease`. Sets its parent and its number: the
+/// next free one, but at least the number that it has (a copy keeps its number).
 ///
-/// Everything that it refers to must be in the store; what was there before was found after `begun`.
+/// All its packs must be stored. The packs of earlier generations must have been found after `begun`.
 pub fn propose<'a>(vault: &'a Vault, manifest: &mut Manifest, lease: Lease, begun: Instant) -> Result<Proposal<'a>> {
     let store = &**vault.store();
     let head = head::ensure(vault)?;
@@ -61,7 +64,7 @@ pub fn propose<'a>(vault: &'a Vault, manifest: &mut Manifest, lease: Lease, begu
 }
 
 impl Proposal<'_> {
-    /// Lets head name the generation, and returns what is held then.
+    /// Points head to the generation. Returns the new lease.
     pub fn commit(self) -> Result<Lease, NotCommitted> {
         reach(Point::CheckpointCommitting);
         let committed = head::advance(self.vault, &self.lease, self.number);
@@ -70,7 +73,8 @@ impl Proposal<'_> {
     }
 }
 
-/// What no reader would take must not become a generation: the service is about to end.
+/// Encodes the manifest, and decodes it again: the service may end after the commit, so an unreadable
+/// manifest must fail here.
 fn encoded(manifest: &Manifest, vault: &Vault) -> Result<Vec<u8>> {
     let object = manifest.encode(vault.seal());
     let unfit = |flaw| ImageError::Unfit { url: vault.url().to_owned(), flaw };
@@ -82,7 +86,7 @@ fn encoded(manifest: &Manifest, vault: &Vault) -> Result<Vec<u8>> {
     }
 }
 
-/// From the manifest's put on a prune leaves its packs alone, so what is there now stays.
+/// Prune keeps the packs of a stored manifest, so a pack that exists now stays.
 fn check_packs(vault: &Vault, manifest: &Manifest) -> Result<()> {
     let there: HashMap<_, _> = packs(&**vault.store())?.into_iter().map(|pack| (pack.id, pack.size)).collect();
     match manifest.packs.iter().find(|pack| there.get(&pack.id) != Some(&pack.size)) {
@@ -91,8 +95,8 @@ fn check_packs(vault: &Vault, manifest: &Manifest) -> Result<()> {
     }
 }
 
-/// Says in an encrypted store that a generation was committed, so that an old head put back is noticed. For after the service was
-/// let go: the generation is committed with or without it, and the next one says the same of all before it.
+/// Marks a generation of an encrypted store as committed, so an old head that is put back is detected. Call
+/// it after the service was released: a failure is ignored, and the next mark covers all earlier generations.
 pub fn mark_committed(vault: &Vault, generation: u64) {
     if vault.seal().encrypts() {
         let key = marker_key(generation);
@@ -100,29 +104,28 @@ pub fn mark_committed(vault: &Vault, generation: u64) {
     }
 }
 
-/// One generation of a store.
+/// A committed generation.
 pub struct Generation {
-    /// Its number.
     pub number: u64,
-    /// Head names it.
+    /// Whether head points to it.
     pub newest: bool,
-    /// Its manifest, or why that cannot be used.
+    /// The manifest, or why it cannot be used.
     pub manifest: Result<Manifest>,
 }
 
-/// What became of all manifests of a store.
+/// All manifests of a store, sorted by their fate.
 #[derive(Default)]
 pub struct Lineage {
-    /// The committed generations in ascending order.
+    /// Committed, in ascending order.
     pub generations: Vec<Generation>,
-    /// Numbers below head of manifests whose writers lost their application to another, and that never counted.
+    /// Below head and never committed: the writer failed, or another container took over.
     pub lost: Vec<u64>,
-    /// Numbers above head: of manifests that are being committed, or whose writers were interrupted.
+    /// Above head: being committed, or left by an interrupted writer.
     pub pending: Vec<u64>,
 }
 
-/// Sorts all manifests by what became of them: from head down, each names its parent, so what lies between was never
-/// committed. Where a manifest is damaged or was removed, all below are taken for generations.
+/// Sorts all manifests by following parents down from head: a manifest between a generation and its parent
+/// was never committed. Below a damaged or removed manifest every one counts as committed.
 pub fn lineage(vault: &Vault) -> Result<Lineage> {
     let Some(newest) = head::newest(vault)? else {
         return Ok(Lineage { pending: manifest_numbers(&**vault.store())?, ..Lineage::default() });
@@ -138,7 +141,7 @@ pub fn lineage(vault: &Vault) -> Result<Lineage> {
             continue;
         }
         let manifest = manifest::read(vault, number);
-        // A prune was faster.
+        // A prune removed it after the listing.
         if matches!(manifest, Err(ImageError::NoGeneration { .. })) {
             continue;
         }
@@ -150,7 +153,7 @@ pub fn lineage(vault: &Vault) -> Result<Lineage> {
     Ok(lineage)
 }
 
-/// All committed generations in ascending order. A damaged manifest does not hide the others.
+/// All committed generations in ascending order. A damaged manifest does not hide older ones.
 pub fn generations(vault: &Vault) -> Result<Vec<Generation>> {
     Ok(lineage(vault)?.generations)
 }

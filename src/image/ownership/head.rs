@@ -1,4 +1,5 @@
-//! `head`: the store's pointer to the newest generation, and who has the application. Only ever written by a conditional put.
+//! The object `head`: points to the newest generation and names the lease owner. Written only by conditional
+//! puts.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,19 +12,19 @@ use crate::image::layout::{HEAD, NUMBER_MAX, VERSION, manifest_numbers, marker_k
 use crate::store::{PutMode, StoreError, Version};
 
 const LIMIT: u64 = 64 * 1024;
-/// Most bytes of a mark, which says nothing but that it is there.
+/// Most bytes of a commit mark, which has no content but its seal.
 const MARKER_LIMIT: u64 = 4096;
-/// How often head is looked at again when somebody else wrote it meanwhile.
+/// Attempts to replace head when another writer changes it concurrently.
 const ATTEMPTS: usize = 3;
 
 #[derive(Serialize, Deserialize)]
 struct Head {
     version: u32,
-    /// Its generation is 0 before the first commit: a head is made before any manifest, so that a store with manifests
-    /// always has one.
+    /// Generation 0 before the first commit. Head is created before any manifest, so manifests without a head
+    /// mean that it was removed.
     #[serde(flatten)]
     state: Lease,
-    /// The holder is about to offer a generation: whoever waits for one should look often.
+    /// The lease owner is about to offer a generation. A standby polls faster then.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     moving: bool,
     mac: Hex<32>,
@@ -45,7 +46,7 @@ impl Head {
             return Err(ImageError::Version { url: url.into(), object: object.into(), found, supported: VERSION });
         }
         let head: Head = serde_json::from_slice(data).map_err(|e| damaged(Flaw::Syntax(e.to_string())))?;
-        // Compared as hashes are, in constant time.
+        // `blake3::Hash` compares in constant time.
         let expected = blake3::Hash::from_bytes(Self::new(vault, head.state, head.moving).mac.0);
         if expected != blake3::Hash::from_bytes(head.mac.0) {
             return Err(damaged(if vault.seal().encrypts() { Flaw::Seal } else { Flaw::Hash }));
@@ -55,7 +56,7 @@ impl Head {
     }
 }
 
-/// What readers of head accept, so that no writer writes anything else.
+/// Limits that readers enforce; writers check them too.
 fn bounded(state: Lease) -> Result<Lease, Flaw> {
     Flaw::bound("generation", state.generation, NUMBER_MAX)?;
     Flaw::bound("epoch", state.epoch, NUMBER_MAX)?;
@@ -74,14 +75,14 @@ fn read_whole(vault: &Vault) -> Result<Option<(Head, Version)>> {
     }
 }
 
-/// What head says, if there is one, and whether its holder is about to offer a generation: one request, cheap enough to be made
-/// again and again. An old head is not noticed.
+/// Reads head, and whether its lease owner is about to offer a generation. One request, cheap enough for
+/// polling. Does not detect an old head.
 pub fn glance(vault: &Vault) -> Result<Option<(Lease, bool)>> {
     Ok(read_whole(vault)?.map(|(head, _)| (head.state, head.moving)))
 }
 
-/// Tells those who wait whether the holder of `lease` is about to offer a generation. Changes nothing else, so that nothing depends on
-/// it; where head is not this container's yet, or says so already, nothing is done.
+/// Sets or clears in head that the owner of `lease` is about to offer a generation. A hint for standbys:
+/// nothing depends on it. Does nothing if head has another owner or already says so.
 pub fn announce(vault: &Vault, lease: &Lease, moving: bool) -> Result<()> {
     match read_whole(vault)? {
         Some((head, version)) if head.state.is_of(lease) && head.moving != moving => {
@@ -91,7 +92,8 @@ pub fn announce(vault: &Vault, lease: &Lease, moving: bool) -> Result<()> {
     }
 }
 
-/// What head says, if there is one, and if nothing says that it is an old one.
+/// Reads head. None in a store without head and manifests. Fails if head was removed, or, in an encrypted
+/// store, if it is an old one.
 pub(crate) fn current(vault: &Vault) -> Result<Option<Lease>> {
     let url = || vault.url().to_owned();
     let Some((head, _)) = read(vault)? else {
@@ -102,14 +104,14 @@ pub(crate) fn current(vault: &Vault) -> Result<Option<Lease>> {
     if known <= head.generation {
         return Ok(Some(head));
     }
-    // It may have been committed since we looked.
+    // A commit may have happened between the two reads.
     match read(vault)? {
         Some((head, _)) if head.generation >= known => Ok(Some(head)),
         _ => Err(ImageError::OldHead { url: url(), found: head.generation, known }),
     }
 }
 
-/// The highest generation above `known` that an encrypted store says was committed, or `known`.
+/// The highest generation marked as committed in an encrypted store, if it is above `known`; else `known`.
 fn marked(vault: &Vault, known: u64) -> Result<u64> {
     if !vault.seal().encrypts() {
         return Ok(known);
@@ -125,7 +127,7 @@ fn marked(vault: &Vault, known: u64) -> Result<u64> {
     }
 }
 
-/// The newest committed generation, if there is one.
+/// The newest committed generation.
 pub fn newest(vault: &Vault) -> Result<Option<u64>> {
     Ok(current(vault)?.map(|head| head.generation).filter(|generation| *generation > 0))
 }
@@ -136,7 +138,7 @@ fn put(vault: &Vault, state: Lease, moving: bool, mode: PutMode) -> Result<(), S
     vault.store().put(HEAD, text.into(), mode)
 }
 
-/// Makes sure that there is a head, and returns what it says.
+/// Reads head, and creates it first if there is none.
 pub(crate) fn ensure(vault: &Vault) -> Result<Lease> {
     if let Some(head) = current(vault)? {
         return Ok(head);
@@ -149,18 +151,18 @@ pub(crate) fn ensure(vault: &Vault) -> Result<Lease> {
 }
 
 impl Lease {
-    /// What head says, if there is one, and if nothing says that it is an old one.
+    /// Reads head; see [`current`].
     pub fn of_head(vault: &Vault) -> Result<Option<Self>> {
         current(vault)
     }
 
-    /// For a container that is about to restore the newest generation; None where there is none.
+    /// A lease for restoring the newest generation; None if there is none.
     pub fn for_newest(vault: &Vault) -> Result<Option<Self>> {
         Ok(Self::of_head(vault)?.filter(|head| head.generation > 0).map(|head| Self::after(&head)))
     }
 
-    /// Tells all others that this container has the application now. They learn of it at their next checkpoint, or look. Of two
-    /// that claim at once one gets [`ImageError::Replaced`], also where nothing was committed yet.
+    /// Writes this lease into head. Other containers notice at their next checkpoint or poll. If two
+    /// containers claim at once, one gets [`ImageError::Replaced`], also in an empty store.
     pub fn claim(&self, vault: &Vault) -> Result<()> {
         if self.generation == 0 {
             ensure(vault)?;
@@ -168,7 +170,7 @@ impl Lease {
         advance(vault, self, self.generation).map(drop).map_err(|failure| failure.error)
     }
 
-    /// Whether a commit would be refused by now, so that a service need not be frozen for nothing.
+    /// Fails if a commit would be refused now, so the service is not frozen in vain.
     pub fn check(&self, vault: &Vault) -> Result<()> {
         match current(vault)? {
             Some(head) => self.check_against(&head, vault),
@@ -176,7 +178,8 @@ impl Lease {
         }
     }
 
-    /// As [`next`](Self::next), and whether a head of generation 0 is an old one.
+    /// Fails as [`next`](Self::next) does. Also fails if head has generation 0 although the manifest of this
+    /// lease's generation exists: then head is an old one.
     pub(crate) fn check_against(&self, head: &Lease, vault: &Vault) -> Result<()> {
         let known = self.generation;
         if head.generation == 0 && known > 0 && manifest_numbers(&**vault.store())?.contains(&known) {
@@ -186,12 +189,12 @@ impl Lease {
     }
 }
 
-/// Why head does not name a generation, as far as is known.
+/// A failed put of head.
 #[derive(Debug)]
 pub struct NotCommitted {
-    /// What happened.
+    /// The cause.
     pub error: ImageError,
-    /// Head was, is, or may yet be what it was to be: the reply was lost, and the request may still be under way.
+    /// The put may have succeeded, or may still be carried out: its reply was lost.
     pub may_count: bool,
 }
 
@@ -201,10 +204,11 @@ impl<E: Into<ImageError>> From<E> for NotCommitted {
     }
 }
 
-/// Lets head name `generation` and the holder of `lease`, unless that has lost it. Returns what head says then.
+/// Points head to `generation` for the owner of `lease`, unless another container has taken over. Returns the
+/// new lease.
 ///
-/// An error says no more than what is certain. A put that failed may have succeeded, and even been followed by another
-/// container's; or it may be carried out later, as long as head is what the put was to replace.
+/// A failed put may have succeeded, and another container may have replaced head since. Or it may be carried
+/// out later, as long as head is in the state that the put replaces. The error claims only what is certain.
 pub(crate) fn advance(vault: &Vault, lease: &Lease, generation: u64) -> Result<Lease, NotCommitted> {
     let mut failed: Option<(StoreError, Version)> = None;
     for _ in 0..ATTEMPTS {
@@ -220,7 +224,8 @@ pub(crate) fn advance(vault: &Vault, lease: &Lease, generation: u64) -> Result<L
             (Err(_), Some((error, _))) => return Err(NotCommitted { error: error.into(), may_count: true }),
             (Err(error), None) => return Err(error.into()),
         };
-        // What an earlier put was to replace is gone for good, so that is over; but head may have been ours before it was another's.
+        // Head changed, so an earlier put can no longer be carried out. But it may have succeeded before
+        // another container replaced it.
         let may_count = sent && head.generation >= generation;
         let next = lease.next(&head, generation, vault.url()).map_err(|error| NotCommitted { error, may_count })?;
         let next =
@@ -236,8 +241,8 @@ pub(crate) fn advance(vault: &Vault, lease: &Lease, generation: u64) -> Result<L
     Err(failed.map_or(ImageError::Ended.into(), |(error, _)| NotCommitted { error: error.into(), may_count: true }))
 }
 
-/// Whether nothing is under way any more. Only of a folder is that known: a server may have had an earlier attempt that it
-/// still works on.
+/// Whether the put is certain to have no effect later. Only a folder's errors tell: a server may still be
+/// working on an earlier attempt.
 fn is_refusal(error: &StoreError) -> bool {
     matches!(error, StoreError::NoSpace { .. } | StoreError::Denied { .. } | StoreError::ReadOnly { .. })
 }
@@ -322,7 +327,7 @@ mod tests {
         });
     }
 
-    /// With the right hash.
+    /// The MAC is right.
     #[test]
     fn fuzz_forged_numbers_are_bounded() {
         let folder = tempfile::tempdir().unwrap();
@@ -347,7 +352,7 @@ mod tests {
         assert!(matches!(two.check(&vault), Err(ImageError::Replaced { .. })));
         one.check(&vault).unwrap();
         assert_eq!(one.next(&one, 1, "").unwrap(), Lease { generation: 1, ..one });
-        // One that waited until it was deserted.
+        // A standby takes over after the heartbeat has stopped.
         let head = Lease::of_head(&vault).unwrap().unwrap();
         let heir = Lease::after(&head);
         heir.claim(&vault).unwrap();

@@ -1,5 +1,6 @@
-//! `holder`: which container has the application to itself, written again and again by that container, so that others see that it is
-//! alive. A hint: who may write head is decided by head alone, and a holder counts only while head names it.
+//! The object `holder`: the heartbeat of an exclusive lease owner.
+//!
+//! A hint: only head decides who may write head, and a heartbeat counts only while head names its writer.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,20 +14,19 @@ use crate::store::{PutMode, StoreError};
 
 const LIMIT: u64 = 4096;
 
-/// A container that has the application to itself.
+/// A heartbeat of the lease owner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
-    /// That container.
     #[serde(flatten)]
     pub party: Party,
-    /// Since which epoch.
+    /// Epoch of its lease.
     pub epoch: u64,
-    /// Another one each time, so that it can be told from one that nobody writes any more.
+    /// Random in each heartbeat, so a reader sees whether it still changes.
     beat: Hex<8>,
 }
 
 impl Holder {
-    /// Whoever wrote it last; None where nobody did, or where it cannot be read, as whoever is alive will replace it.
+    /// Reads the last heartbeat. None if there is none or it is unreadable: a live lease owner replaces it.
     pub fn look(vault: &Vault) -> Result<Option<Self>> {
         match vault.store().get(HEARTBEAT, LIMIT) {
             Ok((data, _)) => Ok(Self::parse(vault, &data).ok()),
@@ -35,7 +35,7 @@ impl Holder {
         }
     }
 
-    /// Says that the container of that name holds `lease`, and is alive.
+    /// Writes a heartbeat for `lease`, owned by the container `instance`.
     pub fn beat(vault: &Vault, lease: &Lease, instance: &str) -> Result<()> {
         let party = Party { instance: instance.to_owned(), writer: lease.writer };
         let holder = Self { party, epoch: lease.epoch, beat: Hex::random() };
@@ -44,7 +44,7 @@ impl Holder {
         Ok(vault.store().put(HEARTBEAT, vault.seal().seal_message(HEARTBEAT, &text).into(), PutMode::Overwrite)?)
     }
 
-    /// Whether it is the one that head names.
+    /// Whether head names the writer of this heartbeat as lease owner.
     pub fn is_of(&self, head: &Lease) -> bool {
         (self.epoch, self.party.writer) == (head.epoch, head.writer)
     }
@@ -54,7 +54,7 @@ impl Holder {
         serde_json::from_slice::<Self>(&text).map_err(|error| Flaw::Syntax(error.to_string()))?.bounded()
     }
 
-    /// What readers accept, so that no writer writes anything else.
+    /// Limits that readers enforce; writers check them too.
     fn bounded(self) -> Result<Self, Flaw> {
         check_name(&self.party.instance)?;
         Flaw::bound("epoch", self.epoch, NUMBER_MAX)?;
@@ -111,7 +111,7 @@ mod tests {
             if let Ok(parsed) = Holder::parse(&vault, &fuzz::damaged(&whole, &edits)) {
                 prop_assert_eq!(&parsed, &holder);
             }
-            // With the right seal.
+            // The seal is right.
             let forged = vault.seal().seal_message(HEARTBEAT, &fuzz::damaged(&text, &forged));
             if let Ok(parsed) = Holder::parse(&vault, &forged) {
                 prop_assert!(parsed.bounded().is_ok());

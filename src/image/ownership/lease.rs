@@ -1,47 +1,50 @@
-//! What a container holds of its application. Exactly one container may write head: who may, and in the place of what, is
-//! decided here alone.
+//! The lease of an application, as plain data. Decides which container may write head, and in which state of
+//! head: never more than one.
 //!
-//! Each container has a random name as a writer, and takes an epoch above the one that it found. So its own puts whose
-//! replies were lost, also those of a worker that was killed, are told from those of a container that has taken over.
+//! Each container has a random writer name and takes an epoch above the one that it found. So it recognises
+//! its own puts, also those with a lost reply or from a killed worker, and those of a container that has
+//! taken over.
 
 use serde::{Deserialize, Serialize};
 
 use crate::image::error::{ImageError, Result};
 use crate::image::hex::Hex;
 
-/// What head says, and what a container holds: who has the application, since which epoch, at which generation.
+/// The state of head, and a container's claim to it: owner, epoch and generation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Lease {
-    /// The newest generation that the holder restored or committed; 0 for none.
+    /// Newest generation that the owner restored or committed; 0 for none.
     pub generation: u64,
-    /// Counts up with each container that takes over; 0 for a holder that does not know who had it before.
+    /// Increases with each takeover; 0 for a container that does not know the state of head.
     pub epoch: u64,
-    /// Names the container.
+    /// Random name of the owner; zeros for none.
     pub writer: Hex<8>,
 }
 
 impl Lease {
-    /// For a container that found nothing to restore: holds as long as nobody commits.
+    /// For a container that found nothing to restore. Valid until another container claims or commits.
     pub fn fresh() -> Self {
         Self { generation: 0, epoch: 1, writer: Hex::random() }
     }
 
-    /// For a container that could not find out who has the application, and takes it over with its first checkpoint.
+    /// For a container that could not read head. It takes over with its first checkpoint.
     pub fn unknown() -> Self {
         Self { generation: 0, epoch: 0, writer: Hex::random() }
     }
 
-    /// For a container that takes over from `head`. It counts, claimed or not, until another one claims or commits.
+    /// For a container that takes over from `head`. Valid, claimed or not, until another container claims or
+    /// commits.
     pub fn after(head: &Self) -> Self {
         Self { generation: head.generation, epoch: head.epoch + 1, writer: Hex::random() }
     }
 
-    /// Whether it is held by nobody: head before anything was committed or claimed.
+    /// Whether it has no owner: head before the first commit or claim.
     pub fn is_nobodys(&self) -> bool {
         self.writer == Hex::default()
     }
 
-    /// What head is to say in the place of `head` when this container commits `generation`.
+    /// The state that replaces `head` when the owner of this lease commits `generation`. Fails if the lease
+    /// is lost or head is an old one; the error names `url`.
     pub(crate) fn next(&self, head: &Lease, generation: u64, url: &str) -> Result<Lease> {
         let url = url.to_owned();
         let ours = head.is_of(self) && head.generation >= self.generation;
@@ -50,7 +53,7 @@ impl Lease {
             let epoch = if head.writer == self.writer { head.epoch } else { head.epoch + 1 };
             Ok(Lease { generation, epoch, writer: self.writer })
         } else if head.generation == 0 && head.is_nobodys() {
-            // Nobody has committed or claimed anything, so nobody can be replaced: the first one decides.
+            // Head has no owner to take over from: the first writer wins.
             Ok(Lease { generation, epoch: head.epoch + 1, writer: self.writer })
         } else if ours || as_we_found_it {
             Ok(Lease { generation, ..*self })
@@ -61,7 +64,7 @@ impl Lease {
         }
     }
 
-    /// Whether it was written by the holder of `other`.
+    /// Whether both have the same owner and epoch.
     pub(crate) fn is_of(&self, other: &Lease) -> bool {
         (self.epoch, self.writer) == (other.epoch, other.writer)
     }
@@ -104,7 +107,7 @@ mod tests {
         let us = lease(0, 0, US);
         let taken = us.next(&lease(5, 3, THEM), 6, "").unwrap();
         assert_eq!(taken, lease(6, 4, US));
-        // The reply to that was lost.
+        // The reply to that put was lost.
         assert_eq!(us.next(&taken, 6, "").unwrap(), taken);
         assert!(matches!(taken.next(&lease(6, 5, THEM), 7, ""), Err(ImageError::Replaced { .. })));
     }

@@ -1,4 +1,4 @@
-//! Reads manifests from a store. Must never let a manifest out that was not checked.
+//! Reads manifests from a store. Never returns an unchecked manifest.
 
 use super::head;
 use crate::image::crypto::vault::Vault;
@@ -9,10 +9,8 @@ use crate::image::layout::{VERSION, manifest_key};
 use crate::store::StoreError;
 
 impl Manifest {
-    /// Reads and checks the manifest of `generation`, or of the newest one. None where nothing was ever committed.
-    ///
-    /// # Errors
-    /// The store's, and what is wrong with the manifest.
+    /// Reads and checks the manifest of `generation`, or of the newest generation. None if nothing was
+    /// committed.
     pub fn load(vault: &Vault, generation: Option<u64>) -> Result<Option<Manifest>> {
         let Some(newest) = head::newest(vault)? else { return Ok(None) };
         read(vault, generation.unwrap_or(newest)).map(Some)
@@ -90,7 +88,7 @@ mod tests {
         (folder, vault)
     }
 
-    /// An object around any message, with the right seal.
+    /// An object of any message. The seal is right.
     fn wrap(message: &[u8], vault: &Vault) -> Vec<u8> {
         let mut rest = (message.len() as u64).to_le_bytes().to_vec();
         rest.extend_from_slice(&zstd::bulk::compress(message, 1).unwrap());
@@ -129,7 +127,7 @@ mod tests {
             prost::encode_length_delimiter(content.len(), &mut field).unwrap();
             [&field[..], content].concat()
         };
-        // Field 14, an image; its field 2, the body; its field 2, lengths of one byte each.
+        // Field 14: CRIU image. Its field 2: body. Its field 2: lengths, one byte each.
         let bomb = tagged(14, &tagged(2, &tagged(2, &vec![1; (1 << 26) + 1])));
         let error = open(&wrap(&bomb, &vault), 7, &vault).unwrap_err();
         assert!(
@@ -160,7 +158,7 @@ mod tests {
         });
     }
 
-    /// With the right seal: what is decoded all the same can be relied upon.
+    /// The seal is right: whatever decodes has passed the check.
     #[test]
     fn fuzz_a_forged_message_decodes_to_something_checked() {
         let (_folder, vault) = vault();

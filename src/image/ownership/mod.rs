@@ -1,4 +1,4 @@
-//! Which generation counts, and which container may write the next one.
+//! Decides which generation counts, and which container may write the next one.
 
 pub(crate) mod generation;
 pub(crate) mod head;

@@ -1,5 +1,7 @@
-//! `outcomes/N`: what became of a generation whose service did not run on. Created once and never changed, so that of all who want
-//! the service exactly one gets it: a container that restores it, or the one that offered it and takes it back.
+//! The objects `outcomes/N`: which container has the service of an offered generation.
+//!
+//! Created once and never changed, so exactly one container gets the service: one that restores it (taken),
+//! or the one that offered it (withdrawn).
 
 use serde::{Deserialize, Serialize};
 
@@ -10,37 +12,37 @@ use crate::image::layout::{manifest_numbers, outcome_key};
 use crate::store::{PutMode, StoreError};
 
 const LIMIT: u64 = 4096;
-/// Most bytes of an instance's name: however it is written, two of them fit.
+/// Most bytes of an instance's name. Two of them fit into an outcome, also with every byte escaped in JSON.
 const NAME_MAX: u64 = 255;
 
-/// A container.
+/// A container, as outcomes and heartbeats name it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Party {
-    /// The name that it keeps when it is started again.
+    /// Name that survives a restart of the container.
     pub instance: String,
-    /// The name that it has in head.
+    /// Writer name in head.
     pub writer: Hex<8>,
 }
 
-/// What became of a generation.
+/// Which container may let the service of an offered generation run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "kebab-case")]
 pub enum Outcome {
-    /// A container has restored it, and only that may let it run.
+    /// A container that has restored it.
     Taken {
-        /// That container.
+        /// The container that restored it.
         by: Party,
-        /// The instance that offered it.
+        /// Instance that offered it.
         from: String,
     },
-    /// The container that offered it has taken it back, and only that may let it run.
+    /// The container that offered it, or one that closed it by [`close_above`].
     Withdrawn {
-        /// That container.
+        /// The container that withdrew it.
         by: Party,
     },
 }
 
-/// The outcome of a generation, where there is one.
+/// Reads the outcome of a generation; None if it is open.
 pub fn look(vault: &Vault, generation: u64) -> Result<Option<Outcome>> {
     let object = outcome_key(generation);
     match vault.store().get(&object, LIMIT) {
@@ -50,14 +52,15 @@ pub fn look(vault: &Vault, generation: u64) -> Result<Option<Outcome>> {
     }
 }
 
-/// Makes `wanted` the outcome of a generation unless it has one, and returns the one that stands. An error leaves it open.
+/// Creates `wanted` as the outcome of a generation, unless it has one. Returns the outcome that stands. After
+/// an error it may be open.
 pub fn decide(vault: &Vault, generation: u64, wanted: &Outcome) -> Result<Outcome> {
     let key = outcome_key(generation);
     checked(wanted.clone()).map_err(|flaw| ImageError::Unfit { url: vault.url().into(), flaw })?;
     let text = serde_json::to_vec(wanted).expect("names can be written");
     match vault.store().put(&key, vault.seal().seal_message(&key, &text).into(), PutMode::Create) {
         Ok(()) => Ok(wanted.clone()),
-        // Someone was faster, or the reply to our own put was lost: what is there tells.
+        // Another container was first, or the reply to this put was lost: read what stands.
         Err(error) => match (look(vault, generation), error) {
             (Ok(Some(outcome)), _) => Ok(outcome),
             (Err(damage), StoreError::Exists { .. }) => Err(damage),
@@ -66,10 +69,12 @@ pub fn decide(vault: &Vault, generation: u64, wanted: &Outcome) -> Result<Outcom
     }
 }
 
-/// Withdraws all that was proposed after the generation `known` (0: none), so that `known` or the command can be let run: a put of
-/// head that a container sent which is dead by now may yet be carried out. False where one of them was taken: then head and outcomes
-/// are to be looked at anew. Later ones are left alone, as they are of the container that has taken it: one that runs on there and were
-/// withdrawn here would be restored here at the next start.
+/// Withdraws every generation proposed after `known` (0: none), before `known` or the command runs: a put of
+/// head sent by a container that has died may still be carried out.
+///
+/// False if one of them was taken: then read head and the outcomes again. Later generations belong to the
+/// container that has taken that one. They are left alone: a generation that runs on there and is withdrawn here
+/// would be restored here at the next start.
 pub fn close_above(vault: &Vault, known: u64, by: &Party) -> Result<bool> {
     for number in manifest_numbers(&**vault.store())?.into_iter().filter(|number| *number > known) {
         if let Outcome::Taken { .. } = decide(vault, number, &Outcome::Withdrawn { by: by.clone() })? {
@@ -85,12 +90,12 @@ fn parse(vault: &Vault, object: String, data: &[u8]) -> Result<Outcome> {
     parsed.and_then(checked).map_err(|flaw| ImageError::Damaged { url: vault.url().into(), object, flaw })
 }
 
-/// Bounds an instance's name, of whatever object it is read from or goes into.
+/// Bounds the name of an instance in any object.
 pub(crate) fn check_name(instance: &str) -> Result<(), Flaw> {
     Flaw::bound("number of bytes of an instance's name", instance.len() as u64, NAME_MAX).map(drop)
 }
 
-/// What readers accept, so that no writer writes anything else.
+/// Limits that readers enforce; writers check them too.
 fn checked(outcome: Outcome) -> Result<Outcome, Flaw> {
     let (Outcome::Taken { by, .. } | Outcome::Withdrawn { by }) = &outcome;
     check_name(&by.instance)?;
@@ -211,7 +216,7 @@ mod tests {
             if let Ok(outcome) = parse(&vault, key.clone(), &fuzz::damaged(&whole, &edits)) {
                 prop_assert_eq!(outcome, taken("b"));
             }
-            // With the right seal.
+            // The seal is right.
             let _ = parse(&vault, key.clone(), &vault.seal().seal_message(&key, &fuzz::damaged(&text, &forged)));
         });
     }

@@ -1,5 +1,8 @@
-//! Whether a container's service has moved away: what the outcomes of all generations say of it, and the names `outcomes/N.lost.HASH`,
-//! which say that a container has the service of a generation only if its outcome says so.
+//! Finds out whether a container's service has moved away, from the outcomes and lost marks of all
+//! generations.
+//!
+//! A lost mark, `outcomes/N.lost.HASH`, says that an instance has the service of generation N only if the
+//! outcome of N says so.
 
 use super::outcome::{self, Outcome};
 use crate::image::crypto::vault::Vault;
@@ -8,23 +11,26 @@ use crate::image::hex::Hex;
 use crate::image::layout::{lost_key, records};
 use crate::store::PutMode;
 
-/// Most bytes of a mark, which says nothing but that it is there.
+/// Most bytes of a lost mark, which has no content but its seal.
 const LIMIT: u64 = 4096;
-/// Most outcomes that are read, from the newest one down: one request each. Names are read without limit.
+/// Most outcomes that are read, newest first, one request each. Lost marks are only listed, so all of them
+/// count.
 const LOOK_BACK: usize = 32;
 
-/// Where the service of an instance was when it was last heard of.
+/// Last known place of an instance's service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Whereabouts {
-    /// It has the service of this generation, taken or withdrawn.
+    /// The instance took or withdrew this generation.
     Here(u64),
-    /// The service moved to another container with this generation, or never came from there.
+    /// Another container took this generation from the instance, or the instance lost it to another
+    /// container.
     Away(u64),
-    /// Nothing tells.
+    /// Neither an outcome nor a lost mark names the instance.
     Unknown,
 }
 
-/// Where the service of that instance is: the newest generation that concerns it tells, and of that the outcome before the name.
+/// Finds the service of `instance`. The newest generation that names the instance decides, and its outcome
+/// precedes its lost mark.
 pub fn whereabouts(vault: &Vault, instance: &str) -> Result<Whereabouts> {
     let own = hash(vault, instance);
     let mut reads = 0;
@@ -33,7 +39,8 @@ pub fn whereabouts(vault: &Vault, instance: &str) -> Result<Whereabouts> {
             return Ok(Whereabouts::Away(record.number));
         }
         reads += 1;
-        // Who takes a generation has its name here before, and so has mostly who gave it away.
+        // Older outcomes are skipped: a container that took a generation has a lost mark for it, and usually
+        // so has the one that gave it away.
         if reads <= LOOK_BACK
             && let Some(outcome) = outcome::look(vault, record.number)?
             && let Some(found) = of(&outcome, instance, record.number)
@@ -54,19 +61,21 @@ fn of(outcome: &Outcome, instance: &str, number: u64) -> Option<Whereabouts> {
     }
 }
 
-/// Says that this instance has the service of that generation only if its outcome says so. For a container before it restores what
-/// another one offers: however that ends, it must not take the service for its own when it is started again. And for one that has given
-/// it away.
+/// Writes the lost mark of `instance` for a generation. Idempotent.
+///
+/// A container writes it before it restores a generation that another one offers: if the restore fails, its
+/// next start must not take the service for its own. It is also written for a container that has given the
+/// service away.
 pub fn mark_lost(vault: &Vault, generation: u64, instance: &str) -> Result<()> {
     let key = lost_key(generation, hash(vault, instance));
     match vault.store().put(&key, vault.seal().seal_message(&key, b"").into(), PutMode::Overwrite) {
-        // It says the same whoever wrote it, and when.
+        // The put failed, but a mark stands. All marks of a key mean the same.
         Err(error) if vault.store().get(&key, LIMIT).is_err() => Err(error.into()),
         _ => Ok(()),
     }
 }
 
-/// What an instance is called in a key: keys are not encrypted.
+/// Keyed hash of an instance's name, since keys are not encrypted.
 fn hash(vault: &Vault, instance: &str) -> Hex<16> {
     let [half, _] = *vault.seal().name(instance.as_bytes()).as_chunks::<16>().0 else {
         unreachable!("a hash has 32 bytes")
@@ -104,7 +113,7 @@ mod tests {
             ["a", "b", "c"].map(|name| at(&vault, name)),
             [Whereabouts::Away(9), Whereabouts::Here(9), Whereabouts::Unknown]
         );
-        // Not the first in the order of keys.
+        // "outcomes/10" sorts before "outcomes/9".
         take(&vault, 10, "b", "c");
         assert_eq!(
             ["a", "b", "c"].map(|name| at(&vault, name)),

@@ -1,4 +1,4 @@
-//! Checks a whole pack: its index, and that every chunk is what the index says.
+//! Audits a whole pack: checks its index, and every chunk against the index.
 
 use super::index::read_index;
 use crate::image::crypto::vault::Vault;
@@ -8,16 +8,14 @@ use crate::image::format::codec::Decoder;
 use crate::image::format::pack::{self, Entry, HEADER, PackInfo};
 use crate::image::layout::pack_key;
 
-/// A pack that was read from its first byte to its last.
+/// Result of reading a pack from its first to its last byte.
 pub struct Audited {
-    /// Its chunks.
     pub chunks: Vec<Entry>,
-    /// What is wrong with them; empty where all is well.
+    /// Flaws of the header and of chunks; empty for an intact pack.
     pub flaws: Vec<Flaw>,
 }
 
-/// Reads a whole pack once and checks it. An error is one that leaves nothing to look at: the pack is missing, cannot be read, or
-/// its index is damaged.
+/// Reads a whole pack and checks it. Fails if the pack is missing or unreadable, or if its index is damaged.
 pub fn audit_pack(vault: &Vault, info: &PackInfo) -> Result<Audited> {
     let chunks = read_index(vault, info)?;
     let overhead = vault.seal().overhead() as u64;

@@ -1,5 +1,6 @@
-//! The threads behind a [`Fetcher`](crate::image::read::fetcher::Fetcher): each fetches a range of a pack, decodes its chunks, checks what they
-//! are called, and gives the slices that were asked for. Many wait for the store at once; few decode.
+//! The threads behind a [`Fetcher`](crate::image::read::fetcher::Fetcher). Each fetches a range of a pack,
+//! decodes its chunks, checks their names, and returns the requested slices. Many threads wait for the store;
+//! at most one per core decodes.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -22,7 +23,7 @@ use crate::image::layout::pack_key;
 use crate::store::{STACK, Store};
 use crate::sys::memory;
 
-/// Slices of chunks of one pack, in the order of these.
+/// Slices of one pack, ordered by their chunks' place in it. One request to the store fetches them.
 pub(crate) struct Unit {
     pub reader: Arc<Reader>,
     pub stream: u64,
@@ -30,38 +31,39 @@ pub(crate) struct Unit {
     pub slices: Vec<Slice>,
 }
 
-/// A unit's slices decoded, in order.
+/// The decoded slices of a unit, in its order.
 pub(crate) struct Done {
     pub stream: u64,
     pub number: u64,
     pub slices: Result<Vec<Vec<u8>>>,
 }
 
-/// The threads of [`Fetcher`](crate::image::read::fetcher::Fetcher)s, for one after another: they may be there before it is known what will be read.
-/// They end after the drop, by themselves: a request that hangs must not hold anybody.
+/// Threads for one [`Fetcher`](crate::image::read::fetcher::Fetcher) after another. They can start before it
+/// is known what will be read. They end by themselves after the drop, which joins none: a request may hang.
 pub struct FetchThreads {
     shared: Arc<Shared>,
-    /// How many there are.
+    /// Number of threads.
     count: usize,
-    /// Names streams, so that what one reader left behind is of no stream of the next.
+    /// Source of stream IDs. IDs are never reused, so a late reply cannot reach the next fetcher's stream.
     streams: AtomicU64,
     asked: Sender<Unit>,
-    /// What no thread has taken yet.
+    /// Units that no thread has taken.
     waiting: Receiver<Unit>,
 }
 
 struct Shared {
-    /// As many as may decode at once go round.
+    /// Pool of decoders. Its size bounds how many threads decode at once.
     free: Receiver<Decoder>,
     used: Sender<Decoder>,
     done: Mutex<VecDeque<Done>>,
     changed: Condvar,
-    /// Readable exactly while `done` holds something; changed under its lock alone.
+    /// Readable exactly while `done` is not empty; changed only under its lock.
     wake: EventFd,
 }
 
 impl FetchThreads {
-    /// Starts as many as `store` takes requests at once, of which `cores` decode at once.
+    /// Starts one thread per concurrent request of `store`, but at least `cores`. At most `cores` decode at
+    /// once.
     pub fn start(store: &dyn Store, cores: usize) -> Result<Self> {
         let (count, cores) = (store.concurrency().max(cores).max(1), cores.max(1));
         memory::share_one_heap();
@@ -91,17 +93,16 @@ impl FetchThreads {
         self.count
     }
 
-    /// A number that no other stream has.
     pub(crate) fn next_stream(&self) -> u64 {
         self.streams.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(crate) fn ask(&self, unit: Unit) {
-        // The threads are there for as long as this is.
+        // Cannot fail: `self.waiting` keeps the channel open.
         let _ = self.asked.send(unit);
     }
 
-    /// All that was done since the last call.
+    /// All units done since the last call.
     pub(crate) fn take(&self) -> VecDeque<Done> {
         let mut done = self.shared.done();
         if !done.is_empty() {
@@ -110,7 +111,7 @@ impl FetchThreads {
         std::mem::take(&mut done)
     }
 
-    /// Waits until there is something to take.
+    /// Blocks until [`take`](Self::take) has something to return.
     pub(crate) fn wait(&self) {
         let mut done = self.shared.done();
         while done.is_empty() {
@@ -134,7 +135,7 @@ impl Shared {
         self.done.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A damaged copy of a pack does not make a damaged store.
+    /// If a cached copy of the pack is damaged, reads again from the store itself.
     fn fetch(&self, reader: &Reader, slices: &[Slice]) -> Result<Vec<Vec<u8>>> {
         match self.fetch_once(reader, slices) {
             Err(ImageError::Damaged { object, .. }) if reader.vault.store().forget_copy(&object) => {
@@ -158,14 +159,14 @@ fn work(shared: &Shared, Unit { reader, stream, number, slices }: Unit) {
     drop(reader);
     let mut done = shared.done();
     if done.is_empty() {
-        // Only a full counter could fail, and it is 0 while nothing is done.
+        // Fails only for a full counter, and the counter is 0 while `done` is empty.
         let _ = shared.wake.write(1);
     }
     done.push_back(Done { stream, number, slices });
     shared.changed.notify_one();
 }
 
-/// Reads chunks of a manifest, one request at a time.
+/// Reads chunks of a manifest, by one request for each unit.
 pub(crate) struct Reader {
     vault: Vault,
     packs: Vec<PackInfo>,
@@ -196,7 +197,7 @@ impl Reader {
         self.chunks.get(slice.chunk).ok_or(ImageError::Ended)
     }
 
-    /// Fetches the chunks of slices of one pack, in its order.
+    /// Fetches the chunks of `slices`, which are of one pack and in its order.
     fn fetch(&self, slices: &[Slice]) -> Result<Fetched<'_>> {
         let first = self.chunk(slices.first().ok_or(ImageError::Ended)?)?;
         let pack = self.packs.get(first.pack as usize).ok_or(ImageError::Ended)?;
@@ -211,7 +212,7 @@ impl Reader {
         Ok(Fetched { pack, start: first.offset, data })
     }
 
-    /// Decodes each chunk once, and takes the slices out.
+    /// Decodes each chunk once and cuts out the slices.
     fn decode(&self, mut fetched: Fetched<'_>, slices: &[Slice], decoder: &mut Decoder) -> Result<Vec<Vec<u8>>> {
         let mut decoded = Vec::with_capacity(slices.len());
         for slices in slices.chunk_by(|a, b| a.chunk == b.chunk) {
@@ -283,7 +284,7 @@ mod tests {
         KeyFiles { passphrase_file: None, key_file: encrypt.then(|| folder.join("key")) }
     }
 
-    /// A store of one generation, plain or encrypted.
+    /// A store with one generation.
     fn generation(folder: &std::path::Path, encrypt: bool) -> (Vault, Manifest) {
         std::fs::write(folder.join("key"), [7; 32]).unwrap();
         let store = store::open(&Location::at(&format!("file:{}/store", folder.display()))).unwrap();
@@ -305,7 +306,7 @@ mod tests {
         (vault, manifest)
     }
 
-    /// Damages the table of chunks, or a body, or the pack; None where no reader would take it.
+    /// Damages the chunk table, a pack entry or a body. None if the check refuses the result.
     fn forge(manifest: &Manifest, what: usize, edits: &[fuzz::Edit]) -> Option<Manifest> {
         let mut forged = manifest.clone();
         match what {
@@ -343,7 +344,7 @@ mod tests {
             let damaged: Vec<u8> = whole.iter().map(|byte| !byte).collect();
             let cache = folder.path().join("cache");
             let cached = Arc::new(CachedStore::new(vault.store().clone(), &cache, 1 << 30).unwrap());
-            // The object is damaged while the copy is made, and is whole again, or the other way round.
+            // The cached copy is damaged; the object itself is intact, then damaged too.
             for (copy, object, is_read) in [(&damaged, &whole, true), (&damaged, &damaged, false)] {
                 put(&vault, &pack.key(), copy.clone());
                 cached.want([(pack.key(), pack.size)]);

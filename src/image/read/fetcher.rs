@@ -1,8 +1,8 @@
-//! Gives the bytes of many bodies back at once, each at its own pace, to one thread.
+//! Reads many bodies at once for one thread, each at the pace of its consumer.
 //!
-//! Every stream looks ahead the further the faster it is read, up to its share of the memory. Where that is used up, a
-//! stream that has nothing takes from those that hold more than their share, so that one whose consumer pauses never
-//! holds up another. Must never start a thread after [`FetchThreads::start`], since a restore needs the PIDs.
+//! A stream reads ahead further the faster it is consumed, up to its share of the memory. If the memory is
+//! used up, a stream that has nothing takes from the largest one, so a paused consumer never blocks another
+//! stream. Never starts a thread after [`FetchThreads::start`]: a restore needs the PIDs.
 
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
@@ -16,63 +16,64 @@ use crate::image::format::body::Body;
 use crate::image::format::chunk::CHUNK_MAX;
 use crate::image::format::manifest::Manifest;
 
-/// Most bytes of zeros that [`Front::Data`] shows at once.
+/// Most zero bytes in one [`Front::Data`].
 const ZEROS: usize = 1 << 20;
-/// Most and fewest bytes of a request.
+/// Bounds on the bytes of one request.
 const SPAN_MAX: u64 = 2 << 20;
 const SPAN_MIN: u64 = 256 << 10;
 
-/// Reads bodies of one generation, through threads that fetch and decode ahead.
+/// Reads bodies of one generation. Threads fetch and decode ahead.
 pub struct Fetcher {
     threads: Arc<FetchThreads>,
     reader: Arc<Reader>,
     streams: BTreeMap<StreamId, Stream>,
-    /// Zeros that nobody ever writes to, so that they take no memory.
+    /// Never written to, so it takes no memory.
     zeros: Vec<u8>,
     /// Most bytes of a request.
     span: u32,
-    /// Raw bytes that all streams together may hold, and those that they do.
+    /// Raw bytes that all streams together may hold, and that they hold now.
     memory: u64,
     used: u64,
 }
 
-/// Names a stream of a [`Fetcher`].
+/// ID of a stream of a [`Fetcher`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamId(u64);
 
-/// What comes next in a stream.
+/// The front of a stream.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Front<'a> {
-    /// These bytes; never empty.
+    /// The next bytes; never empty.
     Data(&'a [u8]),
-    /// Something that is being fetched. [`Fetcher::wake_fd`] becomes readable when it may be there.
+    /// The next bytes are being fetched. [`Fetcher::wake_fd`] becomes readable when they may have arrived.
     Pending,
-    /// Nothing: all was consumed.
+    /// Every byte was consumed.
     End,
 }
 
-/// A piece of a body, for those who can make holes.
+/// A piece of a body, for consumers that can write holes.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Piece<'a> {
-    /// These bytes.
+    /// The next bytes.
     Data(&'a [u8]),
-    /// So many zero bytes.
+    /// A run of this many zero bytes.
     Zeros(u64),
 }
 
 impl Fetcher {
-    /// With threads of its own, of which `cores` decode at once. See [`on`](Self::on).
+    /// Starts threads of its own, of which `cores` decode at once. See [`on`](Self::on).
     pub fn new(vault: &Vault, manifest: &Manifest, memory: u64, cores: usize) -> Result<Self> {
         Ok(Self::on(&Arc::new(FetchThreads::start(&**vault.store(), cores)?), vault, manifest, memory))
     }
 
-    /// On threads that are there, and that no other fetcher uses at the same time. They and all streams hold at most `memory`
-    /// bytes, but one chunk for each stream (at most 256 KiB) is always had. An eighth of it is for the store's client and the
-    /// process itself.
+    /// Uses running threads, which no other fetcher may use at the same time.
+    ///
+    /// Threads and streams hold at most `memory` bytes; beyond that, each stream may hold one chunk (up to
+    /// 256 KiB). An eighth is left to the store's client and the process.
     pub fn on(threads: &Arc<FetchThreads>, vault: &Vault, manifest: &Manifest, memory: u64) -> Self {
         let count = threads.count() as u64;
         let span = (memory / 8 / count).clamp(SPAN_MIN, SPAN_MAX);
-        // Another eighth is left to the allocator, which cannot use again all that is freed.
+        // Leaves another eighth to the allocator, which cannot reuse all freed memory.
         let memory = memory.saturating_sub(count * span) / 4 * 3;
         Self {
             threads: threads.clone(),
@@ -85,7 +86,7 @@ impl Fetcher {
         }
     }
 
-    /// Begins to read a body of the manifest, and to fetch its first bytes.
+    /// Starts to read a body of the manifest: requests its first bytes.
     pub fn open(&mut self, body: &Body) -> StreamId {
         let id = StreamId(self.threads.next_stream());
         self.streams.insert(id, Stream::new(body));
@@ -93,7 +94,7 @@ impl Fetcher {
         id
     }
 
-    /// What comes next in the stream, as far as [`receive`](Self::receive) has taken it in.
+    /// The front of the stream, as of the last [`receive`](Self::receive).
     pub fn front(&mut self, id: StreamId) -> Result<Front<'_>> {
         self.ask(id);
         Ok(match self.first(id)? {
@@ -104,25 +105,25 @@ impl Fetcher {
         })
     }
 
-    /// Drops `count` bytes of what [`front`](Self::front) showed.
+    /// Drops the first `count` bytes of [`front`](Self::front).
     pub fn consume(&mut self, id: StreamId, count: usize) {
         self.drop_front(id, count as u64);
     }
 
-    /// Ends a stream before or after its end.
+    /// Ends a stream, at any position.
     pub fn close(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.remove(&id) {
             self.used -= stream.held;
         }
     }
 
-    /// Becomes readable when there is something to [`receive`](Self::receive), and unreadable by that alone: whoever looks at all
-    /// streams after it, and then waits here, misses nothing.
+    /// Readable while [`receive`](Self::receive) has something to take in; only that clears it. No wakeup is
+    /// lost if the caller receives, looks at all streams, and then waits.
     pub fn wake_fd(&self) -> BorrowedFd<'_> {
         self.threads.wake_fd()
     }
 
-    /// Reads a whole body, piece by piece, waiting where need be.
+    /// Reads a whole body piece by piece. Blocks.
     pub fn for_each(&mut self, body: &Body, mut each: impl FnMut(Piece<'_>) -> std::io::Result<()>) -> Result<()> {
         let id = self.open(body);
         let result = self.each_of(id, &mut each);
@@ -130,7 +131,7 @@ impl Fetcher {
         result
     }
 
-    /// Reads a whole body of at most `limit` bytes into memory; `what` names it in the error.
+    /// Reads a whole body of at most `limit` bytes into memory. Blocks. `what` names the body in the error.
     pub fn read_to_vec(&mut self, body: &Body, what: &str, limit: u64) -> Result<Vec<u8>> {
         let size = body.size();
         if size > limit {
@@ -184,7 +185,7 @@ impl Fetcher {
         }
     }
 
-    /// Takes in what has come, for any stream. An error of any stream is returned once, and ends them all.
+    /// Takes in decoded slices of all streams. An error of any stream is returned once and ends all streams.
     pub fn receive(&mut self) -> Result<()> {
         for done in self.threads.take() {
             let Some(stream) = self.streams.get_mut(&StreamId(done.stream)) else { continue };
@@ -200,7 +201,7 @@ impl Fetcher {
         Ok(())
     }
 
-    /// Asks for as much of a stream as its window and share, and the memory, allow.
+    /// Requests as much of a stream as its window, its share and the memory allow.
     fn ask(&mut self, id: StreamId) {
         let share = (self.memory / self.streams.len().max(1) as u64).max(CHUNK_MAX.into());
         let left = self.memory.saturating_sub(self.used);
@@ -234,7 +235,7 @@ mod tests {
     use crate::image::test_vault;
     use crate::image::write::writer::ImageWriter;
 
-    /// A fetcher of so little memory, with a body of 16 MiB.
+    /// A fetcher of `memory` bytes, and a body of 16 MiB.
     fn fetcher(memory: u64) -> (tempfile::TempDir, Fetcher, Body) {
         let folder = tempfile::tempdir().unwrap();
         let vault = test_vault(folder.path());
@@ -250,7 +251,7 @@ mod tests {
         (folder, Fetcher::new(&vault, &manifest, memory, 1).unwrap(), body)
     }
 
-    /// Reads `count` bytes as fast as they come, so that the stream learns to look ahead.
+    /// Consumes `count` bytes as fast as they arrive, which grows the stream's window.
     fn read_ahead(fetcher: &mut Fetcher, id: StreamId, count: usize) {
         let mut read = 0;
         while read < count {
@@ -267,7 +268,7 @@ mod tests {
         }
     }
 
-    /// Waits until all that the stream asked for has come.
+    /// Waits until every requested slice of the stream has arrived.
     fn settle(fetcher: &mut Fetcher, id: StreamId) {
         fetcher.receive().unwrap();
         fetcher.ask(id);

@@ -1,10 +1,10 @@
-//! Reads the index of a pack, without the chunks before it.
+//! Reads the index of a pack without its chunks.
 
 use crate::image::crypto::vault::Vault;
 use crate::image::error::{Flaw, ImageError, Result};
 use crate::image::format::pack::{Entry, INDEX_LIMIT, LIMIT, PackInfo, TRAILER, parse_tail, tail_length};
 
-/// Reads and checks the index of a pack, by one request where [`PackInfo::tail`] is known, and by two where it is 0.
+/// Reads and checks the index of a pack: by one request, or by two if [`PackInfo::tail`] is 0 (unknown).
 pub fn read_index(vault: &Vault, pack: &PackInfo) -> Result<Vec<Entry>> {
     let (store, object) = (vault.store(), pack.key());
     let damaged = |flaw| ImageError::Damaged { url: store.url().into(), object: object.clone(), flaw };

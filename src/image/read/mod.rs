@@ -1,4 +1,4 @@
-//! Gives the bytes of a generation back, every chunk checked against its hash.
+//! Reads the bytes of a generation. Never returns a chunk whose name does not match.
 
 pub(crate) mod audit;
 pub(crate) mod chunk_reader;

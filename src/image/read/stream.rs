@@ -1,4 +1,4 @@
-//! One body being read: what is decoded, what is asked for, and what is still to be asked for. Knows no thread.
+//! The state of one body being read: decoded slots, requested slots, and extents to request. Uses no thread.
 
 use std::collections::VecDeque;
 
@@ -6,23 +6,23 @@ use crate::image::format::body::{Body, Extent, Slice};
 use crate::image::format::chunk::PAGE;
 use crate::image::format::chunk_table::{ChunkRef, ChunkTable};
 
-/// Window of a stream of which nothing was read yet.
+/// Window of a new stream.
 const WINDOW_FIRST: u64 = 512 << 10;
-/// Most raw bytes that are looked at together. Old and new packs may take turns page by page: within so much of a body,
-/// what lies near each other in one pack is fetched at once.
+/// Most raw bytes that are grouped into units at once. A body may alternate between old and new packs page by
+/// page: within this range, neighbours in a pack share a request.
 const LOOK: u64 = 2 << 20;
-/// Bytes of a pack that are fetched for nothing rather than that another request is made.
+/// Most unneeded bytes of a pack that are fetched to save a request.
 const GAP: u32 = 64 << 10;
 
 /// One body being read.
 pub(crate) struct Stream {
     extents: VecDeque<Extent>,
     slots: VecDeque<Slot>,
-    /// Bytes of the first slot that are consumed.
+    /// Consumed bytes of the first slot.
     consumed: usize,
-    /// Raw bytes that this stream would like to hold.
+    /// Raw bytes that the stream aims to hold.
     window: u64,
-    /// Raw bytes of slices that it holds or has asked for.
+    /// Raw bytes of slices that are decoded or requested.
     pub held: u64,
     next_unit: u64,
 }
@@ -30,7 +30,7 @@ pub(crate) struct Stream {
 enum Slot {
     Inline(Vec<u8>),
     Zeros(u64),
-    /// The slice is one of the unit's.
+    /// Requested: slice `at` of the unit `unit`.
     Asked {
         unit: u64,
         at: usize,
@@ -42,10 +42,10 @@ enum Slot {
     },
 }
 
-/// Slices that are fetched by one request, in the order of their chunks in the pack.
+/// Number, and slices that one request fetches, ordered by their chunks' place in the pack.
 pub(crate) type Unit = (u64, Vec<Slice>);
 
-/// What comes next.
+/// The front of a stream.
 pub(crate) enum First<'a> {
     Data(&'a [u8]),
     Zeros(u64),
@@ -72,7 +72,7 @@ impl Stream {
         }
     }
 
-    /// Drops `count` bytes from the front; returns the bytes of slices that are no longer held.
+    /// Drops `count` bytes from the front. Returns how many bytes of slices this frees.
     pub(crate) fn consume(&mut self, count: u64) -> u64 {
         let freed = match self.slots.front_mut() {
             Some(Slot::Zeros(length)) => {
@@ -101,19 +101,19 @@ impl Stream {
         self.slots.pop_front();
         self.consumed = 0;
         if freed > 0 && matches!(self.first(), First::Pending) {
-            // The consumer is faster than the store: look further ahead.
+            // The consumer is faster than the store: read further ahead.
             self.window = self.window.saturating_mul(2);
         }
         self.held -= freed;
         freed
     }
 
-    /// Takes what comes next, as far as `share` allows, in units of at most `span` bytes of a pack. One slice is always
-    /// allowed where the stream has nothing.
+    /// Requests the next slices until `share` is used up, in units of at most `span` bytes of a pack. Always
+    /// requests one slice if the stream holds nothing.
     pub(crate) fn next_units(&mut self, share: u64, span: u32, chunks: &ChunkTable) -> Vec<Unit> {
         let limit = self.window.min(share);
         let room = limit.saturating_sub(self.held).min(LOOK);
-        // Otherwise every slice that is consumed would be a request of its own.
+        // Wait for more room, or each consumed slice would cause a request of its own.
         if self.held > 0 && room < LOOK.min(limit / 2) {
             return Vec::new();
         }
@@ -136,7 +136,7 @@ impl Stream {
         self.group(start, span, chunks)
     }
 
-    /// Makes units of what is newly asked for.
+    /// Groups the slots from `start` on into units.
     fn group(&mut self, start: usize, span: u32, chunks: &ChunkTable) -> Vec<Unit> {
         let mut asked: Vec<(ChunkRef, &mut Slot)> = Vec::new();
         for slot in self.slots.range_mut(start..) {
@@ -169,7 +169,7 @@ impl Stream {
         units
     }
 
-    /// Takes the slices of a unit that was asked for.
+    /// Takes in the decoded slices of a requested unit.
     pub(crate) fn fill(&mut self, number: u64, mut decoded: Vec<Vec<u8>>) {
         for slot in &mut self.slots {
             if let Slot::Asked { unit, at, slice } = slot
@@ -181,8 +181,8 @@ impl Stream {
         }
     }
 
-    /// Gives back decoded slices from the end, until no more than `keep` bytes are held or what comes next is not
-    /// decoded. They will be asked for again. Returns the bytes given back.
+    /// Gives back decoded slices from the end until at most `keep` bytes are held, or the last slot is not
+    /// decoded. They are requested again later. Returns the bytes given back.
     pub(crate) fn give_back(&mut self, keep: u64) -> u64 {
         let before = self.held;
         while self.slots.len() > 1 && self.held > keep {
@@ -205,18 +205,18 @@ impl Stream {
 
 #[cfg(test)]
 impl Stream {
-    /// Whether anything is asked for that has not come.
+    /// Whether a requested slice has not arrived.
     pub(crate) fn is_waiting(&self) -> bool {
         self.slots.iter().any(|slot| matches!(slot, Slot::Asked { .. }))
     }
 }
 
-/// What a slice counts as, so that none is for nothing.
+/// Bytes that a slice counts as. A minimum bounds the number of small slices.
 pub(crate) fn cost(slice: &Slice) -> u64 {
     u64::from(slice.length).max(PAGE as u64)
 }
 
-/// Whether a chunk is fetched together with those from `first` to `end`.
+/// Whether one request can fetch `chunk` together with the chunks from `first` to `end`.
 fn joins(first: &ChunkRef, end: u32, chunk: &ChunkRef, span: u32) -> bool {
     let new_end = chunk.offset.saturating_add(chunk.encoded).max(end);
     let near = chunk.offset <= end.saturating_add(GAP) && new_end - first.offset <= span;
@@ -227,7 +227,7 @@ fn joins(first: &ChunkRef, end: u32, chunk: &ChunkRef, span: u32) -> bool {
 mod tests {
     use super::*;
 
-    /// Chunks of 8 pages, one behind the other: those of the first pack, then those of the second.
+    /// Two packs of `of_each` adjacent chunks of 8 pages each.
     fn chunks(of_each: u32) -> ChunkTable {
         let mut table = ChunkTable::default();
         for pack in 0..2 {
@@ -257,7 +257,7 @@ mod tests {
         let expected = [&[0, 0, 1, 1, 2][..], &[80], &[100, 100]];
         assert_eq!(units(&mut stream(&slices), u64::MAX, 1 << 20), expected);
         assert_eq!(units(&mut stream(&[(90, 0, 8), (3, 0, 8), (0, 0, 8)]), u64::MAX, 1 << 20), [&[0, 3][..], &[90]]);
-        // A chunk is never cut by the limit of a request.
+        // The limit of a request never splits a chunk.
         assert_eq!(units(&mut stream(&slices), u64::MAX, 1500)[0], [0, 0]);
         assert_eq!(units(&mut stream(&slices), u64::MAX, 10)[0], [0, 0]);
     }

@@ -1,4 +1,4 @@
-//! Finds out, before anything is frozen, which pages the newest generation has stored already.
+//! Builds the page index from the base, the newest generation, before the service is frozen.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -16,21 +16,22 @@ use crate::image::format::pack::{Entry, PackInfo};
 use crate::image::read::index::read_index;
 use crate::store::{STACK, StoreError};
 
-/// A chunk of which less than one in so many bytes is used, and a pack of which less is in such chunks, is stored anew as far
-/// as it is used: each old chunk costs its whole decoding at a restore, and each old pack its space. So over many generations
-/// no more than twice what changes is written, and no more than three times what comes out is decoded.
+/// A chunk is stored anew if less than 1 in `CHUNK_ONE_IN` of its bytes is used: a restore decodes a whole
+/// chunk. A pack is stored anew if the used bytes of its kept chunks are less than 1 in `PACK_ONE_IN`: an old
+/// pack costs space. So over many generations freeze writes at most twice what changes, and decodes at most
+/// three times what it restores.
 const CHUNK_ONE_IN: u64 = 3;
 const PACK_ONE_IN: u64 = 4;
-/// Where more than so many packs are smaller than this, they are stored anew, as one: a service of which little changes would
-/// else gather one for each generation.
+/// If more than `SMALL_MAX` packs are smaller than `SMALL` bytes, they are stored anew as one. Otherwise a
+/// service that changes little adds one small pack per generation.
 const SMALL_MAX: usize = 64;
 const SMALL: u64 = 1 << 20;
-/// Packs whose indexes may be read before that of an earlier one is there.
+/// Most indexes that may be read ahead of the slowest one.
 const AHEAD: usize = 32;
 
-/// The pages of the newest generation, as far as they fit into `memory` bytes, and its packs.
+/// The page index of the newest generation, of about `memory` bytes, and that generation's packs.
 ///
-/// Where that generation is damaged, what is damaged counts as not stored: the next one will be whole.
+/// Damaged parts count as not stored, so the next generation is intact.
 pub(crate) fn recall(vault: &Vault, memory: u64) -> Result<(Known, Vec<PackInfo>)> {
     let known = Known::new(memory);
     let manifest = match Manifest::load(vault, None) {
@@ -58,13 +59,13 @@ pub(crate) fn recall(vault: &Vault, memory: u64) -> Result<(Known, Vec<PackInfo>
     Ok((sink.known, manifest.packs))
 }
 
-/// A chunk that the manifest refers to, and how many of its bytes it uses.
+/// A chunk of the manifest, and the bytes that bodies use of it. Repeated uses count, up to its size.
 struct Used {
     chunk: ChunkRef,
     bytes: u64,
 }
 
-/// All used chunks, by pack and offset.
+/// The used chunks of each pack, by offset.
 fn used(manifest: &Manifest) -> Vec<Vec<Used>> {
     let mut bytes = vec![0; manifest.chunks.len()];
     for extent in manifest.bodies().flat_map(|body| body.extents()) {
@@ -107,7 +108,7 @@ impl Work<'_> {
         self.sink.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets nobody read far ahead of the slowest: what comes early is held in memory.
+    /// Bounds the lead over the slowest thread: early results are kept in memory.
     fn wait_for_turn(&self, number: usize) -> Result<()> {
         let mut sink = self.sink();
         while number >= sink.next + AHEAD && !sink.failed {
@@ -129,7 +130,7 @@ impl Work<'_> {
         }
     }
 
-    /// What is worth it, and is what the manifest says.
+    /// The chunks worth keeping whose names match the manifest.
     fn genuine(&self, entries: Vec<Entry>, used: &[Used]) -> Vec<(ChunkRef, Vec<Name>)> {
         let mut worth = worth_keeping(entries, used);
         worth.retain(|(chunk, pages)| chunk::chunk_name(self.vault.seal(), pages) == chunk.name);
@@ -142,13 +143,13 @@ fn is_damage(error: &ImageError) -> bool {
     matches!(error, ImageError::Damaged { .. } | ImageError::Store(NotFound { .. } | OutOfRange { .. }))
 }
 
-/// Takes the packs in their order, whichever is read first: of equal pages the first is found, and always the same.
+/// Adds packs in the manifest's order, so of equal pages always the same one is found.
 struct Sink {
     known: Known,
     zero: Name,
     next: usize,
     early: BTreeMap<usize, Vec<(ChunkRef, Vec<Name>)>>,
-    /// A thread has given up, so that no turn may come.
+    /// A thread has failed, so a turn may never come.
     failed: bool,
 }
 
@@ -164,7 +165,7 @@ impl Sink {
     }
 }
 
-/// The chunks of a pack of which enough is used, if enough of the pack is.
+/// The chunks of a pack that are worth keeping; none if too little of the pack is used.
 fn worth_keeping(entries: Vec<Entry>, used: &[Used]) -> Vec<(ChunkRef, Vec<Name>)> {
     let all: u64 = entries.iter().map(|entry| u64::from(entry.raw)).sum();
     let mut kept_bytes = 0;
@@ -184,7 +185,7 @@ fn worth_keeping(entries: Vec<Entry>, used: &[Used]) -> Vec<(ChunkRef, Vec<Name>
 mod tests {
     use super::*;
 
-    /// Which chunks are kept of a pack of so many pages a chunk, so many of them used.
+    /// Offsets of the kept chunks of a pack, given raw and used bytes of each.
     fn kept(chunks: &[(u32, u64)]) -> Vec<u32> {
         let chunk = |at: usize, raw| ChunkRef { pack: 0, offset: at as u32, encoded: 1, raw, name: [0; 16] };
         let entry = |(at, (raw, _)): (usize, &(u32, u64))| Entry {

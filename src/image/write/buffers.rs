@@ -1,24 +1,23 @@
-//! Buffers that go round between threads.
+//! A bounded pool of buffers, shared by threads.
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-/// The taking end of a fixed number of buffers. A new one is made only while all others are in use, so that the memory taken is
-/// what is needed at once.
+/// The taking end of the pool. Allocates a buffer only if all others are in use, so memory follows demand.
 pub(crate) struct Buffers {
-    /// Buffers that were given back.
+    /// Returned buffers.
     pub back: Receiver<Vec<u8>>,
-    /// How many may still be made.
+    /// Buffers that may still be allocated.
     left: usize,
 }
 
 impl Buffers {
-    /// At most `count`, and the end where they are given back.
+    /// A pool of at most `count` buffers, and the end that returns them.
     pub(crate) fn new(count: usize) -> (Self, Sender<Vec<u8>>) {
         let (give, back) = bounded(count);
         (Self { back, left: count }, give)
     }
 
-    /// A free buffer; an empty one is new. None where all are in use.
+    /// A free buffer; a new one is empty. None if all are in use.
     pub(crate) fn take(&mut self) -> Option<Vec<u8>> {
         self.back.try_recv().ok().or_else(|| {
             self.left = self.left.checked_sub(1)?;

@@ -1,4 +1,5 @@
-//! Which pages of a run of bytes are stored already, and where. Knows no thread and copies no byte.
+//! Deduplicates pages: finds by their names which ones are already stored, and where. Uses no thread and
+//! copies no bytes.
 
 use std::collections::BTreeMap;
 
@@ -6,17 +7,17 @@ use super::page_index::{Known, PageId};
 use crate::image::format::body::Slice;
 use crate::image::format::chunk::{Name, PAGE};
 
-/// Bytes of a chunk that is always worth decoding. Single pages that changed make such, and must be found again.
+/// A chunk of up to this many bytes is always worth decoding. Scattered changed pages make such chunks.
 const FEW: usize = 8 * PAGE;
 
-/// A part of a run of pages.
+/// Consecutive pages of a piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Run {
-    /// So many zero pages, or the rest of a body.
+    /// Zero pages, which need no chunk.
     Zero(usize),
-    /// So many pages that are stored nowhere.
+    /// Pages that are not stored.
     New(usize),
-    /// So many pages, of which this is the first; those behind it follow it.
+    /// Stored pages with consecutive IDs: the first ID, and how many.
     Known(PageId, usize),
 }
 
@@ -28,7 +29,7 @@ impl Run {
     }
 }
 
-/// Sorts the pages of many pieces, given by their names, into runs. `zero` is the name of a page of zeros.
+/// Sorts the pages of each piece into runs. `zero` is the name of a zero page.
 pub(crate) fn runs(known: &Known, pieces: &[Vec<Name>], zero: &Name) -> Vec<Vec<Run>> {
     let mut found: Vec<_> = pieces.iter().map(|names| find(known, names, zero)).collect();
     drop_strays(known, &mut found);
@@ -36,8 +37,8 @@ pub(crate) fn runs(known: &Known, pieces: &[Vec<Name>], zero: &Name) -> Vec<Vec<
     named.collect()
 }
 
-/// Finds every page. One that may be in many places, such as a page of a common pattern, is looked for where it would be
-/// if nothing but single pages had changed: behind its neighbour.
+/// Looks up every page. A name may have many places (a page of a common pattern), so the place behind the
+/// previous page is tried first.
 fn find(known: &Known, names: &[Name], zero: &Name) -> Vec<Run> {
     let mut runs = Vec::new();
     let mut expected: Option<PageId> = None;
@@ -54,8 +55,9 @@ fn find(known: &Known, names: &[Name], zero: &Name) -> Vec<Run> {
     runs
 }
 
-/// A single page is not worth the decoding of a large chunk that nothing near it needs: it is stored again, unless there
-/// is nothing to store it with.
+/// Stores a stray page again: a single page of a large chunk that no other run uses, since a restore would
+/// decode the whole chunk for it. A page alone in its piece is kept, as it has no neighbours to be stored
+/// with.
 fn drop_strays(known: &Known, pieces: &mut [Vec<Run>]) {
     let mut users: BTreeMap<u32, u32> = BTreeMap::new();
     for run in pieces.iter().flatten() {
@@ -90,7 +92,7 @@ fn push_new(runs: &mut Vec<Run>, more: usize) {
     }
 }
 
-/// Zero pages with nothing new beside them need no chunk.
+/// A new run of only zero pages becomes a zero run, which needs no chunk.
 fn name_zeros(mut runs: Vec<Run>, names: &[Name], zero: &Name) -> Vec<Run> {
     let mut at = 0;
     for run in &mut runs {
@@ -103,7 +105,7 @@ fn name_zeros(mut runs: Vec<Run>, names: &[Name], zero: &Name) -> Vec<Run> {
     runs
 }
 
-/// The slices of chunks that hold `bytes` bytes from that page on.
+/// The slices that hold `bytes` bytes from `page` on.
 pub(crate) fn slices(known: &Known, page: PageId, bytes: usize) -> impl Iterator<Item = Slice> + '_ {
     let mut done = 0;
     std::iter::from_fn(move || {
@@ -129,7 +131,7 @@ mod tests {
         name
     }
 
-    /// Chunks of so many pages each, with these names in turn.
+    /// Chunks of `pages` pages each, with these names in order.
     fn known_by(pages: usize, names: &[u8]) -> Known {
         let mut known = Known::new(1 << 20);
         for names in names.chunks(pages) {

@@ -1,8 +1,8 @@
 //! Cuts the bytes of many bodies into pieces for the encoders.
 //!
-//! All bodies share one segment, which the body that is being fed fills; when another is fed, what is not yet a whole page
-//! moves out of it. So a body that waits costs little, however many there are. Must never zero or copy page data without
-//! need: what this does is in the time that the service stands still.
+//! All bodies share one segment, and the body being fed fills it. When another body is fed, the incomplete
+//! page of the first one moves out. So an idle large body takes less than a page. Never zeroes or copies page
+//! data without need: the service is frozen meanwhile.
 
 use std::io::{ErrorKind, Read};
 
@@ -13,29 +13,30 @@ use crate::image::error::{ImageError, Result};
 use crate::image::format::body::{Body, INLINE_MAX};
 use crate::image::format::chunk::{self, PAGE, ZERO_RUN};
 
-/// A segment with less room than this is handed on, so that reads stay large.
+/// A segment with less room than this is passed on, so reads stay large.
 const ROOM_MIN: usize = 64 << 10;
-/// Bytes of one read for a body that is still small.
+/// Bytes of one read for a small body.
 const SMALL_READ: usize = 2 * INLINE_MAX;
 
-/// A body that is being fed, or was.
+/// State of a body.
 #[derive(Default)]
 struct Draft {
     size: u64,
-    /// Bytes that are in no piece yet, unless they are in the segment.
+    /// Bytes that are neither in a piece nor in the segment.
     waiting: Vec<u8>,
     ended: bool,
 }
 
 impl Draft {
-    /// Whether all of it may still go into the manifest. Nothing of such a body is in a segment.
+    /// Whether the body still fits into the manifest. Its bytes are in `waiting`, never in a segment.
     fn is_small(&self) -> bool {
         self.size <= INLINE_MAX as u64
     }
 }
 
-/// The state of the feeding thread. In `buffer`, `..used` is in pieces, and `start..filled` belongs to the body `current`
-/// and is in no piece yet; its whole pages below `scanned` were looked at, of which the last `zeros` bytes are zero.
+/// State of the feeding thread. In `buffer`, `..used` is in pieces, and `start..filled` belongs to the body
+/// `current` and is in no piece yet. Of that, the pages in `start..scanned` were scanned, and the last
+/// `zeros` bytes of them are zero.
 pub(crate) struct Feeder {
     pipeline: Option<Pipeline>,
     bodies: Vec<Draft>,
@@ -118,7 +119,8 @@ impl Feeder {
         Ok(())
     }
 
-    /// Ends everything; what is not whole is lost. Gives the bodies with their sizes, and where they are.
+    /// Waits until everything is stored. Returns the bytes taken in and the bodies. A body that was not ended
+    /// is lost.
     pub(crate) fn finish(&mut self) -> Result<(u64, Placed)> {
         let pipeline = self.pipeline.take().ok_or(ImageError::Ended)?;
         if !self.pieces.is_empty() {
@@ -138,7 +140,7 @@ impl Feeder {
         self.pipeline.as_mut().ok_or(ImageError::Ended)
     }
 
-    /// Makes `body` the one being fed, and sees to room for a read.
+    /// Switches to `body` and makes room for a read.
     fn enter(&mut self, body: usize) -> Result<()> {
         if self.current == Some(body) {
             return self.make_room(ROOM_MIN);
@@ -153,7 +155,7 @@ impl Feeder {
         Ok(())
     }
 
-    /// Moves what is no whole page out of the segment.
+    /// Moves the incomplete page of the current body out of the segment.
     fn leave(&mut self) {
         let Some(body) = self.current.take() else { return };
         self.cut_scanned(body);
@@ -162,7 +164,7 @@ impl Feeder {
         self.close_gap();
     }
 
-    /// Hands the segment on if it has less than `room`, and keeps what is in no piece yet.
+    /// Passes the segment on if it has less than `room` bytes left. Keeps the bytes that are in no piece.
     fn make_room(&mut self, room: usize) -> Result<()> {
         if self.buffer.len() - self.filled >= room {
             return Ok(());
@@ -195,7 +197,7 @@ impl Feeder {
         self.filled -= by;
     }
 
-    /// Looks at all whole pages that are new.
+    /// Looks for zero pages among the new whole pages.
     fn scan(&mut self, body: usize) {
         while let Some(page) = self.buffer[self.scanned..self.filled].first_chunk::<PAGE>() {
             let zero = chunk::is_zero(page);
@@ -208,7 +210,7 @@ impl Feeder {
         self.close_gap();
     }
 
-    /// Makes pieces of all that was looked at.
+    /// Makes pieces of all scanned pages.
     fn cut_scanned(&mut self, body: usize) {
         let zeros = std::mem::take(&mut self.zeros);
         self.cut(body, self.scanned - zeros);
@@ -232,7 +234,7 @@ impl Feeder {
         }
     }
 
-    /// Zero pages at the end of the segment need not stay there.
+    /// Reuses the space of zero pages at the end of the segment.
     fn close_gap(&mut self) {
         if self.start > self.used && self.filled - self.start <= PAGE {
             self.buffer.copy_within(self.start..self.filled, self.used);
@@ -241,7 +243,7 @@ impl Feeder {
     }
 }
 
-/// One read, however often a signal comes between.
+/// One read(2), repeated after EINTR.
 fn read(source: &mut impl Read, buffer: &mut [u8]) -> Result<usize> {
     loop {
         match source.read(buffer) {
@@ -289,7 +291,7 @@ mod tests {
             feeder.fill(body, &mut &zeros[..]).unwrap();
         }
         assert_eq!((feeder.next_segment, feeder.pieces.len(), feeder.used), (0, 1, 0));
-        // Few zero pages stay among others, and end up outside of them at an edge.
+        // A short run of zero pages stays in its piece; at the end of the body it becomes a zero run.
         let mut mixed = vec![1; 20 * PAGE];
         mixed[3 * PAGE..6 * PAGE].fill(0);
         mixed[10 * PAGE..14 * PAGE].fill(0);

@@ -1,4 +1,4 @@
-//! Cuts bytes into pages, stores those that the store lacks, and makes bodies of them.
+//! Cuts bytes into pages, stores those that are new, and builds bodies.
 
 pub(crate) mod base;
 pub(crate) mod buffers;

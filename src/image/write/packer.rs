@@ -1,4 +1,4 @@
-//! Puts encoded segments into packs in the order of the stream, and makes bodies of them.
+//! Places encoded segments in packs, in the order of the stream, and builds bodies.
 
 use std::collections::BTreeMap;
 use std::sync::{PoisonError, RwLock};
@@ -15,38 +15,38 @@ use crate::image::format::chunk_table::{ChunkRef, ChunkTable};
 use crate::image::format::pack::{self, PackInfo};
 use crate::image::layout::new_pack_id;
 
-/// What the packer shares with encoders and uploads.
+/// State that the packer shares with encoders.
 pub(crate) struct Exchange {
     pub known: RwLock<Known>,
-    /// The name of a page of zeros.
+    /// The name of a zero page.
     pub zero: Name,
     /// Bytes that sealing adds to a chunk.
     pub overhead: usize,
 }
 
-/// A pack to be uploaded: its number, name and content.
+/// A pack to upload: number, ID and content.
 pub(crate) type FullPack = (usize, String, pack::Builder);
 
-/// Where everything goes.
+/// Decides where chunks are stored.
 pub(crate) struct Packer {
     buffers: Buffers,
-    /// To the uploads. None once everything is packed.
+    /// Queue of the uploads. None after the last pack.
     full: Option<Sender<FullPack>>,
     next: u64,
     early: BTreeMap<u64, Encoded>,
     open: Option<(usize, pack::Builder)>,
-    /// The earlier generation's packs, then new ones. Uploads fill in the sizes of those.
+    /// The base's packs, then new ones. A new pack's size is 0 until all uploads have ended.
     pub packs: Vec<PackInfo>,
-    /// Their chunks count in [`Known`].
+    /// Their chunk numbers are those of [`Known`].
     bodies: Vec<Body>,
-    /// Raw bytes of new chunks, and of all that was known.
+    /// Raw bytes of new chunks, and of deduplicated pages.
     new: u64,
     shared: u64,
-    /// How many of the packs are not new.
+    /// Number of the base's packs.
     old: usize,
 }
 
-/// Where everything went.
+/// Result of the packer.
 pub(crate) struct Placed {
     pub bodies: Vec<Body>,
     pub chunks: ChunkTable,
@@ -76,7 +76,7 @@ impl Packer {
         self.early.insert(segment.sequence, segment);
     }
 
-    /// The next segment, if it is there.
+    /// The next segment in order, if it has arrived.
     pub(crate) fn take_next(&mut self) -> Option<Encoded> {
         let segment = self.early.remove(&self.next)?;
         self.next += 1;
@@ -103,9 +103,9 @@ impl Packer {
         Ok(())
     }
 
-    /// Puts a chunk into the open pack, and returns its number.
+    /// Appends a chunk to the open pack. Returns its number.
     fn place_chunk(&mut self, exchange: &Exchange, segment: &Encoded, chunk: &NewChunk) -> Result<u32> {
-        // Two encoders may have had the same pages at the same time.
+        // Two encoders may have encoded the same pages concurrently.
         if let Some(twin) = twin(&exchange.known.read().unwrap_or_else(PoisonError::into_inner), chunk) {
             self.shared += u64::from(chunk.raw);
             return Ok(twin);
@@ -136,7 +136,7 @@ impl Packer {
         self.open.as_mut().map(|(number, open)| (*number, open)).ok_or(ImageError::Ended)
     }
 
-    /// Puts the open pack in line for upload.
+    /// Queues the open pack for upload.
     fn close(&mut self) -> Result<()> {
         if let (Some((number, open)), Some(full)) = (self.open.take(), &self.full) {
             full.send((number, self.packs[number].id.clone(), open)).map_err(|_| ImageError::Ended)?;
@@ -144,14 +144,14 @@ impl Packer {
         Ok(())
     }
 
-    /// Puts the last pack in line, after which the uploads end.
+    /// Queues the last pack and closes the queue, which ends the uploads.
     pub(crate) fn end(&mut self) -> Result<()> {
         let closed = self.close();
         self.full = None;
         closed
     }
 
-    /// The bodies that `ended`, and the chunks and packs that they refer to, in the order in which they do.
+    /// The bodies that `ended`, with the chunks and packs that they use, numbered in order of first use.
     pub(crate) fn finish(&mut self, known: &Known, ended: &[bool]) -> Placed {
         let mut bodies = std::mem::take(&mut self.bodies);
         bodies.resize(ended.len(), Body::default());
@@ -177,7 +177,7 @@ impl Packer {
     }
 }
 
-/// A known chunk with the same pages.
+/// An indexed chunk with the same pages.
 fn twin(known: &Known, chunk: &NewChunk) -> Option<u32> {
     let (number, first) = known.locate(known.find(chunk.pages.first()?)?);
     let found = known.chunk(number);

@@ -1,40 +1,41 @@
-//! Where pages are that need not be stored again: a table of bounded size from names to pages of chunks.
+//! Index of pages that the store already has: a bounded hash table from page name to position in a chunk.
 //!
-//! Pages that do not fit are not found, and nothing else: they are stored again. A page takes 16 bytes for its name and at
-//! most 6 for its place in the table, so 16 MiB hold 3 GiB of pages.
+//! A page that does not fit is not indexed, so it is stored again; nothing else is lost. A page takes 16
+//! bytes of name and at most 6 of table, so 16 MiB index 3 GiB.
 
 use crate::image::format::chunk::Name;
 use crate::image::format::chunk_table::ChunkRef;
 
-/// Bytes that a slot of the table takes, with its part of the names: 3 of 4 slots can be used.
+/// Bytes per slot, including its share of the names: at most 3 of 4 slots are filled.
 const SLOT: u64 = 4 + 16 / 4 * 3;
 
-/// Names a page of a chunk. Pages of one chunk have consecutive numbers, and so have chunks that lie side by side.
+/// Number of a page. Pages of a chunk are consecutive, and so are chunks that were added one after another.
 pub(crate) type PageId = u32;
 
-/// Pages that need not be stored again, and all chunks that bodies can refer to.
+/// Indexed pages, and all chunks that bodies can refer to.
 pub(crate) struct Known {
-    /// Open addressing: 0 where nothing is, else one plus a page. Names are keyed hashes, so nobody can make them collide.
+    /// Open addressing: 0 for an empty slot, else 1 + page ID. Names are keyed hashes, so collisions cannot
+    /// be forced.
     slots: Vec<u32>,
     names: Vec<Name>,
     chunks: Vec<Chunk>,
 }
 
 struct Chunk {
-    /// Its first page. One whose pages did not fit has none, and its successor's number.
+    /// Its first page. A chunk whose pages did not fit has none, and shares this number with the next chunk.
     first: PageId,
     chunk: ChunkRef,
 }
 
 impl Known {
-    /// An empty table of at most so many bytes.
+    /// An empty index. Slots and names take at most `memory` bytes, but at least 16 slots.
     pub(crate) fn new(memory: u64) -> Self {
         let slots = 1usize << (memory / SLOT).clamp(16, 1 << 31).ilog2();
         Self { slots: vec![0; slots], names: Vec::with_capacity(slots / 4 * 3), chunks: Vec::new() }
     }
 
-    /// Adds a chunk and its pages, and returns its number. Pages called `hidden` can be reached through their neighbours
-    /// alone: everything else would find them first.
+    /// Adds a chunk and its pages. Returns its number. [`find`](Self::find) never returns pages named
+    /// `hidden` (zero pages): they are found only as neighbours.
     pub(crate) fn add(&mut self, chunk: ChunkRef, pages: &[Name], hidden: &Name) -> u32 {
         let first = self.names.len() as PageId;
         self.chunks.push(Chunk { first, chunk });
@@ -50,17 +51,16 @@ impl Known {
         self.chunks.len() as u32 - 1
     }
 
-    /// A page of that name.
+    /// The first page of that name.
     pub(crate) fn find(&self, name: &Name) -> Option<PageId> {
         self.slots[self.slot(name)].checked_sub(1)
     }
 
-    /// Whether that page has that name.
     pub(crate) fn is(&self, page: PageId, name: &Name) -> bool {
         self.names.get(page as usize) == Some(name)
     }
 
-    /// The chunk of a page, and which of its pages it is.
+    /// The chunk of a page, and the page's position in it.
     pub(crate) fn locate(&self, page: PageId) -> (u32, u32) {
         let chunk = self.chunks.partition_point(|chunk| chunk.first <= page) - 1;
         (chunk as u32, page - self.chunks[chunk].first)
@@ -70,7 +70,7 @@ impl Known {
         &self.chunks[chunk as usize].chunk
     }
 
-    /// The slot of a page of that name, or the empty one where it would go.
+    /// The slot of `name`, or the empty slot where it belongs.
     fn slot(&self, name: &Name) -> usize {
         let mask = self.slots.len() - 1;
         let [a, b, c, d, ..] = *name;
@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(known.locate(known.find(&name(201)).unwrap()), (2, 1));
         assert_eq!(known.locate(known.find(&name(39)).unwrap()), (0, 39));
         assert_eq!(known.chunk(1).raw, 20 * 4096);
-        // A full table still ends every search.
+        // Every search in a full table terminates.
         assert!((0..10_000).filter(|n| known.find(&name(*n)).is_some()).count() == 48);
     }
 }

@@ -1,9 +1,10 @@
-//! The threads behind an [`ImageWriter`](crate::image::write::writer::ImageWriter): segments of raw pieces go in, packs in the store come out.
+//! The threads behind an [`ImageWriter`](crate::image::write::writer::ImageWriter): segments go in, packs are
+//! stored.
 //!
-//! Everything goes round: a fixed number of segments between the feeder and the encoders, a fixed number of packs between
-//! the encoders and the uploads. That bounds the memory and makes the faster side wait. Each thread reports how it ended, and
-//! the feeder waits for a report together with anything else, so that an error wakes it at once. A channel closes with its last
-//! sender, which ends the thread at the other end.
+//! Memory is bounded: a fixed number of segments circulates between feeder and encoders, and a fixed number
+//! of packs between encoders and uploads. The faster side waits. Each thread reports how it ended, and the
+//! feeder waits for reports too, so an error wakes it at once. A channel closes with its last sender, which
+//! ends the receiving thread.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,43 +25,43 @@ use crate::image::format::pack::{self, PackInfo};
 use crate::image::layout::pack_key;
 use crate::store::{PutMode, STACK};
 
-/// Bytes of a segment: some chunks, as none goes on in the next one.
+/// Bytes of a segment: several chunks, since no chunk spans two segments.
 pub(crate) const SEGMENT: usize = 1 << 20;
-/// Uploads at once; one more pack is being filled.
+/// Concurrent uploads. One more pack is being filled.
 const UPLOADS: usize = 2;
-/// Bytes of memory of an encoder: zstd's tables and its output.
+/// Memory of an encoder: zstd's tables and its output.
 const ENCODER: usize = 2 << 20;
-/// Fewest segments that keep all threads busy.
+/// Least number of segments that keeps all threads busy.
 const SEGMENTS_MIN: usize = 4;
 
-/// How a thread ended: an upload with what the manifest is to say of each pack that it put into the store.
+/// How a thread ended. An upload returns number and manifest entry of each pack that it stored.
 type Report = Result<Vec<(usize, PackInfo)>>;
 
-/// The encoders and uploads, as the feeder sees them.
+/// The feeder's end of the encoders and uploads.
 pub(crate) struct Pipeline {
     shared: Arc<Shared>,
     encoders: usize,
     buffers: Buffers,
-    /// None once everything was fed.
+    /// None after the last segment.
     segments: Option<Sender<Segment>>,
     reports: Receiver<Report>,
-    /// Tells all threads to end after what they are doing.
+    /// Tells all threads to end after their current step.
     stop: Arc<AtomicBool>,
-    /// The error was returned.
+    /// An error was returned.
     failed: bool,
 }
 
-/// What the encoders share. The uploads do not: their channel closes with this.
+/// State that encoders share. Uploads must not hold it: its drop closes their channel.
 struct Shared {
     exchange: Exchange,
     packer: Mutex<Packer>,
-    /// Gives the buffers of segments back.
+    /// Returns the buffers of segments.
     packed: Sender<Vec<u8>>,
 }
 
 impl Pipeline {
-    /// Starts all threads: one encoder for each of `threads` as far as `memory` bytes allow, and the uploads. `packs` are
-    /// those of `known`, which has a memory of its own.
+    /// Starts the uploads and up to `threads` encoders, fewer if `memory` is small. `packs` are those of
+    /// `known`, whose memory is not part of `memory`.
     pub(crate) fn start(
         vault: &Vault,
         known: Known,
@@ -108,14 +109,14 @@ impl Pipeline {
         let run = move || {
             let result = catch_unwind(AssertUnwindSafe(|| work(&stop))).unwrap_or(Err(ImageError::Ended));
             let failed = result.is_err();
-            // The error is there before others end because of it.
+            // Report before `stop` makes other threads end, so the cause is the first report.
             let _ = report.send(result);
             stop.fetch_or(failed, Ordering::Release);
         };
         thread.spawn(run).map(drop).map_err(ImageError::Start)
     }
 
-    /// An error in any thread, as soon as it is known. It is returned once; after that, [`ImageError::Ended`].
+    /// Fails if a thread has failed: the first time with its error, then with [`ImageError::Ended`].
     pub(crate) fn check(&mut self) -> Result<()> {
         if self.stop.load(Ordering::Acquire) { Err(self.fail(self.reports.try_recv().ok())) } else { Ok(()) }
     }
@@ -123,7 +124,7 @@ impl Pipeline {
     /// Waits for a buffer of [`SEGMENT`] bytes.
     pub(crate) fn buffer(&mut self) -> Result<Vec<u8>> {
         match self.buffers.take() {
-            // All of it is initialised once, by the kernel, and is only ever written over.
+            // Zeroed once, by the kernel; afterwards only overwritten.
             Some(buffer) if buffer.is_empty() => Ok(vec![0; SEGMENT]),
             Some(buffer) => Ok(buffer),
             None => select! {
@@ -133,19 +134,20 @@ impl Pipeline {
         }
     }
 
-    /// Hands a segment to the encoders.
+    /// Queues a segment for the encoders.
     pub(crate) fn push(&self, segment: Segment) {
-        // Where all encoders have ended, an error is reported.
+        // Fails only after all encoders have ended; then their error is in the reports.
         let _ = self.segments.as_ref().map(|segments| segments.send(segment));
     }
 
-    /// Waits until everything is in the store. Of the bodies only those that `ended` count.
+    /// Waits until everything is stored. Drops bodies that have not `ended`.
     pub(crate) fn finish(mut self, ended: &[bool]) -> Result<Placed> {
         self.check()?;
         self.segments = None;
         self.collect(self.encoders)?;
         self.shared.packer().end()?;
-        // Not by joining: where one has failed, the service need not stand still until another one has as well.
+        // Collects reports instead of joining: if one upload fails, the frozen service need not wait for the
+        // other.
         let uploaded = self.collect(UPLOADS)?;
         let mut packer = self.shared.packer();
         for (number, info) in uploaded {
@@ -155,7 +157,7 @@ impl Pipeline {
         Ok(packer.finish(&known, ended))
     }
 
-    /// Waits until that many threads have ended.
+    /// Waits for the reports of `threads` threads.
     fn collect(&self, threads: usize) -> Report {
         let mut all = Vec::new();
         for _ in 0..threads {
@@ -172,7 +174,7 @@ impl Pipeline {
     }
 }
 
-/// A writer that is given up ends its threads. An upload that is under way ends by itself.
+/// Ends all threads of an abandoned writer. A running upload is not interrupted.
 impl Drop for Pipeline {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
@@ -184,7 +186,7 @@ impl Shared {
         self.packer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Packs a segment as soon as all before it are packed.
+    /// Packs a segment as soon as all earlier ones are packed.
     fn pack(&self, segment: Encoded) -> Result<()> {
         let mut packer = self.packer();
         packer.add(segment);
@@ -203,8 +205,8 @@ fn encode(shared: &Shared, mut coder: Coder, segments: &Receiver<Segment>, stop:
     Ok(Vec::new())
 }
 
-/// Seals and uploads packs. What sealing takes is no encoder's time, and is under no lock; the packer's least of all, as whoever
-/// holds that may wait for a pack.
+/// Seals and uploads packs. Sealing here takes no encoder's time, and must hold no lock: the owner of the
+/// packer's lock may wait for a pack that an upload returns.
 fn upload(vault: &Vault, full: &Receiver<FullPack>, free: &Sender<Vec<u8>>, stop: &AtomicBool) -> Report {
     let mut uploaded = Vec::new();
     for (number, id, pack) in full.iter().take_while(|_| !stop.load(Ordering::Acquire)) {

@@ -1,4 +1,4 @@
-//! A buffer on its way through an encoder: from raw bytes of bodies to new chunks and to slices of known ones.
+//! Encodes a segment: turns raw bytes of bodies into new chunks and slices of indexed ones.
 
 use std::ops::Range;
 use std::sync::{PoisonError, RwLock};
@@ -10,17 +10,17 @@ use crate::image::format::body::Slice;
 use crate::image::format::chunk::{self, CHUNK, Name, PAGE};
 use crate::image::format::codec::Encoder;
 
-/// New pages of another body begin a chunk of their own where it would not be smaller than this.
+/// A new body starts a new chunk if the open chunk has at least this many bytes.
 const BODY_MIN: usize = 16 * PAGE;
 
-/// A buffer with pieces of bodies. `sequence` is its place in the order of all.
+/// A buffer with pieces of bodies. `sequence` is its position in the stream.
 pub(crate) struct Segment {
     pub sequence: u64,
     pub buffer: Vec<u8>,
     pub pieces: Vec<Piece>,
 }
 
-/// What comes next in a body.
+/// The next part of a body.
 pub(crate) struct Piece {
     pub body: usize,
     pub content: Content,
@@ -28,11 +28,11 @@ pub(crate) struct Piece {
 
 pub(crate) enum Content {
     Zeros(u64),
-    /// Bytes of the buffer; whole pages, but at the end of the body.
+    /// Range of the buffer: whole pages, except at the end of the body.
     Data(Range<usize>),
 }
 
-/// A segment whose new pages were encoded.
+/// A segment whose new pages are encoded.
 pub(crate) struct Encoded {
     pub sequence: u64,
     pub buffer: Vec<u8>,
@@ -41,24 +41,24 @@ pub(crate) struct Encoded {
 }
 
 pub(crate) struct NewChunk {
-    /// Its encoded bytes in the buffer.
+    /// Encoded bytes in the buffer.
     pub range: Range<usize>,
     pub raw: u32,
     pub pages: Vec<Name>,
     pub name: Name,
 }
 
-/// What comes next in a body.
+/// The next part of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
     Zeros(u64),
-    /// [`Slice::chunk`] counts in [`Known`].
+    /// [`Slice::chunk`] is a chunk number of [`Known`].
     Known(Slice),
-    /// [`Slice::chunk`] counts in [`Encoded::chunks`].
+    /// [`Slice::chunk`] is an index into [`Encoded::chunks`].
     New(Slice),
 }
 
-/// What an encoding thread needs.
+/// State of an encoding thread.
 pub(crate) struct Coder {
     codec: Encoder,
     seal: Seal,
@@ -71,7 +71,7 @@ impl Coder {
         Ok(Self { codec: Encoder::new(CHUNK)?, seal: seal.clone(), zero })
     }
 
-    /// Sorts and encodes a segment, in its own buffer.
+    /// Deduplicates and encodes a segment, in place.
     pub(crate) fn encode(&mut self, segment: Segment, known: &RwLock<Known>) -> Encoded {
         let Segment { sequence, buffer, pieces } = segment;
         let encoded = Encoded { sequence, buffer, chunks: Vec::new(), parts: Vec::new() };
@@ -92,25 +92,26 @@ impl Coder {
     }
 }
 
-/// A segment in the middle of it. Nothing grows, so each chunk fits where all before it have shrunk to: in the buffer,
-/// `..end` is encoded, `raw` is gathered for the next chunk, and all behind it is not looked at yet.
+/// A segment being encoded. In the buffer, `..end` is encoded, `raw` is gathered for the next chunk, and the
+/// rest is untouched. An encoded chunk is never longer than its raw bytes, so it never overwrites `raw` of a
+/// later one.
 struct Work<'a> {
     coder: &'a mut Coder,
     encoded: Encoded,
     end: usize,
     raw: Range<usize>,
-    /// The names of the pages that are gathered.
+    /// The names of the gathered pages.
     pages: Vec<Name>,
 }
 
 enum Step {
     Stored(Part),
-    /// Bytes of the buffer, and the names of their pages.
+    /// A range of the buffer, and the names of its pages.
     New(Range<usize>, Vec<Name>),
 }
 
 impl Work<'_> {
-    /// Finds out what is to be stored.
+    /// Deduplicates the pieces.
     fn steps(&self, pieces: &[Piece], known: &RwLock<Known>) -> Vec<(usize, Step)> {
         let (seal, zero) = (&self.coder.seal, &self.coder.zero);
         let names = |piece: &Piece| match &piece.content {
@@ -130,7 +131,7 @@ impl Work<'_> {
         steps
     }
 
-    /// Gathers new pages, and encodes them as often as there are enough.
+    /// Gathers new pages. Encodes a chunk whenever one is full or the body ends.
     fn gather(&mut self, body: usize, bytes: Range<usize>, names: &[Name]) {
         for (page, name) in names.iter().enumerate() {
             let start = bytes.start + page * PAGE;
@@ -157,7 +158,7 @@ impl Work<'_> {
         }
     }
 
-    /// Encodes what is gathered.
+    /// Encodes the gathered pages as a chunk.
     fn close(&mut self) {
         if self.raw.is_empty() {
             return;
@@ -182,7 +183,7 @@ impl Work<'_> {
     }
 }
 
-/// Says of each run of a piece what is to be done with it.
+/// Turns the runs of a piece into steps.
 fn add_steps(
     steps: &mut Vec<(usize, Step)>,
     body: usize,

@@ -1,4 +1,4 @@
-//! Writes many bodies at once, fed by one thread, into packs.
+//! Writes many bodies at once into packs. One thread feeds them.
 
 use std::io::Read;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,44 +18,46 @@ pub struct ImageWriter {
     feeder: Arc<Mutex<Feeder>>,
 }
 
-/// Names a body of an [`ImageWriter`].
+/// ID of a body of an [`ImageWriter`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BodyId(usize);
 
-/// Takes the bytes of one body. Dropped unfinished, the body is lost and nothing else.
+/// Writes one body. Dropped before [`finish`](Self::finish), it loses only this body.
 pub struct BodyWriter {
     feeder: Arc<Mutex<Feeder>>,
     id: BodyId,
 }
 
-/// What an [`ImageWriter`] wrote.
+/// Result of an [`ImageWriter`].
 pub struct Written {
     bodies: Vec<Body>,
     /// For [`Manifest::chunks`](crate::image::format::manifest::Manifest::chunks).
     pub chunks: ChunkTable,
-    /// For [`Manifest::packs`](crate::image::format::manifest::Manifest::packs): new ones, and those of earlier generations that are used again.
+    /// For [`Manifest::packs`](crate::image::format::manifest::Manifest::packs): new packs, and those of
+    /// earlier generations that are reused.
     pub packs: Vec<PackInfo>,
-    /// Bytes taken in, zero pages included.
+    /// Bytes taken in, including zero pages.
     pub bytes: u64,
-    /// Of them, bytes that were stored anew; as they are, not as they are encoded.
+    /// Of `bytes`: raw bytes that were stored anew.
     pub new: u64,
-    /// Of them, bytes that were stored already, by an earlier generation or another body. All others are zero.
+    /// Of `bytes`: bytes that an earlier generation or another body had already stored. The rest is zero.
     pub shared: u64,
-    /// Bytes of packs written.
+    /// Bytes of new packs.
     pub stored: u64,
 }
 
 impl Written {
-    /// Takes a body out; it can be taken once.
+    /// Takes a body out. A second call returns an empty body.
     pub fn take(&mut self, id: BodyId) -> Body {
         std::mem::take(&mut self.bodies[id.0])
     }
 }
 
 impl ImageWriter {
-    /// Finds out what the newest generation has stored already, and starts all threads: one for each of `threads` to
-    /// encode, and some to upload. All that makes at most `memory` bytes, but never less than some 40 MiB are needed. An
-    /// eighth of it is for the store's client and the process itself.
+    /// Reads the base and starts all threads: up to `threads` encoders, and the uploads.
+    ///
+    /// Takes at most `memory` bytes, but at least about 40 MiB. An eighth is left to the store's client and
+    /// the process.
     pub fn new(vault: &Vault, memory: u64, threads: usize) -> Result<Self> {
         sys::memory::share_one_heap();
         let (known, packs) = recall(vault, memory / 4)?;
@@ -63,13 +65,13 @@ impl ImageWriter {
         Ok(Self { feeder: Arc::new(Mutex::new(Feeder::new(pipeline)?)) })
     }
 
-    /// Begins a body. Any number can be open at once.
+    /// Starts a body. Any number can be open at once.
     pub fn begin(&self) -> BodyWriter {
         let id = BodyId(lock(&self.feeder).begin());
         BodyWriter { feeder: self.feeder.clone(), id }
     }
 
-    /// Waits until everything is in the store, and says where.
+    /// Waits until everything is stored.
     pub fn finish(self) -> Result<Written> {
         let (bytes, placed) = lock(&self.feeder).finish()?;
         Ok(Written {
@@ -85,10 +87,11 @@ impl ImageWriter {
 }
 
 impl BodyWriter {
-    /// Does one read(2), straight into the buffer that is encoded from. Returns the bytes read; 0 is the end.
+    /// Does one read(2), directly into the buffer of the encoders. Returns the bytes read; 0 at the end.
     ///
-    /// Waits where the memory is used up. An error of another thread, such as a failed upload, is returned here; so is
-    /// [`ImageError::Source`](crate::image::error::ImageError::Source) with `WouldBlock` where the source has nothing yet.
+    /// Blocks while the memory is used up. Returns an error of another thread, such as a failed upload.
+    /// Returns [`ImageError::Source`](crate::image::error::ImageError::Source) with `WouldBlock` if the
+    /// source has nothing yet.
     pub fn fill_from(&mut self, source: &mut impl Read) -> Result<usize> {
         lock(&self.feeder).fill(self.id.0, source)
     }
