@@ -24,20 +24,16 @@ pub use format::manifest::{File, Image, Kind, Manifest, Process, Stdio};
 pub(crate) use format::pack::Entry;
 pub use format::pack::PackInfo;
 pub use hex::Hex;
-pub use layout::manifest_key;
-pub(crate) use layout::{
-    StoredManifest, StoredPack, is_known, manifests, packs, records, remove_manifest, remove_pack,
-};
+pub(crate) use layout::{StoredManifest, StoredPack, is_known, manifests, packs, remove_manifest, remove_pack};
+pub use layout::{manifest_key, outcome_key, records};
 pub(crate) use ownership::generation::Generation;
 pub use ownership::generation::{COMMIT_WITHIN, commit, generations, lineage, mark_committed, propose};
 pub use ownership::head::newest;
 pub(crate) use ownership::head::{NotCommitted, announce, glance};
 pub(crate) use ownership::heartbeat::Holder;
 pub use ownership::lease::Lease;
-pub(crate) use ownership::outcome::close_above;
-pub use ownership::outcome::{Outcome, Party, decide, look};
-pub use ownership::whereabouts::mark_lost;
-pub(crate) use ownership::whereabouts::{Whereabouts, whereabouts};
+pub use ownership::outcome::{Outcome, Party, close_above, decide, look};
+pub use ownership::whereabouts::{Whereabouts, mark_lost, whereabouts};
 pub(crate) use read::audit::{Audited, audit_pack};
 pub(crate) use read::chunk_reader::FetchThreads;
 pub use read::chunk_reader::read_chunk;
