@@ -1,25 +1,19 @@
-//! Which generation is restored, and why, in one line for the log.
+//! Which generation is restored, and the log line that says why.
 
 use super::look::Found;
 use crate::image::Outcome;
 use crate::job::Choice;
 
-/// Which generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pick {
-    /// What the user says.
+    /// As the user says.
     Told(Choice),
-    /// An earlier one than the user says, as that cannot be restored.
-    Instead {
-        /// The earlier one.
-        generation: u64,
-        /// Which one it replaces.
-        of: u64,
-    },
+    /// An earlier generation, as `of` cannot be restored.
+    Instead { generation: u64, of: u64 },
 }
 
 impl Pick {
-    /// The generation; None where there is to be none.
+    /// None if nothing is to be restored.
     pub(super) fn number(self, newest: u64) -> Option<u64> {
         match self {
             Pick::Told(Choice::Newest) => Some(newest),
@@ -28,7 +22,7 @@ impl Pick {
         }
     }
 
-    /// Says which one it is and why, for the container named `us`.
+    /// The log line. `us` is this container.
     pub(super) fn sentence(self, found: &Found, us: &str) -> Option<String> {
         let generation = self.number(found.lease.generation)?;
         let why = match self {
@@ -47,7 +41,7 @@ impl Pick {
     }
 }
 
-/// Says what a container does that has waited until it may, of a store whose newest generation is this.
+/// What a standby does as soon as it may, with `newest` as the store's newest generation.
 pub(super) fn plan(choice: Choice, newest: u64) -> String {
     match choice {
         Choice::Newest => format!("restoring generation {newest}"),
@@ -56,7 +50,7 @@ pub(super) fn plan(choice: Choice, newest: u64) -> String {
     }
 }
 
-/// Says that the command is started, and why.
+/// Why the command is started.
 pub(super) fn nothing(url: &str, choice: Choice) -> String {
     match choice {
         Choice::Never => "starting the command: --restore never says so".to_owned(),

@@ -1,6 +1,7 @@
-//! `criu restore` up to where all processes are there and none has run.
+//! Runs `criu restore` up to the gate: all processes exist and none has run.
 //!
-//! CRIU holds them until this worker says that they may run. Should it end before, or CRIU be killed, they are killed.
+//! CRIU holds them until this worker opens the gate. If the worker ends before, or CRIU is killed, they are
+//! killed.
 
 mod strays;
 
@@ -27,12 +28,12 @@ use crate::restore::stdio::Stdio;
 use crate::sys::fd;
 use strays::Strays;
 
-/// What lets the tasks run.
+/// Written to the gate to let the tasks run.
 const RUN: u8 = b'r';
-/// Milliseconds that CRIU may take to let the tasks run or to kill them; after that it is killed.
+/// Milliseconds that CRIU may take to release or kill the tasks. After that it is killed.
 const LET_GO: u16 = 20_000;
 
-/// A service that is there and has not run. Dropped, it is killed.
+/// A restored service that has not run. Dropping it kills it.
 #[derive(Debug)]
 pub(crate) struct Held {
     child: Child,
@@ -47,16 +48,17 @@ pub(crate) struct Held {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// CRIU makes the processes.
+    /// CRIU creates the processes.
     Coming,
-    /// CRIU holds them all.
+    /// CRIU holds all of them at the gate.
     Held,
     /// They run.
     Gone,
 }
 
 impl Held {
-    /// Has this CRIU restore all processes, with its sockets and log in the folder `work`. They become children of the process `parent`.
+    /// Restores all processes up to the gate. CRIU's sockets and log are in the folder `work`; the root
+    /// becomes a child of the process `parent`.
     pub(crate) fn restore(
         criu: Criu,
         manifest: &Manifest,
@@ -86,7 +88,7 @@ impl Held {
             broken(error)
         })?;
         reach(Point::RestoreCriu);
-        // By now CRIU is in the time that the service is going to be in.
+        // By now CRIU is in the service's future time namespace.
         let clock_jump = manifest.clocks.map(|before| clock::jump(child.id() as i32, &before));
         let log = work.path().join(command::RESTORE_LOG);
         let mut held = Self { child, exit, hold, log, strays, clock_jump, state: State::Coming };
@@ -99,12 +101,13 @@ impl Held {
         }
     }
 
-    /// By how many milliseconds the service sees its clocks set forward, where the generation knows them.
+    /// Milliseconds by which the service's clocks are ahead (negative: behind). None if the generation does
+    /// not record them.
     pub(super) fn clock_jump(&self) -> Option<&io::Result<i64>> {
         self.clock_jump.as_ref()
     }
 
-    /// Whether all is still there: a service that is not must not be taken from who has it.
+    /// Checks that CRIU still holds the service: a dead one must not be taken from the container that has it.
     pub(super) fn check(&mut self) -> Result<(), RestoreError> {
         match self.child.try_wait() {
             Ok(None) => Ok(()),
@@ -112,7 +115,7 @@ impl Held {
         }
     }
 
-    /// Lets the service run.
+    /// Opens the gate: the service runs.
     pub(crate) fn let_go(mut self) -> Result<(), RestoreError> {
         if self.hold.write_all(&[RUN]).is_err() {
             // CRIU has ended, and its tasks with it.
@@ -126,7 +129,7 @@ impl Held {
         Ok(())
     }
 
-    /// Waits for a CRIU that was told something; kills it when that takes too long.
+    /// Waits until CRIU ends, and kills it after [`LET_GO`].
     fn wait(&mut self) -> Option<ExitStatus> {
         let mut fds = [PollFd::new(self.exit.as_fd(), PollFlags::POLLIN)];
         if !poll(&mut fds, LET_GO).is_ok_and(|ready| ready > 0) {
@@ -137,12 +140,13 @@ impl Held {
 }
 
 impl Drop for Held {
-    /// Ends CRIU and what it has made: tasks that it has not traced yet do not end with it. When this returns, nothing of it is there.
+    /// Ends CRIU and then all processes that it has created: those that it does not trace yet do not end with
+    /// it.
     fn drop(&mut self) {
         if self.state == State::Gone {
             return;
         }
-        // One that holds all processes knows best how to kill them.
+        // When the gate closes, CRIU kills the processes that it holds.
         let _ = self.hold.shutdown(Shutdown::Both);
         if !matches!(self.child.try_wait(), Ok(Some(_))) {
             if self.state == State::Coming {

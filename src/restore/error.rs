@@ -1,4 +1,4 @@
-//! Why a restore failed, and whether it may do better another time.
+//! Why a restore failed, and whether another attempt can help.
 
 use std::io;
 use std::path::PathBuf;
@@ -14,60 +14,48 @@ use crate::store::StoreError;
 /// Why a restore failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
-    /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The image.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// This container cannot take it.
     #[error(transparent)]
     Unfit(#[from] NotFit),
-    /// The service's files.
     #[error(transparent)]
     Files(#[from] PutBackError),
-    /// No criu.
     #[error(transparent)]
     NotStarted(#[from] NotStarted),
-    /// The runtime folder.
     #[error("the folder {path} cannot be used ({error}); set FREEZE_RUNTIME_DIR to a writable one")]
-    RuntimeDir {
-        /// The folder.
-        path: PathBuf,
-        /// The system's word for it.
-        error: io::Error,
-    },
-    /// While serving images.
+    RuntimeDir { path: PathBuf, error: io::Error },
     #[error(transparent)]
     Serve(#[from] ServeError),
-    /// CRIU gave up; its own words, explained.
+    /// The cause according to CRIU's log.
     #[error("{0}")]
     Criu(String),
-    /// The store did not say who may let the service run.
+    /// The store did not answer which container may run the service.
     #[error(
         "it could not be found out whether another container has taken it ({0}), so nothing of it was run here. Find out why the \
          store does not answer, and start this container again"
     )]
     Undecided(ImageError),
-    /// CRIU failed when it had been told to let the tasks run.
+    /// CRIU failed after the gate was opened.
     #[error(
         "{0}. It may have run for a moment before it was ended; start this container again to restore it as it was checkpointed"
     )]
     AfterLettingGo(String),
 }
 
-/// What another attempt may change.
+/// Which attempt can help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hope {
-    /// The same generation may work another time.
+    /// One with the same generation, later.
     Again,
-    /// Only other bytes in the store would help, or another generation.
+    /// One with another generation, or with this one after the store was repaired.
     OtherBytes,
-    /// This container cannot take this generation.
+    /// One with another generation: this container cannot restore this one.
     OtherGeneration,
-    /// Nothing that is done here helps.
+    /// None in this container.
     None,
-    /// As `None`; and the service has run, so that the command must not be started beside what it did.
+    /// None; and the service may have run, so the command must not be started either.
     HasRun,
 }
 

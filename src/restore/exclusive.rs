@@ -1,23 +1,22 @@
-//! One container alone: it claims the application before anything of the service runs, looks again and again whether it still has it,
-//! and says that it is alive.
+//! `--exclusive`: the container claims the lease before anything of the service runs, then checks the lease
+//! and writes a heartbeat at each interval.
 
 use crate::control::protocol::Event;
 use crate::image::{Holder, ImageError, Lease, Result, Vault};
 use crate::job::{Common, Failure};
 use crate::store;
 
-/// Claims the application, as [`Lease::claim`] does, and says who has it. Nothing of the service may run before.
+/// Claims the application by [`Lease::claim`] and writes the first heartbeat. Nothing of the service may run
+/// before.
 pub fn claim(vault: &Vault, lease: &Lease, instance: &str) -> Result<()> {
     lease.claim(vault)?;
-    // Whoever waits only waits longer without it, and the next look writes it again.
+    // Without a heartbeat standbys only wait longer, and the next interval writes one.
     let _ = Holder::beat(vault, lease, instance);
     Ok(())
 }
 
-/// Looks whether this container still has the application, and says that it is alive. See [`Job::Hold`](crate::job::Job::Hold).
-///
-/// # Errors
-/// Where the store does not answer, or not as it should: nothing tells then that another container has the application.
+/// Checks the lease and writes the heartbeat, for [`Job::Hold`](crate::job::Job::Hold). An error says that
+/// the store gave no valid answer, not that another container has the application.
 pub fn hold(common: &Common, lease: &Lease) -> Result<Event, Failure> {
     let failed = |error: ImageError| Failure {
         message: format!("cannot look whether this container still has the application: {error}"),

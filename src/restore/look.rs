@@ -1,20 +1,19 @@
-//! What the store holds for this container, before anything is decided.
+//! What the store holds for this container. Reads only.
 
 use crate::image::{self, ImageError, Lease, Manifest, Outcome, Result, Vault};
 
 /// The generation that head names.
 #[derive(Debug)]
 pub struct Newest {
-    /// Its number.
     pub generation: u64,
-    /// What it consists of, or why that cannot be read.
+    /// The manifest, or why it cannot be read.
     pub manifest: Result<Manifest, String>,
-    /// What became of it, where its service may not have run on; none where that is open.
+    /// None if it is open, or if the service kept running after the checkpoint.
     pub outcome: Option<Outcome>,
 }
 
 impl Newest {
-    /// Reads it; None where head names none.
+    /// None if head names no generation.
     pub fn load(vault: &Vault, head: &Lease) -> Result<Option<Self>> {
         let generation = head.generation;
         if generation == 0 {
@@ -23,7 +22,7 @@ impl Newest {
         let manifest = match Manifest::load(vault, Some(generation)) {
             Ok(Some(manifest)) => Ok(manifest),
             Ok(None) => return Ok(None),
-            // Whether that is so bad is decided when it is to be restored.
+            // The restore decides whether this is fatal.
             Err(error) if is_of_one_generation(&error) => Err(error.to_string()),
             Err(error) => return Err(error),
         };
@@ -34,52 +33,48 @@ impl Newest {
         Ok(Some(Self { generation, manifest, outcome }))
     }
 
-    /// Whether its outcome is by that instance, so that it is that one's.
+    /// Whether the outcome gives it to that instance.
     pub fn is_of(&self, instance: &str) -> bool {
         let Some(Outcome::Taken { by, .. } | Outcome::Withdrawn { by }) = &self.outcome else { return false };
         by.instance == instance
     }
 
-    /// The manifest, where its service did not run on and nobody has it yet, as far as that is known.
+    /// The manifest, if the generation is offered and no outcome is known.
     pub fn offered(&self) -> Option<&Manifest> {
         self.manifest.as_ref().ok().filter(|manifest| manifest.offered && self.outcome.is_none())
     }
 }
 
-/// What it takes to let a service run.
+/// What a container needs before it may run the service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Right {
-    /// To be the one that takes this generation.
+    /// The outcome of this generation: the container must create it.
     Taking {
-        /// The newest generation.
         generation: u64,
-        /// The container that offers it.
+        /// The instance that offers it; empty if the manifest cannot be read.
         from: String,
     },
-    /// Nothing: whoever starts last has the application.
+    /// Nothing: the container that starts last has the application.
     Free,
 }
 
-/// What the store says of its newest generation.
 pub(super) struct Found {
-    /// The store.
     pub(super) vault: Vault,
-    /// What this container holds, once it has restored.
+    /// This container's lease once it has restored.
     pub(super) lease: Lease,
-    /// What it takes to let anything run.
     pub(super) right: Right,
-    /// The newest generation.
     pub(super) newest: Newest,
 }
 
 impl Found {
-    /// Looks at the newest generation; None where there is none.
+    /// None if the store has no generation.
     pub(super) fn look(vault: &Vault) -> Result<Option<Self>> {
         let Some(lease) = Lease::for_newest(vault)? else { return Ok(None) };
         Ok(Newest::load(vault, &lease)?.map(|newest| Self::new(vault.clone(), lease, newest)))
     }
 
-    /// What was found out otherwise: `lease` is for the generation `newest`. One that cannot be read may have been offered.
+    /// `lease` must be for the generation `newest`. One that cannot be read may have been offered, so it must
+    /// be taken.
     pub(super) fn new(vault: Vault, lease: Lease, newest: Newest) -> Self {
         let generation = newest.generation;
         let right = match (newest.offered(), &newest) {
@@ -102,7 +97,7 @@ impl Found {
     }
 }
 
-/// Whether an error is of what one generation consists of, so that another one may do better.
+/// Whether an error concerns one generation only, so that another one may work.
 pub(super) fn is_of_one_generation(error: &ImageError) -> bool {
     use crate::store::StoreError;
     match error {

@@ -1,4 +1,4 @@
-//! How far a restore has come, for whoever watches it.
+//! The progress of a restore.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use crate::control::protocol::{Event, Phase};
 use crate::image::{Body, Manifest};
 use crate::job::reporter::Reporter;
 
-/// The shortest time between two reports.
+/// Shortest time between two reports.
 const INTERVAL: Duration = Duration::from_millis(200);
 
 /// Counts bytes of memory and files.
@@ -18,7 +18,7 @@ pub(crate) struct Meter<'a> {
 }
 
 impl<'a> Meter<'a> {
-    /// Begins to count what the generation consists of.
+    /// Reports the total at once.
     pub(super) fn start(reporter: &'a Reporter, manifest: &Manifest) -> Self {
         let images = manifest.images.iter().filter_map(|image| image.body.as_ref());
         let total = images.map(Body::size).sum::<u64>() + bytes_of_files(manifest);
@@ -27,12 +27,11 @@ impl<'a> Meter<'a> {
         meter
     }
 
-    /// One that nobody watches.
+    /// A meter without reports.
     pub(crate) fn of_nobody() -> Self {
         Self { reporter: None, bytes: 0, total: 0, reported: Instant::now() }
     }
 
-    /// So many bytes more are there.
     pub(super) fn add(&mut self, bytes: u64) {
         self.bytes += bytes;
         if self.reported.elapsed() >= INTERVAL {
@@ -41,7 +40,7 @@ impl<'a> Meter<'a> {
         }
     }
 
-    /// All bytes there are.
+    /// Bytes of the whole generation.
     pub(super) fn total(&self) -> u64 {
         self.total
     }
@@ -53,7 +52,6 @@ impl<'a> Meter<'a> {
     }
 }
 
-/// Bytes of the captured files.
 pub(super) fn bytes_of_files(manifest: &Manifest) -> u64 {
     manifest.files.iter().filter_map(|file| file.body.as_ref()).map(Body::size).sum()
 }

@@ -1,8 +1,8 @@
-//! The restore worker: look what the store holds, wait where that is due, choose, check, put files back, have CRIU hold all
-//! processes, take the right to let them run, let them go, tell the others.
+//! The restore worker: read the store, wait if necessary, choose a generation, check this container, put
+//! files back, restore all processes up to the gate, take the generation, open the gate, claim the lease.
 //!
-//! Without privileges PIDs only go up, so all threads start before CRIU does and nothing here forks after that. On any
-//! failure nothing of the service may run, and nothing of it may ever run before this container has the right to it.
+//! Without privileges PIDs only go up, so all threads start before CRIU and nothing forks after that. Never
+//! runs anything of the service before this container has the right to it, or after a failure.
 
 mod check;
 mod choose;
@@ -19,8 +19,8 @@ mod take;
 mod verify;
 mod wait;
 
-pub use check::{Here, Unfit, missing, pid_max, short_host};
-pub use exclusive::hold;
+pub(crate) use check::{Here, missing, pid_max, short_host};
+pub(crate) use exclusive::hold;
 
 use std::io;
 use std::os::unix::process::parent_id;
@@ -42,7 +42,7 @@ use crate::privileges::{Abilities, RestorePlan};
 use crate::store::{self, Store};
 use choose::Pick;
 pub(crate) use criu::Held;
-pub use error::RestoreError;
+pub(crate) use error::RestoreError;
 use look::Found;
 pub use look::Newest;
 pub(crate) use meter::Meter;
@@ -51,60 +51,56 @@ use retry::{Next, Tries};
 use take::Verdict;
 use wait::{Ready, Woken};
 
-/// Which generation to restore, when, and what to do where that fails.
+/// Which generation to restore, when, and what to do if that fails.
 #[derive(Debug, Clone)]
-pub struct Policy {
-    /// Which one.
+pub(crate) struct Policy {
     pub choice: Choice,
-    /// What to do where that cannot be restored.
     pub failure: OnFailure,
-    /// How to wait for one.
     pub standby: Standby,
-    /// Let only one container have the application, which looks so often.
+    /// Interval of heartbeats; None without `--exclusive`.
     pub exclusive: Option<Duration>,
 }
 
-/// Restores the generation that `policy` says, or says to start the command. The answer is the last event for init.
-pub fn run(common: &Common, policy: &Policy, reporter: &Reporter) -> Result<Event, Failure> {
+/// Restores a generation according to `policy`, or lets init start the command. Returns the last event for
+/// init.
+pub(crate) fn run(common: &Common, policy: &Policy, reporter: &Reporter) -> Result<Event, Failure> {
     reach(Point::RestoreBegun);
     Restore::new(common, policy, reporter).insist()
 }
 
-/// The work of this worker, and what an attempt leaves to the next one.
+/// The state of this worker: what one attempt leaves to the next.
 struct Restore<'a> {
     common: &'a Common,
     policy: &'a Policy,
     reporter: &'a Reporter,
-    /// What this container allows, asked for once, before there are threads.
+    /// Probed once, before there are threads.
     abilities: Abilities,
     store: Option<Arc<dyn Store>>,
-    /// Threads that fetch: each takes a PID, so they are started once.
+    /// Started once, as each takes a PID.
     threads: Option<Arc<FetchThreads>>,
-    /// What the store said at first: a generation that was open then must be taken before anything runs, however many
-    /// attempts that needs.
+    /// What the store said at first. A generation that was open then must be taken before anything runs, in
+    /// every attempt.
     found: Option<Found>,
     pick: Pick,
-    /// The step that may fail.
+    /// The current step, for a failure's report.
     phase: Phase,
-    /// When it was decided to restore.
+    /// When the restore was decided on: its duration counts from here.
     decided: Instant,
-    /// The generation that is being restored, once that is known.
+    /// The generation that is being restored, once it is known.
     generation: Option<u64>,
-    /// PIDs of the service may have been used.
+    /// PIDs of the service may be used up.
     criu_ran: bool,
 }
 
-/// What is to be done, as far as the store tells.
+/// What to do next, according to the store.
 enum Turn {
-    /// Restore a generation.
     Restore(Box<Found>),
-    /// Start the command.
     Start(Option<Vault>, Lease),
-    /// This is the last word.
+    /// End with this event.
     Over(Event),
 }
 
-/// An attempt that failed, and where CRIU's log of it is kept.
+/// A failed attempt, and where its CRIU log is kept.
 struct Failed {
     error: Box<RestoreError>,
     log: Option<PathBuf>,
@@ -134,7 +130,7 @@ impl<'a> Restore<'a> {
         }
     }
 
-    /// Makes attempts until one succeeds, or the policy says that it was the last.
+    /// Retries until an attempt succeeds or the policy gives up.
     fn insist(&mut self) -> Result<Event, Failure> {
         let mut tries = Tries::new(self.policy.failure);
         loop {
@@ -160,7 +156,8 @@ impl<'a> Restore<'a> {
         }
     }
 
-    /// Look, wait, choose, bring back; and again, whenever another container was faster to claim the application.
+    /// One attempt: look, wait, choose, restore. Starts over if another container was faster to claim the
+    /// application.
     fn attempt(&mut self) -> Result<Event, Failed> {
         loop {
             self.enter(Phase::Check);
@@ -184,15 +181,15 @@ impl<'a> Restore<'a> {
         }
     }
 
-    /// Finds out what there is, once it is this container's turn.
+    /// Reads the store, and waits until it is this container's turn.
     fn look(&mut self) -> Result<Turn, RestoreError> {
         let store = match &self.store {
             Some(store) => store.clone(),
             None => self.store.insert(store::open(&self.common.store)?).clone(),
         };
         let vault = Vault::open(store.clone(), &self.common.keys)?;
-        // Before the outcomes that concern this container, so that what another one takes meanwhile is noticed there or when it is
-        // decided.
+        // Read before the outcomes: a generation that another container takes meanwhile is noticed there or
+        // at the decision.
         let found = vault.as_ref().map(Found::look).transpose()?.flatten();
         let may_wait = self.policy.choice == Choice::Newest || self.policy.exclusive.is_some();
         let newest = found.as_ref().map_or(0, |found| found.newest.generation);
@@ -224,7 +221,7 @@ impl<'a> Restore<'a> {
         Ok(turn)
     }
 
-    /// Brings back what is to be restored of what was found. None where all must be looked at anew.
+    /// Restores the chosen generation. None if the store must be read anew.
     fn bring_back(&mut self, found: &Found) -> Result<Option<Event>, Failed> {
         let Some(generation) = self.pick.number(found.lease.generation) else {
             return self.start(Some(&found.vault), found.lease);
@@ -238,7 +235,7 @@ impl<'a> Restore<'a> {
         restored.map(Some).map_err(|error| Failed { error: Box::new(error), log: work.kept_log() })
     }
 
-    /// Check, files, CRIU up to where it holds all processes, take, let go, claim.
+    /// Check, files, CRIU up to the gate, take, open the gate, claim.
     fn restore(&mut self, found: &Found, manifest: &Manifest, work: &Work) -> Result<Event, RestoreError> {
         if let Some(warning) = check::check(manifest, &Here::with(&self.abilities))? {
             self.reporter.warn(warning);
@@ -247,7 +244,7 @@ impl<'a> Restore<'a> {
         if let Some(message) = counted_up_to.and_then(forecast::before_restore) {
             self.reporter.send(&Event::Chosen { message });
         }
-        // Before any page is read: a full disk must not discard a service that has been restored.
+        // Before any page is read: a full disk must not discard a restored service.
         env::write(&self.common.runtime_dir).map_err(|error| self.unusable_folder(error))?;
         let mut fetcher = Fetcher::on(&self.threads(&found.vault)?, &found.vault, manifest, self.common.memory);
         reach(Point::RestoreChecked);
@@ -284,7 +281,7 @@ impl<'a> Restore<'a> {
         let (root, service) = (manifest.root_pid, manifest.service_pid);
         self.reporter.send(&Event::Restored { root, service, lease: found.lease, restore });
         reach(Point::RestoreReported);
-        // Not before: where the restore fails, whoever had the application keeps it.
+        // Not earlier: if the restore fails, the former owner keeps the application.
         let claimed = self.claim(found, manifest.generation);
         reach(Point::RestoreClaimed);
         take::tell_former(found, &self.common.instance);
@@ -295,7 +292,7 @@ impl<'a> Restore<'a> {
         RestorePlan::of(&self.abilities)
     }
 
-    /// Claims the application for the service that runs.
+    /// Claims the application for the running service.
     fn claim(&self, found: &Found, generation: u64) -> Event {
         let (vault, lease) = (&found.vault, &found.lease);
         let claimed = match self.policy.exclusive {
@@ -308,8 +305,8 @@ impl<'a> Restore<'a> {
         }
     }
 
-    /// Has init start the command. Where the application is to be this container's alone, it has to be claimed before. None where
-    /// another container was faster, so that this one waits.
+    /// Lets init start the command. With `--exclusive` it claims the application first. None if another
+    /// container was faster, so this one must wait.
     fn start(&self, vault: Option<&Vault>, lease: Lease) -> Result<Option<Event>, Failed> {
         if let Some(vault) = vault
             && let Verdict::Lost(message) = take::close_above(vault, &lease, &self.common.instance)?
@@ -332,7 +329,8 @@ impl<'a> Restore<'a> {
         Ok(Some(Event::NothingToRestore { lease }))
     }
 
-    /// Has init start the command although there was something to restore, unless another container has that, or may have it.
+    /// Lets init start the command after a failed restore, unless another container has the service or may
+    /// have it.
     fn start_instead(&self, failure: Failure) -> Result<Event, Failure> {
         let (us, exclusive) = (&self.common.instance, self.policy.exclusive.is_some());
         let lease = match &self.found {
@@ -368,7 +366,7 @@ impl<'a> Restore<'a> {
         })
     }
 
-    /// Says what is going to be restored, and why.
+    /// Logs which generation is restored, and why.
     fn announce(&self, found: &Found) {
         if let Some(message) = self.pick.sentence(found, &self.common.instance) {
             self.reporter.send(&Event::Chosen { message });

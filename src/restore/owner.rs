@@ -1,25 +1,26 @@
-//! Who has the application, as far as the store tells, and whether this container must therefore wait. Must never change anything.
+//! Which container has the application according to the store, and whether this one must wait. Never writes.
 
 use super::Policy;
 use super::look::Newest;
 use crate::image::{self, Holder, Lease, Outcome, Result, Vault, Whereabouts};
 use crate::job::Common;
 
-/// Who has the newest generation.
+/// Which instance has the newest generation.
 #[derive(Debug, PartialEq, Eq)]
 enum Owner {
-    /// Its service did not run on, and nobody has taken it.
+    /// None: it is offered, and no container has taken it.
     Nobody,
-    /// The instance of this name.
+    /// This instance.
     Known(String),
-    /// The instance of this name, unless another one has claimed the application since.
+    /// This instance, unless another one has claimed the application since.
     Likely(String),
-    /// It cannot be read, as this says, and nothing else tells.
+    /// The manifest cannot be read, for this reason, and there is no heartbeat.
     Unknown(String),
 }
 
-/// Why this container may not restore or start anything at once; none where it may do what it found before this was asked: of the
-/// generation `found`, the newest one then (0: none), and its outcome. Others may have written since.
+/// Why this container must wait before it restores or starts anything. None if it may act on what it found
+/// before this call. `found` is the newest generation that it found then (0: none); other containers may have
+/// written since.
 pub fn reason_to_wait(vault: Option<&Vault>, found: u64, common: &Common, policy: &Policy) -> Result<Option<String>> {
     let (us, url, always) = (&*common.instance, &*common.store.url, policy.standby.always);
     let nothing_yet = || always.then(|| format!("{url} holds no generation yet"));
@@ -42,11 +43,13 @@ pub fn reason_to_wait(vault: Option<&Vault>, found: u64, common: &Common, policy
     let generation = newest.generation;
     Ok(match (owner(vault, &head, newest)?, moved) {
         (Owner::Nobody, _) if generation == found => None,
-        // What was found is older, and not to be restored beside whoever offers this one. Waiting takes it at once.
+        // `found` is older and must not run beside the container that offers this one. Waiting takes this one
+        // at once.
         (Owner::Nobody, _) => Some(format!("generation {generation} of {url} has just been committed")),
         (Owner::Known(name), _) if name == us => None,
         (Owner::Likely(name), _) if name == us && policy.exclusive.is_none() => None,
-        // An attempt with this very one has failed before, and whoever tries next is asked to try earlier ones, or fails again.
+        // An attempt with this generation has failed before. The next one fails too, or falls back to earlier
+        // generations if the user allows that.
         (Owner::Unknown(_), Some(moved)) if moved == generation && policy.exclusive.is_none() => None,
         (Owner::Unknown(damage), _) => Some(format!(
             "{damage}. So nothing tells whether it was handed over, or whether its service runs on elsewhere"
@@ -63,7 +66,7 @@ pub fn reason_to_wait(vault: Option<&Vault>, found: u64, common: &Common, policy
     })
 }
 
-/// The instance that has the application to itself, by its own word.
+/// The instance whose heartbeat belongs to `head`.
 fn holder(vault: &Vault, head: &Lease) -> Result<Option<String>> {
     Ok(Holder::look(vault)?.filter(|holder| holder.is_of(head)).map(|holder| holder.party.instance))
 }
@@ -81,7 +84,7 @@ fn owner(vault: &Vault, head: &Lease, newest: Newest) -> Result<Owner> {
             return Ok(holder.map_or_else(unclaimed, Owner::Known));
         }
     };
-    // Either it has claimed head, or head is still as it was when the generation was offered.
+    // It has claimed head, or head is as it was when the generation was offered.
     let is_last = head.writer == last.writer || (holder.is_some() && holder == first);
     Ok(match holder {
         _ if is_last => Owner::Known(last.instance),
@@ -123,7 +126,7 @@ mod tests {
             decide(&self.vault, generation, &Outcome::Taken { by, from: from.into() }).unwrap();
         }
 
-        /// Whether it must wait: as it is, as a standby, exclusively.
+        /// Whether it must wait: by default, as a standby, with `--exclusive`.
         fn waits(&self) -> [bool; 3] {
             [(false, None), (true, None), (false, Some(Duration::from_secs(1)))].map(|(always, exclusive)| {
                 let policy = policy(&self.common, always, exclusive);
@@ -164,7 +167,7 @@ mod tests {
         let fixture = fixture();
         let lease = fixture.commit(Lease::fresh(), "them", false);
         assert_eq!(fixture.waits(), [false, true, true]);
-        // Committed by us, but nobody says who claimed it since.
+        // Committed by us, but nothing tells which container has claimed it since.
         let lease = fixture.commit(lease, "us", false);
         assert_eq!(fixture.waits(), [false, false, true]);
         Holder::beat(&fixture.vault, &lease, "us").unwrap();
@@ -194,7 +197,7 @@ mod tests {
         // They checkpointed it since.
         let lease = fixture.commit(lease, "them", false);
         assert_eq!(fixture.waits(), [true, true, true]);
-        // Somebody made us take over all the same.
+        // We took over all the same.
         fixture.commit(lease, "us", false);
         assert_eq!(fixture.waits(), [false, false, true]);
     }
@@ -208,7 +211,7 @@ mod tests {
         let by = Party { instance: "them".into(), writer: lease.writer };
         decide(&fixture.vault, 1, &Outcome::Withdrawn { by }).unwrap();
         assert_eq!(fixture.waits(), [true, true, true]);
-        // Whoever comes back by that name, or by a new one, does not wait for it.
+        // A container of that name, or of a new one, does not wait for it.
         for name in ["them", "new"] {
             let common = Common { instance: name.into(), ..fixture.common.clone() };
             let policy = policy(&common, false, None);

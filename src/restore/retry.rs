@@ -1,31 +1,30 @@
-//! What is done when a restore has failed. Decides only; knows no clock and no store.
+//! Decides what follows a failed restore. Pure: knows no clock and no store.
 
 use std::time::Duration;
 
 use super::error::Hope;
 use crate::job::OnFailure;
 
-/// Attempts with one generation, the first one included.
+/// Attempts per generation, including the first.
 const ATTEMPTS: u32 = 5;
 
-/// The attempts so far.
 #[derive(Debug)]
 pub(super) struct Tries {
     policy: OnFailure,
-    /// With this generation.
+    /// Attempts with the current generation.
     made: u32,
 }
 
-/// What comes next.
+/// What follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
-    /// The same generation, after a while.
+    /// The same generation, after this back-off.
     Again(Duration),
-    /// This one instead.
+    /// This generation instead.
     Earlier(u64),
-    /// The command.
+    /// Start the command.
     Afresh,
-    /// Nothing.
+    /// Give up.
     Fail,
 }
 
@@ -34,7 +33,7 @@ impl Tries {
         Self { policy, made: 0 }
     }
 
-    /// After a failure that leaves this hope. `able` is whether this container can try again at all, `earlier` finds the generation
+    /// What follows a failure. `able` is whether this container can try again; `earlier` finds the generation
     /// before.
     pub(super) fn after(&mut self, hope: Hope, able: bool, earlier: impl FnOnce() -> Option<u64>) -> Next {
         self.made += 1;
@@ -76,7 +75,7 @@ mod tests {
 
     const HOPES: [Hope; 5] = [Hope::Again, Hope::OtherBytes, Hope::OtherGeneration, Hope::None, Hope::HasRun];
 
-    /// What comes of so many generations that all fail like this.
+    /// The steps if that many generations all fail like this.
     fn all_of(policy: OnFailure, hope: Hope, mut generations: u64) -> (Vec<Next>, Next) {
         let mut tries = Tries::new(policy);
         let mut steps = Vec::new();

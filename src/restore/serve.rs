@@ -1,7 +1,9 @@
-//! Serves images to `criu restore` until it holds all processes: many at once, each at the pace of the process that reads it, from a bounded window.
+//! Serves CRIU images to `criu restore` until all processes are at the gate: many images at once, each at its
+//! reader's pace, in bounded memory.
 //!
-//! Every restored process reads its own pages, and one that waits for others in the middle must not hold them up. So this
-//! is one poll loop over all pipes; no thread starts here, as without privileges every PID that anyone takes spoils the restore.
+//! Every restored process reads its own pages, and one that waits for others must not block them. So one poll
+//! loop serves all pipes. No thread starts here: without privileges every PID that is taken spoils the
+//! restore.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -18,24 +20,22 @@ use crate::sys::fd;
 
 use super::meter::Meter;
 
-/// Why serving broke off.
+/// Why serving failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The connection to CRIU.
     #[error(
         "the connection to CRIU broke ({0}); start a new container, and look at its memory limit if it happens again"
     )]
     Broken(#[from] io::Error),
-    /// The store, or what is in it.
     #[error(transparent)]
     Image(#[from] ImageError),
 }
 
-/// The socket over which CRIU asks for images.
+/// The socket over which CRIU requests images.
 enum Socket<'a> {
     Listening(&'a UnixListener),
     Connected(Connection),
-    /// CRIU has closed it: no more images, but those that are open flow on.
+    /// Closed by CRIU: no more images, but open ones continue.
     Closed,
 }
 
@@ -43,25 +43,25 @@ enum Socket<'a> {
 struct Open {
     pipe: File,
     stream: StreamId,
-    /// The pipe is full.
     full: bool,
-    /// CRIU has closed its end, having seen enough.
+    /// The reader has closed its end, having seen enough.
     closed: bool,
 }
 
-/// What CRIU writes to the hold socket when all processes are there and none has run.
+/// CRIU writes this to the gate when all processes exist and none has run.
 const RESTORED: u8 = b'R';
 
-/// What serving came to.
+/// How serving ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Served {
-    /// CRIU holds all processes.
+    /// CRIU holds all processes at the gate.
     Held,
-    /// CRIU gave up.
+    /// CRIU has ended.
     Ended,
 }
 
-/// Serves until CRIU says at `hold` that it holds all processes, or ends, which `exit` tells.
+/// Serves until CRIU says at the gate, `hold`, that all processes exist, or ends. `exit` is readable once it
+/// has ended.
 pub fn serve(
     child: &mut Child,
     exit: BorrowedFd,
@@ -96,7 +96,8 @@ pub fn serve(
     }
 }
 
-/// Whether the byte that came says so. A socket that CRIU has closed says no more, and only its exit tells what it came to.
+/// Reads a byte from the gate, and returns whether it is [`RESTORED`]. Drops a gate that CRIU has closed:
+/// then only CRIU's exit tells the result.
 fn is_held(hold: &mut Option<&UnixStream>) -> Result<bool, ServeError> {
     let Some(mut socket) = *hold else { return Ok(false) };
     let mut byte = [0];
@@ -108,7 +109,7 @@ fn is_held(hold: &mut Option<&UnixStream>) -> Result<bool, ServeError> {
     Ok(byte[0] == RESTORED)
 }
 
-/// Takes CRIU's connection, or its next request.
+/// Accepts CRIU's connection, or its next request.
 fn talk<'a>(
     socket: Socket<'a>,
     images: &BTreeMap<&str, &Body>,
@@ -120,7 +121,7 @@ fn talk<'a>(
         Socket::Connected(connection) => connection,
         Socket::Closed => return Ok(Socket::Closed),
     };
-    // A criu that failed is said to have failed by its exit status and its log.
+    // If criu has failed, its exit status and its log say so.
     let name = match connection.request() {
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset => None,
         result => result?,
@@ -137,7 +138,7 @@ fn talk<'a>(
     Ok(Socket::Connected(connection))
 }
 
-/// Writes what is there and fits; says whether the image is done.
+/// Writes what is available and fits. Returns whether the image is done.
 fn feed(image: &mut Open, fetcher: &mut Fetcher, meter: &mut Meter) -> Result<bool, ServeError> {
     while !image.full && !image.closed {
         let written = match fetcher.front(image.stream)? {
@@ -166,7 +167,7 @@ struct Ready {
     socket: bool,
 }
 
-/// Waits for CRIU's end, for its word at the hold socket, for newly decoded data, for a request, or for room in a pipe that was full.
+/// Waits for CRIU's end, a byte at the gate, decoded data, a request, or room in a full pipe.
 fn wait(always: [BorrowedFd; 2], hold: Option<&UnixStream>, socket: &Socket, open: &mut [Open]) -> io::Result<Ready> {
     let mut fds = always.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).to_vec();
     let socket = match socket {
@@ -181,7 +182,7 @@ fn wait(always: [BorrowedFd; 2], hold: Option<&UnixStream>, socket: &Socket, ope
         })
     });
     let fixed = fds.len();
-    // One that is not full waits for data; of it only the reader's end is worth knowing, which poll reports unasked.
+    // A pipe that is not full waits for data. poll reports the end of its reader unasked.
     fds.extend(open.iter().map(|image| {
         PollFd::new(image.pipe.as_fd(), if image.full { PollFlags::POLLOUT } else { PollFlags::empty() })
     }));

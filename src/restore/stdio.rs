@@ -1,9 +1,9 @@
-//! Joins the restored service to the new container's stdin, stdout and stderr.
+//! Connects the restored service to the new container's stdin, stdout and stderr.
 //!
-//! Every container has new pipes. What the service knew as `pipe:[N]` is replaced by our own descriptor 0, 1 or 2, which
-//! the worker has from init; so it goes on for any number of generations. Some engines give a container no pipes of their own but
-//! files, or pipes with a name, that they have opened on mounts which the container does not have (Mesos, Nomad): those are
-//! `file[MOUNT:INODE]`, and are replaced likewise.
+//! Every container has new pipes. The service's `pipe:[N]` is replaced by the worker's descriptor 0, 1 or 2,
+//! which are init's. This works for any number of generations. Some engines (Mesos, Nomad) give a container
+//! files or named pipes on mounts that the container does not have. CRIU calls them `file[MOUNT:INODE]`, and
+//! they are replaced in the same way.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -14,16 +14,16 @@ use crate::criu::command::{Inherit, number};
 use crate::host::stdio::OUTSIDE;
 use crate::image::Stdio as Recorded;
 
-/// What CRIU is to put in the place of the old container's stdio.
+/// Replacements for the old container's stdio.
 #[derive(Debug)]
 pub struct Stdio {
     inherit: Vec<Inherit>,
-    /// Stands for a stdin pipe that this container does not have.
+    /// /dev/null, in place of a stdin pipe that this container does not have.
     null: Option<File>,
 }
 
 impl Stdio {
-    /// Works out the replacements for what the checkpoint recorded.
+    /// Determines the replacements for what the checkpoint recorded.
     pub fn join(recorded: &[Recorded]) -> io::Result<Self> {
         let mut stdio = Self { inherit: Vec::new(), null: None };
         let mut seen = BTreeSet::new();
@@ -33,19 +33,18 @@ impl Stdio {
                 continue;
             }
             let fd = if old.fd == 0 && !is_pipe(0) { stdio.null_fd()? } else { old.fd as i32 };
-            // CRIU knows a file by its path without the first letter, and takes this for the path.
+            // CRIU names a file by its path without the first character, and takes this name for a path.
             let key = if key.starts_with(OUTSIDE) { key[1..].to_owned() } else { key.into_owned() };
             stdio.inherit.push(Inherit { fd, key });
         }
         Ok(stdio)
     }
 
-    /// The replacements.
     pub fn inherit(&self) -> &[Inherit] {
         &self.inherit
     }
 
-    /// Descriptors that CRIU needs beside 0, 1 and 2.
+    /// Descriptors that CRIU needs in addition to 0, 1 and 2.
     pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         self.null.iter().map(AsFd::as_fd).collect()
     }
@@ -56,7 +55,7 @@ impl Stdio {
     }
 }
 
-/// What has no path by which CRIU could open it again.
+/// Whether the target has no path by which CRIU can open it again.
 fn replaceable(target: &str) -> bool {
     target.starts_with("pipe:[") || target.starts_with(OUTSIDE)
 }

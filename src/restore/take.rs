@@ -1,5 +1,5 @@
-//! The right to let a restored service run. Exactly one container has it, and the store says which; so it is asked when all
-//! processes are there and none has run, and nothing else can fail that takes time.
+//! The right to run a restored service. The store gives it to exactly one container. It is requested last:
+//! all processes are at the gate, and nothing that takes time can fail any more.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,22 +9,22 @@ use super::exclusive;
 use super::look::{Found, Right};
 use crate::image::{self, ImageError, Lease, Outcome, Party, Vault};
 
-/// How long the store is asked who has the service, while that is held. Short of what a container that waits for the answer
-/// would call hung.
+/// How long the store is asked while the service is at the gate. Shorter than what a waiting container would
+/// take for a hang.
 const ASK_FOR: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// Who has the service.
+/// Which container has the service.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// This container.
+    /// This one.
     Ours,
-    /// Another one: one sentence.
+    /// Another one; the sentence that says so.
     Lost(String),
 }
 
-/// Takes what was found for the container named `us`, as far as anybody need be asked. As long as the store does not say who has
-/// it, it is asked again, and before each time `check` tells whether there still is something to run.
+/// Gets the right to run what was found, for the container `us`. Retries while the store does not answer;
+/// before each try `check` verifies that the service can still run.
 pub(super) fn take(
     found: &Found,
     us: &str,
@@ -51,8 +51,9 @@ pub(super) fn take(
     }
 }
 
-/// Says, before anything is done to take what another container offers, that `us` has it only once its outcome says so. Without that a
-/// container whose attempt failed, started again, would take the service for its own, while the other one has taken it back and runs on.
+/// Marks in the store that `us` has a generation that another container offers only if its outcome says so.
+/// Must come before any attempt to take it: if the attempt fails and this container restarts, it would
+/// otherwise consider the service its own, while the other container has withdrawn it and runs it.
 pub(super) fn remember(found: &Found, us: &str) -> Result<(), ImageError> {
     match &found.right {
         Right::Taking { generation, from } if from != us => image::mark_lost(&found.vault, *generation, us),
@@ -60,8 +61,8 @@ pub(super) fn remember(found: &Found, us: &str) -> Result<(), ImageError> {
     }
 }
 
-/// Says for the container that offered it that it has it no more, so that it need not be looked for among all outcomes when that is started
-/// again. Where it cannot be said, the outcome tells.
+/// Marks in the store that the container that offered the generation no longer has it, which saves that one a
+/// search of all outcomes when it restarts. If this fails, the outcome still tells.
 pub(super) fn tell_former(found: &Found, us: &str) {
     let from = match (&found.right, &found.newest.outcome) {
         (Right::Taking { from, .. }, _) => from,
@@ -73,9 +74,11 @@ pub(super) fn tell_former(found: &Found, us: &str) {
     }
 }
 
-/// Before what is not taken is let run: nothing that was proposed above what this container found may become the newest one later,
-/// as a put of head by a container that is dead by now still could. Where one of them has been taken meanwhile, another
-/// container is ahead. To be called last: what a living one proposes is withdrawn as well, and must not be for a restore that fails.
+/// Withdraws every generation that was proposed above the one that this container found, before anything runs
+/// that was not taken. Otherwise a late put of head by a dead container could still make one of them the
+/// newest. If one of them has been taken, another container is ahead.
+///
+/// Must come last: it also withdraws what a live container proposes, which a failing restore must not do.
 pub(super) fn close_above(vault: &Vault, lease: &Lease, us: &str) -> Result<Verdict, ImageError> {
     Ok(if image::close_above(vault, lease.generation, &party(us, lease))? {
         Verdict::Ours
@@ -92,7 +95,7 @@ fn party(us: &str, lease: &Lease) -> Party {
     Party { instance: us.to_owned(), writer: lease.writer }
 }
 
-/// Asks the store until it answers, as long as there is something to run.
+/// Asks the store until it answers, for at most [`ASK_FOR`], as long as `check` succeeds.
 fn ask<T>(
     mut check: impl FnMut() -> Result<(), RestoreError>,
     question: impl Fn() -> Result<T, ImageError>,
@@ -114,7 +117,7 @@ fn lost(vault: &Vault, generation: u64, us: &str, outcome: &Outcome) -> String {
     };
     let (name, url) = (&party.instance, vault.url());
     if name == us {
-        // One is dead by now, and the next start goes on; but the other may be alive.
+        // An earlier start is dead, and the next one continues. Another container may be alive.
         return format!(
             "an earlier start of this container, or another container that is called {name} too, has {has} generation {generation} of \
              {url} meanwhile, so nothing of it was run here. Start this one again, and give each container a name of its own by --instance"

@@ -48,7 +48,7 @@ fn damage(folder: &Path, generation: u64) {
     fs::write(folder.join("store").join(crate::image::manifest_key(generation)), "not a manifest").unwrap();
 }
 
-/// What the worker says last, and what it said before to the user.
+/// The worker's last event, and its messages to the user before that.
 fn run_with(common: &Common, choice: Choice, failure: OnFailure) -> (Result<Event, Failure>, Vec<String>) {
     run_policy(common, &policy(choice, failure))
 }
@@ -96,11 +96,11 @@ fn who_is_to_restore_nothing_takes_over_from_who_has_it() {
     assert_eq!(said, ["starting the command: --restore never says so"]);
     assert_eq!((lease.generation, lease.epoch), (2, 2));
     lease.check(&vault).unwrap();
-    // It is open to be taken still.
+    // It can still be taken.
     assert_eq!(image::look(&vault, 2).unwrap(), None);
 }
 
-/// Beside a test there is no criu, and so every generation that fits ends with that.
+/// There is no criu beside a test, so every generation that fits fails there.
 #[test]
 fn a_failure_says_the_generation_and_the_step() {
     let folder = tempfile::tempdir().unwrap();
@@ -139,7 +139,7 @@ fn a_runtime_folder_that_takes_no_file_fails_the_restore_before_anything_is_done
     };
     let mut manifest = Manifest { arch, uid, files: vec![file], ..Manifest::default() };
     commit(&vault, &mut manifest, Lease::fresh(), Instant::now()).unwrap();
-    // No file can take the place of a folder.
+    // A file cannot replace a folder.
     fs::create_dir(folder.path().join("env")).unwrap();
     let (result, _) = run_with(&common, Choice::Newest, OnFailure::Fail);
     let failure = result.unwrap_err();
@@ -206,20 +206,20 @@ fn of_two_that_hold_an_open_generation_one_may_run_it() {
     let vault = generations(&common(folder.path()), &[true]);
     let (first, second) = (Found::look(&vault).unwrap().unwrap(), Found::look(&vault).unwrap().unwrap());
     assert_eq!(take::take(&first, "a", false, || Ok(())).unwrap(), Verdict::Ours);
-    // The same once more, as after a reply that was lost.
+    // The same again, as after a lost reply.
     assert_eq!(take::take(&first, "a", false, || Ok(())).unwrap(), Verdict::Ours);
     let Verdict::Lost(message) = take::take(&second, "b", false, || Ok(())).unwrap() else { panic!("both have it") };
     assert!(message.starts_with("container a has taken generation 1 of file:"), "{message}");
-    // One of the same name may be alive, or a request that came late may have been its own: the next start finds out.
+    // A container of the same name may be alive, or a late request may be its own: the next start finds out.
     let same = Found::new(vault.clone(), second.lease, second.newest);
     let Verdict::Lost(message) = take::take(&same, "a", false, || Ok(())).unwrap() else { panic!("both have it") };
     assert!(message.contains("an earlier start of this container") && message.contains("--instance"), "{message}");
     assert_eq!(whereabouts(&vault, "a").unwrap(), Whereabouts::Here(1));
-    // Who offered it has it no more, however many outcomes follow.
+    // The container that offered it no longer has it, however many outcomes follow.
     take::tell_former(&first, "a");
     assert!(image::records(&**vault.store()).unwrap().iter().any(|record| record.lost.is_some()));
     assert_eq!(whereabouts(&vault, "us").unwrap(), Whereabouts::Away(1));
-    // Who starts after that has it, as ever: nobody offers it any more.
+    // A container that starts later has it, as it is no longer offered.
     let third = Found::look(&vault).unwrap().unwrap();
     assert_eq!(take::take(&third, "c", false, || Ok(())).unwrap(), Verdict::Ours);
 }
@@ -237,7 +237,7 @@ fn who_fails_with_what_another_one_offers_remembers_that_it_may_not_be_its_own()
     // As long as it is offered it may try again.
     let (result, _) = run_with(&common, Choice::Newest, OnFailure::Fail);
     assert!(result.unwrap_err().message.contains("CRIU cannot"));
-    // What is its own needs nothing of the kind.
+    // For its own generation it marks nothing.
     let them = Common { instance: "them".into(), ..common };
     run_with(&them, Choice::Newest, OnFailure::Fail).0.unwrap_err();
     assert_eq!(whereabouts(&vault, "them").unwrap(), Whereabouts::Unknown);
@@ -270,7 +270,7 @@ fn the_command_is_not_started_without_the_right_to_it() {
     let exclusive = Policy { exclusive: Some(Duration::from_secs(1)), ..policy(Choice::Newest, OnFailure::Start) };
     let mut restore = Restore::new(&common, &exclusive, &reporter);
     restore.found = Found::look(&vault).unwrap();
-    // Nothing tells who has the application by now.
+    // The store no longer tells which container has the application.
     fs::write(folder.path().join("store/head"), "damaged").unwrap();
     let failure = || Failure { message: "it failed".into(), log: None, phase: None };
     let error = restore.start_instead(failure()).unwrap_err();

@@ -1,11 +1,12 @@
-//! Whether the tree that came back is the one that was dumped: a process outside it would be lost at the next checkpoint.
+//! Compares the restored process tree with the dumped one. A process outside it would be lost at the next
+//! checkpoint.
 
 use std::collections::BTreeMap;
 
 use crate::image::Manifest;
 use crate::proc::tree::{self, Process};
 
-/// A sentence for each process whose parent is another than before; none for one that has ended since.
+/// One sentence per process whose parent has changed. Ignores processes that have ended since.
 pub fn differences(manifest: &Manifest) -> Vec<String> {
     tree::all().map(|now| compare(manifest, &now)).unwrap_or_default()
 }
@@ -14,7 +15,7 @@ fn compare(manifest: &Manifest, now: &BTreeMap<i32, Process>) -> Vec<String> {
     let alive = |pid: i32| now.get(&pid).filter(|process| !process.is_zombie());
     let mut found = Vec::new();
     for then in manifest.processes.iter().filter(|process| process.pid != manifest.root_pid) {
-        // Where the parent has ended since, the process has rightly moved up.
+        // If the parent has ended since, the process was rightly reparented.
         if let (Some(process), Some(_)) = (alive(then.pid), alive(then.ppid))
             && process.ppid != then.ppid
         {

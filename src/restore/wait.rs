@@ -1,5 +1,7 @@
-//! A standby: waits until a generation is offered, with everything prepared that can be. Must never start anything of the service,
-//! nor give up because a store does not answer, nor start a thread once it waits, as each takes a PID.
+//! A standby: waits until a generation is offered, with everything prepared in advance.
+//!
+//! Never starts anything of the service, never gives up because a store does not answer, and never starts a
+//! thread while it waits, as each takes a PID.
 
 use std::sync::Arc;
 use std::thread;
@@ -14,55 +16,52 @@ use crate::job::{Common, cores};
 use crate::store::{CachedStore, Store, StoreError};
 use crate::sys::pids;
 
-/// How often the same trouble is told, at most.
+/// Shortest time between two warnings, and between two reads of a generation that cannot be read.
 const QUIET: Duration = Duration::from_secs(60);
-/// For so many of its intervals a holder may say nothing before it is taken for dead.
+/// Intervals without a heartbeat after which the lease owner is presumed dead.
 const SILENT: u32 = 3;
-/// A container with fewer PIDs left than this cannot restore any more: starting CRIU and its helpers takes some.
+/// PIDs that must be left below the service's: CRIU and its helpers take some. With no more than this the
+/// container is worn out.
 const LEAST_PIDS: i32 = 50;
-/// Between two looks at the store when a generation is about to be offered, and for how long at most.
+/// Poll interval while a generation is about to be offered, and how long it applies at most.
 const NEAR_POLL: Duration = Duration::from_millis(20);
 const NEAR: Duration = Duration::from_secs(120);
-/// The service's lowest PID, where no generation tells.
+/// The service's lowest PID if no generation tells.
 const FIRST_PID: i32 = 1000;
 
-/// After looks that failed the pause becomes longer, up to so many times, as a look may be dear.
+/// Bound of the back-off after failed polls, in poll intervals: a poll may be expensive.
 const PATIENCE: u32 = 8;
 
 const FORMAT_LIMIT: u64 = 64 << 10;
 
-/// What a wait ends with.
+/// How a wait ends.
 pub enum Woken {
-    /// Restore this now.
     Restore(Box<Ready>),
-    /// Start the service afresh: whoever had the application to itself is gone, and has committed nothing.
+    /// Start the service afresh: the exclusive owner is gone and has committed nothing.
     Start {
-        /// The store.
         vault: Vault,
-        /// For this container; not claimed yet.
+        /// This container's; not claimed yet.
         lease: Lease,
     },
-    /// The PIDs of this container are nearly used up, as this sentence says.
+    /// This container's PIDs are nearly used up: one sentence.
     WornOut(String),
 }
 
-/// A generation to restore, and everything that was prepared for it.
+/// A generation to restore, and what was prepared for it.
 pub struct Ready {
-    /// The store, with what was fetched ahead.
+    /// The store, with its prefetched packs.
     pub vault: Vault,
-    /// Threads for the [`Fetcher`](crate::image::Fetcher).
     pub threads: Arc<FetchThreads>,
-    /// For this container; not claimed yet.
+    /// This container's; not claimed yet.
     pub lease: Lease,
-    /// The generation: where it is open what becomes of it, whoever decides that has the service.
+    /// If its outcome is open, the container that decides it has the service.
     pub newest: Newest,
 }
 
-/// Waits, however long it takes; where PIDs only go up, and so matter, as long as the service's can be had. `tell` gets all events but
-/// the last word.
+/// Waits without a time limit. With `pids_matter` (PIDs only go up here) it ends when the service's PIDs are
+/// nearly out of reach. `tell` gets all events but the last.
 ///
-/// # Errors
-/// Only before the wait begins, where its threads cannot be had.
+/// Fails only before the wait begins, if its threads cannot start.
 pub fn wait(
     store: Arc<dyn Store>,
     common: &Common,
@@ -92,26 +91,26 @@ struct Watch<'a> {
     tell: &'a dyn Fn(&Event),
     newest_pid: fn() -> Option<i32>,
     vault: Option<Vault>,
-    /// Head, once all was done that it asks for, and the generation that it names.
+    /// The last head that was handled completely, and the generation that it names.
     head: Option<Lease>,
     newest: Option<Newest>,
-    /// When that is read again, as it could not be.
+    /// When to read a generation again that could not be read.
     again: Option<Instant>,
     /// Since when head says that a generation is about to be offered.
     near: Option<Instant>,
-    /// The generation that init was told of last.
+    /// The generation last reported to init.
     told: u64,
     warned: Option<Instant>,
-    /// Looks that failed, since one succeeded.
+    /// Failed polls since the last successful one.
     failed: u32,
-    /// With `exclusive`: what was seen of whoever has the application.
+    /// With `exclusive`: what was last seen of the lease owner.
     still: Option<Still>,
 }
 
-/// Somebody of whom nothing new was seen.
+/// A lease owner that shows no change.
 struct Still {
     since: Instant,
-    /// When that was looked at.
+    /// The last poll.
     last: Instant,
     head: Lease,
     beat: Option<Holder>,
@@ -147,7 +146,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// One look at the store, and at this container.
+    /// One poll of the store, and of this container's PIDs.
     fn step(&mut self, now: Instant) -> Option<Woken> {
         if let Some(message) = self.worn_out() {
             return Some(Woken::WornOut(message));
@@ -164,7 +163,7 @@ impl<'a> Watch<'a> {
                 self.prepared(now);
             }
             Err(error) => {
-                // A holder that could not reach the store either is not dead.
+                // The lease owner may not reach the store either, so its silence means nothing.
                 self.still = None;
                 self.failed += 1;
                 self.warn(now, || Some(format!("{error}. Still waiting for a generation to be handed over")));
@@ -188,12 +187,12 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Whether a generation is about to be offered. One that never comes must not be looked for so often for ever.
+    /// Whether a generation is about to be offered. Bounded by [`NEAR`], as it may never come.
     fn is_near(&self, now: Instant) -> bool {
         self.near.is_some_and(|since| now.duration_since(since) < NEAR)
     }
 
-    /// Until the next look.
+    /// Time until the next poll.
     fn pause(&self, now: Instant) -> Duration {
         let poll = self.poll();
         if self.is_near(now) { poll.min(NEAR_POLL) } else { poll * PATIENCE.min(1 << self.failed.min(16)) }
@@ -205,7 +204,7 @@ impl<'a> Watch<'a> {
 
     fn open(&mut self) -> Result<Option<Vault>> {
         if self.vault.is_none() {
-            // One request a look, and more only when there is something.
+            // One request per poll as long as there is nothing.
             match self.store.get("format", FORMAT_LIMIT) {
                 Err(StoreError::NotFound { .. }) => return Ok(None),
                 _ => self.vault = Vault::open(self.store.clone(), &self.common.keys)?,
@@ -214,13 +213,13 @@ impl<'a> Watch<'a> {
         Ok(self.vault.clone())
     }
 
-    /// Looks at what head names now: chooses it or prepares for it.
+    /// Reads the generation that head names now, and chooses it or prepares for it.
     fn take_in(&mut self, vault: &Vault, head: Lease, now: Instant) -> Result<Option<(Woken, String)>> {
         let known = self.head.map_or(0, |head| head.generation);
         if head.generation < known {
             return Err(ImageError::OldHead { url: vault.url().into(), found: head.generation, known });
         }
-        // Once more, as it is dearer to be certain that it is no old one.
+        // Reads head again, as excluding an old head is more expensive.
         let Some(head) = Lease::of_head(vault)? else { return Ok(None) };
         let newest = Newest::load(vault, &head)?;
         self.again = None;
@@ -231,7 +230,8 @@ impl<'a> Watch<'a> {
                 let message = format!("{plan}: {from} hands over generation {generation} of {url}");
                 return Ok(newest.map(|newest| (self.restore(vault, &head, newest), message)));
             }
-            // By a request that came late; where another one may have claimed it since, that is to be silent first.
+            // Taken by a late request of this container. With `exclusive` another one may have claimed it
+            // since, so that one must fall silent first.
             _ if self.policy.exclusive.is_none()
                 && newest.as_ref().is_some_and(|newest| newest.is_of(&self.common.instance)) =>
             {
@@ -258,7 +258,8 @@ impl<'a> Watch<'a> {
         Woken::Restore(Box::new(Ready { vault, threads, lease, newest }))
     }
 
-    /// Takes over where neither head nor its holder has changed for long enough, and both could be seen all the time.
+    /// Takes over if neither head nor the heartbeat has changed for [`SILENT`] intervals, under uninterrupted
+    /// observation.
     fn look_for_holder(
         &mut self,
         vault: &Vault,
@@ -266,9 +267,10 @@ impl<'a> Watch<'a> {
         interval: Duration,
         now: Instant,
     ) -> Result<Option<(Woken, String)>> {
-        // What another one says that does not have it any more is nothing.
+        // The heartbeat of a former owner does not count.
         let beat = Holder::look(vault)?.filter(|holder| holder.is_of(&head));
-        // Whoever did not look for a while, such as one that stood still together with the holder, has not seen it all the time.
+        // After a gap between polls the observation starts over: this container may have stood still together
+        // with the owner.
         let gap = interval.max(self.poll() * 2);
         let since = match &self.still {
             Some(still) if (still.head, &still.beat) == (head, &beat) && now.duration_since(still.last) <= gap => {
@@ -297,7 +299,7 @@ impl<'a> Watch<'a> {
         }))
     }
 
-    /// Says when all is prepared for a newer generation, or what went wrong with that.
+    /// Reports that a newer generation is prefetched, or what went wrong.
     fn prepared(&mut self, now: Instant) {
         let generation = self.newest.as_ref().map_or(0, |newest| newest.generation);
         if generation != self.told && self.store.is_settled() {
@@ -317,7 +319,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// PIDs only go up here, and the service's must be had once it comes.
+    /// PIDs only go up here, and the service's must still be free when it comes.
     fn worn_out(&self) -> Option<String> {
         let manifest = self.newest.as_ref().and_then(|newest| newest.manifest.as_ref().ok());
         let processes = manifest.into_iter().flat_map(|manifest| &manifest.processes);

@@ -1,4 +1,4 @@
-//! Files that a restore finds or makes here. Looks at them, opens and changes none.
+//! Checks the files that a restore finds or puts back here. Changes nothing.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -12,9 +12,9 @@ use super::Unfit;
 use crate::files::resolve::{self, Unresolved};
 use crate::image::{File, Kind, Manifest};
 
-/// Programs and libraries that are not here, or are others.
+/// Programs and libraries that are missing here or have another size.
 pub fn executables(manifest: &Manifest) -> Vec<Unfit> {
-    // What was made at run time travels itself.
+    // Files that were made at run time are in the checkpoint.
     let travels: BTreeSet<&[u8]> = manifest.files.iter().map(|file| file.path.as_slice()).collect();
     let stay = manifest.executables.iter().filter(|file| !travels.contains(file.path.as_slice()));
     let unfit = stay.filter_map(|file| {
@@ -29,7 +29,7 @@ pub fn executables(manifest: &Manifest) -> Vec<Unfit> {
     unfit.collect()
 }
 
-/// Captured files that cannot be put back, one of each folder.
+/// Captured files that cannot be put back, at most one per folder.
 pub fn unwritable(manifest: &Manifest) -> Vec<Unfit> {
     let mut folders = BTreeSet::new();
     let mut unfit = Vec::new();
@@ -49,7 +49,7 @@ pub fn unwritable(manifest: &Manifest) -> Vec<Unfit> {
     unfit
 }
 
-/// The link that is where the file needs a folder.
+/// The symbolic link in the place of a folder that the file needs.
 fn link_on(path: &Path, file: &File) -> Option<PathBuf> {
     let folder = if file.kind() == Kind::Directory { Some(path) } else { path.parent() };
     match resolve::folder(folder?) {
@@ -58,7 +58,7 @@ fn link_on(path: &Path, file: &File) -> Option<PathBuf> {
     }
 }
 
-/// As `files::put_back` does it: what is there is written over or replaced, and folders are made.
+/// Mirrors `files::put_back`: existing files are overwritten or replaced, folders are created.
 fn can_put_back(path: &Path, file: &File) -> nix::Result<()> {
     let there = match file.kind() {
         Kind::Directory => path.is_dir(),
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn of_each_folder_that_cannot_be_written_one_file_is_named() {
         let folder = tempfile::tempdir().unwrap();
-        // Not even root can make anything below what is no folder.
+        // Not even root can create anything below a regular file.
         let no_folder = folder.path().join("file");
         fs::write(&no_folder, "").unwrap();
         let file = |path: &str, kind: Kind| File {

@@ -1,4 +1,4 @@
-//! What this container has, as far as a restore needs it.
+//! What this container has that a restore needs.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,43 +10,41 @@ use crate::image::SavedRegisters;
 use crate::privileges::{Abilities, Ability, Answer, RestorePlan};
 use crate::sys::pids;
 
-/// What this container has. None: it is not told, and nothing is refused for it.
+/// What this container has. None is unknown or unlimited, and refuses nothing.
 #[derive(Debug, Clone, Default)]
 pub struct Here {
-    /// As Rust names it.
+    /// The name that Rust uses.
     pub arch: String,
-    /// Features of its CPU.
     pub features: Vec<String>,
-    /// How registers are saved.
     pub saved_registers: Option<SavedRegisters>,
     /// Effective user.
     pub uid: u32,
-    /// Capabilities of the bounding set.
+    /// Bounding set, without `CAP_`.
     pub bounding: BTreeSet<String>,
-    /// What nothing works without and is missing, and why.
+    /// Missing abilities that every restore needs, with the reasons.
     pub lacks: Vec<(&'static str, String)>,
-    /// The number that PIDs stay below (proc_sys_kernel(5)).
+    /// PIDs stay below this number (proc_sys_kernel(5)).
     pub pid_max: Option<i32>,
-    /// The newest PID, where PIDs only go up.
+    /// The newest PID; None if used PIDs can be had again.
     pub used: Option<i32>,
-    /// Bytes that the container may take at most, swapped out or not.
+    /// Memory limit of the container in bytes, swap included.
     pub memory: Option<u64>,
-    /// Bytes that the host has left, swap included.
+    /// Bytes of memory left on the host, swap included.
     pub host_memory: Option<u64>,
-    /// Processes and threads that may still be made.
+    /// Processes and threads that may still be created.
     pub processes: Option<u64>,
     /// Hard limit of open files.
     pub descriptors: Option<u64>,
 }
 
 impl Here {
-    /// Looks for all that is no ability, in the container that is to restore.
+    /// For a restore in this container.
     pub fn with(abilities: &Abilities) -> Self {
         let used = if RestorePlan::of(abilities).can_go_back() { None } else { pids::newest() };
         Self { used, ..Self::fresh(abilities) }.without(taken_processes())
     }
 
-    /// As above, for a fresh container like this one: what runs here is left out.
+    /// For a restore in a fresh container like this one: ignores the PIDs and processes in use.
     pub fn fresh(abilities: &Abilities) -> Self {
         Self {
             arch: std::env::consts::ARCH.to_owned(),
@@ -69,7 +67,8 @@ impl Here {
     }
 }
 
-/// What nothing can be restored without. Yama, and processes that /proc hides, matter to a dump alone.
+/// Missing abilities that every restore needs. Yama at 1 and processes that /proc hides matter to a dump
+/// only.
 fn lacks(abilities: &Abilities) -> Vec<(&'static str, String)> {
     let missing = |ability: Ability| match abilities.answers.get(&ability) {
         Some(Answer::No(reason)) => Some((ability.name(), reason.clone())),
@@ -83,12 +82,12 @@ fn lacks(abilities: &Abilities) -> Vec<(&'static str, String)> {
     [missing(Ability::Ptrace), missing(Ability::MemoryMap), proc].into_iter().flatten().collect()
 }
 
-/// The number that PIDs stay below (proc_sys_kernel(5)).
+/// PIDs stay below this number (proc_sys_kernel(5)).
 pub fn pid_max() -> Option<i32> {
     number("/proc/sys/kernel/pid_max")
 }
 
-/// By the memory controller of cgroup v2 or v1; "max" is no number.
+/// The limit of the memory controller of cgroup v2 or v1, with usable swap. None for "max".
 fn memory_limit() -> Option<u64> {
     if let Some(limit) = number::<u64>("/sys/fs/cgroup/memory.max") {
         let swap = number("/sys/fs/cgroup/memory.swap.max").unwrap_or(u64::MAX);
@@ -106,7 +105,7 @@ fn meminfo(name: &str) -> Option<u64> {
     Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
 }
 
-/// Where the pids controller of cgroup v2 and v1 is.
+/// Folders of the pids controller of cgroup v2 and v1.
 const PIDS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/pids"];
 
 fn taken_processes() -> u64 {

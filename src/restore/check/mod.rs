@@ -1,12 +1,13 @@
-//! Whether this container can take the generation, found out before any page is fetched. Each failing check is one sentence.
+//! Checks whether this container can restore a generation, before any page is fetched. A failed check is one
+//! sentence.
 //!
-//! The same checks go before every restore and answer `freeze doctor --for`. They must be cheap, and change nothing.
+//! Every restore runs the checks, and so does `freeze doctor --for`. They are cheap and change nothing.
 
 mod files;
 mod here;
 mod needs;
 
-pub use here::{Here, pid_max};
+pub(crate) use here::{Here, pid_max};
 
 use std::fmt;
 use std::path::PathBuf;
@@ -17,33 +18,17 @@ use needs::Needs;
 /// One thing that this container lacks.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
-    /// Another architecture.
     #[error("the checkpoint is of a {theirs} machine and this is {ours}; restore it on {theirs}")]
-    Architecture {
-        /// Where it was taken.
-        theirs: String,
-        /// Here.
-        ours: String,
-    },
-    /// CPU features that the service may have chosen its code by.
+    Architecture { theirs: String, ours: String },
     #[error(
         "this CPU lacks {missing}, which the one of the checkpoint had and the service may use; restore it on a host with these features"
     )]
-    CpuFeatures {
-        /// The missing ones.
-        missing: String,
-    },
-    /// Fewer registers are saved, or in a smaller area.
+    CpuFeatures { missing: String },
+    /// Fewer registers are saved, or the area is smaller.
     #[error(
         "this host saves {ours} of a program's registers and the one of the checkpoint saved {theirs}, which the service may use; restore it on a host with such a CPU and a kernel that is as new"
     )]
-    SavedRegisters {
-        /// There.
-        theirs: SavedRegisters,
-        /// Here.
-        ours: SavedRegisters,
-    },
-    /// A PID that the service needs is behind us.
+    SavedRegisters { theirs: SavedRegisters, ours: SavedRegisters },
     #[error(
         "PID {wanted} of the service cannot be had here, as this container has already used PIDs up to {used}; only a new container has fresh PIDs, so start a new one"
     )]
@@ -53,23 +38,14 @@ pub enum Unfit {
         /// Newest PID here.
         used: i32,
     },
-    /// A PID that this host does not have.
     #[error("the service has PID {wanted}, and PIDs end at {max} on this host; raise kernel.pid_max there")]
     PidMax {
         /// Highest PID or TID of the service.
         wanted: i32,
-        /// Highest here.
         max: i32,
     },
-    /// Another user.
     #[error("the service ran as uid {theirs} and this container runs as uid {ours}; start it with the same user")]
-    User {
-        /// Uid of the service.
-        theirs: u32,
-        /// Uid here.
-        ours: u32,
-    },
-    /// Not enough memory.
+    User { theirs: u32, ours: u32 },
     #[error("the service needs {needed} MiB of memory and this container may have {limit} MiB; raise its memory limit")]
     Memory {
         /// MiB.
@@ -77,68 +53,36 @@ pub enum Unfit {
         /// MiB, swap included.
         limit: u64,
     },
-    /// The limit of the container.
     #[error(
         "the service has {needed} processes and threads and this container may have {free} more; raise its limit of PIDs (--pids-limit, podPidsLimit)"
     )]
     Processes {
-        /// Of the service, and a few for CRIU.
+        /// The service's, and a few for CRIU.
         needed: u64,
-        /// Left below the limit.
         free: u64,
     },
-    /// RLIMIT_NOFILE.
     #[error(
         "the service has descriptor {wanted} and this container's hard limit of open files is {limit}; raise it (--ulimit nofile={enough})", enough = .wanted + 1
     )]
-    Descriptors {
-        /// The highest descriptor.
-        wanted: u64,
-        /// The hard limit.
-        limit: u64,
-    },
-    /// Capabilities cannot be given back that are not in the bounding set.
+    Descriptors { wanted: u64, limit: u64 },
+    /// A capability outside the bounding set cannot be restored.
     #[error("the service has capabilities that this container does not have ({missing}); start it with the same")]
     Capabilities {
         /// Without `CAP_`.
         missing: String,
     },
-    /// The kernel, or what protects it.
     #[error("nothing can be restored here, as {ability} is missing ({reason})")]
-    Kernel {
-        /// Its name.
-        ability: &'static str,
-        /// Why.
-        reason: String,
-    },
-    /// A folder that the service's files go to.
+    Kernel { ability: &'static str, reason: String },
     #[error(
         "the service's file {path} cannot be put back ({reason}); make it and its folder writable for the container's user"
     )]
-    Unwritable {
-        /// The file.
-        path: PathBuf,
-        /// The system's word for it.
-        reason: String,
-    },
-    /// A folder that the service's files go to may be elsewhere.
+    Unwritable { path: PathBuf, reason: String },
     #[error(
         "the service's file {path} cannot be put back: {link} is a symbolic link here and was a folder at the checkpoint; make it a folder, as links are not followed"
     )]
-    Link {
-        /// The file.
-        path: PathBuf,
-        /// The link.
-        link: PathBuf,
-    },
-    /// A program or library is not here, or is another one.
+    Link { path: PathBuf, link: PathBuf },
     #[error("{path} of the application {what}; restore it with the same application files")]
-    Executable {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        what: String,
-    },
+    Executable { path: PathBuf, what: String },
 }
 
 /// Why the restore cannot work here. Nothing was started or changed.
@@ -157,16 +101,14 @@ impl fmt::Display for NotFit {
     }
 }
 
-/// Checks everything that can be known now. A sentence for what may go wrong and need not.
-///
-/// # Errors
-/// What this container lacks.
+/// Runs all checks. Returns a warning about a risk that does not refuse the restore.
 pub fn check(manifest: &Manifest, here: &Here) -> Result<Option<String>, NotFit> {
     let missing = missing(manifest, here);
     if missing.is_empty() { Ok(short_host(manifest, here)) } else { Err(NotFit(missing)) }
 }
 
-/// What to know of a host that has less memory left than the service needs, which may change at any moment.
+/// A warning if the host has less memory left than the service needs. No error, as that changes at any
+/// moment.
 pub fn short_host(manifest: &Manifest, here: &Here) -> Option<String> {
     let (needed, left) = (Needs::of(manifest).memory(), here.host_memory?);
     let mib = |bytes: u64| bytes >> 20;
@@ -179,7 +121,7 @@ pub fn short_host(manifest: &Manifest, here: &Here) -> Option<String> {
     })
 }
 
-/// All that a container lacks for a generation, the hopeless first.
+/// Everything that a container lacks for a generation, the hopeless first.
 pub fn missing(manifest: &Manifest, here: &Here) -> Vec<Unfit> {
     let mut missing = Needs::of(manifest).missing(here);
     missing.extend(files::executables(manifest));

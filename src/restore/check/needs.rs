@@ -1,4 +1,4 @@
-//! What a generation needs of a container, from its manifest alone, and what of that is missing. Pure.
+//! What a generation needs of a container according to its manifest, and what of that is missing. Pure.
 
 use std::collections::BTreeSet;
 
@@ -7,10 +7,9 @@ use crate::criu::images::{self, Core, Descriptor};
 use crate::host::cpu;
 use crate::image::{Body, Manifest, SavedRegisters};
 
-/// Processes that CRIU needs beside the service's: itself and its helpers.
+/// CRIU and its helpers, in addition to the service's processes.
 const OURS: u64 = 4;
 
-/// What a generation needs.
 #[derive(Debug, Clone, Default)]
 pub struct Needs<'a> {
     arch: &'a str,
@@ -18,7 +17,7 @@ pub struct Needs<'a> {
     saved_registers: Option<SavedRegisters>,
     uid: u32,
     capabilities: BTreeSet<String>,
-    /// The lowest PID, and the highest of all IDs.
+    /// The lowest PID, and the highest PID or TID.
     pids: Option<(i32, i32)>,
     /// Bytes of its pages, without its files.
     memory: u64,
@@ -27,7 +26,7 @@ pub struct Needs<'a> {
 }
 
 impl<'a> Needs<'a> {
-    /// Of a generation. What is not in the manifest itself is not looked at.
+    /// Looks only at images that are in the manifest itself.
     pub fn of(manifest: &'a Manifest) -> Self {
         let lowest = manifest.processes.iter().map(|process| process.pid).min();
         Self {
@@ -43,12 +42,10 @@ impl<'a> Needs<'a> {
         }
     }
 
-    /// Bytes of memory.
     pub fn memory(&self) -> u64 {
         self.memory
     }
 
-    /// What of it is missing here.
     pub fn missing(&self, here: &Here) -> Vec<Unfit> {
         let kernel = here.lacks.iter().map(|(ability, reason)| Unfit::Kernel { ability, reason: reason.clone() });
         let mut missing: Vec<Unfit> = kernel.collect();
@@ -70,7 +67,7 @@ impl<'a> Needs<'a> {
         if self.arch != here.arch {
             return Some(Unfit::Architecture { theirs: self.arch.to_owned(), ours: here.arch.clone() });
         }
-        // An older freeze may have recorded what this one knows not to matter.
+        // An older version may have recorded features that do not matter.
         let needed = self.features.iter().filter(|feature| cpu::matters(self.arch, feature));
         let lacking = needed.filter(|feature| !here.features.contains(feature));
         let missing: Vec<&str> = lacking.map(String::as_str).collect();
@@ -93,7 +90,7 @@ impl<'a> Needs<'a> {
         (wanted >= max).then_some(Unfit::PidMax { wanted, max: max - 1 })
     }
 
-    /// Only root may make processes of another user.
+    /// Only root may create processes of another user.
     fn user(&self, here: &Here) -> Option<Unfit> {
         (self.uid != here.uid && here.uid != 0).then_some(Unfit::User { theirs: self.uid, ours: here.uid })
     }
@@ -124,20 +121,20 @@ fn pages(manifest: &Manifest) -> u64 {
     pages.filter_map(|image| image.body.as_ref()).map(Body::size).sum()
 }
 
-/// Small images are in the manifest itself.
+/// Small CRIU images are in the manifest itself.
 fn inline<'a>(manifest: &'a Manifest, prefix: &'a str) -> impl Iterator<Item = &'a [u8]> {
     let images = manifest.images.iter().filter(move |image| image.name.starts_with(prefix));
     images.filter_map(|image| image.body.as_ref()).map(Body::inline).filter(|data| !data.is_empty())
 }
 
-/// Names of the capabilities that a thread has, of its image.
+/// The permitted capabilities in a thread's CRIU image.
 fn capabilities(image: &[u8]) -> Vec<String> {
     let entries = images::entries(image, images::CORE).unwrap_or_default();
     let cores = entries.into_iter().filter_map(|entry| images::decode::<Core>(entry).ok());
     cores.flat_map(|core| core.permitted()).map(capability).collect()
 }
 
-/// Without `CAP_`; a number where this freeze does not know it.
+/// The name without `CAP_`; a number if the name is unknown.
 fn capability(number: u8) -> String {
     let known = caps::all().into_iter().find(|known| known.index() == number);
     known.map_or_else(|| number.to_string(), |known| known.to_string().trim_start_matches("CAP_").to_owned())

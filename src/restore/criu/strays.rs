@@ -1,5 +1,5 @@
-//! What a restore that was given up leaves behind. Tasks that were being made wait for a CRIU that is gone; none has run, and none
-//! may stay, as the next attempt needs their PIDs.
+//! Processes that an abandoned restore leaves behind. They wait for a CRIU that is gone. None has run, and
+//! none may stay, as the next attempt needs their PIDs.
 
 use std::collections::BTreeSet;
 use std::thread;
@@ -8,31 +8,33 @@ use std::time::{Duration, Instant};
 use crate::proc::tree::{self, Process};
 use crate::sys::process;
 
-/// How long killed processes may take to be gone.
+/// How long killed processes may take to disappear.
 const BURIAL: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(10);
 
-/// The processes below init that a restore has made. What is executed in the container from outside has no parent here.
+/// The processes below init that a restore has created. What is executed from outside the container is not
+/// below init.
 #[derive(Debug)]
 pub(super) struct Strays {
     init: i32,
-    /// Those that were there before. None: nobody knows, and nothing is killed.
+    /// PIDs from before the restore. None: unknown, and nothing is killed.
     before: Option<BTreeSet<i32>>,
 }
 
 impl Strays {
-    /// To be called before the restore makes any. `init` is the parent of this process.
+    /// Must be called before the restore creates processes. `init` is the parent of this process, or this
+    /// process itself where there is no worker.
     pub(super) fn from_now_on(init: i32) -> Self {
         let pids = |processes: Vec<Process>| processes.iter().map(|process| process.pid).collect();
         Self { init, before: below(init).map(pids) }
     }
 
-    /// Kills them all, and waits until they are gone and init has reaped them.
+    /// Kills them all, and waits up to [`BURIAL`] until they are reaped.
     pub(super) fn end(&self) {
         let begun = Instant::now();
         loop {
             let pids = self.find();
-            // Where there is no worker between, as in the doctor's proof, nobody else reaps them.
+            // Without a worker, as in the doctor's proof, only this process can reap them.
             if self.init == std::process::id() as i32 {
                 while process::reap().is_some() {}
             }
@@ -48,12 +50,12 @@ impl Strays {
 
     fn find(&self) -> Vec<i32> {
         let (Some(before), Some(now)) = (&self.before, below(self.init)) else { return Vec::new() };
-        // Children before their parents: an orphan would be looked for elsewhere.
+        // Children before their parents: an orphan may move out of this subtree.
         now.iter().rev().map(|process| process.pid).filter(|pid| !before.contains(pid)).collect()
     }
 }
 
-/// A process and all below it; nothing where that is not there.
+/// A process and its descendants; None if it does not exist.
 fn below(init: i32) -> Option<Vec<Process>> {
     tree::all().ok().map(|all| tree::below(&all, init)).filter(|found| !found.is_empty())
 }

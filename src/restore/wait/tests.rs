@@ -1,4 +1,4 @@
-//! A container that waits, against stores in folders that somebody else writes to meanwhile.
+//! A standby, against stores in folders that another container writes to.
 
 use super::*;
 use crate::image::{Hex, Image, ImageWriter, KeyFiles, Manifest, Outcome, PackInfo, Party, Process, commit, decide};
@@ -30,7 +30,7 @@ pub fn policy(common: &Common, always: bool, exclusive: Option<Duration>) -> Pol
     Policy { choice: Choice::Newest, failure: OnFailure::Fail, standby, exclusive }
 }
 
-/// A store that remembers what was read, and that can go away.
+/// A store that records reads and can become unreachable.
 struct Spied {
     store: Arc<dyn Store>,
     read: Mutex<Vec<String>>,
@@ -46,7 +46,7 @@ impl Spied {
         Err(StoreError::NoSpace { url: self.store.url().into(), key: key.into(), doing: crate::store::Doing::Read })
     }
 
-    /// What was read since the last call.
+    /// The reads since the last call.
     fn read(&self) -> Vec<String> {
         std::mem::take(&mut self.read.lock().unwrap())
     }
@@ -93,7 +93,7 @@ struct Fixture {
     cached: Arc<CachedStore>,
     threads: Arc<FetchThreads>,
     events: RefCell<Vec<Event>>,
-    /// As usual, and exclusively.
+    /// By default, and with `--exclusive`.
     policies: [Policy; 2],
 }
 
@@ -141,12 +141,12 @@ impl Fixture {
         |event| self.events.borrow_mut().push(event.clone())
     }
 
-    /// What was told since the last call.
+    /// The events since the last call.
     fn told(&self) -> Vec<Event> {
         self.events.take()
     }
 
-    /// Looks, waits until all is there, and looks once more so that this is told.
+    /// Polls, waits until everything is prefetched, and polls again to report that.
     fn settle(&self, watch: &mut Watch<'_>, now: Instant) {
         assert!(watch.step(now).is_none());
         while !self.cached.is_settled() {
@@ -352,7 +352,7 @@ fn an_exclusive_one_takes_over_only_from_a_holder_that_says_nothing() {
     let (tell, now) = (fixture.tell(), Instant::now());
     let mut watch = fixture.watch(true, &tell);
     let (lease, _) = fixture.commit(Lease::fresh(), false);
-    // In tenths of an interval: looks twice in each, up to that time.
+    // Polls twice per interval up to that time, in tenths of an interval.
     let mut looked = 0;
     let mut until = |tenths: u32| {
         let looks: Vec<u32> = (looked + 1..tenths).filter(|at| at % 5 == 0).chain([tenths]).collect();
@@ -364,15 +364,15 @@ fn an_exclusive_one_takes_over_only_from_a_holder_that_says_nothing() {
     assert!(until(1).is_none() && until(30).is_none());
     beat(&lease);
     assert!(until(31).is_none() && until(60).is_none());
-    // A store that went away may have kept the holder from it too.
+    // The lease owner may not have reached the store either.
     fixture.spied.away.store(true, Ordering::SeqCst);
     assert!(until(61).is_none());
     fixture.spied.away.store(false, Ordering::SeqCst);
     assert!(until(62).is_none() && until(91).is_none());
-    // A commit counts as well.
+    // A commit is a sign of life as well.
     let (lease, _) = fixture.commit(lease, false);
     assert!(until(92).is_none());
-    // Somebody who does not have the application any more is not who has it.
+    // The heartbeat of a former owner does not count.
     beat(&Lease::fresh());
     assert!(until(93).is_none() && until(120).is_none());
     beat(&Lease::fresh());
@@ -411,7 +411,7 @@ fn a_generation_that_cannot_be_read_is_read_once_a_minute_and_holds_up_nobody() 
         assert!(woken.is_none() && read == count, "{seconds}: {read}");
     }
     assert_eq!(warnings(&fixture.told()), 1);
-    // Whoever has it may be dead all the same.
+    // Its owner may be dead all the same.
     assert_eq!(generation(reads(30).0), 1);
     // Or it can be read again.
     let mut watch = fixture.watch(false, &tell);
