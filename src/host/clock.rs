@@ -1,5 +1,7 @@
-//! The clocks that a service sees: CLOCK_MONOTONIC and CLOCK_BOOTTIME count from a host's start, so another host's are elsewhere. A time
-//! namespace (time_namespaces(7)) lets them go on. Must never let them be set back unnoticed.
+//! The clocks that a service sees. CLOCK_MONOTONIC and CLOCK_BOOTTIME count from the host's boot, so they
+//! jump when a service moves to another host. A time namespace (time_namespaces(7)) lets them continue.
+//!
+//! A recorded clock never goes back without a warning.
 
 use std::{
     ffi::CString,
@@ -19,25 +21,22 @@ use crate::sys::namespace;
 
 const BILLION: i128 = 1_000_000_000;
 
-/// In whose time a CRIU lives, and so what it restores: it shares all namespaces with the service.
+/// The time namespace of a CRIU process. The service gets the same one, as it shares all namespaces with
+/// CRIU.
 #[derive(Debug)]
 pub enum Time {
     /// This container's.
     Ours,
-    /// That of a service which was restored here.
+    /// The namespace of a service that was restored here.
     Of(File),
-    /// One that goes on where another was left, where such can be made.
+    /// A new one in which these clocks continue. This container's where it cannot be created.
     Continued(Clocks),
 }
 
 impl Time {
-    /// The time that the process `pid` lives in.
-    ///
-    /// # Errors
-    /// Where it cannot be looked up.
     pub fn of(pid: i32) -> io::Result<Time> {
         let (ours, theirs) = (Path::new("/proc/self/ns/time"), proc::path(pid, "ns/time"));
-        // Kernels before 5.6 have none.
+        // Linux before 5.6 has no time namespaces.
         match (fs::read_link(ours), fs::read_link(&theirs)) {
             (Ok(ours), Ok(there)) if ours != there => Ok(Time::Of(File::open(theirs)?)),
             (Ok(_), Err(error)) => Err(error),
@@ -45,12 +44,13 @@ impl Time {
         }
     }
 
-    /// Has what `command` starts live there.
+    /// Makes `command` start its program in this namespace.
     pub fn apply(self, command: &mut Command) {
         match self {
             Time::Ours => {}
             Time::Of(namespace) => namespace::start_in_time(command, namespace.into()),
-            // Where it is certain to be refused it is not even tried: a seccomp filter may kill who does.
+            // Without the capabilities it is not even tried: a seccomp filter may kill the process that
+            // tries.
             Time::Continued(clocks) if may_make_namespaces() => {
                 if let Some(offsets) = offsets_that_continue(&clocks) {
                     namespace::start_in_new_time(command, offsets);
@@ -61,26 +61,20 @@ impl Time {
     }
 }
 
-/// SYS_ADMIN to make and enter one, SYS_TIME to set its offsets (time_namespaces(7)).
+/// SYS_ADMIN is needed to create and enter one, SYS_TIME to set its offsets (time_namespaces(7)).
 fn may_make_namespaces() -> bool {
     let needed = [Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_TIME];
     needed.into_iter().all(|capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false))
 }
 
 /// The clocks that the process `pid` sees now.
-///
-/// # Errors
-/// Where they cannot be looked up.
 pub fn seen_by(pid: i32) -> io::Result<Clocks> {
     let seen = here()?.shifted(offsets(&pid.to_string())?, offsets("self")?);
     Ok(Clocks { monotonic_ns: seen.monotonic as u64, boottime_ns: seen.boottime as u64 })
 }
 
-/// By how many milliseconds the process `pid` sees its clocks ahead of what they were (negative: behind), of the two the one that is
-/// worse off; 0 where they go on.
-///
-/// # Errors
-/// Where they cannot be looked up.
+/// Milliseconds by which the clocks of the process `pid` are ahead of `before` (negative: behind), of the
+/// worse one. 0 if its time namespace has offsets of its own, because the clocks then continue.
 pub fn jump(pid: i32, before: &Clocks) -> io::Result<i64> {
     if offsets(&pid.to_string())? != offsets("self")? {
         return Ok(0);
@@ -90,17 +84,17 @@ pub fn jump(pid: i32, before: &Clocks) -> io::Result<i64> {
     Ok(worse(ahead(now.monotonic_ns, before.monotonic_ns), ahead(now.boottime_ns, before.boottime_ns)))
 }
 
-/// Back is worse than ahead.
+/// Behind is worse than ahead.
 fn worse(one: i64, other: i64) -> i64 {
     let (low, high) = (one.min(other), one.max(other));
     if low < 0 { low } else { high }
 }
 
-/// More than a host's clock gains while a container moves, in milliseconds.
+/// Milliseconds. A host's clock drifts by less while a container moves.
 const TOLERANCE: u64 = 1000;
 
-/// What a user must know of a jump by so many milliseconds, of a service that was away for `away_ms`. None where the clocks went on as
-/// they do for a process that was stopped meanwhile.
+/// The warning about a jump in milliseconds, for a service that was away for `away_ms`. None if the clocks
+/// advanced as for a process that was stopped that long.
 pub fn warning(jump: &io::Result<i64>, away_ms: u64) -> Option<String> {
     let ms = match jump {
         Ok(ms) => *ms,
@@ -121,7 +115,7 @@ pub fn warning(jump: &io::Result<i64>, away_ms: u64) -> Option<String> {
     more.then(|| format!("{clocks} ahead by {time}: what waits by it has waited long enough. See docs/isolation.md"))
 }
 
-/// Both clocks, or what is added to them, in nanoseconds.
+/// Both clocks, or their offsets, in nanoseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Pair {
     monotonic: i128,
@@ -129,7 +123,7 @@ struct Pair {
 }
 
 impl Pair {
-    /// With other offsets to the host's clocks.
+    /// Converts from a namespace with the offsets `from` to one with the offsets `to`.
     fn shifted(self, to: Pair, from: Pair) -> Pair {
         Pair {
             monotonic: self.monotonic + to.monotonic - from.monotonic,
@@ -137,7 +131,7 @@ impl Pair {
         }
     }
 
-    /// As `timens_offsets` is written: whole seconds, and the nanoseconds above them.
+    /// The format of `timens_offsets`: whole seconds, then the nanoseconds above them.
     fn text(self) -> String {
         let line = |name, time: i128| format!("{name} {} {}\n", time.div_euclid(BILLION), time.rem_euclid(BILLION));
         line("monotonic", self.monotonic) + &line("boottime", self.boottime)
@@ -151,7 +145,7 @@ fn here() -> io::Result<Pair> {
     Ok(Pair { monotonic: read(ClockId::CLOCK_MONOTONIC)?, boottime: read(ClockId::CLOCK_BOOTTIME)? })
 }
 
-/// What the time namespace of a process adds to the host's clocks; nothing where the kernel has none.
+/// What the time namespace of a process adds to the host's clocks; zero if the kernel has no time namespaces.
 fn offsets(pid: &str) -> io::Result<Pair> {
     match fs::read_to_string(format!("/proc/{pid}/timens_offsets")) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Pair::default()),
@@ -167,7 +161,7 @@ fn parse(text: &str) -> Pair {
     Pair { monotonic: time("monotonic").unwrap_or_default(), boottime: time("boottime").unwrap_or_default() }
 }
 
-/// What to write to `timens_offsets` so that both clocks go on.
+/// The content of `timens_offsets` with which both clocks continue.
 fn offsets_that_continue(clocks: &Clocks) -> Option<CString> {
     let (here, ours) = (here().ok()?, offsets("self").ok()?);
     let wanted = Pair { monotonic: clocks.monotonic_ns.into(), boottime: clocks.boottime_ns.into() };

@@ -1,4 +1,4 @@
-//! What of the CPU programs choose their code by: its features, and how much of its registers is saved.
+//! The properties of a CPU that programs choose their code by: features, and what is saved of the registers.
 
 mod later;
 mod unused;
@@ -10,26 +10,26 @@ use crate::image::SavedRegisters;
 use crate::sys::cpuid;
 pub use unused::matters;
 
-/// Features of this machine.
+/// Features of this machine that programs may depend on. Empty if /proc/cpuinfo cannot be read.
 pub fn cpu_features() -> Vec<String> {
     let Ok(file) = fs::File::open("/proc/cpuinfo") else { return Vec::new() };
-    // All processors have the same, so the first one's are enough; the whole file is long on a large host.
+    // All processors have the same features, and the whole file is long on a large host: read the first only.
     let line = BufReader::new(file).lines().map_while(Result::ok).find(|line| is_list(line));
     let shown = line.as_deref().map(in_use).unwrap_or_default();
     shown.into_iter().chain(later::features()).collect()
 }
 
-/// The bounds registers of MPX, which Linux does not enable since 5.6.
+/// Bounds registers of MPX, which Linux no longer enables since 5.6.
 const MPX: u64 = 0b11 << 3;
 
-/// How this machine saves registers; None where that does not depend on the machine.
+/// What XSAVE saves of a thread's registers here, without MPX. None if the kernel does not use XSAVE.
 pub fn saved_registers() -> Option<SavedRegisters> {
     let found = cpuid::saved_registers()?;
     Some(SavedRegisters { components: found.components & !MPX, bytes: found.bytes.into() })
 }
 
-/// Whether all that was saved there is saved here. Else a signal frame on a stack of the service may hold registers that the
-/// kernel cannot load here.
+/// Whether this machine saves everything that the other one saved. Otherwise a signal frame on a stack of the
+/// service may contain registers that this kernel cannot load.
 pub fn saves_all(theirs: &SavedRegisters, ours: &SavedRegisters) -> bool {
     theirs.components & !ours.components == 0 && theirs.bytes <= ours.bytes
 }

@@ -1,5 +1,6 @@
-//! What the runtime folder tells about this container: its environment, which a restored service does not have, and an identity
-//! that changes with each start, by which a service notices that it was restored and that random numbers must be drawn anew.
+//! Two files in the runtime folder. `env` is this container's environment, as a restored service keeps its
+//! old one. `generation-id` changes with each start, so that a restored service can notice that and draw new
+//! random numbers.
 
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
@@ -10,21 +11,21 @@ use std::path::Path;
 
 use crate::image::Hex;
 
-/// File of the environment: lines that a shell can source.
+/// Lines that a shell can source.
 const ENV: &str = "env";
-/// File of the identity: 32 hexadecimal digits and a newline.
+/// 32 hexadecimal digits and a newline.
 const GENERATION_ID: &str = "generation-id";
 
-/// Names of these files in the runtime folder.
 pub const FILES: [&str; 2] = [ENV, GENERATION_ID];
 
-/// Writes both before a restored service runs. The environment is for this container's user alone, as it may hold secrets.
+/// Writes both files, before a restored service runs. Only the container's user can read the environment, as
+/// it may contain secrets.
 pub(crate) fn write(runtime_dir: &Path) -> io::Result<()> {
     replace(runtime_dir, ENV, &lines(std::env::vars_os()), 0o600)?;
     write_generation_id(runtime_dir)
 }
 
-/// Writes a new generation id. One that cannot be written is missed by who looks for it, and by nobody else.
+/// Writes a new generation ID. Ignores errors: only a service that reads the ID misses it.
 pub fn renew_generation_id(runtime_dir: &Path) {
     let _ = write_generation_id(runtime_dir);
 }
@@ -33,7 +34,7 @@ fn write_generation_id(runtime_dir: &Path) -> io::Result<()> {
     replace(runtime_dir, GENERATION_ID, format!("{}\n", Hex::<16>::random()).as_bytes(), 0o644)
 }
 
-/// Puts a new file in the place of an old one: a reader sees either, whole.
+/// Replaces a file atomically: a reader sees the old or the new content, whole.
 fn replace(folder: &Path, name: &str, content: &[u8], mode: u32) -> io::Result<()> {
     let new = folder.join(format!(".{name}.new"));
     let _ = fs::remove_file(&new);
@@ -41,7 +42,7 @@ fn replace(folder: &Path, name: &str, content: &[u8], mode: u32) -> io::Result<(
     fs::rename(new, folder.join(name))
 }
 
-/// NAME='value' of all that a shell could have as a variable.
+/// NAME='value' for each variable whose name is a shell identifier.
 fn lines(variables: impl Iterator<Item = (OsString, OsString)>) -> Vec<u8> {
     let mut text = Vec::new();
     for (name, value) in variables.filter(|(name, _)| is_identifier(name.as_bytes())) {
@@ -49,7 +50,7 @@ fn lines(variables: impl Iterator<Item = (OsString, OsString)>) -> Vec<u8> {
         text.extend_from_slice(b"='");
         for &byte in value.as_bytes() {
             match byte {
-                // A quote cannot stand in quotes: it ends them, stands alone, and begins them again.
+                // A single quote cannot be escaped within single quotes: close them, escape it, reopen them.
                 b'\'' => text.extend_from_slice(b"'\\''"),
                 byte => text.push(byte),
             }

@@ -1,14 +1,15 @@
-//! Says before a restore how long it has to count PIDs, and at a checkpoint how long its restore would. Changes nothing.
+//! Predicts how long a restore counts PIDs: at the restore, and at a checkpoint for a later one. Changes
+//! nothing.
 
 use crate::sys::pids;
 
-/// The line for the log where counting up to the service's `highest` PID or TID takes a time that one can notice.
+/// The log line if counting up to `highest`, the service's highest PID or TID, takes 100 ms or more.
 pub(crate) fn before_restore(highest: i32) -> Option<String> {
     let millis = Some(pids::millis_up_to(highest)).filter(|&millis| millis >= 100)?;
     Some(format!("counting PIDs up to {highest}, the service's highest, takes about {}", seconds(millis)))
 }
 
-/// The warning where a restore in a container like this one would have to count for a second or more.
+/// The warning if a restore in a container like this one counts for a second or more.
 pub fn at_checkpoint(highest: i32) -> Option<String> {
     let millis = Some(pids::millis_up_to(highest)).filter(|&millis| millis >= 1000)?;
     Some(format!(

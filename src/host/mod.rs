@@ -1,9 +1,9 @@
-//! What a checkpoint records of its container and a restore compares or joins: CPU features, clocks, stdio, environment, PIDs used.
+//! The container as a checkpoint records it and a restore compares it: CPU, clocks, stdio, environment, PIDs.
 //!
-//! Belongs to neither checkpoint nor restore, so that both say the same.
+//! Checkpoint and restore share this code, so that they agree.
 
-pub mod clock;
-pub mod cpu;
-pub mod env;
-pub mod forecast;
-pub mod stdio;
+pub(crate) mod clock;
+pub(crate) mod cpu;
+pub(crate) mod env;
+pub(crate) mod forecast;
+pub(crate) mod stdio;

@@ -1,4 +1,4 @@
-//! Where descriptors 0, 1 and 2 lead to, by CRIU's names: what a checkpoint records and a restore replaces.
+//! The targets of descriptors 0, 1 and 2, by CRIU's names: recorded by a checkpoint, replaced by a restore.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,10 +10,10 @@ use crate::image::Stdio;
 use crate::proc::fdinfo::FdInfo;
 use crate::proc::mountinfo;
 
-/// How CRIU's name begins for a file that lies on none of the container's mounts.
+/// Prefix of CRIU's name for a file on a mount that the container does not have.
 pub(crate) const OUTSIDE: &str = "file[";
 
-/// What descriptors 0, 1 and 2 of this process lead to; a closed one is left out.
+/// The targets of descriptors 0, 1 and 2 of this process, without closed ones.
 pub fn record() -> Vec<Stdio> {
     let outside = outside();
     let target = |fd: u32| match outside.iter().find(|one| one.fd == fd) {
@@ -23,17 +23,17 @@ pub fn record() -> Vec<Stdio> {
     (0..3).filter_map(|fd| Some(Stdio { fd, target: target(fd)? })).collect()
 }
 
-/// A descriptor of this process that leads to a file on none of the container's mounts.
+/// A descriptor of this process for a file on a mount that the container does not have.
 #[derive(Debug)]
 pub struct Outside {
     fd: u32,
     /// CRIU's name for the file.
     pub key: String,
-    /// Where it lies outside: a path that means nothing here, or something else.
+    /// The file's path outside. In this container it names nothing, or another file.
     pub path: PathBuf,
 }
 
-/// Those of the descriptors 0, 1 and 2 that are so.
+/// Looks at descriptors 0, 1 and 2.
 pub fn outside() -> Vec<Outside> {
     let here: BTreeSet<i32> = mountinfo::read("self").unwrap_or_default().iter().map(|mount| mount.id).collect();
     let one = |fd: u32| {

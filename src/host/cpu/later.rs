@@ -1,10 +1,10 @@
-//! x86 instructions that /proc/cpuinfo does not show: Linux saves no registers for them, and leaves them to programs. CPUID has them in
-//! leaf 7, subleaf 1.
+//! x86 instructions of CPUID leaf 7, subleaf 1. /proc/cpuinfo does not list them, as most need no support by
+//! the kernel.
 
 use crate::sys::cpuid;
 
-/// EAX and EDX by their bits, by arch/x86/include/asm/cpufeatures.h and arch/x86/kvm/reverse_cpuid.h. A checkpoint has these names, so a bit
-/// that is not among them keeps the name that [`name`] makes.
+/// Names of the bits of EAX and EDX (arch/x86/include/asm/cpufeatures.h, arch/x86/kvm/reverse_cpuid.h).
+/// Checkpoints contain the names, so a bit that is not listed here must keep the name that [`name`] makes.
 #[rustfmt::skip]
 const NAMES: [&[(u32, &str)]; 2] = [
     &[
@@ -16,7 +16,7 @@ const NAMES: [&[(u32, &str)]; 2] = [
     ],
 ];
 
-/// Bits that no program's code depends on, or that are compared as flags of /proc/cpuinfo.
+/// Bits that no program depends on, or that are compared as flags of /proc/cpuinfo.
 const LEFT_OUT: [u32; 2] = [
     bits(&[
         4, 5, 26, // avx_vnni, avx512_bf16 and lam are flags.
@@ -40,7 +40,7 @@ const fn bits(list: &[u32]) -> u32 {
     bits
 }
 
-/// Those of this machine; none of another architecture.
+/// The instructions of this machine; empty on other architectures.
 pub fn features() -> Vec<String> {
     named(cpuid::later_instructions())
 }

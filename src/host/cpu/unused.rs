@@ -1,4 +1,4 @@
-//! Features that no program's code depends on. Every other feature is compared, also one that this freeze does not know.
+//! CPU features that no program depends on. All others are compared, including those that are unknown here.
 
 /// Whether a program of that architecture may depend on the feature.
 pub fn matters(arch: &str, feature: &str) -> bool {
@@ -6,12 +6,12 @@ pub fn matters(arch: &str, feature: &str) -> bool {
     !unused.iter().any(|group| group.contains(&feature))
 }
 
-/// Flags of /proc/cpuinfo, by arch/x86/include/asm/cpufeatures.h of Linux 5.4 to 6.12, in groups of one reason.
+/// Flags of /proc/cpuinfo (arch/x86/include/asm/cpufeatures.h, Linux 5.4 to 6.12), grouped by reason.
 #[rustfmt::skip]
 const X86_64: &[&[&str]] = &[
     // Every x86-64 CPU has these.
     &["fpu", "tsc", "cx8", "cmov", "clflush", "mmx", "fxsr", "sse", "sse2", "sep", "syscall", "lm", "nopl", "cpuid"],
-    // Paging: a mapping that cannot be made here fails the restore by itself.
+    // Paging. A mapping that is impossible here fails the restore anyway.
     &["pse", "pse36", "pae", "pge", "pat", "nx", "pdpe1gb", "la57", "pcid", "invpcid", "invpcid_single"],
     // Instructions and registers of ring 0.
     &[
@@ -19,9 +19,10 @@ const X86_64: &[&[&str]] = &[
         "monitor", "smx", "skinit", "fxsr_opt", "xsaves", "xsaveerptr", "wbnoinvd", "pconfig", "fred", "split_lock_detect",
         "bus_lock_detect", "cpuid_fault", "wdt", "dca", "xtpr",
     ],
-    // What protects the kernel from programs; shadow stacks protect programs, and are switched on by a system call that CRIU makes again.
+    // Protection of the kernel from programs. Shadow stacks protect programs: CRIU enables them again by a
+    // system call.
     &["smep", "smap", "umip", "ibt", "user_shstk"],
-    // Flaws of CPUs, and what mitigates them.
+    // CPU flaws and their mitigations.
     &[
         "pti", "ssbd", "virt_ssbd", "ibrs", "ibrs_enhanced", "ibpb", "stibp", "md_clear", "flush_l1d", "arch_capabilities",
     ],
@@ -37,34 +38,34 @@ const X86_64: &[&[&str]] = &[
         "tm", "tm2", "est", "cpb", "epb", "hw_pstate", "proc_feedback", "acc_power", "aperfmperf", "rapl", "cppc", "dtherm", "ida",
         "arat", "pln", "pts", "hwp", "hwp_notify", "hwp_act_window", "hwp_epp", "hwp_pkg_req", "hfi",
     ],
-    // How the counter of cycles runs: its rate and value are another host's after every restore.
+    // Properties of the cycle counter. Its rate and value are the new host's after every restore.
     &["constant_tsc", "nonstop_tsc", "nonstop_tsc_s3", "tsc_reliable", "tsc_known_freq", "tsc_adjust", "tsc_deadline_timer", "art", "ptsc"],
-    // Errors of the machine.
+    // Machine checks.
     &["mce", "mca", "overflow_recov", "succor", "smca"],
-    // Profiling and debugging, by the kernel's interfaces.
+    // Profiling and debugging through the kernel.
     &[
         "dts", "dtes64", "ds_cpl", "sdbg", "pdcm", "pebs", "bts", "arch_perfmon", "arch_lbr", "intel_pt", "perfctr_core", "perfctr_nb",
         "perfctr_llc", "perfmon_v2", "amd_lbr_v2", "amd_lbr_pmc_freeze", "ibs", "brs", "bpext", "irperf",
     ],
-    // Shares of caches and memory bandwidth.
+    // Monitoring and allocation of caches and memory bandwidth.
     &[
         "cqm", "cqm_llc", "cqm_occup_llc", "cqm_mbm_total", "cqm_mbm_local", "rdt_a", "cat_l3", "cat_l2", "cdp_l3", "cdp_l2", "mba",
     ],
-    // Which processor is which.
+    // Topology and identity of processors.
     &["ht", "up", "cmp_legacy", "xtopology", "topoext", "extd_apicid", "nodeid_msr", "amd_dcm", "intel_ppin", "amd_ppin"],
     // The same instructions, faster.
     &["rep_good", "erms", "fsrm"],
     // Hints, which other CPUs ignore.
     &["hle", "cldemote"],
-    // Used through a device, which no checkpoint carries.
+    // Used through a device, which a checkpoint cannot contain.
     &["sgx", "sgx_lc", "enqcmd"],
-    // Not offered since Linux 5.6; without it, its instructions do nothing.
+    // Not offered since Linux 5.6. Without MPX its instructions do nothing.
     &["mpx"],
 ];
 
-/// What programs are told in AT_HWCAP and AT_HWCAP2, by arch/arm64/kernel/cpuinfo.c.
+/// Names of AT_HWCAP and AT_HWCAP2 bits (arch/arm64/kernel/cpuinfo.c).
 const AARCH64: &[&[&str]] = &[
-    // The kernel's timer, and that it lets registers be read.
+    // The timer's event stream, and emulated reads of ID registers.
     &["evtstrm", "cpuid"],
     // Hints, which other CPUs ignore.
     &["dgh", "rprfm"],
