@@ -1,11 +1,12 @@
-//! A worker: a short-lived process of the same executable that does what can fail, for one checkpoint or restore.
+//! A worker: a short-lived process of the same executable that does what can fail, one job each, such as a
+//! checkpoint or a restore.
 //!
-//! Init starts it as `freeze worker` with a socket on descriptor [`SOCKET_FD`], sends it one line, the [`Job`], and reads
-//! [`Event`] lines until it ends. Init may kill a worker at any time, and a worker may die at any time: the service must
-//! go on running unless the generation was committed.
+//! Init starts `freeze worker` with a socket on descriptor [`SOCKET_FD`], sends the [`Job`] as one line, and
+//! reads events, one a line, until the worker ends. A worker may die or be killed at any time: the service
+//! must keep running unless the generation was committed.
 
-pub mod reporter;
-pub mod work_folder;
+pub(crate) mod reporter;
+pub(crate) mod work_folder;
 
 use std::path::PathBuf;
 
@@ -15,82 +16,82 @@ use crate::control::protocol::Phase;
 use crate::image::{KeyFiles, Lease};
 use crate::store::Location;
 
-/// The descriptor on which a worker finds its socket to init.
+/// Descriptor of a worker's socket to init.
 pub const SOCKET_FD: i32 = 3;
 
-/// What a worker is to do.
+/// The task of a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Job {
     /// Take one checkpoint.
     Checkpoint {
-        /// What all kinds of job need to know.
+        /// Parameters of every job.
         common: Common,
-        /// Root of the tree to dump: the holder.
+        /// PID of the subreaper, the root of the tree to dump.
         root: i32,
-        /// The service's first process.
+        /// PID of the service's first process.
         service: i32,
-        /// What this container holds of the application.
+        /// This container's lease.
         lease: Lease,
-        /// What becomes of the service after the commit.
+        /// What happens to the service after the commit.
         fate: Fate,
-        /// Files and folders to capture beside those that the service has open.
+        /// Files and folders to capture in addition to those that the service has open.
         include: Vec<PathBuf>,
-        /// The service may end into a store that goes with the container.
+        /// Let the service stop even if the store is lost with the container.
         ephemeral_store: bool,
     },
-    /// Find out what became of a generation whose worker died while it was being committed or handed over: withdraw it, unless
-    /// another container has taken it. Ends with [`Event::Settled`], and tries until the store answers.
+    /// Decide a generation whose worker died while committing it or handing it over: withdraw it, unless
+    /// another container takes it. Retries until the store answers, then ends with `Event::Settled`.
     Settle {
-        /// What all kinds of job need to know.
+        /// Parameters of every job.
         common: Common,
-        /// The generation.
+        /// Number of the generation.
         generation: u64,
-        /// How long it is still left to be taken, in milliseconds.
+        /// Milliseconds for which another container may still take it.
         remaining_ms: u64,
-        /// What this container holds of the application.
+        /// This container's lease.
         lease: Lease,
     },
     /// Restore a generation, now or when one is handed over.
     Restore {
-        /// What all kinds of job need to know.
+        /// Parameters of every job.
         common: Common,
-        /// Which one.
+        /// Which generation.
         choice: Choice,
-        /// What to do where that cannot be restored.
+        /// What to do if it cannot be restored.
         failure: OnFailure,
-        /// How to wait for one.
+        /// How to wait for a generation.
         standby: Standby,
     },
-    /// Look whether this container still has the application, and tell those that wait that it is alive. Ends with
-    /// [`Event::Held`] or [`Event::Lost`].
+    /// Check that this container still owns the lease, and write the heartbeat. Ends with `Event::Held` or
+    /// `Event::Lost`.
     Hold {
-        /// What all kinds of job need to know.
+        /// Parameters of every job.
         common: Common,
-        /// What this container holds of the application.
+        /// This container's lease.
         lease: Lease,
     },
 }
 
-/// What init tells a worker that is at work, in one line.
+/// A line that init sends to a running worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "order", rename_all = "kebab-case")]
 pub enum Order {
-    /// Take back the generation that is handed over, unless somebody has it.
+    /// Withdraw the generation that is being handed over, unless another container has taken it.
     Withdraw,
 }
 
-/// What becomes of the service after the commit.
+/// What happens to the service after the commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fate {
-    /// It ends, and any container may take the generation.
+    /// It is stopped. Any container may take the generation.
     End,
-    /// It runs on.
+    /// It keeps running.
     Run,
-    /// It is held until another container has taken it, and runs on where none has.
+    /// It stays frozen until another container has taken it, and resumes if none does.
     Handover {
-        /// How long it is held, in milliseconds.
+        /// How long it stays frozen at most, in milliseconds.
         timeout_ms: u64,
     },
 }
@@ -99,16 +100,16 @@ pub enum Fate {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Choice {
-    /// The newest; none where there is none.
+    /// The newest, if there is one.
     #[default]
     Newest,
-    /// This one, and no other.
+    /// Exactly this one.
     Generation(u64),
-    /// None.
+    /// None: start the command.
     Never,
 }
 
-/// What to do where a generation cannot be restored.
+/// What to do if a generation cannot be restored.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnFailure {
@@ -126,45 +127,46 @@ pub enum OnFailure {
 /// How a container waits for a generation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standby {
-    /// Wait whatever the store holds. A container waits in any case where its own service has moved away.
+    /// Wait even if the store is empty or another container owns the application. A container whose service
+    /// has moved away waits without this.
     pub always: bool,
-    /// Milliseconds between two looks at the store.
+    /// Milliseconds between two polls of the store.
     pub poll_ms: u64,
-    /// Folder for packs that are fetched ahead.
+    /// Folder for prefetched packs.
     pub cache: PathBuf,
-    /// The most bytes of them.
+    /// Most bytes of prefetched packs.
     pub cache_bytes: u64,
 }
 
-/// What all kinds of job need to know.
+/// Parameters of every job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Common {
-    /// Where the store is.
+    /// Location of the store.
     pub store: Location,
-    /// Where its key is.
+    /// Files with the store's key.
     pub keys: KeyFiles,
     /// Folder for sockets and logs; exists.
     pub runtime_dir: PathBuf,
-    /// The most memory that page data may take in the worker, in bytes.
+    /// Most bytes of memory that page data may take in the worker.
     pub memory: u64,
-    /// Names this container, also after it was started again.
+    /// Name of this container, which it keeps when it is restarted.
     pub instance: String,
-    /// Only one container may have the application, and looks so often whether it still has, in milliseconds.
+    /// Milliseconds between heartbeats with `--exclusive`; None without.
     pub exclusive_ms: Option<u64>,
 }
 
 /// Why a job failed, in words for the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// One sentence or two.
+    /// One or two sentences.
     pub message: String,
-    /// CRIU's log, where there is one.
+    /// CRIU's log, if there is one.
     pub log: Option<PathBuf>,
-    /// The step that failed, where one had begun.
+    /// The step that failed, if one had begun.
     pub phase: Option<Phase>,
 }
 
-/// How many threads share the work on page data.
+/// Number of threads that process page data.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }

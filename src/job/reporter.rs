@@ -1,4 +1,4 @@
-//! A worker's side of its socket to init.
+//! A worker's end of its socket to init.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
@@ -12,10 +12,10 @@ use crate::job::{Job, Order, SOCKET_FD};
 use crate::sys::{fd, process};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// Longest message, in bytes, that fits into a line whatever it is made of.
+/// Longest message, in bytes, that fits into a line however JSON escapes it.
 const MAX_MESSAGE: usize = MAX_LINE / 8;
 
-/// Sends events to init, and hears its orders.
+/// Sends events to init, and receives its orders.
 #[derive(Debug)]
 pub struct Reporter {
     socket: UnixStream,
@@ -24,10 +24,7 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// Takes the inherited socket and reads the job from it.
-    ///
-    /// # Errors
-    /// Where this process was not started by init.
+    /// Takes the inherited socket and reads the job from it. Fails if this process was not started by init.
     pub fn receive_job() -> io::Result<(Self, Job)> {
         let socket = UnixStream::from(process::inherited(SOCKET_FD)?);
         fd::keep_from_exec(socket.as_fd())?;
@@ -47,14 +44,15 @@ impl Reporter {
         Ok((Self { socket, lines: RefCell::new(lines), withdraw: Cell::new(false) }, job))
     }
 
-    /// One for a test, and the other end of its socket.
+    /// A reporter for a test, and init's end of its socket.
     #[cfg(test)]
     pub fn pair() -> (Self, UnixStream) {
         let (init, socket) = UnixStream::pair().expect("a test may have sockets");
         (Self { socket, lines: RefCell::default(), withdraw: Cell::new(false) }, init)
     }
 
-    /// Sends one event, of a line at most. Where init is gone there is nobody to tell, and the container is ending.
+    /// Sends one event. Shortens the message of a failure or warning that exceeds a line. Ignores errors:
+    /// without init the container is ending.
     pub fn send(&self, event: &Event) {
         let event = match event {
             Event::Failed { message, log, phase } if message.len() > MAX_MESSAGE => {
@@ -71,17 +69,16 @@ impl Reporter {
         }
     }
 
-    /// Tells the user what does not stop the work.
     pub fn warn(&self, message: String) {
         self.send(&Event::Warning { message });
     }
 
-    /// Says that a step begins.
+    /// Reports that a step begins.
     pub fn progress(&self, phase: Phase) {
         self.send(&Event::Progress { phase, bytes: 0, total: 0 });
     }
 
-    /// Waits for [`Order::Withdraw`], so long at most; whether it has come, now or before.
+    /// Waits at most `time` for [`Order::Withdraw`]. Returns whether it has arrived, now or earlier.
     pub fn is_withdrawn_within(&self, time: Duration) -> bool {
         let until = Instant::now() + time;
         while !self.withdraw.get() {
@@ -91,7 +88,7 @@ impl Reporter {
             match poll(&mut fds, left) {
                 Ok(0) => break,
                 Ok(_) if self.hear().is_err() => {
-                    // Init is gone, and so is this container in a moment.
+                    // Init is gone, so this container is about to end. Sleep, as the caller would spin.
                     std::thread::sleep(until.saturating_duration_since(Instant::now()));
                     break;
                 }

@@ -1,4 +1,5 @@
-//! The folder in which one worker and its CRIU meet: sockets, CRIU's log and figures. It goes with the worker; the log is kept.
+//! The folder that a worker shares with its CRIU: sockets, CRIU's log and figures. It is removed with the
+//! worker; the log is kept.
 
 use std::fs;
 use std::io;
@@ -10,33 +11,32 @@ const PREFIX: &str = "work-";
 #[derive(Debug)]
 pub struct Work {
     folder: tempfile::TempDir,
-    /// Where the log is to be kept.
+    /// Where the log is moved on drop.
     kept: PathBuf,
     log: PathBuf,
 }
 
 impl Work {
-    /// Makes one in `runtime_dir`, whose log named `log` will be kept there under the same name.
+    /// Creates a folder in `runtime_dir`. Its file `log` is moved to `runtime_dir` on drop.
     pub fn new(runtime_dir: &Path, log: &str) -> io::Result<Self> {
         for entry in fs::read_dir(runtime_dir)?.flatten() {
-            // There is one worker at a time, so this one's maker was killed.
+            // There is one worker at a time, so the worker of this folder was killed.
             if entry.file_name().to_string_lossy().starts_with(PREFIX) {
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
         let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in(runtime_dir)?;
         let work = Self { log: folder.path().join(log), kept: runtime_dir.join(log), folder };
-        // One that a killed worker left behind is of no use any more.
+        // An older log must not be taken for this worker's.
         let _ = fs::remove_file(&work.kept);
         Ok(work)
     }
 
-    /// The folder.
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    /// CRIU's log, if there is one by now: where it will be found once this is dropped.
+    /// Where CRIU's log will be after the drop. None if there is no log yet.
     pub fn kept_log(&self) -> Option<PathBuf> {
         self.log.exists().then(|| self.kept.clone())
     }
@@ -44,7 +44,7 @@ impl Work {
 
 impl Drop for Work {
     fn drop(&mut self) {
-        // Of one file system, so that nothing is copied; where there was no log there is nothing to keep.
+        // Both are on one file system, so nothing is copied. This fails if there is no log to keep.
         let _ = fs::rename(&self.log, &self.kept);
     }
 }
