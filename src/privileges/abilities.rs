@@ -12,7 +12,7 @@ use crate::sys::{namespace, pids, probe};
 /// Something that a container may allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
-#[allow(missing_docs)] // `name` and `gives` say it.
+#[allow(missing_docs)] // See `name` and `gives`.
 pub enum Ability {
     Ptrace,
     Attach,
@@ -40,7 +40,7 @@ pub enum Ability {
 }
 
 impl Ability {
-    /// All of them, the most important first.
+    /// The most important first.
     pub const ALL: [Self; 23] = [
         Self::Ptrace,
         Self::Attach,
@@ -67,7 +67,7 @@ impl Ability {
         Self::Pidfd,
     ];
 
-    /// As kernel and runtimes call it.
+    /// The name that the kernel and runtimes use.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ptrace => "ptrace",
@@ -96,7 +96,7 @@ impl Ability {
         }
     }
 
-    /// What it is good for, and what is done where it is missing.
+    /// What it is good for, and what happens without it.
     pub fn gives(self) -> &'static str {
         match self {
             Self::Ptrace => "stops processes and looks into them; without, nothing can be checkpointed or restored",
@@ -126,27 +126,25 @@ impl Ability {
     }
 }
 
-/// What is only found out by making it.
+/// Abilities that are probed by creating a namespace.
 const NAMESPACES: [Ability; 3] = [Ability::UserNamespace, Ability::PidNamespace, Ability::TimeNamespace];
 
 /// What this container allows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Abilities {
-    /// Who we are and how we are confined.
     pub facts: Facts,
-    /// How /proc is mounted.
     pub proc: Proc,
-    /// An answer for each ability.
+    /// The answer for each ability that was probed.
     pub answers: BTreeMap<Ability, Answer>,
 }
 
 impl Abilities {
-    /// Asks the kernel. Takes some 30 system calls, makes no process and changes nothing.
+    /// Probes all but namespaces: about 30 system calls, no new process, no change.
     pub fn probe() -> Self {
         Self::ask(|ability| !NAMESPACES.contains(&ability))
     }
 
-    /// The same, and what namespaces can be had, which takes three children that end at once. Only for a process of one thread.
+    /// Also probes namespaces, in short-lived children. Only for a single-threaded process.
     pub fn with_namespaces() -> Self {
         Self::ask(|_| true)
     }
@@ -158,12 +156,11 @@ impl Abilities {
         Self { facts, proc, answers }
     }
 
-    /// Whether it is there.
     pub fn has(&self, ability: Ability) -> bool {
         self.answers.get(&ability).is_some_and(Answer::is_yes)
     }
 
-    /// A container with just these, for tests.
+    /// A container with exactly these abilities.
     #[cfg(test)]
     pub fn with(abilities: &[Ability]) -> Self {
         let answer = |ability| (ability, Answer::when(abilities.contains(&ability), "EPERM"));
@@ -201,13 +198,13 @@ fn ask(ability: Ability, facts: &Facts, proc: &Proc) -> Answer {
     }
 }
 
-/// Linux 5.9 made CHECKPOINT_RESTORE enough, of what took SYS_ADMIN before.
+/// CHECKPOINT_RESTORE is sufficient since Linux 5.9; before that it took SYS_ADMIN.
 fn restores(facts: &Facts) -> bool {
     facts.has("CHECKPOINT_RESTORE") || facts.has("SYS_ADMIN")
 }
 
-/// CRIU is no ancestor of the service: where Yama is at 1 or 2 it needs the capability, and at 3 nobody may attach. What CRIU
-/// restores are its own children, who ask to be traced, or are attached to by their ancestor.
+/// CRIU is not an ancestor of the service: with Yama at 1 or 2 it needs SYS_PTRACE, and at 3 no process may
+/// attach. With Yama at 1 a restore needs nothing, as CRIU traces its own descendants.
 fn attach(facts: &Facts) -> Answer {
     match (facts.yama.unwrap_or(0), facts.has("SYS_PTRACE")) {
         (0, _) | (1 | 2, true) => Answer::Yes,
@@ -225,7 +222,8 @@ fn last_pid(facts: &Facts) -> Answer {
     }
 }
 
-/// Following a link of map_files takes CHECKPOINT_RESTORE in the host's own user namespace (fs/proc/base.c, proc_map_files_get_link).
+/// Following a link of map_files takes CHECKPOINT_RESTORE in the initial user namespace (fs/proc/base.c,
+/// proc_map_files_get_link).
 fn map_files() -> Answer {
     let first = fs::read_dir("/proc/self/map_files").and_then(|mut entries| entries.next().transpose());
     match first {
@@ -235,7 +233,8 @@ fn map_files() -> Answer {
     }
 }
 
-/// Capabilities of a file outside the bounding set make its execution fail (capabilities(7)), and no_new_privs makes them ignored.
+/// A file whose capabilities exceed the bounding set cannot be executed (capabilities(7)). With no_new_privs
+/// they are ignored.
 fn file_capabilities(facts: &Facts) -> Answer {
     let missing: Vec<&str> = ["CHECKPOINT_RESTORE", "SYS_PTRACE", "SETPCAP"]
         .into_iter()
@@ -253,7 +252,7 @@ fn file_capabilities(facts: &Facts) -> Answer {
     }
 }
 
-/// Whether the file system of this program lets files give privileges.
+/// Whether the file system of this program is mounted without nosuid.
 fn honours_files() -> bool {
     let exe = std::env::current_exe().unwrap_or_default();
     let folder = exe.parent().unwrap_or(Path::new("/"));

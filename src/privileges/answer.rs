@@ -1,4 +1,4 @@
-//! What the kernel said about one ability, in words.
+//! The kernel's answer about one ability.
 
 use std::io;
 
@@ -8,27 +8,25 @@ use serde::Serialize;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "answer", content = "reason")]
 pub enum Answer {
-    /// It is.
     Yes,
-    /// It is not, for this reason.
+    /// The reason.
     No(String),
 }
 
 impl Answer {
-    /// Whether it is allowed.
     pub fn is_yes(&self) -> bool {
         *self == Self::Yes
     }
 
-    /// Allowed under a condition, and this reason where it does not hold.
+    /// Yes if `condition` holds, else No with `reason`.
     pub fn when(condition: bool, reason: &str) -> Self {
         if condition { Self::Yes } else { Self::No(reason.to_owned()) }
     }
 }
 
 impl From<Result<(), io::Error>> for Answer {
-    /// Names the error as kernel documentation does: ENOSYS is how a seccomp profile hides a system call, or how an older kernel says that
-    /// it has none.
+    /// Names the error as man pages do. ENOSYS comes from a seccomp profile that hides a system call, or from
+    /// an older kernel.
     fn from(result: Result<(), io::Error>) -> Self {
         let Err(error) = result else { return Self::Yes };
         let known = error.raw_os_error().map(nix::errno::Errno::from_raw);

@@ -1,4 +1,4 @@
-//! Who this process is and how it is confined: /proc/self/status and the like, read once.
+//! The identity and confinement of this process, from /proc/self/status and similar files.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,33 +9,32 @@ use serde::Serialize;
 use crate::proc::status::Status;
 use crate::sys::probe;
 
-/// The process's identity and confinement. The service's is the same, as freeze starts it.
+/// The identity and confinement of this process, which the service inherits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Default)]
 pub struct Facts {
     /// Effective user.
     pub uid: u32,
     /// Effective group.
     pub gid: u32,
-    /// Capabilities that are in effect, without `CAP_`.
+    /// Effective capabilities, without `CAP_`.
     pub effective: BTreeSet<String>,
-    /// Capabilities that a program could get by its file.
+    /// Bounding set, without `CAP_`.
     pub bounding: BTreeSet<String>,
-    /// Whether programs can get privileges by their files at all (PR_SET_NO_NEW_PRIVS).
+    /// PR_SET_NO_NEW_PRIVS: programs gain no privileges from their files.
     pub no_new_privs: bool,
     /// 0 none, 1 strict, 2 filter (proc_pid_status(5)).
     pub seccomp_mode: u32,
-    /// Their number; nothing before Linux 5.9.
+    /// None before Linux 5.9.
     pub seccomp_filters: Option<u32>,
-    /// kernel.yama.ptrace_scope, where there is a Yama.
+    /// kernel.yama.ptrace_scope; None without Yama.
     pub yama: Option<u32>,
-    /// Release of the kernel.
+    /// Kernel release.
     pub kernel: String,
-    /// Whether a criu with file capabilities lies beside this program.
+    /// A criu with file capabilities is installed beside this program.
     pub criu_with_capabilities: bool,
 }
 
 impl Facts {
-    /// Reads them.
     pub fn read() -> Self {
         let status = Status::read("self").unwrap_or_default();
         let yama = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").ok();
@@ -54,7 +53,7 @@ impl Facts {
         }
     }
 
-    /// Whether a capability, named without `CAP_`, is in effect.
+    /// Whether `capability`, without `CAP_`, is effective.
     pub fn has(&self, capability: &str) -> bool {
         self.effective.contains(capability)
     }

@@ -1,7 +1,9 @@
-//! What this container allows, found out by asking the kernel, never configured; and what a dump and a restore do with it.
+//! What this container allows, and what a dump and a restore do with it. The kernel is asked; nothing is
+//! configured.
 //!
-//! [`Abilities`] are facts, asked for without any effect on the service; [`DumpPlan`] and [`RestorePlan`] follow from them alone. CRIU asks
-//! the kernel itself as well and uses what it gets (`--rootless`); the plans say the same beforehand, and what only freeze can choose.
+//! [`Abilities`] are probed without any effect on the service. [`DumpPlan`] and [`RestorePlan`] follow from
+//! them alone. CRIU (`--rootless`) also probes the kernel and uses what it finds; the plans predict that, and
+//! contain the choices that only freeze can make.
 
 mod abilities;
 mod answer;
@@ -9,10 +11,10 @@ mod facts;
 mod namespaces;
 mod plan;
 mod proc;
-pub mod userns;
+pub(crate) mod userns;
 
-pub use abilities::{Abilities, Ability};
-pub use answer::Answer;
-pub use facts::Facts;
-pub use plan::{DumpPlan, Pids, RestorePlan};
-pub use proc::Proc;
+pub(crate) use abilities::{Abilities, Ability};
+pub(crate) use answer::Answer;
+pub(crate) use facts::Facts;
+pub(crate) use plan::{DumpPlan, Pids, RestorePlan};
+pub(crate) use proc::Proc;

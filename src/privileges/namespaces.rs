@@ -1,6 +1,6 @@
-//! Whether namespaces of one's own are to be had, asked by making them in children that end at once.
+//! Probes which namespaces this container may create, by creating them in short-lived children.
 //!
-//! Only for a command of its own that has one thread: each question takes PIDs, which a restore may need.
+//! Only for single-threaded commands that restore nothing: each probe takes PIDs that a restore may need.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -13,15 +13,15 @@ use super::userns;
 use crate::sys::namespace::{self, MOUNT, PID, USER};
 use crate::sys::process::{self, Fork};
 
-/// The bounding set stays as it is.
+/// Leaves the bounding set unchanged.
 const WHOLE: u64 = u64::MAX;
 
-/// A user namespace, as `--isolate auto` makes it.
+/// A user namespace, as `--isolate auto` creates it.
 pub fn user() -> io::Result<()> {
     in_child(|| Ok(userns::own_users(WHOLE)?))
 }
 
-/// User, PID and mount namespaces with a /proc of their own, the same.
+/// User, PID and mount namespaces with a new /proc, as `--isolate auto` creates them.
 pub fn processes() -> io::Result<()> {
     let (mut ours, mut theirs) = UnixStream::pair()?;
     match namespace::fork_into(USER | PID | MOUNT)? {
@@ -39,7 +39,7 @@ pub fn processes() -> io::Result<()> {
     }
 }
 
-/// A time namespace, in this user namespace where that may be, else in one of its own.
+/// A time namespace, in this user namespace if SYS_ADMIN is effective, else in a new one.
 pub fn time() -> io::Result<()> {
     in_child(|| {
         if !caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).unwrap_or(false) {
@@ -56,7 +56,7 @@ fn in_child(act: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// The error's number is the exit status.
+/// The exit status is the errno; 0 is success.
 fn end(found: io::Result<()>) -> ! {
     let error = found.err().map(|error| error.raw_os_error().unwrap_or(libc::EIO));
     process::exit_now(error.and_then(|number| u8::try_from(number).ok()).unwrap_or(0))
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn what_a_child_finds_is_told() {
-        // Other tests have threads, so this one is a process of its own.
+        // Other tests run threads, so this one runs in a process of its own.
         if std::env::var_os("ALONE").is_none() {
             let mut again = std::process::Command::new(std::env::current_exe().unwrap());
             again.args(["--exact", "privileges::namespaces::tests::what_a_child_finds_is_told"]).env("ALONE", "1");

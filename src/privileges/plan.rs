@@ -1,42 +1,40 @@
-//! What a dump and a restore will do in a container, from what it allows. Pure; nothing is asked here.
+//! Derives from a container's abilities how a dump and a restore work in it. Pure: probes nothing but in
+//! [`RestorePlan::here`].
 
 use serde::Serialize;
 
 use super::{Abilities, Ability};
 use crate::criu::command::Criu;
 
-/// How processes and threads get the numbers that they had.
+/// How processes and threads get their former IDs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Pids {
-    /// Each is chosen: clone3 with set_tid.
+    /// clone3 with set_tid chooses each.
     Chosen,
-    /// The counter is set before each: ns_last_pid.
+    /// ns_last_pid sets the kernel's counter before each.
     Set,
-    /// Numbers are used up until theirs come.
+    /// PIDs are used up until the wanted one is next.
     CountedUp,
 }
 
 /// What a dump can do here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DumpPlan {
-    /// By which criu.
     pub criu: Criu,
-    /// What makes every dump impossible, in words that go on after "no process can be checkpointed here: ".
+    /// Why no dump is possible. Continues the sentence "no process can be checkpointed here: ".
     pub impossible: Option<String>,
-    /// Processes of other users, and non-dumpable ones, can be dumped. Freeze itself has to look at them before, so it does not help
-    /// that CRIU's file has the capability.
+    /// Processes of other users and non-dumpable ones can be dumped. File capabilities of CRIU do not
+    /// suffice, as freeze itself inspects them first.
     pub all_users: bool,
-    /// Deleted files that are mapped and open nowhere can be dumped.
+    /// Deleted files that are mapped but not open can be dumped.
     pub deleted_mappings: bool,
 }
 
 /// What a restore can do here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RestorePlan {
-    /// By which criu.
     pub criu: Criu,
-    /// How PIDs come about.
     pub pids: Pids,
     /// /proc/PID/exe leads to the service's program.
     pub exe_link: bool,
@@ -48,7 +46,6 @@ fn criu(abilities: &Abilities) -> Criu {
 }
 
 impl DumpPlan {
-    /// The plan for a container with these abilities.
     pub fn of(abilities: &Abilities) -> Self {
         let criu = criu(abilities);
         let file = criu == Criu::WithCapabilities;
@@ -62,7 +59,7 @@ impl DumpPlan {
 }
 
 fn impossible(abilities: &Abilities) -> Option<String> {
-    // The capability of criu's file overcomes Yama up to 2, as freeze's own would.
+    // SYS_PTRACE of criu's file overcomes Yama up to 2, as freeze's own would.
     let by_file = criu(abilities) == Criu::WithCapabilities && abilities.facts.yama.is_some_and(|scope| scope < 3);
     let needed = [Ability::Ptrace, Ability::Attach, Ability::WholeProc, Ability::MemoryMap];
     let missing =
@@ -75,7 +72,6 @@ fn impossible(abilities: &Abilities) -> Option<String> {
 }
 
 impl RestorePlan {
-    /// The plan for a container with these abilities.
     pub fn of(abilities: &Abilities) -> Self {
         let criu = criu(abilities);
         let file = criu == Criu::WithCapabilities;
@@ -89,12 +85,11 @@ impl RestorePlan {
         Self { criu, pids, exe_link: file || abilities.has(Ability::ExeLink) }
     }
 
-    /// The plan for this container.
     pub fn here() -> Self {
         Self::of(&Abilities::probe())
     }
 
-    /// Whether numbers can be had that this container has already used.
+    /// Whether PIDs that this container has already used can be had again.
     pub fn can_go_back(&self) -> bool {
         self.pids != Pids::CountedUp
     }
@@ -117,7 +112,7 @@ mod tests {
             // criu with file capabilities under both
             (&[FileCapabilities], Criu::WithCapabilities, Pids::CountedUp, true),
             (&[FileCapabilities, Clone3], Criu::WithCapabilities, Pids::Chosen, true),
-            // what freeze has itself needs no other file
+            // freeze's own capabilities suffice
             (&[FileCapabilities, ExeLink, Clone3, SetTid], Criu::Plain, Pids::Chosen, true),
             (&[ExeLink, LastPid], Criu::Plain, Pids::Set, true),
         ];
@@ -152,7 +147,7 @@ mod tests {
         insta::assert_snapshot!(impossible(&[Ptrace, WholeProc, MemoryMap], Some(1)).unwrap(), @"ptrace of non-children is missing (EPERM)");
         assert_eq!(impossible(&[Ptrace, WholeProc, MemoryMap, FileCapabilities], Some(1)), None);
         assert!(impossible(&[Ptrace, WholeProc, MemoryMap, FileCapabilities], Some(3)).is_some());
-        // A seccomp filter refuses criu's with capabilities as well.
+        // A seccomp filter also stops a criu with capabilities.
         insta::assert_snapshot!(impossible(&[WholeProc, MemoryMap, FileCapabilities], Some(1)).unwrap(), @"ptrace is missing (EPERM)");
     }
 }

@@ -10,26 +10,23 @@ use crate::proc::mountinfo::{self, Mount};
 /// The container's /proc.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Default)]
 pub struct Proc {
-    /// It is there.
     pub mounted: bool,
-    /// Options that hide something: `hidepid=…`, `subset=pid` (proc(5)).
+    /// Mount options that hide something: `hidepid=…`, `subset=pid` (proc(5)).
     pub hides: Vec<String>,
-    /// What is mounted over parts of it. The kernel lets nobody mount a new /proc in a user namespace then ("mount too revealing",
-    /// fs/namespace.c).
+    /// Mounts over parts of it. They make the kernel refuse a new /proc in a user namespace ("mount too
+    /// revealing", fs/namespace.c).
     pub masked: Vec<String>,
-    /// /proc/sys is read-only.
     pub sys_read_only: bool,
 }
 
 impl Proc {
-    /// Reads it.
     pub fn read() -> Self {
         Self::of(&mountinfo::read("self").unwrap_or_default())
     }
 
-    /// What of it is missing that a dump needs. `hidepid=1` hides no process. 2 and 4 hide those that one may not trace: none of
-    /// one's own user, so they matter only to who can start processes of others. `subset=pid` hides no process either, but /proc/sys,
-    /// without which CRIU neither dumps nor restores.
+    /// What a dump needs and /proc hides. `hidepid=1` hides no process. 2 and 4 hide processes that this one
+    /// may not trace; those are of other users, which only a service with SETUID can have. `subset=pid` hides
+    /// /proc/sys, without which CRIU neither dumps nor restores.
     pub fn hidden(&self, facts: &Facts) -> Option<&'static str> {
         let others = facts.has("SETUID") && !facts.has("SYS_PTRACE");
         match self {
@@ -40,7 +37,6 @@ impl Proc {
         }
     }
 
-    /// Whether there is no /proc/sys.
     pub fn lacks_sys(&self) -> bool {
         self.hides.iter().any(|option| option.starts_with("subset="))
     }

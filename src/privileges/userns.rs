@@ -1,6 +1,6 @@
-//! A user namespace of one's own, and the capabilities that may be used in it.
+//! A user namespace for this process, and the limits of the capabilities in it.
 //!
-//! Must leave no process with a capability that it could not have had outside.
+//! Never leaves a process with a capability that it could not have had outside.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -14,8 +14,8 @@ use crate::proc::status::Status;
 use crate::sys::namespace::{self, USER};
 use crate::sys::process::{self, Fork};
 
-/// What a worker and its CRIU need of the capabilities that init has in its user namespace: exact PIDs and exe links, the service's
-/// processes under Yama, its bounding set, and its clocks.
+/// The capabilities in init's user namespace that a worker and its CRIU need: for exact PIDs and exe links,
+/// for the service's processes under Yama, for its bounding set, and for its clocks.
 pub(crate) const FOR_WORKERS: [Capability; 5] = [
     Capability::CAP_CHECKPOINT_RESTORE,
     Capability::CAP_SYS_PTRACE,
@@ -24,16 +24,16 @@ pub(crate) const FOR_WORKERS: [Capability; 5] = [
     Capability::CAP_SYS_TIME,
 ];
 
-/// This process's capabilities, a bit each.
+/// This process's capability sets, one bit per capability.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sets {
-    /// In effect, permitted, inheritable or ambient.
+    /// Effective, permitted, inheritable or ambient.
     held: u64,
     pub bounding: u64,
 }
 
 impl Sets {
-    /// From /proc: asking for one by one fails for those that the kernel does not know yet.
+    /// Reads /proc, as querying one by one fails for capabilities that the kernel does not know.
     pub(crate) fn read() -> Option<Sets> {
         Sets::of(&Status::read("self").ok()?)
     }
@@ -43,15 +43,15 @@ impl Sets {
         Some(Sets { held, bounding: status.bounding? })
     }
 
-    /// Whether a program has capabilities, or gets some by being executed as root (capabilities(7)).
+    /// Whether a program has capabilities, or gains some because root executes it (capabilities(7)).
     pub(crate) fn has_any(self, root: bool) -> bool {
         self.held != 0 || root && self.bounding != 0
     }
 }
 
-/// Sets apart what workers need, and makes the bounding set no larger than it was outside.
+/// Makes the workers' capabilities inheritable, then lowers the bounding set to `bounding`, the one outside.
 pub(crate) fn limit(bounding: u64) -> io::Result<()> {
-    // Only now: nothing becomes inheritable any more that is not in the bounding set (capabilities(7)).
+    // Must come first: a capability outside the bounding set cannot become inheritable (capabilities(7)).
     for capability in FOR_WORKERS {
         let _ = caps::raise(None, CapSet::Inheritable, capability);
     }
@@ -69,7 +69,7 @@ pub(crate) fn limit(bounding: u64) -> io::Result<()> {
 pub(crate) enum NoUserNamespace {
     /// The kernel or a seccomp filter refuses one. Nothing has changed.
     Refused(io::Error),
-    /// It was entered, and its capabilities cannot be limited. This process must end.
+    /// It was entered, but its capabilities cannot be limited. This process must end.
     Unlimited(io::Error),
 }
 
@@ -86,8 +86,9 @@ impl From<NoUserNamespace> for io::Error {
     }
 }
 
-/// A user namespace alone, made by a child and then entered, so that this process is in none that has no users. The child tries
-/// first what has to work inside, as there is no way back: AppArmor may let a user namespace be made and allow nothing in it.
+/// Enters a user namespace that a child has created and this process has mapped, so that it is never in one
+/// without users. The child first tries what must work inside, as there is no way back: AppArmor may allow a
+/// user namespace and nothing in it.
 pub(crate) fn own_users(bounding: u64) -> Result<(), NoUserNamespace> {
     let (mut ours, mut theirs) = UnixStream::pair()?;
     match namespace::fork_into(USER)? {
@@ -113,7 +114,8 @@ pub(crate) fn own_users(bounding: u64) -> Result<(), NoUserNamespace> {
     }
 }
 
-/// Gives the user namespace of a child our user and group, as they are; more takes capabilities (user_namespaces(7)).
+/// Maps our user and group into a child's user namespace. Mapping more takes capabilities
+/// (user_namespaces(7)).
 pub(crate) fn map(pid: i32) -> io::Result<()> {
     let write = |name: &str, text: &str| fs::write(format!("/proc/{pid}/{name}"), text);
     write("setgroups", "deny")?;
@@ -125,7 +127,7 @@ fn one(id: u32) -> String {
     format!("{id} {id} 1\n")
 }
 
-/// Ends a child that made namespaces.
+/// Kills and reaps a child that created namespaces.
 pub(crate) fn end(pid: i32) {
     process::kill(pid, libc::SIGKILL);
     let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None);
