@@ -40,6 +40,7 @@ pub fn marker_key(generation: u64) -> String {
     format!("{GENERATIONS}{generation}{MARKER}")
 }
 
+/// Key of a generation's outcome.
 pub fn outcome_key(generation: u64) -> String {
     format!("{OUTCOMES}{generation}")
 }

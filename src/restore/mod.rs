@@ -53,9 +53,12 @@ use wait::{Ready, Woken};
 
 /// Which generation to restore, when, and what to do if that fails.
 #[derive(Debug, Clone)]
-pub(crate) struct Policy {
+pub struct Policy {
+    /// Which generation, if any.
     pub choice: Choice,
+    /// What follows a restore that fails.
     pub failure: OnFailure,
+    /// How this container waits for a handover.
     pub standby: Standby,
     /// Interval of heartbeats; None without `--exclusive`.
     pub exclusive: Option<Duration>,
