@@ -1,4 +1,6 @@
-//! The client's side of the control socket: one request, then lines until the last one.
+//! Client side of the control socket: sends one request, then reads events until the last one.
+//!
+//! Never trusts a socket by its path: the folder's owner and the peer's credentials decide.
 
 use std::{
     fs, io,
@@ -21,52 +23,44 @@ use super::{
 use crate::proc::tree;
 use crate::sys::private_folder::NotOurs;
 
-/// Time between two looks for an init that is not there yet.
+/// Interval between two attempts to connect.
 const RETRY: Duration = Duration::from_millis(20);
 
-/// Why there is no answer.
+/// Why a request got no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// No socket, or nobody behind it.
+    /// No folder holds a socket on which a trusted init listens.
     #[error("there is no freeze init in this container ({0}): start the service with `freeze run`")]
     NoInit(String),
-    /// Init ended, or dropped us.
+    /// Init ended, or dropped this client.
     #[error("init closed the connection without an answer")]
     Closed,
-    /// The deadline of whoever asked.
+    /// The caller's deadline passed.
     #[error("the time is over")]
     TimedOut,
-    /// The connection broke.
+    /// Reading or writing failed.
     #[error("the connection to init broke: {0}")]
     Io(#[from] io::Error),
-    /// Another version of freeze, most likely.
+    /// The answer is no event of this version: init is most likely another version of freeze.
     #[error("init's answer is not understood: {0}")]
     Answer(#[from] serde_json::Error),
 }
 
-/// Why the init of a folder is not asked.
+/// Why the client asks no init in a folder.
 #[derive(Debug, thiserror::Error)]
 enum Unasked {
-    /// No folder, or nobody listens.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// A link, or another user's folder.
     #[error("{0}")]
     Folder(#[from] NotOurs),
-    /// Another user listens in a folder.
     #[error("it belongs to user {folder}, and what listens there is user {server}'s")]
-    Intruder {
-        /// Owner of the folder.
-        folder: u32,
-        /// User of the process that listens.
-        server: u32,
-    },
-    /// Another user's, and not the container's first process: asked by root.
+    Intruder { folder: u32, server: u32 },
+    /// Root asks, and a process of another user listens that is not PID 1.
     #[error(
         "it belongs to user {0}, and process 1 does not listen there: if it is the right one, name it by --runtime-dir"
     )]
     Doubtful(u32),
-    /// Of another container.
+    /// The peer is in another container's PID namespace.
     #[error("the init there is of another container")]
     Elsewhere,
 }
@@ -80,20 +74,21 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects in the folder named, or else in the first of the usual ones where an init answers, and sends the request.
+    /// Connects in `named`, or else in the first default folder where a trusted init listens, and sends the
+    /// request.
     ///
     /// # Errors
-    /// [`ClientError::NoInit`] where there is none, and [`ClientError::Io`].
+    /// [`ClientError::NoInit`] if there is none, and [`ClientError::Io`].
     pub fn ask(named: Option<&Path>, op: Op) -> Result<Client, ClientError> {
         let mut stream = connect(named)?;
         lines::write(&mut stream, &Request { version: VERSION, op })?;
         Ok(Client { stream, lines: Lines::default(), deadline: None })
     }
 
-    /// The same, and waits for an init that is not there yet. The deadline holds for the answer, too.
+    /// Like [`ask`](Self::ask), but retries until an init listens. The deadline covers the answer too.
     ///
     /// # Errors
-    /// [`ClientError::NoInit`] where there is none by then, and [`ClientError::Io`].
+    /// [`ClientError::NoInit`] if there is none by the deadline, and [`ClientError::Io`].
     pub fn ask_until(named: Option<&Path>, op: Op, deadline: Option<Instant>) -> Result<Client, ClientError> {
         loop {
             match Client::ask(named, op.clone()) {
@@ -125,12 +120,12 @@ impl Client {
         }
     }
 
-    /// Init's PID as this process counts them; none where init is of another container.
+    /// Init's PID in this process's PID namespace; `None` if init has none there.
     pub fn peer(&self) -> Option<i32> {
         getsockopt(&self.stream, PeerCredentials).ok().map(|peer| peer.pid()).filter(|pid| *pid > 0)
     }
 
-    /// Init's PID, where init counts PIDs as this process does, so that those it tells mean the same here.
+    /// Init's PID if init is in this process's PID namespace, so that PIDs in its events are valid here.
     pub fn init_pid(&self) -> Option<i32> {
         let peer = self.peer()?;
         (tree::numbers(peer)?.len() == 1).then_some(peer)
@@ -169,17 +164,20 @@ fn connect_in(folder: &Path, is_named: bool) -> Result<UnixStream, Unasked> {
     Ok(stream)
 }
 
-/// Every user may make a folder where these are looked for, and answer there in place of init. So a user asks its own init and root's.
-/// Root may ask everybody's, as the container's user is often another one.
+/// Whether `us` may use a folder of this owner. Any user can make a default folder and impersonate init in
+/// it, so a user trusts only its own folders and root's. Root accepts any owner: init often runs as an
+/// ordinary user.
 fn may_own(us: u32, folder: u32) -> bool {
     us == 0 || [0, us].contains(&folder)
 }
 
-/// Checks who listens, which the kernel says. Process 1 is the container's own, so root believes it under any user. Any other
-/// process of another user is believed only in a folder that root names.
+/// Checks the listener's credentials, which the kernel vouches for. PID 1 belongs to the container, so root
+/// trusts it under any user. Root trusts any other process of an ordinary user only in a folder that root
+/// names.
 fn check_server(us: u32, folder: u32, server: &UnixCredentials, is_named: bool) -> Result<(), Unasked> {
     match (server.uid(), server.pid()) {
-        // The containers of a pod may share these folders. A process of another PID namespace has no number here.
+        // The containers of a pod may share the default folders. A process in another PID namespace has PID 0
+        // here (unix(7), SO_PEERCRED).
         (_, 0) if !is_named => Err(Unasked::Elsewhere),
         (user, _) if user != folder => Err(Unasked::Intruder { folder, server: user }),
         (user, pid) if user != us && user != 0 && pid != 1 && !is_named => Err(Unasked::Doubtful(user)),
@@ -209,7 +207,7 @@ mod tests {
         init.join().unwrap();
     }
 
-    /// Only root can give a folder away.
+    /// Needs root, as only root can chown.
     #[test]
     fn a_folder_of_another_user_is_passed_over() {
         if !geteuid().is_root() {
@@ -243,17 +241,17 @@ mod tests {
             may_own(us, folder) && check_server(us, folder, &server.into(), is_named).is_ok()
         };
         for is_named in [false, true] {
-            // One's own init, and root's, as any process.
+            // A user's own init and root's are trusted under any PID.
             assert!(believed(1000, 1000, 1000, 7, is_named) && believed(1000, 0, 0, 7, is_named));
             assert!(believed(0, 0, 0, 7, is_named));
-            // Root believes process 1 of any user, and others where it names them.
+            // Root trusts PID 1 of any user, and other processes in a folder that it names.
             assert!(believed(0, 1000, 1000, 1, is_named));
             assert_eq!(believed(0, 1000, 1000, 7, is_named), is_named);
-            // Of another container: only where it is named.
+            // An init in another container is trusted only in a named folder.
             assert_eq!(believed(1000, 1000, 1000, 0, is_named), is_named);
-            // A third user is believed by nobody else.
+            // An ordinary user trusts no third user.
             assert!(!believed(1000, 1001, 1001, 1, is_named));
-            // Nor is a process in a folder that is not its user's.
+            // A process in a folder of another owner is never trusted.
             for us in [0, 1000, 1001] {
                 assert!(!believed(us, 1001, 1000, 1, is_named) && !believed(us, 1001, 0, 1, is_named));
             }

@@ -1,4 +1,4 @@
-//! The folder of the control socket.
+//! Finds a folder for the control socket and listens there. The folder has mode 0700 and the socket 0600.
 
 use std::{
     fs, io,
@@ -12,38 +12,34 @@ use std::{
 use super::protocol::SOCKET_NAME;
 use crate::sys::private_folder::{self, NotOurs};
 
-/// Where the socket is looked for, in this order, if no folder is named.
+/// Folders to try in this order, if none is named.
 pub const DEFAULTS: [&str; 3] = ["/run/freeze", "/dev/shm/freeze", "/tmp/freeze"];
 
 /// Why there is no control socket.
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
-    /// The one that was asked for.
     #[error("{0} cannot hold the control socket: {1}")]
     Unusable(PathBuf, Reason),
-    /// None of the usual ones.
     #[error("no folder can hold the control socket ({0}): set --runtime-dir to one that this user can write")]
     NoneUsable(String),
 }
 
-/// What is wrong with a folder.
+/// Why a folder cannot hold the socket.
 #[derive(Debug, thiserror::Error)]
 pub enum Reason {
-    /// It is not there, others could write it, and so on.
     #[error("{0}")]
     Folder(#[from] NotOurs),
-    /// The socket cannot be made.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// Someone listens on the socket that is there.
+    /// A process accepts connections on the existing socket.
     #[error("another freeze init uses it")]
     InUse,
 }
 
-/// Listens in the folder named, or else in the first of [`DEFAULTS`] that is usable. Neither end of the socket ever blocks.
+/// Listens in `named`, or else in the first usable folder of [`DEFAULTS`]. The listener is non-blocking.
 ///
 /// # Errors
-/// Where the folder named, or where none is usable.
+/// `named` is unusable, or every default is.
 pub fn listen(named: Option<&Path>) -> Result<(PathBuf, UnixListener), FolderError> {
     if let Some(folder) = named {
         let listener = listen_in(folder).map_err(|reason| FolderError::Unusable(folder.to_owned(), reason))?;

@@ -1,4 +1,5 @@
-//! Lines of JSON on a stream that may deliver them in any pieces. Must never hold more than one longest line.
+//! JSON lines over a stream that may split and join them anywhere. Never buffers more than [`MAX_LINE`]
+//! bytes.
 
 use std::io::{self, Read, Write};
 
@@ -6,28 +7,28 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::protocol::MAX_LINE;
 
-/// Puts lines together from what a stream delivers.
+/// Assembles lines from reads.
 #[derive(Debug, Default)]
 pub struct Lines {
     buffer: Vec<u8>,
 }
 
-/// What one read brought.
+/// Result of one read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Got {
-    /// Some bytes.
+    /// At least one byte.
     Bytes,
-    /// None for now, from a stream that does not block.
+    /// The read would block, timed out or was interrupted.
     Nothing,
-    /// The other side has closed its end.
+    /// The peer closed its end.
     End,
 }
 
 impl Lines {
-    /// Reads once.
+    /// Reads once from the stream.
     ///
     /// # Errors
-    /// Of the stream, and `InvalidData` for a line longer than [`MAX_LINE`].
+    /// The stream's own, and `InvalidData` for a line longer than [`MAX_LINE`].
     pub fn read(&mut self, stream: &mut impl Read) -> io::Result<Got> {
         let held = self.buffer.len();
         if held >= MAX_LINE {
@@ -46,7 +47,7 @@ impl Lines {
         }
     }
 
-    /// The next complete line, if there is one.
+    /// Takes and parses the next complete line, if the buffer has one.
     pub fn next_line<T: DeserializeOwned>(&mut self) -> Option<serde_json::Result<T>> {
         let end = self.buffer.iter().position(|byte| *byte == b'\n')?;
         let parsed = serde_json::from_slice(self.buffer.get(..end).unwrap_or_default());
@@ -58,10 +59,11 @@ impl Lines {
     }
 }
 
-/// Writes one line, at once and in one piece.
+/// Writes a message as one line.
 ///
 /// # Errors
-/// Of the stream: for one that does not block, `WouldBlock` where the other side does not read.
+/// The stream's own. A non-blocking stream fails with `WouldBlock` if its buffer is full, as the peer does
+/// not read.
 pub fn write(stream: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
     let mut line = serde_json::to_vec(message)?;
     line.push(b'\n');

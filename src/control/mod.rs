@@ -1,9 +1,11 @@
-//! The control socket: how `freeze checkpoint` and its like talk to init, and how a worker reports to it.
+//! The control socket: clients such as `freeze checkpoint` send requests to init. Workers report to init in
+//! the same format, over a socket of their own.
 //!
-//! One JSON object a line, versioned. Unknown fields are ignored; lines are bounded by [`protocol::MAX_LINE`].
+//! Each line is one JSON object of at most [`protocol::MAX_LINE`] bytes. Requests carry a version; unknown
+//! fields are ignored.
 
 pub mod client;
-pub mod folder;
+pub(crate) mod folder;
 pub mod lines;
 pub mod protocol;
-pub mod server;
+pub(crate) mod server;

@@ -1,4 +1,6 @@
-//! The messages of the control socket. Must never hold anything whose size the other side decides.
+//! Messages of the control socket, and of the socket between init and a worker.
+//!
+//! A message is one line of at most [`MAX_LINE`] bytes, so no peer decides how much memory it takes.
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -7,53 +9,56 @@ use serde::{Deserialize, Serialize};
 
 use crate::image::Lease;
 
-/// Version of the protocol. A peer with another one is refused by name.
+/// Protocol version. Init refuses a request of any other version and names both.
 pub const VERSION: u32 = 1;
 
-/// Longest line that either side reads, in bytes, its newline included.
+/// Maximum length of a line in bytes, its newline included.
 pub const MAX_LINE: usize = 8 * 1024;
 
-/// Name of the control socket in its folder.
+/// File name of the control socket.
 pub const SOCKET_NAME: &str = "control.sock";
 
-/// What a client asks of init: the first and only line that it sends.
+/// A client's request: the only line that it sends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     /// [`VERSION`].
     pub version: u32,
-    /// What is asked for.
+    /// The operation.
     #[serde(flatten)]
     pub op: Op,
 }
 
-/// The operations.
+/// Operations of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "kebab-case")]
 pub enum Op {
-    /// Checkpoint the service. Answered by [`Event::Progress`] lines, then [`Event::Checkpointed`] or [`Event::Failed`].
+    /// Checkpoint the service. Answered by progress, warnings and, for a handover, [`Event::Settled`], then
+    /// by [`Event::Checkpointed`] or [`Event::Failed`].
     Checkpoint(Wanted),
-    /// Answered by one [`Event::Status`].
+    /// Report the status. Answered by one [`Event::Status`].
     Status,
-    /// Answered by [`Event::Reached`] once init is there, or [`Event::Failed`] where that cannot be any more.
+    /// Wait for a condition. Answered by [`Event::Reached`] when it holds, or by [`Event::Failed`] if it can
+    /// no longer hold.
     Wait {
-        /// What is waited for.
+        /// The condition.
         until: Awaited,
     },
-    /// Give up the checkpoint that is under way, or take back a handover that nobody has taken. Answered by [`Event::Done`] or
-    /// [`Event::Failed`]; whoever asked for the checkpoint gets its own answer.
+    /// Abort the checkpoint under way, or withdraw a handover that no container has taken. Answered by
+    /// [`Event::Done`] or [`Event::Failed`]; the client that asked for the checkpoint gets its own answer.
     Cancel,
-    /// Answered by an [`Event::Status`] at once and at every change of state, and by all progress and warnings between, until the
-    /// client closes.
+    /// Follow init. Answered by [`Event::Status`] at once and at every change of state, and by all progress
+    /// and warnings, until the client closes.
     Subscribe,
 }
 
-/// What kind of checkpoint is wanted.
+/// Options of a checkpoint. The two exclude each other.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wanted {
-    /// Let the service run on after the commit instead of ending it.
+    /// Resume the service after the dump instead of stopping it after the commit.
     #[serde(default, skip_serializing_if = "is_false")]
     pub leave_running: bool,
-    /// Hand the service over: hold it frozen after the commit until another container has taken it, so many milliseconds at most.
+    /// Hand the service over: after the commit, hold it frozen until another container takes it, for at most
+    /// this many milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handover_ms: Option<u64>,
 }
@@ -76,108 +81,110 @@ pub enum Awaited {
     Idle,
 }
 
-/// What init answers, and what a worker reports to init, which passes it on.
+/// Init's answers to clients, and a worker's reports to init. Init relays some reports to clients.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
-    /// A step has begun, or has come so far.
+    /// A step has begun or progressed.
     Progress {
         /// The step.
         phase: Phase,
-        /// Bytes of memory and files so far.
+        /// Bytes of memory and files processed so far.
         #[serde(default)]
         bytes: u64,
-        /// Bytes there will be; 0 where that is not known.
+        /// Expected final number of bytes; 0 if unknown.
         #[serde(default)]
         total: u64,
     },
-    /// From a checkpoint worker to init alone: the manifest is written, and head comes next. From here on only the outcome of
-    /// this generation tells whether it counts.
+    /// From a checkpoint worker, for init only: the manifest is written and head comes next. From here on
+    /// only this generation's outcome tells who has the service.
     Committing {
-        /// Its number.
+        /// The proposed generation.
         generation: u64,
     },
-    /// What became of a generation that was offered.
+    /// The outcome of an offered generation.
     Settled {
-        /// The container that has taken the service; none where it was withdrawn, and the service runs on here.
+        /// The container that took the service. If `None`, the generation was withdrawn and the service runs
+        /// on here.
         taken_by: Option<String>,
     },
-    /// From a worker to init alone, before [`Event::Checkpointed`]: the generation is committed, and unless the service is left
-    /// running it must end now, whatever becomes of the worker.
+    /// From a checkpoint worker, for init only: the generation is committed. Unless the service is resumed or
+    /// handed over, it must end from here on, even if the worker dies.
     Committed {
-        /// What this container holds now; its generation is the new one.
+        /// This container's lease, with the new generation.
         lease: Lease,
     },
-    /// Something that does not stop the request, but that the user should know.
+    /// Something that the user should know. The request goes on.
     Warning {
         /// One sentence or two.
         message: String,
     },
-    /// The checkpoint is committed; the last line of a checkpoint.
+    /// The checkpoint is committed; the last line.
     Checkpointed(Report),
-    /// The request failed and the service runs on; the last line.
+    /// The request or a worker's job failed; the last line. A running service runs on unless init is ending.
     Failed {
         /// One sentence or two: what happened, to what, what to do.
         message: String,
-        /// CRIU's log, where there is one.
+        /// Path of CRIU's log, if there is one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         log: Option<PathBuf>,
-        /// The step that failed, where one had begun.
+        /// The step that failed, if one had begun.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         phase: Option<Phase>,
     },
-    /// Answer to [`Op::Status`], and to [`Op::Subscribe`].
+    /// Answer to [`Op::Status`] and [`Op::Subscribe`].
     Status(Box<Status>),
-    /// What [`Op::Wait`] waited for is there; the last line.
+    /// The condition of [`Op::Wait`] holds; the last line.
     Reached,
     /// [`Op::Cancel`] was carried out; the last line.
     Done,
-    /// From a restore worker: what it is going to do, and why, in one line for the log.
+    /// From a restore worker, for the log: what it restores, and why.
     Chosen {
         /// One sentence.
         message: String,
     },
-    /// From a restore worker: it waits for a generation to be handed over, and has no time limit until the next
-    /// [`Event::Progress`].
+    /// From a restore worker: it waits for its turn to restore. Init suspends the worker's time limit until
+    /// the next [`Event::Progress`].
     Waiting {
-        /// The newest generation that is prepared for; 0 for none.
+        /// The newest generation that is prefetched; 0 for none.
         generation: u64,
     },
-    /// From a restore worker, as its last word: another container has taken the generation, or has the application.
+    /// From a restore or heartbeat worker, as its result: another container took the generation or has the
+    /// lease.
     Lost {
         /// One sentence.
         message: String,
     },
-    /// From a restore worker that waits, as its last word: the PIDs of this container are nearly used up, so only a new one can
-    /// restore the service.
+    /// From a restore worker that waits, as its result: this container's PIDs are nearly used up, so only a
+    /// new container can restore the service.
     WornOut {
         /// One sentence.
         message: String,
     },
-    /// From a worker that looked: this container still has the application.
+    /// From a heartbeat worker, as its result: this container still has the lease.
     Held,
-    /// From a restore worker: the store holds no generation, so start the command.
+    /// From a restore worker, as its result: there is no generation to restore, so init starts the command.
     NothingToRestore {
-        /// What this container holds.
+        /// This container's lease.
         lease: Lease,
     },
-    /// From a restore worker: the tree below this process is about to come back.
+    /// From a restore worker: CRIU is about to recreate the process tree below this PID.
     Restoring {
-        /// Root of the tree (the holder).
+        /// Root of the tree: the subreaper.
         root: i32,
     },
     /// From a restore worker: the service runs again.
     Restored {
-        /// Root of the restored tree (the holder).
+        /// Root of the tree: the subreaper.
         root: i32,
         /// The service's first process.
         service: i32,
-        /// What this container holds.
+        /// This container's lease.
         lease: Lease,
-        /// The restore, for whoever asks later.
+        /// Figures of the restore, for [`Status`].
         restore: RestoreReport,
     },
-    /// From a restore worker, after [`Event::Restored`]: other containers can see that this one has the application now.
+    /// From a restore worker, after [`Event::Restored`]: head names this container as the lease owner.
     Claimed,
 }
 
@@ -186,68 +193,69 @@ pub enum Event {
 pub struct Status {
     /// Version of freeze.
     pub version: String,
-    /// Names this container, also after it was started again.
+    /// Name of this container. It stays the same when the container is started again.
     #[serde(default)]
     pub instance: String,
-    /// The namespaces that init has made for itself and the service; none where it was not told to.
+    /// Namespaces that init created for itself and the service; `None` without `--isolate auto`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolation: Option<Isolation>,
     /// What init is doing.
     pub state: State,
-    /// PID of the service's first process, 0 where there is none.
+    /// PID of the service's first process; 0 if there is none.
     pub service: i32,
-    /// The newest generation that this container restored or committed; 0 for none.
+    /// The newest generation that this container restored or committed, or prefetched as a standby; 0 for
+    /// none.
     pub generation: u64,
-    /// The step of a checkpoint or restore that is under way.
+    /// Current step of the checkpoint or restore under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
-    /// Bytes of memory and files that it has come to.
+    /// Bytes of memory and files processed so far.
     pub bytes: u64,
-    /// Bytes there will be; 0 where that is not known.
+    /// Expected final number of bytes; 0 if unknown.
     pub total: u64,
-    /// How the service came here; none where it was started afresh, or is not there yet.
+    /// The restore that brought the service here; `None` if it was started afresh or does not run yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore: Option<RestoreReport>,
-    /// The last checkpoint that was committed here.
+    /// The last checkpoint committed here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<CheckpointReport>,
-    /// Checkpoints that were committed here.
+    /// Number of checkpoints committed here.
     pub checkpoints: u64,
-    /// Checkpoints that failed here.
+    /// Number of checkpoints that failed here.
     pub failures: u64,
-    /// The last one that failed.
+    /// The last failed checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailureReport>,
-    /// The heartbeats of `--exclusive`; none before the first.
+    /// Heartbeats of `--exclusive`; `None` before the first result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heartbeat: Option<HeartbeatReport>,
 }
 
-/// Heartbeats beside checkpoints, which have their own.
+/// Heartbeats between checkpoints. A checkpoint sends its own, which do not count here.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeartbeatReport {
-    /// When the last one reached the store: milliseconds since 1970, UTC; none where none has.
+    /// When the last one reached the store, in ms since 1970, UTC; `None` before the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_ms: Option<u64>,
-    /// How many failed or were late here.
+    /// Number of heartbeats that failed or were late here.
     pub failures: u64,
-    /// How many of these since the last one that reached the store.
+    /// Number of these since the last one that reached the store.
     pub in_a_row: u64,
 }
 
-/// A committed checkpoint, and when that was.
+/// A committed checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckpointReport {
     /// Milliseconds since 1970, UTC.
     pub at_ms: u64,
     /// Who or what asked for it.
     pub reason: Reason,
-    /// Its figures.
+    /// Figures of the checkpoint.
     #[serde(flatten)]
     pub report: Report,
 }
 
-/// A checkpoint that failed, and when.
+/// A failed checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailureReport {
     /// Milliseconds since 1970, UTC.
@@ -258,34 +266,34 @@ pub struct FailureReport {
     pub message: String,
 }
 
-/// A restore that brought the service here.
+/// The restore that brought the service here.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestoreReport {
-    /// The generation.
+    /// The restored generation.
     pub generation: u64,
-    /// When the service ran: milliseconds since 1970, UTC.
+    /// When the service ran again, in ms since 1970, UTC.
     pub at_ms: u64,
-    /// From the decision to restore to the service's first instruction, in milliseconds.
+    /// Time from the decision to restore to the service's first instruction, in ms.
     pub total_ms: u64,
-    /// Bytes of memory and files.
+    /// Bytes of memory and files restored.
     pub bytes: u64,
-    /// The container that it came from.
+    /// The container that took the checkpoint.
     pub from: String,
-    /// By how many milliseconds the service's CLOCK_MONOTONIC was set forward (negative: back); 0 where it goes on from where it was,
-    /// none where that is not known.
+    /// Jump of the service's CLOCK_MONOTONIC in ms (negative: backwards); 0 if the clock continues, `None` if
+    /// unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_jump_ms: Option<i64>,
 }
 
-/// What `--isolate auto` has come to.
+/// Result of `--isolate auto`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Isolation {
-    /// A user, PID and mount namespace.
+    /// User, PID and mount namespace.
     Processes,
-    /// A user namespace.
+    /// User namespace only.
     Users,
-    /// The container allows none.
+    /// No namespace: none is possible or useful here.
     Nothing,
 }
 
@@ -304,7 +312,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// One word, as messages and hooks have it.
+    /// The word used in messages and for hooks.
     pub fn name(self) -> &'static str {
         match self {
             Reason::Command => "command",
@@ -315,12 +323,12 @@ impl Reason {
     }
 }
 
-/// The present time as the protocol counts it: milliseconds since 1970, UTC.
+/// The current time in ms since 1970, UTC.
 pub fn now_ms() -> u64 {
     millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
-/// A time as the protocol counts it, in milliseconds.
+/// A duration in ms, saturating.
 pub fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
@@ -328,43 +336,43 @@ pub fn millis(time: Duration) -> u64 {
 /// Figures of a committed checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    /// Number of the generation.
+    /// The committed generation.
     pub generation: u64,
-    /// Bytes of memory and files taken from the service, zero pages included.
+    /// Bytes of memory and files read from the service, zero pages included.
     pub bytes: u64,
     /// Bytes written to the store for them.
     pub stored: u64,
-    /// Of `bytes`, those that the store did not hold yet, before compression.
+    /// Part of `bytes` that was new to the store, before compression.
     #[serde(default)]
     pub new: u64,
-    /// Of `bytes`, those that it held already.
+    /// Part of `bytes` that the store already had.
     #[serde(default)]
     pub shared: u64,
-    /// How long the service stood still, in milliseconds, where it runs on; else until it was ended.
+    /// How long the service was frozen until it was resumed or ended, in ms; 0 if unknown.
     pub frozen_ms: u64,
-    /// From the request to the commit, in milliseconds.
+    /// Duration of the checkpoint in ms, a handover's wait included.
     pub total_ms: u64,
     /// The service was ended.
     pub ended: bool,
 }
 
-/// Steps of a checkpoint or a restore.
+/// Steps of a checkpoint or restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
-    /// Looking for what cannot be dumped, while the service runs.
+    /// Checkpoint: look for obstacles to a dump, while the service runs.
     Preflight,
-    /// The service is being frozen and dumped.
+    /// Checkpoint: freeze and dump the service.
     Dump,
-    /// The files that it has open are being captured.
+    /// Checkpoint: capture files that a fresh container lacks.
     Files,
-    /// The rest is being written and the generation made valid.
+    /// Checkpoint: write the last packs, the manifest and head.
     Commit,
-    /// The generation is committed, and the service is held until another container has taken it.
+    /// Checkpoint: hold the service until its generation is taken or withdrawn.
     Handover,
-    /// The manifest is being read and checked.
+    /// Restore: read the manifest and check this container against it.
     Check,
-    /// CRIU brings the processes back.
+    /// Restore: CRIU recreates the processes.
     Restore,
 }
 
@@ -372,28 +380,28 @@ pub enum Phase {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
-    /// Looking for a generation, or restoring it.
+    /// Init looks for a generation or restores it.
     #[default]
     Starting,
-    /// Waiting for a generation to be handed over.
+    /// Init waits for a generation to be handed over.
     Standby,
     /// The service runs.
     Running,
     /// A checkpoint is under way.
     Checkpointing,
-    /// The service is held, as its newest generation waits for another container to take it.
+    /// The service is frozen while its newest generation waits to be taken.
     HandingOver,
     /// The service has ended, or was checkpointed and ended.
     Ending,
 }
 
 impl Status {
-    /// Whether the service runs here.
+    /// Whether the service runs here, also while a checkpoint is under way.
     pub fn runs(&self) -> bool {
         matches!(self.state, State::Running | State::Checkpointing)
     }
 
-    /// The state, as what follows "is" in a sentence.
+    /// The state as it follows "is" in a sentence.
     pub fn phrase(&self) -> &'static str {
         match self.state {
             State::Starting => "starting",
@@ -442,7 +450,7 @@ mod tests {
         let (n, name) = (u64::MAX, "\"".repeat(253));
         let report =
             Report { generation: n, bytes: n, stored: n, new: n, shared: n, frozen_ms: n, total_ms: n, ended: false };
-        // As long as a worker's message can be, of what takes the most room in JSON.
+        // The longest message of a worker, in characters that take the most room in JSON.
         let message = "\0".repeat(MAX_LINE / 8);
         let status = Status {
             version: "100.100.100".into(),

@@ -1,5 +1,8 @@
-//! Init's side of the control socket. No client can make it wait, grow, or wake up by itself: a bounded number of clients, a
-//! bounded line from each, and whoever does not read is dropped.
+//! Init's side of the control socket.
+//!
+//! A client can neither block init nor make it grow. Clients are bounded by [`MAX_CLIENTS`], each request by
+//! [`MAX_LINE`](super::protocol::MAX_LINE), and a client that does not read is dropped once its socket buffer
+//! is full.
 
 use std::os::{
     fd::{AsFd, BorrowedFd},
@@ -13,20 +16,20 @@ use super::{
     protocol::{Event, Op, Request, VERSION},
 };
 
-/// Clients at once.
+/// Maximum number of concurrent clients.
 pub const MAX_CLIENTS: usize = 16;
 
-/// Names one connection; never used twice.
+/// Connection ID. IDs are never reused, so a late answer cannot reach another client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientId(u64);
 
 #[derive(Debug, PartialEq, Eq)]
 enum Stage {
-    /// Has not finished its request.
+    /// The request is incomplete.
     Asking,
-    /// Waits for its answer.
+    /// The client waits for its answer.
     Waiting,
-    /// Has its last line, and has not closed yet.
+    /// The client got its last line and has not closed yet.
     Answered,
 }
 
@@ -38,7 +41,7 @@ struct Client {
     stage: Stage,
 }
 
-/// The listening socket and its clients.
+/// The listening socket and its connections.
 #[derive(Debug)]
 pub struct Server {
     listener: UnixListener,
@@ -46,35 +49,36 @@ pub struct Server {
     next_id: u64,
 }
 
-/// What a client did.
+/// Something a client did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Said {
-    /// It asked for something.
+    /// It sent a request.
     Asked(ClientId, Op),
-    /// It went away before it had its answer.
+    /// It closed before it had its answer.
     Left(ClientId),
 }
 
 impl Server {
-    /// Serves a listening socket that does not block.
+    /// Serves a non-blocking listening socket.
     pub fn new(listener: UnixListener) -> Server {
         Server { listener, clients: Default::default(), next_id: 0 }
     }
 
-    /// The listening socket, to be polled for input, upon which [`accept`](Self::accept) is due.
+    /// The listening socket. Poll it for input, then call [`accept`](Self::accept).
     pub fn listener(&self) -> BorrowedFd<'_> {
         self.listener.as_fd()
     }
 
-    /// The socket in each slot, and whether to poll it for input or only for its end; then [`serve`](Self::serve) is due.
+    /// The socket in each slot. Poll it for input if the flag is set, else only for hang-up; then call
+    /// [`serve`](Self::serve).
     pub fn slots(&self) -> [Option<(BorrowedFd<'_>, bool)>; MAX_CLIENTS] {
         self.clients
             .each_ref()
             .map(|slot| slot.as_ref().map(|client| (client.stream.as_fd(), client.stage == Stage::Asking)))
     }
 
-    /// Takes one new client, if it may talk to us. Where all slots are taken the oldest client that is not waiting for an
-    /// answer makes room; where all wait, the new one is told so.
+    /// Accepts one client, if its user is allowed. If all slots are taken, the oldest client that does not
+    /// wait for an answer is evicted; if all clients wait, the new one gets a failure.
     pub fn accept(&mut self) {
         let Ok((stream, _)) = self.listener.accept() else { return };
         if stream.set_nonblocking(true).is_err() || !is_allowed(&stream) {
@@ -101,11 +105,11 @@ impl Server {
         self.clients.iter_mut().filter(|slot| age(slot).is_some()).min_by_key(|slot| age(slot))
     }
 
-    /// Reads from the client in a slot that has something to say or has gone.
+    /// Reads from the client in a slot that polled ready.
     pub fn serve(&mut self, slot: usize) -> Option<Said> {
         let entry = self.clients.get_mut(slot)?;
         let client = entry.as_mut()?;
-        // A client that has asked is polled only for its end; whatever else it wrote is not read.
+        // After its request a client is polled only for hang-up; further input stays unread.
         if client.stage != Stage::Asking {
             let left = (client.stage == Stage::Waiting).then_some(Said::Left(client.id));
             *entry = None;
@@ -128,7 +132,7 @@ impl Server {
         None
     }
 
-    /// Sends a line that is not the last. Returns whether the client is still there.
+    /// Sends a line that is not the last. Returns whether the client is still connected.
     pub fn send(&mut self, id: ClientId, event: &Event) -> bool {
         let Some(entry) = self.entry(id) else { return false };
         let sent = entry.as_mut().is_some_and(|client| lines::write(&mut client.stream, event).is_ok());
@@ -138,7 +142,7 @@ impl Server {
         sent
     }
 
-    /// Sends the last line.
+    /// Sends the last line and shuts down the writing side.
     pub fn finish(&mut self, id: ClientId, event: &Event) {
         if let Some(slot) = self.clients.iter().position(|slot| slot.as_ref().is_some_and(|client| client.id == id)) {
             self.finish_slot(slot, event);
@@ -160,7 +164,7 @@ impl Server {
         self.clients.iter_mut().find(|slot| slot.as_ref().is_some_and(|client| client.id == id))
     }
 
-    /// Sends everyone away who has no answer yet.
+    /// Fails all clients that wait, and drops those whose request is incomplete.
     pub fn close(&mut self, reason: &str) {
         for slot in 0..MAX_CLIENTS {
             match self.clients.get_mut(slot) {
@@ -173,31 +177,30 @@ impl Server {
         }
     }
 
-    /// Whether no client is left.
     pub fn is_idle(&self) -> bool {
         self.clients.iter().all(Option::is_none)
     }
 }
 
-/// An answer that says why not.
 pub fn failed(message: String) -> Event {
     Event::Failed { message, log: None, phase: None }
 }
 
-/// Only root and the user that init runs as may give orders. Of who is outside of init's user namespace the kernel tells no more than
-/// that; such a one has got past the modes of socket and folder, which let through nobody else either.
+/// Whether the peer may send requests: only root and init's user may. A peer whose user is not mapped into
+/// init's user namespace appears under the overflow UID. It is accepted, as the modes of folder and socket
+/// let no other user connect.
 fn is_allowed(stream: &UnixStream) -> bool {
     let allowed = |uid| [0, nix::unistd::geteuid().as_raw()].contains(&uid) || uid == nobody() && !is_mapped(uid);
     getsockopt(stream, PeerCredentials).is_ok_and(|peer| allowed(peer.uid()))
 }
 
-/// The user that one outside of this user namespace seems to be (user_namespaces(7), "Unmapped user and group IDs").
+/// The overflow UID, under which unmapped users appear (user_namespaces(7), "Unmapped user and group IDs").
 fn nobody() -> u32 {
     let set = std::fs::read_to_string("/proc/sys/kernel/overflowuid").ok();
     set.and_then(|text| text.trim().parse().ok()).unwrap_or(65534)
 }
 
-/// Whether a user ID means somebody in this process's user namespace.
+/// Whether a UID is mapped in this process's user namespace.
 fn is_mapped(uid: u32) -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     map.is_empty() || maps(&map, uid)
@@ -214,7 +217,6 @@ fn maps(map: &str, uid: u32) -> bool {
 
 #[cfg(test)]
 impl ClientId {
-    /// Any client.
     pub fn of(number: u64) -> ClientId {
         ClientId(number)
     }
