@@ -1,7 +1,8 @@
-//! `condemned/RANDOM`: packs that a prune found unreferenced. The store's own time of the object says since when.
+//! `condemned/RANDOM`: an object that lists packs that a prune found unreferenced. Its modification time, by
+//! the store's clock, starts the grace time.
 //!
-//! Must never be trusted with more than a hint: a pack is deleted only if nothing names it at that very moment, too. One that cannot
-//! be read condemns nothing.
+//! A condemnation is only a hint: a pack is deleted only if no manifest names it at that moment. An
+//! unreadable object condemns nothing.
 
 use std::time::SystemTime;
 
@@ -13,9 +14,9 @@ use crate::store::{PutMode, Store, StoreError};
 use crate::sys::random;
 
 const FORMAT: u32 = 2;
-/// Most bytes of an object on reading.
+/// Maximum size of an object that is read, in bytes.
 const LIMIT: u64 = 16 << 20;
-/// Packs in one object: some 3.5 MB.
+/// Maximum number of packs in one object: about 3.5 MB.
 const PACKS: usize = 100_000;
 
 #[derive(Serialize, Deserialize)]
@@ -24,12 +25,11 @@ struct Content {
     packs: Vec<String>,
 }
 
-/// Packs that were found unreferenced together.
+/// One condemnation: packs that a prune found unreferenced together.
 pub(super) struct Condemned {
     key: String,
-    /// When, by the store's own clock.
+    /// Modification time, by the store's clock.
     pub since: SystemTime,
-    /// Their names.
     pub packs: Vec<String>,
 }
 
@@ -39,7 +39,7 @@ impl Condemned {
     }
 }
 
-/// All that are there now.
+/// Reads all condemnations.
 pub(super) fn read(store: &dyn Store) -> Result<Vec<Condemned>, StoreError> {
     let mut found = Vec::new();
     for object in store.list(CONDEMNED)? {
@@ -54,18 +54,18 @@ pub(super) fn read(store: &dyn Store) -> Result<Vec<Condemned>, StoreError> {
     Ok(found)
 }
 
-/// The packs that an object of this version names.
+/// The packs in an object; none if it is damaged or of another version.
 fn parse(data: &[u8]) -> Vec<String> {
     let content = serde_json::from_slice(data).ok().filter(|content: &Content| content.version == FORMAT);
     content.map_or(Vec::new(), |content| content.packs)
 }
 
-/// Condemns packs from now on.
 pub(super) fn put(store: &dyn Store, packs: &[&str]) -> Result<(), StoreError> {
     packs.chunks(PACKS).try_for_each(|packs| put_one(store, packs).map(drop))
 }
 
-/// What time it is by the store's own clock: that of an object that condemns nothing.
+/// The time by the store's clock: the modification time of an empty condemnation, written and removed as a
+/// probe.
 pub(super) fn now(vault: &Vault) -> Result<SystemTime, StoreError> {
     let store = &**vault.store();
     let key = put_one(store, &[])?;

@@ -1,7 +1,8 @@
-//! `freeze copy`: generations from one store into another, such as from a bucket into a folder, each side with its own key.
+//! `freeze copy`: copies generations from one store into another, each with its own key.
 //!
-//! Numbers stay as they are, and the destination's newest generation only ever goes up: a generation below it is not copied, as the
-//! destination would restore it. Must never hold a generation in memory, but some of its chunks.
+//! Generations keep their numbers. The destination's newest generation never goes back: a generation below it
+//! is not copied, as the destination would restore it. Memory is bounded: only some chunks of a generation
+//! are held.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -9,25 +10,26 @@ use std::time::Instant;
 use super::{Part, Progress, UpkeepError, condemned};
 use crate::image::{self, Body, Fetcher, ImageError, ImageWriter, Lease, Manifest, Piece, StoredManifest, Vault};
 
-/// Bytes that reader and writer may hold, each.
+/// Memory limit of the reader, and of the writer, in bytes.
 const MEMORY: u64 = 64 << 20;
 
-/// What became of the generations asked for.
+/// Result of a copy, by generation.
 #[derive(Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Copied {
-    /// Those that were copied.
+    /// Copied generations.
     pub copied: Vec<u64>,
-    /// Those that the destination had already.
+    /// Generations that the destination already had.
     pub there: Vec<u64>,
-    /// Those that it has not and that lie below its newest: pruned there, most likely.
+    /// Generations that the destination lacks below its newest, most likely because they were pruned there.
     pub older: Vec<u64>,
-    /// Bytes of what was copied, zeros included.
+    /// Bytes copied, zeros included.
     pub bytes: u64,
-    /// Bytes of packs written for that.
+    /// Bytes of packs written.
     pub stored: u64,
 }
 
-/// Copies the generations of `chosen`, or all where it is empty. Interrupted, it is simply run again.
+/// Copies the generations in `chosen`, or all if it is empty. Idempotent: an interrupted copy is simply run
+/// again.
 pub fn copy(
     source: &Vault,
     destination: &Vault,
@@ -70,7 +72,7 @@ fn committed(vault: &Vault) -> Result<BTreeMap<u64, Manifest>, UpkeepError> {
     image::generations(vault)?.into_iter().map(|found| Ok((found.number, found.manifest?))).collect()
 }
 
-/// The generations asked for, in ascending order.
+/// The requested generations in ascending order.
 fn numbers(source: &Vault, chosen: &[u64]) -> Result<BTreeSet<u64>, UpkeepError> {
     if !chosen.is_empty() {
         return Ok(chosen.iter().copied().collect());
@@ -90,7 +92,7 @@ fn check_same(ours: &Manifest, theirs: &Manifest, source: &Vault, destination: &
     Err(UpkeepError::OtherHistory { generation: ours.generation, source_url, destination })
 }
 
-/// Copies one generation; its bytes, and those written for it.
+/// Copies one generation. Returns its bytes and the bytes written for it.
 fn copy_one(
     source: &Vault,
     destination: &Vault,
@@ -106,7 +108,8 @@ fn copy_one(
         return Err(UpkeepError::Older { generation: number, newest, destination });
     }
     let mut manifest = load(source, number)?;
-    // Who has the service is decided in the source's store; of a copy it would be decided once more.
+    // The outcome in the source's store decides who has the service. An offered copy would be decided a
+    // second time.
     manifest.offered = false;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut fetcher = Fetcher::new(source, &manifest, MEMORY, threads)?;
@@ -127,8 +130,8 @@ fn copy_one(
         figures.stored = written.stored;
     }
     make_way(destination, &lease)?;
-    // In a store without a generation there is nothing that this one could share, and prune condemns nothing: the first copy may
-    // take as long as it likes.
+    // In a store without a generation there are no packs to share and prune condemns nothing, so the first
+    // copy has no time limit.
     let begun = if shares_nothing { Instant::now() } else { found };
     image::commit(destination, &mut manifest, lease, begun)?;
     image::mark_committed(destination, manifest.generation);
@@ -172,11 +175,13 @@ fn copy_body(
     }
 }
 
-/// Removes manifests above head, which interrupted writers left: the number of the next generation would be above theirs.
+/// Removes manifests above head that interrupted writers left, so that the copy gets its own number and not
+/// one above theirs.
 ///
-/// They are listed before the claim. So whoever put one of them either committed it before, and the claim fails, or never will.
-/// Nothing can be claimed in a store without a generation; there, age says that nobody is about to commit one. Head is read before
-/// each removal: to be lost, a copy must begin, remove the same leftover, write and commit between that and the removal.
+/// Leftovers are listed before the claim: their writer either committed before it, and the claim fails, or
+/// can no longer commit. A store without a generation cannot be claimed; there, a leftover's age shows that
+/// its writer has given up. Head is read before each removal. A manifest could only be lost if another copy
+/// begins, removes the same leftover, writes and commits between that read and the removal.
 fn make_way(destination: &Vault, lease: &Lease) -> Result<(), UpkeepError> {
     let mut leftovers = image::manifests(&**destination.store())?;
     leftovers.retain(|stored| stored.number > lease.generation);

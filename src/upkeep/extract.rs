@@ -1,6 +1,6 @@
-//! `freeze extract`: a generation as plain files, which `crit` and a stock CRIU read.
+//! `freeze extract`: writes a generation as plain files, which `crit` and a stock CRIU read.
 //!
-//! Must never write outside its folder: symbolic links are made last, and nothing is made below one, so none leads anywhere.
+//! Never writes outside of its folder: symbolic links are created last, and a file below a link is refused.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -15,29 +15,30 @@ use nix::sys::stat::Mode;
 use super::{Part, Progress, UpkeepError};
 use crate::image::{self, Body, Fetcher, ImageError, Kind, Manifest, Piece, Vault};
 
-/// Bytes that the fetcher may hold.
+/// Memory limit of the fetcher in bytes.
 const MEMORY: u64 = 64 << 20;
-/// CRIU's images.
+/// Subfolder for CRIU images.
 const IMAGES: &str = "images";
-/// Captured files, by their paths.
+/// Subfolder for captured files, by their paths.
 const FILES: &str = "files";
 
-/// What was extracted.
+/// Result of an extraction.
 #[derive(Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Extracted {
-    /// The generation.
+    /// The extracted generation.
     pub generation: u64,
-    /// CRIU's images, in `images`.
+    /// Number of CRIU images, in `images`.
     pub images: u64,
-    /// Captured files, in `files`.
+    /// Number of captured files, in `files`.
     pub files: u64,
-    /// Bytes of all, zeros included.
+    /// Bytes of both, zeros included.
     pub bytes: u64,
 }
 
-/// Extracts a generation, or the newest, into `folder`, which is made or must be empty.
+/// Extracts a generation, by default the newest, into `folder`, which must be empty or not exist.
 ///
-/// Files get mode 0600 and folders 0700, whatever they had: they hold what was in the service's memory.
+/// New files get mode 0600 and new folders 0700, whatever their captured modes: they hold the service's
+/// memory.
 pub fn extract(
     vault: &Vault,
     generation: Option<u64>,
@@ -67,7 +68,7 @@ fn is_link(file: &&image::File) -> bool {
     file.kind() == Kind::Symlink
 }
 
-/// A file below a link would go where the link leads, also where it is a link itself.
+/// Refuses paths below a symbolic link, as they would be written where the link points.
 fn check_links(manifest: &Manifest) -> Result<(), UpkeepError> {
     let path = |file: &image::File| Path::new(OsStr::from_bytes(&file.path)).to_owned();
     let links: HashSet<PathBuf> = manifest.files.iter().filter(is_link).map(path).collect();
@@ -79,7 +80,7 @@ fn check_links(manifest: &Manifest) -> Result<(), UpkeepError> {
     Ok(())
 }
 
-/// Makes the folders.
+/// Creates `folder` and its subfolders, or fails if it has content.
 fn begin(folder: &Path) -> Result<(), UpkeepError> {
     let at = |path: &Path| {
         let path = path.to_owned();
@@ -101,7 +102,7 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// A captured file, below `root`.
+    /// Writes a captured file below `root`.
     fn put(&mut self, root: &Path, file: &image::File) -> Result<(), UpkeepError> {
         let path = below(root, &file.path);
         let made = path.parent().map_or(Ok(()), make_folders).and_then(|()| match file.kind() {
@@ -115,7 +116,7 @@ impl Writer<'_> {
         if file.kind() == Kind::Regular { self.write(&path, file.body.as_ref()) } else { Ok(()) }
     }
 
-    /// A file with the bytes of a body, and holes where there are zeros.
+    /// Writes a body to a new file, with holes for zeros.
     fn write(&mut self, path: &Path, body: Option<&Body>) -> Result<(), UpkeepError> {
         let at = |error| UpkeepError::Write { path: path.to_owned(), error };
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(at)?;
@@ -136,13 +137,12 @@ impl Writer<'_> {
     }
 }
 
-/// Leaves a hole.
 fn skip(file: &mut File, length: u64) -> io::Result<u64> {
     let signed = i64::try_from(length).map_err(|_| io::ErrorKind::FileTooLarge)?;
     file.seek(SeekFrom::Current(signed)).map(|_| length)
 }
 
-/// The manifest was checked: its paths are absolute and have no `..`.
+/// Joins `path` to `root`. Loading a manifest checks that its paths are absolute and have no `..`.
 fn below(root: &Path, path: &[u8]) -> PathBuf {
     root.join(OsStr::from_bytes(path.strip_prefix(b"/").unwrap_or(path)))
 }

@@ -1,93 +1,91 @@
-//! `freeze inspect`: what is in a generation. Reads its manifest, those of earlier ones, and CRIU's small images.
+//! `freeze inspect`: describes a generation, from its manifest, those of earlier generations, and small CRIU
+//! images.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use serde::Serialize;
 
-pub use super::open_files::{OpenFiles, Socket};
+pub use super::open_files::OpenFiles;
+#[cfg(test)]
+pub use super::open_files::Socket;
 use super::{UpkeepError, open_files};
 use crate::criu::images::{self, Malformed, Mm, Pages, Vma, status};
 use crate::image::{self, Body, Fetcher, ImageError, Kind, Manifest, Vault};
 
-/// Bytes that the fetcher may hold.
+/// Memory limit of the fetcher in bytes.
 const MEMORY: u64 = 16 << 20;
-/// Bytes of CRIU's images that are looked into. Those of a service with a thousand processes have some 10 MB; a manifest can name
-/// any number of them that lie in the same few bytes of a pack.
+/// Total bytes of CRIU images to read; a service with a thousand processes has about 10 MB. The bound
+/// matters, as a malicious manifest can name any number of images that share the same few bytes of a pack.
 const IMAGES: u64 = 64 << 20;
 
-/// What is in a generation. What CRIU's images do not say, or not as CRIU says it, is `None`.
+/// Description of a generation. A field is `None` if the CRIU images lack it or are malformed.
 #[derive(Debug, Serialize)]
-#[allow(missing_docs)]
 pub struct Inspected {
     pub generation: u64,
     pub newest: bool,
-    /// Milliseconds since 1970, UTC.
+    /// Time of the checkpoint in ms since 1970, UTC.
     pub created_ms: u64,
     pub freeze_version: String,
     pub arch: String,
     pub kernel: String,
-    /// CPU features that a host needs to restore it.
+    /// CPU features that a restore needs.
     pub cpu_features: Vec<String>,
     pub command: Vec<String>,
     pub uid: u32,
     pub gid: u32,
     pub root_pid: i32,
     pub service_pid: i32,
-    /// What its descriptors 0 to 2 were, such as `pipe:[123]`.
+    /// Targets of descriptors 0 to 2, such as `pipe:[123]`.
     pub stdio: Vec<String>,
-    /// How long the service stood still, in milliseconds; 0 where that is not known.
+    /// How long the service was frozen, in ms; 0 if unknown.
     pub frozen_ms: u64,
     pub sizes: Sizes,
-    /// Of all processes together.
+    /// Sum over the processes whose memory is known.
     pub memory: Option<Memory>,
-    /// Parents before their children.
+    /// Parents precede their children.
     pub processes: Vec<Process>,
     pub open: Option<OpenFiles>,
-    /// Captured files.
     pub files: Vec<File>,
 }
 
 /// Sizes in bytes.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Sizes {
-    /// Memory and files of the service, zeros included.
+    /// CRIU images and captured files, zeros included.
     pub raw: u64,
-    /// Its chunks, as they are stored.
+    /// Chunks that the generation names, as stored.
     pub stored: u64,
-    /// Those of them in packs that no earlier generation names.
+    /// Part of `stored` in packs that no earlier generation names.
     pub new: u64,
-    /// Those of them in packs that an earlier generation names too.
+    /// Part of `stored` in packs that an earlier generation names too.
     pub shared: u64,
-    /// Packs that it names.
+    /// Number of packs that the generation names.
     pub packs: u64,
-    /// Packs that no earlier generation names.
+    /// Number of packs that no earlier generation names.
     pub new_packs: u64,
 }
 
 /// Memory by kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[allow(missing_docs)]
 pub struct Memory {
     pub anonymous: Usage,
     pub heap: Usage,
     pub stack: Usage,
     pub file_private: Usage,
-    /// Between processes, or with a file.
+    /// Shared between processes, or with a file.
     pub shared: Usage,
 }
 
-/// Bytes of one kind of memory.
+/// Size of one kind of memory in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Usage {
-    /// Address space; what several processes share counts for each.
+    /// Address space. Shared memory counts once for each process.
     pub mapped: u64,
-    /// In the checkpoint; what several processes share counts once.
+    /// Pages in the checkpoint. Shared memory counts once.
     pub saved: u64,
 }
 
-/// One process.
 #[derive(Debug, Serialize)]
-#[allow(missing_docs)]
 pub struct Process {
     pub pid: i32,
     pub ppid: i32,
@@ -96,13 +94,12 @@ pub struct Process {
     pub name: String,
     pub exe: String,
     pub threads: Vec<i32>,
-    /// What it alone has: memory that it shares is in the sum of all alone.
+    /// Saved shared memory is missing here; only [`Inspected::memory`] has it.
     pub memory: Option<Memory>,
 }
 
 /// A captured file.
 #[derive(Debug, Serialize)]
-#[allow(missing_docs)]
 pub struct File {
     pub path: String,
     pub kind: &'static str,
@@ -111,14 +108,14 @@ pub struct File {
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
-    /// Nanoseconds since 1970.
+    /// Modification time in ns since 1970.
     pub mtime_ns: i64,
-    /// Where a link leads.
+    /// Target of a symbolic or hard link.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub target: String,
 }
 
-/// Looks into a generation, or into the newest.
+/// Describes a generation, by default the newest.
 pub fn inspect(vault: &Vault, generation: Option<u64>) -> Result<Inspected, UpkeepError> {
     let empty = || UpkeepError::Empty { url: vault.url().to_owned() };
     let manifest = Manifest::load(vault, generation)?.ok_or_else(empty)?;
@@ -126,7 +123,7 @@ pub fn inspect(vault: &Vault, generation: Option<u64>) -> Result<Inspected, Upke
     let mut newest = false;
     for found in image::generations(vault)? {
         newest |= found.newest && found.number == manifest.generation;
-        // One that is damaged can still share packs with this one, but nobody can say which.
+        // The packs of a damaged generation are unknown, so what it shares counts as new.
         if let (true, Ok(found)) = (found.number < manifest.generation, found.manifest) {
             earlier.extend(found.packs.into_iter().map(|pack| pack.id));
         }
@@ -176,11 +173,11 @@ fn sizes(manifest: &Manifest, earlier: &HashSet<String>) -> Sizes {
     sizes
 }
 
-/// Reads CRIU's images, one at a time. Errors are those of the store.
+/// Reads CRIU images, one at a time. Fails only for errors of the store.
 struct Reader<'a> {
     fetcher: Fetcher,
     images: BTreeMap<&'a str, &'a Body>,
-    /// Bytes that may still be looked into.
+    /// Rest of [`IMAGES`].
     left: u64,
 }
 
@@ -190,7 +187,7 @@ impl<'a> Reader<'a> {
         Self { fetcher, images: images.collect(), left: IMAGES }
     }
 
-    /// None where there is none, or a larger one than is looked into.
+    /// Reads an image. `None` if there is none, or if it exceeds a limit.
     fn image(&mut self, name: &str) -> Result<Option<Vec<u8>>, ImageError> {
         let limit = images::LIMIT.min(self.left);
         let Some(body) = self.images.get(name).filter(|body| body.size() <= limit) else { return Ok(None) };
@@ -214,7 +211,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// The sum of all, and what they share.
+    /// The sum over all processes, with their saved shared memory.
     fn memory(&mut self, processes: &[Process]) -> Result<Option<Memory>, ImageError> {
         let known = processes.iter().filter_map(|process| process.memory);
         let Some(mut sum) = known.reduce(Memory::plus) else { return Ok(None) };
@@ -256,12 +253,12 @@ impl Memory {
         }
     }
 
-    /// None for what the kernel maps by itself.
+    /// The usage that an area counts for; `None` for areas that the kernel maps by itself.
     fn of_kind(&mut self, vma: &Vma) -> Option<&mut Usage> {
         let is = |bits| vma.status & bits != 0;
         Some(match () {
             () if is(status::VSYSCALL | status::VDSO | status::VVAR) => return None,
-            // CRIU marks no stack, but the kernel lets the first thread's grow.
+            // CRIU does not mark stacks. The kernel marks that of the first thread as growing down.
             () if vma.flags & libc::MAP_GROWSDOWN as u32 != 0 => &mut self.stack,
             () if is(status::HEAP) => &mut self.heap,
             () if is(status::FILE_SHARED | status::ANON_SHARED | status::SYSVIPC) => &mut self.shared,
@@ -271,7 +268,7 @@ impl Memory {
         })
     }
 
-    /// All kinds with their names, for people.
+    /// All kinds with names for display.
     pub fn kinds(&self) -> [(&'static str, Usage); 5] {
         [
             ("anonymous", self.anonymous),
@@ -282,13 +279,13 @@ impl Memory {
         ]
     }
 
-    /// Bytes in the checkpoint.
+    /// Total bytes in the checkpoint.
     pub fn saved(&self) -> u64 {
         self.kinds().iter().fold(0, |sum, (_, usage)| sum.saturating_add(usage.saved))
     }
 }
 
-/// The runs of pages of a pagemap, behind its first entry, which names the image of pages.
+/// The page runs of a pagemap. Its first entry names the pages image and is skipped.
 fn pages(pagemap: &[u8]) -> Result<Vec<Pages>, Malformed> {
     images::entries(pagemap, images::PAGEMAP)?.into_iter().skip(1).map(images::decode).collect()
 }
@@ -303,7 +300,7 @@ fn memory_of(mm: &[u8], pagemap: &[u8]) -> Result<Memory, Malformed> {
             usage.mapped = usage.mapped.saturating_add(length);
         }
     }
-    // Both ascend, and a run of pages can reach over several areas.
+    // Areas and runs are in ascending order, and a run can span several areas.
     let mut vmas = mm.vmas.iter().peekable();
     for run in pages(pagemap)? {
         let (mut at, end) = (run.vaddr, run.vaddr.saturating_add(run.saved()));
@@ -347,7 +344,7 @@ fn file(file: &image::File) -> File {
     }
 }
 
-/// Descendants stand below their parents: each process with its depth, in the order of a walk.
+/// Lists processes in depth-first order, each with its depth in the tree.
 pub fn tree(processes: &[Process]) -> Vec<(usize, &Process)> {
     let mut children: BTreeMap<i32, Vec<&Process>> = BTreeMap::new();
     let pids: HashSet<i32> = processes.iter().map(|process| process.pid).collect();
@@ -358,7 +355,7 @@ pub fn tree(processes: &[Process]) -> Vec<(usize, &Process)> {
     let mut found = Vec::new();
     while let Some((depth, process)) = walk.pop() {
         found.push((depth, process));
-        // Taken out, so that a circle cannot go round.
+        // Removed, so that a cycle ends.
         let below = children.remove(&process.pid).unwrap_or_default();
         walk.extend(below.into_iter().rev().map(|child| (depth + 1, child)));
     }
@@ -378,7 +375,7 @@ mod tests {
     use proptest::prelude::*;
     use prost::Message;
 
-    /// The page where the stack begins in these tests.
+    /// First page of the stack in these tests.
     const STACK: u64 = 50;
 
     fn image(magic: u32, entries: &[Vec<u8>]) -> Vec<u8> {

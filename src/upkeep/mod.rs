@@ -1,11 +1,12 @@
-//! Looking after a store from anywhere: the work behind `inspect`, `verify`, `prune`, `extract` and `copy`, one file a verb.
+//! Maintenance of a store: the work behind `inspect`, `verify`, `prune`, `extract` and `copy`, one file a
+//! verb.
 //!
-//! Must never need an init or a container, nor print anything: [`commands`](crate::commands) does.
+//! Needs neither init nor a container, and never prints; [`commands`](crate::commands) does.
 
 mod condemned;
 pub mod copy;
 pub mod extract;
-pub mod inspect;
+pub(crate) mod inspect;
 mod open_files;
 mod policy;
 pub mod prune;
@@ -20,48 +21,42 @@ pub use policy::Keep;
 use crate::image::ImageError;
 use crate::store::StoreError;
 
-/// Why a store could not be looked after.
+/// Why maintenance of a store failed.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)] // `url` is the store, and the message says what the rest is.
+#[allow(missing_docs)] // The messages say what variants and fields are.
 pub enum UpkeepError {
-    /// The store, or what is in it.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// A manifest cannot be read, so nobody knows which packs it needs.
     #[error(
         "{0}. Nothing was deleted, as nobody knows which packs generation {1} needs; `freeze verify` says what else is damaged"
     )]
     Unreadable(Box<ImageError>, u64),
-    /// There is nothing to look at.
     #[error("{url} holds no generation. Check --store; `freeze checkpoint` makes the first one")]
     Empty { url: String },
-    /// The folder for plain images is in use.
+    /// The destination folder of `extract` is in use.
     #[error("{} is not an empty folder. Name one that is empty or does not exist", .0.display())]
     NotEmpty(PathBuf),
-    /// A file could not be written.
     #[error("cannot write {} ({error}). Free space or choose another folder; what was extracted so far is incomplete", path.display())]
     Write { path: PathBuf, error: io::Error },
-    /// What is to be extracted would leave its folder.
+    /// A captured file would be written through a symbolic link, outside of the destination folder.
     #[error(
         "generation {generation} has {} below the symbolic link {}, which freeze never writes. Nothing was extracted; find out who made this checkpoint", path.display(), link.display()
     )]
     BelowLink { generation: u64, path: PathBuf, link: PathBuf },
-    /// The destination belongs to another application, or has its own history.
+    /// The destination belongs to another application, or its history has diverged.
     #[error(
         "generation {generation} of {destination} is another checkpoint than that of {source_url}. Nothing was copied; give the copy a store of its own"
     )]
     OtherHistory { generation: u64, source_url: String, destination: String },
-    /// An older generation cannot be put below the newest one.
     #[error(
         "generation {generation} cannot be copied, as {destination} is at generation {newest} already and would restore the older one. Copy it to a store of its own"
     )]
     Older { generation: u64, newest: u64, destination: String },
-    /// Somebody may be about to commit the destination's first generation.
     #[error(
         "{destination} has no generation yet, but a manifest of generation {generation} that is younger than {minutes} minutes: another copy or a checkpoint may be under way. Nothing was committed; wait for it, or for {minutes} minutes, and run the copy again"
     )]
     InTheWay { destination: String, generation: u64, minutes: u64 },
-    /// Another writer put a manifest of that number right before the commit.
+    /// Another writer put a manifest of this number right before the commit.
     #[error(
         "generation {generation} was copied, but became generation {became} of {destination}, as something else writes to it. The copy can be restored, but no later one can be put above it: give the copy a store of its own"
     )]
@@ -74,17 +69,17 @@ impl From<StoreError> for UpkeepError {
     }
 }
 
-/// Who is told how far the work is. Called from several threads.
+/// Receives progress. Several threads call it.
 pub trait Progress: Sync {
-    /// A part of the work begins, `total` bytes or objects of it.
+    /// A part of the work begins, with `total` bytes or objects to do.
     fn begin(&self, part: Part, total: u64);
-    /// So much more is done.
+    /// `amount` more bytes or objects are done.
     fn add(&self, amount: u64);
     /// The part is done.
     fn end(&self);
 }
 
-/// A part of the work that takes its time.
+/// A part of the work that takes long enough to report progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
@@ -95,7 +90,7 @@ pub enum Part {
     Deleting,
 }
 
-/// Tells nobody.
+/// Discards progress.
 pub struct Quiet;
 
 impl Progress for Quiet {
@@ -104,10 +99,10 @@ impl Progress for Quiet {
     fn end(&self) {}
 }
 
-/// Threads for objects that are read whole: they hold some 8 MiB each.
+/// Threads that read whole objects. Each holds about 8 MiB.
 const WHOLE_OBJECTS: usize = 8;
 
-/// Does `work` for every item on so many threads; the results come in the order of the items.
+/// Runs `work` for every item on up to `threads` threads. Results are in the order of the items.
 fn parallel<T: Sync, R: Send>(items: &[T], threads: usize, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let next = AtomicUsize::new(0);
     let worker = || {

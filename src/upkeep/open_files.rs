@@ -1,4 +1,5 @@
-//! What a service had open, from CRIU's images. They were made by a program that was fed by the service: anything may be in them.
+//! Reads from CRIU images which files a service had open. The service decides much of their content, so they
+//! are never trusted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -7,10 +8,10 @@ use serde::Serialize;
 
 use crate::criu::images::{self, Descriptor, Inet, Malformed, OpenFile, Unix};
 
-/// What a service had open.
+/// Open files of a service.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct OpenFiles {
-    /// How many of each kind, such as `regular`, `pipe`, `tcp`.
+    /// Number of open file descriptions by kind, such as `regular`, `pipe`, `tcp`.
     pub kinds: BTreeMap<&'static str, u64>,
     /// Paths of regular files and folders.
     pub paths: Vec<String>,
@@ -18,20 +19,19 @@ pub struct OpenFiles {
     pub sockets: Vec<Socket>,
 }
 
-/// A socket.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Socket {
     /// `tcp`, `udp`, `raw` or `unix`.
     pub kind: &'static str,
-    /// Its own address, or its path; an abstract name begins with `@`.
+    /// Address, or path of a unix socket; an abstract name begins with `@`.
     pub local: String,
-    /// The other end, where there is one.
+    /// Address of the peer, if an internet socket is connected.
     pub remote: Option<String>,
-    /// As ss(8) has it, such as `listen`.
+    /// TCP state, such as `listen`; unix sockets use the same states.
     pub state: &'static str,
 }
 
-/// Adds the files that the descriptors of one `fdinfo-N.img` are of.
+/// Adds the file IDs of the descriptors in one `fdinfo-N.img`.
 pub(super) fn add(image: &[u8], open: &mut BTreeSet<u32>) -> Result<(), Malformed> {
     for entry in images::entries(image, images::FDINFO)? {
         open.insert(images::decode::<Descriptor>(entry)?.id);
@@ -39,13 +39,13 @@ pub(super) fn add(image: &[u8], open: &mut BTreeSet<u32>) -> Result<(), Malforme
     Ok(())
 }
 
-/// What `files.img` says of those files.
+/// Looks up these file IDs in `files.img`.
 pub(super) fn read(files: &[u8], open: &BTreeSet<u32>) -> Result<OpenFiles, Malformed> {
     let mut found = OpenFiles::default();
     let mut paths = BTreeSet::new();
     for entry in images::entries(files, images::FILES)? {
         let file: OpenFile = images::decode(entry)?;
-        // Programs and libraries are in the image too, mapped and not open.
+        // The image also has files that are mapped and not open, such as programs and libraries.
         if !open.contains(&file.id) {
             continue;
         }

@@ -1,23 +1,23 @@
-//! Which generations are kept. Knows dates and numbers alone.
+//! Retention policy of `freeze prune`. Pure: knows only numbers and times.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const DAY_MS: u64 = 86_400_000;
 
-/// Which generations to keep: those that any of these asks for, and always the newest.
+/// Retention rules. A generation is kept if any rule keeps it; the newest is always kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Keep {
-    /// The newest so many.
+    /// Keep this many of the newest generations.
     pub last: Option<u64>,
-    /// The last one of each of the newest so many days (UTC) that have any.
+    /// Keep the last generation of each day (UTC), for this many of the newest days that have one.
     pub daily: Option<u64>,
-    /// Those taken at most so long before the newest.
+    /// Keep generations taken at most this long before the newest.
     pub within: Option<Duration>,
 }
 
 impl Keep {
-    /// Chooses among `generations`: number and time of each, in milliseconds since 1970.
+    /// Chooses among `generations`, which maps numbers to times in ms since 1970.
     pub(super) fn choose(&self, generations: &BTreeMap<u64, u64>) -> BTreeSet<u64> {
         let Some((newest, created)) = generations.last_key_value() else { return BTreeSet::new() };
         let mut kept = BTreeSet::from([*newest]);
@@ -35,8 +35,9 @@ impl Keep {
     }
 }
 
-/// When a generation was taken, in milliseconds since 1970: what its container's clock said, but no later than the store wrote it.
-/// A clock that is ahead would make all others too old for [`Keep::within`]. A copy is written later than it was taken.
+/// When a generation was taken, in ms since 1970: the container's time, capped by the store's modification
+/// time. Without the cap, one clock that is ahead would make all other generations too old for
+/// [`Keep::within`]. The modification time alone would not do, as a copy is written later than it was taken.
 pub(super) fn taken_ms(created_ms: u64, written: SystemTime) -> u64 {
     let written = written.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     created_ms.min(u64::try_from(written).unwrap_or(u64::MAX))
@@ -48,14 +49,14 @@ mod tests {
 
     const HOUR_MS: u64 = 3_600_000;
 
-    /// Generations 1, 2, … taken at these days and hours.
+    /// Generations 1, 2, …, each taken at a day and an hour of it.
     fn taken(times: &[(u64, u64)]) -> BTreeMap<u64, u64> {
         times.iter().enumerate().map(|(i, (day, hour))| (i as u64 + 1, day * DAY_MS + hour * HOUR_MS)).collect()
     }
 
     #[test]
     fn each_policy_keeps_what_it_says() {
-        // Two on day 10, one on day 11, none on day 12, three on day 13: at its first, its tenth and its last hour.
+        // Two on day 10, one on day 11, none on day 12, three on day 13.
         let times = [(10, 3), (10, 20), (11, 0), (13, 0), (13, 9), (13, 23)];
         let hours = |hours: u64| Some(Duration::from_secs(hours * 3600));
         let keep = |last, daily, within| Keep { last, daily, within };
@@ -94,7 +95,7 @@ mod tests {
     fn a_clock_that_is_ahead_takes_nothing_from_the_others() {
         let ms = |hours: u64| hours * HOUR_MS;
         let written = |hours: u64| UNIX_EPOCH + Duration::from_millis(ms(hours));
-        // The last one's container was a year ahead; the first one was copied a day later.
+        // Generation 3's container clock was a year ahead; generation 1 was copied a day later.
         let taken =
             [(ms(100), 124), (ms(101), 101), (ms(9000), 102)].map(|(created, at)| taken_ms(created, written(at)));
         assert_eq!(taken, [ms(100), ms(101), ms(102)]);

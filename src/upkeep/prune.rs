@@ -1,14 +1,17 @@
-//! `freeze prune`: removes generations that no policy keeps, and the packs that nothing needs any more.
+//! `freeze prune`: removes generations that no policy keeps, and packs that no manifest names.
 //!
-//! Mark and sweep in two phases. A pack that nothing names is *condemned* first, and deleted by a prune that finds it still
-//! unreferenced a grace time later. What makes this safe beside writers and other prunes:
+//! Two-phase mark and sweep: an unreferenced pack is first *condemned*, then deleted by a prune that finds it
+//! still unreferenced a grace time later. It is safe beside writers and other prunes:
 //!
-//! - A writer refers to packs of the generation that was newest when it began, and gives up half a grace time later. So whoever
-//!   may still refer to a condemned pack has committed, or never will, when the grace time is over.
-//! - Nobody begins to refer to a condemned pack: before a prune deletes a manifest, it lifts the condemnation of all packs that any
-//!   manifest names. A sweep looks at manifests first and at condemnations after, so it misses no lifting.
-//! - Outcomes stay for ever: whoever restores a generation, however slowly, must find that it is not the first.
-//! - All steps only remove what later steps and other prunes find removed: killed anywhere, it is simply run again.
+//! - A writer references packs of the generation that was newest when it began, and gives up within half the
+//!   default grace time. So when the grace time is over, every writer that could reference a condemned pack
+//!   has committed or given up.
+//! - No writer starts to reference a condemned pack: before a prune deletes a manifest, it lifts the
+//!   condemnation of every pack that a manifest names. A sweep reads manifests before condemnations, so it
+//!   misses no lifting.
+//! - Outcomes are never removed: a container that restores a generation, however slowly, must see that it was
+//!   taken.
+//! - Every step is idempotent, so an interrupted prune is simply run again.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::{Duration, SystemTime};
@@ -19,43 +22,44 @@ use super::{Part, Progress, UpkeepError, WHOLE_OBJECTS, parallel};
 use crate::fail_points::{Point, reach};
 use crate::image::{self, ImageError, Manifest, StoredManifest, StoredPack, Vault};
 
-/// Parts of objects this old that never became one were left by writers that are gone.
+/// Age at which a partly written object counts as abandoned.
 const STALE: Duration = Duration::from_secs(86_400);
 
 /// What to prune.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// Which generations to keep.
+    /// Generations to keep.
     pub keep: Keep,
-    /// How long a pack is left alone after it was written, and after it was first seen unreferenced.
+    /// How long a pack is kept after it was written, and after it was condemned.
     pub grace: Duration,
-    /// Say what would be done, and write and delete nothing. The store's clock is then taken to be this machine's.
+    /// Report what would be done, without writing or deleting. This machine's clock then stands in for the
+    /// store's.
     pub dry_run: bool,
 }
 
-/// What was pruned, or would be.
+/// Result of a prune, or of a dry run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Pruned {
-    /// Generations that stay.
+    /// Kept generations.
     pub kept: Vec<u64>,
-    /// Generations that went.
+    /// Removed generations.
     pub removed: Vec<u64>,
-    /// Numbers of manifests that were never committed and went.
+    /// Numbers of removed manifests that were never committed.
     pub leftovers: Vec<u64>,
-    /// Packs that went.
+    /// Number of removed packs.
     pub packs: u64,
-    /// Bytes of all objects that went.
+    /// Size of the removed manifests and packs in bytes.
     pub bytes: u64,
-    /// Packs that nothing names and that await their grace time.
+    /// Number of unreferenced packs whose grace time is not over.
     pub waiting_packs: u64,
-    /// Their bytes.
+    /// Size of the waiting packs in bytes.
     pub waiting_bytes: u64,
-    /// Why parts of objects that never became one could not be removed. All else is done.
+    /// Why abandoned partial objects could not be removed. Everything else is done.
     #[serde(skip)]
     pub not_cleaned: Option<String>,
 }
 
-/// One manifest, as far as pruning goes.
+/// What a prune needs of one manifest.
 struct Marked {
     size: u64,
     modified: SystemTime,
@@ -64,16 +68,17 @@ struct Marked {
     packs: Vec<String>,
 }
 
-/// Prunes a store. Any error leaves it whole, and running again goes on.
+/// Prunes a store. After an error the store is consistent, and another run continues.
 pub fn prune(vault: &Vault, options: &Options, progress: &dyn Progress) -> Result<Pruned, UpkeepError> {
     let now = if options.dry_run { SystemTime::now() } else { condemned::now(vault)? };
     reach(Point::PruneBegun);
     let is_old = |time: SystemTime| now.duration_since(time).unwrap_or_default() >= options.grace;
-    // Packs before manifests: what is named only after it was listed is missed by nobody, as it is marked once more.
+    // Packs are listed before manifests are read, and manifests are read once more before the sweep: a pack
+    // that a manifest names in the meantime is found referenced.
     let packs = image::packs(&**vault.store())?;
     let mut marked = mark(vault)?;
     reach(Point::PruneMarked);
-    // The number of one that was never committed must not be used again where its outcome is decided.
+    // A leftover above head with a decided outcome stays: its number must not be used again.
     let decided: BTreeSet<u64> = image::records(&**vault.store())?.into_iter().map(|record| record.number).collect();
     let (stay, mut pruned) =
         plan(&marked, &options.keep, |number, modified| is_old(modified) && !decided.contains(&number));
@@ -82,7 +87,7 @@ pub fn prune(vault: &Vault, options: &Options, progress: &dyn Progress) -> Resul
     let going: Vec<u64> = pruned.leftovers.iter().chain(&pruned.removed).copied().collect();
     pruned.bytes = going.iter().map(|number| marked[number].size).sum();
     if !options.dry_run {
-        // Leftovers first: beside their committed neighbours they can be told.
+        // Leftovers go first: only the parent links of committed manifests tell them from generations.
         going.iter().try_for_each(|number| remove(vault, *number, &stay))?;
     }
     reach(Point::PruneRemoved);
@@ -90,7 +95,7 @@ pub fn prune(vault: &Vault, options: &Options, progress: &dyn Progress) -> Resul
     let fresh = condemn(vault, &packs, &marked, &standing, is_old, options.dry_run)?;
     reach(Point::PruneCondemned);
 
-    // Once more, right before the sweep, and manifests before condemnations.
+    // Mark again right before the sweep, manifests before condemnations.
     let (marked, condemned) =
         if options.dry_run { (marked, standing) } else { (mark(vault)?, condemned::read(&**vault.store())?) };
     reach(Point::PruneMarkedAgain);
@@ -111,15 +116,16 @@ pub fn prune(vault: &Vault, options: &Options, progress: &dyn Progress) -> Resul
         let there = packs.iter().map(|pack| &*pack.id).filter(|id| !swept.contains(id)).collect();
         remove_used_up(vault, &condemned, &there, is_old)?;
         reach(Point::PruneCleaned);
-        // Last, as it alone needs rights of its own where the store is a bucket.
+        // Last, as it needs permissions that nothing else needs in a bucket.
         pruned.not_cleaned = vault.store().clean(STALE).err().map(|error| error.to_string());
     }
     Ok(pruned)
 }
 
-/// Reads all manifests; one that cannot be read is an error, one that another prune removes meanwhile is not.
+/// Reads all manifests. An unreadable one is an error; one that another prune removed in the meantime is
+/// skipped.
 fn mark(vault: &Vault) -> Result<BTreeMap<u64, Marked>, UpkeepError> {
-    // Listed before head is read: what is committed meanwhile is not taken for a leftover.
+    // Listed before head is read, so a manifest that is committed in the meantime is no leftover.
     let listed = image::manifests(&**vault.store())?;
     let mut marked = BTreeMap::new();
     for generation in image::generations(vault)? {
@@ -147,7 +153,7 @@ fn readable(number: u64, manifest: image::Result<Option<Manifest>>) -> Result<Op
 }
 
 impl Marked {
-    /// One that was committed after `listed` is as young as can be.
+    /// A manifest that is not in `listed` was written later, so it counts as new.
     fn new(manifest: &Manifest, committed: bool, listed: &[StoredManifest]) -> Self {
         let stored = listed.iter().find(|stored| stored.number == manifest.generation);
         let (size, modified) = stored.map_or((0, SystemTime::now()), |stored| (stored.size, stored.modified));
@@ -156,7 +162,7 @@ impl Marked {
     }
 }
 
-/// Which manifests stay, and what becomes of all.
+/// Decides which manifests stay, and which go as generations or as leftovers.
 fn plan(
     marked: &BTreeMap<u64, Marked>,
     keep: &Keep,
@@ -165,7 +171,8 @@ fn plan(
     let committed = marked.iter().filter(|(_, manifest)| manifest.committed);
     let kept = keep.choose(&committed.map(|(number, manifest)| (*number, manifest.taken_ms)).collect());
     let newest = kept.last().copied().unwrap_or(0);
-    // Head never goes back, so nobody can commit what lies below it any more; what lies above may be being committed now.
+    // Head never goes back, so a leftover below it can no longer be committed; one above it may be committed
+    // now.
     let is_dead = |number: u64, manifest: &Marked| number < newest || is_forgotten(number, manifest.modified);
     let (mut stay, mut pruned) = (kept.clone(), Pruned { kept: kept.into_iter().collect(), ..Pruned::default() });
     for (number, manifest) in marked {
@@ -178,7 +185,8 @@ fn plan(
     (stay, pruned)
 }
 
-/// Removes a manifest. A copy may have put its own in the place of a leftover above head since, and committed that.
+/// Removes a manifest. Keeps one that was above head if head has passed its number: a copy may have replaced
+/// and committed it.
 fn remove(vault: &Vault, number: u64, stay: &BTreeSet<u64>) -> Result<(), UpkeepError> {
     let was_above_head = stay.last().is_none_or(|newest| number > *newest);
     if was_above_head && image::newest(vault)?.is_some_and(|newest| number <= newest) {
@@ -189,8 +197,8 @@ fn remove(vault: &Vault, number: u64, stay: &BTreeSet<u64>) -> Result<(), Upkeep
     Ok(())
 }
 
-/// Lifts the condemnation of what is named: a writer may be looking at it now, so its grace time begins anew. Returns those that
-/// stand.
+/// Lifts every condemnation with a pack that a manifest names: a writer may be about to reference it, so its
+/// grace time starts anew. Returns the remaining condemnations.
 fn lift(vault: &Vault, marked: &BTreeMap<u64, Marked>, dry_run: bool) -> Result<Vec<Condemned>, UpkeepError> {
     let store = &**vault.store();
     let named = named(marked);
@@ -202,8 +210,8 @@ fn lift(vault: &Vault, marked: &BTreeMap<u64, Marked>, dry_run: bool) -> Result<
     Ok(standing)
 }
 
-/// Condemns what nothing names, unless it is new or condemned already. Returns it. In a store without a generation that is
-/// nothing: what is there may be of its first one, which takes its time where it is a copy.
+/// Condemns and returns unreferenced packs that are old enough and not condemned yet. Condemns nothing in a
+/// store without a generation: its packs may belong to a first copy, which has no time limit.
 fn condemn<'a>(
     vault: &Vault,
     packs: &'a [StoredPack],
@@ -236,7 +244,8 @@ fn sweep(vault: &Vault, packs: &[&StoredPack], progress: &dyn Progress) -> Resul
     removed.into_iter().try_for_each(|result| Ok(result?))
 }
 
-/// Removes condemnations of which no pack is left. One that lists nothing may be another prune's question for the time.
+/// Removes condemnations whose packs are all gone. An empty one may be another prune's clock probe, so it
+/// goes only when it is old.
 fn remove_used_up(
     vault: &Vault,
     condemned: &[Condemned],

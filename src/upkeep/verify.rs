@@ -1,7 +1,7 @@
-//! `freeze verify`: reads a store and says everything that is wrong with it. Changes nothing.
+//! `freeze verify`: reads a store and reports all damage. Never writes.
 //!
-//! Manifests are read whole, each pack once, on several threads. In memory are the chunks that manifests name, some 50 bytes for
-//! each 100 KiB, and a pack for each thread.
+//! Reads all manifests, then each pack once, on several threads. Memory holds the chunks that manifests name,
+//! about 50 bytes per 100 KiB, and one pack per thread.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -12,58 +12,59 @@ use crate::sys::random;
 /// What to verify.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
-    /// This generation alone, instead of all.
+    /// Verify only this generation.
     pub generation: Option<u64>,
-    /// Read so many of a hundred packs, chosen at random, instead of all.
+    /// Read only this percentage of the packs, chosen at random.
     pub sample: Option<u8>,
 }
 
-/// What was found.
+/// Result of a verification.
 #[derive(Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Verified {
-    /// Every damaged object.
+    /// Damaged and missing objects.
     pub damaged: Vec<Damage>,
-    /// Generations whose manifests were read.
+    /// Number of generations whose manifests were read, damaged ones included.
     pub generations: u64,
-    /// Packs that they name.
+    /// Number of packs that these generations name.
     pub packs: u64,
-    /// Packs that were read, from the first byte to the last.
+    /// Number of packs that were read, damaged ones included.
     pub packs_read: u64,
-    /// Chunks in them.
+    /// Number of chunks in these packs.
     pub chunks_read: u64,
-    /// Bytes of them.
+    /// Size of these packs in bytes.
     pub bytes_read: u64,
-    /// Packs that nothing names; only where all generations were looked at.
+    /// Number of packs that no readable generation names; 0 if only one generation was verified.
     pub unreferenced_packs: u64,
-    /// Their bytes.
+    /// Size of the unreferenced packs in bytes.
     pub unreferenced_bytes: u64,
-    /// Numbers of manifests that were never committed.
+    /// Numbers of manifests that are not committed.
     pub leftovers: Vec<u64>,
-    /// Objects of other names than freeze gives.
+    /// Keys that freeze never writes.
     pub strangers: Vec<String>,
 }
 
-/// A damaged object.
+/// A damaged or missing object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 pub struct Damage {
-    /// Its key.
+    /// Key of the object.
     pub object: String,
     /// Generations that cannot be restored because of it.
     pub generations: Vec<u64>,
-    /// What is wrong, a sentence.
+    /// What is wrong, as a sentence.
     pub error: String,
 }
 
-/// What manifests say of one pack.
+/// What manifests say about one pack.
 #[derive(Default)]
 struct Claims {
     sizes: BTreeSet<u64>,
     generations: BTreeSet<u64>,
-    /// Offset, bytes in the pack, raw bytes and the beginning of the hash of each chunk that is used.
+    /// Each chunk in use: its offset, its length in the pack, its raw length and its name.
     chunks: BTreeSet<(u32, u32, u32, image::Name)>,
 }
 
-/// Verifies a store. An error is one that leaves nothing to look at, such as a damaged head.
+/// Verifies a store. Damage is part of the result; an error means that nothing could be verified, such as a
+/// damaged head.
 pub fn verify(vault: &Vault, options: &Options, progress: &dyn Progress) -> Result<Verified, UpkeepError> {
     let mut found = Verified::default();
     let mut claims: BTreeMap<String, Claims> = BTreeMap::new();
@@ -131,7 +132,7 @@ fn read_manifests(
 }
 
 impl Verified {
-    /// One that a prune removed since it was listed is neither there nor damaged.
+    /// Adds a manifest. A prune may have removed it since it was listed; then it is skipped.
     fn take_manifest(&mut self, number: u64, manifest: image::Result<Manifest>, claims: &mut BTreeMap<String, Claims>) {
         if matches!(manifest, Err(ImageError::NoGeneration { .. })) {
             return;
@@ -167,7 +168,7 @@ impl Claims {
         Damage { object: format!("packs/{id}"), generations: self.generations.iter().copied().collect(), error }
     }
 
-    /// Says what manifests name and the index has otherwise.
+    /// Describes the first chunk that a manifest names and the pack's index lacks.
     fn compare(&self, vault: &Vault, chunks: &[Entry]) -> Option<String> {
         let index: BTreeSet<_> =
             chunks.iter().map(|entry| (entry.offset, entry.encoded, entry.raw, entry.name(vault.seal()))).collect();
@@ -176,7 +177,7 @@ impl Claims {
     }
 }
 
-/// The size of the pack, where it is there and as large as every manifest says.
+/// The size of a pack, if it exists and has the size that every manifest says.
 fn presence(vault: &Vault, id: &str, claims: &Claims, stored: Option<&StoredPack>) -> Result<u64, String> {
     let url = vault.url();
     let stored =
@@ -190,7 +191,7 @@ fn presence(vault: &Vault, id: &str, claims: &Claims, stored: Option<&StoredPack
     }
 }
 
-/// Leaves so many of a hundred packs, but one at least.
+/// Reduces `packs` to a random sample of `percent`, rounded up, by a partial Fisher-Yates shuffle.
 fn choose<T>(packs: &mut Vec<T>, percent: u8) {
     let count = (packs.len() * usize::from(percent)).div_ceil(100);
     for place in 0..count {
@@ -219,7 +220,7 @@ fn read_packs(vault: &Vault, packs: &[(PackInfo, &Claims)], found: &mut Verified
     }
 }
 
-/// The number of chunks, and what is wrong with the pack.
+/// Returns the number of chunks and a description of the damage, if any.
 fn read_pack(vault: &Vault, pack: &PackInfo, claims: &Claims) -> (u64, Option<String>) {
     let Audited { chunks, flaws } = match image::audit_pack(vault, pack) {
         Ok(audited) => audited,
