@@ -1,30 +1,26 @@
-//! Why a service was not moved, and on which side it runs.
+//! Errors of a move: why it failed, and where the service runs.
 
 use super::execute::NoAnswer;
 use crate::control::protocol::Status;
 use crate::exit;
 
-/// Where the service runs, as far as both sides say.
+/// Where the service runs, according to both sides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Runs {
-    /// Where it was.
     Source,
-    /// It has moved.
     Target,
-    /// In a third container.
+    /// In a third container that stood by.
     Elsewhere,
     /// Neither side says that it runs the service.
     Unknown,
 }
 
-/// A move that did not come to its end.
+/// A failed move.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}. {}", sentence(*runs))]
 pub struct Failure {
-    /// Why.
     pub error: MigrateError,
-    /// Where the service runs now.
     pub runs: Runs,
 }
 
@@ -50,93 +46,63 @@ impl Failure {
     }
 }
 
-/// What went wrong.
+/// Why a move failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
-    /// Nothing to move.
     #[error(
         "the source does not answer: {0}. Try `freeze status` there by hand; --source is what executes it in the service's container, as its user"
     )]
     NoSource(NoAnswer),
-    /// There is an init and no service.
     #[error("neither side has a service that runs: the source is {source_state}, the target is {target_state}")]
-    NoService {
-        /// In a word.
-        source_state: String,
-        /// In a word, or why it does not answer.
-        target_state: String,
-    },
-    /// It was to be moved, and is busy.
+    NoService { source_state: String, target_state: String },
     #[error("the source is {0}, and did not come to rest. Run this again when `freeze status` there says running")]
     Busy(&'static str),
-    /// The target could not be started.
     #[error("the target cannot be started: {0}")]
     Start(NoAnswer),
-    /// Nothing to move to.
     #[error(
         "the target does not stand by: {0}. Start its container with FREEZE_STANDBY=1 and the source's FREEZE_STORE, or let --start-target do so"
     )]
     NoTarget(NoAnswer),
-    /// It has a service already.
     #[error(
         "the target runs a service of its own already (generation {0}). Start it with FREEZE_STANDBY=1, so that it waits for this one"
     )]
     TargetRuns(u64),
-    /// It ends, or is on its way.
     #[error("the target does not stand by: it is {0}. Run this again when `freeze status` there says standby")]
     TargetIs(&'static str),
-    /// What was started by this was no standby.
+    /// The start command started the target without standby.
     #[error(
         "the target, which was just started, is no standby: a second copy of the service runs in {0} now. Stop it, and start it with FREEZE_STANDBY=1; where the source's checkpoints are refused from now on, start the source again"
     )]
     StartedASecond(String),
-    /// Each would take the other for itself.
+    /// The store cannot tell instances of the same name apart.
     #[error("source and target are both named {0:?}. Give the target another host name, or FREEZE_INSTANCE")]
     SameInstance(String),
-    /// A checkpoint would be refused.
     #[error("the service cannot be checkpointed: {}", .0.join("; "))]
     Refused(Vec<String>),
-    /// What the service has could not be looked at.
     #[error("the source cannot say what a checkpoint of the service would be refused for: {0}")]
     NoFindings(NoAnswer),
-    /// The base generation failed.
     #[error("the checkpoint before the move failed: {0}")]
     Base(String),
-    /// The two do not share a store, or it is away.
+    /// The sides do not share a store and key, or the store is unreachable.
     #[error(
         "the target cannot read generation {generation} of the source: {error}. Both need the same FREEZE_STORE and key, as variables of their containers"
     )]
-    NotSeen {
-        /// Its number.
-        generation: u64,
-        /// What it said instead.
-        error: NoAnswer,
-    },
-    /// The target lacks something.
+    NotSeen { generation: u64, error: NoAnswer },
     #[error("the target cannot restore the service: {}", .0.join("; "))]
     Unfit(Vec<String>),
-    /// Nobody took it.
     #[error("the handover failed: {0}")]
     NotTaken(String),
-    /// The connection was lost in the handover and the service came back.
+    /// The answer to the handover was lost, and the source has the service.
     #[error("the handover was lost sight of ({0}), and ended with the service where it was. Run this again")]
     LostAndBack(NoAnswer),
-    /// Nobody answers.
+    /// The answer to the handover was lost, and neither side says that it has the service.
     #[error(
         "the handover was lost sight of ({lost}); the source is {source_state}, the target is {target_state}. Run this again when both can be reached"
     )]
-    OutOfSight {
-        /// What ended the connection.
-        lost: NoAnswer,
-        /// In a word, or why it does not answer.
-        source_state: String,
-        /// In a word, or why it does not answer.
-        target_state: String,
-    },
-    /// Somebody else stood by.
+    OutOfSight { lost: NoAnswer, source_state: String, target_state: String },
     #[error("another container, {0}, stood by for this application as well and has taken the service")]
     TakenByAnother(String),
-    /// It has `--restore-failure retry-earlier`.
+    /// The target has `--restore-failure retry-earlier`.
     #[error(
         "the target could not restore what was handed over, and went back to generation {0}: what happened since is lost"
     )]
@@ -144,7 +110,7 @@ pub enum MigrateError {
 }
 
 impl MigrateError {
-    /// Of a target that has another state than it should.
+    /// For a target that is up but not in standby.
     pub fn not_standing_by(status: &Status) -> Self {
         if status.runs() { Self::TargetRuns(status.generation) } else { Self::TargetIs(status.phrase()) }
     }

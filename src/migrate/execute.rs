@@ -1,5 +1,8 @@
-//! Runs one command of the user's and hears it out. What it starts may live on (ssh's master does), so its end counts, not the end of its
-//! output. Must never wait for ever, nor keep more than [`MOST`] of what it says.
+//! Runs one of the user's commands and collects its output.
+//!
+//! Never waits beyond its [`Limit`], and never keeps more than [`MOST`] bytes of a stream. The command's exit
+//! counts, not the end of its output, since a process that it leaves behind may keep the pipes open (ssh's
+//! ControlMaster does).
 
 use std::fmt;
 use std::io::{BufRead, BufReader, Read};
@@ -10,25 +13,25 @@ use std::time::{Duration, Instant};
 
 use crate::control::protocol::MAX_LINE;
 
-/// Most bytes of standard output, and of a last part of standard error, that are kept.
+/// Maximum size of what is kept: the first bytes of standard output, the last lines of standard error.
 const MOST: usize = 1 << 20;
-/// Lines of standard error that an error message has.
+/// Lines of standard error in an error message.
 const LINES: usize = 5;
-/// How long output may come in after the command has ended; most often its end comes at once.
+/// How long to wait for the end of the output after the command exited. Usually it comes at once.
 const LATE: Duration = Duration::from_secs(5);
-/// Pieces of output that wait to be heard.
+/// Capacity of the output queue, in pieces.
 const WAITING: usize = 16;
 
 /// How long a command may run.
 #[derive(Debug, Clone, Copy)]
 pub enum Limit {
-    /// In all.
+    /// From its start.
     Whole(Duration),
-    /// Since it was heard of last.
+    /// Since its last output.
     Silence(Duration),
 }
 
-/// That it is over, as what follows the command in a sentence.
+/// That the limit has passed, as it follows the command in a sentence.
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -38,18 +41,16 @@ impl fmt::Display for Limit {
     }
 }
 
-/// What a command gave.
+/// Result of a command.
 #[derive(Debug)]
 pub struct Ran {
-    /// How it ended.
     pub status: ExitStatus,
-    /// Its standard output.
     pub stdout: String,
-    /// The last lines of its standard error.
+    /// Last lines of standard error, without those that `hear` took.
     pub stderr: Vec<String>,
 }
 
-/// A command gave nothing that can be used.
+/// A command gave no usable answer.
 #[derive(Debug, thiserror::Error)]
 #[error("`{command}` {what}")]
 pub struct NoAnswer {
@@ -58,14 +59,14 @@ pub struct NoAnswer {
 }
 
 impl NoAnswer {
-    /// It ended without the answer.
+    /// The command ended without an answer.
     pub fn of(words: &[String], ran: &Ran) -> Self {
         let said: Vec<_> = ran.stderr.iter().rev().take(LINES).rev().map(|line| line.trim()).collect();
         let said = if said.is_empty() { "without a word".to_owned() } else { said.join("; ") };
         Self::new(words, format!("ended with {}: {said}", ran.status))
     }
 
-    /// It answered, and is not where it should be.
+    /// `freeze wait restored` succeeded, and then the target was in another state.
     pub fn of_state(state: &str) -> Self {
         Self { command: "freeze wait restored".to_owned(), what: format!("ended, and the target is {state}") }
     }
@@ -80,11 +81,11 @@ enum Piece {
     Err(String),
 }
 
-/// Runs the words and gives what they printed; each line of standard error goes to `hear` at once, which says whether it is understood
-/// and need not be kept. Killed where it exceeds the limit.
+/// Runs a command and returns its output. `hear` gets each line of standard error at once, and returns
+/// whether it has handled the line; other lines are kept.
 ///
 /// # Errors
-/// Where it cannot be started, or is killed.
+/// The command cannot be started, or exceeded its limit and was killed.
 pub fn execute(words: &[String], limit: Limit, hear: &dyn Fn(&str) -> bool) -> Result<Ran, NoAnswer> {
     let (program, arguments) = words.split_first().ok_or_else(|| NoAnswer::new(words, "is empty".to_owned()))?;
     let mut command = Command::new(program);
@@ -130,7 +131,7 @@ pub fn execute(words: &[String], limit: Limit, hear: &dyn Fn(&str) -> bool) -> R
     Ok(Ran { status, stdout, stderr })
 }
 
-/// A child that does not outlive its use.
+/// A child process that is killed and reaped on drop.
 struct Running(Child);
 
 impl Running {
@@ -156,7 +157,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Both fail where it has ended, as it should.
+        // Both fail if the child was already reaped.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

@@ -1,7 +1,8 @@
-//! `freeze migrate`: moves a running service from one container into another that shares its store, from outside, by commands that execute
-//! freeze in both. It keeps nothing: whatever ends it, running it again looks at both sides and goes on from there.
+//! `freeze migrate`: moves a running service between two containers that share a store, from outside, by
+//! commands that execute freeze in both.
 //!
-//! Must never end, nor start, what may be the only copy: the store's outcome decides who has the service. This asks, waits, and says.
+//! Stateless: a run that was interrupted is repeated, asks both sides and continues from there. The outcome
+//! in the store decides who has the service, so migrate never stops a container that may have the only copy.
 
 mod error;
 mod execute;
@@ -13,90 +14,82 @@ mod template;
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub use error::{Failure, MigrateError, Runs};
-pub use execute::NoAnswer;
-pub use rehearsal::{Rehearsal, rehearse};
-pub use side::Side;
-pub use template::{Template, words};
+pub(crate) use error::{Failure, MigrateError, Runs};
+pub(crate) use execute::NoAnswer;
+pub(crate) use rehearsal::{Rehearsal, rehearse};
+pub(crate) use side::Side;
+pub(crate) use template::{Template, words};
 
 use crate::control::protocol::{Event, Report, State, Status};
 use settle::{Settled, has_it, settle, word};
 use side::{Checkpoint, Finding, duration};
 
-/// How long a container may take to start and to come so far that its init answers.
+/// Limit for a container to start, until its init answers and is no longer `starting`.
 const START: Duration = Duration::from_secs(300);
-/// How long a standby may fetch a generation ahead; after that it is fetched in the downtime.
+/// Limit for a standby to prefetch a generation. The rest is fetched during the downtime.
 const PREPARE: Duration = Duration::from_secs(600);
-/// How long a service that was taken may take until it runs.
+/// Limit for a taken service to run in the target.
 const TAKEN: Duration = Duration::from_secs(60);
-/// The first and the longest pause between two questions: each takes PIDs from a standby that will need them.
+/// First and longest pause of the back-off between queries. Each query takes PIDs that a standby needs for
+/// its restore.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
 
-/// What is to be moved where.
+/// Parameters of a move.
 #[derive(Debug)]
-pub struct Migration {
-    /// Where the service runs.
+pub(crate) struct Migration {
     pub source: Side,
-    /// Where it is to run.
     pub target: Side,
     /// How long the source holds the service for the target.
     pub timeout: Duration,
 }
 
-/// What a move does, for whoever watches.
+/// Progress of a move.
 #[derive(Debug)]
-pub enum Note<'a> {
-    /// The next step begins.
+pub(crate) enum Note<'a> {
+    /// A step begins.
     Step(Step),
-    /// From the source, in a checkpoint.
+    /// An event of a checkpoint in the source.
     Event(Event),
-    /// What the service will notice of the move.
+    /// The service will notice this change.
     Changed(&'a Finding),
-    /// What does not stop the move.
     Warning(String),
 }
 
-/// The steps.
+/// Steps of a move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case", tag = "step")]
-pub enum Step {
-    /// At both sides.
+pub(crate) enum Step {
+    /// Query both sides.
     Looking,
-    /// The target's container.
+    /// Start the target's container.
     Starting,
-    /// A generation is taken while the service runs, so that the next one is small.
+    /// Checkpoint the running service, as a base that makes the next checkpoint small.
     Preparing,
-    /// The target fetches that ahead.
-    Fetching {
-        /// Its number.
-        generation: u64,
-    },
-    /// The service stands still from here on.
-    HandingOver {
-        /// For about so long.
-        predicted_ms: u64,
-    },
-    /// The target has it.
+    /// Wait until the target has prefetched the base.
+    Fetching { generation: u64 },
+    /// Checkpoint the service and hand it over. It is frozen for about `predicted_ms` from here on.
+    HandingOver { predicted_ms: u64 },
+    /// Wait until the service runs in the target.
     Verifying,
-    /// The source's container.
+    /// Stop the source's container.
     Stopping,
 }
 
-/// A service that has moved.
+/// Result of a move.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[serde(tag = "event", rename = "moved")]
-pub struct Moved {
-    /// The generation that it was moved by.
+pub(crate) struct Moved {
+    /// The generation that the target restored.
     pub generation: u64,
-    /// The container that it came from.
+    /// Instance that the service came from.
     pub from: String,
-    /// The one that has it.
+    /// Instance that has the service.
     pub to: String,
-    /// How long it stood still, in milliseconds, by the source's clock; none where that is not known, as an earlier run, or a lost
-    /// connection, has moved it.
+    /// How long the service was frozen, in ms, by the source's clock. `None` if unknown: an earlier run moved
+    /// the service, or the connection to the source was lost.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub downtime_ms: Option<u64>,
-    /// What of it the target took to restore it, in milliseconds.
+    /// Duration of the restore in the target, in ms.
     pub restore_ms: u64,
     /// Why the source could not be stopped.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -105,11 +98,11 @@ pub struct Moved {
 
 type Result<T> = std::result::Result<T, Failure>;
 
-/// Moves the service, or finishes what an earlier run has begun.
+/// Moves the service, or finishes a move that an earlier run began.
 ///
 /// # Errors
-/// Says why not, and where the service runs.
-pub fn migrate(migration: &Migration, tell: &dyn Fn(Note<'_>)) -> Result<Moved> {
+/// Why the service was not moved, and where it runs.
+pub(crate) fn migrate(migration: &Migration, tell: &dyn Fn(Note<'_>)) -> Result<Moved> {
     let Migration { source, target, timeout } = migration;
     Mover { source, target, timeout: *timeout, tell }.run()
 }
@@ -125,7 +118,7 @@ impl Mover<'_> {
     fn run(&self) -> Result<Moved> {
         self.step(Step::Looking);
         let answer = match self.source.status() {
-            // Somebody's checkpoint, or a handover that an earlier run has begun.
+            // A checkpoint of another client or trigger, or a handover that an earlier run began.
             Ok(Status { state: State::Checkpointing | State::HandingOver | State::Starting, .. }) => {
                 self.source.wait("idle", self.timeout + TAKEN).or_else(|_| self.source.status())
             }
@@ -160,7 +153,7 @@ impl Mover<'_> {
         Ok(moved(source.instance.clone(), &restored, downtime_ms))
     }
 
-    /// The source has no service: has an earlier run moved it?
+    /// The source has no service. Finds out whether an earlier run moved it.
     fn moved_earlier(&self, source: &Status) -> Result<Moved> {
         let no_service = |target_state| {
             let error = MigrateError::NoService { source_state: source.phrase().to_owned(), target_state };
@@ -169,7 +162,7 @@ impl Mover<'_> {
         match settle(self.source, self.target, 0, self.timeout + TAKEN) {
             Settled::Taken(status) => {
                 let from = came_from(&status);
-                // It may have been started again since.
+                // A target that was started again since then may have restored a checkpoint of its own.
                 if from == source.instance || from == status.instance {
                     Ok(moved(from, &status, None))
                 } else {
@@ -181,7 +174,7 @@ impl Mover<'_> {
         }
     }
 
-    /// A source that does not answer may have a service all the same, so nothing is done to it.
+    /// An unreachable source may still run the service, so it is left alone.
     fn source_is_gone(&self, error: NoAnswer) -> Result<Moved> {
         match self.target.status() {
             Ok(status) if has_it(&status, 0) => {
@@ -196,7 +189,7 @@ impl Mover<'_> {
         }
     }
 
-    /// The target, standing by; it is started where it does not answer and there is a command for that.
+    /// Waits for the target to stand by. Starts it if it does not answer and has a start command.
     fn standby(&self, source: &Status) -> Result<Status> {
         let mut answer = self.target.status();
         let mut started = false;
@@ -219,7 +212,7 @@ impl Mover<'_> {
         Err(self.failed(error, 0))
     }
 
-    /// A generation while the service runs.
+    /// Takes the base generation while the service runs.
     fn prepare(&self) -> Result<Report> {
         self.step(Step::Preparing);
         let error = match self.source.checkpoint("--leave-running", &|event| (self.tell)(Note::Event(event))) {
@@ -230,7 +223,8 @@ impl Mover<'_> {
         Err(self.failed(error, 0))
     }
 
-    /// Handing over to a target that is not there any more would cost a downtime for nothing.
+    /// Waits until the standby has prefetched the base. Fails if the target is gone, as a handover would then
+    /// cost a downtime for nothing.
     fn wait_until_fetched(&self, generation: u64) -> Result<()> {
         self.step(Step::Fetching { generation });
         let stands_by = |status: &Status| status.state == State::Standby;
@@ -252,10 +246,11 @@ impl Mover<'_> {
         Err(self.failed(error, generation))
     }
 
-    /// The target's status when the service that it has taken runs. It was not asked before: it needs its PIDs for the restore.
+    /// Waits until the taken service runs in the target. The target was not queried since the handover began,
+    /// as its restore needs the PIDs.
     fn taken(&self, instance: &str, base: u64, taker: Option<String>) -> Result<Status> {
         self.step(Step::Verifying);
-        // A Deployment may have another pod by now.
+        // The pod of a Deployment may have been replaced, under another instance name.
         if let Some(taker) = taker.filter(|taker| taker != instance)
             && !self.target.status().is_ok_and(|status| status.instance == taker)
         {
@@ -271,7 +266,7 @@ impl Mover<'_> {
         }
     }
 
-    /// What became of a handover whose answer did not come.
+    /// Finds out how a handover ended after its answer was lost.
     fn settled(&self, base: u64, lost: NoAnswer) -> Result<Status> {
         match settle(self.source, self.target, base, self.timeout + TAKEN) {
             Settled::Taken(status) => Ok(*status),
@@ -283,7 +278,8 @@ impl Mover<'_> {
         }
     }
 
-    /// Says where the service runs now: the source may have ended, or been drained, in the meantime.
+    /// Adds to an error where the service runs now: the source may have ended or been drained in the
+    /// meantime.
     fn failed(&self, error: MigrateError, base: u64) -> Failure {
         let runs = match self.source.status() {
             Ok(status) if status.runs() => Runs::Source,
@@ -309,7 +305,7 @@ impl Mover<'_> {
 
 type Answer = std::result::Result<Status, NoAnswer>;
 
-/// Asks again, less and less often, until the answer will do or the time is over; gives the last one.
+/// Polls with exponential back-off until an answer will do or the limit has passed. Returns the last answer.
 fn patiently(limit: Duration, ask: impl Fn() -> Answer, will_do: impl Fn(&Answer) -> bool) -> Answer {
     let (begun, mut pause) = (Instant::now(), PAUSES.0);
     loop {
@@ -322,13 +318,13 @@ fn patiently(limit: Duration, ask: impl Fn() -> Answer, will_do: impl Fn(&Answer
     }
 }
 
-/// Tells what the service will notice, and fails for what a checkpoint would be refused for.
+/// Reports what a restore would change, and fails if a checkpoint would be refused.
 fn look_for_refusals(
     source: &Side,
     timeout: Duration,
     tell: &dyn Fn(Note<'_>),
 ) -> std::result::Result<(), MigrateError> {
-    // While a timer's checkpoint is under way, the service cannot be looked at.
+    // The service cannot be inspected while a checkpoint is under way, such as that of a timer.
     let found = source.findings().or_else(|_| source.wait("idle", timeout + TAKEN).and_then(|_| source.findings()));
     let found = found.map_err(MigrateError::NoFindings)?;
     let of = |severity| found.findings.iter().filter(move |finding| finding.severity == severity);

@@ -1,5 +1,7 @@
-//! `freeze migrate --dry-run`: what a move would find, and how long the service would stand still. Changes nothing on either side: it
-//! starts no container and takes no checkpoint, so it can only go by what was measured before.
+//! `freeze migrate --dry-run`: checks whether a move would work, and predicts its downtime.
+//!
+//! Changes neither side. It starts no container and takes no checkpoint, so the prediction uses earlier
+//! measurements.
 
 use super::error::{Failure, MigrateError, Runs};
 use super::settle::word;
@@ -7,30 +9,31 @@ use super::side::Side;
 use super::{Migration, Note, look_for_refusals};
 use crate::control::protocol::{State, Status};
 
-/// What a move would be like.
+/// Result of a dry run.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[serde(tag = "event", rename = "rehearsed")]
 pub struct Rehearsal {
-    /// The source's name.
+    /// Instance name of the source.
     pub from: String,
-    /// The target's name; none where it does not run yet.
+    /// Instance name of the target; `None` if it does not run yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
-    /// How long the source's last checkpoint held the service still, in milliseconds; none where it has taken none.
+    /// How long the source's last checkpoint froze the service, in ms; `None` before the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub frozen_ms: Option<u64>,
-    /// How long the target would take to restore the newest generation, in milliseconds; none where there is none, or no target.
+    /// Predicted duration in ms to restore the source's newest generation; `None` without a generation or a
+    /// target.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restore_ms: Option<u64>,
-    /// Both together, where both are known.
+    /// Sum of both, if both are known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub predicted_ms: Option<u64>,
 }
 
-/// Looks at both sides.
+/// Checks both sides.
 ///
 /// # Errors
-/// Says why the move would fail.
+/// Why the move would fail.
 pub fn rehearse(migration: &Migration, tell: &dyn Fn(Note<'_>)) -> Result<Rehearsal, Failure> {
     let Migration { source: side, target, timeout } = migration;
     let source = match side.status() {
@@ -42,7 +45,7 @@ pub fn rehearse(migration: &Migration, tell: &dyn Fn(Note<'_>)) -> Result<Rehear
         }
         Err(error) => return Err(Failure { error: MigrateError::NoSource(error), runs: Runs::Unknown }),
     };
-    // Nothing has happened to the service.
+    // A dry run does not touch the service.
     let here = |error| Failure { error, runs: Runs::Source };
     look_for_refusals(side, *timeout, tell).map_err(here)?;
     let standby = standby(target, &source).map_err(here)?;
@@ -56,7 +59,7 @@ pub fn rehearse(migration: &Migration, tell: &dyn Fn(Note<'_>)) -> Result<Rehear
     Ok(Rehearsal { from: source.instance, to, frozen_ms, restore_ms, predicted_ms })
 }
 
-/// One that does not answer may be started by the move.
+/// The target's status; `None` if it does not answer and the move would start it.
 fn standby(side: &Side, source: &Status) -> Result<Option<Status>, MigrateError> {
     match side.status() {
         Ok(status) if status.instance == source.instance => Err(MigrateError::SameInstance(status.instance)),

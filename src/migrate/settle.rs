@@ -1,5 +1,7 @@
-//! Finds out who has the service where an answer did not come, or was not what it should be: a lost connection says nothing of the
-//! service. Asks only what is free to answer, and the target last, as it may be restoring.
+//! Finds out which side has the service after an answer was lost or unexpected.
+//!
+//! Never concludes from a lost connection. The target is queried last, and not while the source is busy, as a
+//! query takes PIDs that the target's restore needs.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,31 +10,27 @@ use super::execute::NoAnswer;
 use super::side::Side;
 use crate::control::protocol::{State, Status};
 
-/// Between two rounds of questions.
+/// Pause between two rounds of queries.
 const PAUSE: Duration = Duration::from_secs(3);
 
-/// Who has the service.
+/// Which side has the service.
 pub enum Settled {
-    /// The target.
+    /// The target, with its status.
     Taken(Box<Status>),
-    /// The source still, or again.
+    /// The source.
     Back,
-    /// Neither says so.
-    Unknown {
-        /// In a word, or why it does not answer.
-        source_state: String,
-        /// In a word, or why it does not answer.
-        target_state: String,
-    },
+    /// Neither side says that it has the service.
+    Unknown { source_state: String, target_state: String },
 }
 
-/// Asks both until one has the service, or the time is over. `base` is a generation from before the handover.
+/// Queries both sides until one has the service or the limit has passed. The target has it only if it
+/// restored a generation newer than `base`.
 pub fn settle(source: &Side, target: &Side, base: u64, limit: Duration) -> Settled {
     let begun = Instant::now();
     loop {
         let left = limit.saturating_sub(begun.elapsed());
         let source_says = match source.status() {
-            // A request that was cut off may still be under way there.
+            // A request whose connection was lost may still be under way.
             Ok(status) if is_busy(&status) || status.state == State::Running => match source.wait("idle", left) {
                 Ok(status) if status.state == State::Running => return Settled::Back,
                 _ => source.status(),
@@ -60,12 +58,12 @@ fn is_busy(status: &Status) -> bool {
     matches!(status.state, State::Checkpointing | State::HandingOver)
 }
 
-/// The service runs here, and came by a generation that is newer than `base`.
+/// Whether the service runs here and was restored from a generation newer than `base`.
 pub fn has_it(status: &Status, base: u64) -> bool {
     status.runs() && status.restore.as_ref().is_some_and(|restore| restore.generation > base)
 }
 
-/// A side's state, or why it does not answer, as what follows `is`.
+/// A side's state, or why it does not answer, as it follows "is" in a sentence.
 pub fn word(answer: &Result<Status, NoAnswer>) -> String {
     match answer {
         Ok(status) => status.phrase().to_owned(),

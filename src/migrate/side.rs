@@ -1,5 +1,6 @@
-//! One side of a move: a container in which freeze is asked. Each question takes PIDs there, which a restore may lack, so there are few, and
-//! none while the target restores.
+//! One side of a move: a container that is queried by executing freeze in it.
+//!
+//! Each query takes PIDs in the container that a restore may need, so queries are few.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -14,45 +15,42 @@ use super::template::Template;
 use crate::control::protocol::{Event, Report, Status, millis};
 use crate::doctor::forecast::Forecast;
 
-/// How long a question may take that init or /proc answers, over a slow connection.
+/// Limit for a query that init or /proc answers, over a slow connection.
 const ANSWER: Duration = Duration::from_secs(60);
-/// How long a checkpoint may say nothing; init has a limit of its own that is shorter by default.
+/// Limit for the silence of a checkpoint. Init's own limit is shorter by default.
 const CHECKPOINT: Duration = Duration::from_secs(15 * 60);
-/// How long starting or stopping a container may take.
+/// Limit for starting or stopping a container.
 const CONTAINER: Duration = Duration::from_secs(15 * 60);
 
 /// The source or the target.
 #[derive(Debug)]
 pub struct Side {
-    /// How it is reached.
     pub template: Template,
-    /// Where freeze lies in the container.
+    /// Path of freeze in the container.
     pub program: String,
 }
 
-/// What `freeze doctor --service` says.
+/// Output of `freeze doctor --service`.
 #[derive(Debug, Deserialize)]
 pub struct Findings {
-    /// Nothing is refused.
     pub can_be_checkpointed: bool,
-    /// In the order of their weight.
+    /// In descending order of severity.
     pub findings: Vec<Finding>,
 }
 
-/// One thing that a checkpoint is refused for, or changes.
+/// Something that a checkpoint is refused for, or that a restore changes.
 #[derive(Debug, Deserialize)]
 pub struct Finding {
     /// `refused` or `changed`.
     pub severity: String,
-    /// None for the whole container.
+    /// `None` if it concerns the whole container.
     pub process: Option<Owner>,
-    /// Follows the process's name in a sentence.
+    /// A predicate: follows the process's name in a sentence.
     pub what: String,
-    /// What to do.
     pub advice: String,
 }
 
-/// A sentence without its end.
+/// A sentence without its full stop.
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.process {
@@ -62,31 +60,28 @@ impl fmt::Display for Finding {
     }
 }
 
-/// A process.
 #[derive(Debug, Deserialize)]
 pub struct Owner {
-    /// In its container.
     pub pid: i32,
-    /// Its name.
     pub name: String,
 }
 
-/// How a checkpoint that was asked for ended.
+/// Result of a requested checkpoint.
 #[derive(Debug)]
 pub enum Checkpoint {
-    /// It is committed; for a handover, the service has been taken by the container of that name.
+    /// It is committed. After a handover, the name is that of the instance that took the service.
     Committed(Report, Option<String>),
     /// It failed. The service runs on, unless init has ended meanwhile.
     Failed(String),
-    /// Nobody knows: the command or the connection ended before the answer.
+    /// Unknown: the command or its connection ended before the answer.
     Lost(NoAnswer),
 }
 
 impl Side {
-    /// Init's status.
+    /// Queries init's status.
     ///
     /// # Errors
-    /// Where there is no container, no init, or no way to it.
+    /// The container or its init cannot be reached.
     pub fn status(&self) -> Result<Status, NoAnswer> {
         match self.ask(&["status", "--json"])? {
             (_, Some(Event::Status(status))) => Ok(*status),
@@ -94,35 +89,35 @@ impl Side {
         }
     }
 
-    /// What a checkpoint of the service would be refused for, or change.
+    /// Queries what a checkpoint would be refused for, and what a restore would change.
     ///
     /// # Errors
-    /// Where there is no answer.
+    /// There is no answer.
     pub fn findings(&self) -> Result<Findings, NoAnswer> {
         self.answer(&["doctor", "--service", "--json"])
     }
 
-    /// How many milliseconds it would take to restore a generation there.
+    /// Predicts how long a restore of `generation` would take there, in ms.
     ///
     /// # Errors
-    /// Where it cannot be restored, or its store holds no such generation.
+    /// The side cannot restore the generation, or cannot read it from its store.
     pub fn restore_ms(&self, generation: u64) -> Result<u64, MigrateError> {
         let words = ["doctor", "--for", &generation.to_string(), "--json"];
         let found: Forecast = self.answer(&words).map_err(|error| MigrateError::NotSeen { generation, error })?;
         if found.fits { Ok(found.time.total_ms) } else { Err(MigrateError::Unfit(found.missing)) }
     }
 
-    /// Waits until init is there, and gives its status then.
+    /// Waits until init has reached `state`, and returns its status.
     ///
     /// # Errors
-    /// Where it does not get there, or does not answer.
+    /// Init did not reach the state in time, or does not answer.
     pub fn wait(&self, state: &str, limit: Duration) -> Result<Status, NoAnswer> {
         let words = ["wait", state, "--timeout", &duration(limit)];
         let ran = execute(&self.words(&words), Limit::Whole(limit + ANSWER), &|_| false)?;
         if ran.status.success() { self.status() } else { Err(self.no_answer(&words, &ran)) }
     }
 
-    /// Asks for a checkpoint with these options, and tells of its progress.
+    /// Requests a checkpoint with this option, and passes on its events.
     pub fn checkpoint(&self, option: &str, tell: &dyn Fn(Event)) -> Checkpoint {
         let words = ["checkpoint", option, "--json"];
         let taker = RefCell::new(None);
@@ -148,10 +143,10 @@ impl Side {
         }
     }
 
-    /// Runs one of the template's own commands.
+    /// Runs a start or stop command of a template.
     ///
     /// # Errors
-    /// Where it fails.
+    /// The command fails.
     pub fn run(words: &[String]) -> Result<(), NoAnswer> {
         let ran = execute(words, Limit::Whole(CONTAINER), &|_| false)?;
         if ran.status.success() { Ok(()) } else { Err(NoAnswer::of(words, &ran)) }
@@ -162,7 +157,7 @@ impl Side {
         answer.ok_or_else(|| self.no_answer(words, &ran))
     }
 
-    /// What it says counts, whatever the status: that tells good answers from bad ones.
+    /// Ignores the exit status, as freeze also answers with a nonzero one.
     fn ask<T: DeserializeOwned>(&self, words: &[&str]) -> Result<(Ran, Option<T>), NoAnswer> {
         let ran = execute(&self.words(words), Limit::Whole(ANSWER), &|_| false)?;
         let answer = last_line(&ran);
@@ -179,7 +174,7 @@ impl Side {
     }
 }
 
-/// One word, as whatever passes it on may part words at spaces, as ssh does.
+/// A duration as one word without spaces, since ssh and the like split arguments at spaces.
 pub fn duration(time: Duration) -> String {
     format!("{}ms", millis(time))
 }

@@ -1,20 +1,20 @@
-//! How a side is reached: the words of a command that executes something in its container, given in full or by the name of an engine.
-//! Must never hand anything to a shell.
+//! Command templates of a side: how to execute in its container, start it and stop it, given in full or by
+//! the name of an engine. Never involves a shell.
 
 /// The commands of one side.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template {
-    /// What freeze's words are appended to.
+    /// Prefix of the commands that execute freeze in the container.
     pub exec: Vec<String>,
-    /// Starts the container where it does not answer.
+    /// Starts the container.
     pub start: Option<Vec<String>>,
-    /// Stops it when its service has moved away.
+    /// Stops the container.
     pub stop: Option<Vec<String>>,
 }
 
 impl Template {
-    /// Reads `kubectl -n shop exec redis-0 --`, or one of the short forms `docker:`, `podman:`, `kubectl:` and `oc:` with options of the
-    /// engine and, as the last word, what to execute in.
+    /// Parses a full command, such as `kubectl -n shop exec redis-0 --`, or a short form: `docker:`,
+    /// `podman:`, `kubectl:` or `oc:`, then options of the engine, then the container or workload.
     ///
     /// # Errors
     /// One sentence.
@@ -30,7 +30,7 @@ impl Template {
     }
 }
 
-/// The words of a command, quoted as for a shell.
+/// Splits a command into words by the shell's quoting rules.
 ///
 /// # Errors
 /// One sentence.
@@ -52,7 +52,7 @@ fn short(engine: &str, rest: &[String]) -> Option<Template> {
         let (start, stop) = (command(&["start", name]), command(&["stop", name]));
         return Some(Template { exec: command(&["exec", name]), start: Some(start), stop: Some(stop) });
     }
-    // A pod without a controller can be neither started nor stopped, only made and deleted.
+    // A pod without a controller can only be created and deleted, not started and stopped.
     let scale = |replicas| {
         let kind = name.split_once('/')?.0;
         let is_scaled = ["deploy", "deployment", "deployments", "sts", "statefulset", "statefulsets"].contains(&kind);

@@ -1,5 +1,6 @@
-//! Moves between two sides that are played: a shell script for each stands for `docker exec NAME`, and answers as freeze would in a container
-//! whose state is a few files. Real containers are moved in tests/containers/migrate.rs.
+//! Moves between two mock sides. A shell script for each replaces `docker exec NAME`, and answers as freeze
+//! would in a container whose state is a few files. tests/containers/migrate.rs moves a service between real
+//! containers.
 
 use std::cell::RefCell;
 use std::fs;
@@ -7,7 +8,8 @@ use std::os::unix::fs::PermissionsExt;
 
 use super::*;
 
-/// Answers for one side. `$0`'s folder has `state`, `generation`, `instance`, and, once restored, `from`; `../` has both sides and what is broken.
+/// Answers for one side. The folder of `$0` has `state`, `generation`, `instance` and, once restored, `from`.
+/// Its parent has both sides, the log of queries (`asked`) and the injected faults (`broken`).
 const PLAYER: &str = r#"#!/bin/sh
 me=$(dirname "$0")
 other=$(cat "$me/other")
@@ -120,7 +122,7 @@ impl Play {
     }
 }
 
-/// The message, with what differs from run to run taken out.
+/// The message without the path of the temporary folder.
 fn sentence(play: &Play, failure: &Failure) -> String {
     failure.to_string().replace(&play.folder.path().display().to_string(), "HERE")
 }
@@ -225,7 +227,7 @@ fn a_target_that_cannot_be_one_is_refused() {
 
 #[test]
 fn where_the_service_runs_is_asked_and_not_assumed() {
-    // A drain of the source came before the handover.
+    // The source was drained before the handover.
     let play = Play::new();
     play.broken(&["source drained"]);
     let failure = play.migrate().0.unwrap_err();
@@ -244,7 +246,7 @@ fn a_connection_that_is_lost_says_nothing_of_the_service() {
     let failure = play.migrate().0.unwrap_err();
     assert_eq!(failure.runs, Runs::Source);
     insta::assert_snapshot!(sentence(&play, &failure), @"the handover was lost sight of (`HERE/source/exec freeze checkpoint --handover=1000ms --json` ended with exit status: 137: without a word), and ended with the service where it was. Run this again. The service runs on in the source");
-    // The command breaks off when the target has the service.
+    // The connection breaks after the target has taken the service.
     play.broken(&["source cut-after"]);
     let moved = play.migrate().0.unwrap();
     assert_eq!((moved.generation, moved.downtime_ms), (6, None));
@@ -259,7 +261,7 @@ fn a_second_run_finishes_what_a_first_one_began() {
         let moved = play.migrate().0.unwrap();
         assert_eq!((moved.generation, moved.from.as_str(), moved.downtime_ms), (5, "source", None));
     }
-    // It was ended while the source held the service.
+    // The first run was killed while the source held the service.
     let play = Play::new();
     play.set("source", "state", "handing-over");
     assert_eq!(play.migrate().0.unwrap().generation, 4);
@@ -308,7 +310,7 @@ fn where_nobody_answers_nothing_is_claimed() {
     let failure = play.migrate().0.unwrap_err();
     assert_eq!((failure.runs, failure.status()), (Runs::Unknown, 10));
     insta::assert_snapshot!(sentence(&play, &failure), @"neither side has a service that runs: the source is not to be reached: `HERE/source/exec freeze status --json` ended with exit status: 1: no such container, the target is not to be reached: `HERE/target/exec freeze status --json` ended with exit status: 1: no such container. Where the service runs is not known, as neither side says that it has it; what was committed is in the store");
-    // A service that was never moved is not one that has come from the source.
+    // The target's service was started there, not moved.
     play.broken(&["source status"]);
     play.set("target", "state", "running");
     assert_eq!(play.migrate().0.unwrap_err().runs, Runs::Unknown);
