@@ -1,20 +1,20 @@
-//! What the CPU tells programs by CPUID and XGETBV. Other architectures have neither.
+//! What CPUID and XGETBV report about the CPU. They exist on x86-64 only.
 
-/// What is saved of a thread's registers by XSAVE.
+/// The state of a thread that XSAVE saves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SavedRegisters {
-    /// XCR0: a bit a component that the kernel has enabled.
+    /// XCR0: one bit for each component that the kernel has enabled.
     pub components: u64,
-    /// Bytes of the area, in the standard format.
+    /// Size of the save area in bytes, in the standard format.
     pub bytes: u32,
 }
 
-/// EAX and EDX of leaf 7, subleaf 1.
+/// EAX and EDX of leaf 7, subleaf 1; zeros if the CPU lacks them.
 pub fn later_instructions() -> [u32; 2] {
     imp::later_instructions().unwrap_or_default()
 }
 
-/// None where the kernel has not enabled XSAVE.
+/// None if there is no XSAVE, or the kernel has not enabled it.
 pub fn saved_registers() -> Option<SavedRegisters> {
     imp::saved_registers()
 }
@@ -46,7 +46,7 @@ mod imp {
         if !has_leaf(0xd) || cpuid(1, 0).ecx & OSXSAVE == 0 {
             return None;
         }
-        // SAFETY: XGETBV is there, as OSXSAVE says; register 0 always is.
+        // SAFETY: OSXSAVE says that XGETBV exists, and register 0 always does.
         let components = unsafe { _xgetbv(0) };
         Some(SavedRegisters { components, bytes: cpuid(0xd, 0).ebx })
     }
@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn the_area_has_room_for_what_is_enabled() {
         let Some(saved) = saved_registers() else { return };
-        // x87 and SSE always, in 512 bytes, and the header's 64.
+        // x87 and SSE are always enabled: 512 bytes, and 64 for the header.
         assert_eq!(saved.components & 0b11, 0b11);
         assert!(saved.bytes >= 512 + 64);
         assert_eq!(saved.components & 0b100 != 0, std::arch::is_x86_feature_detected!("avx"));

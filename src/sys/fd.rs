@@ -1,4 +1,5 @@
-//! Descriptors: handing them over exec, and receiving them from another process.
+//! File descriptors: passing them across exec, receiving them from another process, and watching a child's
+//! exit.
 
 use std::io::{self, IoSliceMut, PipeReader};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -13,34 +14,34 @@ use nix::unistd::Pid;
 
 use super::probe;
 
-/// Lets `fd` survive the next exec.
+/// Keeps `fd` open across the next exec.
 pub fn inherit(fd: BorrowedFd) -> io::Result<()> {
     fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
     Ok(())
 }
 
-/// Closes `fd` at the next exec again.
+/// Makes `fd` close on exec again.
 pub fn keep_from_exec(fd: BorrowedFd) -> io::Result<()> {
     fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
     Ok(())
 }
 
-/// Makes reads and writes on `fd` return at once.
+/// Makes reads and writes on `fd` non-blocking.
 pub fn set_nonblocking(fd: BorrowedFd) -> io::Result<()> {
     let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
     fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
     Ok(())
 }
 
-/// Gives a pipe room for up to `bytes`; where the user's share of pipe memory is used up (pipe(7)) it stays as it is.
+/// Enlarges a pipe to `bytes`. It keeps its size if the user's pipe memory is used up (pipe(7)).
 pub fn widen_pipe(pipe: BorrowedFd, bytes: i32) {
     let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(bytes));
 }
 
-/// Receives one descriptor that comes with one byte.
+/// Receives one descriptor, which comes with one byte (SCM_RIGHTS).
 ///
 /// # Errors
-/// `InvalidData` where no descriptor came.
+/// `InvalidData` if no descriptor came.
 pub fn receive(socket: &UnixStream) -> io::Result<OwnedFd> {
     let mut byte = [0];
     let mut space = nix::cmsg_space!([i32; 1]);
@@ -51,25 +52,26 @@ pub fn receive(socket: &UnixStream) -> io::Result<OwnedFd> {
         _ => None,
     });
     match fd {
-        // SAFETY: the kernel has just made this descriptor for us; nobody else knows its number.
+        // SAFETY: the kernel has just made this descriptor, and nothing else knows its number.
         Some(fd) => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
         None => Err(io::Error::new(io::ErrorKind::InvalidData, "no descriptor where one was due")),
     }
 }
 
-/// What will tell of a child's end. Made before the child, so that nothing takes a TID beside a criu that counts them, and nothing that
-/// can fail is left for afterwards: pidfd_open(2) (Linux 5.3; allowed by the runtimes' present seccomp profiles), else a thread.
+/// Watches for a child's exit by pidfd_open(2) (Linux 5.3; the runtimes' current seccomp profiles allow it),
+/// else by a thread. It is prepared before the child: a thread started later could fail, and would take a TID
+/// beside a criu that counts them.
 #[derive(Debug)]
 pub struct ExitWatch {
-    /// Takes the child's PID, where there is a thread; its pipe closes when the child has ended.
+    /// Takes the child's PID to the thread; the pipe closes when the child has ended. None without a thread.
     thread: Option<(Sender<Pid>, PipeReader)>,
 }
 
 impl ExitWatch {
-    /// Gets ready.
+    /// Starts the thread, if one is needed.
     ///
     /// # Errors
-    /// Where a thread is needed and cannot be had.
+    /// If the thread cannot be started.
     pub fn prepare() -> io::Result<Self> {
         if probe::pidfd().is_ok() { Ok(Self { thread: None }) } else { Self::by_thread() }
     }
@@ -78,7 +80,7 @@ impl ExitWatch {
         let (reader, writer) = io::pipe()?;
         let (sender, child) = mpsc::channel();
         std::thread::Builder::new().name("exit".to_owned()).spawn(move || {
-            // Left to be reaped by its parent.
+            // WNOWAIT leaves the child to be reaped by `Child::wait`.
             let left = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
             if let Ok(child) = child.recv() {
                 while waitid(Id::Pid(child), left) == Err(Errno::EINTR) {}
@@ -91,18 +93,19 @@ impl ExitWatch {
     /// A descriptor that becomes readable when `child` has ended, or has been reaped.
     ///
     /// # Errors
-    /// Where there are no descriptors left.
+    /// If there are no descriptors left.
     pub fn of(self, child: &std::process::Child) -> io::Result<OwnedFd> {
         if let Some((sender, reader)) = self.thread {
             let _ = sender.send(Pid::from_raw(child.id() as i32));
             return Ok(reader.into());
         }
-        // SAFETY: takes a PID and flags, touches no memory of ours. The PID is our child's, which cannot be reused before it is reaped.
+        // SAFETY: takes a PID and flags, and touches no memory. The child's PID cannot be reused before the
+        // child is reaped.
         let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, child.id(), 0) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the kernel has just made this descriptor for us, close-on-exec.
+        // SAFETY: the kernel has just made this descriptor, and it closes on exec.
         Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
     }
 }

@@ -1,16 +1,16 @@
-//! Every `unsafe` of the crate, each with its reason. Must never decide anything: what to do is the callers' affair.
+//! System calls, and every `unsafe` of the crate with its reason. This layer never decides anything.
 
 mod clone3;
-pub mod cpuid;
-pub mod fd;
-pub mod memory;
-pub mod namespace;
-pub mod pids;
-pub mod private_folder;
-pub mod probe;
+pub(crate) mod cpuid;
+pub(crate) mod fd;
+pub(crate) mod memory;
+pub(crate) mod namespace;
+pub(crate) mod pids;
+pub(crate) mod private_folder;
+pub(crate) mod probe;
 pub mod process;
-pub mod random;
-pub mod signals;
-pub mod socket;
-pub mod stderr;
-pub mod tty;
+pub(crate) mod random;
+pub(crate) mod signals;
+pub(crate) mod socket;
+pub(crate) mod stderr;
+pub(crate) mod tty;

@@ -1,4 +1,4 @@
-//! Namespaces (namespaces(7)): made for a child, entered, and looked at from inside. A refusal of any of these leaves the caller as it was.
+//! Namespaces (namespaces(7)): creating them for a child, entering them, and inspecting them from inside.
 
 use std::{
     ffi::{CStr, CString},
@@ -13,23 +13,20 @@ use std::{
 
 use super::process::Fork;
 
-/// User namespace.
 pub const USER: i32 = libc::CLONE_NEWUSER;
-/// PID namespace.
 pub const PID: i32 = libc::CLONE_NEWPID;
-/// Mount namespace.
 pub const MOUNT: i32 = libc::CLONE_NEWNS;
-/// Time namespace: `CLONE_NEWTIME` of time_namespaces(7), Linux 5.6.
+/// `CLONE_NEWTIME` of time_namespaces(7), Linux 5.6.
 pub const TIME: i32 = 0x80;
 
-/// Forks a child that is in new namespaces from its first instruction. This process stays where it is. As
-/// [`process::fork`](super::process::fork), only for a process of one thread.
+/// Forks a child into new namespaces; this process stays in its own. Like
+/// [`process::fork`](super::process::fork), only for a process with one thread.
 ///
 /// # Errors
-/// Where the kernel or the container's seccomp filter refuses one of them.
+/// If the kernel or the container's seccomp filter refuses one of them.
 pub fn fork_into(namespaces: i32) -> io::Result<Fork> {
-    // SAFETY: without CLONE_VM the child is a full copy, as of fork(2), of a process with one thread. The C library's only copy of
-    // a number that changes is the thread's ID, by which nothing here is locked.
+    // SAFETY: without CLONE_VM the child is a full copy of a process with one thread, as after fork(2). The
+    // only changed number that the C library caches is the thread's ID, and no lock here depends on it.
     match unsafe { libc::syscall(libc::SYS_clone, namespaces | libc::SIGCHLD, 0, 0, 0, 0) } {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Fork::Child),
@@ -38,9 +35,6 @@ pub fn fork_into(namespaces: i32) -> io::Result<Fork> {
 }
 
 /// Moves this process, which must have one thread, into a namespace.
-///
-/// # Errors
-/// Where that is refused.
 pub fn enter(namespace: BorrowedFd, kind: i32) -> io::Result<()> {
     // SAFETY: numbers only.
     done(unsafe { libc::setns(namespace.as_raw_fd(), kind) })
@@ -49,44 +43,44 @@ pub fn enter(namespace: BorrowedFd, kind: i32) -> io::Result<()> {
 /// `NS_GET_USERNS` of ioctl_ns(2), Linux 4.9.
 const GET_USERS: libc::Ioctl = 0xb701;
 
-/// Whether capabilities that this process has in its user namespace are over its PID namespace: whether that belongs to this user
-/// namespace, or to one below it. Before Linux 4.9, which does not say, it is supposed to.
+/// Whether this process's capabilities apply to its PID namespace: the PID namespace belongs to this
+/// process's user namespace, or to one below it. Assumed to be true before Linux 4.9, which cannot tell.
 pub fn owns_pids() -> bool {
     let Ok(pids) = std::fs::File::open("/proc/self/ns/pid") else { return true };
-    // SAFETY: a number in; what comes out is a descriptor of our own, or an error.
+    // SAFETY: takes a number, and returns a descriptor of our own or an error.
     let users = unsafe { libc::ioctl(pids.as_raw_fd(), GET_USERS) };
     if users < 0 {
         return io::Error::last_os_error().raw_os_error() != Some(libc::EPERM);
     }
-    // SAFETY: the kernel has just made it, and nobody else knows it.
+    // SAFETY: the kernel has just made it, and nothing else knows it.
     unsafe { libc::close(users) };
     true
 }
 
-/// Shows this PID namespace's processes in /proc, in a mount namespace that what is mounted outside later reaches still.
+/// Mounts a /proc of this PID namespace. Later mounts from outside still reach this mount namespace.
 ///
 /// # Errors
-/// Where the container hides parts of its /proc: the kernel then lets nobody see a whole one.
+/// If the container hides parts of its /proc, because the kernel then refuses a complete one.
 pub fn mount_proc() -> io::Result<()> {
     let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
     let (none, root, proc) = (c"none".as_ptr(), c"/".as_ptr(), c"/proc".as_ptr());
-    // SAFETY: strings that end in NUL, and no data.
+    // SAFETY: the strings end in NUL, and there is no data.
     unsafe {
         done(libc::mount(none, root, ptr::null(), libc::MS_REC | libc::MS_SLAVE, ptr::null()))?;
         done(libc::mount(c"proc".as_ptr(), proc, c"proc".as_ptr(), flags, ptr::null()))
     }
 }
 
-/// Has the program that `command` starts live in a time namespace that is there, or fail to start.
+/// Starts `command`'s program in an existing time namespace. If that fails, the program does not start.
 pub fn start_in_time(command: &mut Command, namespace: OwnedFd) {
-    // SAFETY: between fork and exec a system call, and no memory is touched.
+    // SAFETY: makes one system call between fork and exec, and touches no memory.
     unsafe { command.pre_exec(move || enter(namespace.as_fd(), TIME)) };
 }
 
-/// Has the program that `command` starts live in a time namespace of its own, of which `offsets` is what is to be written to
-/// `timens_offsets`. Where that is refused it lives in this process's.
+/// Starts `command`'s program in a new time namespace and writes `offsets` to its `timens_offsets`. If that
+/// fails, the program runs in this process's time namespace.
 pub fn start_in_new_time(command: &mut Command, offsets: CString) {
-    // SAFETY: between fork and exec system calls only, and no memory is allocated or locked.
+    // SAFETY: makes only system calls between fork and exec, allocates no memory, and takes no lock.
     unsafe {
         command.pre_exec(move || {
             make_time(&offsets);
@@ -95,10 +89,7 @@ pub fn start_in_new_time(command: &mut Command, offsets: CString) {
     };
 }
 
-/// Moves this process, which must have one thread, into a time namespace of its own.
-///
-/// # Errors
-/// Where that is refused.
+/// Moves this process, which must have one thread, into a new time namespace.
 pub fn try_time() -> io::Result<()> {
     let inside = || std::fs::read_link("/proc/self/ns/time");
     let before = inside()?;
@@ -106,9 +97,10 @@ pub fn try_time() -> io::Result<()> {
     if inside()? == before { Err(io::Error::from_raw_os_error(libc::EPERM)) } else { Ok(()) }
 }
 
-/// Nothing is made before it is known that no seccomp filter keeps this process, and the next dump's CRIU, from entering it.
+/// Creates nothing if a seccomp filter forbids setns(2): this process and the next dump's CRIU have to enter
+/// the namespace.
 fn make_time(offsets: &CStr) {
-    // SAFETY: the paths end in NUL, and of `offsets` no more than its length is read. Descriptors close on exec.
+    // SAFETY: the paths end in NUL, `offsets` is read up to its length, and the descriptors close on exec.
     unsafe {
         libc::setns(-1, TIME);
         if *libc::__errno_location() != libc::EBADF || libc::unshare(TIME) != 0 {

@@ -1,31 +1,32 @@
-//! Advances the kernel's PID counter, which only goes up: the next process gets the next number that is free.
+//! Advances the kernel's PID counter, which only goes up: the next process gets the next free number.
 //!
-//! `clone3(set_tid)` does not help here: it gives one process its PID and leaves the counter where it was, so that the
-//! service's next children would be numbered among init's own. Must never go past the number that is wanted, nor leave a
-//! process, a thread or a changed limit behind. What was measured is in docs/pids.md.
+//! `clone3(set_tid)` does not help here: it leaves the counter where it was, so the service's next children
+//! would get numbers among init's own. The counter never passes the wanted number, and no process, thread or
+//! changed limit stays behind. docs/pids.md has the measurements.
 
 use std::{fs, io};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// How often in a row a thread may be refused, each time giving way to those that are ending.
+/// Limit of refused threads in a row. Each refusal yields to threads that are ending.
 const MAX_REFUSALS: u32 = 100_000;
-/// PIDs that a restore uses up in a millisecond on each of the two cores that it can use (docs/pids.md): to predict, not to rely on.
+/// PIDs that a restore uses up in a millisecond on each of two cores (docs/pids.md); for forecasts only.
 const PER_MS: u64 = 90;
-/// More than are ever in use in a container when init starts.
+/// More PIDs than a container has in use when init starts.
 const FEW: i32 = 64;
-/// Where the counter can be read, and set by who has CHECKPOINT_RESTORE (proc_sys_kernel(5)).
+/// The counter. Writing it needs CHECKPOINT_RESTORE (proc_sys_kernel(5)).
 pub const NS_LAST_PID: &str = "/proc/sys/kernel/ns_last_pid";
 const SHARED: libc::c_int =
     libc::CLONE_VM | libc::CLONE_FS | libc::CLONE_FILES | libc::CLONE_SIGHAND | libc::CLONE_SYSVSEM;
 
-/// Advances the counter so that the next process gets `first` (or, where that is taken or passed, the next that is free).
+/// Advances the counter so that the next process gets `first`, or the next free number if `first` is taken or
+/// passed. Returns the PID that was used last.
 ///
-/// Writes `ns_last_pid` where that is allowed (CAP_CHECKPOINT_RESTORE and a writable /proc/sys), else uses the numbers up.
-/// Only for a process of one thread, which can open nothing meanwhile. Returns the PID that was used last.
+/// Writes `ns_last_pid` if that is allowed (CAP_CHECKPOINT_RESTORE and a writable /proc/sys), else uses the
+/// numbers up. Only for a process with one thread, because nothing can be opened meanwhile.
 ///
 /// # Errors
-/// Where no thread can be made, as the limit of processes is reached, or where PIDs end below `first`.
+/// If the limit of processes allows no thread, or if PIDs end below `first`.
 pub fn advance_to(first: i32) -> io::Result<i32> {
     let wanted = first - 1;
     if newest().is_some_and(|last| last < wanted) && fs::write(NS_LAST_PID, wanted.to_string()).is_ok() {
@@ -34,31 +35,31 @@ pub fn advance_to(first: i32) -> io::Result<i32> {
     use_up(&mut Kernel, wanted)
 }
 
-/// The PID that was given out last in this PID namespace: the last field of /proc/loadavg (proc_loadavg(5)).
+/// The newest PID in this PID namespace: the last field of /proc/loadavg (proc_loadavg(5)).
 pub fn newest() -> Option<i32> {
     fs::read_to_string("/proc/loadavg").ok()?.split_ascii_whitespace().last()?.parse().ok()
 }
 
-/// Milliseconds that a restore takes here to count up to `highest` from the first number, where it can neither choose PIDs nor
-/// write `ns_last_pid`.
+/// Forecast in milliseconds: how long a restore counts from the first number up to `highest` here, if it can
+/// neither choose PIDs nor write `ns_last_pid`.
 pub fn millis_up_to(highest: i32) -> u64 {
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(2)) as u64;
     u64::try_from(highest).unwrap_or(0) / (PER_MS * cores)
 }
 
-/// What uses up PIDs.
+/// The PID counter.
 trait Counter {
-    /// The PID that was given out last, or whatever a masked /proc says.
+    /// The newest PID, or an arbitrary number if /proc is masked.
     fn newest(&self) -> Option<i32>;
-    /// Uses up so many PIDs, in the fastest way, or none. Taken ones are passed over besides.
+    /// Uses up `count` free PIDs in the fastest way. Returns false if the kernel refuses.
     fn skip(&mut self, count: i32) -> bool;
-    /// Uses up one; returns it, or a negative error.
+    /// Uses up one PID. Returns it, or a negative error.
     fn next(&mut self) -> i32;
 }
 
 fn use_up(counter: &mut impl Counter, wanted: i32) -> io::Result<i32> {
     let mut last = use_up_one(counter, 0, wanted)?;
-    // lxcfs shows another file in its place, so it is only believed where it says what is known.
+    // lxcfs replaces /proc/loadavg, so it is trusted only if it shows the PID just used.
     if counter.newest() == Some(last) {
         while last < wanted && counter.skip(stride(wanted - last)) {
             match counter.newest() {
@@ -73,7 +74,7 @@ fn use_up(counter: &mut impl Counter, wanted: i32) -> io::Result<i32> {
     Ok(last)
 }
 
-/// How many to use up unseen of so many: PIDs that are taken bring the counter on by more than that.
+/// How many PIDs to use up before the counter is read again. Taken PIDs advance it further than that.
 fn stride(left: i32) -> i32 {
     if left > FEW { left / 2 } else { 1 }
 }
@@ -82,7 +83,7 @@ fn use_up_one(counter: &mut impl Counter, last: i32, wanted: i32) -> io::Result<
     for _ in 0..MAX_REFUSALS {
         match counter.next() {
             pid if pid > last => return Ok(pid),
-            // The limit counts threads that have ended until the kernel has buried them.
+            // Ended threads count against the limit until the kernel has released them.
             error if -error == libc::EAGAIN => std::thread::yield_now(),
             error if error < 0 => return Err(io::Error::from_raw_os_error(-error)),
             _ => {
@@ -101,8 +102,8 @@ impl Counter for Kernel {
         newest()
     }
 
-    /// By processes that fail to come into being: the kernel takes the PID, then finds no number free for the descriptor that
-    /// CLONE_PIDFD asks for (EMFILE). Threads are asked for where the kernel knows that flag for them (Linux 6.9), else processes (5.2).
+    /// Uses clones that fail: the kernel takes the PID, and then has no descriptor for CLONE_PIDFD (EMFILE).
+    /// Linux 6.9 knows this flag for threads, Linux 5.2 for processes.
     fn skip(&mut self, count: i32) -> bool {
         let Ok(_without) = NoDescriptors::begin() else { return false };
         let refused = |flags| clone_and_end(flags | SHARED | libc::CLONE_PIDFD) == -libc::EMFILE;
@@ -112,13 +113,14 @@ impl Counter for Kernel {
         }
     }
 
-    /// By a thread that ends at once.
+    /// Starts a thread that ends at once.
     fn next(&mut self) -> i32 {
         clone_and_end(SHARED | libc::CLONE_THREAD)
     }
 }
 
-/// While it lives this process can open nothing: its soft RLIMIT_NOFILE is 0. What is open stays open.
+/// Keeps this process from opening anything while it lives: the soft RLIMIT_NOFILE is 0. Open descriptors
+/// stay open.
 struct NoDescriptors {
     soft: u64,
     hard: u64,
@@ -134,17 +136,19 @@ impl NoDescriptors {
 
 impl Drop for NoDescriptors {
     fn drop(&mut self) {
-        // What was allowed before is allowed again: the hard limit has not changed.
+        // The old soft limit is allowed again, because the hard limit has not changed.
         let _ = setrlimit(Resource::RLIMIT_NOFILE, self.soft, self.hard);
     }
 }
 
-/// clone(2) of a thread or process that ends at once; returns its PID, or a negative error. Nobody waits for its end.
+/// clone(2) of a thread or process that ends at once. Returns its PID, or a negative error. Its exit is not
+/// awaited.
 fn clone_and_end(flags: libc::c_int) -> i32 {
     let result: i64;
-    // SAFETY: the child's only instructions end it. It touches neither the stack that it shares with its maker nor any other
-    // memory, and no signal can make it do so, for init holds them all. The C library never learns of it. A pidfd has no
-    // place to be written to, so that none can stay: that is an error after the PID was taken, too.
+    // SAFETY: the child's only instructions end it. It touches no memory, not even the stack that it shares
+    // with its creator, and no signal handler runs, because init has blocked all signals. The C library never
+    // learns of it. A pidfd has no address to be written to, so none can stay; that error comes after the PID
+    // was taken, too.
     #[cfg(target_arch = "x86_64")]
     unsafe {
         std::arch::asm!(
@@ -154,7 +158,7 @@ fn clone_and_end(flags: libc::c_int) -> i32 {
             in("rsi") 0, in("rdx") 0, in("r10") 0, in("r8") 0, lateout("rcx") _, lateout("r11") _,
         );
     }
-    // SAFETY: the same. The child has 0 in x0, which is the status that it ends with.
+    // SAFETY: as above. The child has 0 in x0, its exit status.
     #[cfg(target_arch = "aarch64")]
     unsafe {
         std::arch::asm!(
@@ -180,9 +184,9 @@ mod tests {
     struct Fake {
         last: i32,
         taken: BTreeSet<i32>,
-        /// What /proc/loadavg is off by.
+        /// The error of /proc/loadavg; None if it cannot be read.
         off: Option<i32>,
-        /// How many can be skipped until the kernel refuses to.
+        /// How many PIDs can be skipped before the kernel refuses.
         skips: i32,
         max: i32,
         nexts: u32,
@@ -238,7 +242,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_wanted_number_is_reached_and_not_passed(
-            // Fewer than lie between, wherever they are.
+            // Fewer than the stride leaves in reserve.
             taken in proptest::collection::btree_set(8..1200, 0..12),
             off in proptest::option::of(-1..2),
             skips in 0..1500,

@@ -1,29 +1,29 @@
-//! A folder that is ours alone, also below one that everybody can write, such as /tmp. Others must not be able to put anything into it,
-//! nor to put it in our way.
+//! A folder of our own, closed to others, even below a world-writable one such as /tmp. Never accepts a link,
+//! or a folder of another user.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
-/// What is wrong with a folder.
+/// Why a folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum NotOurs {
-    /// It is not there, and cannot be made, and so on.
+    /// It cannot be created or inspected.
     #[error("{0}")]
     Io(#[from] io::Error),
     /// A file or a symbolic link.
     #[error("it is not a folder")]
     NotAFolder,
-    /// Its owner could replace what is in it.
+    /// Its owner could replace its content.
     #[error("it belongs to user {0}")]
     Foreign(u32),
 }
 
-/// Makes the folder where it is missing, and sees to it that it is ours alone.
+/// Creates the folder if it is missing, and closes it to others.
 ///
 /// # Errors
-/// [`NotOurs`]; a folder of another user is left as it is.
+/// [`NotOurs`]; another user's folder stays as it is.
 pub fn prepare(folder: &Path) -> Result<(), NotOurs> {
     match fs::DirBuilder::new().mode(0o700).create(folder) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
@@ -72,7 +72,7 @@ mod tests {
         fs::write(&file, "").unwrap();
         assert!(matches!(prepare(&link), Err(NotOurs::NotAFolder)));
         assert!(matches!(prepare(&file), Err(NotOurs::NotAFolder)));
-        // Root can give one away; to everybody else /proc is another's.
+        // Only root can give a folder away. For other users, /proc is a foreign folder.
         let theirs = parent.path().join("theirs");
         fs::create_dir(&theirs).unwrap();
         let given = std::os::unix::fs::chown(&theirs, Some(1000), None).is_ok() && nix::unistd::geteuid().is_root();

@@ -1,38 +1,38 @@
-//! Questions to the kernel about what it allows. Each asks for something that cannot succeed, or that changes nothing, so that only the
-//! way in which it is refused tells. Must never have an effect on this or any other process.
+//! Asks the kernel what it allows. Each probe makes a call that cannot succeed or changes nothing, and the
+//! kind of refusal tells. A probe never affects this or any other process.
 
 use std::ffi::c_long;
 use std::io;
 
 use libc::{EBADF, EEXIST, EINVAL, ESRCH};
 
-/// A number that no process has: kernel.pid_max ends at 2^22 (proc_sys_kernel(5)).
+/// No process has this number: kernel.pid_max is at most 2^22 (proc_sys_kernel(5)).
 const NO_PROCESS: c_long = 0x7fff_fff0;
 /// A flag that userfaultfd(2) does not know.
 const NO_FLAG: c_long = 1 << 30;
-/// kcmp(2): compare memory.
 const KCMP_VM: c_long = 1;
 /// MFD_EXEC of memfd_create(2), Linux 6.3.
 const MFD_EXEC: libc::c_uint = 0x10;
 
-/// What the kernel said: allowed, or the error with which it is not.
+/// Allowed, or the error of the refusal.
 pub type Answer = Result<(), io::Error>;
 
-/// clone3(2), with no arguments: the kernel itself answers EINVAL (kernel/fork.c, copy_clone_args_from_user).
+/// clone3(2) without arguments: the kernel itself answers EINVAL (kernel/fork.c, copy_clone_args_from_user).
 pub fn clone3() -> Answer {
     // SAFETY: a null pointer with size 0 is refused before anything is read.
     refused_with(EINVAL, unsafe { libc::syscall(libc::SYS_clone3, std::ptr::null::<u8>(), 0usize) })
 }
 
-/// clone3(2) with set_tid. PID 1 always exists, so whoever may choose is told EEXIST, all others EPERM before (kernel/pid.c, alloc_pid).
+/// clone3(2) with set_tid for PID 1, which always exists: EEXIST if this process may choose PIDs, else EPERM,
+/// which is checked first (kernel/pid.c, alloc_pid).
 pub fn set_tid() -> Answer {
     let wanted: [libc::pid_t; 1] = [1];
-    // SAFETY: plain numbers.
+    // SAFETY: the structure holds plain numbers.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
     arguments.exit_signal = libc::SIGCHLD as u64;
     arguments.set_tid = wanted.as_ptr().addr() as u64;
     arguments.set_tid_size = 1;
-    // SAFETY: a structure of this size that lives through the call.
+    // SAFETY: a structure of this size that outlives the call.
     let result = unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of::<libc::clone_args>()) };
     if result == 0 {
         super::process::exit_now(0);
@@ -50,16 +50,16 @@ pub fn kcmp() -> Answer {
 /// What two tasks may share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shared {
-    /// The table of descriptors: KCMP_FILES.
+    /// The descriptor table: KCMP_FILES.
     Files = 2,
     /// Working directory, root and umask: KCMP_FS.
     Places = 3,
 }
 
-/// Whether two processes or threads share it (kcmp(2)).
+/// Whether two processes or threads share `what` (kcmp(2)).
 ///
 /// # Errors
-/// Where kcmp is not allowed, of tasks that may not be traced, and of those that are gone.
+/// If kcmp is not allowed, a task may not be traced, or a task is gone.
 pub fn share(one: i32, other: i32, what: Shared) -> io::Result<bool> {
     let (one, other) = (c_long::from(one), c_long::from(other));
     // SAFETY: numbers only.
@@ -67,7 +67,7 @@ pub fn share(one: i32, other: i32, what: Shared) -> io::Result<bool> {
     allowed(order).map(|()| order == 0)
 }
 
-/// ptrace(2), of a process that does not exist.
+/// ptrace(2) of a process that does not exist.
 pub fn ptrace() -> Answer {
     // SAFETY: numbers only.
     refused_with(ESRCH, unsafe {
@@ -81,7 +81,7 @@ pub fn process_vm_readv() -> Answer {
     let mut to = [0u8];
     let remote = libc::iovec { iov_base: from.as_ptr().cast_mut().cast(), iov_len: 1 };
     let local = libc::iovec { iov_base: to.as_mut_ptr().cast(), iov_len: 1 };
-    // SAFETY: one byte of ours to another byte of ours.
+    // SAFETY: copies one byte of ours to another byte of ours.
     let read =
         unsafe { libc::process_vm_readv(std::process::id() as i32, &raw const local, 1, &raw const remote, 1, 0) };
     allowed(read as c_long)
@@ -93,26 +93,27 @@ pub fn vmsplice() -> Answer {
     refused_with(EBADF, unsafe { libc::vmsplice(-1, std::ptr::null(), 0, 0) as c_long })
 }
 
-/// userfaultfd(2) with a flag that does not exist; whether it is allowed is looked at first (fs/userfaultfd.c).
+/// userfaultfd(2) with an unknown flag: the permission is checked first (fs/userfaultfd.c).
 pub fn userfaultfd() -> Answer {
     // SAFETY: numbers only.
     refused_with(EINVAL, unsafe { libc::syscall(libc::SYS_userfaultfd, NO_FLAG) })
 }
 
-/// PR_SET_MM_MAP, by asking for its size: Linux built with CONFIG_CHECKPOINT_RESTORE.
+/// PR_SET_MM_MAP_SIZE: Linux built with CONFIG_CHECKPOINT_RESTORE answers it.
 pub fn memory_map() -> Answer {
     let mut size: libc::c_uint = 0;
     // SAFETY: writes one number.
     allowed(c_long::from(unsafe { libc::prctl(libc::PR_SET_MM, libc::PR_SET_MM_MAP_SIZE, &raw mut size, 0, 0) }))
 }
 
-/// PR_CAPBSET_DROP of a capability that does not exist: EPERM before EINVAL (security/commoncap.c, cap_prctl_drop).
+/// PR_CAPBSET_DROP of a capability that does not exist: EPERM comes before EINVAL (security/commoncap.c,
+/// cap_prctl_drop).
 pub fn drop_from_bounding_set() -> Answer {
     // SAFETY: numbers only.
     refused_with(EINVAL, c_long::from(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, 63, 0, 0, 0) }))
 }
 
-/// unshare(2) of nothing.
+/// unshare(2) without flags.
 pub fn unshare() -> Answer {
     // SAFETY: numbers only.
     allowed(c_long::from(unsafe { libc::unshare(0) }))
@@ -124,31 +125,31 @@ pub fn pidfd() -> Answer {
     close(unsafe { libc::syscall(libc::SYS_pidfd_open, c_long::from(std::process::id() as i32), 0 as c_long) })
 }
 
-/// An anonymous file that may be executed; `vm.memfd_noexec` forbids that.
+/// An executable anonymous file; `vm.memfd_noexec` can forbid it.
 pub fn memfd() -> Answer {
     let create = |flags| {
         // SAFETY: a string that ends in NUL.
         close(c_long::from(unsafe { libc::memfd_create(c"freeze-probe".as_ptr(), libc::MFD_CLOEXEC | flags) }))
     };
     match create(MFD_EXEC) {
-        // Before Linux 6.3 the flag is unknown, and not needed.
+        // Linux before 6.3 neither knows nor needs the flag.
         Err(error) if error.raw_os_error() == Some(EINVAL) => create(0),
         answer => answer,
     }
 }
 
-/// Whether a file has capabilities (capabilities(7)); one that was copied has lost them.
+/// Whether a file has capabilities (capabilities(7)); a copy has lost them.
 pub fn has_file_capabilities(path: &std::path::Path) -> bool {
     let Ok(path) = std::ffi::CString::new(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str())) else {
         return false;
     };
-    // SAFETY: strings that end in NUL; with size 0 nothing is written.
+    // SAFETY: the strings end in NUL, and nothing is written with size 0.
     unsafe { libc::getxattr(path.as_ptr(), c"security.capability".as_ptr(), std::ptr::null_mut(), 0) > 0 }
 }
 
 fn close(fd: c_long) -> Answer {
     allowed(fd)?;
-    // SAFETY: a descriptor that was just made and that nobody else knows.
+    // SAFETY: a descriptor that was just made and that nothing else knows.
     unsafe { libc::close(fd as i32) };
     Ok(())
 }
@@ -157,7 +158,8 @@ fn allowed(result: c_long) -> Answer {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Allowed where this is how the kernel refuses what was asked for; anything else is the refusal of a seccomp filter or of a permission.
+/// Allowed if the kernel refuses with this error. Any other error comes from a seccomp filter or a missing
+/// permission.
 fn refused_with(error: i32, result: c_long) -> Answer {
     match allowed(result) {
         Err(found) if found.raw_os_error() == Some(error) => Ok(()),
@@ -171,7 +173,7 @@ mod tests {
 
     #[test]
     fn asking_creates_no_process() {
-        // Other tests have children, so this one looks at itself in a process of its own.
+        // Other tests have children, so this test runs itself in a process of its own.
         if std::env::var_os("ALONE").is_none() {
             let mut again = std::process::Command::new(std::env::current_exe().unwrap());
             again.args(["--exact", "sys::probe::tests::asking_creates_no_process"]).env("ALONE", "1");
@@ -211,10 +213,10 @@ mod tests {
 
     #[test]
     fn another_error_is_a_refusal() {
-        // SAFETY: closes no descriptor, to have an error.
+        // SAFETY: closes no descriptor; only the error is wanted.
         let result = c_long::from(unsafe { libc::close(-1) });
         assert!(refused_with(EBADF, result).is_ok());
-        // SAFETY: the same.
+        // SAFETY: as above.
         let result = c_long::from(unsafe { libc::close(-1) });
         assert_eq!(refused_with(EEXIST, result).unwrap_err().raw_os_error(), Some(EBADF));
     }

@@ -1,4 +1,5 @@
-//! Processes: fork, exec, wait, kill, by plain numbers, for the usual libraries' types refuse statuses with a real-time signal.
+//! Processes: fork, exec, wait and kill, with plain numbers. The usual libraries' types reject statuses with
+//! a real-time signal.
 
 use std::{
     ffi::{CStr, CString, OsStr, OsString},
@@ -19,23 +20,21 @@ use super::signals::Signal;
 pub enum Ending {
     /// By itself, with this exit code.
     Exited(u8),
-    /// Killed by this signal.
+    /// By this signal.
     Killed(Signal),
 }
 
 /// Which side of a fork this is.
 #[derive(Debug)]
 pub enum Fork {
-    /// The new process.
+    /// The child.
     Child,
-    /// The old one, with the new one's PID.
+    /// The parent, with the child's PID.
     Parent(i32),
 }
 
-/// Forks. Only for a process of one thread, as init is: in another the child may find locks that nobody will ever release.
-///
-/// # Errors
-/// Where the limit of processes or memory is reached.
+/// Forks. Only for a process with one thread, such as init: otherwise the child may inherit locks that no
+/// thread releases.
 pub fn fork() -> io::Result<Fork> {
     // SAFETY: with one thread the child is a full copy.
     match unsafe { libc::fork() } {
@@ -45,8 +44,9 @@ pub fn fork() -> io::Result<Fork> {
     }
 }
 
-/// Executes a program, looked for in PATH if its name has no slash. Returns only the error: `NotFound` where there is no such
-/// file, also where a folder of PATH is closed to us, which execvp(3) would tell as `PermissionDenied`.
+/// Executes a program, searched in PATH if its name has no slash. Returns only on error: `NotFound` if there
+/// is no such file. A folder of PATH that is closed to us does not change that; execvp(3) would report
+/// `PermissionDenied`.
 pub fn exec(command: &[CString]) -> io::Error {
     let Some(program) = command.first().map(|name| name.to_bytes()) else { return io::ErrorKind::NotFound.into() };
     if program.is_empty() || program.contains(&b'/') {
@@ -64,7 +64,7 @@ pub fn exec(command: &[CString]) -> io::Error {
     best
 }
 
-/// Executes one file; by the shell if it is a text without `#!`, as execvp(3) does.
+/// Executes one file, by the shell if it is a text without `#!`, as execvp(3) does.
 fn exec_at(file: &[u8], command: &[CString]) -> io::Error {
     let Ok(file) = CString::new(file) else { return io::ErrorKind::InvalidInput.into() };
     let argv = pointers(command);
@@ -73,7 +73,7 @@ fn exec_at(file: &[u8], command: &[CString]) -> io::Error {
     io::Error::last_os_error()
 }
 
-/// Executes an open file with an empty environment. Returns only the error.
+/// Executes an open file with an empty environment. Returns only on error.
 pub fn exec_file(file: &OwnedFd, arguments: &[CString]) -> io::Error {
     let argv = pointers(arguments);
     let environment = [ptr::null::<libc::c_char>()];
@@ -94,14 +94,14 @@ fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
     strings.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect()
 }
 
-/// An anonymous executable file in memory that holds `program`. It closes on exec.
+/// An anonymous executable file in memory that contains `program` and closes on exec.
 ///
 /// # Errors
-/// Where there is no memory, or the system forbids executable memory files (`vm.memfd_noexec=2`).
+/// If there is no memory, or the system forbids executable memory files (`vm.memfd_noexec=2`).
 pub fn program_in_memory(name: &CStr, program: &[u8]) -> io::Result<OwnedFd> {
     // SAFETY: a string that ends in NUL; the kernel makes the descriptor.
     let create = |flags| unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC | flags) };
-    // Kernels before 6.3 do not know MFD_EXEC, and need none.
+    // Linux before 6.3 neither knows nor needs MFD_EXEC.
     let fd = match create(libc::MFD_EXEC) {
         -1 if io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL) => create(0),
         fd => fd,
@@ -109,16 +109,16 @@ pub fn program_in_memory(name: &CStr, program: &[u8]) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: just made, and nobody else has it.
+    // SAFETY: just made, and nothing else has it.
     let mut file = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
     file.write_all(program)?;
     Ok(file.into())
 }
 
-/// Reaps one child that has ended, if there is one.
+/// Reaps one ended child, if there is one.
 pub fn reap() -> Option<(i32, Ending)> {
     let mut status = 0;
-    // SAFETY: the kernel writes the status only.
+    // SAFETY: the kernel writes only the status.
     let pid = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) };
     let ending = match status {
         _ if pid <= 0 => return None,
@@ -131,29 +131,31 @@ pub fn reap() -> Option<(i32, Ending)> {
 /// Whether `pid` is a child of this process, ended or not.
 pub fn is_child(pid: i32) -> bool {
     let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
-    // SAFETY: no information is wanted.
+    // SAFETY: a null pointer asks for no information.
     pid > 0 && unsafe { libc::waitid(libc::P_PID, pid as u32, ptr::null_mut(), flags) } == 0
 }
 
-/// Sends a signal to a process (`pid` > 0) or a process group (`pid` < -1); whether there was one. Never to all or to one's own.
+/// Sends a signal to a process (`pid` > 0) or a process group (`pid` < -1). Returns whether there was one.
+/// Never signals all processes or the caller's own group.
 pub fn kill(pid: i32, signal: Signal) -> bool {
     // SAFETY: touches no memory.
     !(-1..=0).contains(&pid) && unsafe { libc::kill(pid, signal) } == 0
 }
 
-/// Starts a session and a process group of its own. A process that leads a group already stays as it is.
+/// Starts a new session and process group, unless this process already leads a group.
 pub fn lead_session() {
     // SAFETY: touches no memory.
     unsafe { libc::setsid() };
 }
 
-/// Makes this process the parent of its descendants' orphans. The attribute survives exec (prctl(2)).
+/// Makes this process a subreaper, which adopts its descendants' orphans. The attribute survives exec
+/// (prctl(2)).
 pub fn adopt_orphans() {
     // SAFETY: touches no memory.
     unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
 }
 
-/// Asks for a signal at the death of this process's parent.
+/// Requests a signal on the death of this process's parent.
 pub fn on_parent_death(signal: Signal) {
     // SAFETY: touches no memory.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal, 0, 0, 0) };
@@ -161,11 +163,12 @@ pub fn on_parent_death(signal: Signal) {
 
 /// Closes every descriptor from `first` on.
 pub fn close_from(first: i32) {
-    // SAFETY: the callers hold nothing that they mean to use again: init at its start, and children just before exec.
+    // SAFETY: the callers do not use these descriptors again: init at its start, and children just before
+    // exec.
     if unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) } == 0 {
         return;
     }
-    // Kernels before 5.9, and old seccomp filters.
+    // Linux before 5.9, and old seccomp filters.
     let open: Vec<i32> = std::fs::read_dir("/proc/self/fd")
         .map(|entries| entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
         .unwrap_or_default();
@@ -175,12 +178,12 @@ pub fn close_from(first: i32) {
     }
 }
 
-/// Puts `fd` in the place of `target`, open across exec.
+/// Duplicates `fd` to the number `target`, open across exec.
 ///
 /// # Errors
-/// Where the limit of descriptors is below `target`.
+/// If the limit of descriptors is below `target`.
 pub fn place(fd: &OwnedFd, target: i32) -> io::Result<()> {
-    // SAFETY: what was at `target` is not used again by the callers, which are about to execute a program.
+    // SAFETY: the callers do not use the old `target` again, because they are about to execute a program.
     let done = unsafe {
         if fd.as_raw_fd() == target {
             libc::fcntl(target, libc::F_SETFD, 0)
@@ -191,56 +194,56 @@ pub fn place(fd: &OwnedFd, target: i32) -> io::Result<()> {
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Takes the variables that begin with `prefix` and are empty out of the environment. To be called before any thread is made.
+/// Removes empty variables that begin with `prefix` from the environment. To be called before any thread
+/// starts.
 pub fn forget_empty_variables(prefix: &str) {
     let is_empty =
         |(name, value): &(OsString, OsString)| value.is_empty() && name.to_string_lossy().starts_with(prefix);
     for (name, _) in std::env::vars_os().filter(is_empty) {
-        // SAFETY: this process has one thread, so nobody reads the environment meanwhile.
+        // SAFETY: this process has one thread, so nothing reads the environment meanwhile.
         unsafe { std::env::remove_var(name) };
     }
 }
 
-/// Sets variables for what this process executes. To be called before any thread is made.
+/// Sets variables for the program that this process executes. To be called before any thread starts.
 pub fn set_variables<'a>(variables: impl IntoIterator<Item = (&'a str, &'a OsStr)>) {
     for (name, value) in variables {
-        // SAFETY: this process has one thread, so nobody reads the environment meanwhile.
+        // SAFETY: this process has one thread, so nothing reads the environment meanwhile.
         unsafe { std::env::set_var(name, value) };
     }
 }
 
-/// Takes over a descriptor that this process got from the one that started it. To be called once for each.
+/// Takes over an inherited descriptor. To be called once for each.
 ///
 /// # Errors
-/// Where it is not open.
+/// If it is not open.
 pub fn inherited(fd: i32) -> io::Result<OwnedFd> {
     // SAFETY: reads the descriptor's flags.
     if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: it is open, and its number is agreed upon: nobody else in this process has it.
+    // SAFETY: it is open, and its number is fixed by convention, so nothing else in this process owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Makes a descriptor close on exec.
-pub fn close_on_exec(fd: i32) {
+pub(crate) fn close_on_exec(fd: i32) {
     // SAFETY: changes a flag of the descriptor, if there is one.
     unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
 }
 
-/// Makes every descriptor from `first` on close on exec: whoever started this process may have left it some of his.
+/// Makes every descriptor from `first` on close on exec: the launcher may have left some of its own.
 pub fn close_all_on_exec(first: i32) {
     // SAFETY: changes flags only.
     if unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) } == 0 {
         return;
     }
-    // Kernels before 5.11, and old seccomp filters.
+    // Linux before 5.11, and old seccomp filters.
     let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
     let open = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     open.filter(|fd| *fd >= first).for_each(close_on_exec);
 }
 
-/// Ends this process at once, without a destructor: for a child that could not execute its program.
+/// Exits at once, without destructors: for a child that could not execute its program.
 pub fn exit_now(code: u8) -> ! {
     // SAFETY: does not return.
     unsafe { libc::_exit(i32::from(code)) }

@@ -1,6 +1,6 @@
-//! Random numbers by getrandom(2): they need no `/dev`, which an empty image may lack.
+//! Random bytes by getrandom(2), which needs no `/dev`: an empty image may lack it.
 
-/// Fills `bytes`, which are at most 256: so many the kernel gives whole or not at all, once it has any.
+/// Fills `bytes`, at most 256: the kernel never fills so few only in part, once it is seeded (getrandom(2)).
 pub fn fill(bytes: &mut [u8]) {
     debug_assert!(bytes.len() <= 256);
     loop {
@@ -9,7 +9,7 @@ pub fn fill(bytes: &mut [u8]) {
         if usize::try_from(filled) == Ok(bytes.len()) {
             return;
         }
-        // Only while the kernel has none yet, early in its life.
+        // A signal can interrupt the call only until the kernel is seeded, early after boot.
         let error = std::io::Error::last_os_error();
         assert!(error.kind() == std::io::ErrorKind::Interrupted, "Linux has getrandom(2) since 3.17: {error}");
     }

@@ -1,7 +1,8 @@
-//! Signals by number, all 64 of them: the types of the usual libraries know neither the real-time signals nor 32 and 33.
+//! Signals by number, 1 to 64: the usual libraries' types know neither the real-time signals nor 32 and 33.
 //!
-//! Init catches no signal. It blocks all of them and reads them from a signalfd: nothing runs in a handler, none is lost while
-//! init is busy, and a fault of init's own still kills it, as the kernel unblocks what it generates itself.
+//! Init catches no signal. It blocks all of them and reads them from a signalfd: no handler runs, no signal
+//! is lost while init is busy, and a fault of init itself still kills it, because the kernel unblocks the
+//! signals that it generates.
 
 use std::{
     io, mem,
@@ -15,32 +16,30 @@ pub type Signal = i32;
 /// The highest signal number of Linux.
 pub const MAX: Signal = 64;
 
-/// A set of signals, as the kernel has it: bit N-1 is signal N.
+/// A set of signals in the kernel's format: bit N-1 is signal N.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Set(u64);
 
 impl Set {
-    /// All 64.
     pub const ALL: Set = Set(u64::MAX);
 
-    /// Adds a signal; numbers that are none are left out.
+    /// Adds a signal. Ignores an invalid number.
     pub fn insert(&mut self, signal: Signal) {
         self.0 |= bit(signal);
     }
 
-    /// Takes a signal out; whether it was in.
+    /// Removes a signal. Returns whether it was in the set.
     pub fn remove(&mut self, signal: Signal) -> bool {
         let was = self.contains(signal);
         self.0 &= !bit(signal);
         was
     }
 
-    /// Whether the signal is in the set.
     pub fn contains(self, signal: Signal) -> bool {
         self.0 & bit(signal) != 0
     }
 
-    /// Empties the set, and gives what was in it in ascending order.
+    /// Empties the set. Returns its signals in ascending order.
     pub fn drain(&mut self) -> impl Iterator<Item = Signal> + use<> {
         let all = mem::take(self);
         (1..=MAX).filter(move |signal| all.contains(*signal))
@@ -59,21 +58,23 @@ fn bit(signal: Signal) -> u64 {
     if (1..=MAX).contains(&signal) { 1 << (signal - 1) } else { 0 }
 }
 
-/// All signals are blocked, and [`LAUNCHER_MASK`] is what was before.
+/// Whether all signals are blocked and [`LAUNCHER_MASK`] has the mask from before.
 static BLOCKED: AtomicBool = AtomicBool::new(false);
-/// [`LAUNCHER_IGNORED`] is set.
+/// Whether [`LAUNCHER_IGNORED`] is set.
 static NOTED: AtomicBool = AtomicBool::new(false);
-/// The mask that the launcher left to us, to be given to the service.
+/// The signal mask inherited from the launcher, to be passed on to the service.
 static LAUNCHER_MASK: AtomicU64 = AtomicU64::new(0);
-/// Of the signals whose disposition this process changes (SIGPIPE by Rust's runtime, SIGCHLD by init) those that were ignored.
+/// The signals that the launcher ignored, of those whose disposition this process changes: SIGPIPE (by Rust's
+/// runtime) and SIGCHLD (by init).
 static LAUNCHER_IGNORED: AtomicU64 = AtomicU64::new(0);
 
-/// Where the kernel enters the executable (build.rs tells the linker). It drops a signal that finds PID 1 with neither a handler
-/// nor a mask, so `freeze run` blocks all signals by its first instructions, before the C library begins.
+/// The executable's entry point (set by build.rs). The kernel drops a signal to PID 1 that is neither handled
+/// nor blocked, so `freeze run` blocks all signals in its first instructions, before the C library starts.
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 extern "C" fn freeze_start() -> ! {
-    // The stack is argc, argv[0], argv[1], …; rdx (x0) is the C library's. A word of four bytes is `run` and its NUL.
+    // The stack is argc, argv[0], argv[1], …; rdx (x0) is the C library's. `run` and its NUL are one word of
+    // four bytes.
     #[cfg(target_arch = "x86_64")]
     std::arch::naked_asm!(
         "cmp qword ptr [rsp], 2",
@@ -150,7 +151,7 @@ extern "C" fn first(argc: i32, argv: *const *const libc::c_char) {
     }
 }
 
-/// Blocks every signal for good and remembers what the launcher had set. Only the first call does anything.
+/// Blocks every signal for good and saves the launcher's settings. Only the first call has an effect.
 pub fn hold() {
     if !BLOCKED.swap(true, Relaxed) {
         LAUNCHER_MASK.store(set_mask(Set::ALL).0, Relaxed);
@@ -161,7 +162,8 @@ pub fn hold() {
     }
 }
 
-/// For a process that is about to execute the service or a worker: puts mask and dispositions back as the launcher left them.
+/// Restores the launcher's mask and dispositions in a process that is about to execute the service or a
+/// worker.
 pub fn release() {
     let ignored = Set(LAUNCHER_IGNORED.load(Relaxed));
     for signal in [libc::SIGPIPE, libc::SIGCHLD] {
@@ -170,22 +172,22 @@ pub fn release() {
     set_mask(Set(LAUNCHER_MASK.load(Relaxed)));
 }
 
-/// Makes children that end wait to be reaped, even where the launcher ignored SIGCHLD.
+/// Keeps ended children as zombies until they are reaped, even if the launcher ignored SIGCHLD.
 pub fn default_sigchld() {
     set_disposition(libc::SIGCHLD, libc::SIG_DFL);
 }
 
-/// Sets this thread's mask and returns the one before. The C library's own call would leave out 32 and 33.
+/// Sets this thread's mask and returns the previous one. The C library's own call would leave out 32 and 33.
 fn set_mask(set: Set) -> Set {
     let mut before = Set::default();
-    // SAFETY: both point to a kernel signal set of 8 bytes; with these arguments the call cannot fail.
+    // SAFETY: both pointers are to a kernel signal set of 8 bytes; with these arguments the call cannot fail.
     unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &set.0, &mut before.0, mem::size_of::<u64>()) };
     before
 }
 
 /// Whether this process ignores a signal, as after nohup(1).
 pub fn is_ignored(signal: Signal) -> bool {
-    // SAFETY: an all-zero sigaction is a valid one, and the call only fills it.
+    // SAFETY: an all-zero sigaction is valid, and the call only fills it.
     unsafe {
         let mut action: libc::sigaction = mem::zeroed();
         libc::sigaction(signal, std::ptr::null(), &mut action) == 0 && action.sa_sigaction == libc::SIG_IGN
@@ -193,14 +195,14 @@ pub fn is_ignored(signal: Signal) -> bool {
 }
 
 fn set_disposition(signal: Signal, disposition: libc::sighandler_t) {
-    // SAFETY: only SIG_DFL and SIG_IGN come here: no handler is installed.
+    // SAFETY: the callers pass only SIG_DFL and SIG_IGN, so no handler is installed.
     unsafe { libc::signal(signal, disposition) };
 }
 
-/// Gives back one pending signal of this process out of `set`, without waiting.
+/// Takes one pending signal of `set`, without waiting.
 pub fn take_pending(set: Set) -> Option<Signal> {
     let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: a kernel signal set of 8 bytes, no siginfo wanted, a valid time.
+    // SAFETY: a kernel signal set of 8 bytes, no siginfo, and a valid time.
     let signal = unsafe {
         let none: *mut libc::siginfo_t = std::ptr::null_mut();
         libc::syscall(libc::SYS_rt_sigtimedwait, &set.0, none, &now, mem::size_of::<u64>())
@@ -208,7 +210,6 @@ pub fn take_pending(set: Set) -> Option<Signal> {
     Signal::try_from(signal).ok().filter(|signal| *signal > 0)
 }
 
-/// The signals pending for this process.
 pub fn pending() -> Set {
     let mut set = Set::default();
     // SAFETY: points to a kernel signal set of 8 bytes.
@@ -216,13 +217,11 @@ pub fn pending() -> Set {
     set
 }
 
-/// Every signal sent to this process, as a descriptor that never blocks. The signals must be held.
+/// Every signal sent to this process, as a non-blocking descriptor. The signals must be blocked.
 #[derive(Debug)]
 pub struct SignalFd(OwnedFd);
 
 impl SignalFd {
-    /// # Errors
-    /// Where the kernel gives no descriptor.
     pub fn new() -> io::Result<SignalFd> {
         let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
         // SAFETY: a kernel signal set of 8 bytes.
@@ -230,22 +229,22 @@ impl SignalFd {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the kernel just made it, and nobody else has it.
+        // SAFETY: the kernel has just made it, and nothing else has it.
         Ok(SignalFd(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
     }
 
-    /// The descriptor, to be polled for input.
+    /// To be polled for input.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 
-    /// The next signal, or `None` where no more are pending. This process's own SIGPIPE, of a reader of ours that has gone, is
-    /// nobody's business: it is queued although it is ignored, because it is blocked as well.
+    /// The next pending signal. Skips this process's own SIGPIPE, sent when a reader has gone: it is ignored,
+    /// but queued because it is also blocked.
     pub fn next_signal(&self) -> Option<Signal> {
         loop {
             let mut info = mem::MaybeUninit::<libc::signalfd_siginfo>::uninit();
             let size = mem::size_of::<libc::signalfd_siginfo>();
-            // SAFETY: the buffer holds exactly one record, and the kernel writes whole records only.
+            // SAFETY: the buffer holds exactly one record, and the kernel writes only whole records.
             let read = unsafe { libc::read(self.0.as_raw_fd(), info.as_mut_ptr().cast(), size) };
             if read != size as isize {
                 return None;

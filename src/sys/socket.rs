@@ -1,15 +1,16 @@
-//! Questions about sockets of other processes.
+//! Properties of other processes' sockets.
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// The protocol of the socket that `/proc/PID/fd/N` leads to, as the kernel names it: `TCP`, `UNIX-STREAM`, `NETLINK`, `MPTCP`…
-/// (`system.sockprotoname`, net/socket.c). Nothing where it is no socket, or may not be looked at.
+/// The protocol of the socket that `/proc/PID/fd/N` leads to, as the kernel names it: `TCP`, `UNIX-STREAM`,
+/// `NETLINK`, `MPTCP`… (`system.sockprotoname`, net/socket.c). None if it is no socket, or may not be
+/// inspected.
 pub fn protocol(path: &Path) -> Option<String> {
     let path = CString::new(path.as_os_str().as_bytes()).ok()?;
     let mut name = [0u8; 32];
-    // SAFETY: both strings end with a zero byte, and the kernel writes at most `name.len()` bytes to `name`.
+    // SAFETY: both strings end in NUL, and the kernel writes at most `name.len()` bytes to `name`.
     let length = unsafe {
         libc::getxattr(path.as_ptr(), c"system.sockprotoname".as_ptr(), name.as_mut_ptr().cast(), name.len())
     };

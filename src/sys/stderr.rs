@@ -1,4 +1,4 @@
-//! What is said on standard error, which is the service's as well, and may be full: nobody here waits for its reader.
+//! Messages on standard error. The service shares it, and it may be full, so no message waits for its reader.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -10,17 +10,17 @@ use nix::sys::socket::{MsgFlags, send};
 use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::pipe2;
 
-/// Says it, as far as that can be done at once; the rest is lost.
+/// Writes a message if that is possible at once; otherwise the message is lost.
 pub fn say(message: &str) {
     write_at_once(io::stderr().as_fd(), format!("freeze: {message}\n").as_bytes());
 }
 
-/// Has a panic said in the same way, as its process may hold a service that stands still.
+/// Reports panics in the same way, because the panicking process may hold a frozen service.
 pub fn say_panics() {
     std::panic::set_hook(Box::new(|panic| say(&panic.to_string())));
 }
 
-/// Others write there, too, so that room that was seen may be gone, and O_NONBLOCK would be theirs as well.
+/// Other writers may take the room that poll(2) saw, and O_NONBLOCK would apply to them as well.
 fn write_at_once(fd: BorrowedFd, text: &[u8]) {
     let text = text.get(..libc::PIPE_BUF).unwrap_or(text);
     let kind = fstat(fd).map_or(SFlag::empty(), |found| SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT);
@@ -36,7 +36,7 @@ fn write_at_once(fd: BorrowedFd, text: &[u8]) {
     }
 }
 
-/// Moves it over from a pipe of our own: for pipes splice(2) has a flag of its own not to wait.
+/// Splices the text from a pipe of our own: splice(2) has a non-blocking flag for pipes.
 fn splice_from_own_pipe(fd: BorrowedFd, text: &[u8]) -> nix::Result<usize> {
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
     let length = nix::unistd::write(&writer, text)?;
@@ -80,7 +80,7 @@ mod tests {
         assert_eq!(io::read_to_string(file).unwrap(), "text");
     }
 
-    /// Another writer, who takes the room that was there a moment ago, and a reader that has stopped.
+    /// Another writer takes the room that was there a moment ago, and the reader has stopped.
     #[test]
     fn room_that_is_taken_in_between_is_not_waited_for() {
         let (mut reader, writer) = io::pipe().unwrap();

@@ -5,11 +5,11 @@ use core::arch::asm;
 pub const SYS_WAIT4: usize = 260;
 pub const SYS_EXIT_GROUP: usize = 94;
 
-/// A system call: its number and four arguments.
+/// A system call with four arguments.
 #[inline(always)]
 pub fn call(number: usize, a: usize, b: usize, c: usize, d: usize) -> isize {
     let result;
-    // SAFETY: of those made here only wait4(2) writes, and that only the status that its caller owns.
+    // SAFETY: only wait4(2) writes to memory, and only to the status, which its caller owns.
     unsafe {
         asm!("svc 0", in("x8") number, inlateout("x0") a => result, in("x1") b, in("x2") c, in("x3") d, options(nostack));
     }

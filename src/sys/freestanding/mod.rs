@@ -1,4 +1,5 @@
-//! What the holder and the relay share. The holder runs elsewhere than where it was linked, so nothing here may be data or refer to any.
+//! Code that the subreaper and the relay share. Never contains or refers to static data: the subreaper does
+//! not run at the address for which it was linked.
 
 #[cfg_attr(target_arch = "x86_64", path = "x86_64.rs")]
 #[cfg_attr(target_arch = "aarch64", path = "aarch64.rs")]
@@ -7,21 +8,21 @@ mod arch;
 pub use arch::call;
 use arch::{SYS_EXIT_GROUP, SYS_WAIT4};
 
-/// Status where the process to wait for is no child: freeze's own fatal error.
+/// Exit status after a failure, such as a process to wait for that is no child: freeze's own fatal error.
 pub const LOST: i32 = 170;
 
 const ALL_CHILDREN: usize = usize::MAX;
 
-/// `argv[1]`, a PID in decimal.
+/// Parses `argv[1]`, a PID in decimal.
 ///
 /// # Safety
-/// The stack is as the kernel makes it: `[argc, argv[0], argv[1], …]`, with at least two arguments.
+/// `stack` is as the kernel makes it: `[argc, argv[0], argv[1], …]`, with at least two arguments.
 pub unsafe fn pid_argument(stack: *const usize) -> isize {
-    // SAFETY: the caller promises it.
+    // SAFETY: promised by the caller.
     decimal(unsafe { *stack.add(2) as *const u8 })
 }
 
-/// wait4(2) for any child: its PID or a negative error, and its status.
+/// wait4(2) for any child. Returns its PID or a negative error, and its status.
 #[inline(always)]
 pub fn wait(options: usize) -> (isize, i32) {
     let mut status = 0i32;
@@ -34,7 +35,7 @@ pub fn exit(code: i32) -> ! {
     loop {}
 }
 
-/// What a shell makes of a wait status: the exit code, or 128 and the signal.
+/// Converts a wait status as shells do: the exit code, or 128 plus the signal.
 pub fn code(status: i32) -> i32 {
     match status & 0x7f {
         0 => (status >> 8) & 0xff,
@@ -42,7 +43,7 @@ pub fn code(status: i32) -> i32 {
     }
 }
 
-/// Reads a number up to the first byte that is no digit.
+/// Parses digits up to the first other byte.
 fn decimal(mut text: *const u8) -> isize {
     let mut number = 0;
     loop {
@@ -52,12 +53,12 @@ fn decimal(mut text: *const u8) -> isize {
             return number;
         }
         number = number * 10 + (byte - b'0') as isize;
-        // SAFETY: not past the NUL.
+        // SAFETY: this byte is a digit, so the NUL is still ahead.
         text = unsafe { text.add(1) };
     }
 }
 
-/// Nothing here panics; the language asks for it.
+/// Required by the language; nothing here panics.
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo) -> ! {
     exit(LOST)

@@ -5,11 +5,11 @@ use core::arch::asm;
 pub const SYS_WAIT4: usize = 61;
 pub const SYS_EXIT_GROUP: usize = 231;
 
-/// A system call: its number and four arguments.
+/// A system call with four arguments.
 #[inline(always)]
 pub fn call(number: usize, a: usize, b: usize, c: usize, d: usize) -> isize {
     let result;
-    // SAFETY: of those made here only wait4(2) writes, and that only the status that its caller owns.
+    // SAFETY: only wait4(2) writes to memory, and only to the status, which its caller owns.
     unsafe {
         asm!("syscall", inlateout("rax") number => result, in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d,
              lateout("rcx") _, lateout("r11") _, options(nostack));

@@ -1,4 +1,4 @@
-//! What of the holder is aarch64's.
+//! The subreaper's entry point on aarch64.
 
 use core::arch::naked_asm;
 
@@ -6,9 +6,9 @@ use super::{fail, hold};
 
 /// The kernel enters here with the argument vector on the stack: `[argc, argv[0], argv[1], …]`.
 ///
-/// Maps memory, copies the file's pages there and goes on in the copy; all of the program is position-independent. The
-/// linker's symbols are the file's first and last address: all of it is text, while GNU's linker puts `_end` on a later page, where
-/// data would be.
+/// Copies the file's pages to anonymous memory and continues in the copy, because the program is
+/// position-independent. The linker's symbols are the file's first and last address. The whole program is
+/// text, so it ends at `etext`; GNU ld puts `_end` on a later page, where data would be.
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 extern "C" fn _start() -> ! {
@@ -40,7 +40,7 @@ extern "C" fn _start() -> ! {
         "stp x11, x12, [x0], 16",
         "cmp x0, x10",
         "b.lo 2b",
-        // Instructions are fetched past what was just written, unless that is asked for. No cache line is shorter than a word.
+        // Makes the copy visible to instruction fetches. A cache line is at least a word long.
         "mov x9, x22",
         "3:",
         "dc cvau, x9",

@@ -1,9 +1,11 @@
-//! The holder: root of the tree that a checkpoint dumps. A program of its own, freestanding and of one page, that build.rs
-//! compiles and init executes from memory, so that no checkpoint depends on the file or the version of `freeze`.
+//! The subreaper: root of the process tree that a checkpoint dumps. It is a freestanding program of one page,
+//! which build.rs compiles and init executes from memory, so that no checkpoint depends on the file or the
+//! version of `freeze`.
 //!
-//! It begins by moving out of its file into memory of its own, for CRIU dumps no page that a file holds, and this file is gone.
-//! Then it adopts and reaps what the service's daemons leave behind, and ends as the service ends. It must never allocate, open
-//! anything, or use a library, for all that it owns is dumped and restored with the service. Its signals are blocked by init.
+//! It first moves from its file to anonymous memory: CRIU dumps no file-backed page, and this file is gone at
+//! the restore. Then it adopts and reaps the orphans of the service's daemons, and exits with the service's
+//! status. It must never allocate, open anything or use a library, because everything it owns is dumped and
+//! restored with the service. Init has blocked its signals.
 
 #![no_std]
 #![no_main]
@@ -18,12 +20,12 @@ use freestanding::{LOST, code, exit, pid_argument, wait};
 
 const EINTR: isize = -4;
 
-/// Where there is no memory to move to.
+/// Reached if there is no memory to move to.
 extern "C" fn fail() -> ! {
     exit(LOST)
 }
 
-/// Reaps until the service ends. `argv[1]` is its PID in decimal.
+/// Reaps until the service ends. `argv[1]` is the service's PID in decimal.
 extern "C" fn hold(stack: *const usize) -> ! {
     // SAFETY: the kernel put argc and argv there, and init always passes two arguments.
     let service = unsafe { pid_argument(stack) };

@@ -1,4 +1,4 @@
-//! What of the holder is x86-64's.
+//! The subreaper's entry point on x86-64.
 
 use core::arch::naked_asm;
 
@@ -6,8 +6,8 @@ use super::{fail, hold};
 
 /// The kernel enters here with the argument vector on the stack: `[argc, argv[0], argv[1], …]`.
 ///
-/// Maps memory, copies the file's pages there and goes on in the copy; all of the program is position-independent. The
-/// linker's symbols are the file's first and last address.
+/// Copies the file's pages to anonymous memory and continues in the copy, because the program is
+/// position-independent. The linker's symbols are the file's first and last address.
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 extern "C" fn _start() -> ! {

@@ -1,4 +1,4 @@
-//! What of the relay is aarch64's.
+//! The relay's entry point and system calls on aarch64.
 
 use core::arch::naked_asm;
 

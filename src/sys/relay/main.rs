@@ -1,8 +1,9 @@
-//! The relay: the container's first process where init and all below it live in namespaces of their own. A program of its own,
-//! freestanding and of a page, that build.rs compiles and that is executed from memory, so that next to nothing stays resident.
+//! The relay: first process of a container whose init has namespaces of its own. It is a freestanding program
+//! of a page, compiled by build.rs and executed from memory, so that next to nothing stays resident.
 //!
-//! It passes every signal on to init, reaps what is executed in the container from outside and leaves orphans behind, and ends as
-//! init ends. It must never allocate, open anything, or use a library. Its signals are blocked by who executes it.
+//! It forwards signals to init, reaps the orphans of processes that are executed in the container from
+//! outside, and exits with init's status. It must never allocate, open anything or use a library. Its signals
+//! are blocked before it is executed.
 
 #![no_std]
 #![no_main]
@@ -20,7 +21,7 @@ const WNOHANG: usize = 1;
 static ALL_SIGNALS: u64 = u64::MAX;
 const SIGCHLD: isize = 17;
 
-/// Relays until init ends. `argv[1]` is its PID in decimal.
+/// Relays until init ends. `argv[1]` is init's PID in decimal.
 extern "C" fn relay(stack: *const usize) -> ! {
     // SAFETY: the kernel put argc and argv there, and there are always two arguments.
     let init = unsafe { pid_argument(stack) };
@@ -33,7 +34,7 @@ extern "C" fn relay(stack: *const usize) -> ! {
     }
 }
 
-/// Reaps whoever has ended; ends with init.
+/// Reaps ended children, and exits when init has ended.
 fn reap(init: isize) {
     loop {
         match wait(WNOHANG) {

@@ -1,4 +1,4 @@
-//! What of the relay is x86-64's.
+//! The relay's entry point and system calls on x86-64.
 
 use core::arch::naked_asm;
 
