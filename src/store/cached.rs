@@ -1,5 +1,6 @@
-//! A store whose packs are fetched ahead into a folder, so that a restore reads them from there. Must never hold anything up: what
-//! is not in the folder, or not whole, comes from the store; and must never start a thread after [`CachedStore::new`].
+//! A store with a local cache: packs are prefetched into a folder, and a restore reads them from there. Never
+//! delays a read: a pack that is not complete in the folder comes from the store. Never starts a thread after
+//! [`CachedStore::new`].
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt::Display;
@@ -18,16 +19,16 @@ use super::{Fencing, ObjectMeta, PutMode, STACK, Store, StoreError, Version};
 use crate::sys::private_folder::{self, NotOurs};
 
 const PACKS: &str = "packs/";
-/// Bytes of a request. A fetch that is no longer wanted ends between two.
+/// Bytes of one request. A prefetch that is no longer wanted ends between two requests.
 const PIECE: u64 = 1 << 20;
-/// How many packs are fetched at once, at most.
+/// Limit of packs that are fetched at once.
 const FETCHERS: usize = 4;
 const WHOLE: &str = "pack-";
 const PART: &str = ".part-";
-/// The folder in the one that was named.
+/// Our own folder inside the given one.
 const OWN: &str = "packs";
 
-/// A store of which some packs are in a folder too.
+/// A store that caches some of its packs in a folder.
 pub struct CachedStore {
     shared: Arc<Shared>,
 }
@@ -42,15 +43,15 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    /// To be fetched, in this order.
+    /// The queue of packs to fetch.
     asked: VecDeque<Pack>,
-    /// Those that are in the folder, whole or not.
+    /// Packs in the folder, complete or not, with their sizes.
     there: HashMap<String, (u64, Part)>,
-    /// Bytes of these.
+    /// Sum of these sizes.
     bytes: u64,
-    /// The store did not give them.
+    /// Packs that the store did not deliver.
     failed: Vec<Pack>,
-    /// There was no room for them, and there may be when what is being fetched is given up.
+    /// Packs that did not fit. They may fit when another fetch is given up.
     crowded_out: Vec<Pack>,
     trouble: Option<String>,
     /// The folder cannot be used.
@@ -69,7 +70,7 @@ enum Part {
     Whole,
 }
 
-/// Why a pack did not come into the folder.
+/// Why a pack was not cached.
 enum Missed {
     Unwanted,
     Store(StoreError),
@@ -89,8 +90,8 @@ impl From<io::Error> for Missed {
 }
 
 impl CachedStore {
-    /// Takes a folder for at most `limit` bytes of packs, and removes what an earlier one left there. A folder that cannot be used, or
-    /// that others can write, is [`trouble`](Self::trouble), and no error.
+    /// Uses at most `limit` bytes of a folder, and removes what an earlier cache left there. A folder that
+    /// cannot be used, or belongs to another user, is reported as [`trouble`](Self::trouble) and is no error.
     pub fn new(store: Arc<dyn Store>, folder: &Path, limit: u64) -> Result<Self, StoreError> {
         let threads = store.concurrency().clamp(1, FETCHERS);
         let own = own_folder(folder).and_then(|own| Ok(empty(&own).map(|()| own)?));
@@ -112,7 +113,7 @@ impl CachedStore {
         Ok(cached)
     }
 
-    /// Fetches these packs, by key and size, as far as there is room, and drops all others.
+    /// Fetches these packs, given by key and size, as room allows, and drops all others.
     pub fn want(&self, packs: impl IntoIterator<Item = (String, u64)>) {
         let mut state = self.shared.state();
         if state.broken {
@@ -135,12 +136,12 @@ impl CachedStore {
         self.shared.changed.notify_all();
     }
 
-    /// Fetches no more. What is under way ends within a piece.
+    /// Stops fetching. A fetch in progress ends after its current request.
     pub fn stop(&self) {
         self.shared.state().stop();
     }
 
-    /// Asks once more for what the store did not give.
+    /// Retries the packs that the store did not deliver.
     pub fn try_again(&self) {
         let mut state = self.shared.state();
         let failed = std::mem::take(&mut state.failed);
@@ -148,17 +149,17 @@ impl CachedStore {
         self.shared.changed.notify_all();
     }
 
-    /// Whether all is there that there is room for.
+    /// Whether nothing is queued or in progress: all packs that fit are there, except failed ones.
     pub fn is_settled(&self) -> bool {
         self.shared.state().is_settled()
     }
 
-    /// What went wrong since the last call: one sentence.
+    /// The latest problem since the last call, as one sentence.
     pub fn trouble(&self) -> Option<String> {
         self.shared.state().trouble.take()
     }
 
-    /// Bytes of a pack from the folder.
+    /// Reads a range of a pack from the folder; None if the pack is not there.
     fn read_folder(&self, key: &str, range: &Range<u64>) -> Option<Vec<u8>> {
         let size = match self.shared.state().there.get(key) {
             Some((size, Part::Whole)) => *size,
@@ -171,7 +172,7 @@ impl CachedStore {
         let file = open_file(&self.shared.path(WHOLE, key));
         match file.and_then(|file| file.read_exact_at(&mut data, range.start)) {
             Ok(()) => Some(data),
-            // Somebody has emptied the folder.
+            // Another process has changed the folder.
             Err(_) => {
                 self.shared.forget(&mut self.shared.state(), key);
                 None
@@ -194,7 +195,7 @@ impl Drop for CachedStore {
         let mut state = self.shared.state();
         state.closed = true;
         self.shared.changed.notify_all();
-        // One that is broken is empty, or not ours.
+        // A broken folder is empty, or not ours.
         if !state.broken {
             let _ = empty(&self.shared.folder);
         }
@@ -224,7 +225,7 @@ impl Store for CachedStore {
 
     fn forget_copy(&self, key: &str) -> bool {
         self.shared.forget(&mut self.shared.state(), key);
-        // Of several that read the same copy, one finds it forgotten by another.
+        // Also if it is gone already: another reader of the same copy may have dropped it.
         is_pack(key)
     }
 
@@ -289,7 +290,7 @@ impl Shared {
         }
     }
 
-    /// Uses the folder no more. Where it is full, the service's files may need the room.
+    /// Stops using the folder and empties it: if the disk is full, the service's files may need the room.
     fn refuse(&self, state: &mut State, error: &dyn Display) {
         if !state.broken {
             let folder = self.folder.display();
@@ -304,7 +305,7 @@ impl Shared {
         whole.iter().for_each(|key| self.forget(state, key));
     }
 
-    /// The next pack that there is room for, and whose room is taken from now on.
+    /// Waits for a pack that fits, and reserves its room. None after the end.
     fn next(&self) -> Option<Pack> {
         let mut state = self.state();
         loop {
@@ -331,7 +332,7 @@ impl Shared {
         matches!(self.state().there.get(key), Some((_, Part::Fetching { wanted: true })))
     }
 
-    /// Fetches a pack piece by piece, into a file that has its name when it is whole.
+    /// Fetches a pack piece by piece into a temporary file, which is renamed when it is complete.
     fn fetch(&self, pack: &Pack) -> Result<(), Missed> {
         let part = self.path(PART, &pack.key);
         let _ = fs::remove_file(&part);
@@ -371,7 +372,7 @@ impl Shared {
                 let crowded_out = std::mem::take(&mut state.crowded_out);
                 state.asked.extend(crowded_out);
                 match missed {
-                    // Wanted again, since it was given up.
+                    // Dropped, and then wanted again.
                     Missed::Unwanted if wanted => state.asked.push_back(pack),
                     Missed::Store(error) if wanted => {
                         state.trouble = Some(format!("a pack could not be fetched ahead: {error}"));
@@ -401,7 +402,7 @@ fn is_id(id: &str) -> bool {
     id.len() == 32 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// A folder of our own in `folder`, which may be a volume that all can write, but not one that another user has put in our way.
+/// Our own folder inside `folder`. `folder` may be a world-writable volume, but must belong to us or to root.
 fn own_folder(folder: &Path) -> Result<PathBuf, NotOurs> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let metadata = fs::symlink_metadata(folder)?;
@@ -416,7 +417,7 @@ fn own_folder(folder: &Path) -> Result<PathBuf, NotOurs> {
     Ok(own)
 }
 
-/// Removes from a folder what has a name of ours.
+/// Removes the files with names of ours.
 fn empty(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
@@ -429,7 +430,7 @@ fn empty(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens a file, and nothing that its reader could wait for.
+/// Opens a regular file. A reader could block on anything else.
 fn open_file(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }

@@ -1,74 +1,59 @@
-//! What can go wrong with a store: each text says what happened, to what, and what to do.
+//! Errors of a store. Each message says what happened, to what, and what to do.
 
 use std::io;
 use std::ops::Range;
 
 use super::s3::S3Error;
 
-/// What can go wrong with a store.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)] // The fields are `url`, the store, `key`, the object, and what the message says of the rest.
+#[allow(missing_docs)] // `url` is the store, `key` the object in it; the messages explain the rest.
 pub enum StoreError {
-    /// The URL names no store.
     #[error(
         "{url:?} names no store: {why}. Give file:/FOLDER with an absolute path, such as file:/var/lib/freeze, or \
          s3://BUCKET/PREFIX"
     )]
     BadUrl { url: String, why: &'static str },
-    /// Another option of the location has a value that cannot be used.
     #[error("{option} {value:?} cannot be used: {why}. Correct or remove it")]
     BadOption { option: &'static str, value: String, why: String },
     /// The key could lead out of the store, or is one that not every store can hold.
     #[error("{key:?} cannot name an object of {url}: {why}. Nothing was read or written")]
     BadKey { url: String, key: String, why: &'static str },
-    /// The object does not exist.
     #[error("{url} has no object {key}. If it was there before, put it back from a copy of the store")]
     NotFound { url: String, key: String },
-    /// The object exists and was to be created.
     #[error("{key} exists already in {url}. Another writer was first; its object stands")]
     Exists { url: String, key: String },
-    /// The object is no longer in the state that was to be replaced.
     #[error("{key} in {url} was changed by another writer meanwhile. Theirs stands; find out who else uses this store")]
     Changed { url: String, key: String },
-    /// The object is larger than anything that freeze writes under such a name.
     #[error(
         "{key} in {url} has {size} bytes, and at most {limit} can be right. The object is damaged or not of freeze"
     )]
     TooLarge { url: String, key: String, size: u64, limit: u64 },
-    /// The object ends before the range does.
     #[error(
         "{key} in {url} has {size} bytes, and bytes {}..{} of it are needed. It was cut short: put it back from a copy",
         range.start, range.end
     )]
     OutOfRange { url: String, key: String, range: Range<u64>, size: u64 },
-    /// The user may not do this.
     #[error(
         "cannot {doing} {key} in {url}: permission denied to uid {uid}. Give that uid access to the folder (a \
          Kubernetes volume: securityContext.fsGroup), or use another --store"
     )]
     Denied { url: String, key: String, doing: Doing, uid: u32 },
-    /// The file system is mounted read-only.
     #[error(
         "cannot {doing} {key} in {url}: the file system is read-only. Mount a writable volume there, or use another --store"
     )]
     ReadOnly { url: String, key: String, doing: Doing },
-    /// No space, or the quota is used up.
     #[error(
         "cannot {doing} {key} in {url}: no space is left, or a quota is used up. Free some, or use another --store"
     )]
     NoSpace { url: String, key: String, doing: Doing },
-    /// Anything else that the system says.
     #[error("cannot {doing} {key} in {url}: {source}. Check the volume that holds the store")]
     Io { url: String, key: String, doing: Doing, source: io::Error },
-    /// The threads that talk to a server could not be started.
     #[error("cannot start the threads that talk to {url}: {source}. Raise the container's limit on processes")]
     NoThreads { url: String, source: io::Error },
-    /// What an S3 server says, or the way to it.
     #[error("cannot {doing} {key} in {url}: {source}")]
     S3 { url: String, key: String, doing: Doing, source: S3Error },
 }
 
-/// What was being done to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Doing {
@@ -90,7 +75,7 @@ impl std::fmt::Display for Doing {
 }
 
 impl StoreError {
-    /// Finds the variant for what the system said while `doing` something to `key`.
+    /// Maps an I/O error of the operation `doing` on `key` to a variant.
     pub(super) fn from_io(url: &str, key: &str, doing: Doing, source: io::Error) -> Self {
         let (url, key) = (url.to_owned(), key.to_owned());
         match source.kind() {

@@ -1,8 +1,8 @@
-//! A store in a folder, safe against crashes and other writers on the same or another machine.
+//! A store in a folder, safe against crashes and concurrent writers on the same or another machine.
 //!
-//! An object is a file, written under a temporary name, synced, and then linked (create) or renamed (replace). Names that
-//! begin with a dot are the store's own: `.lock`, which replacing and deleting take, and `.tmp-*`. Must never show a
-//! file that is not whole, and never follow a name that is not a key.
+//! An object is a file that is written under a temporary name, synced, and then linked (create) or renamed
+//! (replace). Names that begin with a dot are the store's own: `.lock`, which is held while replacing and
+//! deleting, and `.tmp-*`. Never shows an incomplete file, and never follows a name that is not a key.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -21,12 +21,11 @@ use super::{Fencing, Location, ObjectMeta, PutMode, Store, StoreError, Version, 
 
 const LOCK: &str = ".lock";
 
-/// How long to wait for others that hold the lock: they need it for a rename, so one that keeps it has stopped.
+/// Limit on waiting for the lock. Others need it only for a rename, so one that keeps it this long hangs.
 const LOCK_WAIT: Duration = Duration::from_secs(30);
-/// How often to try, as flock(2) has no time limit.
+/// Polling interval, because flock(2) has no timeout.
 const LOCK_RETRY: Duration = Duration::from_millis(5);
 
-/// A store in a folder; the folder is made by the first write.
 pub struct FileStore {
     root: PathBuf,
     url: String,
@@ -35,7 +34,7 @@ pub struct FileStore {
 }
 
 impl FileStore {
-    /// Takes `file:/path` or `file:///path`.
+    /// Accepts `file:/path` or `file:///path`.
     pub fn new(url: &str) -> Result<Self, StoreError> {
         let root = Location::at(url).folder()?;
         Ok(Self { url: format!("file:{}", root.display()), root, swept: Once::new(), lock_wait: LOCK_WAIT })
@@ -65,7 +64,7 @@ impl FileStore {
         Ok((file, meta.len()))
     }
 
-    /// Serialises everything that replaces or removes; held until the file is dropped.
+    /// Serialises everything that replaces or deletes. The lock is held until the file is dropped.
     fn lock(&self) -> io::Result<File> {
         let path = self.root.join(LOCK);
         let file = self.open_lock(&path)?;
@@ -219,12 +218,12 @@ impl Store for FileStore {
     }
 }
 
-/// By content, since the times of a file are too coarse to tell two states apart.
+/// The hash of the content, because file times are too coarse to tell two states apart.
 fn version(hash: &blake3::Hash) -> Version {
     Version(hash.to_hex().to_string())
 }
 
-/// The version of a file of any size; none where there is no file.
+/// The version of a file of any size; None if there is no file.
 fn version_of(path: &Path) -> io::Result<Option<Version>> {
     match File::open(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -232,7 +231,7 @@ fn version_of(path: &Path) -> io::Result<Option<Version>> {
     }
 }
 
-/// Makes a folder and those above it, durably.
+/// Creates a folder and its parents durably.
 fn make_folder(folder: &Path) -> io::Result<()> {
     match fs::metadata(folder) {
         Ok(meta) if meta.is_dir() => return Ok(()),
@@ -244,7 +243,7 @@ fn make_folder(folder: &Path) -> io::Result<()> {
     make_folder(parent)?;
     match DirBuilder::new().mode(0o700).create(folder) {
         Ok(()) => {
-            // Opened as what was made: a link that took its place would be followed else.
+            // Never follows a link that has taken the new folder's place.
             let made = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(folder)?;
             owner::give(&made, parent)?;
             File::open(parent)?.sync_all()
@@ -254,7 +253,7 @@ fn make_folder(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// A missing folder is an empty one, and what is not a key is somebody else's.
+/// A missing folder counts as empty. A file whose name is not a key is not ours.
 fn list_folder(root: &Path, folder: &str, found: &mut Vec<ObjectMeta>) -> io::Result<()> {
     let entries = match fs::read_dir(root.join(folder)) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -1,11 +1,12 @@
-//! Which keys are allowed. Must never let a key lead out of the store.
+//! Which keys are valid. A valid key never leads out of the store.
 
-/// Longest key, in bytes; S3 allows 1024 with its prefix.
+/// Longest key in bytes; S3 allows 1024 including the prefix.
 const MAX_KEY: usize = 512;
-/// Longest part between two slashes, in bytes; file systems allow 255.
+/// Longest part between two slashes in bytes; file systems allow 255.
 const MAX_PART: usize = 200;
 
-/// Says why `key` is not allowed. A part beginning with a dot is refused: `..` leads out, and a file store keeps its own files so.
+/// Returns why `key` is invalid. No part may begin with a dot: `..` leads out, and a folder store's own files
+/// begin so.
 pub(super) fn check(key: &str) -> Result<(), &'static str> {
     if key.len() > MAX_KEY {
         return Err("it is too long");

@@ -1,4 +1,4 @@
-//! Where a store is and how it is reached, as every command takes it.
+//! Where a store is and how to reach it, as every command accepts it.
 
 use std::path::{Path, PathBuf};
 
@@ -32,17 +32,18 @@ pub struct Location {
 }
 
 impl Location {
-    /// A store of which nothing but its URL needs to be said.
+    /// A store that its URL alone describes.
     pub fn at(url: &str) -> Self {
         Self { url: url.to_owned(), ..Self::default() }
     }
 
-    /// Whether it is in a bucket; everything else is in a folder.
+    /// Whether it is in a bucket; otherwise it is in a folder.
     pub(super) fn is_bucket(&self) -> bool {
         self.url.starts_with("s3:")
     }
 
-    /// Checks what can be checked without looking at anything: init may not open a store, which starts threads and reads files.
+    /// Checks the location without any I/O. Init may not open a store, because that starts threads and reads
+    /// files.
     ///
     /// # Errors
     /// [`StoreError::BadUrl`], [`StoreError::BadOption`].
@@ -54,12 +55,12 @@ impl Location {
         self.server().map_or(Ok(()), |url| check_server("--s3-endpoint", url))
     }
 
-    /// The S3 server's URL, where an option gives one.
+    /// The S3 server's URL, if an option gives one.
     pub(super) fn server(&self) -> Option<&str> {
         self.s3_endpoint.as_deref().filter(|url| !url.is_empty())
     }
 
-    /// The folder of a store in `file:/path` or `file:///path`.
+    /// The folder in `file:/path` or `file:///path`.
     ///
     /// # Errors
     /// [`StoreError::BadUrl`], also for a bucket.
@@ -94,7 +95,7 @@ mod tests {
         }
         let at = |server: &str| Location { s3_endpoint: Some(server.to_owned()), ..bucket.clone() }.check();
         at("https://server:9000").unwrap();
-        // As if it was not given.
+        // Empty means not given.
         at("").unwrap();
         assert!(matches!(at("server:9000"), Err(StoreError::BadOption { option: "--s3-endpoint", .. })));
     }

@@ -1,4 +1,4 @@
-//! Temporary files of a folder store: how an object is written before it has its name, and what crashes leave of that.
+//! Temporary files of a folder store: objects before they have their names, and leftovers of crashes.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -9,12 +9,12 @@ use std::time::{Duration, SystemTime};
 use super::owner;
 use crate::sys::random;
 
-/// Begins with a dot, so that it is no key.
+/// The dot makes it an invalid key.
 const PREFIX: &str = ".tmp-";
-/// A temporary file this old whose writer holds no lock on it was left behind by a crash.
+/// A temporary file of this age, whose writer holds no lock on it, is the leftover of a crash.
 pub(super) const LEFTOVER_AGE: Duration = Duration::from_secs(3600);
 
-/// A file under a temporary name, removed when dropped. Its writer holds a lock on it, which ends with the writer.
+/// A file under a temporary name, removed when dropped. Its writer locks it until the writer ends.
 pub(super) struct Temp {
     path: PathBuf,
     /// Open, for the lock.
@@ -22,7 +22,7 @@ pub(super) struct Temp {
 }
 
 impl Temp {
-    /// Writes a new file, durably but for its name.
+    /// Writes a new file durably, except for its name.
     pub(super) fn write(folder: &Path, data: &[u8]) -> io::Result<Self> {
         let mut name = [0; 8];
         random::fill(&mut name);
@@ -30,18 +30,18 @@ impl Temp {
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
         let mut temp = Self { path, file };
         owner::give(&temp.file, folder)?;
-        // A mark for the sweep alone: where a file system cannot lock, age has to do.
+        // Only a mark for the sweep. If the file system cannot lock, the age alone decides.
         let _ = temp.file.lock();
         temp.file.write_all(data)?;
         temp.file.sync_all()?;
         Ok(temp)
     }
 
-    /// Gives the file its name unless that exists; says whether it did.
+    /// Gives the file its name unless that exists. Returns whether it did.
     pub(super) fn link_to(&self, path: &Path) -> io::Result<bool> {
         match fs::hard_link(&self.path, path) {
             Ok(()) => Ok(true),
-            // Over NFS the reply to a link that succeeded can be lost, and the second attempt finds the first.
+            // Over NFS the reply to a successful link can be lost; the retry then finds that link.
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(fs::metadata(&self.path)?.nlink() == 2),
             // Some network file systems have no hard links.
             Err(e) if matches!(e.raw_os_error(), Some(libc::EPERM | libc::EOPNOTSUPP)) => self.rename_to_new(path),
@@ -49,7 +49,7 @@ impl Temp {
         }
     }
 
-    /// Gives the file its name, in the place of one that has it.
+    /// Gives the file its name, and replaces an existing file.
     pub(super) fn rename_to(&self, path: &Path) -> io::Result<()> {
         fs::rename(&self.path, path)
     }
@@ -70,8 +70,8 @@ impl Drop for Temp {
     }
 }
 
-/// Removes what crashed writers left below `folder` at least `age` ago; says how many files that were. What cannot be
-/// looked at is left alone: nothing depends on this.
+/// Removes what crashed writers left below `folder` at least `age` ago, and returns the number of files.
+/// Skips what cannot be inspected, because nothing depends on this.
 pub(super) fn sweep(folder: &Path, age: Duration) -> u64 {
     let mut removed = 0;
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {

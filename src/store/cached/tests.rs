@@ -1,4 +1,4 @@
-//! A folder of packs that is too small, damaged, gone, or somebody else's.
+//! A cache folder that is too small, damaged, gone, or another user's.
 
 use super::*;
 use crate::store::FileStore;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 const SIZE: u64 = 3 * PIECE + 5;
 
-/// A store that counts ranged reads, and answers them only while it is open.
+/// A store that counts range reads, and blocks them while it is closed.
 struct Gate {
     store: FileStore,
     threads: usize,
@@ -22,7 +22,7 @@ impl Gate {
         self.changed.notify_all();
     }
 
-    /// Waits for so many reads.
+    /// Waits for `count` reads.
     fn await_reads(&self, count: usize) {
         let mut open = self.open.lock().unwrap();
         while self.reads.load(Ordering::SeqCst) < count {
@@ -84,7 +84,7 @@ fn data(number: u8) -> Vec<u8> {
     data
 }
 
-/// With four packs in the store, and room for `room` of them in the folder.
+/// Four packs in the store, and room for `room` of them in the folder.
 fn fixture(room: u64) -> Fixture {
     fixture_of(room, 1)
 }
@@ -190,7 +190,7 @@ fn a_folder_that_is_full_is_emptied() {
     let fixture = fixture(4);
     fixture.want(&[0]);
     fixture.cached.settle();
-    // No file can be made there, as on a disk that is full.
+    // No file can be created at this path, as on a full disk.
     fs::create_dir(fixture.cached.shared.path(PART, &key(1))).unwrap();
     fixture.want(&[0, 1]);
     fixture.cached.settle();

@@ -1,11 +1,10 @@
-//! The parts of `s3://BUCKET/PREFIX`, and the form of a server's URL. Must never touch the network.
+//! Parses `s3://BUCKET/PREFIX` and checks a server's URL. Never touches the network.
 
 use crate::store::{StoreError, key};
 
-/// Longest prefix, in bytes: a key of S3 has at most 1024, and ours take up to 512 of them.
+/// Longest prefix in bytes: S3 allows keys of 1024 bytes, and ours take up to 512 of them.
 const MAX_PREFIX: usize = 500;
 
-/// Which bucket, and where in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::store) struct Address {
     pub bucket: String,
@@ -14,7 +13,7 @@ pub(in crate::store) struct Address {
 }
 
 impl Address {
-    /// Takes `s3://BUCKET`, `s3://BUCKET/` or `s3://BUCKET/PREFIX`.
+    /// Accepts `s3://BUCKET`, `s3://BUCKET/` or `s3://BUCKET/PREFIX`.
     pub fn parse(url: &str) -> Result<Self, StoreError> {
         let bad = |why| StoreError::BadUrl { url: url.to_owned(), why };
         let rest = url.strip_prefix("s3://").ok_or_else(|| bad("it does not begin with s3://"))?;
@@ -33,13 +32,13 @@ impl Address {
         Ok(Self { bucket: bucket.to_owned(), prefix: format!("{prefix}/") })
     }
 
-    /// As messages show it.
+    /// The URL in messages.
     pub fn url(&self) -> String {
         format!("s3://{}/{}", self.bucket, self.prefix).trim_end_matches('/').to_owned()
     }
 }
 
-/// Refuses the URL of a server, which `option` has given, where it is none.
+/// Checks a server's URL, which `option` has given.
 pub(in crate::store) fn check_server(option: &'static str, url: &str) -> Result<(), StoreError> {
     let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
     let good = |c: char| c.is_ascii_graphic() && !"\"<>\\^`{|}?#".contains(c);
@@ -52,7 +51,7 @@ pub(in crate::store) fn check_server(option: &'static str, url: &str) -> Result<
     }
 }
 
-/// The characters that a bucket's name may have in any S3 server: AWS forbids capitals and underscores, others allow them.
+/// Accepts the characters that any S3 server allows: AWS forbids capitals and underscores, others allow them.
 fn check_bucket(bucket: &str) -> Result<(), &'static str> {
     if !(3..=255).contains(&bucket.len()) {
         return Err("a bucket's name has at least 3 characters");

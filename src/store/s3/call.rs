@@ -1,4 +1,4 @@
-//! One operation: how long it may take, how often it was tried, and what to say when it fails.
+//! One operation: its timeouts, its attempts, and its error.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -18,13 +18,13 @@ use super::error::{S3Error, deepest};
 use crate::store::StoreError;
 use crate::store::error::Doing;
 
-/// No connection by then is an attempt that failed.
+/// Connect timeout of an attempt.
 pub(super) const CONNECT: Duration = Duration::from_secs(5);
-/// An attempt may take this long, and [`PER_MIB`] more for each MiB that it sends.
+/// Timeout of an attempt, plus [`PER_MIB`] for each MiB that it moves.
 const ATTEMPT: Duration = Duration::from_secs(20);
-/// 256 KiB/s: a link that gives each of its streams less is too slow.
+/// 256 KiB/s: a stream that is slower fails.
 const PER_MIB: Duration = Duration::from_secs(4);
-/// An operation with all its attempts may take this many times as long as one.
+/// Timeout of an operation with all its attempts, in timeouts of one attempt.
 const ATTEMPTS_IN_TOTAL: u32 = 3;
 
 /// An operation on an object, or on the objects below a prefix.
@@ -32,13 +32,13 @@ pub(super) struct Call<'a> {
     pub url: &'a str,
     pub key: &'a str,
     pub doing: Doing,
-    /// Bytes that go over the line.
+    /// Bytes that are sent or received.
     pub size: u64,
     pub attempts: Attempts,
 }
 
 impl Call<'_> {
-    /// Says what was being done.
+    /// Adds which operation failed.
     pub fn error(&self, source: S3Error) -> StoreError {
         StoreError::S3 { url: self.url.to_owned(), key: self.key.to_owned(), doing: self.doing, source }
     }
@@ -47,7 +47,7 @@ impl Call<'_> {
         self.error(S3Error::Reply { what: what.into() })
     }
 
-    /// Gives up when all attempts to move `size` bytes together take too long.
+    /// Fails if all attempts to move `size` bytes together take too long.
     pub async fn within<T>(
         &self,
         size: u64,
@@ -60,7 +60,7 @@ impl Call<'_> {
         })
     }
 
-    /// The SDK's limits for one attempt.
+    /// The SDK's timeouts for one attempt.
     pub fn limits(&self, size: u64) -> Builder {
         let limits = TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(attempt(size)).build();
         Builder::new().timeout_config(limits)
@@ -71,7 +71,7 @@ fn attempt(size: u64) -> Duration {
     ATTEMPT + PER_MIB * u32::try_from(size >> 20).unwrap_or(u32::MAX / 64)
 }
 
-/// Sends a request of the SDK; an error names the permission that it needs.
+/// Sends a request of the SDK. An error names `$action`, the permission that the request needs.
 macro_rules! send {
     ($call:expr, $action:expr, $request:expr) => {
         send!($call, $action, $call.size, $request)
@@ -88,7 +88,7 @@ macro_rules! send {
 }
 pub(super) use send;
 
-/// Counts the attempts of an operation and keeps why the last one failed.
+/// Counts the attempts of an operation and keeps the cause of the last failure.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Attempts(Arc<(AtomicU32, Mutex<Option<String>>)>);
 
@@ -135,7 +135,7 @@ impl Intercept for Attempts {
     }
 }
 
-/// What is worth another attempt beside what the SDK thinks, and what is not.
+/// Retry rules beside the SDK's own.
 #[derive(Debug)]
 pub(super) struct Retries;
 
@@ -145,7 +145,7 @@ impl ClassifyRetry for Retries {
         let error = context.output_or_error().and_then(Result::err);
         match (status, error) {
             (Some(429), _) => RetryAction::throttling_error(),
-            // ConditionalRequestConflict, OperationAborted: another request on the same object is under way.
+            // ConditionalRequestConflict, OperationAborted: a concurrent request on the same object.
             (Some(409), _) => RetryAction::transient_error(),
             (None, Some(error)) if error.as_connector_error().is_some_and(|e| super::error::is_tls(e)) => {
                 RetryAction::RetryForbidden
@@ -158,7 +158,7 @@ impl ClassifyRetry for Retries {
         "Retries"
     }
 
-    /// First, since what is forbidden here is final.
+    /// Runs first, because a forbidden retry is final.
     fn priority(&self) -> RetryClassifierPriority {
         RetryClassifierPriority::run_before(RetryClassifierPriority::http_status_code_classifier())
     }

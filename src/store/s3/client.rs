@@ -1,4 +1,4 @@
-//! The SDK's client: where the server is, whose credentials, what is trusted, when to try again. Must never touch the network.
+//! The SDK's client: server, credentials, trust and retries. Never touches the network.
 
 use std::time::Duration;
 
@@ -25,12 +25,12 @@ use crate::store::{Location, StoreError};
 const ATTEMPTS: u32 = 10;
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
-/// A transfer that stands still this long is broken off, and tried again.
+/// A transfer that stalls this long is aborted and retried.
 const STALL: Duration = Duration::from_secs(10);
-/// Signed into requests where no region is set; servers other than AWS take any.
+/// The region in signatures if none is set; servers other than AWS accept any.
 const REGION: &str = "us-east-1";
 
-/// Makes the client out of options, environment and profile.
+/// Builds the client from options, environment and profile.
 pub(super) async fn connect(location: &Location) -> Result<(Client, Remembered), StoreError> {
     let region = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
         .or_else(ProfileFileRegionProvider::new())
@@ -49,11 +49,11 @@ pub(super) async fn connect(location: &Location) -> Result<(Client, Remembered),
         .credentials_provider(SharedCredentialsProvider::new(credentials.clone()))
         .force_path_style(location.s3_path_style || endpoint.is_some())
         .retry_config(retries)
-        // What bounds retries is the time of each operation; a common quota would end them at random.
+        // The timeout of each operation bounds its retries; a shared quota would end them at random.
         .retry_partition(RetryPartition::custom("freeze").token_bucket(TokenBucket::unlimited()).build())
         .retry_classifier(Retries)
         .stalled_stream_protection(stalled)
-        // Chunks, manifests and head carry hashes of ours; checksums of S3's are not known to all servers.
+        // Chunks, manifests and head carry our own hashes, and not all servers know S3's checksums.
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
     builder.set_endpoint_url(endpoint);
@@ -69,7 +69,8 @@ fn http(location: &Location) -> Result<SharedHttpClient, StoreError> {
     Ok(builder.tls_context(context).build_with_resolver(resolver))
 }
 
-/// The server's URL, where it is not AWS: the option, else AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or the profile's.
+/// The server's URL if it is not AWS: the option, else AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or the
+/// profile's.
 fn endpoint(location: &Location, config: &SdkConfig) -> Result<Option<String>, StoreError> {
     let option = location.server().map(|url| ("--s3-endpoint", url.to_owned()));
     let found = option.or_else(|| {

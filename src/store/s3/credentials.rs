@@ -1,5 +1,5 @@
-//! Credentials, which the SDK's chain may have from a program: while a service is restored without privileges that would take a
-//! PID that CRIU needs. Must never start one once it was told so.
+//! Credentials from the SDK's chain, which may run a program to get them. During an unprivileged restore that
+//! program would take a PID that CRIU needs, so [`Remembered::close`] stops asking the chain.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -8,10 +8,10 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::{self, ProvideCredentials, SharedCredentialsProvider, future};
 use tokio::sync::Mutex;
 
-/// Credentials that end earlier than this are replaced before a restore: most take less.
+/// Credentials that expire sooner than this are renewed before a restore. Most restores take less.
 const RESTORE: Duration = Duration::from_secs(300);
 
-/// The chain, until it must not be asked any more; then what it gave last.
+/// Asks the chain until it is closed, and then returns the last credentials.
 #[derive(Debug, Clone)]
 pub(super) struct Remembered {
     chain: SharedCredentialsProvider,
@@ -26,12 +26,13 @@ struct State {
 }
 
 impl Remembered {
-    /// Nothing is asked yet.
+    /// Does not ask the chain yet.
     pub fn new(chain: SharedCredentialsProvider) -> Self {
         Self { chain, state: Arc::default() }
     }
 
-    /// Asks the chain once more where that is due soon, and never again. When this returns nothing that it started runs.
+    /// Renews credentials that expire soon, and never asks the chain again if it has given any. When this
+    /// returns, nothing that the chain started still runs.
     pub async fn close(&self) {
         let mut state = self.state.lock().await;
         if state.last.as_ref().is_none_or(ends_soon)
@@ -70,7 +71,7 @@ mod tests {
 
     use super::*;
 
-    /// Gives credentials that end in so many seconds, where they end, and counts how often.
+    /// Gives credentials that expire in this number of seconds, if at all, and counts the calls.
     #[derive(Debug)]
     struct Chain(Option<u64>, Arc<AtomicU64>);
 
@@ -85,7 +86,8 @@ mod tests {
         }
     }
 
-    /// How often the chain was asked, and by what it gave, after these calls: `p` provides, `c` closes.
+    /// How often the chain was asked, and the credentials returned, after these calls: `p` provides, `c`
+    /// closes.
     fn asked(ends: Option<u64>, calls: &str) -> (u64, Vec<String>) {
         let count = Arc::new(AtomicU64::new(0));
         let remembered = Remembered::new(SharedCredentialsProvider::new(Chain(ends, count.clone())));
@@ -106,7 +108,7 @@ mod tests {
     fn the_chain_is_asked_until_it_must_not_be() {
         let given = |numbers: &[&str]| numbers.iter().map(ToString::to_string).collect();
         assert_eq!(asked(Some(5), "ppp"), (3, given(&["0", "1", "2"])));
-        // Those that last are kept, and those that do not are replaced while there is time.
+        // Credentials that last are kept; the others are renewed while there is time.
         assert_eq!(asked(Some(3600), "pcpp"), (1, given(&["0", "0", "0"])));
         assert_eq!(asked(None, "pcpp"), (1, given(&["0", "0", "0"])));
         assert_eq!(asked(Some(5), "pcpp"), (2, given(&["0", "1", "1"])));

@@ -1,4 +1,4 @@
-//! What an S3 server or the way to it can do wrong: each text goes on after "cannot write KEY in URL: ".
+//! Errors of an S3 server, or of the connection to it. Each message continues "cannot write KEY in URL: ".
 
 use std::error::Error;
 use std::io;
@@ -8,75 +8,63 @@ use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::dns::ResolveDnsError;
 
-/// Why a request to an S3 server failed.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)] // The fields are what the messages say of them.
+#[allow(missing_docs)] // The messages explain the fields.
 pub enum S3Error {
-    /// No provider of the SDK's chain has credentials.
     #[error(
         "there are no credentials ({why}). Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name a profile by \
          AWS_PROFILE, or give the container a role"
     )]
     NoCredentials { why: String },
-    /// The server does not accept the credentials.
     #[error(
         "the server does not accept the credentials ({code}). Check that they are whole, of this server, and not expired"
     )]
     BadCredentials { code: String },
-    /// The credentials do not allow this.
     #[error("access is denied. Allow {action} to the user or role whose credentials are used")]
     Denied { action: &'static str },
-    /// There is no such bucket.
     #[error("the server has no such bucket. Create it, or correct --store or the endpoint")]
     NoBucket,
-    /// The bucket is in another region.
     #[error("the bucket is in another region. Set AWS_REGION{}", region.as_ref().map(|r| format!("={r}")).unwrap_or_default())]
     WrongRegion { region: Option<String> },
-    /// The certificate is not trusted.
     #[error(
         "the server's certificate is not trusted ({why}). Name the file of its CA by --s3-ca-file or AWS_CA_BUNDLE, or \
          correct the host name of the endpoint"
     )]
     Untrusted { why: String },
-    /// No TLS for another reason.
+    /// Any TLS error that is not about the certificate.
     #[error(
         "TLS with the server failed ({why}). Check whether the endpoint begins with the right one of http:// and https://"
     )]
     Tls { why: String },
-    /// The name has no address.
     #[error(
         "the server's name cannot be resolved ({why}). Check the endpoint, AWS_REGION, and /etc/resolv.conf in this \
          container"
     )]
     Unresolved { why: String },
-    /// No connection, or it broke.
     #[error(
         "the server cannot be reached ({why}; attempts: {attempts}). Check that it runs, the endpoint, and what the \
          network lets through"
     )]
     Unreachable { why: String, attempts: u32 },
-    /// It took too long.
     #[error(
         "it was not done within {seconds} s (attempts: {attempts}{}). Check the server's load and the network to it",
         last.as_ref().map(|why| format!("; {why}")).unwrap_or_default()
     )]
     TimedOut { seconds: u64, attempts: u32, last: Option<String> },
-    /// The clocks differ.
     #[error("the clocks of this machine and of the server differ by too much. Set them by NTP")]
     ClockSkew,
-    /// 5xx or "too many requests", after all attempts.
+    /// 429, 500, or 502 and above, after all attempts.
     #[error("the server fails with {} (attempts: {attempts}). See its own log, and try again later", answer(*status, code))]
     Failed { status: u16, code: String, attempts: u32 },
-    /// It said no for another reason.
+    /// Any other refusal.
     #[error("the server refused with {}: {said}. See its documentation of this code", answer(*status, code))]
     Refused { status: u16, code: String, said: String },
-    /// The reply cannot be right.
     #[error("the server's reply is wrong: {what}. Check that the endpoint is an S3 server, and what is between")]
     Reply { what: String },
 }
 
 impl S3Error {
-    /// Finds the cause in what the SDK says; `action` is the permission that the request needs.
+    /// Derives the cause from the SDK's error; `action` is the permission that the request needs.
     pub(super) fn new<E>(error: &SdkError<E, HttpResponse>, action: &'static str, attempts: u32) -> Self
     where
         E: ProvideErrorMetadata + Error + 'static,
@@ -140,7 +128,7 @@ impl S3Error {
     }
 }
 
-/// An error, its source, and so on, through what [`io::Error`] wraps.
+/// An error and its chain of sources, including what [`io::Error`] wraps.
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| {
         let error: &'a (dyn Error + 'static) = *error;
@@ -151,12 +139,12 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
     })
 }
 
-/// Whether TLS failed, which another attempt does not mend.
+/// Whether TLS failed; a retry does not help then.
 pub(super) fn is_tls(error: &(dyn Error + 'static)) -> bool {
     causes(error).any(|cause| cause.is::<rustls::Error>())
 }
 
-/// The text of the cause of all.
+/// The text of the root cause.
 pub(super) fn deepest(error: &(dyn Error + 'static)) -> String {
     clean(&causes(error).last().unwrap_or(error).to_string())
 }
@@ -165,7 +153,7 @@ fn answer(status: u16, code: &str) -> String {
     if code.is_empty() { status.to_string() } else { format!("{status} {code}") }
 }
 
-/// What a server says can be anything: one line of it, not too long.
+/// Reduces a server's text to one short line, because it can be anything.
 fn clean(text: &str) -> String {
     text.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
 }

@@ -1,4 +1,4 @@
-//! Listing and deleting objects, and what was begun and never finished.
+//! Lists and deletes objects, and removes unfinished ones.
 
 use std::time::{Duration, SystemTime};
 
@@ -24,7 +24,7 @@ impl Bucket {
         Ok(found)
     }
 
-    /// With what is no key.
+    /// Includes names that are not keys.
     async fn list_all(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {
         let mut found = Vec::new();
         let mut token: Option<String> = None;
@@ -46,7 +46,7 @@ impl Bucket {
         }
     }
 
-    /// None for what is not below our prefix.
+    /// None for an object that is not below our prefix.
     fn meta(&self, call: &Call<'_>, object: &aws_sdk_s3::types::Object) -> Result<Option<ObjectMeta>, StoreError> {
         let Some(key) = object.key().and_then(|key| key.strip_prefix(&self.prefix)) else { return Ok(None) };
         let size = object.size().and_then(|size| u64::try_from(size).ok());
@@ -68,7 +68,7 @@ impl Bucket {
         .await
     }
 
-    /// Removes probes and uploads whose writers ended `older_than` ago or before; says how many.
+    /// Removes probes and unfinished uploads that began at least `older_than` ago. Returns how many.
     pub(super) async fn clean(&self, older_than: Duration) -> Result<u64, StoreError> {
         let now = SystemTime::now();
         let is_old = |time: SystemTime| now.duration_since(time).is_ok_and(|age| age >= older_than);
@@ -86,7 +86,7 @@ impl Bucket {
         Ok(removed)
     }
 
-    /// Key, identity and beginning of every upload below our prefix that was not completed.
+    /// Key, upload ID and start of every unfinished upload below our prefix.
     async fn uploads(&self) -> Result<Vec<(String, String, Option<SystemTime>)>, StoreError> {
         let mut found = Vec::new();
         let mut after: Option<(String, String)> = None;

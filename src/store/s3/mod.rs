@@ -1,7 +1,7 @@
-//! A store in a bucket of an S3 server: AWS or any other that heeds the conditions of puts.
+//! A store in a bucket of an S3 server: AWS, or any other that honours the conditions of puts.
 //!
-//! Every call blocks its caller while a runtime of a fixed number of threads does the work. Every operation ends within
-//! a time that follows from its size. Must never start a thread after it was opened.
+//! Every call blocks its caller while a runtime with a fixed number of threads does the work. Every operation
+//! is bounded by a timeout that depends on its size. Never starts a thread after it was opened.
 
 pub(super) mod address;
 mod call;
@@ -31,17 +31,16 @@ pub use self::error::S3Error;
 use super::error::Doing;
 use super::{Fencing, Location, ObjectMeta, PutMode, Store, StoreError, Version, key};
 
-/// Requests that hide each other's latency; more gain nothing over one link.
+/// Concurrent requests, which hide each other's latency; more gain nothing over one link.
 const REQUESTS: usize = 16;
 
-/// A store in a bucket.
 pub struct S3Store {
     bucket: Bucket,
     credentials: Remembered,
     runtime: Runtime,
 }
 
-/// A bucket, and the prefix below which everything is ours.
+/// A bucket, and the prefix of everything that is ours.
 #[derive(Clone)]
 struct Bucket {
     client: Client,
@@ -72,7 +71,7 @@ impl Bucket {
         Call { url: &self.url, key, doing, size, attempts: Attempts::default() }
     }
 
-    /// The key as the server knows it.
+    /// The server's key.
     fn full(&self, key: &str) -> String {
         format!("{}{key}", self.prefix)
     }

@@ -1,4 +1,4 @@
-//! Large objects, in parts: what failed is aborted, so that its parts cost nothing.
+//! Large objects, in parts. A failed upload is aborted, so that its parts cost nothing.
 
 use std::time::Duration;
 
@@ -14,15 +14,15 @@ use crate::store::error::Doing;
 use crate::store::{PutMode, StoreError};
 
 const PART: usize = 8 << 20;
-/// S3 knows no more parts of an object.
+/// S3's limit of parts in an object.
 const MAX_PARTS: usize = 10_000;
 const AT_ONCE: usize = 4;
-/// How often an upload is begun that the server forgets.
+/// How often an upload is started if the server forgets it.
 const UPLOADS: usize = 3;
 const ABORT: Duration = Duration::from_secs(10);
 
 impl Bucket {
-    /// The outer error is final; the inner one is what the server said to the conditional end of the upload.
+    /// The outer error is final. The inner one is the server's answer to the conditional end of the upload.
     pub(super) async fn put_parts(
         &self,
         call: &Call<'_>,
@@ -38,7 +38,8 @@ impl Bucket {
                 self.abort(call, &id).await;
             }
             match result {
-                // Gone, and not because it was completed: begun anew, as AWS asks after a conflict with another request.
+                // The upload is gone, and its completion is not the reason. AWS asks for a new one after a
+                // conflict with another request.
                 Ok(Err(S3Error::Refused { status: 404 | 409, .. }))
                     if uploads < UPLOADS && !self.is_by(call.key, writer).await? =>
                 {
@@ -101,7 +102,7 @@ impl Bucket {
         Ok(CompletedPart::builder().part_number(number).e_tag(tag).build())
     }
 
-    /// Where this fails too, [`clean`](crate::store::Store::clean) removes the parts later.
+    /// If this fails too, [`clean`](crate::store::Store::clean) removes the parts later.
     async fn abort(&self, call: &Call<'_>, id: &str) {
         let request = self.client.abort_multipart_upload().bucket(&self.name).key(self.full(call.key)).upload_id(id);
         let _ = tokio::time::timeout(ABORT, request.send()).await;

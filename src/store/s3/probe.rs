@@ -1,4 +1,4 @@
-//! Finds out, by a small object that is no key, whether objects can be written and whether conditions are heeded.
+//! Tests with a small hidden object whether objects can be written and whether conditions are honoured.
 
 use bytes::Bytes;
 
@@ -6,20 +6,20 @@ use super::Bucket;
 use crate::store::{Fencing, PutMode, StoreError, Version};
 use crate::sys::random;
 
-/// How the name of a probe begins; the dot hides it from [`list`](crate::store::Store::list).
+/// Prefix of a probe's name. The dot hides it from [`list`](crate::store::Store::list).
 pub(super) const PROBE: &str = ".probe-";
 /// An ETag that no object has.
 const NO_VERSION: &str = "\"00000000000000000000000000000000\"";
 
 impl Bucket {
-    /// Every caller has a probe of its own: one that another could remove would tell nothing.
+    /// Every caller has a probe of its own. One that others could remove would prove nothing.
     pub(super) async fn prepare(&self) -> Result<Fencing, StoreError> {
         let mut name = [0; 8];
         random::fill(&mut name);
         let key = format!("{PROBE}{:016x}", u64::from_ne_bytes(name));
         self.put(&key, Bytes::from_static(b"freeze"), &PutMode::Create).await?;
         let held = self.conditions_hold(&key).await;
-        // A writer need not be allowed to delete; what stays is one small object, which prune removes.
+        // A writer may lack the right to delete. The small object then stays until prune removes it.
         let _ = self.delete(&key).await;
         Ok(if held? { Fencing::Held } else { Fencing::Ignored })
     }

@@ -1,4 +1,4 @@
-//! Writing objects, on conditions, so that a reply that was lost does not look like another writer.
+//! Conditional writes. A lost reply never makes a writer's own object look like another writer's.
 
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
@@ -10,13 +10,13 @@ use crate::store::error::Doing;
 use crate::store::{PutMode, StoreError};
 use crate::sys::random;
 
-/// Larger objects are written in parts, so that little is sent again where a connection breaks.
+/// Larger objects are written in parts, so that a broken connection costs little.
 const LARGEST_WHOLE: usize = 16 << 20;
-/// Metadata of every object: a random value, by which a writer knows its own.
+/// Metadata of every object: a random value by which a writer recognises its own.
 pub(super) const WRITTEN_BY: &str = "freeze-write";
 pub(super) const PUT: &str = "s3:PutObject";
 
-/// What a put asks of the object that is there, as the headers If-None-Match and If-Match have it.
+/// A put's condition on the existing object, as the headers If-None-Match and If-Match.
 pub(super) struct Condition {
     pub none_match: Option<String>,
     pub matches: Option<String>,
@@ -55,7 +55,7 @@ impl Bucket {
         send!(call, PUT, request).map(drop)
     }
 
-    /// A condition that does not hold after several attempts may be the work of the first, whose reply was lost.
+    /// If a condition fails after several attempts, the first may have succeeded and its reply was lost.
     async fn explain(&self, call: &Call<'_>, error: S3Error, mode: &PutMode, writer: &str) -> Result<(), StoreError> {
         let (url, key) = (self.url.clone(), call.key.to_owned());
         let S3Error::Refused { status: 412 | 404, .. } = &error else { return Err(call.error(error)) };
@@ -69,7 +69,7 @@ impl Bucket {
         }
     }
 
-    /// Whether the object is the one that `writer` wrote.
+    /// Whether `writer` wrote the object.
     pub(super) async fn is_by(&self, key: &str, writer: &str) -> Result<bool, StoreError> {
         let call = self.call(key, Doing::Read, 0);
         let head = self.head(&call).await?;

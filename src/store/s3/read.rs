@@ -1,4 +1,4 @@
-//! Reading objects: whole ones up to a limit, or exactly a range. A body that breaks off is asked for again.
+//! Reads whole objects up to a limit, or exactly a range. A body that breaks off is requested again.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -13,9 +13,9 @@ use super::error::{S3Error, deepest};
 use crate::store::error::Doing;
 use crate::store::{StoreError, Version};
 
-/// Without s3:ListBucket a server says "denied" of an object that is not there.
+/// Without s3:ListBucket a server answers "denied" for a missing object.
 const GET: &str = "s3:GetObject on this key, and s3:ListBucket on the bucket,";
-/// How often a body may break off, stalled or cut short, before that is an error.
+/// How often a body may stall or be cut short before that is an error.
 const BODIES: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -70,7 +70,7 @@ impl Bucket {
         send!(call, GET, 0, request).map_err(|e| self.missing(call, e))
     }
 
-    /// What the server knows of an object; none where there is no object.
+    /// The object's metadata; None if there is no object.
     pub(super) async fn head(&self, call: &Call<'_>) -> Result<Option<HeadObjectOutput>, StoreError> {
         let request = self.client.head_object().bucket(&self.name).key(self.full(call.key));
         match send!(call, GET, 0, request) {
@@ -86,7 +86,7 @@ impl Bucket {
         size.ok_or_else(|| call.wrong("it has no length"))
     }
 
-    /// Runs `attempt` until its body is whole.
+    /// Repeats `attempt` until its body is complete.
     async fn again<T>(
         &self,
         call: &Call<'_>,
@@ -120,7 +120,8 @@ fn length(call: &Call<'_>, reply: &GetObjectOutput) -> Result<Option<u64>, Store
     length.map_err(|_| call.wrong("its length is below zero"))
 }
 
-/// Takes a body of `size` bytes, or of at most `limit` where the size is not known; the error says how it broke off.
+/// Reads a body of `size` bytes, or of at most `limit` if the size is unknown. The error says how it broke
+/// off.
 async fn body(mut body: ByteStream, size: Option<u64>, limit: u64) -> Result<Vec<u8>, String> {
     let limit = size.unwrap_or(limit);
     let mut data = Vec::with_capacity(size.unwrap_or(0) as usize);
@@ -136,7 +137,7 @@ async fn body(mut body: ByteStream, size: Option<u64>, limit: u64) -> Result<Vec
     }
 }
 
-/// First byte, last byte and size out of `bytes 0-99/1000`.
+/// Parses first byte, last byte and size from `bytes 0-99/1000`.
 fn parse_content_range(text: &str) -> Option<(u64, u64, u64)> {
     let (range, size) = text.strip_prefix("bytes ")?.split_once('/')?;
     let (first, last) = range.split_once('-')?;

@@ -1,16 +1,18 @@
-//! Names to addresses without getaddrinfo(3), which would load NSS modules into a static executable and needs a thread a call.
+//! Name resolution without getaddrinfo(3), which would load NSS modules into a static executable and needs a
+//! thread for each call.
 
 use aws_smithy_runtime_api::client::dns::{DnsFuture, ResolveDns, ResolveDnsError};
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::ResolverConfig;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 
-/// Resolves by `/etc/hosts` and `/etc/resolv.conf`, as they were when it was made.
+/// Resolves by `/etc/hosts` and `/etc/resolv.conf`, as they were at its creation.
 #[derive(Clone)]
 pub(super) struct Resolver(TokioResolver);
 
 impl Resolver {
-    /// Without a usable `/etc/resolv.conf` only `/etc/hosts` counts, as in an empty image whose endpoint is an address.
+    /// Without a usable `/etc/resolv.conf` only `/etc/hosts` counts, as in an empty image whose endpoint is
+    /// an address.
     pub fn new() -> Result<Self, String> {
         let builder = TokioResolver::builder_tokio().unwrap_or_else(|_| {
             let none = ResolverConfig::from_name_servers(Vec::new());

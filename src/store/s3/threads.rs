@@ -1,5 +1,5 @@
-//! The runtime below the SDK, with all its threads from the start: while a service is restored without privileges, a
-//! thread or process that starts, ours included, takes a PID that CRIU needs. Must never start or end one later.
+//! The SDK's runtime, with all its threads from the start. During an unprivileged restore any new thread or
+//! process, ours included, takes a PID that CRIU needs. Never starts or ends a thread later.
 
 use std::io;
 use std::sync::{Arc, Mutex, mpsc};
@@ -8,16 +8,15 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 
-/// Threads for calls that block; hardly used, as names are resolved without getaddrinfo(3).
+/// Threads for blocking calls; hardly used, because names are resolved without getaddrinfo(3).
 const BLOCKING: usize = 2;
-/// More workers than this bring nothing: what they do is TLS and copying.
+/// More workers gain nothing, because they only do TLS and copying.
 const MAX_WORKERS: usize = 4;
 const NAME: &str = "s3";
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
-/// A thread that has not begun by then was refused by the system.
+/// A thread that has not started by then was refused by the system.
 const START: Duration = Duration::from_secs(10);
 
-/// Starts the runtime and all its threads.
 pub(super) fn start() -> io::Result<Runtime> {
     let workers = thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS);
     let runtime = Builder::new_multi_thread()
@@ -31,7 +30,7 @@ pub(super) fn start() -> io::Result<Runtime> {
     Ok(runtime)
 }
 
-/// Gives every blocking thread something to do at once, so that all are there.
+/// Occupies every blocking thread at once, so that all of them start.
 fn fill(runtime: &Runtime) -> io::Result<()> {
     let gate = Arc::new(Mutex::new(()));
     let (begun, count) = mpsc::channel();
@@ -50,7 +49,7 @@ fn fill(runtime: &Runtime) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    /// How many threads of this process are a runtime's; no other test makes one.
+    /// Number of this process's runtime threads; no other test starts a runtime.
     fn threads() -> usize {
         let tasks = std::fs::read_dir("/proc/self/task").unwrap();
         let name = |task: &std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();

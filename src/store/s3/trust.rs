@@ -1,4 +1,4 @@
-//! Which certificates are trusted: the system's, or Mozilla's where the image has none, and those that the user names.
+//! Trusted certificates: the system's, or Mozilla's if the image has none, and those that the user names.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use rustls::pki_types::pem::PemObject;
 
 use crate::store::{Location, StoreError};
 
-/// Everything to trust. What the user names is checked here, since the SDK would panic.
+/// All trusted certificates. The user's file is checked here, because the SDK would panic.
 pub(super) fn roots(location: &Location) -> Result<TrustStore, StoreError> {
     let mut store = match rustls_native_certs::load_native_certs().certs.is_empty() {
         false => TrustStore::empty().with_native_roots(true),
@@ -38,7 +38,7 @@ fn check(pem: &[u8]) -> Result<(), String> {
     if store.is_empty() { Err("it holds no certificate in PEM".to_owned()) } else { Ok(()) }
 }
 
-/// Mozilla's roots in PEM, as built in.
+/// Mozilla's built-in roots, in PEM.
 fn mozilla() -> Vec<u8> {
     let mut pem = String::new();
     for certificate in webpki_root_certs::TLS_SERVER_ROOT_CERTS {
