@@ -1,40 +1,37 @@
-//! /proc/PID/fd (proc_pid_fd(5)): a process's descriptors and what they lead to.
+//! /proc/PID/fd (proc_pid_fd(5)): a process's descriptors and their targets.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-/// One descriptor of a process.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Descriptor {
-    /// Its number.
     pub fd: i32,
-    /// What its link says, such as `/var/log/app`, `socket:[77]` or `anon_inode:[eventpoll]`.
+    /// The link's target, such as `/var/log/app`, `socket:[77]` or `anon_inode:[eventpoll]`.
     pub target: String,
-    /// Of what has a path, and of sockets.
+    /// Of a file with a path, or of a socket.
     pub inode: Option<u64>,
-    /// Device, mode, and device number of what has a path; otherwise 0.
+    /// `device`, `mode` and `rdev` are those of a file with a path, else 0.
     pub device: u64,
-    /// As above.
     pub mode: u32,
-    /// As above.
     pub rdev: u64,
 }
 
-/// The descriptors of a process or thread, with what their links say. Those that are closed meanwhile are left out.
+/// The descriptors of a process or thread, with their targets. Descriptors that are closed meanwhile are left
+/// out.
 ///
 /// # Errors
-/// Where there is no such task, or it may not be looked into.
+/// If there is no such task, or it may not be inspected.
 pub fn links(task: i32) -> io::Result<Vec<(i32, PathBuf)>> {
     let all = super::numbered(super::path(task, "fd"))?;
     Ok(all.filter_map(|(fd, link)| Some((fd, fs::read_link(link.path()).ok()?))).collect())
 }
 
-/// The same, with what stat(2) says of files.
+/// The descriptors of a process, with their targets and what stat(2) says of files.
 ///
 /// # Errors
-/// As above.
+/// As [`links`].
 pub fn read(pid: i32) -> io::Result<Vec<Descriptor>> {
     Ok(links(pid)?.into_iter().map(|(fd, target)| descriptor(pid, fd, target.to_string_lossy().into_owned())).collect())
 }

@@ -1,4 +1,4 @@
-//! /proc/PID/fdinfo/N (proc_pid_fdinfo(5)): what a descriptor's link does not tell.
+//! /proc/PID/fdinfo/N (proc_pid_fdinfo(5)): details of a descriptor that its link does not show.
 
 use std::fmt::Display;
 use std::fs;
@@ -8,36 +8,36 @@ use nix::libc;
 
 use super::{field, hexadecimal, lines, number, octal};
 
-/// A file, by device and inode.
+/// Device and inode of a file.
 pub type Inode = (u64, u64);
 
-/// What is known of a descriptor; None where the kernel does not tell, or its file is of another kind.
+/// Details of a descriptor. A field is None if the kernel does not report it, or the file is of another kind.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FdInfo {
-    /// O_*; 0, which is reading only, where the kernel does not tell.
+    /// O_* flags; 0 (read-only) if the kernel does not report them.
     pub flags: i32,
-    /// The number of the mount that the file is on.
+    /// ID of the mount that the file is on.
     pub mount: Option<i32>,
-    /// The process of a pidfd, -1 for one that was reaped.
+    /// PID of a pidfd's process; -1 if it was reaped.
     pub process: Option<i32>,
-    /// The number of the terminal that this is the master of.
+    /// Number of the terminal whose master this is.
     pub terminal: Option<i32>,
-    /// Descriptors that a unix socket was sent and has not received yet (SCM_RIGHTS); since Linux 5.11.
+    /// Descriptors sent to a unix socket and not yet received (SCM_RIGHTS); Linux 5.11.
     pub in_flight: Option<u32>,
-    /// What an inotify instance watches.
+    /// Files that an inotify instance watches.
     pub watches: Vec<Inode>,
 }
 
 impl FdInfo {
-    /// Reads that of a descriptor of a process or of `self`.
+    /// Reads the details of descriptor `fd`; `pid` is a number or `self`.
     ///
     /// # Errors
-    /// Where there is no such descriptor, or the process may not be looked into.
+    /// If there is no such descriptor, or the process may not be inspected.
     pub fn read(pid: impl Display, fd: impl Display) -> io::Result<Self> {
         Ok(Self::parse(&fs::read(super::path(pid, &format!("fdinfo/{fd}")))?))
     }
 
-    /// Skips what no caller asks for.
+    /// Skips fields that no caller needs.
     pub fn parse(text: &[u8]) -> Self {
         let mut found = Self::default();
         for line in lines(text) {
@@ -57,13 +57,12 @@ impl FdInfo {
         found
     }
 
-    /// Whether the file is open for writing.
     pub fn is_writable(&self) -> bool {
         self.flags & libc::O_ACCMODE != libc::O_RDONLY
     }
 }
 
-/// `wd:1 ino:9e7e sdev:800013 mask:…`. The kernel's own form of a device number has 20 bits of minor.
+/// Parses `wd:1 ino:9e7e sdev:800013 mask:…`. The kernel's internal device numbers have 20 bits of minor.
 fn watch(line: &[u8]) -> Option<Inode> {
     let hex = |name: &[u8]| line.split(|&byte| byte == b' ').find_map(|word| hexadecimal(word.strip_prefix(name)?));
     let device = hex(b"sdev:")?;

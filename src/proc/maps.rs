@@ -1,4 +1,4 @@
-//! /proc/PID/maps (proc_pid_maps(5)): what a process has mapped.
+//! /proc/PID/maps (proc_pid_maps(5)): a process's memory mappings.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
@@ -12,47 +12,45 @@ use super::{hexadecimal, lines, number, unescape};
 /// One mapping.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mapping {
-    /// Its first address.
-    pub start: u64,
-    /// Whether the process may write to it.
-    pub writable: bool,
-    /// Whether the process may execute it.
-    pub executable: bool,
+    pub(crate) start: u64,
+    pub(crate) writable: bool,
+    pub(crate) executable: bool,
     /// Whether writes reach the file and other processes.
-    pub shared: bool,
-    /// Of the file; 0 for none.
-    pub inode: u64,
-    /// A file's path, with ` (deleted)` behind it where the name was removed; or the kernel's name, such as `[heap]`; or nothing.
-    pub name: OsString,
+    pub(crate) shared: bool,
+    /// Of the file; 0 without a file.
+    pub(crate) inode: u64,
+    /// A file's path, with ` (deleted)` appended after its removal; or the kernel's name, such as `[heap]`;
+    /// or empty.
+    pub(crate) name: OsString,
 }
 
 impl Mapping {
-    /// Where the file is, unless the name is none of a file.
+    /// The file's path; None if the name is not a path.
     pub fn path(&self) -> Option<&Path> {
         Some(Path::new(&self.name)).filter(|path| path.is_absolute())
     }
 
-    /// The name of what was removed.
+    /// A removed file's name, without ` (deleted)`.
     pub fn deleted(&self) -> Option<&OsStr> {
         self.name.as_bytes().strip_suffix(b" (deleted)").map(OsStr::from_bytes)
     }
 }
 
-/// Reads those of a process or of `self`, in the order of their addresses.
+/// The mappings of a process in the order of their addresses; `pid` is a number or `self`.
 ///
 /// # Errors
-/// Where there is no such process, or it may not be looked into.
+/// If there is no such process, or it may not be inspected.
 pub fn read(pid: impl Display) -> io::Result<Vec<Mapping>> {
     Ok(parse(&fs::read(super::path(pid, "maps"))?))
 }
 
-/// Leaves out lines that are none.
+/// Skips malformed lines.
 pub fn parse(text: &[u8]) -> Vec<Mapping> {
     lines(text).filter_map(mapping).collect()
 }
 
-/// `7f00-7f01 rw-s 00000000 00:01 1024      /memfd:x (deleted)`. Of a name, newlines alone are escaped: one that has the four letters
-/// `\012` looks the same, and is read as one with a newline.
+/// Parses `7f00-7f01 rw-s 00000000 00:01 1024      /memfd:x (deleted)`. The kernel escapes only newlines in a
+/// name, so a name that contains the four characters `\012` is read as one with a newline.
 fn mapping(line: &[u8]) -> Option<Mapping> {
     let mut fields = line.splitn(6, |&byte| byte == b' ');
     let range = fields.next()?;
@@ -69,7 +67,7 @@ fn mapping(line: &[u8]) -> Option<Mapping> {
     })
 }
 
-/// How many there are before a name, which may itself end with some.
+/// Number of blanks before a name. The name may also end in blanks.
 fn blanks(name: &[u8]) -> usize {
     name.iter().take_while(|&&byte| byte == b' ').count()
 }

@@ -1,14 +1,16 @@
-//! The files of /proc that describe processes (proc(5)): one parser for each format, and a thin reader beside it.
+//! The /proc files that describe processes (proc(5)), and the tree of processes. Each format has one parser
+//! and a thin reader.
 //!
-//! Parsers are pure functions on bytes. They skip lines that they cannot read, hold no more than they are given, and never panic.
-//! The `procfs` crate does not serve: its parsers want UTF-8, and names of processes, files and mounts hold any byte.
+//! Parsers are pure functions on bytes. They skip lines that they cannot read, never panic, and are bounded
+//! by the size of their input. The `procfs` crate does not fit: it requires UTF-8, but names of processes,
+//! files and mounts may contain any byte.
 
-pub mod fd;
-pub mod fdinfo;
+pub(crate) mod fd;
+pub(crate) mod fdinfo;
 pub mod maps;
-pub mod mountinfo;
-pub mod stat;
-pub mod status;
+pub(crate) mod mountinfo;
+pub(crate) mod stat;
+pub(crate) mod status;
 pub mod tree;
 
 use std::fmt::Display;
@@ -17,15 +19,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// `/proc/PID/NAME`, of a number or of `self`.
+/// `/proc/PID/NAME`; `pid` is a number or `self`.
 pub fn path(pid: impl Display, name: &str) -> PathBuf {
     Path::new("/proc").join(pid.to_string()).join(name)
 }
 
-/// Every process that this PID namespace shows, in no order.
+/// All processes in this PID namespace, in no order.
 ///
 /// # Errors
-/// Where there is no /proc.
+/// If there is no /proc.
 pub fn pids() -> io::Result<impl Iterator<Item = i32>> {
     Ok(numbered("/proc".into())?.map(|(pid, _)| pid))
 }
@@ -33,7 +35,7 @@ pub fn pids() -> io::Result<impl Iterator<Item = i32>> {
 /// The threads of a process, in no order.
 ///
 /// # Errors
-/// Where there is no such process.
+/// If there is no such process.
 pub fn threads(pid: i32) -> io::Result<impl Iterator<Item = i32>> {
     Ok(numbered(path(pid, "task"))?.map(|(tid, _)| tid))
 }
@@ -66,7 +68,7 @@ fn octal(digits: &[u8]) -> Option<i32> {
     i32::from_str_radix(str::from_utf8(digits).ok()?, 8).ok()
 }
 
-/// The bytes of a field in which the kernel wrote each of `escaped` as a backslash and three octal digits.
+/// Decodes a field in which the kernel wrote each byte of `escaped` as a backslash and three octal digits.
 fn unescape(field: &[u8], escaped: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -78,7 +80,7 @@ fn unescape(field: &[u8], escaped: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The escape that a text begins with, and what follows it.
+/// Decodes the escape sequence at the start of a text. Also returns the rest.
 fn escape(text: &[u8]) -> Option<(u8, &[u8])> {
     match text {
         [b'\\', a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..] => {
@@ -88,7 +90,7 @@ fn escape(text: &[u8]) -> Option<(u8, &[u8])> {
     }
 }
 
-/// As the kernel writes names (seq_path), for the tests of the parsers.
+/// Escapes names as the kernel does (seq_path), for the parsers' tests.
 #[cfg(test)]
 fn escaped(name: &[u8], escaped: &[u8]) -> Vec<u8> {
     let one = |byte: &u8| if escaped.contains(byte) { format!("\\{byte:03o}").into_bytes() } else { vec![*byte] };

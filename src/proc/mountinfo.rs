@@ -9,42 +9,41 @@ use std::path::PathBuf;
 
 use super::{lines, number, unescape};
 
-/// What the kernel escapes in names (show_mountinfo, fs/proc_namespace.c).
+/// The bytes that the kernel escapes in names (show_mountinfo, fs/proc_namespace.c).
 const ESCAPED: &[u8] = b" \t\n\\";
 
-/// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
-    /// Its number, as `mnt_id:` in fdinfo says it.
+    /// `mnt_id:` in fdinfo.
     pub id: i32,
-    /// The device number that stat(2) gives for its files, but for those of an overlay.
+    /// Device number that stat(2) returns for its files, except on an overlay.
     pub device: u64,
-    /// The folder of the file system that it shows.
+    /// The mounted folder of the file system.
     pub root: PathBuf,
-    /// Where it is mounted, from the process's root.
+    /// The mount point, from the process's root.
     pub point: PathBuf,
-    /// Of this mount, whatever the file system is.
+    /// Whether the mount is writable; the file system may still be read-only.
     pub writable: bool,
-    /// Type of the file system.
     pub fstype: String,
-    /// Options of the file system, parted by commas.
+    /// Options of the file system, separated by commas.
     pub options: String,
 }
 
-/// Reads those that a process sees, or `self`: outer ones first, and of two on one point the hidden one.
+/// The mounts that a process sees; `pid` is a number or `self`. Outer mounts come first. If two are on one
+/// point, the hidden one comes first.
 ///
 /// # Errors
-/// Where there is no such process, or no /proc.
+/// If there is no such process, or no /proc.
 pub fn read(pid: impl Display) -> io::Result<Vec<Mount>> {
     Ok(parse(&fs::read(super::path(pid, "mountinfo"))?))
 }
 
-/// Leaves out lines that are none.
+/// Skips malformed lines.
 pub fn parse(text: &[u8]) -> Vec<Mount> {
     lines(text).filter_map(mount).collect()
 }
 
-/// `36 35 98:0 /root /point options [optional…] - fstype source super-options`.
+/// Parses `36 35 98:0 /root /point options [optional…] - fstype source super-options`.
 fn mount(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|&byte| byte == b' ');
     let (id, device) = (number(fields.next()?)?, device(fields.nth(1)?)?);

@@ -6,40 +6,38 @@ use std::io;
 
 use super::number;
 
-/// How many fields stand between `session` and `starttime`.
+/// Number of fields between `session` and `starttime`.
 const BETWEEN: usize = 15;
 
-/// One process or thread.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stat {
-    /// Its number in the PID namespace of this /proc.
+    /// In the PID namespace of this /proc.
     pub pid: i32,
-    /// The name, of any bytes.
+    /// The name; it may contain any byte.
     pub comm: Vec<u8>,
     /// R, S, D, T, t, Z, X…
     pub state: char,
-    /// Parent; 0 where it is outside of the PID namespace.
+    /// Parent; 0 if it is outside the PID namespace.
     pub ppid: i32,
-    /// Process group.
     pub pgid: i32,
-    /// Session.
     pub sid: i32,
-    /// When it started, in clock ticks since the boot.
+    /// Start time in clock ticks since boot.
     pub start: u64,
 }
 
 impl Stat {
-    /// Reads that of a process, or of `self`.
+    /// `pid` is a number or `self`.
     ///
     /// # Errors
-    /// Where there is no such process.
+    /// If there is no such process.
     pub fn read(pid: impl Display) -> io::Result<Self> {
         let file = super::path(pid, "stat");
         let unknown = || io::Error::new(io::ErrorKind::InvalidData, format!("{} has another format", file.display()));
         Self::parse(&fs::read(&file)?).ok_or_else(unknown)
     }
 
-    /// The name stands in parentheses and may itself hold any byte, parentheses included; what follows the last one is plain.
+    /// The name is in parentheses and may contain parentheses and any other byte. After the last parenthesis
+    /// there are only plain fields.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let begin = text.iter().position(|&byte| byte == b'(')?;
         let end = text.iter().rposition(|&byte| byte == b')')?;

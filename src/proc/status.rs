@@ -6,7 +6,7 @@ use std::io;
 
 use super::{field, hexadecimal, lines, number, octal};
 
-/// What is known of a process or thread; None where the kernel does not tell.
+/// Details of a process or thread. A field is None if the kernel does not report it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Status {
     /// R, S, D, T, t, Z, X…
@@ -15,49 +15,44 @@ pub struct Status {
     pub tracer: Option<i32>,
     /// Effective user.
     pub uid: Option<u32>,
-    /// File mode bits that it leaves out.
     pub umask: Option<i32>,
-    /// How many descriptors its table has room for.
+    /// Number of slots in its descriptor table.
     pub fd_size: Option<usize>,
-    /// One number for each PID namespace that it is in, from the one of this /proc inwards.
+    /// PID in each PID namespace that it is in, from the one of this /proc inwards.
     pub numbers: Option<Vec<i32>>,
-    /// Capabilities, a bit each: inheritable ones,
+    /// Capability sets, one bit for each capability.
     pub inheritable: Option<u64>,
-    /// permitted ones,
     pub permitted: Option<u64>,
-    /// those in effect,
     pub effective: Option<u64>,
-    /// those that a program could get by its file,
     pub bounding: Option<u64>,
-    /// and ambient ones.
     pub ambient: Option<u64>,
-    /// 1 where programs get no privileges by their files (PR_SET_NO_NEW_PRIVS).
+    /// 1 if an executed file grants no privileges (PR_SET_NO_NEW_PRIVS).
     pub no_new_privs: Option<u32>,
     /// SECCOMP_MODE_*: 0 none, 1 strict, 2 filter.
     pub seccomp: Option<u32>,
-    /// How many filters; since Linux 5.9.
+    /// Number of filters; Linux 5.9.
     pub seccomp_filters: Option<u32>,
-    /// How often it has gone to sleep by itself.
+    /// Voluntary context switches: how often it went to sleep by itself.
     pub voluntary_switches: Option<u64>,
 }
 
 impl Status {
-    /// Reads that of a process or thread, or of `self`.
+    /// `pid` is a process, a thread, or `self`.
     ///
     /// # Errors
-    /// Where there is no such task, or no /proc.
+    /// If there is no such task, or no /proc.
     pub fn read(pid: impl Display) -> io::Result<Self> {
         Ok(Self::parse(&fs::read(super::path(pid, "status"))?))
     }
 
-    /// The name of a task has its newlines escaped, so that a line is what it seems to be.
+    /// The kernel escapes newlines in a task's name, so no name can imitate another line.
     pub fn parse(text: &[u8]) -> Self {
         let mut found = Self::default();
         for (name, value) in lines(text).filter_map(field) {
             match name {
                 b"State" => found.state = value.first().map(|&letter| char::from(letter)),
                 b"TracerPid" => found.tracer = number(value),
-                // Real, effective, saved, of the file system.
+                // Real, effective, saved, file system.
                 b"Uid" => found.uid = words(value).nth(1).and_then(number),
                 b"Umask" => found.umask = octal(value),
                 b"FDSize" => found.fd_size = number(value),

@@ -1,4 +1,5 @@
-//! The service's processes, as /proc shows them. Reads only; a process that ends meanwhile is left out, never an error.
+//! The service's process tree, from /proc. Reads only. A process that ends meanwhile is left out, never an
+//! error.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -9,7 +10,7 @@ use super::status::Status;
 /// One process.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Process {
-    /// Its PID in our PID namespace.
+    /// PID in our PID namespace.
     pub pid: i32,
     /// Parent.
     pub ppid: i32,
@@ -19,14 +20,14 @@ pub struct Process {
     pub sid: i32,
     /// State letter of proc(5): R, S, D, T, t, Z, X…
     pub state: char,
-    /// Name, at most 15 bytes as the kernel keeps it.
+    /// Name; the kernel keeps at most 15 bytes.
     pub comm: String,
-    /// Thread IDs in ascending order, the leader's included.
+    /// Thread IDs in ascending order, including the leader's.
     pub threads: Vec<i32>,
 }
 
 impl Process {
-    /// How messages name a process: `1004 (nginx)`.
+    /// The name in messages: `1004 (nginx)`.
     pub fn name(&self) -> String {
         format!("{} ({})", self.pid, self.comm)
     }
@@ -37,12 +38,12 @@ impl Process {
     }
 }
 
-/// Every process that this PID namespace shows, by PID.
+/// All processes in this PID namespace, by PID.
 pub fn all() -> io::Result<BTreeMap<i32, Process>> {
     Ok(super::pids()?.filter_map(|pid| Some((pid, read(pid)?))).collect())
 }
 
-/// One process, or nothing if it is gone.
+/// One process; None if it is gone.
 pub fn read(pid: i32) -> Option<Process> {
     let stat = Stat::read(pid).ok()?;
     let mut threads: Vec<i32> = super::threads(pid).ok()?.collect();
@@ -58,7 +59,8 @@ pub fn read(pid: i32) -> Option<Process> {
     })
 }
 
-/// The number that init's process `inner` has here. Where init is in a PID namespace below ours, that is another one.
+/// The PID, as seen from here, of the process that init knows as `inner`. It differs if init is in a PID
+/// namespace below ours.
 pub fn number_here(all: &BTreeMap<i32, Process>, init: i32, inner: i32) -> Option<i32> {
     let depth = numbers(init)?.len();
     if depth == 1 {
@@ -68,28 +70,31 @@ pub fn number_here(all: &BTreeMap<i32, Process>, init: i32, inner: i32) -> Optio
     below.into_iter().find(|pid| numbers(*pid).is_some_and(|all| all.len() == depth && all.last() == Some(&inner)))
 }
 
-/// One number for each PID namespace that a process is in, from the one of this /proc inwards (proc_pid_status(5)).
+/// The PIDs of a process, one for each PID namespace that it is in, from the one of this /proc inwards
+/// (proc_pid_status(5)).
 pub fn numbers(pid: i32) -> Option<Vec<i32>> {
     Status::read(pid).ok()?.numbers
 }
 
-/// The process between init and the service, below which all of the service is; the service itself where there is none.
+/// The root of the service's tree: the subreaper between init and the service, or the service itself if there
+/// is none.
 pub fn root(all: &BTreeMap<i32, Process>, init: i32, service: i32) -> Option<i32> {
     let parent = all.get(&service)?.ppid;
     Some(if parent == init { service } else { parent })
 }
 
-/// Children of init that are not among `known`. What exec brought in has no parent here (0), and zombies are about to be reaped.
+/// Children of init that are not among `known`. Zombies are left out, because they are about to be reaped.
+/// What exec brought in is not a child: its parent here is 0.
 pub fn strays<'a>(all: &'a BTreeMap<i32, Process>, init: i32, known: &'a [i32]) -> impl Iterator<Item = &'a Process> {
     all.values().filter(move |process| process.ppid == init && !known.contains(&process.pid) && !process.is_zombie())
 }
 
-/// The highest PID or TID of these.
+/// The highest PID or TID of `processes`.
 pub fn highest(processes: &[Process]) -> Option<i32> {
     processes.iter().flat_map(|process| &process.threads).copied().max()
 }
 
-/// `root` and all its descendants, parents before their children.
+/// `root` and all its descendants, parents before children.
 pub fn below(all: &BTreeMap<i32, Process>, root: i32) -> Vec<Process> {
     let mut found: Vec<Process> = all.get(&root).cloned().into_iter().collect();
     let mut next = 0;
