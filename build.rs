@@ -1,5 +1,5 @@
-//! Compiles the holder and the relay (src/sys/holder, src/sys/relay, src/sys/freestanding): freestanding programs of a page or two that the executable
-//! carries inside. And has the executable begin where it blocks the signals (src/sys/signals.rs).
+//! Compiles the subreaper and the relay, the freestanding programs of a page or two that the executable
+//! embeds. Also makes the executable start at `freeze_start`, which blocks the signals (src/sys/signals.rs).
 
 use std::{env, ffi::OsString, path::PathBuf, process::Command};
 
@@ -14,7 +14,7 @@ fn main() {
 fn compile(name: &str) {
     let source = format!("src/sys/{name}/main.rs");
     println!("cargo::rerun-if-changed=src/sys/{name}");
-    // Where cargo was told of a linker, for another architecture's programs, it is these programs' too.
+    // The linker that cargo uses for the target, as set for cross-compilation.
     let linker = env::var_os("RUSTC_LINKER").map(|linker| {
         let mut option = OsString::from("-Clinker=");
         option.push(linker);
@@ -26,7 +26,8 @@ fn compile(name: &str) {
         .args(["--target", &env::var("TARGET").expect("cargo sets TARGET")])
         .args(["-Copt-level=s", "-Cpanic=abort", "-Crelocation-model=static", "-Ctarget-feature=+crt-static"])
         .args(["-Cstrip=symbols", "-Cforce-unwind-tables=no", "-Coverflow-checks=no"])
-        // Neither libraries nor alignment: what the file does not hold need not be dumped.
+        // Keeps the file small, because every checkpoint dumps the subreaper's pages: no libraries, no
+        // alignment.
         .args([
             "-Clink-arg=-nostartfiles",
             "-Clink-arg=-nostdlib",

@@ -1,18 +1,18 @@
-//! Every exit status of `freeze`, in one table. The service's own status passes through unchanged beside them.
+//! Every exit status of `freeze`, in one table. `freeze run` also passes on the service's own status.
 
 use std::fmt;
 
 use textwrap::WordSplitter;
 
-/// Done: for `freeze checkpoint`, the generation is committed.
+/// Success. For `freeze checkpoint`, the generation is committed.
 pub const OK: u8 = 0;
-/// A command failed; for `freeze checkpoint`, outside the phases that have a status of their own.
+/// Failure. For `freeze checkpoint`, outside the phases that have their own status.
 pub const FAILED: u8 = 1;
-/// The command line cannot be understood (clap's own status).
+/// The command line is invalid (clap's own status).
 pub const USAGE: u8 = 2;
 /// There is no init to talk to.
 pub const NO_INIT: u8 = 3;
-/// `freeze checkpoint`: failed before the service was frozen.
+/// `freeze checkpoint`: it failed before the service was frozen.
 pub const PREFLIGHT: u8 = 4;
 /// `freeze checkpoint`: the processes could not be dumped.
 pub const DUMP: u8 = 5;
@@ -20,37 +20,37 @@ pub const DUMP: u8 = 5;
 pub const FILES: u8 = 6;
 /// `freeze checkpoint`: the generation could not be committed.
 pub const COMMIT: u8 = 7;
-/// `freeze checkpoint --handover`: nobody took the service.
+/// `freeze checkpoint --handover`: no container took the service.
 pub const HANDOVER: u8 = 8;
 /// `freeze migrate`: the service runs in the target, and the source could not be stopped.
 pub const UNFINISHED: u8 = 9;
-/// `freeze migrate`: neither side says that it runs the service.
+/// `freeze migrate`: neither side reports that it runs the service.
 pub const UNKNOWN: u8 = 10;
-/// `freeze run`: the service's executable exists but cannot be executed, as shells say it.
+/// `freeze run`: the service's executable cannot be executed (the shell's convention).
 pub const NOT_EXECUTABLE: u8 = 126;
-/// `freeze run`: the service's executable was not found, as shells say it.
+/// `freeze run`: the service's executable was not found (the shell's convention).
 pub const NOT_FOUND: u8 = 127;
-/// `freeze run`: the service was killed by signal N: 128 + N.
+/// `freeze run`: signal N killed the service; the status is 128 + N.
 pub const SIGNAL_BASE: u8 = 128;
 /// `freeze run`: a fatal error of freeze itself.
 pub const FATAL: u8 = 170;
-/// `freeze run`: the restore failed, and starting afresh would lose the service's state.
+/// `freeze run`: the restore failed. A fresh start would lose the service's state.
 pub const RESTORE_FAILED: u8 = 171;
-/// `freeze run`: the service was checkpointed and ended (settable by `--checkpointed-status`).
+/// `freeze run`: the service was checkpointed and has ended. `--checkpointed-status` sets another status.
 pub const CHECKPOINTED: u8 = 172;
-/// `freeze run`: another container has the application, so the service was ended, or not started, here.
+/// `freeze run`: another container is the lease owner, so the service was ended or not started here.
 pub const REPLACED: u8 = 173;
-/// `freeze run --standby`: the PIDs of this container are nearly used up; only a new container can restore the service.
+/// `freeze run --standby`: the container's PIDs are nearly used up, so only a new container can restore the
+/// service.
 pub const WORN_OUT: u8 = 174;
 
 /// The status in a row of the [`TABLE`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
-    /// One number.
+pub(crate) enum Status {
     Is(u8),
-    /// Whatever the service ends with.
+    /// The service's own status.
     Service,
-    /// [`SIGNAL_BASE`] and the number of a signal.
+    /// [`SIGNAL_BASE`] plus the signal's number.
     Signal,
 }
 
@@ -64,14 +64,12 @@ impl fmt::Display for Status {
     }
 }
 
-/// What a status of some commands means.
+/// What a status means for some commands.
 #[derive(Debug, Clone, Copy)]
-pub struct Row {
-    /// The status.
+pub(crate) struct Row {
     pub status: Status,
-    /// The commands that end with it; none stands for all.
+    /// The commands that exit with it; empty for all commands.
     pub of: &'static [&'static str],
-    /// In words.
     pub means: &'static str,
 }
 
@@ -86,7 +84,7 @@ const MIGRATE: &[&str] = &["migrate"];
 const OTHERS: &[&str] = &["list", "rekey", "inspect", "verify", "prune", "extract", "copy", "install"];
 
 /// All statuses, as `--help` and docs/options.md show them.
-pub const TABLE: &[Row] = &[
+pub(crate) const TABLE: &[Row] = &[
     Row { status: Status::Service, of: RUN, means: "The service has ended by itself; `--remap-exit` applies" },
     Row {
         status: Status::Signal,
@@ -153,8 +151,8 @@ pub const TABLE: &[Row] = &[
     row(WORN_OUT, RUN, "A standby whose PIDs are nearly used up: only a new container can restore the service"),
 ];
 
-/// What `freeze COMMAND --help` says of exit statuses, 80 columns wide.
-pub fn help(command: &str) -> String {
+/// The exit statuses in `freeze COMMAND --help`, 80 columns wide.
+pub(crate) fn help(command: &str) -> String {
     let mut text = "Exit status:".to_owned();
     for row in TABLE.iter().filter(|row| row.of.is_empty() || row.of.contains(&command)) {
         let columns = textwrap::Options::new(80)
@@ -172,7 +170,7 @@ pub fn help(command: &str) -> String {
 mod tests {
     use super::*;
 
-    /// As a line of a table in Markdown.
+    /// A row of a Markdown table.
     fn line(row: &Row) -> String {
         let of: Vec<String> = row.of.iter().map(|command| format!("`{command}`")).collect();
         let of = if of.is_empty() { "all".to_owned() } else { of.join(", ") };

@@ -1,111 +1,115 @@
-//! Named steps of a checkpoint, a handover, a restore and a prune. A test stops a process at exactly one of them and kills what it wants to
-//! see dead there. Only the feature `fail-points` compiles them in, and only test builds have it.
+//! Named steps of a checkpoint, a handover, a restore and a prune, for crash tests. A test stops a process at
+//! exactly one step and kills the process of its choice. Only the feature `fail-points` compiles them in, and
+//! only test builds enable it.
 //!
-//! `FREEZE_FAIL_POINT` names a file that holds the [name](Point::name) of a point. A process reads it when it starts. When it reaches that
-//! point it removes the file, so that no other process stops there, and sends itself SIGSTOP.
+//! `FREEZE_FAIL_POINT` names a file that contains the [name](Point::name) of a point. A process reads it when
+//! it starts. At that point it removes the file, so that no other process stops there, and sends itself
+//! SIGSTOP.
 
 use clap::ValueEnum;
 
-/// A step that has just been done, in the process that does it.
+/// A step that the current process has just completed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Point {
-    /// The checkpoint's worker knows its job.
+    /// The checkpoint worker has its job.
     CheckpointBegun,
-    /// The preflight found nothing, and the store can be written.
+    /// The preflight found no obstacle, and the store is writable.
     CheckpointChecked,
-    /// CRIU has sent the first image.
+    /// CRIU has sent its first image.
     CheckpointDumping,
-    /// CRIU has sent everything and holds the frozen tasks.
+    /// CRIU has sent all images and holds the frozen tasks.
     CheckpointHeld,
     /// The service's files are captured.
     CheckpointFiles,
-    /// The service runs on, before the commit.
+    /// The service runs again, before the commit.
     CheckpointReleased,
     /// The last pack is in the store.
     CheckpointPacked,
-    /// A SIGSTOP is pending for each process.
+    /// The fence is set: a SIGSTOP is pending for each process.
     CheckpointStopped,
     /// The manifest is in the store.
     CheckpointManifest,
-    /// Init knows the generation's number, where the service does not run on.
+    /// The put of head is next. Init knows the generation's number if the service does not resume after the
+    /// commit.
     CheckpointCommitting,
-    /// Head names the generation.
+    /// The put of head has returned.
     CheckpointHead,
     /// Init knows that the generation is committed.
     CheckpointCommitted,
     /// The service has ended.
     CheckpointEnded,
-    /// The generation can be taken, and init knows it.
+    /// The generation is offered, and init knows it.
     HandoverOffered,
-    /// The outcome decides who has the service.
+    /// The outcome is decided.
     HandoverDecided,
-    /// Init knows who has the service.
+    /// Init knows the outcome.
     HandoverSettled,
-    /// The service has ended, or runs on.
+    /// The service has ended, or runs again.
     HandoverReleased,
-    /// A second worker looks for what became of the generation.
+    /// A second worker starts to find out the outcome.
     SettleBegun,
-    /// The second worker knows it.
+    /// The second worker knows the outcome.
     SettleDecided,
-    /// The restore's worker knows its job.
+    /// The restore worker has its job.
     RestoreBegun,
     /// A standby waits.
     RestoreWaiting,
-    /// It is known what to restore, and that it is this container's turn.
+    /// The newest generation is known, and it is this container's turn.
     RestoreFound,
-    /// The store says that this container does not have what it is about to take.
+    /// If the generation is another container's offer, the store records that this container does not own it
+    /// yet.
     RestoreRemembered,
-    /// This container can take the generation.
+    /// The checks before the restore have passed.
     RestoreChecked,
-    /// The service's files are put back.
+    /// The service's files are in place.
     RestoreFiles,
     /// CRIU has started.
     RestoreCriu,
-    /// CRIU holds all processes.
+    /// CRIU holds all restored processes.
     RestoreHeld,
-    /// This container has the right to let the service run.
+    /// This container has the right to run the service.
     RestoreTaken,
-    /// CRIU may let the processes run.
+    /// CRIU has the order to let the processes run.
     RestoreLetGo,
     /// The processes run, and CRIU has ended.
     RestoreRunning,
     /// Init knows that the service runs.
     RestoreReported,
-    /// Head says that this container has the application.
+    /// The claim in head is done, or has failed with a warning.
     RestoreClaimed,
     /// The store's time is known.
     PruneBegun,
     /// All manifests are read.
     PruneMarked,
-    /// What is named is condemned no more.
+    /// Packs that a manifest names are no longer condemned.
     PruneLifted,
     /// The first manifest is removed.
     PruneRemoving,
-    /// All manifests are removed that are not kept.
+    /// All manifests that are not kept are removed.
     PruneRemoved,
-    /// What nothing names is condemned.
+    /// Unreferenced packs are condemned.
     PruneCondemned,
     /// All manifests and condemnations are read once more.
     PruneMarkedAgain,
     /// The first pack is removed.
     PruneSweeping,
-    /// All packs are removed that were due.
+    /// All packs that were due are removed.
     PruneSwept,
-    /// Condemnations of which no pack is left are removed.
+    /// Condemnations that have no pack left are removed.
     PruneCleaned,
 }
 
 impl Point {
-    /// What the file holds.
+    /// The name to write into the file.
     pub fn name(self) -> String {
         format!("{self:?}")
     }
 }
 
-/// The variable that names the file.
+/// The environment variable that names the file.
 pub const VARIABLE: &str = "FREEZE_FAIL_POINT";
 
-/// Has this process stop at the point that the file names, where there is a file.
+/// Arms the point that the file names. Does nothing without a file.
 #[cfg(feature = "fail-points")]
 pub(crate) fn arm() {
     use nix::sys::signal::{Signal, raise};

@@ -1,25 +1,24 @@
-//! What the fuzz tests of all parsers share: damage to valid input, so that checks behind the first one are reached too.
+//! Mutations of valid input for the fuzz tests of all parsers, so that they get past a parser's first check.
 
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-/// One thing that happens to bytes.
+/// One mutation.
 #[derive(Debug, Clone)]
 pub(crate) enum Edit {
     Set(Index, u8),
     Insert(Index, u8),
     Cut(Index, usize),
-    /// These bytes come again, somewhere else.
+    /// Inserts a copy of these bytes somewhere else.
     Repeat(Index, usize, Index),
     End(Index),
 }
 
-/// One edit, or several.
 pub(crate) fn edits() -> impl Strategy<Value = Vec<Edit>> {
     let at = any::<Index>;
     let edit = prop_oneof![
         6 => (at(), any::<u8>()).prop_map(|(at, byte)| Edit::Set(at, byte)),
-        // Where numbers have 7 bits a byte, these are the ends of what one can hold.
+        // The boundary values of a varint's byte.
         3 => (at(), prop::sample::select(vec![0, 1, 0x7f, 0x80, 0xff])).prop_map(|(at, byte)| Edit::Set(at, byte)),
         2 => (at(), any::<u8>()).prop_map(|(at, byte)| Edit::Insert(at, byte)),
         2 => (at(), 1usize..20).prop_map(|(at, count)| Edit::Cut(at, count)),
@@ -29,7 +28,7 @@ pub(crate) fn edits() -> impl Strategy<Value = Vec<Edit>> {
     prop::collection::vec(edit, 1..5)
 }
 
-/// The bytes after all that.
+/// Applies `edits` in order.
 pub(crate) fn damaged(data: &[u8], edits: &[Edit]) -> Vec<u8> {
     let mut data = data.to_vec();
     for edit in edits {
