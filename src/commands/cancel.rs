@@ -1,4 +1,4 @@
-//! `freeze cancel`: has init give up the checkpoint that is under way.
+//! `freeze cancel`: asks init to give up the checkpoint that is under way, or to withdraw a handover.
 
 use super::say;
 use crate::{
@@ -15,7 +15,6 @@ pub struct Arguments {
     folder: super::Folder,
 }
 
-/// Returns the exit status.
 pub fn main(arguments: &Arguments) -> u8 {
     let answer =
         Client::ask(arguments.folder.runtime_dir.as_deref(), Op::Cancel).and_then(|mut client| client.next_event());

@@ -29,7 +29,6 @@ pub struct Arguments {
     json: bool,
 }
 
-/// Returns the exit status.
 pub fn main(arguments: &Arguments) -> u8 {
     match ask(arguments) {
         Ok(code) => code,
@@ -43,7 +42,8 @@ pub fn main(arguments: &Arguments) -> u8 {
 fn ask(arguments: &Arguments) -> Result<u8, ClientError> {
     let handover_ms = arguments.handover.map(millis);
     let op = Op::Checkpoint(Wanted { leave_running: arguments.leave_running, handover_ms });
-    // The kernel closes it when this process has ended, and not a moment earlier: init, which ends the container then, waits for that.
+    // Never dropped: the kernel closes the socket when this process ends, and init waits for that before it
+    // ends the container.
     let mut client = ManuallyDrop::new(Client::ask(arguments.folder.runtime_dir.as_deref(), op)?);
     let mut steps = Steps::default();
     let mut peer = None;
@@ -80,12 +80,12 @@ fn ask(arguments: &Arguments) -> Result<u8, ClientError> {
     }
 }
 
-/// The client that asked must not fail for want of a reader: the generation is committed.
+/// Prints a line. Ignores errors: a closed standard output must not make a committed checkpoint look failed.
 pub(super) fn print(line: String) {
     let _ = std::io::stdout().write_all((line + "\n").as_bytes());
 }
 
-/// The exit status of a checkpoint that failed in a step.
+/// Exit status of a checkpoint that failed in `phase`.
 fn failed_in(phase: Option<Phase>) -> u8 {
     match phase {
         Some(Phase::Preflight) => exit::PREFLIGHT,
@@ -97,7 +97,7 @@ fn failed_in(phase: Option<Phase>) -> u8 {
     }
 }
 
-/// The steps on a terminal, a line each; the last one grows with its bytes.
+/// The steps on a terminal, one line each. The current line is rewritten as its bytes grow.
 #[derive(Debug, Default)]
 pub(super) struct Steps {
     phase: Option<Phase>,
@@ -117,7 +117,7 @@ impl Steps {
         format!("{begin}freeze: {}", text::progress(phase, bytes, total))
     }
 
-    /// What is written next begins a line.
+    /// Ends the current line, so that the next message begins a new one.
     pub(super) fn end(&mut self) {
         if self.phase.take().is_some() {
             let _ = std::io::stderr().write_all(b"\n");

@@ -1,4 +1,4 @@
-//! `freeze copy`: copies checkpoints into another store, such as from a bucket into a folder.
+//! `freeze copy`: copies generations into another store, such as from a bucket into a folder.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,6 @@ use crate::store::{self, Location};
 use crate::upkeep::UpkeepError;
 use crate::upkeep::copy::{self, Copied};
 
-/// Arguments of `freeze copy`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     #[command(flatten)]
@@ -24,7 +23,8 @@ pub struct Arguments {
     json: bool,
 }
 
-/// The same as for the source, but named `--to…` and without environment twins: those are the source's.
+/// The source's options with the prefix `--to`. They read no environment variables: those describe the
+/// source.
 #[derive(Debug, clap::Args)]
 struct Destination {
     /// Where to copy to: file:/FOLDER or s3://BUCKET/PREFIX
@@ -47,7 +47,6 @@ struct Destination {
     to_s3_ca_file: Option<PathBuf>,
 }
 
-/// Returns the exit status.
 pub fn main(arguments: &Arguments) -> u8 {
     super::finish(copy(arguments))
 }
@@ -55,7 +54,7 @@ pub fn main(arguments: &Arguments) -> u8 {
 fn copy(arguments: &Arguments) -> Result<String, UpkeepError> {
     let source = arguments.store.open_full()?;
     let destination = arguments.to.create()?;
-    // Both were opened with their keys, and a store opens without one only where it is not encrypted.
+    // Both stores are open, and an encrypted store opens only with a key: no key given means not encrypted.
     if arguments.store.keys.are_given() && !arguments.to.keys().are_given() {
         super::say(&format!(
             "warning: {} is not encrypted, though the source is: give --to-passphrase-file or --to-key-file, with a destination of their own",

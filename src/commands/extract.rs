@@ -1,4 +1,4 @@
-//! `freeze extract`: writes a checkpoint as plain files, which crit and a stock criu read.
+//! `freeze extract`: writes a generation as plain files, for crit and a stock criu.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,6 @@ use super::text::{count, json, printable, size};
 use crate::upkeep::UpkeepError;
 use crate::upkeep::extract;
 
-/// Arguments of `freeze extract`.
 #[derive(Debug, clap::Args)]
 #[command(allow_missing_positional = true)]
 pub struct Arguments {
@@ -24,7 +23,6 @@ pub struct Arguments {
     json: bool,
 }
 
-/// Returns the exit status.
 pub fn main(arguments: &Arguments) -> u8 {
     super::finish(extract(arguments))
 }

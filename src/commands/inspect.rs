@@ -6,7 +6,6 @@ use super::text::{count, date, json, printable, size};
 use crate::upkeep::UpkeepError;
 use crate::upkeep::inspect::{self, Inspected};
 
-/// Arguments of `freeze inspect`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     #[command(flatten)]
@@ -19,7 +18,6 @@ pub struct Arguments {
     json: bool,
 }
 
-/// Returns the exit status.
 pub fn main(arguments: &Arguments) -> u8 {
     super::finish(inspect(arguments))
 }

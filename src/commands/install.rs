@@ -1,7 +1,8 @@
-//! `freeze install`: copies freeze, its criu and Docker's seccomp profile into a folder, such as a volume that an application's container has at `/opt/freeze`.
-//! So freeze's own image needs no shell and no `cp`. Must never leave half a program under its name.
+//! `freeze install`: copies freeze, its criu and Docker's seccomp profile into a folder, such as a volume
+//! that an application's container mounts at `/opt/freeze`. So freeze's container image needs no shell and no
+//! `cp`. Never leaves half a program under its name.
 //!
-//! A `criu-caps` stays behind: capabilities of a file do not survive a copy by an ordinary user.
+//! Does not copy `criu-caps`: a copy by an ordinary user loses file capabilities.
 
 use std::fs::{self, Permissions};
 use std::io::{self, Read};
@@ -13,7 +14,6 @@ use crate::criu::command;
 use crate::doctor::seccomp;
 use crate::exit;
 
-/// Arguments of `freeze install`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Where to: a folder, made where it is missing. Programs of an earlier version are replaced
@@ -21,21 +21,16 @@ pub struct Arguments {
     folder: PathBuf,
 }
 
-/// Why the programs are not there.
 #[derive(Debug, thiserror::Error)]
 enum InstallError {
-    /// The folder cannot be had.
     #[error("cannot make the folder {} ({error}). Mount a volume there that uid {uid} can write", folder.display())]
     Folder { folder: PathBuf, error: io::Error, uid: u32 },
-    /// One program cannot be copied.
     #[error("cannot copy {} to {} ({error}). Free space there, or let uid {uid} write it", from.display(), to.display())]
     Copy { from: PathBuf, to: PathBuf, error: io::Error, uid: u32 },
-    /// Where this program lies is not known.
     #[error("cannot tell where freeze lies ({0}). Mount /proc, or copy the programs by hand")]
     Nowhere(io::Error),
 }
 
-/// Returns the exit status.
 pub fn main(arguments: &Arguments) -> u8 {
     let from = std::env::current_exe().map_err(InstallError::Nowhere);
     match from.and_then(|freeze| install(&freeze, &arguments.folder)) {
@@ -50,12 +45,12 @@ pub fn main(arguments: &Arguments) -> u8 {
 fn install(freeze: &Path, folder: &Path) -> Result<(), InstallError> {
     let uid = nix::unistd::geteuid().as_raw();
     fs::create_dir_all(folder).map_err(|error| InstallError::Folder { folder: folder.to_owned(), error, uid })?;
-    // freeze comes last: where it is, the others are.
+    // freeze comes last: once it is there, so are the others.
     let (criu, profile) = (freeze.with_file_name(command::PLAIN), freeze.with_file_name(seccomp::DOCKER));
     for (from, name, mode) in
         [(criu, command::PLAIN, 0o755), (profile, seccomp::DOCKER, 0o644), (freeze.to_owned(), "freeze", 0o755)]
     {
-        // Only the doctor needs the profile, and says where it should be.
+        // Only the doctor needs the profile, and it names the missing file.
         if name == seccomp::DOCKER && !from.exists() {
             continue;
         }
@@ -65,8 +60,8 @@ fn install(freeze: &Path, folder: &Path) -> Result<(), InstallError> {
     Ok(())
 }
 
-/// Replaces what is there in one step: a program that runs cannot be written to, and an init container may be started again.
-/// Leaves what is the same, as containers may run it.
+/// Replaces `to` atomically: a running program cannot be written to, and an init container may run twice.
+/// Keeps an identical file, as containers may be executing it.
 fn copy(from: &Path, folder: &Path, to: &Path, mode: u32) -> io::Result<()> {
     if is_same(from, to, mode).unwrap_or(false) {
         return Ok(());
@@ -79,7 +74,7 @@ fn copy(from: &Path, folder: &Path, to: &Path, mode: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether `to` has the same bytes and that mode already.
+/// Whether `to` already has these bytes and this mode.
 fn is_same(from: &Path, to: &Path, mode: u32) -> io::Result<bool> {
     let (mut from, mut to) = (fs::File::open(from)?, fs::File::open(to)?);
     if from.metadata()?.len() != to.metadata()?.len() || to.metadata()?.permissions().mode() & 0o7777 != mode {

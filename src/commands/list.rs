@@ -1,4 +1,4 @@
-//! `freeze list`: the generations of a store, from anywhere. Changes nothing.
+//! `freeze list`: lists the generations of a store, from any machine. Changes nothing.
 
 use std::time::SystemTime;
 
@@ -8,7 +8,6 @@ use super::text::{self, age, date, printable, size};
 use crate::exit;
 use crate::image::{self, Generation, ImageError, Manifest};
 
-/// Arguments of `freeze list`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     #[command(flatten)]
@@ -18,7 +17,7 @@ pub struct Arguments {
     json: bool,
 }
 
-/// Prints the generations, oldest first, and gives the exit status.
+/// Prints the generations, oldest first.
 pub fn main(arguments: &Arguments) -> u8 {
     match list(arguments) {
         Ok(list) => text::print(&list),

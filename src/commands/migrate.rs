@@ -10,7 +10,6 @@ use crate::control::protocol::Event;
 use crate::exit;
 use crate::migrate::{self, Failure, Migration, Moved, Note, Rehearsal, Side, Step, Template, words};
 
-/// Arguments of `freeze migrate`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// What executes a command in the service's container, without that command: `kubectl -n shop exec redis-0 --`. Short forms: docker:NAME,
@@ -47,7 +46,6 @@ fn command(text: &str) -> Result<Command, String> {
     words(text).map(Command)
 }
 
-/// Returns the exit status.
 pub fn main(arguments: Arguments) -> u8 {
     let (dry_run, json) = (arguments.dry_run, arguments.json);
     let migration = migration(arguments);
@@ -65,7 +63,7 @@ pub fn main(arguments: Arguments) -> u8 {
     result.unwrap_or_else(|failure| failed(&failure, json))
 }
 
-/// Prints the result. What has happened has happened, whether or not somebody reads of it.
+/// Prints the result. A closed standard output is no failure: the move has happened.
 fn show<T: serde::Serialize>(result: &T, as_json: bool, sentence: fn(&T) -> String) -> u8 {
     print(if as_json { json(result) } else { sentence(result) }.trim_end().to_owned());
     exit::OK
@@ -130,7 +128,7 @@ fn rehearsed(found: &Rehearsal) -> String {
     format!("the service can be moved from {from} to {to}; {time}\n")
 }
 
-/// What is shown of the way.
+/// Shows progress on standard error.
 struct Shown {
     json: bool,
     steps: RefCell<Steps>,
@@ -174,7 +172,7 @@ fn line(note: &Note<'_>) {
         }
         Note::Warning(message) => json(&Event::Warning { message: message.clone() }),
     };
-    // Nobody may be listening, and the move goes on.
+    // A closed standard error does not stop the move.
     let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
 }
 

@@ -1,4 +1,5 @@
-//! The command line: one verb, one file. Must do nothing itself but read it and hand over.
+//! The command line, one file a verb. A verb reads its arguments, calls a lower layer and prints; it never
+//! does the work itself. Its `main` returns the exit status.
 
 mod cancel;
 mod checkpoint;
@@ -84,9 +85,9 @@ enum Verb {
     Worker,
 }
 
-/// Runs the command that the command line asks for, and gives its exit status.
+/// Runs the verb that the command line names.
 pub fn main() -> ExitCode {
-    // A manifest that sets a variable to nothing means that it is not set.
+    // An empty variable in a pod manifest means "not set"; clap would take it as a value.
     process::forget_empty_variables("FREEZE_");
     ExitCode::from(match Cli::parse().verb {
         Verb::Run(arguments) => run::main(*arguments),

@@ -1,4 +1,4 @@
-//! How far a command is, on standard error: a bar on a terminal, JSON lines elsewhere and where JSON is asked for.
+//! Progress of a command on standard error: a bar on a terminal, otherwise and with `--json` JSON lines.
 
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +8,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::upkeep::{Part, Progress};
 
-/// What suits standard error.
 pub fn new(json: bool) -> Box<dyn Progress> {
     let is_bar = !json && std::io::stderr().is_terminal();
     if is_bar { Box::new(Bar(Mutex::new(ProgressBar::hidden()))) } else { Box::new(Lines::new(std::io::stderr())) }
@@ -62,7 +61,7 @@ struct Line {
     total: u64,
 }
 
-/// One JSON object a line: at the beginning of a part, at each whole percent that is reached, and at its end.
+/// Writes a JSON line when a part begins, and whenever it reaches another whole percent.
 struct Lines<W> {
     sink: Mutex<W>,
     part: Mutex<Option<Part>>,
@@ -79,7 +78,7 @@ impl<W: Write> Lines<W> {
         let Some(part) = *lock(&self.part) else { return };
         let line =
             super::text::json(&Line { event: "progress", part, done, total: self.total.load(Ordering::Relaxed) });
-        // Nobody may be listening, and the work goes on.
+        // A closed standard error does not stop the work.
         let _ = lock(&self.sink).write_all(line.as_bytes());
     }
 }

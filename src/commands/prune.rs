@@ -1,4 +1,4 @@
-//! `freeze prune`: removes checkpoints that no longer need to be kept, and what only they need.
+//! `freeze prune`: removes the generations that no rule keeps, and the packs that only they need.
 
 use std::time::Duration;
 
@@ -9,10 +9,9 @@ use crate::image::COMMIT_WITHIN;
 use crate::upkeep::prune::{self, Options, Pruned};
 use crate::upkeep::{Keep, UpkeepError};
 
-/// Writers give up in half of it.
+/// Shortest safe `--grace`: writers give up after half of it.
 const SAFE_GRACE: Duration = COMMIT_WITHIN.saturating_mul(2);
 
-/// Arguments of `freeze prune`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     #[command(flatten)]
@@ -30,7 +29,7 @@ pub struct Arguments {
     json: bool,
 }
 
-/// What any of these asks for is kept, and the newest always.
+/// A generation stays if any of these rules keeps it. The newest always stays.
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = true)]
 struct KeepArguments {
@@ -45,7 +44,6 @@ struct KeepArguments {
     keep_within: Option<Duration>,
 }
 
-/// Returns the exit status.
 pub fn main(arguments: &Arguments) -> u8 {
     fail_points::arm();
     super::finish(prune(arguments))

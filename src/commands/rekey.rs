@@ -1,4 +1,5 @@
-//! `freeze rekey`: changes the passphrase or key of an encrypted store, from anywhere. Rewrites no checkpoint.
+//! `freeze rekey`: changes the passphrase or key of an encrypted store, from any machine. Only wraps the
+//! store's key anew; rewrites no generation.
 
 use std::path::PathBuf;
 
@@ -6,7 +7,6 @@ use crate::exit;
 use crate::image::{self, ImageError, KeyFiles};
 use crate::store;
 
-/// Arguments of `freeze rekey`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     #[command(flatten)]
@@ -26,7 +26,6 @@ struct NewKey {
     new_key_file: Option<PathBuf>,
 }
 
-/// Changes the key and gives the exit status.
 pub fn main(arguments: Arguments) -> u8 {
     let url = arguments.store.location.url.clone();
     match rekey(arguments) {

@@ -1,4 +1,4 @@
-//! `freeze run`: be init.
+//! `freeze run`: turns the command line into init's configuration and runs init.
 
 use std::{
     ffi::{CString, OsString},
@@ -16,7 +16,7 @@ use crate::init::{self, Config, Hook, Hooks, Isolate, OnTerm, Pair, ParseError, 
 use crate::job::{Choice, OnFailure, Standby};
 use crate::store::Location;
 
-/// Most bytes of paths to include: they have to fit into one line to a worker.
+/// Most bytes of `--include` paths: they must fit into the one line that a worker gets.
 const MAX_INCLUDE: usize = MAX_LINE / 2;
 
 #[derive(Debug, clap::Args)]
@@ -78,7 +78,7 @@ pub struct Arguments {
     command: Vec<OsString>,
 }
 
-/// Who asks for a checkpoint beside `freeze checkpoint`.
+/// Triggers of a checkpoint besides `freeze checkpoint`.
 #[derive(Debug, clap::Args)]
 struct Triggers {
     /// Checkpoint the service and end it upon this signal; 0 for none, where the service wants them all
@@ -95,7 +95,7 @@ struct Triggers {
     every: Option<Duration>,
 }
 
-/// Commands, or signals to the service, beside the steps of a checkpoint and restore.
+/// Commands, or signals to the service, at the steps of a checkpoint or restore.
 #[derive(Debug, clap::Args)]
 struct HookArguments {
     /// Run this command, or send signal:NAME to the service, before each checkpoint
@@ -118,7 +118,7 @@ struct HookArguments {
     hook_may_fail: bool,
 }
 
-/// What is restored, when, and by whom.
+/// Which generation to restore, when, and in which container.
 #[derive(Debug, clap::Args)]
 struct RestoreArguments {
     /// Restore the newest generation (always), none (never), or this one
@@ -159,13 +159,13 @@ fn signal_or_none(text: &str) -> Result<SignalArg, ParseError> {
     Ok(signal)
 }
 
-/// What is done again and again needs a time between.
+/// Parses an interval. Refuses less than 1 ms, which would repeat an action without a pause.
 fn some_time(text: &str) -> Result<Duration, String> {
     let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     if time < Duration::from_millis(1) { Err("give 1ms or more".to_owned()) } else { Ok(time) }
 }
 
-/// Names go into objects of the store and into lines of logs.
+/// Accepts 1 to 253 printable ASCII characters but no space: the name goes into store objects and log lines.
 fn parse_instance(text: &str) -> Result<String, String> {
     let plain = (1..=253).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
     if plain { Ok(text.to_owned()) } else { Err("give 1 to 253 letters, digits and signs without spaces".to_owned()) }
@@ -176,7 +176,6 @@ fn host_name() -> String {
     name.filter(|name| parse_instance(name).is_ok()).unwrap_or_else(|| "localhost".to_owned())
 }
 
-/// Returns the exit status of init.
 pub fn main(arguments: Arguments) -> u8 {
     let command: Result<Vec<_>, _> = arguments.command.into_iter().map(|text| CString::new(text.into_vec())).collect();
     let Ok(command) = command else {
@@ -197,7 +196,7 @@ pub fn main(arguments: Arguments) -> u8 {
         return exit::USAGE;
     }
     let Arguments { triggers, hooks, restore, .. } = arguments;
-    // Init leaves the folder that it was started in.
+    // Relative paths are made absolute now: init changes its working directory later.
     let mut store = arguments.store;
     store.s3_ca_file = store.s3_ca_file.map(plain);
     init::run(Config {
@@ -243,7 +242,7 @@ pub fn main(arguments: Arguments) -> u8 {
     })
 }
 
-/// A path as the kernel shows it: absolute, without a slash at its end.
+/// A path as the kernel shows it: absolute, without `.` and without double or trailing slashes.
 fn plain(path: PathBuf) -> PathBuf {
     std::path::absolute(&path).unwrap_or(path).components().collect()
 }

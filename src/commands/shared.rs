@@ -1,4 +1,4 @@
-//! What several commands have in common: arguments, and how they speak to the user.
+//! Arguments, output and exit statuses that several verbs share.
 
 use std::path::PathBuf;
 
@@ -20,7 +20,7 @@ pub(super) struct Folder {
     pub(super) runtime_dir: Option<PathBuf>,
 }
 
-/// A store that is looked after from anywhere.
+/// The store and key of a verb that needs no init.
 #[derive(Debug, Args)]
 pub(super) struct StoreArguments {
     #[command(flatten)]
@@ -30,18 +30,18 @@ pub(super) struct StoreArguments {
 }
 
 impl StoreArguments {
-    /// None where nothing was ever written to the store.
+    /// `None` if nothing was ever written to the store.
     pub(super) fn open(&self) -> Result<Option<Vault>, ImageError> {
         Vault::open(store::open(&self.location)?, &self.keys)
     }
 
-    /// One that holds something.
+    /// Fails if nothing was ever written to the store.
     pub(super) fn open_full(&self) -> Result<Vault, UpkeepError> {
         self.open()?.ok_or_else(|| UpkeepError::Empty { url: self.location.url.clone() })
     }
 }
 
-/// Prints what a command that looks after a store found, and gives its exit status.
+/// Prints the result or the error, and returns the exit status.
 pub(super) fn finish(result: Result<String, UpkeepError>) -> u8 {
     match result {
         Ok(found) => text::print(&found),
@@ -52,12 +52,12 @@ pub(super) fn finish(result: Result<String, UpkeepError>) -> u8 {
     }
 }
 
-/// The exit status for a request that got no answer.
+/// Exit status for a request without an answer.
 pub(super) fn status_of(error: &ClientError) -> u8 {
     if matches!(error, ClientError::NoInit(_)) { exit::NO_INIT } else { exit::FAILED }
 }
 
-/// Says why init did not do what it was asked for, and gives the exit status for that.
+/// Prints why init refused a request, and returns the exit status.
 pub(super) fn refused(answer: &Event) -> u8 {
     match answer {
         Event::Failed { message, .. } => say(message),
@@ -66,7 +66,7 @@ pub(super) fn refused(answer: &Event) -> u8 {
     exit::FAILED
 }
 
-/// An event as init sent it.
+/// An event as init sent it, without a newline.
 pub(super) fn json(event: &Event) -> String {
     serde_json::to_string(event).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Words and figures for people.
+//! Formats sizes, times, lists and messages for people.
 
 use std::io::{ErrorKind, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -8,7 +8,7 @@ use bytesize::ByteSize;
 use crate::control::protocol::{Phase, Report};
 use crate::exit;
 
-/// Prints the result of a command, which ends well unless standard output fails.
+/// Prints a command's result and returns the exit status. A closed pipe is no failure.
 pub fn print(text: &str) -> u8 {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
@@ -19,17 +19,17 @@ pub fn print(text: &str) -> u8 {
     }
 }
 
-/// Tells the user something on standard error, which may be closed.
+/// Writes a message to standard error, which may be closed.
 pub fn say(message: &str) {
     let _ = std::io::stderr().write_all(format!("freeze: {message}\n").as_bytes());
 }
 
-/// One JSON object on a line.
+/// A line of JSON, newline included.
 pub fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default() + "\n"
 }
 
-/// What is not ours may hold anything, and a terminal must not be moved by it.
+/// Escapes a text with control characters: text from outside must not control the terminal.
 pub fn printable(text: &str) -> String {
     if text.chars().any(char::is_control) { text.escape_debug().to_string() } else { text.to_owned() }
 }
@@ -53,14 +53,14 @@ pub fn numbers(numbers: &[u64]) -> String {
     }
 }
 
-/// Milliseconds since 1970.
+/// Converts milliseconds since 1970.
 pub fn time(ms: u64) -> SystemTime {
     UNIX_EPOCH.checked_add(Duration::from_millis(ms)).unwrap_or(UNIX_EPOCH)
 }
 
 /// Such as `2023-11-14T22:13:20Z`.
 pub fn date(ms: u64) -> String {
-    /// Of the year 9999, where the format ends.
+    /// The last second of the year 9999, where RFC 3339 ends.
     const LAST_MS: u64 = 253_402_300_799_000;
     humantime::format_rfc3339_seconds(time(ms.min(LAST_MS))).to_string()
 }
@@ -78,7 +78,7 @@ pub fn age(created: SystemTime, now: SystemTime) -> String {
     format!("{} {name}", seconds / unit)
 }
 
-/// A step of a checkpoint or a restore, and how far it has come.
+/// A step of a checkpoint or restore, with its bytes so far.
 pub fn progress(phase: Phase, bytes: u64, total: u64) -> String {
     let step = match phase {
         Phase::Preflight => "looking for what cannot be checkpointed",
@@ -96,7 +96,6 @@ pub fn progress(phase: Phase, bytes: u64, total: u64) -> String {
     }
 }
 
-/// The figures of a checkpoint.
 pub fn figures(report: &Report) -> String {
     let Report { bytes, stored, new, shared, frozen_ms, total_ms, .. } = *report;
     let [bytes, stored, new, shared] = [bytes, stored, new, shared].map(size);

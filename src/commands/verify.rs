@@ -1,4 +1,4 @@
-//! `freeze verify`: reads a store and says everything that is wrong with it. Changes nothing.
+//! `freeze verify`: reads a store and reports all damage. Changes nothing.
 
 use super::text::{count, json, numbers, print, printable, size};
 use super::{progress, say};
@@ -6,7 +6,6 @@ use crate::exit;
 use crate::upkeep::UpkeepError;
 use crate::upkeep::verify::{self, Options, Verified};
 
-/// Arguments of `freeze verify`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     #[command(flatten)]
@@ -25,7 +24,7 @@ pub struct Arguments {
     json: bool,
 }
 
-/// Returns the exit status: 0 where all is well, 1 where anything is damaged.
+/// Exit status 1 if anything is damaged.
 pub fn main(arguments: &Arguments) -> u8 {
     match verify(arguments) {
         Err(error) => {

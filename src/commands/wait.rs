@@ -1,4 +1,5 @@
-//! `freeze wait`: waits until init has come so far. One process that sleeps; init looks, not this command.
+//! `freeze wait`: sleeps until init reaches a state. Polls only for an init that is not there yet; after
+//! that, init sends the answer.
 
 use std::time::{Duration, Instant};
 
@@ -25,9 +26,8 @@ pub struct Arguments {
     timeout: Option<Duration>,
 }
 
-/// Returns the exit status.
 pub fn main(arguments: &Arguments) -> u8 {
-    // A time that no clock reaches is no limit.
+    // A deadline beyond the clock's range is no limit.
     let deadline = arguments.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let op = Op::Wait { until: arguments.until };
     let answer = Client::ask_until(arguments.folder.runtime_dir.as_deref(), op, deadline)

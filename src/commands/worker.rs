@@ -1,4 +1,4 @@
-//! `freeze worker`: what init starts for one checkpoint or restore. Not for people.
+//! `freeze worker`: does one job for init, such as a checkpoint or a restore. Only init starts it.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::job::{Failure, Job};
 use crate::sys::stderr::{say, say_panics};
 use crate::{checkpoint, exit, fail_points, restore};
 
-/// Does one job, from its line to its last event, and returns the exit status.
+/// Reads one job, does it, and sends its last event.
 pub fn main() -> u8 {
     say_panics();
     fail_points::arm();

@@ -7,16 +7,13 @@ use crate::exit;
 use crate::privileges::Abilities;
 use crate::upkeep::UpkeepError;
 
-/// Which generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
-    /// The newest.
     Newest,
-    /// That one.
     Number(u64),
 }
 
-/// What follows `--for`.
+/// Parses the value of `--for`.
 pub fn generation(text: &str) -> Result<Which, String> {
     match (text, text.parse()) {
         ("newest", _) => Ok(Which::Newest),
@@ -25,7 +22,6 @@ pub fn generation(text: &str) -> Result<Which, String> {
     }
 }
 
-/// Returns the exit status.
 pub fn main(which: Which, store: &StoreArguments, as_json: bool) -> u8 {
     match look(which, store) {
         Ok(found) => {

@@ -1,4 +1,5 @@
-//! `freeze doctor`: what works in this container, proven by a round trip of a small tree; and what to add for more.
+//! `freeze doctor`: reports what works in this container, proves it by a round trip of a small process tree,
+//! and says what to add for more.
 
 mod forecast;
 mod service;
@@ -13,7 +14,6 @@ use crate::doctor::{self, remedies, seccomp};
 use crate::exit;
 use crate::privileges::Facts;
 
-/// Arguments of `freeze doctor`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Say instead whether this container could restore that generation, a number or `newest`, and how long it would take
@@ -35,14 +35,14 @@ pub struct Arguments {
     json: bool,
 }
 
-/// Arguments of `freeze doctor-subject`.
+/// Arguments of the hidden verb `doctor-subject`.
 #[derive(Debug, clap::Args)]
 pub struct Subject {
     role: Role,
     folder: PathBuf,
 }
 
-/// Returns the exit status: 0 where the proof succeeded, the generation fits, or the service can be checkpointed.
+/// Exit status 0 if the proof succeeds, the generation fits, or the service can be checkpointed.
 pub fn main(arguments: &Arguments) -> u8 {
     if arguments.print_seccomp_profile {
         return print_seccomp_profile();
@@ -56,7 +56,7 @@ pub fn main(arguments: &Arguments) -> u8 {
     }
 }
 
-/// Makes the profile of Docker's, which lies beside freeze.
+/// Derives the profile from Docker's default, which lies beside freeze.
 fn print_seccomp_profile() -> u8 {
     let freeze = match std::env::current_exe() {
         Ok(freeze) => freeze,
@@ -81,7 +81,7 @@ fn diagnose(arguments: &Arguments) -> u8 {
     if diagnosis.proof.has_succeeded() { status } else { exit::FAILED }
 }
 
-/// One process of the proof's tree.
+/// Runs one process of the proof's tree.
 pub fn subject(arguments: &Subject) -> u8 {
     match subject::main(arguments.role, &arguments.folder) {
         Ok(()) => exit::OK,

@@ -1,5 +1,5 @@
-//! `freeze doctor --service`: what a checkpoint of the running service would be refused for, and what it would change. Looks at
-//! /proc itself, so init has nothing to do with it; changes nothing.
+//! `freeze doctor --service`: lists what makes a checkpoint of the running service fail, and what a
+//! checkpoint would change. Reads /proc itself: init only answers a status request. Changes nothing.
 
 use std::io;
 
@@ -13,23 +13,19 @@ use crate::exit;
 use crate::privileges::Abilities;
 use crate::proc::tree;
 
-/// Why the service cannot be looked at.
 #[derive(Debug, thiserror::Error)]
 enum ServiceError {
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// None, or one that another command is busy with.
     #[error("the service does not run now ({0}): try again when `freeze status` says running")]
     NotRunning(&'static str),
-    /// /proc.
     #[error("the processes of the container cannot be listed ({0}); freeze needs /proc mounted")]
     NoProc(#[from] io::Error),
-    /// A shared PID namespace, or an exec as somebody else.
+    /// The PID namespace is shared, or this command runs as another user.
     #[error("process {0} of the service is not seen from here; run this in the service's container, as its user")]
     NotSeen(i32),
 }
 
-/// Returns the exit status.
 pub fn main(folder: &Folder, json: bool) -> u8 {
     match look(folder) {
         Ok(findings) => {
@@ -59,7 +55,7 @@ fn look(folder: &Folder) -> Result<Findings, ServiceError> {
     let us = std::process::id() as i32;
     let read = || {
         let mut processes = tree::below(&tree::all()?, root);
-        // Where the service itself runs this.
+        // The service itself may have started this command.
         processes.retain(|process| process.pid != us);
         Ok::<_, ServiceError>(processes)
     };
@@ -89,7 +85,7 @@ fn running(status: &Status) -> Result<(), ServiceError> {
 struct Answer {
     can_be_checkpointed: bool,
     findings: Vec<Finding>,
-    /// How many more there are.
+    /// Number of findings beyond the limit of the list.
     left_out: usize,
 }
 

@@ -1,4 +1,5 @@
-//! How long a restore would take by now: the time to count PIDs up to the service's, and what the last one took beside.
+//! Predicts how long a restore would take now: the time to count up to the service's PIDs, plus the duration
+//! of the last restore or checkpoint.
 
 use std::collections::BTreeMap;
 
@@ -7,31 +8,29 @@ use crate::privileges::RestorePlan;
 use crate::proc::tree::{self, Process};
 use crate::sys::pids;
 
-/// What a restore would take, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Forecast {
-    /// To count up to the highest PID or TID of the service; 0 where PIDs can be chosen.
+    /// Milliseconds to count up to `highest`; 0 if PIDs can be chosen.
     pub pids_ms: u64,
-    /// The highest PID or TID of the service.
+    /// Highest PID or TID of the service.
     pub highest: i32,
-    /// As the last restore took here, or else the last checkpoint.
+    /// Milliseconds of the last restore here, else of the last checkpoint.
     pub rest_ms: u64,
 }
 
 impl Forecast {
-    /// Where the service exists, and PIDs are chosen.
+    /// For a restore that chooses PIDs. `None` if there is no service, or no restore or checkpoint to go by.
     pub fn without_counting(status: &Status) -> Option<Self> {
         let rest_ms = rest_ms(status).filter(|_| status.service > 0)?;
         Some(Self { pids_ms: 0, highest: 0, rest_ms })
     }
 
-    /// All of it.
     pub fn total_ms(self) -> u64 {
         self.pids_ms.saturating_add(self.rest_ms)
     }
 }
 
-/// Nothing where there is no service, or neither a restore nor a checkpoint to judge by.
+/// `None` if there is no service, or no restore or checkpoint to go by.
 pub fn of(status: &Status, init: i32) -> Option<Forecast> {
     let highest = highest(&tree::all().ok()?, init, status.service)?;
     let pids_ms = if RestorePlan::here().can_go_back() { 0 } else { pids::millis_up_to(highest) };
@@ -43,7 +42,7 @@ fn rest_ms(status: &Status) -> Option<u64> {
     restore.or(status.checkpoint.as_ref().map(|checkpoint| checkpoint.report.total_ms))
 }
 
-/// The highest PID or TID of the service, orphans included, which are below the process between it and init.
+/// Highest PID or TID of the service and of its orphans, which hang below the subreaper.
 fn highest(all: &BTreeMap<i32, Process>, init: i32, service: i32) -> Option<i32> {
     tree::highest(&tree::below(all, tree::root(all, init, service)?))
 }
@@ -65,7 +64,7 @@ mod tests {
             (1000, 1, &[1000]),
             (1001, 1000, &[1001]),
             (1007, 1000, &[1007, 4321]),
-            // What was executed from outside.
+            // Started by an exec from outside.
             (5000, 0, &[5000]),
         ]);
         assert_eq!(highest(&all, 1, 1001), Some(4321));

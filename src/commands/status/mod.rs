@@ -1,4 +1,5 @@
-//! `freeze status`: asks init what it is doing. Cheap enough for a probe: one process, one thread, one line there and one back.
+//! `freeze status`: asks init what it is doing. Cheap enough for a probe: one process, one thread, one
+//! request line, one reply line.
 
 mod forecast;
 mod prometheus;
@@ -31,7 +32,6 @@ pub struct Arguments {
     follow: bool,
 }
 
-/// Returns the exit status.
 pub fn main(arguments: &Arguments) -> u8 {
     let result = if arguments.follow { follow(arguments) } else { once(arguments) };
     result.unwrap_or_else(|error| {
@@ -62,19 +62,19 @@ fn once(arguments: &Arguments) -> Result<u8, ClientError> {
     }))
 }
 
-/// Init's answer, and what this command adds.
+/// Init's answer, plus the fields that this command adds.
 #[derive(serde::Serialize)]
 struct Answer<'a> {
     #[serde(flatten)]
     event: &'a Event,
-    /// The service's PID where this command runs, where that is another one.
+    /// See [`seen_here`].
     #[serde(skip_serializing_if = "Option::is_none")]
     service_here: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     predicted_restore_ms: Option<u64>,
 }
 
-/// The service's PID in the PID namespace of this command, where init has one of its own below that.
+/// The service's PID in this command's PID namespace. `None` unless init has a PID namespace of its own.
 fn seen_here(client: &Client, status: &Status) -> Option<i32> {
     if status.isolation != Some(Isolation::Processes) || status.service == 0 {
         return None;
@@ -82,7 +82,7 @@ fn seen_here(client: &Client, status: &Status) -> Option<i32> {
     tree::number_here(&tree::all().ok()?, client.peer()?, status.service)
 }
 
-/// What a restore would take. In a PID namespace of init's own it chooses PIDs, whatever this command may.
+/// In a PID namespace of its own init can choose PIDs, even if this command cannot.
 fn predict(client: &Client, status: &Status) -> Option<Forecast> {
     match status.isolation {
         Some(Isolation::Processes) => Forecast::without_counting(status),
@@ -90,12 +90,12 @@ fn predict(client: &Client, status: &Status) -> Option<Forecast> {
     }
 }
 
-/// Clients are answered, now or as soon as a checkpoint lets the service run on.
+/// The service answers its clients now, or as soon as the checkpoint under way lets it run on.
 fn is_ready(state: State) -> bool {
     matches!(state, State::Running | State::Checkpointing)
 }
 
-/// One line an event, until init ends or nobody reads any more.
+/// Prints one line an event, until init ends or standard output is closed.
 fn follow(arguments: &Arguments) -> Result<u8, ClientError> {
     let mut client = Client::ask(arguments.folder.runtime_dir.as_deref(), Op::Subscribe)?;
     loop {

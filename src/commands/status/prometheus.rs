@@ -1,4 +1,5 @@
-//! The status as metrics: the text exposition format 0.0.4, for a textfile collector or a scrape by exec. Base units only.
+//! The status as metrics: the text exposition format 0.0.4, for a textfile collector or a scrape by exec.
+//! Base units only.
 
 use std::fmt::{Display, Write};
 
@@ -14,7 +15,7 @@ const STATES: [(State, &str); 6] = [
     (State::Ending, "ending"),
 ];
 
-/// What is not known is left out.
+/// Leaves out unknown values.
 pub fn metrics(status: &Status, forecast: Option<Forecast>) -> String {
     let mut page = Page { text: String::new(), container: &status.instance };
     page.family("info", "gauge", "Version of the init that answers.");
@@ -71,14 +72,14 @@ pub fn metrics(status: &Status, forecast: Option<Forecast>) -> String {
     page.text
 }
 
-/// Milliseconds as seconds, exactly.
+/// Milliseconds as seconds, without rounding.
 fn seconds(ms: u64) -> String {
     format!("{}.{:03}", ms / 1000, ms % 1000)
 }
 
 struct Page<'a> {
     text: String,
-    /// Tells the samples of several containers apart in one collector.
+    /// Tells containers apart in one collector.
     container: &'a str,
 }
 
@@ -95,7 +96,7 @@ impl Page<'_> {
     }
 
     fn family(&mut self, name: &str, kind: &str, help: &str) {
-        // Writing to a string does not fail.
+        // Writing to a String cannot fail.
         let _ = writeln!(self.text, "# HELP freeze_{name} {help}\n# TYPE freeze_{name} {kind}");
     }
 
@@ -109,7 +110,7 @@ impl Page<'_> {
     }
 }
 
-/// The value of a label, as the format wants it.
+/// Escapes a label's value.
 fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
@@ -119,7 +120,7 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
-    /// Name, labels and value of each sample; fails where a line is not of the format.
+    /// Each sample: name with labels, and value. Panics on a malformed line.
     fn samples(page: &str) -> Vec<(&str, &str)> {
         let mut typed = BTreeSet::new();
         let mut samples = Vec::new();

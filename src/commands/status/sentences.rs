@@ -1,11 +1,11 @@
-//! What init is doing, for people.
+//! The status in sentences.
 
 use std::time::{Duration, SystemTime};
 
 use super::{super::text, Forecast};
 use crate::control::protocol::{Event, Isolation, Phase, State, Status};
 
-/// Everything that is known, a line each.
+/// All known values, a line each.
 pub fn all(status: &Status, service_here: Option<i32>, forecast: Option<Forecast>) -> String {
     at(status, service_here, forecast, SystemTime::now())
 }
@@ -75,7 +75,7 @@ fn isolation(isolation: Isolation, service_here: Option<i32>) -> String {
     format!("isolation: {what}{}", here.unwrap_or_default())
 }
 
-/// The state and what goes on in it.
+/// The state and the step under way.
 pub fn state(status: &Status) -> String {
     let service = status.service;
     let state = match status.state {
@@ -88,13 +88,13 @@ pub fn state(status: &Status) -> String {
         }
         State::Ending => "ending".to_owned(),
     };
-    // What it is held for is said already.
+    // The text of HandingOver names this phase already.
     let phase = status.phase.filter(|phase| *phase != Phase::Handover);
     let busy = phase.map(|phase| format!("; {}", text::progress(phase, status.bytes, status.total)));
     state + &busy.unwrap_or_default()
 }
 
-/// One line for an event of a subscription; nothing for what a subscriber of this version does not know.
+/// One line for an event of a subscription; `None` if `--follow` does not print it.
 pub fn line(event: &Event) -> Option<String> {
     let line = match event {
         Event::Status(status) => state(status),
