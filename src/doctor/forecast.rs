@@ -1,4 +1,5 @@
-//! Whether a container could restore a generation, what it lacks, and how long it would take. Changes nothing.
+//! Whether this container could restore a generation, what it lacks, and how long a restore would take.
+//! Changes nothing.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -12,57 +13,54 @@ use crate::privileges::{Abilities, Pids, RestorePlan};
 use crate::restore::{self, Here};
 use crate::sys::pids;
 
-/// Most bytes that are read to find out how fast the store is, and for how long at most.
+/// Bounds of the measurement of the store's speed: bytes, and time.
 const SAMPLE: u64 = 16 << 20;
 const SAMPLE_TIME: Duration = Duration::from_secs(3);
-/// What CRIU takes beside, in milliseconds: for a service of a few processes.
+/// Milliseconds that CRIU itself takes, for a service of a few processes.
 const CRIU_MS: u64 = 100;
 const MEMORY: u64 = 64 << 20;
 
-/// The answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forecast {
-    /// The generation.
     pub generation: u64,
-    /// Nothing is missing.
+    /// Whether `missing` is empty.
     pub fits: bool,
-    /// One sentence for each thing that is missing.
+    /// One sentence for each obstacle.
     pub missing: Vec<String>,
-    /// What else is to be known.
+    /// Sentences about facts that are no obstacle.
     pub remarks: Vec<String>,
-    /// How long it would take.
     pub time: Time,
 }
 
-/// How long a restore would take.
+/// How long a restore is predicted to take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Time {
-    /// The newest PID, and the highest of the service's, where PIDs are counted up.
+    /// The newest PID here and the highest ID of the service, if PIDs are counted up.
     pub count: Option<(i32, i32)>,
-    /// Milliseconds to count.
+    /// Milliseconds to count up.
     pub pids_ms: u64,
-    /// Bytes that are fetched.
+    /// Bytes to fetch.
     pub bytes: u64,
-    /// Bytes that were read from the store to find out how fast it is.
+    /// Bytes read to measure `rate`.
     pub sampled: u64,
-    /// Bytes in a second, where any were read.
+    /// Bytes a second, if any were read.
     pub rate: Option<u64>,
-    /// Milliseconds to fetch them.
+    /// Milliseconds to fetch `bytes`.
     pub bytes_ms: u64,
-    /// All of it, with what CRIU takes.
+    /// The sum, plus [`CRIU_MS`].
     pub total_ms: u64,
 }
 
-/// Judges a generation, or the newest.
+/// Judges a generation; `None` stands for the newest.
 ///
 /// # Errors
-/// Where the store or the generation cannot be read.
+/// If the store or the generation cannot be read.
 pub fn forecast(vault: &Vault, generation: Option<u64>, abilities: &Abilities) -> Result<Forecast> {
     let manifest = Manifest::load(vault, generation)?.ok_or_else(|| match generation {
         Some(generation) => ImageError::NoGeneration { url: vault.url().to_owned(), generation },
         None => ImageError::NoHead { url: vault.url().to_owned() },
     })?;
-    // Executed in a container whose service runs: that one will not restore, but the next one like it.
+    // An exec in a running container: not this container will restore, but a fresh one like it.
     let executed = std::process::id() != 1;
     let here = if executed { Here::fresh(abilities) } else { Here::with(abilities) };
     let mut remarks = Vec::new();
@@ -82,7 +80,7 @@ pub fn forecast(vault: &Vault, generation: Option<u64>, abilities: &Abilities) -
     Ok(Forecast { generation: manifest.generation, fits: missing.is_empty(), missing, remarks, time })
 }
 
-/// Bytes that are not zero.
+/// Bytes that are not zero pages.
 fn bytes(manifest: &Manifest) -> u64 {
     let Figures { new, shared, .. } = manifest.figures.unwrap_or_default();
     new + shared
@@ -96,7 +94,7 @@ fn time(count: Option<(i32, i32)>, bytes: u64, (sampled, took): (u64, Duration))
     Time { count, pids_ms, bytes, sampled, rate, bytes_ms, total_ms: pids_ms + bytes_ms + CRIU_MS }
 }
 
-/// Reads some of the generation's memory, as a restore would: bytes, and how long it took.
+/// Reads a part of the generation's memory as a restore would. Returns the bytes and the time taken.
 fn sample(vault: &Vault, manifest: &Manifest) -> Result<(u64, Duration)> {
     let mut fetcher = Fetcher::new(vault, manifest, MEMORY, job::cores())?;
     let (begun, mut read) = (Instant::now(), 0);
@@ -123,7 +121,7 @@ fn read_some(fetcher: &mut Fetcher, body: &Body, read: &mut u64, begun: Instant)
     }
 }
 
-/// Kernels keep what they could, so only an older one may lack something.
+/// Kernels stay backward compatible, so only an older one may lack a feature.
 fn older_kernel(theirs: &str, ours: &str) -> Option<String> {
     let version = |text: &str| {
         let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().ok());

@@ -1,15 +1,16 @@
-//! What works in this container: found out, proven by a small tree of the doctor's own, and said with what to add for more.
+//! Finds out what works in this container, proves it with a small process tree of its own, and says what to
+//! add for more.
 //!
-//! Must have no effect on a service that runs beside it, and must leave no process and no file behind.
+//! Never affects a service that runs beside it. Leaves no process and no file behind, unless it is killed.
 
-pub mod forecast;
+pub(crate) mod forecast;
 mod neighbours;
-pub mod proof;
-pub mod remedies;
+pub(crate) mod proof;
+pub(crate) mod remedies;
 mod renumber;
 mod scratch;
-pub mod seccomp;
-pub mod subject;
+pub(crate) mod seccomp;
+pub(crate) mod subject;
 mod verdict;
 mod watchdog;
 
@@ -21,50 +22,39 @@ use crate::privileges::{Abilities, DumpPlan, RestorePlan};
 use proof::Proven;
 use remedies::Remedy;
 
-/// All that the doctor has to say of a container.
 #[derive(Debug, Serialize)]
-pub struct Diagnosis {
-    /// What the kernel allows.
+pub(crate) struct Diagnosis {
     pub abilities: Abilities,
-    /// What a checkpoint does with it.
     pub checkpoint: DumpPlan,
-    /// What a restore does with it.
     pub restore: RestorePlan,
-    /// The proof, or why there is none.
     pub proof: Proof,
-    /// In words.
+    /// Sentences; the first one is the answer.
     pub verdict: Vec<String>,
-    /// What to add for more.
     pub remedies: Vec<Remedy>,
 }
 
-/// What became of the proof.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "result", rename_all = "kebab-case")]
-pub enum Proof {
-    /// The tree came back as it was.
+pub(crate) enum Proof {
+    /// The tree was restored intact.
     Succeeded(Proven),
-    /// It did not, or could not be dumped.
     Failed {
-        /// One sentence.
         cause: String,
     },
-    /// Something else kept it from being carried out.
+    /// The cause has nothing to do with checkpoints, so nothing is proven.
     NotCarriedOut {
-        /// One sentence.
         cause: String,
     },
 }
 
 impl Proof {
-    /// Whether the tree came back.
     pub fn has_succeeded(&self) -> bool {
         matches!(self, Self::Succeeded(_))
     }
 }
 
-/// Finds it all out; takes about a second. The proof's files lie below `runtime_dir`, or wherever there is room.
-pub fn diagnose(runtime_dir: Option<&Path>) -> Diagnosis {
+/// Takes about a second. The proof's files lie below `runtime_dir`, else in the first usable default folder.
+pub(crate) fn diagnose(runtime_dir: Option<&Path>) -> Diagnosis {
     let abilities = Abilities::with_namespaces();
     let proof = match proof::prove(&abilities, runtime_dir) {
         Ok(proven) => Proof::Succeeded(proven),

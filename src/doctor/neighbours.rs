@@ -1,17 +1,16 @@
-//! Whether this process is confined as the container's init is: what is executed in a container may have another user, other
-//! capabilities and other namespaces, and then what the doctor finds is not so for the service.
+//! Compares this process's user, capabilities and user namespace with those of the container's init. An exec
+//! may differ in each, and then the doctor's findings do not hold for the service.
 
 use std::fs;
 use std::path::PathBuf;
 
 use crate::proc::status::Status;
 
-/// As whom a process runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Identity {
     uid: u32,
     capabilities: u64,
-    /// Not told by a process that has capabilities which this one has not.
+    /// User namespace. `None` if the kernel hides it, as from a reader with fewer capabilities.
     users: Option<PathBuf>,
 }
 
@@ -23,7 +22,7 @@ impl Identity {
     }
 }
 
-/// A sentence where the container's init is a freeze that is confined in another way than this process.
+/// A sentence, if the container's init is freeze and is confined in another way than this process.
 pub fn note() -> Option<String> {
     if std::process::id() == 1 {
         return None;

@@ -1,7 +1,8 @@
-//! The proof: a small tree is checkpointed into a scratch store and restored from there, by the same code and the same criu as a service.
+//! The proof: checkpoints a small process tree into a scratch store and restores it from there, by the same
+//! code and criu as a service.
 //!
-//! Where PIDs cannot be chosen they only go up, and those of the tree that was dumped are behind the counter. Its images are
-//! therefore renumbered before the restore: as if a fresh container had counted less far.
+//! Where PIDs cannot be chosen the kernel's counter only goes up, and has passed the PIDs of the dumped tree.
+//! The CRIU images are therefore renumbered before the restore, as if a fresh container had counted less far.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,118 +27,96 @@ use crate::restore::{self, Held, RestoreError};
 use crate::store::{self, Location, StoreError};
 use crate::sys::{pids, process};
 
-/// How long all of it may take.
+/// Time limit of the whole proof.
 const LIMIT: Duration = Duration::from_secs(60);
 /// Name of the tree's socket in the scratch folder.
 const SOCKET: &str = "socket";
-/// Memory for page data in bytes.
+/// Memory for page data, in bytes.
 const MEMORY: u64 = 64 << 20;
-/// How far above the container's counter the tree is put: room for our threads and criu, and for a busy service beside us.
+/// PIDs left free between the container's counter and the tree: for our threads, criu, and a busy service
+/// beside us.
 const ROOM: u32 = 300;
-/// Room between its IDs, where others have taken some of them: for what a busy service starts while a process is made.
+/// PIDs left free between the tree's IDs once other processes have taken some of them: for the processes that
+/// a busy service starts meanwhile.
 const APART: u32 = 100;
-/// Below a work folder of seven random characters at most, the longest name of a socket; unix(7) gives 108 bytes to a path and its NUL.
+/// Bytes of the longest socket path below the scratch folder: a work folder with up to seven random
+/// characters, and the longest name.
 const LONGEST: usize = "/work-1234567/".len() + stream::CAPTURE_SOCKET.len();
+/// Bytes of the longest path of a socket: unix(7) gives it 108, its NUL included.
 const MOST: usize = 107;
-/// More than all of this takes.
+/// More PIDs than an attempt moves up and uses.
 const SPAN: i32 = 2000;
-/// How often a restore is tried whose numbers somebody else took.
+/// Attempts at the restore, while other processes keep taking its PIDs.
 const TRIES: u32 = 8;
 
 /// A proof that succeeded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Proven {
-    /// Processes of the tree.
     pub processes: usize,
-    /// Their threads, beside the first of each.
+    /// Threads besides the first of each process.
     pub threads: usize,
-    /// Milliseconds until the checkpoint was committed.
+    /// Milliseconds until the checkpoint was committed and the tree killed.
     pub checkpoint_ms: u64,
-    /// Bytes of memory and images in it.
+    /// Bytes of memory and CRIU images in the checkpoint.
     pub bytes: u64,
-    /// Milliseconds until the tree ran again.
+    /// Milliseconds until the tree ran again, all attempts included.
     pub restore_ms: u64,
-    /// How far its IDs were moved up for the restore; 0 where they are the same.
+    /// How far the lowest ID was moved up for the restore; 0 if the IDs stayed.
     pub shifted: u32,
-    /// PIDs of this container that were used up meanwhile, by whomever.
+    /// PIDs of this container used up meanwhile, by any process.
     pub pids: u64,
 }
 
 #[cfg(test)]
 impl Proven {
-    /// One for tests of what is said of it.
     pub const EXAMPLE: Self =
         Self { processes: 4, threads: 3, checkpoint_ms: 90, bytes: 3 << 20, restore_ms: 60, shifted: 321, pids: 328 };
 }
 
-/// Why there is no proof.
 #[derive(Debug, thiserror::Error)]
 pub enum ProofError {
-    /// Nowhere to put anything.
     #[error(transparent)]
     NoFolder(#[from] NoFolder),
-    /// Sockets cannot be made in it.
     #[error(
         "the path of the folder {0} is too long for sockets, which have {MOST} bytes for it: name a shorter one with --runtime-dir"
     )]
     LongPath(PathBuf),
-    /// The system, in the course of it.
     #[error(
         "{what} failed ({error}), which has nothing to do with checkpoints: look at the container's limits of memory and processes"
     )]
-    System {
-        /// What failed.
-        what: &'static str,
-        /// The system's word for it.
-        error: io::Error,
-    },
-    /// The tree, before anything was done to it.
+    System { what: &'static str, error: io::Error },
+    /// The tree is not as expected before the dump.
     #[error("the tree of processes for the proof does not work here: {0}")]
     Subject(String),
-    /// The dump.
     #[error("{0}")]
     Dump(#[from] DumpError),
-    /// The store in the scratch folder.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// As above.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// What criu wrote.
     #[error("CRIU's image of the process tree is not as expected: freeze and criu beside it must be of one version")]
     Malformed,
-    /// The restore.
     #[error("{0}")]
     Restore(#[from] RestoreError),
-    /// Others take PIDs too fast.
     #[error(
         "processes are started here so fast that the proof's PIDs were taken again and again; a restore happens before the service \
          runs: try it in a fresh container (docker run --entrypoint /opt/freeze/freeze IMAGE doctor)"
     )]
     Busy,
-    /// Nowhere to move to.
     #[error(
         "this container has used PIDs up to {used} and they end at {max}: try it in a fresh container (docker run --entrypoint /opt/freeze/freeze IMAGE doctor)"
     )]
-    WornOut {
-        /// The newest.
-        used: i32,
-        /// kernel.pid_max.
-        max: i32,
-    },
-    /// It came back, and is not what it was.
+    WornOut { used: i32, max: i32 },
     #[error("what was restored is not as it was: {0}")]
     NotVerified(String),
-    /// It hung.
     #[error("it was not done within {} s and was ended", LIMIT.as_secs())]
     TooLong,
-    /// Told to end.
     #[error("it was ended by signal {0}")]
     Interrupted(i32),
 }
 
 impl ProofError {
-    /// Whether it says nothing about what works here.
+    /// Whether the error has nothing to do with checkpoints.
     pub fn proves_nothing(&self) -> bool {
         match self {
             Self::NoFolder(_) | Self::LongPath(_) | Self::System { .. } | Self::Busy | Self::WornOut { .. } => true,
@@ -148,16 +127,14 @@ impl ProofError {
     }
 }
 
-/// Carries out the proof in a folder of its own below `runtime_dir`, or wherever one can be made. When this returns nothing is left of it.
-///
-/// # Errors
-/// [`ProofError`].
+/// Carries out the proof in a scratch folder below `runtime_dir`, else in the first usable default folder.
+/// Removes its processes and files before it returns.
 pub fn prove(abilities: &Abilities, runtime_dir: Option<&Path>) -> Result<Proven, ProofError> {
-    // What is left of the tree whatever happens becomes ours, and is ended.
+    // Orphans of the tree become our children, so the watchdog finds and kills them.
     process::adopt_orphans();
-    // What the proof's tree would inherit, CRIU would have to dump.
+    // CRIU would have to dump every descriptor that the tree inherits.
     process::close_all_on_exec(3);
-    // Dropped after the folder, so that no signal keeps that from being removed.
+    // Dropped after the folder, so that no signal interrupts its removal.
     let watchdog = Watchdog::start(LIMIT).map_err(system("starting a thread"))?;
     let folder = scratch::make(runtime_dir)?;
     if folder.path().as_os_str().len() + LONGEST > MOST {
@@ -209,7 +186,7 @@ impl Proof<'_> {
         Ok(Proven { processes: processes.len(), threads, checkpoint_ms, bytes, restore_ms, shifted, pids })
     }
 
-    /// Its first process.
+    /// Returns the PID of the tree's first process.
     fn start_tree(&self) -> Result<i32, ProofError> {
         let start = || {
             let listener = std::os::unix::net::UnixListener::bind(self.socket())?;
@@ -232,7 +209,7 @@ impl Proof<'_> {
         }
     }
 
-    /// Dumps and ends the tree. Returns the bytes that were dumped.
+    /// Dumps and ends the tree. Returns the bytes dumped.
     fn checkpoint(&self, root: i32, vault: &Vault) -> Result<u64, ProofError> {
         let begun = Instant::now();
         let work = self.work(command::DUMP_LOG)?;
@@ -250,7 +227,7 @@ impl Proof<'_> {
         Ok(bytes)
     }
 
-    /// Restores the tree, under the same numbers where that can be. Returns how far they were moved.
+    /// Restores the tree, under the same IDs if possible. Returns how far the lowest was moved up.
     fn restore(&self, vault: &Vault) -> Result<u32, ProofError> {
         let manifest = Manifest::load(vault, None)?.ok_or(ProofError::Malformed)?;
         let threads = std::sync::Arc::new(FetchThreads::start(&**vault.store(), job::cores())?);
@@ -274,13 +251,15 @@ impl Proof<'_> {
         Err(ProofError::Malformed)
     }
 
-    /// How far the tree has to move to be above all that was used up; once that failed, with room for what others start between its IDs.
+    /// Moves the tree above the container's PID counter. From the second attempt on, leaves gaps between its
+    /// IDs for processes that others start.
     fn shift(&self, root: i32, attempt: u32) -> Result<Shift, ProofError> {
         if RestorePlan::of(self.abilities).can_go_back() {
             return Ok(Shift { up: 0, apart: 0 });
         }
         let used = pids::newest().unwrap_or(root);
-        // Beyond the end they would begin again, and those of a service beside us would not be in order any more.
+        // Past pid_max the counter wraps around, and the PIDs of a service beside us would no longer be
+        // ascending.
         if let Some(max) = restore::pid_max()
             && used.saturating_add(SPAN) >= max
         {

@@ -1,27 +1,26 @@
-//! What to add to a container for more: the exact lines for each engine. Pure functions of what is there.
+//! What to add to a container for more abilities: the exact lines for each engine. Pure functions of the
+//! abilities found.
 
 use serde::Serialize;
 
 use crate::privileges::{Abilities, Ability, DumpPlan, Pids, RestorePlan};
 
-/// Name of the file that `freeze doctor --print-seccomp-profile` is to be written to.
+/// File name for the output of `freeze doctor --print-seccomp-profile`.
 pub const PROFILE: &str = "freeze-seccomp.json";
 
-/// What criu-caps has by its file.
+/// File capabilities of criu-caps.
 pub const CAPABILITIES: [&str; 3] = ["CHECKPOINT_RESTORE", "SYS_PTRACE", "SETPCAP"];
 
-/// What to add for one thing more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Remedy {
-    /// What it gives.
     pub gives: &'static str,
-    /// What to do beside, or instead where there are no lines.
+    /// Steps besides the lines below, or instead of them if there are none.
     pub also: Vec<String>,
     /// Options of `docker run`.
     pub docker: String,
     /// Options of `podman run`.
     pub podman: String,
-    /// Of a pod, in YAML.
+    /// Lines of a pod's spec, in YAML.
     pub kubernetes: String,
     /// A SecurityContextConstraints that allows it, in YAML.
     pub openshift: String,
@@ -33,25 +32,25 @@ const PIDS: &str = "PIDs at once, in any order and in containers that have used 
 const PIDS_AND_YAMA: &str =
     "PIDs at once, in any order and in containers that have used them; /proc/PID/exe as it was; hosts with Yama";
 
-/// What a container has to be given.
+/// What the container lacks.
 #[derive(Default)]
 struct Needs {
     capabilities: Vec<&'static str>,
     clone3: bool,
     unmasked: bool,
-    /// By the capabilities of criu's file, as engines give users but root none themselves.
+    /// Capabilities come from criu-caps's file, as most engines give them to root alone.
     by_file: bool,
-    /// What criu may have by its file or freeze by itself, and has already; it must not get lost.
+    /// Those of [`CAPABILITIES`] that the bounding set has already. A remedy must not take them away.
     held: Vec<&'static str>,
     root: bool,
 }
 
-/// What would give more than there is, the most useful first.
+/// Everything that would add an ability here, the most useful first.
 pub fn remedies(abilities: &Abilities) -> Vec<Remedy> {
     [possible(abilities), pids(abilities), users(abilities), namespaces(abilities)].into_iter().flatten().collect()
 }
 
-/// What nothing goes without.
+/// What every checkpoint and restore needs.
 fn possible(abilities: &Abilities) -> Option<Remedy> {
     let advice = [
         (
@@ -81,7 +80,8 @@ fn pids(abilities: &Abilities) -> Option<Remedy> {
     Some(needs.remedy(if needs.by_file { PIDS_AND_YAMA } else { PIDS }))
 }
 
-/// Freeze itself needs this one, as it looks at the processes before CRIU does: a file that has it is not enough.
+/// Freeze itself needs SYS_PTRACE, as it inspects the processes before CRIU does. The file capabilities of
+/// criu-caps are not enough.
 fn users(abilities: &Abilities) -> Option<Remedy> {
     if DumpPlan::of(abilities).all_users {
         return None;
@@ -123,13 +123,12 @@ fn namespaces(abilities: &Abilities) -> Option<Remedy> {
 }
 
 impl Needs {
-    /// Nothing yet.
     fn of(abilities: &Abilities) -> Self {
         let held = CAPABILITIES.into_iter().filter(|name| abilities.facts.bounding.contains(*name)).collect();
         Self { held, root: abilities.facts.uid == 0, ..Self::default() }
     }
 
-    /// Root gets capabilities; others need a criu that has them by its file, and that takes all three.
+    /// Root gets the capabilities themselves. Other users need criu-caps, whose file has all three.
     fn add(&mut self, capabilities: &[&'static str]) {
         self.by_file = !self.root;
         self.capabilities = if self.by_file { CAPABILITIES.to_vec() } else { capabilities.to_vec() };
@@ -182,7 +181,7 @@ impl Needs {
         format!("{pod}containers:\n- name: app\n  securityContext:\n{container}")
     }
 
-    /// `restricted-v2` with what is needed; the pod's service account has to be allowed to use it.
+    /// `restricted-v2` plus the needs. The pod's service account must be allowed to use it.
     fn openshift(&self) -> String {
         if self.capabilities.is_empty() && !self.clone3 {
             return String::new();
@@ -217,7 +216,7 @@ seccompProfiles: [{profile}]
 volumes: [configMap, csi, downwardAPI, emptyDir, ephemeral, persistentVolumeClaim, projected, secret]
 ",
             allowed.join(", "),
-            // What a file gives, no_new_privs would take.
+            // no_new_privs would disable file capabilities.
             !allowed.is_empty() && !self.root
         )
     }

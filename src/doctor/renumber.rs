@@ -1,7 +1,9 @@
-//! Shifts the IDs of a dumped tree, so that it can be restored where its own are behind the container's counter and PIDs cannot be chosen.
+//! Shifts the IDs of a dumped tree, so that it can be restored where PIDs cannot be chosen and the
+//! container's counter has passed the tree's own.
 //!
-//! IDs of processes and threads stand in the names of images and in `pstree.img`. Elsewhere they stand only for what the
-//! proof's tree does not have: owners of descriptors' signals, POSIX timers of a thread, locks, pidfds (images/*.proto).
+//! CRIU has PIDs and TIDs in the names of its images and in `pstree.img`. It has them elsewhere only for
+//! features that the proof's tree does not use: signal owners of descriptors, POSIX timers of a thread,
+//! locks, pidfds (images/*.proto).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,22 +11,22 @@ use crate::criu::images::{self, Malformed, Task};
 use crate::image::{Body, Image, Manifest};
 
 const PSTREE: &str = "pstree.img";
-/// Images that are named after a process or a thread; others have numbers of their own.
+/// Kinds of CRIU image that are named after a PID or TID. The numbers of other kinds are no such IDs.
 const NAMED_BY_ID: &[&str] = &["core", "mm", "pagemap", "fs", "ids"];
 
-/// How far IDs move: each by `up`, and every one by `apart` further than the one before.
+/// How far IDs move, in ascending order: the first by `up`, each further one by `apart` more than the one
+/// before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shift {
-    /// At least so far.
     pub up: u32,
-    /// Room between them for what others start meanwhile.
+    /// Gap for processes that others start meanwhile.
     pub apart: u32,
 }
 
-/// The IDs of a tree, and what they become.
+/// New ID of each old one.
 type Ids = BTreeMap<u32, u32>;
 
-/// The generation with the IDs of its tree moved. Their order stays.
+/// The generation with shifted IDs, in the same order.
 pub fn shifted(manifest: &Manifest, shift: Shift) -> Result<Manifest, Malformed> {
     let image = |name: &str| manifest.images.iter().find(|image| image.name == name)?.body.as_ref();
     let (tree, ids) = shift_tree(image(PSTREE).ok_or(Malformed)?.inline(), shift)?;
@@ -35,7 +37,7 @@ pub fn shifted(manifest: &Manifest, shift: Shift) -> Result<Manifest, Malformed>
     Ok(Manifest { images: images.collect(), ..manifest.clone() })
 }
 
-/// The image, and the IDs that were in it.
+/// Returns the shifted `pstree.img` and its IDs.
 fn shift_tree(image: &[u8], shift: Shift) -> Result<(Vec<u8>, Ids), Malformed> {
     let tasks = images::entries(image, images::PSTREE)?;
     let mut tasks = tasks.into_iter().map(images::decode::<Task>).collect::<Result<Vec<_>, _>>()?;
@@ -47,14 +49,14 @@ fn shift_tree(image: &[u8], shift: Shift) -> Result<(Vec<u8>, Ids), Malformed> {
     let ids = old.into_iter().enumerate().map(new).collect::<Option<Ids>>().ok_or(Malformed)?;
     for Task { pid, ppid, pgid, sid, threads } in &mut tasks {
         for id in [pid, ppid, pgid, sid].into_iter().chain(threads) {
-            // The root's parent is not of the tree.
+            // The root's parent is outside the tree.
             *id = ids.get(id).copied().unwrap_or(*id);
         }
     }
     Ok((images::encode(images::PSTREE, &tasks), ids))
 }
 
-/// Such as `core-7.img`.
+/// Renames an image such as `core-7.img`.
 fn shift_name(name: &str, ids: &Ids) -> String {
     let parts = name.strip_suffix(".img").and_then(|stem| stem.split_once('-'));
     let moved = parts.filter(|(kind, _)| NAMED_BY_ID.contains(kind));

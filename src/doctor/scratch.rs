@@ -1,4 +1,4 @@
-//! The folder of a proof, which goes with it, or with the next one where the doctor was killed.
+//! The scratch folder of a proof. It is removed with the proof, or by the next doctor if this one is killed.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 use tempfile::{Builder, TempDir};
 
-/// Where it is tried, in this order, beside what the user names. Init's own folders lie there too, and are left alone.
+/// Parent folders to try, in this order, unless the user names one. Init's own folders there are left alone.
 const PARENTS: [&str; 3] = ["/run", "/dev/shm", "/tmp"];
 
 const PREFIX: &str = "freeze-doctor-";
-/// How often another one is made where a doctor that looks for old ones was faster.
+/// Attempts to make a folder: the sweep of another doctor may lock and remove a new one first.
 const TRIES: u32 = 10;
 
-/// A folder that is locked as long as its doctor lives.
+/// A folder that is locked while its doctor lives.
 #[derive(Debug)]
 pub struct Scratch {
     folder: TempDir,
@@ -21,25 +21,23 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// The folder.
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
 }
 
-/// No place for it.
 #[derive(Debug, thiserror::Error)]
 #[error("no folder can be written ({0}): mount a tmpfs at /run, /dev/shm or /tmp, or name a folder with --runtime-dir")]
 pub struct NoFolder(String);
 
-/// Makes one in the folder named, or else in the first of the usual places.
+/// Makes one in `named`, else in the first of [`PARENTS`] that can be written.
 ///
 /// # Errors
-/// [`NoFolder`], with what is wrong with each.
+/// [`NoFolder`], with the reason for each folder tried.
 pub fn make(named: Option<&Path>) -> Result<Scratch, NoFolder> {
     match named {
         None => make_in(&PARENTS.map(PathBuf::from)),
-        // `freeze run` makes the one that is named; this only has to show that it could.
+        // `freeze run` would make the named folder; the doctor only has to show that this is possible.
         Some(folder) if folder.is_dir() => make_in(&[folder.to_owned()]),
         Some(folder) => make_in(&[folder.parent().unwrap_or(folder).to_owned()]),
     }
@@ -51,7 +49,7 @@ fn make_in(parents: &[PathBuf]) -> Result<Scratch, NoFolder> {
         sweep(parent);
         match make_locked(parent) {
             Ok(folder) => return Ok(folder),
-            // The error itself names the folder that was to be made, at random.
+            // The kind alone: the whole error names the random folder.
             Err(error) => reasons.push(format!("{}: {}", parent.display(), error.kind())),
         }
     }
@@ -62,7 +60,7 @@ fn make_locked(parent: &Path) -> io::Result<Scratch> {
     let mut made = Err(io::ErrorKind::ResourceBusy.into());
     for _ in 0..TRIES {
         let folder = Builder::new().prefix(PREFIX).tempdir_in(parent)?;
-        // A file system without locks has none that could be taken from us either.
+        // On a file system without locks no other doctor can lock the folder either.
         made = match File::open(folder.path()).map(|lock| (lock.try_lock(), lock)) {
             Err(error) => Err(error),
             Ok((Err(TryLockError::WouldBlock), _)) => Err(io::ErrorKind::ResourceBusy.into()),
@@ -73,7 +71,7 @@ fn make_locked(parent: &Path) -> io::Result<Scratch> {
     made
 }
 
-/// Removes what doctors have left that were killed: their locks went with them.
+/// Removes the folders of killed doctors: the kernel has released their locks.
 fn sweep(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let ours = entry.file_name().to_string_lossy().starts_with(PREFIX);

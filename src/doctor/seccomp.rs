@@ -1,5 +1,5 @@
-//! A seccomp profile that lets PIDs be chosen: Docker's default with clone3 allowed, without conditions, as the OCI runtimes
-//! and Kubernetes read it too.
+//! A seccomp profile that allows choosing PIDs: Docker's default plus clone3. The profile's conditions are
+//! resolved, as OCI runtimes and Kubernetes read none.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -8,10 +8,10 @@ use std::{fs, io};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Docker's profile, of moby's `profiles/seccomp/default.json` (Apache-2.0): the name of its file beside freeze.
+/// File name of Docker's profile beside freeze: moby's `profiles/seccomp/default.json` (Apache-2.0).
 pub const DOCKER: &str = "docker-seccomp.json";
 const ALLOWED: &str = "clone3";
-/// Go's name of this architecture, which the conditions have, and the kernel's, which the architectures have.
+/// This architecture's name in Go, which the conditions use, and in libseccomp, which `archMap` uses.
 const ARCHITECTURE: (&str, &str) =
     if cfg!(target_arch = "aarch64") { ("arm64", "SCMP_ARCH_AARCH64") } else { ("amd64", "SCMP_ARCH_X86_64") };
 
@@ -69,7 +69,6 @@ struct Rule {
     args: Vec<Value>,
 }
 
-/// Docker's profile is not where it should be, or is no profile.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read Docker's seccomp profile from {} ({error}). Copy that file there from freeze's image", docker.display())]
 pub struct NoProfile {
@@ -77,7 +76,8 @@ pub struct NoProfile {
     error: io::Error,
 }
 
-/// The profile in JSON, for a container with these capabilities (without `CAP_`), made from Docker's in the file `docker`.
+/// The profile in JSON for a container with these capabilities (named without `CAP_`), derived from the file
+/// `docker`.
 pub fn profile(docker: &Path, capabilities: &BTreeSet<String>) -> Result<String, NoProfile> {
     let read = fs::read(docker).and_then(|json| Ok(serde_json::from_slice(&json)?));
     let docker: Conditional = read.map_err(|error| NoProfile { docker: docker.to_owned(), error })?;
@@ -102,7 +102,8 @@ pub fn profile(docker: &Path, capabilities: &BTreeSet<String>) -> Result<String,
 }
 
 impl ConditionalRule {
-    /// As Docker decides it (moby, profiles/seccomp/seccomp_linux.go); all of its conditions on the kernel hold since 4.8.
+    /// Decides as Docker does (moby, profiles/seccomp/seccomp_linux.go). Ignores conditions on the kernel:
+    /// all of them hold since Linux 4.8.
     fn holds(&self, capabilities: &BTreeSet<String>) -> bool {
         let held = |name: &String| name.strip_prefix("CAP_").is_some_and(|name| capabilities.contains(name));
         let ours = |name: &String| name == ARCHITECTURE.0;
@@ -142,7 +143,7 @@ mod tests {
     fn clone3_is_allowed_and_nothing_else_is_new() {
         let allow = |arguments| ("SCMP_ACT_ALLOW".to_owned(), arguments);
         assert_eq!(of("clone3", &[]), [allow(0)]);
-        // Namespaces are still refused by clone's argument, and kcmp takes the capability.
+        // The rule on clone's flags still refuses namespaces, and kcmp needs the capability.
         assert_eq!(of("clone", &[]), [allow(1)]);
         assert_eq!(of("unshare", &[]), []);
         assert_eq!(of("kcmp", &[]), []);

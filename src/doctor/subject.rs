@@ -1,8 +1,9 @@
-//! The tree that the proof checkpoints and restores: four processes, three threads among them in mixed order, pipes, a file, a
-//! timer, and a listening socket over which the tree is asked whether all of it is as it was.
+//! The tree that the proof checkpoints and restores: four processes, three threads among them in mixed order,
+//! pipes, a file, a timer, and a listening socket. Over the socket the doctor asks whether the tree is
+//! intact.
 //!
-//! Must never keep an ID of its own processes or threads in memory, as it is restored under others where PIDs cannot be chosen;
-//! and must never outlive the proof by long, whatever becomes of that.
+//! Never keeps a PID or TID in memory: where PIDs cannot be chosen, the tree is restored under others. Ends
+//! by itself soon after the proof is gone.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, PipeReader, PipeWriter, Read, Seek, SeekFrom, Write};
@@ -22,21 +23,20 @@ use crate::sys::process;
 
 /// The hidden verb.
 pub const VERB: &str = "doctor-subject";
-/// What a tree answers that is as it was.
+/// The answer of an intact tree.
 pub const WELL: &str = "well";
 /// Name of the open file in the scratch folder.
 const FILE: &str = "file";
-/// How many milliseconds the tree waits for a question: then the proof is gone, and so is the tree.
+/// Milliseconds that the tree waits for a question. After that the proof is gone, and the tree ends.
 const PATIENCE: u16 = 30_000;
-/// How many milliseconds the timer may take for one more of its ticks.
+/// Milliseconds that the timer may take for its next tick.
 const TICK_LIMIT: u16 = 10_000;
 const TICK: Duration = Duration::from_millis(20);
-/// Bytes of memory in each process, of the file before its position, and in the pipe that nobody reads meanwhile.
+/// Bytes of memory in each process, of the file before its offset, and of unread data in the pipe.
 const MEMORY: usize = 256 << 10;
 const POSITION: usize = 12_345;
 const IN_PIPE: usize = 4321;
 
-/// What one of the processes is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Role {
     /// The first one: leads the session, has all that is not process, thread or pipe.
@@ -47,14 +47,14 @@ pub enum Role {
     Leaf,
 }
 
-/// What a process starts, in this order.
 enum Start {
     Thread,
     Child(Role),
 }
 
 impl Role {
-    /// Threads between children, so that a thread's ID is below that of a process which has to be there before it.
+    /// Threads between children: some TIDs are then below the PID of a later process, so a restore must make
+    /// processes and threads in the order of their IDs.
     fn plan(self) -> &'static [Start] {
         match self {
             Role::Root => &[Start::Thread, Start::Child(Role::Middle), Start::Thread, Start::Child(Role::Leaf)],
@@ -72,7 +72,8 @@ impl Role {
     }
 }
 
-/// One process of the tree, until nobody asks any more. The root finds the socket at its standard input, the others a pipe.
+/// Runs one process of the tree until its questions end. The root has the socket as its standard input, the
+/// others a pipe.
 pub fn main(role: Role, folder: &Path) -> io::Result<()> {
     match role {
         Role::Root => {
@@ -92,7 +93,7 @@ pub fn main(role: Role, folder: &Path) -> io::Result<()> {
     }
 }
 
-/// Answers one question after another. Where the root could not be made, its error is the answer.
+/// Answers one question after another. If the root could not be made, its error is the answer.
 fn serve(listener: &UnixListener, mut root: io::Result<Root>) -> io::Result<()> {
     loop {
         let mut fds = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
@@ -112,8 +113,8 @@ fn serve(listener: &UnixListener, mut root: io::Result<Root>) -> io::Result<()> 
     }
 }
 
-/// Asks the tree at `socket` whether it is as it was, and waits so long for the answer. The end of the connection is waited for
-/// too, as an open one cannot be checkpointed.
+/// Asks the tree at `socket` whether it is intact, and waits up to `limit` for the answer. Reads to the end
+/// of the connection, as an open one cannot be checkpointed.
 pub fn ask(socket: &Path, question: &str, limit: Duration) -> io::Result<String> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(limit))?;
@@ -123,7 +124,7 @@ pub fn ask(socket: &Path, question: &str, limit: Duration) -> io::Result<String>
     Ok(answer.trim_end().to_owned())
 }
 
-/// What every process has: memory, threads and children.
+/// State that every process has.
 struct Node {
     memory: Vec<u8>,
     threads: Vec<Echo>,
@@ -142,7 +143,7 @@ impl Node {
         Ok(node)
     }
 
-    /// A sentence for what is not as it was.
+    /// The error is a sentence that names what has changed.
     fn check(&mut self, question: &str) -> Result<(), String> {
         if !self.memory.iter().copied().eq(pattern(MEMORY)) {
             return Err("its memory is not as it was".to_owned());
@@ -152,7 +153,7 @@ impl Node {
     }
 }
 
-/// A thread that gives back what it is given, together with what it has in its own storage.
+/// A thread that adds the number in its thread-local storage to each number that it gets.
 struct Echo {
     number: u64,
     to: Sender<u64>,
@@ -183,7 +184,7 @@ impl Echo {
     }
 }
 
-/// A child process, between two pipes. When this end of them is gone, so is the child.
+/// A child process between two pipes. It ends when this end of them closes.
 struct Below {
     to: ChildStdin,
     from: BufReader<ChildStdout>,
@@ -210,7 +211,7 @@ impl Below {
     }
 }
 
-/// The command line of one process of the tree, with nothing of the container's environment.
+/// The command line of one process of the tree, with an empty environment.
 pub fn command(role: Role, folder: &Path) -> io::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg(VERB).arg(role.name()).arg(folder).env_clear().current_dir("/");
@@ -218,7 +219,7 @@ pub fn command(role: Role, folder: &Path) -> io::Result<Command> {
     Ok(command)
 }
 
-/// The first process.
+/// State of the first process.
 struct Root {
     node: Node,
     file: File,
@@ -242,7 +243,7 @@ impl Root {
         Ok(Self { node, file, timer, pipe })
     }
 
-    /// A sentence for what is not as it was. Everything is left as it is.
+    /// As [`Node::check`]. Puts back everything that it reads, except the timer's ticks.
     fn check(&mut self, question: &str) -> Result<(), String> {
         let lost = |what: &'static str| move |error: io::Error| format!("{what} cannot be used ({error})");
         self.node.check(question)?;
@@ -268,7 +269,7 @@ impl Root {
     }
 }
 
-/// Bytes that are neither zero nor all the same.
+/// Varying bytes, so that no page is zero or uniform.
 fn pattern(length: usize) -> impl Iterator<Item = u8> {
     (0..length as u32).map(|index| (index.wrapping_mul(2_654_435_761) >> 24) as u8)
 }
@@ -277,7 +278,7 @@ fn pattern(length: usize) -> impl Iterator<Item = u8> {
 mod tests {
     use super::*;
 
-    /// Without children, which are this executable, and a test is not that.
+    /// Without children: a child executes this program, and a test's executable lacks the verb.
     fn root(folder: &Path) -> Root {
         let mut node = Node::new(Role::Leaf).unwrap();
         node.threads = vec![Echo::start(0).unwrap(), Echo::start(1).unwrap()];

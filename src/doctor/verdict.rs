@@ -1,10 +1,10 @@
-//! What works here and in what way, in words. Pure.
+//! What works here and how, in sentences. Pure functions.
 
 use super::Proof;
 use crate::criu::command::Criu;
 use crate::privileges::{Abilities, Ability, DumpPlan, Pids, RestorePlan};
 
-/// One sentence each; the first one is the answer.
+/// The first sentence is the answer.
 pub fn verdict(abilities: &Abilities, proof: &Proof) -> Vec<String> {
     let (dump, restore) = (DumpPlan::of(abilities), RestorePlan::of(abilities));
     let mut sentences = vec![match (proof, &dump.impossible) {

@@ -1,4 +1,5 @@
-//! Ends whatever the proof has started: at its end, when it takes too long, and when the doctor is told to end.
+//! Kills every process of the proof: at its end, after its time limit, and when a signal asks the doctor to
+//! end.
 
 use std::collections::BTreeSet;
 use std::io::{self, PipeReader, PipeWriter};
@@ -15,43 +16,41 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use crate::proc::tree;
 use crate::sys::{process, signals};
 
-/// What asks the doctor to end.
 const SIGNALS: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
-/// After how many milliseconds all is killed again once the time is over: between listing and killing a process may have made another one.
+/// Milliseconds between two rounds of kills: a process may fork between the listing and the kill.
 const AGAIN: u8 = 200;
-/// How long killed processes may take to end. One that waits in the kernel for a lost file server never does.
+/// How long killed processes may take to end. One that waits in the kernel for a lost file server never ends.
 const DYING: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(1);
-/// No signal has this number.
+/// Stands for [`Why::Time`]: no signal has this number.
 const TIME: i32 = -1;
 
-/// Why the proof was ended before it was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
-    /// It took too long.
+    /// The time limit has passed.
     Time,
-    /// The doctor got this signal.
     Signal(i32),
 }
 
-/// Kills all that has come below this process, again and again, from when the time is over or a signal comes until it is dropped.
+/// Once the time limit passes or a signal comes, kills all new descendants of this process, again and again
+/// until it is dropped.
 #[derive(Debug)]
 pub struct Watchdog {
     why: Arc<AtomicI32>,
-    /// What was below this process before, of a shell that has executed the doctor: none of the proof's.
+    /// Descendants from before the start, of a shell that executed the doctor. They are spared.
     before: Arc<BTreeSet<i32>>,
-    /// The signals that were blocked before.
+    /// Signal mask from before the start, restored on drop.
     mask: SigSet,
-    /// Its end tells the thread.
+    /// Closing it ends the thread.
     rest: Option<PipeWriter>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Watchdog {
-    /// Begins to watch. This process must be the parent of its descendants' orphans, and have no other thread.
+    /// Begins to watch. This process must be a subreaper and have no other thread.
     ///
     /// # Errors
-    /// Where no thread or descriptor is to be had.
+    /// If a thread or a descriptor cannot be made.
     pub fn start(limit: Duration) -> io::Result<Self> {
         let before = Arc::new(below(&BTreeSet::new()).into_iter().collect());
         let signals: SigSet = SIGNALS.into_iter().filter(|signal| !signals::is_ignored(*signal as i32)).collect();
@@ -65,7 +64,7 @@ impl Watchdog {
         Ok(dog)
     }
 
-    /// Whether the proof was ended, and why.
+    /// Why the proof was ended, if it was.
     pub fn ended(&self) -> Option<Why> {
         match self.why.load(Ordering::Relaxed) {
             0 => None,
@@ -74,7 +73,7 @@ impl Watchdog {
         }
     }
 
-    /// Kills and reaps all that has come below this process.
+    /// Kills and reaps all new descendants of this process.
     pub fn end_all(&self) {
         let until = Instant::now() + DYING;
         while kill_all(&self.before) && Instant::now() < until {
@@ -120,7 +119,7 @@ fn watch(limit: Duration, asked: &SignalFd, over: &PipeReader, why: &AtomicI32, 
     }
 }
 
-/// Children before their parents. False where there is nothing.
+/// Kills children before their parents. False if there was no process.
 fn kill_all(before: &BTreeSet<i32>) -> bool {
     let below = below(before);
     for pid in below.iter().rev() {
@@ -129,7 +128,7 @@ fn kill_all(before: &BTreeSet<i32>) -> bool {
     !below.is_empty()
 }
 
-/// All below this process but these, parents before their children.
+/// All descendants of this process except `but`, parents before their children.
 fn below(but: &BTreeSet<i32>) -> Vec<i32> {
     let mut all = tree::all().unwrap_or_default();
     all.retain(|pid, _| !but.contains(pid));
@@ -143,7 +142,7 @@ mod tests {
 
     use super::*;
 
-    /// Other tests have children and threads, so each of these is a process of its own.
+    /// Runs the test again in a process of its own: other tests have children and threads.
     fn alone(name: &str) -> bool {
         if std::env::var_os("ALONE").is_some() {
             return true;
@@ -165,7 +164,7 @@ mod tests {
         }
         let mut before = sleeper();
         let dog = Watchdog::start(Duration::ZERO).unwrap();
-        // The second one comes when it has killed already.
+        // The second one starts after the first round of kills.
         for _ in 0..2 {
             assert_eq!(sleeper().wait().unwrap().signal(), Some(libc::SIGKILL));
         }
