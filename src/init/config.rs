@@ -1,4 +1,4 @@
-//! What init is told at its start. Every value that cannot be used is refused by one sentence.
+//! Init's configuration, and the parsers of its values. An invalid value is refused with one sentence.
 
 use std::{ffi::CString, path::PathBuf, str::FromStr, time::Duration};
 
@@ -10,62 +10,52 @@ use crate::job::{Choice, OnFailure, Standby};
 use crate::store::Location;
 use crate::sys::signals::{self, Signal};
 
-/// Everything that `freeze run` can be told.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The service's program and arguments; not empty.
+    /// The service's program and arguments; never empty.
     pub command: Vec<CString>,
-    /// Where the store is, which init does not look into.
+    /// For workers: init opens neither the store nor its keys.
     pub store: Location,
-    /// Where its key is, which init does not look into either.
     pub keys: KeyFiles,
-    /// Folder for the control socket; `None` for the first usable one of the usual ones.
+    /// Folder for the control socket; `None` for the first usable default.
     pub runtime_dir: Option<PathBuf>,
-    /// Whether init makes namespaces for itself and the service.
     pub isolate: Isolate,
-    /// PID of the root of the service's tree, where this is PID 1.
+    /// PID of the subreaper, the root of the service's tree, if it is free. Lower ones are left to init, workers
+    /// and execs.
     pub first_pid: i32,
-    /// Signals to send in the place of others; to 0: not at all.
+    /// Signals to replace by others; 0 as a target drops the signal.
     pub rewrites: Vec<Pair<SignalArg>>,
-    /// Send signals to the service's process group instead of its first process.
+    /// Signals go to the service's process group instead of its first process.
     pub to_group: bool,
     /// How long after a forwarded SIGTERM the service is killed.
     pub kill_timeout: Option<Duration>,
-    /// Exit statuses to replace by others.
     pub remap_exit: Vec<Pair<u8>>,
-    /// Signal to get at the death of init's parent.
+    /// Signal that init gets when its parent dies.
     pub parent_death_signal: Option<SignalArg>,
     /// Exit status after a checkpoint that ended the service.
     pub checkpointed_status: u8,
-    /// Time limit of a checkpoint.
     pub checkpoint_timeout: Duration,
-    /// Time limit of a restore.
     pub restore_timeout: Duration,
-    /// Files and folders to capture beside those that the service has open.
+    /// Files and folders to capture besides those that the service has open.
     pub include: Vec<PathBuf>,
-    /// A checkpoint may end the service although its store goes with the container.
+    /// Lets a checkpoint end the service although the store is lost with the container.
     pub ephemeral_store: bool,
-    /// The most memory that page data may take in a worker, in bytes.
+    /// Most bytes of page data in a worker's memory.
     pub memory: u64,
-    /// Names this container, also after it was started again.
+    /// Name of this container; stays the same when it is started again.
     pub instance: String,
-    /// Signal that asks for a checkpoint; `None` where all are the service's.
+    /// Signal that asks for a checkpoint; with `None` all signals are the service's.
     pub checkpoint_signal: Option<Signal>,
-    /// What SIGTERM does.
     pub on_term: OnTerm,
     /// How long the orchestrator waits after SIGTERM before it kills the container.
     pub term_grace: Duration,
-    /// Time between two checkpoints that nobody asks for.
+    /// Interval of checkpoints that no request asks for.
     pub every: Option<Duration>,
-    /// What to run or signal beside the steps of a checkpoint and restore.
     pub hooks: Hooks,
-    /// Which generation to restore.
     pub restore: Choice,
-    /// What to do where that cannot be restored.
     pub restore_failure: OnFailure,
-    /// How to wait for a generation.
     pub standby: Standby,
-    /// Let only one container have the application, which looks so often.
+    /// Heartbeat interval of an exclusive container; `None` if it is not exclusive.
     pub exclusive: Option<Duration>,
 }
 
@@ -78,25 +68,23 @@ pub enum OnTerm {
     Forward,
 }
 
-/// What to run or signal beside the steps of a checkpoint and restore.
+/// What to run or signal at the steps of a checkpoint or restore.
 #[derive(Debug, Clone, Default)]
 pub struct Hooks {
     /// Before the service is frozen.
     pub before_checkpoint: Option<Hook>,
     /// When a checkpoint has succeeded or failed.
     pub after_checkpoint: Option<Hook>,
-    /// When the service was restored.
     pub on_restore: Option<Hook>,
     /// When the service runs, started or restored.
     pub on_app_ready: Option<Hook>,
-    /// How long each may take.
+    /// Time limit of each.
     pub timeout: Duration,
-    /// A checkpoint goes on where its hook before it has failed.
+    /// A checkpoint goes on if its `before_checkpoint` hook fails.
     pub may_fail: bool,
 }
 
 impl Hooks {
-    /// The hook of a moment.
     pub fn at(&self, moment: Moment) -> Option<&Hook> {
         match moment {
             Moment::BeforeCheckpoint => self.before_checkpoint.as_ref(),
@@ -107,12 +95,10 @@ impl Hooks {
     }
 }
 
-/// One hook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hook {
-    /// A signal to the service.
     Signal(Signal),
-    /// A program and its arguments, not empty; no shell is needed.
+    /// A program and its arguments; never empty. No shell executes it.
     Command(Vec<CString>),
 }
 
@@ -132,10 +118,7 @@ impl FromStr for Hook {
     }
 }
 
-/// Reads a choice of `--restore`.
-///
-/// # Errors
-/// [`ParseError::Choice`].
+/// Parses the value of `--restore`.
 pub fn parse_choice(text: &str) -> Result<Choice, ParseError> {
     match text {
         "always" => Ok(Choice::Newest),
@@ -154,34 +137,28 @@ impl Config {
     }
 }
 
-/// Whether a store certainly holds nothing: it is a folder that does not exist. The first start needs no worker then.
+/// Whether a store certainly holds nothing: it is a folder that does not exist. The first start then executes
+/// no worker.
 pub fn is_missing(store: &Location) -> bool {
     let metadata = store.folder().ok().map(std::fs::symlink_metadata);
     matches!(metadata, Some(Err(error)) if error.kind() == std::io::ErrorKind::NotFound)
 }
 
-/// Why a value is refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ParseError {
-    /// Neither a name nor a number of a signal.
     #[error("\"{0}\" is no signal: give a name such as TERM or RTMIN+1, or a number from 1 to 64")]
     Signal(String),
-    /// No colon.
     #[error("\"{0}\" is not of the form FROM:TO")]
     Pair(String),
-    /// Not 0 to 255.
     #[error("\"{0}\" is no exit status: give a number from 0 to 255")]
     Status(String),
     /// SIGKILL, SIGSTOP and SIGCHLD.
     #[error("{0} never reaches freeze as a signal from outside, so it cannot ask for a checkpoint")]
     NeverComes(String),
-    /// A hook.
     #[error("\"{0}\" is no hook: give a command with its arguments, quoted as for a shell, or signal:NAME")]
     Hook(String),
-    /// Which generation.
     #[error("\"{0}\" says no generation: give always, never, or the number of a generation")]
     Choice(String),
-    /// A size.
     #[error("\"{0}\" is no size: give bytes, or a number with KiB, MiB or GiB, up to 1024 GiB")]
     Size(String),
     /// SIGKILL, SIGSTOP and SIGCHLD.
@@ -189,12 +166,10 @@ pub enum ParseError {
     NotForwarded(String),
 }
 
-/// FROM:TO.
+/// `FROM:TO`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pair<T> {
-    /// What to replace.
     pub from: T,
-    /// By what.
     pub to: T,
 }
 
@@ -228,7 +203,7 @@ impl FromStr for Pair<u8> {
 /// A signal by name or number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SignalArg(
-    /// Its number; 0 only as the target of a rewrite: none.
+    /// Its number. 0 stands for no signal: as the target of a rewrite, or for `--checkpoint-signal`.
     pub Signal,
 );
 
@@ -256,7 +231,7 @@ impl FromStr for SignalArg {
     }
 }
 
-/// RTMIN, RTMIN+N, RTMAX, RTMAX-N, as the C library counts them.
+/// Parses RTMIN, RTMIN+N, RTMAX and RTMAX-N, as the C library counts them.
 fn real_time(name: &str) -> Option<Signal> {
     let (base, offset) = match (name.strip_prefix("RTMIN"), name.strip_prefix("RTMAX")) {
         (Some(offset), _) => (libc::SIGRTMIN(), offset.strip_prefix('+').or(offset.is_empty().then_some("0"))?),
@@ -269,12 +244,9 @@ fn real_time(name: &str) -> Option<Signal> {
     (libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(&signal).then_some(signal)
 }
 
-/// Reads a size in bytes: a number, alone or with KiB, MiB or GiB.
-///
-/// # Errors
-/// [`ParseError::Size`].
+/// Parses a size of 1 byte to 1 TiB: a number, alone or with a unit such as MiB. Returns bytes.
 pub fn parse_size(text: &str) -> Result<u64, ParseError> {
-    // A letter alone is a power of two, as Docker has it; bytesize takes it for a power of ten.
+    // A single letter is a power of two, as in Docker; bytesize takes it for a power of ten.
     let unit = if text.ends_with(['k', 'm', 'g', 't', 'K', 'M', 'G', 'T']) { "iB" } else { "" };
     let bytes = format!("{text}{unit}").parse().map(|ByteSize(bytes)| bytes);
     bytes.ok().filter(|bytes| (1..=1 << 40).contains(bytes)).ok_or_else(|| ParseError::Size(text.to_owned()))

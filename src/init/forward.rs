@@ -1,12 +1,12 @@
-//! Which signal the service gets for one that init got.
+//! Translates a signal that init gets into the one that the service gets.
 
 use super::config::{Pair, SignalArg};
 use crate::sys::signals::Signal;
 
-/// The signal to send to the service, or `None` where it is to get none.
+/// The signal to send to the service, or `None` for none.
 ///
-/// The terminal's stop signals become SIGSTOP: the service leads a session of its own, in which the kernel ignores them, for
-/// nobody could continue an orphaned process group (setpgid(2), POSIX "orphaned process group").
+/// The terminal's stop signals become SIGSTOP. The service leads a session of its own, so its process group
+/// is orphaned, and there the kernel ignores them (setpgid(2), POSIX "orphaned process group").
 pub fn translate(rewrites: &[Pair<SignalArg>], signal: Signal) -> Option<Signal> {
     if signal == libc::SIGCHLD {
         return None;
@@ -18,7 +18,7 @@ pub fn translate(rewrites: &[Pair<SignalArg>], signal: Signal) -> Option<Signal>
     }
 }
 
-/// Whether a terminal sends this to stop a job.
+/// Whether a terminal stops a job with this signal.
 pub fn is_stop(signal: Signal) -> bool {
     [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU].contains(&signal)
 }

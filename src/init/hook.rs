@@ -1,4 +1,4 @@
-//! A hook's command while it runs: a process group of its own, which init waits for and may kill at any time.
+//! A running hook command: a process group of its own, which init may kill at any time.
 
 use std::{
     ffi::{CString, OsStr},
@@ -22,7 +22,6 @@ use crate::{
     },
 };
 
-/// A running hook.
 #[derive(Debug)]
 pub struct Hook {
     pid: i32,
@@ -30,10 +29,8 @@ pub struct Hook {
 }
 
 impl Hook {
-    /// Starts the command of a hook.
-    ///
     /// # Errors
-    /// Where there can be no further process.
+    /// If no process can be made, or the hook is no command.
     pub fn start(call: &HookCall, config: &Config, runtime_dir: &Path) -> io::Result<Hook> {
         let Some(config::Hook::Command(command)) = config.hooks.at(call.moment) else {
             return Err(io::ErrorKind::NotFound.into());
@@ -44,21 +41,19 @@ impl Hook {
         }
     }
 
-    /// Whether this is its process.
     pub fn is(&self, pid: i32) -> bool {
         self.pid == pid
     }
 
-    /// Kills it and its process group.
     pub fn kill(&mut self) {
         self.killed = true;
         process::kill(-self.pid, libc::SIGKILL);
-        // In its first moments it does not lead a group yet.
+        // Before setsid(2) the child leads no group.
         process::kill(self.pid, libc::SIGKILL);
     }
 
-    /// It has ended: why that is a failure, where it is one; continues "the hook …". What it left behind is ended, as a checkpoint
-    /// could not tell it from the service.
+    /// Why the hook that has ended failed, if it did; continues "the hook …". Kills the rest of its process
+    /// group, as a checkpoint could not tell it from the service.
     pub fn over(self, ending: Ending) -> Option<String> {
         process::kill(-self.pid, libc::SIGKILL);
         match ending {
@@ -70,11 +65,11 @@ impl Hook {
     }
 }
 
-/// The child: what it reads is not the service's, and what it says goes where init's own words go.
+/// The child: reads /dev/null instead of the service's input, and writes where init writes.
 fn be_hook(command: &[CString], call: &HookCall, runtime_dir: &Path) -> ! {
     process::lead_session();
     isolate::keep_no_capabilities();
-    // Init rests there, and is elsewhere only at the start.
+    // Only at the start init may be in another folder.
     let _ = std::env::set_current_dir("/");
     if let Ok(null) = File::open("/dev/null") {
         let _ = process::place(&OwnedFd::from(null), 0);

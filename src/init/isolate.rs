@@ -1,7 +1,7 @@
-//! `--isolate`: namespaces of init's own, where the container allows them (docs/isolation.md).
+//! `--isolate`: namespaces of init's own, if the container allows them (docs/isolation.md).
 //!
-//! Whatever is refused is given up before anything has changed, and the next best is tried. Must leave the service all capabilities
-//! that it would have had and none beside, and its first process's signals, terminal and exit status as they were.
+//! A refusal changes nothing, and the next best kind is tried. The service keeps exactly the capabilities
+//! that it would have without namespaces, and its first process keeps its signals, terminal and exit status.
 
 use std::{
     io::{self, Read, Write},
@@ -25,7 +25,6 @@ use crate::{
 
 const RELAY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/relay"));
 
-/// Whether to use namespaces of our own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Isolate {
     /// The best that the container allows
@@ -40,22 +39,20 @@ static ENTERED: AtomicBool = AtomicBool::new(false);
 /// Why there are no namespaces of our own; continues "no namespaces of init's own: ".
 #[derive(Debug, thiserror::Error)]
 enum Refused {
-    /// No /proc.
     #[error("/proc/self/status does not say which capabilities there are")]
     Unknown,
-    /// Capabilities would no longer be over the container, but over the namespace only.
+    /// The capabilities would hold over the new namespace alone, no longer over the container.
     #[error("the container's capabilities would be lost")]
     Capabilities,
-    /// A user namespace alone would take away what is there.
+    /// A user namespace alone would end the choice of PIDs that criu-caps has now.
     #[error("PIDs can be chosen without, and no longer in a user namespace")]
     Pids,
-    /// The kernel, or a seccomp filter.
     #[error("the container does not permit them ({0})")]
     System(#[from] io::Error),
 }
 
-/// Enters the best namespaces that there are to be had. Returns in the process that is to be init, which may be another one: the
-/// first then ends as that one does. The signals must be held.
+/// Enters the best namespaces available. Returns in the process that becomes init, which may be a child: this
+/// process then ends as the child does. All signals must be blocked.
 pub fn enter() -> Isolation {
     match best() {
         Ok(isolation) => {
@@ -70,7 +67,7 @@ pub fn enter() -> Isolation {
 }
 
 fn best() -> Result<Isolation, Refused> {
-    // What the service could have had must be known before, for whoever enters a user namespace has everything there.
+    // Read first: a process that enters a new user namespace has every capability there.
     let sets = Sets::read().ok_or(Refused::Unknown)?;
     if sets.has_any(nix::unistd::geteuid().is_root()) {
         return Err(Refused::Capabilities);
@@ -78,7 +75,8 @@ fn best() -> Result<Isolation, Refused> {
     if own_processes(sets.bounding).is_ok() {
         return Ok(Isolation::Processes);
     }
-    // By a criu with capabilities of its file: those count where the PID namespace belongs.
+    // Only criu-caps can do so here, and its file capabilities count only in the user namespace that owns the
+    // PID namespace.
     if RestorePlan::here().can_go_back() {
         return Err(Refused::Pids);
     }
@@ -92,15 +90,15 @@ fn best() -> Result<Isolation, Refused> {
     }
 }
 
-/// For a process that is about to execute a worker: what that needs survives the exec.
+/// For a process that is about to execute a worker: the capabilities that a worker needs survive the exec.
 pub fn keep_capabilities() {
     for capability in FOR_WORKERS.into_iter().filter(|_| ENTERED.load(Relaxed)) {
         let _ = caps::raise(None, CapSet::Ambient, capability);
     }
 }
 
-/// For a process that is about to execute what is the user's: nothing survives the exec but what could be had outside as well. Ends
-/// where that cannot be had.
+/// For a process that is about to execute a user's program: no capability of the namespace survives the exec.
+/// Ends this process if that cannot be ensured.
 pub fn keep_no_capabilities() {
     if ENTERED.load(Relaxed) && caps::clear(None, CapSet::Inheritable).is_err() {
         super::say("cannot give up the capabilities that are only for freeze's own processes");
@@ -108,7 +106,7 @@ pub fn keep_no_capabilities() {
     }
 }
 
-/// A user, PID and mount namespace. Their first process is init; this one becomes the relay.
+/// Makes a user, PID and mount namespace. Their first process becomes init, this one the relay.
 fn own_processes(bounding: u64) -> io::Result<()> {
     let relay = process::program_in_memory(c"freeze-relay", RELAY)?;
     let (mut ours, theirs) = UnixStream::pair()?;
@@ -136,10 +134,10 @@ fn own_processes(bounding: u64) -> io::Result<()> {
     }
 }
 
-/// The child: ends where it cannot be init. Says when it can, and waits until the terminal is free.
+/// The child: reports that it can be init, then waits until the terminal is free. Ends if it cannot be init.
 fn be_init(mut relay: UnixStream, bounding: u64) {
     process::on_parent_death(libc::SIGKILL);
-    // Whoever is in the first process's group hears of a hang-up when that gives up the terminal.
+    // Leaves the parent's process group, which gets SIGHUP when the parent gives up the terminal.
     process::lead_session();
     let ready = relay.read_exact(&mut [0]).and_then(|()| namespace::mount_proc()).and_then(|()| limit(bounding));
     let ready = ready.and_then(|()| relay.write_all(&[0])).and_then(|()| relay.read_exact(&mut [0]));
@@ -149,7 +147,7 @@ fn be_init(mut relay: UnixStream, bounding: u64) {
     tty::take();
 }
 
-/// The parent: from here on the container's first process does nothing but pass signals on.
+/// The parent: from here on the container's first process only relays signals and the exit status.
 fn be_relay(relay: &OwnedFd, mut init: UnixStream, pid: i32) -> ! {
     tty::give_up();
     let _ = std::env::set_current_dir("/");

@@ -1,7 +1,8 @@
-//! Init: PID 1 of the container. Supervises the service, and has workers checkpoint and restore it.
+//! Init: PID 1 of the container. Supervises the service; workers checkpoint and restore it.
 //!
-//! One thread that sleeps in poll(2) until something happens. It must never touch the network or the store, never wait for
-//! anybody, never allocate by what comes from outside, and never panic: when it ends, the container ends.
+//! One thread that sleeps in poll(2). It never touches the network or the store, never waits for a client or
+//! a worker, never allocates in proportion to outside input, and never panics: when it ends, the container
+//! ends.
 
 mod config;
 mod forward;
@@ -13,8 +14,8 @@ mod supervisor;
 mod tree;
 mod worker;
 
-pub use config::{Config, Hook, Hooks, OnTerm, Pair, ParseError, SignalArg, parse_choice, parse_size};
-pub use isolate::Isolate;
+pub(crate) use config::{Config, Hook, Hooks, OnTerm, Pair, ParseError, SignalArg, parse_choice, parse_size};
+pub(crate) use isolate::Isolate;
 
 use crate::{
     control::{folder, protocol::Isolation, server::Server},
@@ -25,19 +26,17 @@ use crate::{
     },
 };
 
-/// A fatal error of init itself, before there is a service.
+/// A fatal error of init, before it starts the service.
 #[derive(Debug, thiserror::Error)]
 enum InitError {
-    /// No control socket, and so neither checkpoint nor restore.
     #[error(transparent)]
     Folder(#[from] folder::FolderError),
-    /// The kernel refuses what init cannot do without.
     #[error("cannot watch for signals: {0}")]
     Signals(std::io::Error),
 }
 
-/// Is init until the service has ended. Returns the exit status of this process.
-pub fn run(config: Config) -> u8 {
+/// Is init until the service has ended. Returns the exit status.
+pub(crate) fn run(config: Config) -> u8 {
     say_panics();
     signals::hold();
     signals::default_sigchld();

@@ -1,7 +1,9 @@
-//! Starts the service: below a holder of its own, as a session's leader, with the signals, descriptors and folder that init got.
+//! Starts the service: below a subreaper of its own, as a session leader, with the signals, descriptors and
+//! working directory that init got.
 //!
-//! The holder (src/sys/holder) is the root of what a checkpoint dumps. It reaps the service's daemons, so that they stay in
-//! the dumped tree, and it is executed from memory with no descriptor open, so that a checkpoint depends on no file of freeze.
+//! The subreaper (src/sys/holder) is the root of the dumped tree. It adopts the service's daemons, so that
+//! they stay in that tree. It runs from memory with no descriptor open, so that a checkpoint depends on no
+//! file of freeze.
 
 use std::{
     ffi::{CStr, CString},
@@ -23,26 +25,23 @@ use crate::{
 const HOLDER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/holder"));
 const HOLDER_NAME: &CStr = c"freeze-holder";
 
-/// Why the service could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The holder.
     #[error(
         "cannot make an executable file in memory for the service's holder (is the sysctl vm.memfd_noexec 2 here?): {0}"
     )]
     Holder(io::Error),
-    /// A process.
     #[error("cannot make a process for the service (is the container's limit of processes reached?): {0}")]
     Fork(io::Error),
-    /// The child said nothing.
     #[error("the service's process ended before it executed the command")]
     Silent,
 }
 
-/// Starts the command. That it cannot be executed is told by the service's process itself and by its status, 126 or 127.
+/// Starts the command. If it cannot be executed, the service's process prints the error and exits with 126 or
+/// 127.
 ///
 /// # Errors
-/// [`StartError`]; then nothing of the service runs.
+/// On any error no process of the service runs.
 pub fn start(config: &Config) -> Result<Tree, StartError> {
     let holder = process::program_in_memory(HOLDER_NAME, HOLDER).map_err(StartError::Holder)?;
     reserve_pids(config.first_pid);
@@ -58,7 +57,7 @@ pub fn start(config: &Config) -> Result<Tree, StartError> {
     Ok(Tree { root, service: i32::from_ne_bytes(pid) })
 }
 
-/// Keeps the numbers below `first` for init, its workers, and what is executed in the container from outside.
+/// Keeps the PIDs below `first` for init, its workers, and execs from outside.
 fn reserve_pids(first: i32) {
     if let Err(error) = pids::advance_to(first) {
         say(&format!(
@@ -67,7 +66,8 @@ fn reserve_pids(first: i32) {
     }
 }
 
-/// The child: makes the service's process, then becomes the holder. Ends as init would where either fails.
+/// The child: makes the service's process, then becomes the subreaper. If either fails, exits with init's own
+/// status.
 fn be_root(holder: &OwnedFd, writer: PipeWriter, command: &[CString]) -> ! {
     process::lead_session();
     process::adopt_orphans();
@@ -86,7 +86,7 @@ fn be_root(holder: &OwnedFd, writer: PipeWriter, command: &[CString]) -> ! {
     give_up(StartError::Holder(error), exit::FATAL)
 }
 
-/// The grandchild: tells init its PID once signals can reach its group, and executes the command.
+/// The grandchild: sends init its PID once signals can reach its group, then executes the command.
 fn be_service(mut writer: PipeWriter, command: &[CString]) -> ! {
     process::lead_session();
     tty::take();

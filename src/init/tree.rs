@@ -1,17 +1,18 @@
-//! The service's processes: the holder at the root, the service's first process below it, and whatever they made.
+//! The service's processes: the subreaper at the root, the service's first process below it, and their
+//! descendants.
 
 use crate::proc::{self, stat::Stat};
 use crate::sys::{process, signals::Signal};
 
-/// Passes over /proc before a tree that keeps growing while it is killed is left to the end of its root.
+/// Most passes over /proc to kill a tree that keeps growing. The end of its root must do the rest.
 const PASSES: usize = 100;
-/// Ancestors looked at: more than the kernel has processes would be a loop, from a PID used again in between.
+/// Most ancestors to follow: a PID that is reused between two reads could make a loop.
 const MAX_DEPTH: usize = 1 << 16;
 
-/// The two that init knows by number.
+/// The two processes that init knows by PID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tree {
-    /// The holder; 0 once it was killed and the service is init's own child.
+    /// The subreaper; 0 once it was killed and the service is init's own child.
     pub root: i32,
     /// The service's first process.
     pub service: i32,
@@ -21,13 +22,13 @@ impl Tree {
     /// Sends a signal to the service's first process, or to its process group.
     pub fn signal(self, signal: Signal, to_group: bool) {
         process::kill(if to_group { -self.service } else { self.service }, signal);
-        // A `kill -STOP -1` in the service stops the holder as well, which then would reap no more.
+        // A `kill -STOP -1` in the service also stops the subreaper, which then reaps no more.
         if signal == libc::SIGCONT && self.root > 0 {
             process::kill(self.root, signal);
         }
     }
 
-    /// Whichever is the root of what is there.
+    /// The topmost process that is still there.
     pub fn top(self) -> i32 {
         if self.root > 0 { self.root } else { self.service }
     }
@@ -39,8 +40,9 @@ impl Tree {
     }
 }
 
-/// Kills every descendant of a process, children before their parents: a stopped process group of which the last parent outside it
-/// ends is continued by the kernel, after a SIGHUP (setpgid(2)), and would run once more.
+/// Kills every descendant of a process, children before their parents. If a parent died first, a stopped
+/// process group could become orphaned: the kernel would send it SIGHUP and SIGCONT (setpgid(2)), and the
+/// group would run again.
 pub fn kill_below(top: i32) {
     for _ in 0..PASSES {
         if each_below(top, |pid| process::kill(pid, libc::SIGKILL)) == 0 {
@@ -49,20 +51,20 @@ pub fn kill_below(top: i32) {
     }
 }
 
-/// Whether a process is stopped, by SIGSTOP or the like.
+/// Whether a process is stopped by SIGSTOP or another stop signal.
 pub fn is_stopped(pid: i32) -> bool {
     Stat::read(pid).is_ok_and(|stat| stat.state == 'T')
 }
 
-/// Continues every process of the tree, `but` for one that its user has stopped. Not only those that are stopped: a SIGSTOP may be
-/// pending still (see `checkpoint::stop`), and is thrown away by this.
+/// Sends SIGCONT to every process of the tree except `but`, which its user has stopped. Also to those that
+/// run, as SIGCONT discards a SIGSTOP that is still pending (see `checkpoint::fence`).
 pub fn continue_all(top: i32, but: Option<i32>) {
     each_below(top, |pid| but != Some(pid) && process::kill(pid, libc::SIGCONT));
     process::kill(top, libc::SIGCONT);
 }
 
-/// Calls `visit` with the PID of every process below `top` that has not ended, the deepest first; returns how often it
-/// said yes.
+/// Calls `visit` with the PID of every process below `top` that has not ended, the deepest first. Returns how
+/// often `visit` returned true.
 fn each_below(top: i32, mut visit: impl FnMut(i32) -> bool) -> usize {
     let Ok(pids) = proc::pids() else { return 0 };
     let mut found: Vec<(usize, i32)> = pids.filter_map(|pid| Some((depth(pid, top)?, pid))).collect();
@@ -70,7 +72,7 @@ fn each_below(top: i32, mut visit: impl FnMut(i32) -> bool) -> usize {
     found.into_iter().filter(|(_, pid)| Stat::read(*pid).is_ok_and(|stat| stat.state != 'Z' && visit(*pid))).count()
 }
 
-/// How many generations a process is below `top`, less one; nothing if it is not.
+/// Number of processes between `top` and `pid`; `None` if `pid` is not below `top`.
 fn depth(pid: i32, top: i32) -> Option<usize> {
     std::iter::successors(parent(pid), |pid| parent(*pid)).take(MAX_DEPTH).position(|parent| parent == top)
 }

@@ -1,4 +1,4 @@
-//! A worker as init sees it: a process group that may fail in any way, and a socket on which it reports.
+//! A worker as init sees it: a process group that may fail in any way, and a socket that carries its events.
 
 use std::{
     ffi::CString,
@@ -19,27 +19,25 @@ use crate::job::{Choice, Job, Order, SOCKET_FD};
 use crate::sys::process::{self, Ending, Fork};
 use crate::sys::signals;
 
-/// Longest time limit, and as good as none: sums of times must not overflow.
+/// Longest time limit, in effect none. Bounded so that deadlines do not overflow.
 pub const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
-/// How long processes that a worker left behind may go on before they are killed.
+/// How long a worker that is done, or a process that a worker left behind, may go on before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
-/// How long init waits for those to be gone once they were killed.
+/// How long init waits for killed processes to be gone.
 const BURIAL: Duration = Duration::from_secs(1);
-/// Reads in one go, so that a worker that talks without end cannot keep init from its other duties.
+/// Reads in one round, so that a worker that talks without end cannot starve init's loop.
 const MAX_READS: usize = 64;
 
-/// A running worker.
 #[derive(Debug)]
 pub struct Worker {
     pid: i32,
     socket: UnixStream,
     lines: Lines,
-    /// The socket is at its end, or what came was no event.
+    /// The socket is at its end, or a line was no event.
     closed: bool,
     limit: Duration,
-    /// When something must be done if the worker, or what it left behind, is still there.
+    /// When to act if the worker, or a process that it left behind, is still there.
     deadline: Instant,
-    /// It has done its work.
     done: bool,
     killed: bool,
     fault: Option<Fault>,
@@ -55,10 +53,10 @@ enum Fault {
 }
 
 impl Worker {
-    /// Starts a worker and gives it its job.
+    /// Starts a worker and sends it its job.
     ///
     /// # Errors
-    /// Where there can be no further process, socket or message.
+    /// If a process or socket cannot be made, or the job cannot be sent.
     pub fn start(job: &Job, limit: Duration) -> io::Result<Worker> {
         let (mut socket, theirs) = UnixStream::pair()?;
         socket.set_nonblocking(true)?;
@@ -84,12 +82,13 @@ impl Worker {
         }
     }
 
-    /// The socket, to be polled for input as long as it has more to say; upon input [`next_event`](Self::next_event) is due.
+    /// The socket to poll for input, until it is at its end. Upon input, call
+    /// [`next_event`](Self::next_event).
     pub fn socket(&self) -> Option<BorrowedFd<'_>> {
         (!self.closed).then(|| self.socket.as_fd())
     }
 
-    /// The next event that has come, or `None` where there is none now. A line that is no event is the worker's end.
+    /// The next event, or `None` if there is none now. Kills a worker that sends a line that is no event.
     pub fn next_event(&mut self) -> Option<Event> {
         for _ in 0..MAX_READS {
             match self.lines.next_line() {
@@ -117,19 +116,22 @@ impl Worker {
         self.deadline = Instant::now() + limit.min(LONGEST);
     }
 
-    /// Has a worker that hands over take back its generation. One that is gone is found to be gone.
+    /// Tells a worker that hands over to withdraw its generation. Ignores errors: the loop notices a worker
+    /// that is gone.
     pub fn tell_to_withdraw(&mut self) {
         let _ = lines::write(&mut self.socket, &Order::Withdraw);
     }
 
-    /// Ends a worker whose result nobody wants any more.
+    /// Ends a worker whose result is not wanted any more.
     pub fn dismiss(&mut self) {
         self.give_up(Fault::Unwanted);
     }
 
-    /// Kills the worker alone: its CRIU notices, and clears up behind itself. What is left after a while is killed as well.
+    /// Kills the worker alone: its CRIU notices and cleans up. Processes that are left after [`GRACE`] are
+    /// killed as well.
     fn give_up(&mut self, fault: Fault) {
-        // What it has said before is heard still: it may have committed.
+        // Earlier events are still read, as the worker may have committed; only garbled input closes the
+        // socket.
         self.closed |= fault == Fault::Garbled;
         self.fault.get_or_insert(fault);
         if self.ending.is_none() {
@@ -137,7 +139,7 @@ impl Worker {
         }
     }
 
-    /// Whether this was the worker's process that ended.
+    /// Records the end of the worker's process. Returns whether `pid` was that.
     pub fn ended(&mut self, pid: i32, ending: Ending) -> bool {
         if pid != self.pid || self.ending.is_some() {
             return false;
@@ -147,7 +149,8 @@ impl Worker {
         true
     }
 
-    /// Looks at the clock. Returns whether the worker and all of its process group are gone.
+    /// Acts on a deadline that has passed. Returns whether the worker and its whole process group are gone,
+    /// or cannot be ended.
     pub fn is_gone(&mut self, now: Instant) -> bool {
         let alone = self.ending.is_some() && !process::kill(-self.pid, 0);
         if alone || now < self.deadline {
@@ -162,12 +165,12 @@ impl Worker {
         false
     }
 
-    /// When to look again, at the latest.
+    /// When to call [`is_gone`](Self::is_gone) again, at the latest.
     pub fn deadline(&self) -> Instant {
         self.deadline
     }
 
-    /// The worker has done its work and should end by itself now.
+    /// The worker is done and must end by itself within [`GRACE`].
     pub fn hurry(&mut self) {
         self.done = true;
         self.deadline = self.deadline.min(Instant::now() + GRACE);
@@ -177,13 +180,13 @@ impl Worker {
     pub fn kill(&mut self) {
         self.killed = true;
         process::kill(-self.pid, libc::SIGKILL);
-        // In its first moments it does not lead a group yet. Once it was reaped the number may be another's.
+        // Before setsid(2) the worker leads no group. Once it is reaped its PID may be another process's.
         if self.ending.is_none() {
             process::kill(self.pid, libc::SIGKILL);
         }
     }
 
-    /// Why a worker that is gone without a result has none; continues "the worker …".
+    /// Why the worker left no result; continues "the worker …".
     pub fn reason(&self) -> String {
         match (self.fault, self.ending) {
             (Some(Fault::Expired), _) => {
@@ -202,10 +205,11 @@ impl Worker {
     }
 }
 
-/// The child: this executable again, in a session of its own, with the socket at the agreed descriptor.
+/// The child: executes this program as a worker, in a session of its own, with the socket at [`SOCKET_FD`].
 ///
-/// Where a folder that is to be the store does not exist there is nothing to restore, and nothing to execute for that, unless a
-/// key has to be looked at. Only this child looks: a file system that does not answer must not hang init.
+/// If the store's folder does not exist there is nothing to restore, so the child answers without an exec,
+/// unless a key has to be checked. The child looks, not init: a file system that does not answer must not
+/// hang init.
 fn be_worker(socket: &OwnedFd, job: &Job) -> ! {
     process::lead_session();
     if let Job::Restore { common, choice: Choice::Newest, standby, .. } = job

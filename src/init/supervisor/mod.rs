@@ -1,5 +1,5 @@
-//! The loop: signals, children, clients and the worker, one after the other, whenever poll(2) says that there is something. Tells
-//! the machine what has happened and does what it says; decides nothing.
+//! The event loop: polls signals, clients and the worker, feeds the state machine with inputs, and performs
+//! its actions. Decides nothing itself.
 
 mod perform;
 
@@ -28,12 +28,12 @@ use crate::{
     },
 };
 
-/// Events of the worker in one go.
+/// Worker events handled in one round.
 const MAX_EVENTS: usize = 1024;
-/// How long init waits at its end for clients that have their answer to be gone.
+/// How long init waits at its end for answered clients to disconnect.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Init: the machine, and all that it acts upon.
+/// The state machine and everything that it acts on.
 #[derive(Debug)]
 pub struct Supervisor {
     machine: Machine,
@@ -42,16 +42,16 @@ pub struct Supervisor {
     server: Server,
     worker: Option<Worker>,
     hook: Option<Hook>,
-    /// When each timer runs out, by its number.
+    /// When each timer runs out, indexed by [`Timer`].
     timers: [Option<Instant>; Timer::COUNT],
-    /// The service was stopped by its user before its checkpoint, and is to stay so.
+    /// The user had stopped the service before its checkpoint, so it must stay stopped.
     was_stopped: bool,
-    /// What only the start or a worker needed is to be given back.
+    /// [`rest`](Self::rest) is due before the next sleep.
     rests: bool,
     began: Instant,
-    /// What the machine is still to be told.
+    /// Inputs that the machine has not seen yet.
     inputs: VecDeque<Input>,
-    /// Init's own end: its exit status, and until when it waits for its clients.
+    /// Set once init ends: its exit status, and until when it waits for its clients.
     end: Option<(u8, Instant)>,
 }
 
@@ -63,7 +63,6 @@ struct Ready {
 }
 
 impl Supervisor {
-    /// Init before its first step.
     pub fn new(
         config: Config,
         isolation: Option<Isolation>,
@@ -113,7 +112,7 @@ impl Supervisor {
         }
     }
 
-    /// Tells the machine what has happened, and does what it says, until nothing more follows from it.
+    /// Feeds the machine with an input and performs its actions, until no input is left.
     fn feed(&mut self, input: Input) {
         self.inputs.push_back(input);
         while let Some(input) = self.inputs.pop_front() {
@@ -124,11 +123,11 @@ impl Supervisor {
         }
     }
 
-    /// Sleeps until something happens or a deadline passes.
+    /// Sleeps until an event arrives or a deadline passes.
     fn wait(&self) -> Ready {
         let signals = self.signals.fd();
         let slots = self.server.slots();
-        // A place without a descriptor watches the signals for nothing.
+        // PollFd needs a descriptor: an empty place has the signals', without events.
         let watch = |fd, input| PollFd::new(fd, if input { PollFlags::POLLIN } else { PollFlags::empty() });
         let mut fds: [_; 3 + MAX_CLIENTS] = std::array::from_fn(|_| watch(signals, false));
         let worker = self.worker.as_ref().and_then(Worker::socket);
@@ -138,7 +137,7 @@ impl Supervisor {
                 *place = watch(fd, input);
             }
         }
-        // Where poll itself fails, signals are all that can be served.
+        // If poll itself fails, only signals can be served.
         let failed = poll(&mut fds, self.timeout()).is_err_and(|error| error != nix::errno::Errno::EINTR);
         let mut found = fds.iter().map(|fd| fd.any().unwrap_or(true));
         let mut next = || found.next().unwrap_or_default();
@@ -150,12 +149,12 @@ impl Supervisor {
         let others = [self.worker.as_ref().map(Worker::deadline), self.end.map(|(_, until)| until)];
         let deadlines = others.into_iter().chain(self.timers);
         let Some(first) = deadlines.flatten().min() else { return PollTimeout::NONE };
-        // One more, as poll(2) counts whole milliseconds.
+        // Rounds up, as poll(2) counts whole milliseconds.
         let millis = first.saturating_duration_since(Instant::now()).as_millis() + 1;
         PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
     }
 
-    /// Listens to the worker, though not for ever: one that talks without end must not keep init from its other duties.
+    /// Handles the worker's events. Bounded, so that a worker that talks without end cannot starve the loop.
     fn hear_worker(&mut self) {
         for _ in 0..MAX_EVENTS {
             let Some(event) = self.worker.as_mut().and_then(Worker::next_event) else { return };
@@ -180,7 +179,7 @@ impl Supervisor {
         }
     }
 
-    /// A child was reaped.
+    /// Handles a child that was reaped.
     fn buried(&mut self, pid: i32, ending: Ending) {
         if self.worker.as_mut().is_some_and(|worker| worker.ended(pid, ending)) {
             return self.feed(Input::WorkerEnded);
@@ -213,7 +212,7 @@ impl Supervisor {
             }
         }
         if self.worker.as_mut().is_some_and(|worker| worker.is_gone(now)) {
-            // Its last words may have come after we listened.
+            // Its last events may have arrived after the last read.
             self.hear_worker();
             let Some(worker) = self.worker.take() else { return };
             let root_is_ours = self.machine.tree().is_some_and(|tree| process::is_child(tree.root));

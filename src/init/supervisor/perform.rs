@@ -1,4 +1,4 @@
-//! Does what the machine says.
+//! Performs the machine's actions.
 
 use std::time::{Duration, Instant};
 
@@ -12,9 +12,9 @@ use crate::init::{say, service};
 use crate::job::{Common, Job};
 use crate::sys::{memory, random, tty};
 
-/// Time limit of a worker that only looks at a few small objects.
+/// Time limit of a worker that only reads and writes a few small objects.
 const LOOK_LIMIT: Duration = Duration::from_secs(30);
-/// The most of a timer's time by which `--every` differs from one container to the next, as a part.
+/// `--every`'s interval varies within 1/JITTER of it: by 5 % up or down.
 const JITTER: u32 = 10;
 
 impl Supervisor {
@@ -65,8 +65,8 @@ impl Supervisor {
         }
     }
 
-    /// Holds nothing any more that only the start or a worker needed: the folder it was made in, and memory. To be called last
-    /// before init sleeps, as whatever runs after it makes pages of the executable resident again.
+    /// Gives back what only the start or a worker needed: the working directory, and memory. Call it last
+    /// before init sleeps, as code that runs afterwards makes pages of the executable resident again.
     pub(super) fn rest(&mut self) {
         if std::mem::replace(&mut self.rests, false) {
             let _ = std::env::set_current_dir("/");
@@ -166,7 +166,7 @@ impl Supervisor {
     }
 }
 
-/// Containers that were started together are not to burden their store together.
+/// Containers that start together would otherwise load their store at the same moments.
 fn jittered(time: Duration) -> Duration {
     let mut byte = [0];
     random::fill(&mut byte);
