@@ -50,8 +50,8 @@ install_packages() {
 	[ ${#missing[@]} -gt 0 ] || return 0
 	say "installing ${missing[*]}"
 	{
-		as_root apt-get -qq -o Acquire::Retries=6 update
-		as_root apt-get -qq -o Acquire::Retries=6 install -y --no-install-recommends "${missing[@]}"
+		as_root apt-get -qq update
+		as_root apt-get -qq install -y --no-install-recommends "${missing[@]}"
 	} >"$cache/apt.log" 2>&1 || die "the packages could not be installed, see $cache/apt.log"
 }
 
@@ -77,7 +77,7 @@ fetch_tarball() {
 	[ -z "${FREEZE_DEBIAN_MIRROR:-}" ] || trust='[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] '
 	echo "deb-src ${trust}$from sid main" >"$apt/sources.list"
 	options=(-qq -o Dir::Etc::sourcelist="$apt/sources.list" -o Dir::Etc::sourceparts=- -o Dir::State::lists="$apt/lists"
-		-o Dir::Cache="$apt/cache" -o Acquire::Check-Valid-Until=false -o APT::Sandbox::User="$(id -un)" -o Acquire::Retries=6)
+		-o Dir::Cache="$apt/cache" -o Acquire::Check-Valid-Until=false -o APT::Sandbox::User="$(id -un)")
 	apt-get "${options[@]}" update || return 1
 	# A mirror may lack the Debian part of a source package; the orig tarball is all that is needed, and it is checked below.
 	(cd "$apt/source" && apt-get "${options[@]}" source --download-only "criu/sid") || true
