@@ -9,6 +9,9 @@ here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 if [ -z "${FREEZE_PLATFORMS_SERVER:-}" ]; then
 	"$here/../s3/server" install >/dev/null
 	"$here/python" >/dev/null
+	# While there is a network: the roots are made of Debian's packages.
+	"$here/../sandbox/root" app-redis >/dev/null
+	"$here/../sandbox/root" busybox >/dev/null
 	FREEZE_PLATFORMS_SERVER=1 exec unshare --net -- sh -c 'ip link set lo up && exec "$@"' sh "$here/../s3/server" run "$0" "$@"
 fi
 opt=$1
