@@ -7,7 +7,7 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rustc-link-arg-bins=-Wl,--entry=freeze_start");
     println!("cargo::rerun-if-changed=src/sys/freestanding");
-    compile("holder");
+    compile("subreaper");
     compile("relay");
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use freeze::image::{self, Fetcher, Image, ImageWriter, KeyFiles, Lease, Manifest, Piece, Vault};
+use freeze::image::{self, CriuImage, Fetcher, ImageWriter, KeyFiles, Lease, Manifest, Piece, Vault};
 use freeze::store::{self, Location};
 
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
@@ -89,7 +89,7 @@ fn write(folder: &Path) -> Result<()> {
     let mut written = writer.finish()?;
     let body = written.take(id);
     let (extents, chunks) = (body.extents().count(), written.chunks.len());
-    let images = vec![Image { name: IMAGE.into(), body: Some(body) }];
+    let images = vec![CriuImage { name: IMAGE.into(), body: Some(body) }];
     let mut manifest = Manifest { images, packs: written.packs, chunks: written.chunks, ..Manifest::default() };
     let lease = Lease::for_newest(&vault)?.unwrap_or_else(Lease::fresh);
     let number = image::commit(&vault, &mut manifest, lease, begin)?.generation;

@@ -42,7 +42,7 @@ pub const CHECKPOINTED: u8 = 172;
 pub const REPLACED: u8 = 173;
 /// `freeze run --standby`: the container's PIDs are nearly used up, so only a new container can restore the
 /// service.
-pub const WORN_OUT: u8 = 174;
+pub const PIDS_EXHAUSTED: u8 = 174;
 
 /// The status in a row of the [`TABLE`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,7 +148,7 @@ pub(crate) const TABLE: &[Row] = &[
     ),
     row(CHECKPOINTED, RUN, "The service was checkpointed and ended, or handed over (`--checkpointed-status`)"),
     row(REPLACED, RUN, "Another container has the application: the service was ended, or not started, here"),
-    row(WORN_OUT, RUN, "A standby whose PIDs are nearly used up: only a new container can restore the service"),
+    row(PIDS_EXHAUSTED, RUN, "A standby whose PIDs are nearly used up: only a new container can restore the service"),
 ];
 
 /// The exit statuses in `freeze COMMAND --help`, 80 columns wide.

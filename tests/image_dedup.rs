@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use freeze::image::{self, Fetcher, Image, ImageWriter, KeyFiles, Lease, Manifest, Vault, Written};
+use freeze::image::{self, CriuImage, Fetcher, ImageWriter, KeyFiles, Lease, Manifest, Vault, Written};
 use freeze::store::{self, Fencing, Location, ObjectMeta, PutMode, Store, StoreError, Version};
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -60,7 +60,7 @@ fn commit(vault: &Vault, bodies: &[&[u8]]) -> (Manifest, Written) {
     };
     let ids: Vec<_> = bodies.iter().map(write).collect();
     let mut written = writer.finish().unwrap();
-    let image = |(n, id)| Image { name: format!("pages-{n}.img"), body: Some(written.take(id)) };
+    let image = |(n, id)| CriuImage { name: format!("pages-{n}.img"), body: Some(written.take(id)) };
     let images = ids.into_iter().enumerate().map(image).collect();
     let (packs, chunks) = (written.packs.clone(), written.chunks.clone());
     let mut manifest = Manifest { images, packs, chunks, ..Manifest::default() };

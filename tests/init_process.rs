@@ -149,8 +149,8 @@ fn the_service_has_the_launchers_folder_and_init_none() {
     command.stdin(Stdio::null()).current_dir(&here);
     let mut init = Init::start(Place::Pid1User, command, folder);
     init.expect(here.to_str().unwrap());
-    let (holder, _) = init.tree();
-    for pid in [init.pid, holder] {
+    let (subreaper, _) = init.tree();
+    for pid in [init.pid, subreaper] {
         wait_for(|| fs::read_link(format!("/proc/{pid}/cwd")).ok().filter(|cwd| cwd.to_str() == Some("/")));
     }
 }
@@ -160,20 +160,22 @@ fn the_service_leads_a_session_below_the_holder() {
     for place in PLACES {
         let mut init = script(place, &[], "echo ready; exec sleep 1000");
         init.expect("ready");
-        let (holder, service) = init.tree();
+        let (subreaper, service) = init.tree();
         wait_for(|| {
-            fs::read_to_string(format!("/proc/{holder}/cmdline")).ok().filter(|name| name.starts_with("freeze-holder"))
+            fs::read_to_string(format!("/proc/{subreaper}/cmdline"))
+                .ok()
+                .filter(|name| name.starts_with("freeze-subreaper"))
         });
-        assert_eq!(fs::read_dir(format!("/proc/{holder}/fd")).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(format!("/proc/{subreaper}/fd")).unwrap().count(), 0);
         assert_eq!(
-            fs::read_link(format!("/proc/{holder}/exe")).unwrap().to_str(),
-            Some("/memfd:freeze-holder (deleted)")
+            fs::read_link(format!("/proc/{subreaper}/exe")).unwrap().to_str(),
+            Some("/memfd:freeze-subreaper (deleted)")
         );
-        for pid in [holder, service] {
+        for pid in [subreaper, service] {
             let own = |name| status_field(pid, name).unwrap().split_whitespace().last().unwrap().to_owned();
             assert_eq!(own("NSsid:"), own("NSpid:"));
         }
-        let pids = [holder, service]
+        let pids = [subreaper, service]
             .map(|pid| status_field(pid, "NSpid:").unwrap().split_whitespace().last().unwrap().to_owned());
         if place != Place::Host {
             assert_eq!(pids, ["1000", "1001"]);
@@ -193,10 +195,10 @@ fn a_daemon_stays_below_the_holder_and_is_reaped_there() {
     for place in PLACES {
         let mut init = script(place, &[], "sh -c 'sleep 0.05 & sleep 1000 &'; echo ready; exec sleep 1000");
         init.expect("ready");
-        let (holder, service) = init.tree();
-        wait_for(|| (children(holder).len() == 2).then_some(()));
-        assert_eq!(children(init.pid), [holder]);
-        assert!(children(holder).contains(&service) && children(service).is_empty());
+        let (subreaper, service) = init.tree();
+        wait_for(|| (children(subreaper).len() == 2).then_some(()));
+        assert_eq!(children(init.pid), [subreaper]);
+        assert!(children(subreaper).contains(&service) && children(service).is_empty());
     }
 }
 
@@ -206,13 +208,15 @@ fn init_takes_over_where_the_holder_is_killed() {
         let text = "trap 'exit 9' TERM; sh -c 'sleep 0.05 &'; echo ready; while :; do sleep 0.01; done";
         let mut init = script(place, &[], text);
         init.expect("ready");
-        let (holder, service) = init.tree();
-        kill(holder, 9);
+        let (subreaper, service) = init.tree();
+        kill(subreaper, 9);
         wait_for(|| children(init.pid).contains(&service).then_some(()));
         let answer =
             Command::new(program()).args(["checkpoint", "--runtime-dir"]).arg(init.runtime_dir()).output().unwrap();
         assert_eq!(answer.status.code(), Some(1));
-        assert!(String::from_utf8_lossy(&answer.stderr).contains("the holder of the service's processes was killed"));
+        assert!(
+            String::from_utf8_lossy(&answer.stderr).contains("the subreaper of the service's processes was killed")
+        );
         init.signal(15);
         assert_eq!(init.end().0, 9, "{place:?}");
     }
@@ -222,10 +226,10 @@ fn init_takes_over_where_the_holder_is_killed() {
 fn orphans_of_what_is_executed_from_outside_are_reaped() {
     let mut init = script(Place::Pid1, &[], "echo ready; exec sleep 1000");
     init.expect("ready");
-    let (holder, _) = init.tree();
+    let (subreaper, _) = init.tree();
     let enter = ["-p", "-m", "-t", &init.pid.to_string(), "sh", "-c", "for i in 1 2 3; do sleep 0.05 & done"];
     assert!(Command::new("nsenter").args(enter).status().unwrap().success());
-    wait_for(|| (children(init.pid) == [holder]).then_some(()));
+    wait_for(|| (children(init.pid) == [subreaper]).then_some(()));
 }
 
 #[test]

@@ -342,22 +342,23 @@ fn a_standby_waits_without_a_limit() {
 }
 
 fn who_has_lost_ends() {
-    for (steps, code, why) in [("lost", 173, "another container has it"), ("waiting worn-out", 174, "no PIDs are left")]
+    for (steps, code, why) in
+        [("lost", 173, "another container has it"), ("waiting pids-exhausted", 174, "no PIDs are left")]
     {
         let (status, error) = start(Place::Pid1, &[], steps, "").init.end();
         assert_eq!(status, code);
         assert!(error.contains(why), "{error}");
     }
     let exclusive = |hold| {
-        let steps = [("PLAY_RESTORE", "nothing"), ("PLAY_HOLD", hold), ("PLAY_CHECKPOINT", "fail")];
+        let steps = [("PLAY_RESTORE", "nothing"), ("PLAY_HEARTBEAT", hold), ("PLAY_CHECKPOINT", "fail")];
         let mut play = start_with(Place::Pid1, &["--exclusive=20ms"], &steps);
         play.init.expect("ready");
         play
     };
     let (code, error) = exclusive("lost").init.end();
     assert_eq!((code, error.contains("another container has it")), (173, true), "{error}");
-    for hold in ["held", "die", "fail"] {
-        let play = exclusive(hold);
+    for heartbeat in ["still-owner", "die", "fail"] {
+        let play = exclusive(heartbeat);
         play.wait_for_workers(3);
         play.runs_on();
     }

@@ -180,13 +180,13 @@ fn after_the_commit_the_death_of_the_worker_changes_nothing() {
             "committed checkpointed",
         ] {
             let play = running(place, &[], steps);
-            let (holder, service) = play.init.tree();
+            let (subreaper, service) = play.init.tree();
             let answer = play.checkpoint().next_event().unwrap();
             assert!(
                 matches!(answer, Event::Checkpointed(Report { generation: 5, ended: true, .. })),
                 "{steps}: {answer:?}"
             );
-            assert!(!is_alive(holder) && !is_alive(service));
+            assert!(!is_alive(subreaper) && !is_alive(service));
             assert_eq!(play.init.end().0, 172, "{steps}");
         }
     }

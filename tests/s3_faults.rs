@@ -60,7 +60,7 @@ fn every_operation_survives_what_passes() {
         proxy.fault("DELETE", "", fault, 2);
         store.delete("head").unwrap();
         proxy.fault("PUT", "probe", fault, 2);
-        assert_eq!(store.prepare().unwrap(), Fencing::Held, "{fault:?}");
+        assert_eq!(store.prepare().unwrap(), Fencing::Enforced, "{fault:?}");
         assert_eq!(proxy.left(), 0, "{fault:?}");
     }
 }

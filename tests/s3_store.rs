@@ -17,7 +17,7 @@ fn conforms() {
 
 #[test]
 fn conditions_are_found_to_hold() {
-    assert_eq!(s3_support::store().prepare().unwrap(), Fencing::Held);
+    assert_eq!(s3_support::store().prepare().unwrap(), Fencing::Enforced);
 }
 
 #[test]

@@ -4,7 +4,9 @@ mod store_support;
 
 use std::time::Instant;
 
-use freeze::image::{self, Fetcher, Image, ImageError, ImageWriter, KeyError, KeyFiles, Lease, Manifest, Vault, rekey};
+use freeze::image::{
+    self, CriuImage, Fetcher, ImageError, ImageWriter, KeyError, KeyFiles, Lease, Manifest, Vault, rekey,
+};
 use proptest::prelude::*;
 use store_support::{Answer, Fixture, Odd, flip};
 
@@ -18,7 +20,7 @@ fn commit(vault: &Vault, pages: &[u8]) -> Vec<String> {
     body.write_all(pages).unwrap();
     let id = body.finish().unwrap();
     let mut written = writer.finish().unwrap();
-    let image = Image { name: "pages-1.img".into(), body: Some(written.take(id)) };
+    let image = CriuImage { name: "pages-1.img".into(), body: Some(written.take(id)) };
     let (packs, chunks) = (written.packs, written.chunks);
     let mut manifest = Manifest { images: vec![image], packs, chunks, ..Manifest::default() };
     manifest.command = vec![TEXT.to_vec()];

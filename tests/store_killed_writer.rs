@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use freeze::image::{self, Fetcher, Image, ImageWriter, KeyFiles, Lease, Manifest, Vault};
+use freeze::image::{self, CriuImage, Fetcher, ImageWriter, KeyFiles, Lease, Manifest, Vault};
 use freeze::store::{self, Location};
 
 const MEMORY: u64 = 64 << 20;
@@ -32,7 +32,7 @@ fn commit_for_ever(vault: Vault) {
         body.write_all(&pages(seed)).unwrap();
         let id = body.finish().unwrap();
         let mut written = writer.finish().unwrap();
-        let image = Image { name: "pages-1.img".into(), body: Some(written.take(id)) };
+        let image = CriuImage { name: "pages-1.img".into(), body: Some(written.take(id)) };
         let mut manifest = Manifest {
             created_ms: seed,
             images: vec![image],

@@ -5,7 +5,7 @@ mod upkeep_support;
 use std::fs;
 use std::sync::Arc;
 
-use freeze::image::{Image, ImageWriter, KeyFiles, Manifest, Vault};
+use freeze::image::{CriuImage, ImageWriter, KeyFiles, Manifest, Vault};
 use freeze::store::PutMode;
 use freeze::upkeep::verify::{Options, Verified, verify};
 use freeze::upkeep::{Quiet, UpkeepError};
@@ -139,7 +139,7 @@ fn a_pack_in_the_place_of_another_is_found() {
         body.write_all(&upkeep_support::noise(seed, 50_000)).unwrap();
         let id = body.finish().unwrap();
         let mut written = writer.finish().unwrap();
-        let images = vec![Image { name: "pages-1.img".into(), body: Some(written.take(id)) }];
+        let images = vec![CriuImage { name: "pages-1.img".into(), body: Some(written.take(id)) }];
         let (packs, chunks) = (written.packs, written.chunks);
         upkeep_support::commit(&store.vault, Manifest { images, packs, chunks, ..Manifest::default() });
     }

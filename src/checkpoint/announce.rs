@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::image::{self, Lease, Vault};
-use crate::job::Fate;
+use crate::job::AfterCommit;
 
 /// How long a handover lets the service run on after the announcement, so that a standby notices it: slightly
 /// more than the default interval of its polls.
@@ -18,11 +18,11 @@ pub struct Announced<'a> {
 }
 
 /// Announces that the service is about to be offered, unless it runs on.
-pub fn announce<'a>(vault: &'a Vault, lease: Lease, fate: Fate) -> Option<Announced<'a>> {
-    if fate == Fate::Run {
+pub fn announce<'a>(vault: &'a Vault, lease: Lease, after_commit: AfterCommit) -> Option<Announced<'a>> {
+    if after_commit == AfterCommit::Resume {
         return None;
     }
-    if image::announce(vault, &lease, true).is_ok() && fate != Fate::End {
+    if image::announce(vault, &lease, true).is_ok() && after_commit != AfterCommit::Stop {
         thread::sleep(NOTICE);
     }
     Some(Announced { vault, lease })
@@ -30,7 +30,7 @@ pub fn announce<'a>(vault: &'a Vault, lease: Lease, fate: Fate) -> Option<Announ
 
 impl Announced<'_> {
     /// Keeps it, since the commit has replaced it in head.
-    pub fn came_true(self) {
+    pub fn disarm(self) {
         std::mem::forget(self);
     }
 }
@@ -53,12 +53,12 @@ mod tests {
         let lease = Lease::fresh();
         lease.claim(&vault).unwrap();
         let moving = || glance(&vault).unwrap().unwrap().1;
-        assert!(announce(&vault, lease, Fate::Run).is_none() && !moving());
-        let announced = announce(&vault, lease, Fate::End).unwrap();
+        assert!(announce(&vault, lease, AfterCommit::Resume).is_none() && !moving());
+        let announced = announce(&vault, lease, AfterCommit::Stop).unwrap();
         assert!(moving());
         drop(announced);
         assert!(!moving());
-        announce(&vault, lease, Fate::End).unwrap().came_true();
+        announce(&vault, lease, AfterCommit::Stop).unwrap().disarm();
         assert!(moving());
     }
 }

@@ -1,4 +1,4 @@
-//! `criu dump`: feeds an [`ImageWriter`] while it runs, and waits at the gate until the service's fate is
+//! `criu dump`: feeds an [`ImageWriter`] while it runs, and waits at the gate until the service's after_commit is
 //! decided.
 //!
 //! CRIU waits at the gate with all tasks frozen. If this worker dies, the kernel closes the gate and CRIU
@@ -56,7 +56,7 @@ pub struct Dump {
     /// Readable once CRIU has ended. The gate's end does not prove it: a child of a killed CRIU may keep the
     /// gate open.
     exit: OwnedFd,
-    hold: Option<UnixStream>,
+    gate: Option<UnixStream>,
     listener: UnixListener,
     log: PathBuf,
     /// Start of the time in which the service may stand still.
@@ -77,8 +77,8 @@ impl Dump {
     pub fn start(criu: Criu, root: i32, work: &Path, watched: &[PathBuf]) -> Result<Self, DumpError> {
         let broken = |error| DumpError::Broken { doing: "preparing it", error };
         let listener = stream::listen(work, stream::CAPTURE_SOCKET).map_err(broken)?;
-        let (hold, theirs) = UnixStream::pair().map_err(broken)?;
-        hold.set_nonblocking(true).map_err(broken)?;
+        let (gate, theirs) = UnixStream::pair().map_err(broken)?;
+        gate.set_nonblocking(true).map_err(broken)?;
         let outside: Vec<String> = stdio::outside().into_iter().map(|file| file.key).collect();
         let args = command::dump(root, work, command::number(theirs.as_fd()), watched, &outside);
         let time = Time::of(root).map_err(broken)?;
@@ -89,7 +89,7 @@ impl Dump {
             let _ = child.kill();
             broken(error)
         })?;
-        Ok(Self { child, exit, hold: Some(hold), listener, log: work.join(command::DUMP_LOG), since, released: None })
+        Ok(Self { child, exit, gate: Some(gate), listener, log: work.join(command::DUMP_LOG), since, released: None })
     }
 
     /// Receives all CRIU images until the dump is complete and the service stands still.
@@ -112,11 +112,12 @@ impl Dump {
         let mut connected = false;
         let mut open: Vec<Open> = Vec::new();
         let mut done = BTreeMap::new();
-        let mut held = false;
-        while !held || criu.is_some() || !open.is_empty() {
+        let mut at_gate = false;
+        while !at_gate || criu.is_some() || !open.is_empty() {
             let socket = criu.as_ref().map_or(self.listener.as_fd(), AsFd::as_fd);
             let socket = (!connected || criu.is_some()).then_some(socket);
-            let ready = wait(self.exit.as_fd(), self.hold.as_ref().filter(|_| !held), socket, &open).map_err(broken)?;
+            let ready =
+                wait(self.exit.as_fd(), self.gate.as_ref().filter(|_| !at_gate), socket, &open).map_err(broken)?;
             for index in ready.pipes.into_iter().rev() {
                 let Some(image) = open.get_mut(index) else { continue };
                 if drain(image, meter)? {
@@ -138,8 +139,8 @@ impl Dump {
                     },
                 }
             }
-            if ready.hold {
-                held = self.is_held()?;
+            if ready.gate {
+                at_gate = self.is_at_gate()?;
             }
             if ready.exited {
                 return Err(self.refused());
@@ -150,12 +151,12 @@ impl Dump {
 
     /// Whether CRIU still holds the tasks. A killed CRIU lets them run.
     pub fn check(&mut self) -> Result<(), DumpError> {
-        let open = |mut hold: &UnixStream| match hold.read(&mut [0]) {
+        let open = |mut gate: &UnixStream| match gate.read(&mut [0]) {
             Err(error) => error.kind() == io::ErrorKind::WouldBlock,
             Ok(_) => false,
         };
         // The gate closes before a killed CRIU's tasks run, but a child of CRIU may keep it open: check both.
-        if self.hold.as_ref().is_some_and(open) && matches!(self.child.try_wait(), Ok(None)) {
+        if self.gate.as_ref().is_some_and(open) && matches!(self.child.try_wait(), Ok(None)) {
             Ok(())
         } else {
             Err(self.refused())
@@ -174,8 +175,8 @@ impl Dump {
             Verdict::Run => b'r',
         };
         let broken = |error| DumpError::Broken { doing: "letting the service go", error };
-        if let Some(mut hold) = self.hold.take() {
-            hold.write_all(&[byte]).map_err(broken)?;
+        if let Some(mut gate) = self.gate.take() {
+            gate.write_all(&[byte]).map_err(broken)?;
         }
         let status =
             wait_for(&mut self.child, self.exit.as_fd()).ok_or_else(|| broken(io::ErrorKind::TimedOut.into()))?;
@@ -190,14 +191,14 @@ impl Dump {
             (stream::listen(work, stream::CAPTURE_SOCKET), std::process::Command::new("false").spawn());
         let (listener, child, log) = (listener.unwrap(), child.unwrap(), work.join(command::DUMP_LOG));
         let exit = fd::ExitWatch::prepare().and_then(|watch| watch.of(&child)).unwrap();
-        Self { child, exit, hold: None, listener, log, since: Instant::now(), released: None }
+        Self { child, exit, gate: None, listener, log, since: Instant::now(), released: None }
     }
 
     /// Whether CRIU says that the dump is complete. The end of the gate means that CRIU gave up.
-    fn is_held(&mut self) -> Result<bool, DumpError> {
+    fn is_at_gate(&mut self) -> Result<bool, DumpError> {
         let mut byte = [0];
-        let Some(hold) = &mut self.hold else { return Ok(false) };
-        match hold.read(&mut byte) {
+        let Some(gate) = &mut self.gate else { return Ok(false) };
+        match gate.read(&mut byte) {
             Ok(1) if byte[0] == DUMPED => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
             _ => {
@@ -209,7 +210,7 @@ impl Dump {
 
     /// Ends CRIU, and returns its reason if it failed.
     fn refusal_at_end(&mut self) -> Option<DumpError> {
-        drop(self.hold.take());
+        drop(self.gate.take());
         let status = wait_for(&mut self.child, self.exit.as_fd())?;
         (!status.success()).then(|| self.refused())
     }
@@ -222,7 +223,7 @@ impl Dump {
 impl Drop for Dump {
     /// Closes the gate, so the service runs on. Waits for that, since the caller may report it.
     fn drop(&mut self) {
-        drop(self.hold.take());
+        drop(self.gate.take());
         wait_for(&mut self.child, self.exit.as_fd());
     }
 }
@@ -240,14 +241,14 @@ fn wait_for(child: &mut Child, exit: BorrowedFd) -> Option<ExitStatus> {
 #[derive(Default)]
 struct Ready {
     exited: bool,
-    hold: bool,
+    gate: bool,
     socket: bool,
     /// Indexes, ascending.
     pipes: Vec<usize>,
 }
 
-fn wait(exit: BorrowedFd, hold: Option<&UnixStream>, socket: Option<BorrowedFd>, open: &[Open]) -> io::Result<Ready> {
-    let fixed = [exit].into_iter().chain(hold.map(AsFd::as_fd)).chain(socket);
+fn wait(exit: BorrowedFd, gate: Option<&UnixStream>, socket: Option<BorrowedFd>, open: &[Open]) -> io::Result<Ready> {
+    let fixed = [exit].into_iter().chain(gate.map(AsFd::as_fd)).chain(socket);
     let mut fds: Vec<PollFd> =
         fixed.chain(open.iter().map(|image| image.pipe.as_fd())).map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
     match poll(&mut fds, PollTimeout::NONE) {
@@ -257,7 +258,7 @@ fn wait(exit: BorrowedFd, hold: Option<&UnixStream>, socket: Option<BorrowedFd>,
     let mut flags = fds.iter().map(|fd| fd.any().unwrap_or(true));
     Ok(Ready {
         exited: flags.next().unwrap_or(false),
-        hold: hold.is_some() && flags.next().unwrap_or(false),
+        gate: gate.is_some() && flags.next().unwrap_or(false),
         socket: socket.is_some() && flags.next().unwrap_or(false),
         pipes: flags.enumerate().filter_map(|(index, ready)| ready.then_some(index)).collect(),
     })

@@ -10,16 +10,16 @@ use crate::control::protocol::{Event, Phase};
 use crate::fail_points::{Point, reach};
 use crate::image::{self, Manifest, NotCommitted, Vault};
 use crate::job::reporter::Reporter;
-use crate::job::{Common, Fate};
+use crate::job::{AfterCommit, Common};
 
 /// A service that CRIU holds.
-pub struct Held<'a> {
+pub struct DumpGate<'a> {
     pub dump: &'a mut Dump,
     /// Keeps the service stopped if CRIU dies.
     pub stopped: Stopped,
 }
 
-impl Held<'_> {
+impl DumpGate<'_> {
     /// Lets the service run on, also if CRIU has died: then nothing holds it and no stop is pending. A
     /// failure of CRIU is only a warning, since the caller reports the first error.
     fn run_on(self, reporter: &Reporter) {
@@ -47,19 +47,19 @@ pub fn give_away(
     vault: &Vault,
     manifest: &mut Manifest,
     started: Instant,
-    held: Held,
+    gate: DumpGate,
 ) -> Result<u64, CheckpointError> {
     let proposal = match image::propose(vault, manifest, target.lease, started) {
         Ok(proposal) => proposal,
         Err(error) => {
-            held.run_on(reporter);
+            gate.run_on(reporter);
             return Err(error.into());
         }
     };
     let generation = proposal.number;
     reporter.send(&Event::Committing { generation });
-    let (time, failure) = match (proposal.commit(), target.fate) {
-        (Ok(lease), Fate::Handover { timeout_ms }) => {
+    let (time, failure) = match (proposal.commit(), target.after_commit) {
+        (Ok(lease), AfterCommit::HandOver { timeout_ms }) => {
             reporter.send(&Event::Committed { lease });
             reach(Point::HandoverOffered);
             let time = Duration::from_millis(timeout_ms);
@@ -68,13 +68,13 @@ pub fn give_away(
         (Ok(lease), _) => {
             reporter.send(&Event::Committed { lease });
             reach(Point::CheckpointCommitted);
-            held.end(reporter);
+            gate.end(reporter);
             reach(Point::CheckpointEnded);
             image::mark_committed(vault, generation);
             return Ok(generation);
         }
         (Err(NotCommitted { error, may_count: false }), _) => {
-            held.run_on(reporter);
+            gate.run_on(reporter);
             return Err(error.into());
         }
         // Others may see the commit or not. The outcome decides, so withdraw the generation first.
@@ -90,9 +90,9 @@ pub fn give_away(
     reporter.send(&Event::Settled { taken_by });
     reach(Point::HandoverSettled);
     if taken {
-        held.end(reporter);
+        gate.end(reporter);
     } else {
-        held.run_on(reporter);
+        gate.run_on(reporter);
     }
     reach(Point::HandoverReleased);
     if taken || matches!(failure, CheckpointError::NotTaken { .. }) {
@@ -128,16 +128,16 @@ mod tests {
             root: 0,
             service: 0,
             lease: Lease::fresh(),
-            fate: Fate::End,
+            after_commit: AfterCommit::Stop,
             include: Vec::new(),
             ephemeral_store: false,
         };
         let (reporter, init) = Reporter::pair();
         let (mut dump, stopped) =
             (Dump::that_died(folder.path()), Stopped::stop(&Tree::of_processes(Vec::new())).unwrap());
-        let held = Held { dump: &mut dump, stopped };
+        let gate = DumpGate { dump: &mut dump, stopped };
         let manifest = &mut Manifest::default();
-        let error = give_away(&common, &target, &reporter, &vault, manifest, Instant::now(), held).unwrap_err();
+        let error = give_away(&common, &target, &reporter, &vault, manifest, Instant::now(), gate).unwrap_err();
         assert!(matches!(error, CheckpointError::Image(_)), "{error}");
         let mut warning = String::new();
         BufReader::new(init).read_line(&mut warning).unwrap();

@@ -23,7 +23,7 @@ impl<'a> Meter<'a> {
     }
 
     /// Discards reports.
-    pub fn of_nobody() -> Self {
+    pub fn noop() -> Self {
         Self::to(|_| {})
     }
 

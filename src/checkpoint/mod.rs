@@ -28,19 +28,19 @@ use crate::fail_points::{Point, reach};
 use crate::files::capture::{self, CaptureError, Captured};
 use crate::files::ephemeral::Ephemeral;
 use crate::files::used::{self, LookupError, Rules};
-use crate::host::forecast;
-use crate::image::{self, BodyId, Figures, File, Image, ImageError, ImageWriter, Lease, Manifest, Vault, Written};
+use crate::host::pid_counting;
+use crate::image::{self, BodyId, CriuImage, Figures, File, ImageError, ImageWriter, Lease, Manifest, Vault, Written};
 use crate::job::reporter::Reporter;
 use crate::job::work_folder::Work;
-use crate::job::{self, Common, Failure, Fate};
+use crate::job::{self, AfterCommit, Common, Failure};
 use crate::privileges::{Abilities, DumpPlan, RestorePlan};
 use crate::proc::tree;
 use crate::store::{self, Fencing, Location, StoreError};
 pub(crate) use dump::{Dump, DumpError, Verdict};
-use ending::Held;
+use ending::DumpGate;
 use fence::Stopped;
 use handover::{Complaints, Offer};
-use heartbeat::Beating;
+use heartbeat::Heartbeats;
 pub(crate) use meter::Meter;
 use pid_order::Disorder;
 use preflight::Refusal;
@@ -101,7 +101,7 @@ pub(crate) struct Target {
     /// PID of the service's first process.
     pub service: i32,
     pub lease: Lease,
-    pub fate: Fate,
+    pub after_commit: AfterCommit,
     /// Captured beside the files that the service uses.
     pub include: Vec<PathBuf>,
     /// Lets the service end into a store that vanishes with the container.
@@ -162,7 +162,7 @@ fn take(
     } else {
         ordered?;
         tree::highest(tree.processes())
-            .and_then(forecast::at_checkpoint)
+            .and_then(pid_counting::at_checkpoint)
             .into_iter()
             .for_each(|message| reporter.warn(message));
     }
@@ -176,17 +176,19 @@ fn take(
     let store = store::open(&common.store)?;
     let fencing = store.prepare()?;
     check_lasting(&common.store, target)?;
-    match (fencing, target.fate) {
-        (Fencing::Held, _) => {}
-        (Fencing::Ignored, Fate::Handover { .. }) => return Err(CheckpointError::NotFenced(store.url().to_owned())),
+    match (fencing, target.after_commit) {
+        (Fencing::Enforced, _) => {}
+        (Fencing::Ignored, AfterCommit::HandOver { .. }) => {
+            return Err(CheckpointError::NotFenced(store.url().to_owned()));
+        }
         (Fencing::Ignored, _) => reporter.warn(unfenced(store.url())),
     }
     let vault = Vault::create(store, &common.keys)?;
     target.lease.check(&vault)?;
     let interval = common.exclusive_ms.map(Duration::from_millis);
-    let _beating = Beating::start(&vault, target.lease, &common.instance, interval);
+    let _heartbeats = Heartbeats::start(&vault, target.lease, &common.instance, interval);
     let writer = ImageWriter::new(&vault, common.memory, job::cores())?;
-    let announced = announce::announce(&vault, target.lease, target.fate);
+    let announced = announce::announce(&vault, target.lease, target.after_commit);
     reach(Point::CheckpointChecked);
 
     meter.begin(Phase::Dump);
@@ -202,7 +204,7 @@ fn take(
     let files = capture::capture(&paths, &writer)?;
     let mut manifest = describe::service(host, &tree, target.root, target.service).map_err(LookupError::Proc)?;
     reach(Point::CheckpointFiles);
-    if target.fate == Fate::Run {
+    if target.after_commit == AfterCommit::Resume {
         dump.release(Verdict::Run)?;
         reach(Point::CheckpointReleased);
     }
@@ -216,8 +218,8 @@ fn take(
     fill(&mut manifest, images, files, written, figures);
     manifest.instance.clone_from(&common.instance);
     // Without fencing two containers could take the generation, so it is not offered.
-    manifest.offered = target.fate != Fate::Run && fencing == Fencing::Held;
-    let generation = if target.fate == Fate::Run {
+    manifest.offered = target.after_commit != AfterCommit::Resume && fencing == Fencing::Enforced;
+    let generation = if target.after_commit == AfterCommit::Resume {
         let lease = image::commit(&vault, &mut manifest, target.lease, started)?;
         reporter.send(&Event::Committed { lease });
         reach(Point::CheckpointCommitted);
@@ -231,11 +233,11 @@ fn take(
             return Err(error.into());
         }
         reach(Point::CheckpointStopped);
-        let held = Held { dump: &mut dump, stopped };
-        ending::give_away(common, target, reporter, &vault, &mut manifest, started, held)?
+        let gate = DumpGate { dump: &mut dump, stopped };
+        ending::give_away(common, target, reporter, &vault, &mut manifest, started, gate)?
     };
     if let Some(announced) = announced {
-        announced.came_true();
+        announced.disarm();
     }
     Ok(Report {
         generation,
@@ -245,13 +247,13 @@ fn take(
         shared: figures.shared,
         frozen_ms: stats::frozen_ms(work.path()).unwrap_or(frozen_ms),
         total_ms: millis(started.elapsed()),
-        ended: target.fate != Fate::Run,
+        ended: target.after_commit != AfterCommit::Resume,
     })
 }
 
 /// Refuses to end the service if the store vanishes with the container.
 fn check_lasting(store: &Location, target: &Target) -> Result<(), CheckpointError> {
-    if target.fate == Fate::Run || target.ephemeral_store {
+    if target.after_commit == AfterCommit::Resume || target.ephemeral_store {
         return Ok(());
     }
     let Ok(folder) = store.folder() else { return Ok(()) };
@@ -275,7 +277,7 @@ fn fill(
     mut written: Written,
     figures: Figures,
 ) {
-    manifest.images = images.into_iter().map(|(name, id)| Image { name, body: Some(written.take(id)) }).collect();
+    manifest.images = images.into_iter().map(|(name, id)| CriuImage { name, body: Some(written.take(id)) }).collect();
     let with_body = |(file, id): Captured| File { body: id.map(|id| written.take(id)), ..file };
     manifest.files = files.into_iter().map(with_body).collect();
     manifest.packs = written.packs;

@@ -20,9 +20,9 @@ pub fn main() -> u8 {
         }
     };
     let result = match job {
-        Job::Checkpoint { common, root, service, lease, fate, include, ephemeral_store } => checkpoint::run(
+        Job::Checkpoint { common, root, service, lease, after_commit, include, ephemeral_store } => checkpoint::run(
             &common,
-            &checkpoint::Target { root, service, lease, fate, include, ephemeral_store },
+            &checkpoint::Target { root, service, lease, after_commit, include, ephemeral_store },
             &reporter,
         )
         .map(Event::Checkpointed),
@@ -34,7 +34,7 @@ pub fn main() -> u8 {
                 restore::Policy { choice, failure, standby, exclusive: common.exclusive_ms.map(Duration::from_millis) };
             restore::run(&common, &policy, &reporter)
         }
-        Job::Hold { common, lease } => restore::hold(&common, &lease),
+        Job::Heartbeat { common, lease } => restore::heartbeat(&common, &lease),
     };
     let failed = result.is_err();
     reporter.send(&result.unwrap_or_else(|Failure { message, log, phase }| Event::Failed { message, log, phase }));

@@ -157,12 +157,12 @@ pub enum Event {
     },
     /// From a restore worker that waits, as its result: this container's PIDs are nearly used up, so only a
     /// new container can restore the service.
-    WornOut {
+    PidsExhausted {
         /// One sentence.
         message: String,
     },
     /// From a heartbeat worker, as its result: this container still has the lease.
-    Held,
+    StillOwner,
     /// From a restore worker, as its result: there is no generation to restore, so init starts the command.
     NothingToRestore {
         /// This container's lease.

@@ -3,7 +3,7 @@
 //!
 //! Never affects a service that runs beside it. Leaves no process and no file behind, unless it is killed.
 
-pub(crate) mod forecast;
+pub(crate) mod candidate;
 mod neighbours;
 pub(crate) mod proof;
 pub(crate) mod remedies;

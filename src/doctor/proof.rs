@@ -18,12 +18,12 @@ use super::watchdog::{Watchdog, Why};
 use crate::checkpoint::{self, Dump, DumpError, Verdict};
 use crate::control::protocol::millis;
 use crate::criu::{command, log, stream};
-use crate::image::{self, FetchThreads, Fetcher, Image, ImageError, ImageWriter, KeyFiles, Lease, Manifest, Vault};
+use crate::image::{self, CriuImage, FetchThreads, Fetcher, ImageError, ImageWriter, KeyFiles, Lease, Manifest, Vault};
 use crate::job;
 use crate::job::work_folder::Work;
 use crate::privileges::{Abilities, DumpPlan, RestorePlan};
 use crate::proc::tree;
-use crate::restore::{self, Held, RestoreError};
+use crate::restore::{self, RestoreError, RestoreGate};
 use crate::store::{self, Location, StoreError};
 use crate::sys::{pids, process};
 
@@ -106,7 +106,7 @@ pub enum ProofError {
     #[error(
         "this container has used PIDs up to {used} and they end at {max}: try it in a fresh container (docker run --entrypoint /opt/freeze/freeze IMAGE doctor)"
     )]
-    WornOut { used: i32, max: i32 },
+    PidsExhausted { used: i32, max: i32 },
     #[error("what was restored is not as it was: {0}")]
     NotVerified(String),
     #[error("it was not done within {} s and was ended", LIMIT.as_secs())]
@@ -119,7 +119,9 @@ impl ProofError {
     /// Whether the error has nothing to do with checkpoints.
     pub fn proves_nothing(&self) -> bool {
         match self {
-            Self::NoFolder(_) | Self::LongPath(_) | Self::System { .. } | Self::Busy | Self::WornOut { .. } => true,
+            Self::NoFolder(_) | Self::LongPath(_) | Self::System { .. } | Self::Busy | Self::PidsExhausted { .. } => {
+                true
+            }
             Self::TooLong | Self::Interrupted(_) => true,
             Self::Subject(_) | Self::Dump(_) | Self::Image(_) | Self::Store(_) => false,
             Self::Malformed | Self::Restore(_) | Self::NotVerified(_) => false,
@@ -215,9 +217,9 @@ impl Proof<'_> {
         let work = self.work(command::DUMP_LOG)?;
         let writer = ImageWriter::new(vault, MEMORY, job::cores())?;
         let mut dump = Dump::start(DumpPlan::of(self.abilities).criu, root, work.path(), &[])?;
-        let images = dump.collect(&writer, &checkpoint::Meter::of_nobody())?;
+        let images = dump.collect(&writer, &checkpoint::Meter::noop())?;
         let mut written = writer.finish()?;
-        let image = |(name, id)| Image { name, body: Some(written.take(id)) };
+        let image = |(name, id)| CriuImage { name, body: Some(written.take(id)) };
         let mut manifest =
             Manifest { root_pid: root, images: images.into_iter().map(image).collect(), ..Manifest::default() };
         let bytes = written.bytes;
@@ -238,8 +240,8 @@ impl Proof<'_> {
             let work = self.work(command::RESTORE_LOG)?;
             let us = std::process::id() as i32;
             let criu = RestorePlan::of(self.abilities).criu;
-            let held = Held::restore(criu, &shifted, &mut fetcher, &work, &mut restore::Meter::of_nobody(), us);
-            match held.and_then(Held::let_go) {
+            let gate = RestoreGate::restore(criu, &shifted, &mut fetcher, &work, &mut restore::Meter::noop(), us);
+            match gate.and_then(RestoreGate::let_go) {
                 Err(RestoreError::Criu(cause)) if log::numbers_were_taken(&cause) => {
                     if attempt == TRIES || self.watchdog.ended().is_some() {
                         return Err(ProofError::Busy);
@@ -263,7 +265,7 @@ impl Proof<'_> {
         if let Some(max) = restore::pid_max()
             && used.saturating_add(SPAN) >= max
         {
-            return Err(ProofError::WornOut { used, max });
+            return Err(ProofError::PidsExhausted { used, max });
         }
         Ok(Shift { up: u32::try_from(used - root).unwrap_or(0) + ROOM, apart: if attempt == 1 { 0 } else { APART } })
     }

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::criu::images::{self, Malformed, Task};
-use crate::image::{Body, Image, Manifest};
+use crate::image::{Body, CriuImage, Manifest};
 
 const PSTREE: &str = "pstree.img";
 /// Kinds of CRIU image that are named after a PID or TID. The numbers of other kinds are no such IDs.
@@ -31,8 +31,8 @@ pub fn shifted(manifest: &Manifest, shift: Shift) -> Result<Manifest, Malformed>
     let image = |name: &str| manifest.images.iter().find(|image| image.name == name)?.body.as_ref();
     let (tree, ids) = shift_tree(image(PSTREE).ok_or(Malformed)?.inline(), shift)?;
     let images = manifest.images.iter().map(|image| match image.name.as_str() {
-        PSTREE => Image { name: PSTREE.to_owned(), body: Some(Body::from_inline(tree.clone())) },
-        name => Image { name: shift_name(name, &ids), body: image.body.clone() },
+        PSTREE => CriuImage { name: PSTREE.to_owned(), body: Some(Body::from_inline(tree.clone())) },
+        name => CriuImage { name: shift_name(name, &ids), body: image.body.clone() },
     });
     Ok(Manifest { images: images.collect(), ..manifest.clone() })
 }
@@ -74,10 +74,12 @@ mod tests {
             Task { pid: 9, ppid: 7, pgid: 7, sid: 7, threads: vec![9] },
         ];
         let names = ["core-7.img", "core-8.img", "pagemap-9.img", "pages-7.img", "fdinfo-8.img", "pagemap-shmem-9.img"];
-        let mut images: Vec<Image> =
-            names.iter().map(|name| Image { name: (*name).to_owned(), body: Some(Body::default()) }).collect();
-        images
-            .push(Image { name: PSTREE.into(), body: Some(Body::from_inline(images::encode(images::PSTREE, &tasks))) });
+        let mut images: Vec<CriuImage> =
+            names.iter().map(|name| CriuImage { name: (*name).to_owned(), body: Some(Body::default()) }).collect();
+        images.push(CriuImage {
+            name: PSTREE.into(),
+            body: Some(Body::from_inline(images::encode(images::PSTREE, &tasks))),
+        });
         Manifest { images, ..Manifest::default() }
     }
 

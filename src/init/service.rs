@@ -1,7 +1,7 @@
 //! Starts the service: below a subreaper of its own, as a session leader, with the signals, descriptors and
 //! working directory that init got.
 //!
-//! The subreaper (src/sys/holder) is the root of the dumped tree. It adopts the service's daemons, so that
+//! The subreaper (src/sys/subreaper) is the root of the dumped tree. It adopts the service's daemons, so that
 //! they stay in that tree. It runs from memory with no descriptor open, so that a checkpoint depends on no
 //! file of freeze.
 
@@ -22,15 +22,15 @@ use crate::{
     },
 };
 
-const HOLDER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/holder"));
-const HOLDER_NAME: &CStr = c"freeze-holder";
+const SUBREAPER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/subreaper"));
+const SUBREAPER_NAME: &CStr = c"freeze-subreaper";
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(
-        "cannot make an executable file in memory for the service's holder (is the sysctl vm.memfd_noexec 2 here?): {0}"
+        "cannot make an executable file in memory for the service's subreaper (is the sysctl vm.memfd_noexec 2 here?): {0}"
     )]
-    Holder(io::Error),
+    Subreaper(io::Error),
     #[error("cannot make a process for the service (is the container's limit of processes reached?): {0}")]
     Fork(io::Error),
     #[error("the service's process ended before it executed the command")]
@@ -43,12 +43,12 @@ pub enum StartError {
 /// # Errors
 /// On any error no process of the service runs.
 pub fn start(config: &Config) -> Result<Tree, StartError> {
-    let holder = process::program_in_memory(HOLDER_NAME, HOLDER).map_err(StartError::Holder)?;
+    let subreaper = process::program_in_memory(SUBREAPER_NAME, SUBREAPER).map_err(StartError::Subreaper)?;
     reserve_pids(config.first_pid);
     tty::give_up();
     let (mut reader, writer) = io::pipe().map_err(StartError::Fork)?;
     let root = match process::fork().map_err(StartError::Fork)? {
-        Fork::Child => be_root(&holder, writer, &config.command),
+        Fork::Child => be_root(&subreaper, writer, &config.command),
         Fork::Parent(pid) => pid,
     };
     drop(writer);
@@ -68,7 +68,7 @@ fn reserve_pids(first: i32) {
 
 /// The child: makes the service's process, then becomes the subreaper. If either fails, exits with init's own
 /// status.
-fn be_root(holder: &OwnedFd, writer: PipeWriter, command: &[CString]) -> ! {
+fn be_root(subreaper: &OwnedFd, writer: PipeWriter, command: &[CString]) -> ! {
     process::lead_session();
     process::adopt_orphans();
     isolate::keep_no_capabilities();
@@ -80,10 +80,10 @@ fn be_root(holder: &OwnedFd, writer: PipeWriter, command: &[CString]) -> ! {
     drop(writer);
     let _ = std::env::set_current_dir("/");
     (0..3).for_each(process::close_on_exec);
-    let arguments = [HOLDER_NAME.to_owned(), CString::new(service.to_string()).unwrap_or_default()];
-    let error = process::exec_file(holder, &arguments);
+    let arguments = [SUBREAPER_NAME.to_owned(), CString::new(service.to_string()).unwrap_or_default()];
+    let error = process::exec_file(subreaper, &arguments);
     process::kill(service, libc::SIGKILL);
-    give_up(StartError::Holder(error), exit::FATAL)
+    give_up(StartError::Subreaper(error), exit::FATAL)
 }
 
 /// The grandchild: sends init its PID once signals can reach its group, then executes the command.

@@ -34,7 +34,7 @@ pub enum Job {
         /// This container's lease.
         lease: Lease,
         /// What happens to the service after the commit.
-        fate: Fate,
+        after_commit: AfterCommit,
         /// Files and folders to capture in addition to those that the service has open.
         include: Vec<PathBuf>,
         /// Let the service stop even if the store is lost with the container.
@@ -63,9 +63,9 @@ pub enum Job {
         /// How to wait for a generation.
         standby: Standby,
     },
-    /// Check that this container still owns the lease, and write the heartbeat. Ends with `Event::Held` or
+    /// Check that this container still owns the lease, and write the heartbeat. Ends with `Event::StillOwner` or
     /// `Event::Lost`.
-    Hold {
+    Heartbeat {
         /// Parameters of every job.
         common: Common,
         /// This container's lease.
@@ -84,13 +84,13 @@ pub enum Order {
 /// What happens to the service after the commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Fate {
+pub enum AfterCommit {
     /// It is stopped. Any container may take the generation.
-    End,
+    Stop,
     /// It keeps running.
-    Run,
+    Resume,
     /// It stays frozen until another container has taken it, and resumes if none does.
-    Handover {
+    HandOver {
         /// How long it stays frozen at most, in milliseconds.
         timeout_ms: u64,
     },

@@ -134,7 +134,7 @@ mod tests {
             instance: "one".to_owned(),
             exclusive_ms: None,
         };
-        Job::Hold { common, lease: Lease::fresh() }
+        Job::Heartbeat { common, lease: Lease::fresh() }
     }
 
     fn line(message: &impl Serialize) -> Vec<u8> {

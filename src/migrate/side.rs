@@ -13,7 +13,7 @@ use super::error::MigrateError;
 use super::execute::{Limit, NoAnswer, Ran, execute};
 use super::template::Template;
 use crate::control::protocol::{Event, Report, Status, millis};
-use crate::doctor::forecast::Forecast;
+use crate::doctor::candidate::Candidate;
 
 /// Limit for a query that init or /proc answers, over a slow connection.
 const ANSWER: Duration = Duration::from_secs(60);
@@ -103,7 +103,7 @@ impl Side {
     /// The side cannot restore the generation, or cannot read it from its store.
     pub fn restore_ms(&self, generation: u64) -> Result<u64, MigrateError> {
         let words = ["doctor", "--for", &generation.to_string(), "--json"];
-        let found: Forecast = self.answer(&words).map_err(|error| MigrateError::NotSeen { generation, error })?;
+        let found: Candidate = self.answer(&words).map_err(|error| MigrateError::NotSeen { generation, error })?;
         if found.fits { Ok(found.time.total_ms) } else { Err(MigrateError::Unfit(found.missing)) }
     }
 

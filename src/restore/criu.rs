@@ -35,11 +35,11 @@ const LET_GO: u16 = 20_000;
 
 /// A restored service that has not run. Dropping it kills it.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct RestoreGate {
     child: Child,
     /// Readable once CRIU has ended.
     exit: OwnedFd,
-    hold: UnixStream,
+    socket: UnixStream,
     log: PathBuf,
     strays: Strays,
     clock_jump: Option<io::Result<i64>>,
@@ -51,12 +51,12 @@ enum State {
     /// CRIU creates the processes.
     Coming,
     /// CRIU holds all of them at the gate.
-    Held,
+    AtGate,
     /// They run.
     Gone,
 }
 
-impl Held {
+impl RestoreGate {
     /// Restores all processes up to the gate. CRIU's sockets and log are in the folder `work`; the root
     /// becomes a child of the process `parent`.
     pub(crate) fn restore(
@@ -73,8 +73,8 @@ impl Held {
         let stdio = Stdio::join(&manifest.stdio).map_err(unusable)?;
         let images: BTreeMap<&str, &Body> =
             manifest.images.iter().filter_map(|image| Some((image.name.as_str(), image.body.as_ref()?))).collect();
-        let (hold, theirs) = UnixStream::pair().map_err(broken)?;
-        hold.set_nonblocking(true).map_err(broken)?;
+        let (socket, theirs) = UnixStream::pair().map_err(broken)?;
+        socket.set_nonblocking(true).map_err(broken)?;
         let args = command::restore(work.path(), stdio.inherit(), command::number(theirs.as_fd()));
         let mut keep = stdio.descriptors();
         keep.push(theirs.as_fd());
@@ -91,13 +91,13 @@ impl Held {
         // By now CRIU is in the service's future time namespace.
         let clock_jump = manifest.clocks.map(|before| clock::jump(child.id() as i32, &before));
         let log = work.path().join(command::RESTORE_LOG);
-        let mut held = Self { child, exit, hold, log, strays, clock_jump, state: State::Coming };
-        match serve::serve(&mut held.child, held.exit.as_fd(), &held.hold, &listener, &images, fetcher, meter)? {
-            Served::Held => {
-                held.state = State::Held;
-                Ok(held)
+        let mut gate = Self { child, exit, socket, log, strays, clock_jump, state: State::Coming };
+        match serve::serve(&mut gate.child, gate.exit.as_fd(), &gate.socket, &listener, &images, fetcher, meter)? {
+            Served::AtGate => {
+                gate.state = State::AtGate;
+                Ok(gate)
             }
-            Served::Ended => Err(RestoreError::Criu(log::cause(&held.log))),
+            Served::Ended => Err(RestoreError::Criu(log::cause(&gate.log))),
         }
     }
 
@@ -117,7 +117,7 @@ impl Held {
 
     /// Opens the gate: the service runs.
     pub(crate) fn let_go(mut self) -> Result<(), RestoreError> {
-        if self.hold.write_all(&[RUN]).is_err() {
+        if self.socket.write_all(&[RUN]).is_err() {
             // CRIU has ended, and its tasks with it.
             return Err(RestoreError::Criu(log::cause(&self.log)));
         }
@@ -139,7 +139,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for RestoreGate {
     /// Ends CRIU and then all processes that it has created: those that it does not trace yet do not end with
     /// it.
     fn drop(&mut self) {
@@ -147,7 +147,7 @@ impl Drop for Held {
             return;
         }
         // When the gate closes, CRIU kills the processes that it holds.
-        let _ = self.hold.shutdown(Shutdown::Both);
+        let _ = self.socket.shutdown(Shutdown::Both);
         if !matches!(self.child.try_wait(), Ok(Some(_))) {
             if self.state == State::Coming {
                 let _ = self.child.kill();

@@ -2,7 +2,7 @@
 //! and writes a heartbeat at each interval.
 
 use crate::control::protocol::Event;
-use crate::image::{Holder, ImageError, Lease, Result, Vault};
+use crate::image::{Heartbeat, ImageError, Lease, Result, Vault};
 use crate::job::{Common, Failure};
 use crate::store;
 
@@ -11,13 +11,13 @@ use crate::store;
 pub fn claim(vault: &Vault, lease: &Lease, instance: &str) -> Result<()> {
     lease.claim(vault)?;
     // Without a heartbeat standbys only wait longer, and the next interval writes one.
-    let _ = Holder::beat(vault, lease, instance);
+    let _ = Heartbeat::send(vault, lease, instance);
     Ok(())
 }
 
-/// Checks the lease and writes the heartbeat, for [`Job::Hold`](crate::job::Job::Hold). An error says that
+/// Checks the lease and writes the heartbeat, for [`Job::Heartbeat`](crate::job::Job::Heartbeat). An error says that
 /// the store gave no valid answer, not that another container has the application.
-pub fn hold(common: &Common, lease: &Lease) -> Result<Event, Failure> {
+pub fn heartbeat(common: &Common, lease: &Lease) -> Result<Event, Failure> {
     let failed = |error: ImageError| Failure {
         message: format!("cannot look whether this container still has the application: {error}"),
         log: None,
@@ -27,8 +27,8 @@ pub fn hold(common: &Common, lease: &Lease) -> Result<Event, Failure> {
     let Some(vault) = Vault::open(store, &common.keys).map_err(failed)? else {
         return Err(failed(ImageError::NoHead { url: common.store.url.clone() }));
     };
-    match lease.check(&vault).and_then(|()| Holder::beat(&vault, lease, &common.instance)) {
-        Ok(()) => Ok(Event::Held),
+    match lease.check(&vault).and_then(|()| Heartbeat::send(&vault, lease, &common.instance)) {
+        Ok(()) => Ok(Event::StillOwner),
         Err(error @ ImageError::Replaced { .. }) => Ok(Event::Lost { message: error.to_string() }),
         Err(error) => Err(failed(error)),
     }
@@ -59,24 +59,24 @@ mod tests {
         let vault = Vault::create(store::open(&common.store).unwrap(), &common.keys).unwrap();
         let lease = Lease::fresh();
         claim(&vault, &lease, "a").unwrap();
-        let first = Holder::look(&vault).unwrap();
-        assert_eq!(hold(&common, &lease), Ok(Event::Held));
-        assert_ne!(Holder::look(&vault).unwrap(), first);
+        let first = Heartbeat::read(&vault).unwrap();
+        assert_eq!(heartbeat(&common, &lease), Ok(Event::StillOwner));
+        assert_ne!(Heartbeat::read(&vault).unwrap(), first);
 
         let other = Lease::after(&glance(&vault).unwrap().unwrap().0);
         claim(&vault, &other, "b").unwrap();
-        assert!(matches!(hold(&common, &lease), Ok(Event::Lost { .. })));
-        assert_eq!(Holder::look(&vault).unwrap().unwrap().party.instance, "b");
+        assert!(matches!(heartbeat(&common, &lease), Ok(Event::Lost { .. })));
+        assert_eq!(Heartbeat::read(&vault).unwrap().unwrap().party.instance, "b");
     }
 
     #[test]
     fn a_store_that_does_not_answer_takes_nothing_away() {
         let folder = tempfile::tempdir().unwrap();
         let common = common(folder.path());
-        assert!(hold(&common, &Lease::fresh()).is_err());
+        assert!(heartbeat(&common, &Lease::fresh()).is_err());
         let vault = Vault::create(store::open(&common.store).unwrap(), &common.keys).unwrap();
         vault.store().put("head", "damaged".into(), PutMode::Overwrite).unwrap();
-        assert!(hold(&common, &Lease::fresh()).is_err());
-        assert_eq!(Holder::look(&vault).unwrap(), None);
+        assert!(heartbeat(&common, &Lease::fresh()).is_err());
+        assert_eq!(Heartbeat::read(&vault).unwrap(), None);
     }
 }

@@ -28,7 +28,7 @@ impl<'a> Meter<'a> {
     }
 
     /// A meter without reports.
-    pub(crate) fn of_nobody() -> Self {
+    pub(crate) fn noop() -> Self {
         Self { reporter: None, bytes: 0, total: 0, reported: Instant::now() }
     }
 

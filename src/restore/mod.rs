@@ -20,7 +20,7 @@ mod verify;
 mod wait;
 
 pub(crate) use check::{Here, missing, pid_max, short_host};
-pub(crate) use exclusive::hold;
+pub(crate) use exclusive::heartbeat;
 
 use std::io;
 use std::os::unix::process::parent_id;
@@ -33,7 +33,7 @@ use crate::control::protocol::{Event, Phase, RestoreReport, millis, now_ms};
 use crate::criu::command;
 use crate::fail_points::{Point, reach};
 use crate::files::put_back;
-use crate::host::{clock, env, forecast};
+use crate::host::{clock, env, pid_counting};
 use crate::image::{self, FetchThreads, Fetcher, ImageError, Lease, Manifest, Vault};
 use crate::job::reporter::Reporter;
 use crate::job::work_folder::Work;
@@ -41,7 +41,7 @@ use crate::job::{self, Choice, Common, Failure, OnFailure, Standby};
 use crate::privileges::{Abilities, RestorePlan};
 use crate::store::{self, Store};
 use choose::Pick;
-pub(crate) use criu::Held;
+pub(crate) use criu::RestoreGate;
 pub(crate) use error::RestoreError;
 use look::Found;
 pub use look::Newest;
@@ -210,7 +210,7 @@ impl<'a> Restore<'a> {
                 self.reporter.send(&Event::Chosen { message: format!("waiting for a generation: {reason}") });
                 let pids_matter = !self.plan().can_go_back();
                 match wait::wait(store, self.common, self.policy, pids_matter, &|event| self.reporter.send(event))? {
-                    Woken::WornOut(message) => Turn::Over(Event::WornOut { message }),
+                    Woken::PidsExhausted(message) => Turn::Over(Event::PidsExhausted { message }),
                     Woken::Start { vault, lease } => Turn::Start(Some(vault), lease),
                     Woken::Restore(ready) => {
                         self.threads = Some(ready.threads.clone());
@@ -244,7 +244,7 @@ impl<'a> Restore<'a> {
             self.reporter.warn(warning);
         }
         let counted_up_to = manifest.highest_id().filter(|_| !self.plan().can_go_back());
-        if let Some(message) = counted_up_to.and_then(forecast::before_restore) {
+        if let Some(message) = counted_up_to.and_then(pid_counting::before_restore) {
             self.reporter.send(&Event::Chosen { message });
         }
         // Before any page is read: a full disk must not discard a restored service.
@@ -262,20 +262,20 @@ impl<'a> Restore<'a> {
         self.reporter.send(&Event::Restoring { root: manifest.root_pid });
         self.criu_ran = true;
         let criu = self.plan().criu;
-        let mut held = Held::restore(criu, manifest, &mut fetcher, work, &mut meter, parent_id() as i32)?;
+        let mut gate = RestoreGate::restore(criu, manifest, &mut fetcher, work, &mut meter, parent_id() as i32)?;
         reach(Point::RestoreHeld);
         let exclusive = self.policy.exclusive.is_some();
-        if let Verdict::Lost(message) = take::take(found, &self.common.instance, exclusive, || held.check())? {
+        if let Verdict::Lost(message) = take::take(found, &self.common.instance, exclusive, || gate.check())? {
             return Ok(Event::Lost { message });
         }
         reach(Point::RestoreTaken);
-        let clock_jump = held.clock_jump();
+        let clock_jump = gate.clock_jump();
         let away_ms = now_ms().saturating_sub(manifest.created_ms);
         if let Some(warning) = clock_jump.and_then(|jump| clock::warning(jump, away_ms)) {
             self.reporter.warn(warning);
         }
         let clock_jump_ms = clock_jump.and_then(|jump| jump.as_ref().ok().copied());
-        held.let_go()?;
+        gate.let_go()?;
         reach(Point::RestoreRunning);
         let restore = RestoreReport { clock_jump_ms, ..self.report(manifest, meter.total()) };
         for difference in verify::differences(manifest) {

@@ -2,7 +2,7 @@
 
 use super::Policy;
 use super::look::Newest;
-use crate::image::{self, Holder, Lease, Outcome, Result, Vault, Whereabouts};
+use crate::image::{self, Heartbeat, Lease, Outcome, Result, Vault, Whereabouts};
 use crate::job::Common;
 
 /// Which instance has the newest generation.
@@ -34,9 +34,9 @@ pub fn reason_to_wait(vault: Option<&Vault>, found: u64, common: &Common, policy
     }
     let Some(head) = Lease::of_head(vault)? else { return Ok(nothing_yet()) };
     let Some(newest) = Newest::load(vault, &head)? else {
-        let holder = holder(vault, &head)?;
-        let is_anothers = !head.is_nobodys() && holder.as_deref() != Some(us);
-        let name = holder.as_deref().unwrap_or("another container");
+        let heartbeat = heartbeat_of(vault, &head)?;
+        let is_anothers = !head.is_unclaimed() && heartbeat.as_deref() != Some(us);
+        let name = heartbeat.as_deref().unwrap_or("another container");
         let claimed = policy.exclusive.filter(|_| is_anothers).map(|_| format!("{name} has the application of {url}"));
         return Ok(claimed.or_else(nothing_yet));
     };
@@ -67,26 +67,26 @@ pub fn reason_to_wait(vault: Option<&Vault>, found: u64, common: &Common, policy
 }
 
 /// The instance whose heartbeat belongs to `head`.
-fn holder(vault: &Vault, head: &Lease) -> Result<Option<String>> {
-    Ok(Holder::look(vault)?.filter(|holder| holder.is_of(head)).map(|holder| holder.party.instance))
+fn heartbeat_of(vault: &Vault, head: &Lease) -> Result<Option<String>> {
+    Ok(Heartbeat::read(vault)?.filter(|heartbeat| heartbeat.is_of(head)).map(|heartbeat| heartbeat.party.instance))
 }
 
 fn owner(vault: &Vault, head: &Lease, newest: Newest) -> Result<Owner> {
     if newest.offered().is_some() {
         return Ok(Owner::Nobody);
     }
-    let holder = holder(vault, head)?;
+    let heartbeat = heartbeat_of(vault, head)?;
     let (last, first) = match (newest.outcome, newest.manifest) {
         (Some(Outcome::Taken { by, from }), _) => (by, Some(from)),
         (Some(Outcome::Withdrawn { by }), _) => (by, None),
         (None, manifest) => {
             let unclaimed = || manifest.map_or_else(Owner::Unknown, |manifest| Owner::Likely(manifest.instance));
-            return Ok(holder.map_or_else(unclaimed, Owner::Known));
+            return Ok(heartbeat.map_or_else(unclaimed, Owner::Known));
         }
     };
     // It has claimed head, or head is as it was when the generation was offered.
-    let is_last = head.writer == last.writer || (holder.is_some() && holder == first);
-    Ok(match holder {
+    let is_last = head.writer == last.writer || (heartbeat.is_some() && heartbeat == first);
+    Ok(match heartbeat {
         _ if is_last => Owner::Known(last.instance),
         Some(instance) => Owner::Known(instance),
         None => Owner::Likely(last.instance),
@@ -147,7 +147,7 @@ mod tests {
         let lease = Lease::fresh();
         lease.claim(&fixture.vault).unwrap();
         assert_eq!(fixture.waits(), [false, true, true]);
-        Holder::beat(&fixture.vault, &lease, "us").unwrap();
+        Heartbeat::send(&fixture.vault, &lease, "us").unwrap();
         assert_eq!(fixture.waits(), [false, true, false]);
     }
 
@@ -155,7 +155,7 @@ mod tests {
     fn what_is_offered_is_nobodys() {
         let fixture = fixture();
         let lease = fixture.commit(Lease::fresh(), "them", true);
-        Holder::beat(&fixture.vault, &lease, "them").unwrap();
+        Heartbeat::send(&fixture.vault, &lease, "them").unwrap();
         assert_eq!(fixture.waits(), [false, false, false]);
         // Taken by them, but not claimed yet.
         fixture.take(1, "them", "others", Hex([5; 8]));
@@ -170,9 +170,9 @@ mod tests {
         // Committed by us, but nothing tells which container has claimed it since.
         let lease = fixture.commit(lease, "us", false);
         assert_eq!(fixture.waits(), [false, false, true]);
-        Holder::beat(&fixture.vault, &lease, "us").unwrap();
+        Heartbeat::send(&fixture.vault, &lease, "us").unwrap();
         assert_eq!(fixture.waits(), [false, false, false]);
-        Holder::beat(&fixture.vault, &lease, "them").unwrap();
+        Heartbeat::send(&fixture.vault, &lease, "them").unwrap();
         assert_eq!(fixture.waits(), [false, true, true]);
     }
 
@@ -180,7 +180,7 @@ mod tests {
     fn who_took_it_goes_on_after_a_crash_claimed_or_not() {
         let fixture = fixture();
         let lease = fixture.commit(Lease::fresh(), "them", true);
-        Holder::beat(&fixture.vault, &lease, "them").unwrap();
+        Heartbeat::send(&fixture.vault, &lease, "them").unwrap();
         let ours = Lease::after(&lease);
         fixture.take(1, "them", "us", ours.writer);
         assert_eq!(fixture.waits(), [false, false, false]);
@@ -237,9 +237,9 @@ mod tests {
         let key = crate::image::manifest_key(1);
         fixture.vault.store().put(&key, "damaged".into(), crate::store::PutMode::Overwrite).unwrap();
         assert_eq!(fixture.waits(), [false, true, true]);
-        Holder::beat(&fixture.vault, &lease, "us").unwrap();
+        Heartbeat::send(&fixture.vault, &lease, "us").unwrap();
         assert_eq!(fixture.waits(), [false, false, false]);
-        Holder::beat(&fixture.vault, &Lease::fresh(), "us").unwrap();
+        Heartbeat::send(&fixture.vault, &Lease::fresh(), "us").unwrap();
         mark_lost(&fixture.vault, 1, "us").unwrap();
         assert_eq!(fixture.waits(), [false, false, true]);
     }

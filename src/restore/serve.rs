@@ -55,17 +55,17 @@ const RESTORED: u8 = b'R';
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Served {
     /// CRIU holds all processes at the gate.
-    Held,
+    AtGate,
     /// CRIU has ended.
     Ended,
 }
 
-/// Serves until CRIU says at the gate, `hold`, that all processes exist, or ends. `exit` is readable once it
+/// Serves until CRIU says at the gate, `gate`, that all processes exist, or ends. `exit` is readable once it
 /// has ended.
 pub fn serve(
     child: &mut Child,
     exit: BorrowedFd,
-    hold: &UnixStream,
+    gate: &UnixStream,
     listener: &UnixListener,
     images: &BTreeMap<&str, &Body>,
     fetcher: &mut Fetcher,
@@ -73,7 +73,7 @@ pub fn serve(
 ) -> Result<Served, ServeError> {
     let mut socket = Socket::Listening(listener);
     let mut open: Vec<Open> = Vec::new();
-    let mut hold = Some(hold);
+    let mut gate = Some(gate);
     loop {
         fetcher.receive()?;
         let mut index = 0;
@@ -84,11 +84,11 @@ pub fn serve(
                 index += 1;
             }
         }
-        let ready = wait([exit, fetcher.wake_fd()], hold, &socket, &mut open)?;
+        let ready = wait([exit, fetcher.wake_fd()], gate, &socket, &mut open)?;
         if ready.socket {
             socket = talk(socket, images, fetcher, &mut open)?;
-        } else if ready.hold && is_held(&mut hold)? {
-            return Ok(Served::Held);
+        } else if ready.gate && is_at_gate(&mut gate)? {
+            return Ok(Served::AtGate);
         } else if ready.exited {
             child.wait()?;
             return Ok(Served::Ended);
@@ -98,11 +98,11 @@ pub fn serve(
 
 /// Reads a byte from the gate, and returns whether it is [`RESTORED`]. Drops a gate that CRIU has closed:
 /// then only CRIU's exit tells the result.
-fn is_held(hold: &mut Option<&UnixStream>) -> Result<bool, ServeError> {
-    let Some(mut socket) = *hold else { return Ok(false) };
+fn is_at_gate(gate: &mut Option<&UnixStream>) -> Result<bool, ServeError> {
+    let Some(mut socket) = *gate else { return Ok(false) };
     let mut byte = [0];
     match socket.read(&mut byte) {
-        Ok(0) => *hold = None,
+        Ok(0) => *gate = None,
         Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error.into()),
         _ => {}
     }
@@ -163,19 +163,19 @@ fn feed(image: &mut Open, fetcher: &mut Fetcher, meter: &mut Meter) -> Result<bo
 /// What poll(2) found.
 struct Ready {
     exited: bool,
-    hold: bool,
+    gate: bool,
     socket: bool,
 }
 
 /// Waits for CRIU's end, a byte at the gate, decoded data, a request, or room in a full pipe.
-fn wait(always: [BorrowedFd; 2], hold: Option<&UnixStream>, socket: &Socket, open: &mut [Open]) -> io::Result<Ready> {
+fn wait(always: [BorrowedFd; 2], gate: Option<&UnixStream>, socket: &Socket, open: &mut [Open]) -> io::Result<Ready> {
     let mut fds = always.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).to_vec();
     let socket = match socket {
         Socket::Listening(listener) => Some(listener.as_fd()),
         Socket::Connected(connection) => Some(connection.as_fd()),
         Socket::Closed => None,
     };
-    let [hold, socket] = [hold.map(AsFd::as_fd), socket].map(|fd| {
+    let [gate, socket] = [gate.map(AsFd::as_fd), socket].map(|fd| {
         fd.map(|fd| {
             fds.push(PollFd::new(fd, PollFlags::POLLIN));
             fds.len() - 1
@@ -196,7 +196,7 @@ fn wait(always: [BorrowedFd; 2], hold: Option<&UnixStream>, socket: &Socket, ope
         image.full &= found.is_empty();
     }
     let ready = |index: Option<usize>| index.and_then(|index| found.get(index)).is_some_and(|flags| !flags.is_empty());
-    Ok(Ready { exited: ready(Some(0)), hold: ready(hold), socket: ready(socket) })
+    Ok(Ready { exited: ready(Some(0)), gate: ready(gate), socket: ready(socket) })
 }
 
 #[cfg(test)]
@@ -207,13 +207,13 @@ mod tests {
     fn only_the_word_says_that_all_is_held_and_a_closed_socket_is_not_asked_again() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
-        let mut hold = Some(&ours);
-        assert!(!is_held(&mut hold).unwrap());
+        let mut gate = Some(&ours);
+        assert!(!is_at_gate(&mut gate).unwrap());
         theirs.write_all(b"xR").unwrap();
-        assert!(!is_held(&mut hold).unwrap());
-        assert!(is_held(&mut hold).unwrap());
+        assert!(!is_at_gate(&mut gate).unwrap());
+        assert!(is_at_gate(&mut gate).unwrap());
         drop(theirs);
-        assert!(!is_held(&mut hold).unwrap());
-        assert!(hold.is_none());
+        assert!(!is_at_gate(&mut gate).unwrap());
+        assert!(gate.is_none());
     }
 }

@@ -300,9 +300,9 @@ fn who_has_just_taken_over_exclusively_is_known_at_once() {
     let exclusive = Policy { exclusive: Some(Duration::from_secs(1)), ..policy(Choice::Newest, OnFailure::Fail) };
     assert_eq!(take::take(&found, "us", true, || Ok(())).unwrap(), Verdict::Ours);
     assert_eq!(Restore::new(&common, &exclusive, &reporter).claim(&found, 1), Event::Claimed);
-    let holder = image::Holder::look(&vault).unwrap().unwrap();
-    assert_eq!(holder.party.instance, "us");
-    assert!(holder.is_of(&found.lease));
+    let heartbeat = image::Heartbeat::read(&vault).unwrap().unwrap();
+    assert_eq!(heartbeat.party.instance, "us");
+    assert!(heartbeat.is_of(&found.lease));
 }
 
 #[test]

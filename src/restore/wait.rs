@@ -11,7 +11,7 @@ use super::look::Newest;
 use super::{Policy, choose};
 use crate::control::protocol::{Event, Phase};
 use crate::fail_points::{Point, reach};
-use crate::image::{self, FetchThreads, Holder, ImageError, Lease, Result, Vault};
+use crate::image::{self, FetchThreads, Heartbeat, ImageError, Lease, Result, Vault};
 use crate::job::{Common, cores};
 use crate::store::{CachedStore, Store, StoreError};
 use crate::sys::pids;
@@ -44,7 +44,7 @@ pub enum Woken {
         lease: Lease,
     },
     /// This container's PIDs are nearly used up: one sentence.
-    WornOut(String),
+    PidsExhausted(String),
 }
 
 /// A generation to restore, and what was prepared for it.
@@ -113,7 +113,7 @@ struct Still {
     /// The last poll.
     last: Instant,
     head: Lease,
-    beat: Option<Holder>,
+    heartbeat: Option<Heartbeat>,
 }
 
 impl<'a> Watch<'a> {
@@ -149,7 +149,7 @@ impl<'a> Watch<'a> {
     /// One poll of the store, and of this container's PIDs.
     fn step(&mut self, now: Instant) -> Option<Woken> {
         if let Some(message) = self.worn_out() {
-            return Some(Woken::WornOut(message));
+            return Some(Woken::PidsExhausted(message));
         }
         match self.look(now) {
             Ok(Some((woken, message))) => {
@@ -182,7 +182,7 @@ impl<'a> Watch<'a> {
             return Ok(Some(chosen));
         }
         match self.policy.exclusive {
-            Some(interval) if !head.is_nobodys() => self.look_for_holder(&vault, head, interval, now),
+            Some(interval) if !head.is_unclaimed() => self.look_for_heartbeat(&vault, head, interval, now),
             _ => Ok(None),
         }
     }
@@ -260,7 +260,7 @@ impl<'a> Watch<'a> {
 
     /// Takes over if neither head nor the heartbeat has changed for [`SILENT`] intervals, under uninterrupted
     /// observation.
-    fn look_for_holder(
+    fn look_for_heartbeat(
         &mut self,
         vault: &Vault,
         head: Lease,
@@ -268,19 +268,21 @@ impl<'a> Watch<'a> {
         now: Instant,
     ) -> Result<Option<(Woken, String)>> {
         // The heartbeat of a former owner does not count.
-        let beat = Holder::look(vault)?.filter(|holder| holder.is_of(&head));
+        let heartbeat = Heartbeat::read(vault)?.filter(|heartbeat| heartbeat.is_of(&head));
         // After a gap between polls the observation starts over: this container may have stood still together
         // with the owner.
         let gap = interval.max(self.poll() * 2);
         let since = match &self.still {
-            Some(still) if (still.head, &still.beat) == (head, &beat) && now.duration_since(still.last) <= gap => {
+            Some(still)
+                if (still.head, &still.heartbeat) == (head, &heartbeat) && now.duration_since(still.last) <= gap =>
+            {
                 still.since
             }
             _ => now,
         };
         let silent = now.duration_since(since);
-        let name = beat.as_ref().map(|holder| holder.party.instance.clone());
-        self.still = Some(Still { since, last: now, head, beat });
+        let name = heartbeat.as_ref().map(|heartbeat| heartbeat.party.instance.clone());
+        self.still = Some(Still { since, last: now, head, heartbeat });
         if silent < interval * SILENT {
             return Ok(None);
         }

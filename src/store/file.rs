@@ -135,7 +135,7 @@ impl Store for FileStore {
         let attempt = || {
             make_folder(&self.root)?;
             Temp::write(&self.root, b"freeze").map(drop)?;
-            self.lock().map(|_| Fencing::Held)
+            self.lock().map(|_| Fencing::Enforced)
         };
         attempt().map_err(self.error("objects", Doing::Write))
     }

@@ -57,7 +57,7 @@ pub struct ObjectMeta {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fencing {
     /// [`PutMode::Create`] and [`PutMode::Update`] keep their promise.
-    Held,
+    Enforced,
     /// The server ignores the conditions of a put: of two writers the later one wins unnoticed.
     Ignored,
 }

@@ -459,7 +459,7 @@ mod tests {
         let id = body.finish().unwrap();
         let mut written = writer.finish().unwrap();
         let body = Some(written.take(id));
-        let image = |number| image::Image { name: format!("fdinfo-{number}.img"), body: body.clone() };
+        let image = |number| image::CriuImage { name: format!("fdinfo-{number}.img"), body: body.clone() };
         let manifest = Manifest { images: (0..10).map(image).collect(), ..Manifest::default() };
         let mut reader = Reader::new(Fetcher::new(&vault, &manifest, MEMORY, 1).unwrap(), &manifest);
         let names = reader.names("fdinfo-");

@@ -21,8 +21,9 @@ fn forged_bodies() {
             let zeros = WireBody { lengths: vec![1 << 52], chunks: vec![0], ..WireBody::default() };
             let image = m.images[1].clone();
             let body = crate::wire::changed(image.body.as_ref().unwrap(), |b| *b = zeros);
-            m.images
-                .extend((0..5000).map(|n| freeze::image::Image { name: format!("n{n}"), body: Some(body.clone()) }));
+            m.images.extend(
+                (0..5000).map(|n| freeze::image::CriuImage { name: format!("n{n}"), body: Some(body.clone()) }),
+            );
         })),
         ("a chunk beyond the table", |f| f.forge_body(|b| b.chunks[0] = 99)),
         ("the last possible chunk", |f| f.forge_body(|b| b.chunks[0] = u32::MAX)),

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use freeze::image::{
-    self, ChunkRef, Fetcher, File, Image, ImageError, ImageWriter, KeyFiles, Kind, Lease, Manifest, Vault,
+    self, ChunkRef, CriuImage, Fetcher, File, ImageError, ImageWriter, KeyFiles, Kind, Lease, Manifest, Vault,
 };
 use freeze::store::{self, Location};
 use freeze::upkeep::Quiet;
@@ -81,7 +81,7 @@ impl Fixture {
         let mut written = writer.finish().unwrap();
         let mut bodies = ids.into_iter().map(|id| Some(written.take(id)));
         let images = ["pages-1.img", "inventory.img"];
-        let images = images.map(|name| Image { name: name.into(), body: bodies.next().unwrap() }).to_vec();
+        let images = images.map(|name| CriuImage { name: name.into(), body: bodies.next().unwrap() }).to_vec();
         let (size, body) = (contents[2].len() as u64, bodies.next().unwrap());
         let file = File { path: b"/data/dump".into(), kind: Kind::Regular.into(), size, body, ..File::default() };
         let (packs, chunks) = (written.packs, written.chunks);

@@ -64,21 +64,28 @@ impl Around<'_> {
         match step {
             Step::Down => return self.of_none(who),
             Step::Runs(lease) if !self.is_full() => {
-                for fate in [Fate::Run, Fate::End, Fate::Handover] {
-                    self.goes_on(who, false, What::Begins(Step::Commits(fate, lease)), Step::Commits(fate, lease));
+                for after_commit in [AfterCommit::Resume, AfterCommit::Stop, AfterCommit::HandOver] {
+                    self.goes_on(
+                        who,
+                        false,
+                        What::Begins(Step::Commits(after_commit, lease)),
+                        Step::Commits(after_commit, lease),
+                    );
                 }
             }
-            Step::Claims(lease, _) | Step::Commits(Fate::Run, lease) => {
+            Step::Claims(lease, _) | Step::Commits(AfterCommit::Resume, lease) => {
                 self.goes_on(who, true, What::WorkerDies, Step::Runs(lease));
             }
-            Step::Commits(fate, lease) => self.of_still(who, fate, said, lease),
+            Step::Commits(after_commit, lease) => self.of_still(who, after_commit, said, lease),
             Step::Offered(generation, lease) => {
-                self.of_still(who, Fate::Handover, Some(generation), lease);
-                let withdraws = Step::Withdraws(Fate::Handover, generation, lease);
+                self.of_still(who, AfterCommit::HandOver, Some(generation), lease);
+                let withdraws = Step::Withdraws(AfterCommit::HandOver, generation, lease);
                 let step = if self.code.rules.withdraw_before_going_on { withdraws } else { Step::Runs(lease) };
                 self.goes_on(who, false, What::Begins(step), step);
             }
-            Step::Withdraws(fate, generation, lease) => self.of_still(who, fate, Some(generation), lease),
+            Step::Withdraws(after_commit, generation, lease) => {
+                self.of_still(who, after_commit, Some(generation), lease)
+            }
             _ => {}
         }
         self.goes_on(who, true, What::Begins(Step::Down), Step::Down);
@@ -104,11 +111,13 @@ impl Around<'_> {
     }
 
     /// A worker or CRIU dies while the tasks stand still. Once init knows the generation, only its outcome says who has the service.
-    fn of_still(&mut self, who: usize, fate: Fate, said: Option<u64>, lease: Lease) {
+    fn of_still(&mut self, who: usize, after_commit: AfterCommit, said: Option<u64>, lease: Lease) {
         let rules = self.code.rules;
-        let careful = rules.end_is_as_careful || fate == Fate::Handover;
+        let careful = rules.end_is_as_careful || after_commit == AfterCommit::HandOver;
         let step = match said {
-            Some(generation) if rules.settle_after_a_crash && careful => Step::Withdraws(fate, generation, lease),
+            Some(generation) if rules.settle_after_a_crash && careful => {
+                Step::Withdraws(after_commit, generation, lease)
+            }
             _ => Step::Runs(lease),
         };
         self.goes_on(who, true, What::WorkerDies, step);

@@ -38,21 +38,23 @@ impl Run<'_> {
                 }
                 Next::Go(Step::Runs(lease))
             }
-            Step::Commits(Fate::Run, lease) => {
+            Step::Commits(AfterCommit::Resume, lease) => {
                 let mut manifest = manifest(self.who, !self.rules.left_running_is_not_offered);
                 let committed = image::commit(vault, &mut manifest, lease, Instant::now());
                 Next::Go(Step::Runs(committed.unwrap_or(lease)))
             }
-            Step::Commits(fate, lease) => self.give_away(vault, fate, lease),
+            Step::Commits(after_commit, lease) => self.give_away(vault, after_commit, lease),
             Step::Offered(generation, lease) => match image::look(vault, generation) {
                 Ok(Some(outcome)) => self.settled(vault, generation, lease, &outcome),
                 _ => Next::Go(step),
             },
-            Step::Withdraws(fate, generation, lease) => {
+            Step::Withdraws(after_commit, generation, lease) => {
                 match image::decide(vault, generation, &Outcome::Withdrawn { by: party(self.who, &lease) }) {
                     Ok(outcome) => self.settled(vault, generation, lease, &outcome),
                     Err(_) if !self.rules.unknown_stays_still => Next::End(generation),
-                    Err(_) if !self.rules.end_is_as_careful && fate == Fate::End => Next::Go(Step::Runs(lease)),
+                    Err(_) if !self.rules.end_is_as_careful && after_commit == AfterCommit::Stop => {
+                        Next::Go(Step::Runs(lease))
+                    }
                     Err(_) => Next::Go(step),
                 }
             }
@@ -134,21 +136,21 @@ impl Run<'_> {
         Ok(if ours { Step::Claims(lease, former) } else { Step::Down })
     }
 
-    fn give_away(&self, vault: &Vault, fate: Fate, lease: Lease) -> Next {
+    fn give_away(&self, vault: &Vault, after_commit: AfterCommit, lease: Lease) -> Next {
         let runs = Next::Go(Step::Runs(lease));
         let mut manifest = manifest(self.who, true);
         let Ok(proposal) = image::propose(vault, &mut manifest, lease, Instant::now()) else { return runs };
         let generation = proposal.number;
         self.script.say(generation);
         let failure = match proposal.commit() {
-            Ok(lease) if fate == Fate::Handover => return Next::Go(Step::Offered(generation, lease)),
+            Ok(lease) if after_commit == AfterCommit::HandOver => return Next::Go(Step::Offered(generation, lease)),
             Ok(_) => return Next::End(generation),
             Err(failure) => failure,
         };
         let replaced = matches!(failure.error, ImageError::Replaced { .. });
         let known = replaced && !self.rules.replaced_after_a_lost_reply_is_unknown;
         if failure.may_count && self.rules.lost_reply_is_unknown && !known {
-            Next::Go(Step::Withdraws(fate, generation, lease))
+            Next::Go(Step::Withdraws(after_commit, generation, lease))
         } else {
             runs
         }

@@ -105,7 +105,7 @@ impl Script {
 
 impl Store for Script {
     fn prepare(&self) -> Result<Fencing, StoreError> {
-        Ok(Fencing::Held)
+        Ok(Fencing::Enforced)
     }
 
     fn put(&self, key: &str, data: Bytes, mode: PutMode) -> Result<(), StoreError> {

@@ -14,10 +14,10 @@ pub const UNNAMED: Hex<8> = Hex([u8::MAX; 8]);
 
 /// What becomes of a service after its commit.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Fate {
-    Run,
-    End,
-    Handover,
+pub enum AfterCommit {
+    Resume,
+    Stop,
+    HandOver,
 }
 
 /// The generation that head named when a container looked.
@@ -49,11 +49,11 @@ pub enum Step {
     /// The service runs.
     Runs(Lease),
     /// It commits a checkpoint. Unless the service runs on, CRIU holds the tasks, and a SIGSTOP is pending for each of them.
-    Commits(Fate, Lease),
+    Commits(AfterCommit, Lease),
     /// Head names the generation, and others may take it.
     Offered(u64, Lease),
     /// The generation may be known to others, and is taken back.
-    Withdraws(Fate, u64, Lease),
+    Withdraws(AfterCommit, u64, Lease),
 }
 
 /// What a run leads to.
@@ -67,7 +67,7 @@ pub enum Next {
 impl Step {
     /// Whether the tasks run.
     pub fn runs(self) -> bool {
-        matches!(self, Step::Claims(..) | Step::Runs(_) | Step::Commits(Fate::Run, _))
+        matches!(self, Step::Claims(..) | Step::Runs(_) | Step::Commits(AfterCommit::Resume, _))
     }
 
     pub fn lease(self) -> Option<Lease> {

@@ -46,7 +46,7 @@ impl fmt::Display for Step {
             Step::Restored(found) => write!(f, "has restored {}, not run yet", found.lease.generation),
             Step::Claims(lease, _) => write!(f, "runs {} and claims head", lease.generation),
             Step::Runs(lease) => write!(f, "runs, {} known", lease.generation),
-            Step::Commits(fate, _) => write!(f, "commits, fate {fate:?}"),
+            Step::Commits(after_commit, _) => write!(f, "commits, after_commit {after_commit:?}"),
             Step::Offered(generation, _) => write!(f, "still, offers {generation}"),
             Step::Withdraws(_, generation, _) => write!(f, "still, withdraws {generation}"),
         }

@@ -84,7 +84,7 @@ impl World {
     /// There is generation 1, whose service runs; and a standby.
     pub fn first(&mut self) -> State {
         let lease = Lease { generation: 0, epoch: 1, writer: name(SOURCE, 0) };
-        let commits = self.code.root(SOURCE, Step::Commits(Fate::Run, lease));
+        let commits = self.code.root(SOURCE, Step::Commits(AfterCommit::Resume, lease));
         let mut state = State {
             nodes: [commits, self.code.root(STANDBY, Step::Wait), self.code.root(NEWCOMER, Step::Down)],
             loose: [false; 3],

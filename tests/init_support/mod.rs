@@ -124,10 +124,10 @@ impl Init {
         self.folder.path().join("run")
     }
 
-    /// PIDs, as seen from here, of the holder and of the service's first process.
+    /// PIDs, as seen from here, of the subreaper and of the service's first process.
     pub fn tree(&self) -> (i32, i32) {
-        let holder = wait_for(|| children(self.pid).into_iter().find(|pid| !children(*pid).is_empty()));
-        (holder, children(holder)[0])
+        let subreaper = wait_for(|| children(self.pid).into_iter().find(|pid| !children(*pid).is_empty()));
+        (subreaper, children(subreaper)[0])
     }
 
     /// Waits for the end; status (128 + signal where one killed it) and standard error, but for the line that each start without

@@ -54,7 +54,7 @@ fn play() -> ExitCode {
         Job::Restore { .. } => ("PLAY_RESTORE", (0, 0), LEASE),
         Job::Checkpoint { root, service, lease, .. } => ("PLAY_CHECKPOINT", (*root, *service), *lease),
         Job::Settle { lease, .. } => ("PLAY_SETTLE", (0, 0), *lease),
-        Job::Hold { lease, .. } => ("PLAY_HOLD", (0, 0), *lease),
+        Job::Heartbeat { lease, .. } => ("PLAY_HEARTBEAT", (0, 0), *lease),
     };
     let mut marks = fs::OpenOptions::new().append(true).create(true).open(go_file().with_file_name("marks")).unwrap();
     marks.write_all(b"worker\n").unwrap();
@@ -79,8 +79,8 @@ fn do_step(step: &str, socket: &mut UnixStream, (root, service): (i32, i32), lea
         "withdrawn" => send(Event::Settled { taken_by: None }),
         "waiting" => send(Event::Waiting { generation: 3 }),
         "lost" => send(Event::Lost { message: "another container has it".to_owned() }),
-        "worn-out" => send(Event::WornOut { message: "no PIDs are left".to_owned() }),
-        "held" => send(Event::Held),
+        "pids-exhausted" => send(Event::PidsExhausted { message: "no PIDs are left".to_owned() }),
+        "still-owner" => send(Event::StillOwner),
         "warn" => send(Event::Warning { message: format!("held: {} {}", lease.generation, lease.epoch) }),
         "checkpointed" => send(Event::Checkpointed(REPORT)),
         "garbage" => socket.write_all(b"garbage\n").unwrap(),
@@ -109,7 +109,7 @@ fn do_step(step: &str, socket: &mut UnixStream, (root, service): (i32, i32), lea
             drop(Command::new("sleep").arg("1000").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
         }
         "kill-tree" => [root, service].into_iter().for_each(|pid| kill(pid, 9)),
-        // Its holder ends by itself, and so may be gone before it could be killed.
+        // Its subreaper ends by itself, and so may be gone before it could be killed.
         "kill-service" => kill(service, 9),
         "stop-service" => {
             kill(service, 19);

@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use freeze::image::{self, Body, Fetcher, File, Image, ImageWriter, KeyFiles, Kind, Lease, Manifest, PackInfo, Vault};
+use freeze::image::{
+    self, Body, CriuImage, Fetcher, File, ImageWriter, KeyFiles, Kind, Lease, Manifest, PackInfo, Vault,
+};
 use freeze::store::{self, Fencing, Location, ObjectMeta, PutMode, Store, StoreError, Version};
 
 pub const MEMORY: u64 = 64 << 20;
@@ -139,7 +141,7 @@ pub fn written(vault: &Vault, day: u64) -> Manifest {
     });
     let mut written = writer.finish().unwrap();
     let [pages, small, data] = ids.map(|id| Some(written.take(id)));
-    let image = |name: &str, body: Option<Body>| Image { name: name.into(), body };
+    let image = |name: &str, body: Option<Body>| CriuImage { name: name.into(), body };
     let file = |path: &[u8], kind: Kind| File { path: path.into(), kind: kind.into(), mode: 0o644, ..File::default() };
     Manifest {
         created_ms: day * DAY_MS,

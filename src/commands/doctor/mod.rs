@@ -1,7 +1,7 @@
 //! `freeze doctor`: reports what works in this container, proves it by a round trip of a small process tree,
 //! and says what to add for more.
 
-mod forecast;
+mod candidate;
 mod service;
 mod table;
 
@@ -17,8 +17,8 @@ use crate::privileges::Facts;
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Say instead whether this container could restore that generation, a number or `newest`, and how long it would take
-    #[arg(long = "for", value_name = "GENERATION", value_parser = forecast::generation, conflicts_with = "print_seccomp_profile")]
-    generation: Option<forecast::Which>,
+    #[arg(long = "for", value_name = "GENERATION", value_parser = candidate::generation, conflicts_with = "print_seccomp_profile")]
+    generation: Option<candidate::Which>,
     #[command(flatten)]
     store: StoreArguments,
     /// Print instead a seccomp profile that lets PIDs be chosen: Docker's default with clone3 allowed
@@ -51,7 +51,7 @@ pub fn main(arguments: &Arguments) -> u8 {
         return service::main(&Folder { runtime_dir: arguments.runtime_dir.clone() }, arguments.json);
     }
     match arguments.generation {
-        Some(which) => forecast::main(which, &arguments.store, arguments.json),
+        Some(which) => candidate::main(which, &arguments.store, arguments.json),
         None => diagnose(arguments),
     }
 }

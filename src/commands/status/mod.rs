@@ -1,8 +1,8 @@
 //! `freeze status`: asks init what it is doing. Cheap enough for a probe: one process, one thread, one
 //! request line, one reply line.
 
-mod forecast;
 mod prometheus;
+mod restore_time;
 mod sentences;
 
 use std::io::{ErrorKind, Write};
@@ -12,7 +12,7 @@ use crate::control::client::{Client, ClientError};
 use crate::control::protocol::{Event, Isolation, Op, State, Status};
 use crate::exit;
 use crate::proc::tree;
-use forecast::Forecast;
+use restore_time::RestoreTime;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -52,13 +52,17 @@ fn once(arguments: &Arguments) -> Result<u8, ClientError> {
         return Ok(exit::FAILED);
     }
     let service_here = seen_here(&client, status);
-    let forecast = predict(&client, status);
+    let restore_time = predict(&client, status);
     Ok(text::print(&if arguments.prometheus {
-        prometheus::metrics(status, forecast)
+        prometheus::metrics(status, restore_time)
     } else if arguments.json {
-        text::json(&Answer { event: &event, service_here, predicted_restore_ms: forecast.map(Forecast::total_ms) })
+        text::json(&Answer {
+            event: &event,
+            service_here,
+            predicted_restore_ms: restore_time.map(RestoreTime::total_ms),
+        })
     } else {
-        sentences::all(status, service_here, forecast)
+        sentences::all(status, service_here, restore_time)
     }))
 }
 
@@ -83,10 +87,10 @@ fn seen_here(client: &Client, status: &Status) -> Option<i32> {
 }
 
 /// In a PID namespace of its own init can choose PIDs, even if this command cannot.
-fn predict(client: &Client, status: &Status) -> Option<Forecast> {
+fn predict(client: &Client, status: &Status) -> Option<RestoreTime> {
     match status.isolation {
-        Some(Isolation::Processes) => Forecast::without_counting(status),
-        _ => forecast::of(status, client.init_pid()?),
+        Some(Isolation::Processes) => RestoreTime::without_counting(status),
+        _ => restore_time::of(status, client.init_pid()?),
     }
 }
 

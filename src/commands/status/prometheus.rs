@@ -3,7 +3,7 @@
 
 use std::fmt::{Display, Write};
 
-use super::Forecast;
+use super::RestoreTime;
 use crate::control::protocol::{State, Status};
 
 const STATES: [(State, &str); 6] = [
@@ -16,7 +16,7 @@ const STATES: [(State, &str); 6] = [
 ];
 
 /// Leaves out unknown values.
-pub fn metrics(status: &Status, forecast: Option<Forecast>) -> String {
+pub fn metrics(status: &Status, restore_time: Option<RestoreTime>) -> String {
     let mut page = Page { text: String::new(), container: &status.instance };
     page.family("info", "gauge", "Version of the init that answers.");
     page.sample("info", &[("version", &status.version)], 1);
@@ -66,8 +66,12 @@ pub fn metrics(status: &Status, forecast: Option<Forecast>) -> String {
         page.gauge("restore_bytes", "Memory and files of that restore.", last.bytes);
         page.gauge("restore_generation", "The generation that was restored.", last.generation);
     }
-    if let Some(forecast) = forecast {
-        page.gauge("predicted_restore_seconds", "How long a restore would take by now.", seconds(forecast.total_ms()));
+    if let Some(restore_time) = restore_time {
+        page.gauge(
+            "predicted_restore_seconds",
+            "How long a restore would take by now.",
+            seconds(restore_time.total_ms()),
+        );
     }
     page.text
 }
@@ -144,7 +148,7 @@ mod tests {
 
     #[test]
     fn all_that_is_known_is_a_sample_in_base_units() {
-        let page = metrics(&super::super::example(), Some(Forecast { pids_ms: 900, highest: 45_000, rest_ms: 250 }));
+        let page = metrics(&super::super::example(), Some(RestoreTime { pids_ms: 900, highest: 45_000, rest_ms: 250 }));
         let samples = samples(&page);
         for expected in [
             ("freeze_info{freeze_instance=\"redis-1\",version=\"0.1.0\"}", "1"),

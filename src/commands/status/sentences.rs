@@ -2,15 +2,15 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{super::text, Forecast};
+use super::{super::text, RestoreTime};
 use crate::control::protocol::{Event, Isolation, Phase, State, Status};
 
 /// All known values, a line each.
-pub fn all(status: &Status, service_here: Option<i32>, forecast: Option<Forecast>) -> String {
-    at(status, service_here, forecast, SystemTime::now())
+pub fn all(status: &Status, service_here: Option<i32>, restore_time: Option<RestoreTime>) -> String {
+    at(status, service_here, restore_time, SystemTime::now())
 }
 
-fn at(status: &Status, service_here: Option<i32>, forecast: Option<Forecast>, now: SystemTime) -> String {
+fn at(status: &Status, service_here: Option<i32>, restore_time: Option<RestoreTime>, now: SystemTime) -> String {
     let when = |ms| format!("{} ({} ago)", text::date(ms), text::age(text::time(ms), now));
     let mut lines = vec![state(status)];
     if status.generation > 0 {
@@ -44,7 +44,7 @@ fn at(status: &Status, service_here: Option<i32>, forecast: Option<Forecast>, no
     let clock = status.restore.as_ref().and_then(|last| last.clock_jump_ms).map(clock);
     lines.extend(clock);
     lines.extend(status.isolation.map(|what| isolation(what, service_here)));
-    if let Some(Forecast { pids_ms, highest, rest_ms }) = forecast {
+    if let Some(RestoreTime { pids_ms, highest, rest_ms }) = restore_time {
         let total = humantime::format_duration(Duration::from_millis(pids_ms.saturating_add(rest_ms)));
         let pids = if pids_ms > 0 {
             format!(", of which {pids_ms} ms are to count PIDs up to {highest}")
@@ -112,8 +112,8 @@ mod tests {
     #[test]
     fn everything_that_is_known_is_told() {
         let now = text::time(1_700_000_120_000);
-        let forecast = Forecast { pids_ms: 900, highest: 45_000, rest_ms: 250 };
-        insta::assert_snapshot!(at(&super::super::example(), Some(9), Some(forecast), now), @r#"
+        let restore_time = RestoreTime { pids_ms: 900, highest: 45_000, rest_ms: 250 };
+        insta::assert_snapshot!(at(&super::super::example(), Some(9), Some(restore_time), now), @r#"
         checkpointing: the service is process 1001; dumping the service: 3.0 MiB of 12.0 MiB
         generation: 4
         last checkpoint: generation 4, 2023-11-14T22:14:20Z (59 s ago), by timer: 12.0 MiB (2.0 KiB new, 12.0 MiB shared), 1.0 KiB stored, frozen 40 ms, total 90 ms

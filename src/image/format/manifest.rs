@@ -61,7 +61,7 @@ pub struct Manifest {
     pub stdio: Vec<Stdio>,
     /// CRIU images.
     #[prost(message, repeated, tag = "14")]
-    pub images: Vec<Image>,
+    pub images: Vec<CriuImage>,
     /// Captured files. A directory precedes its content.
     #[prost(message, repeated, tag = "15")]
     pub files: Vec<File>,
@@ -146,7 +146,7 @@ pub struct Stdio {
 
 /// A CRIU image.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
-pub struct Image {
+pub struct CriuImage {
     /// File name, such as `pages-1.img`.
     #[prost(string, tag = "1")]
     pub name: String,
@@ -346,7 +346,7 @@ mod tests {
 
     #[test]
     fn a_copy_is_the_same_checkpoint_and_the_next_one_is_not() {
-        let image = Image { name: "a.img".into(), body: Some(Body::from_inline(vec![1, 2])) };
+        let image = CriuImage { name: "a.img".into(), body: Some(Body::from_inline(vec![1, 2])) };
         let one = Manifest { created_ms: 5, images: vec![image], ..Manifest::default() };
         let mut two = Manifest { generation: 9, ..one.clone() };
         assert!(one.is_same_checkpoint(&two));

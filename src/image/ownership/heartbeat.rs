@@ -16,18 +16,19 @@ const LIMIT: u64 = 4096;
 
 /// A heartbeat of the lease owner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holder {
+pub struct Heartbeat {
     #[serde(flatten)]
     pub party: Party,
     /// Epoch of its lease.
     pub epoch: u64,
     /// Random in each heartbeat, so a reader sees whether it still changes.
-    beat: Hex<8>,
+    #[serde(rename = "beat")]
+    nonce: Hex<8>,
 }
 
-impl Holder {
+impl Heartbeat {
     /// Reads the last heartbeat. None if there is none or it is unreadable: a live lease owner replaces it.
-    pub fn look(vault: &Vault) -> Result<Option<Self>> {
+    pub fn read(vault: &Vault) -> Result<Option<Self>> {
         match vault.store().get(HEARTBEAT, LIMIT) {
             Ok((data, _)) => Ok(Self::parse(vault, &data).ok()),
             Err(StoreError::NotFound { .. } | StoreError::TooLarge { .. }) => Ok(None),
@@ -36,11 +37,11 @@ impl Holder {
     }
 
     /// Writes a heartbeat for `lease`, owned by the container `instance`.
-    pub fn beat(vault: &Vault, lease: &Lease, instance: &str) -> Result<()> {
+    pub fn send(vault: &Vault, lease: &Lease, instance: &str) -> Result<()> {
         let party = Party { instance: instance.to_owned(), writer: lease.writer };
-        let holder = Self { party, epoch: lease.epoch, beat: Hex::random() };
+        let heartbeat = Self { party, epoch: lease.epoch, nonce: Hex::random() };
         let unfit = |flaw| ImageError::Unfit { url: vault.url().into(), flaw };
-        let text = serde_json::to_vec(&holder.bounded().map_err(unfit)?).expect("names and digits can be written");
+        let text = serde_json::to_vec(&heartbeat.bounded().map_err(unfit)?).expect("names and digits can be written");
         Ok(vault.store().put(HEARTBEAT, vault.seal().seal_message(HEARTBEAT, &text).into(), PutMode::Overwrite)?)
     }
 
@@ -75,10 +76,10 @@ mod tests {
     fn each_beat_is_another_and_of_the_same_holder() {
         let folder = tempfile::tempdir().unwrap();
         let vault = test_vault(folder.path());
-        assert_eq!(Holder::look(&vault).unwrap(), None);
+        assert_eq!(Heartbeat::read(&vault).unwrap(), None);
         let [one, two] = [(); 2].map(|()| {
-            Holder::beat(&vault, &LEASE, "a").unwrap();
-            Holder::look(&vault).unwrap().unwrap()
+            Heartbeat::send(&vault, &LEASE, "a").unwrap();
+            Heartbeat::read(&vault).unwrap().unwrap()
         });
         assert_ne!(one, two);
         assert_eq!(one.party, two.party);
@@ -91,29 +92,29 @@ mod tests {
         let vault = test_vault(folder.path());
         for data in [vec![0; 100], vec![0; 5000]] {
             vault.store().put(HEARTBEAT, data.into(), PutMode::Overwrite).unwrap();
-            assert_eq!(Holder::look(&vault).unwrap(), None);
+            assert_eq!(Heartbeat::read(&vault).unwrap(), None);
         }
-        assert!(matches!(Holder::beat(&vault, &LEASE, &"x".repeat(256)), Err(ImageError::Unfit { .. })));
+        assert!(matches!(Heartbeat::send(&vault, &LEASE, &"x".repeat(256)), Err(ImageError::Unfit { .. })));
         let most = "\u{1}".repeat(255);
-        Holder::beat(&vault, &LEASE, &most).unwrap();
-        assert_eq!(Holder::look(&vault).unwrap().unwrap().party.instance, most);
+        Heartbeat::send(&vault, &LEASE, &most).unwrap();
+        assert_eq!(Heartbeat::read(&vault).unwrap().unwrap().party.instance, most);
     }
 
     #[test]
     fn fuzz_damaged_text_is_refused_or_what_it_was() {
         let folder = tempfile::tempdir().unwrap();
         let vault = test_vault(folder.path());
-        Holder::beat(&vault, &LEASE, "a").unwrap();
+        Heartbeat::send(&vault, &LEASE, "a").unwrap();
         let (whole, _) = vault.store().get(HEARTBEAT, LIMIT).unwrap();
         let text = vault.seal().open_message(HEARTBEAT, &whole).unwrap();
-        let holder = Holder::parse(&vault, &whole).unwrap();
+        let heartbeat = Heartbeat::parse(&vault, &whole).unwrap();
         proptest!(|(edits in fuzz::edits(), forged in fuzz::edits())| {
-            if let Ok(parsed) = Holder::parse(&vault, &fuzz::damaged(&whole, &edits)) {
-                prop_assert_eq!(&parsed, &holder);
+            if let Ok(parsed) = Heartbeat::parse(&vault, &fuzz::damaged(&whole, &edits)) {
+                prop_assert_eq!(&parsed, &heartbeat);
             }
             // The seal is right.
             let forged = vault.seal().seal_message(HEARTBEAT, &fuzz::damaged(&text, &forged));
-            if let Ok(parsed) = Holder::parse(&vault, &forged) {
+            if let Ok(parsed) = Heartbeat::parse(&vault, &forged) {
                 prop_assert!(parsed.bounded().is_ok());
             }
         });

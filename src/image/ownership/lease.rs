@@ -39,7 +39,7 @@ impl Lease {
     }
 
     /// Whether it has no owner: head before the first commit or claim.
-    pub fn is_nobodys(&self) -> bool {
+    pub fn is_unclaimed(&self) -> bool {
         self.writer == Hex::default()
     }
 
@@ -52,7 +52,7 @@ impl Lease {
         if self.epoch == 0 {
             let epoch = if head.writer == self.writer { head.epoch } else { head.epoch + 1 };
             Ok(Lease { generation, epoch, writer: self.writer })
-        } else if head.generation == 0 && head.is_nobodys() {
+        } else if head.generation == 0 && head.is_unclaimed() {
             // Head has no owner to take over from: the first writer wins.
             Ok(Lease { generation, epoch: head.epoch + 1, writer: self.writer })
         } else if ours || as_we_found_it {

@@ -53,7 +53,7 @@ mod tests {
     use crate::image::format::body::BODY_MAX;
     use crate::image::format::manifest::MAGIC;
     use crate::image::{
-        Body, ChunkRef, ChunkTable, Clocks, Extent, Figures, File, Image, Kind, PackInfo, Process, SavedRegisters,
+        Body, ChunkRef, ChunkTable, Clocks, CriuImage, Extent, Figures, File, Kind, PackInfo, Process, SavedRegisters,
         Slice, Stdio, test_vault,
     };
 
@@ -71,7 +71,7 @@ mod tests {
             command: vec![b"sh".into(), b"-c".into()],
             processes: vec![Process { pid: 1000, comm: "sh".into(), threads: vec![1000, 1003], ..Process::default() }],
             stdio: vec![Stdio { fd: 1, target: b"pipe:[5]".into() }],
-            images: vec![Image { name: "pages-1.img".into(), body: Some(body) }],
+            images: vec![CriuImage { name: "pages-1.img".into(), body: Some(body) }],
             files: vec![File { body: Some(Body::from_inline(b"abc".into())), ..file }, link],
             packs: vec![PackInfo { id: "0".repeat(32), size: 1000, tail: 100 }],
             chunks,

@@ -267,7 +267,7 @@ mod tests {
     use crate::image::crypto::keys::KeyFiles;
     use crate::image::format::body::Body;
     use crate::image::format::check;
-    use crate::image::format::manifest::Image;
+    use crate::image::format::manifest::CriuImage;
     use crate::image::format::pack::LIMIT;
     use crate::image::layout::manifest_key;
     use crate::image::ownership::generation::commit;
@@ -298,7 +298,7 @@ mod tests {
             body.finish().unwrap()
         });
         let mut written = writer.finish().unwrap();
-        let image = |(at, id)| Image { name: format!("pages-{at}.img"), body: Some(written.take(id)) };
+        let image = |(at, id)| CriuImage { name: format!("pages-{at}.img"), body: Some(written.take(id)) };
         let images = (0..).zip(ids).map(image).collect();
         let (packs, chunks) = (written.packs, written.chunks);
         let mut manifest = Manifest { images, packs, chunks, ..Manifest::default() };
@@ -368,7 +368,7 @@ mod tests {
                 if let Some(forged) = forge(&manifest, what, &edits) {
                     let _ = read_all(&vault, &forged);
                     put(&vault, &manifest_key(1), forged.encode(vault.seal()));
-                    base::recall(&vault, 1 << 20).unwrap();
+                    base::load(&vault, 1 << 20).unwrap();
                 }
             });
         }
@@ -391,7 +391,7 @@ mod tests {
                     }
                 }
                 let _ = audit_pack(&vault, &manifest.packs[0]);
-                base::recall(&vault, 1 << 20).unwrap();
+                base::load(&vault, 1 << 20).unwrap();
             });
         }
     }

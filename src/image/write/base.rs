@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use super::page_index::Known;
+use super::page_index::PageIndex;
 use crate::image::crypto::vault::Vault;
 use crate::image::error::{ImageError, Result};
 use crate::image::format::body::Extent;
@@ -32,8 +32,8 @@ const AHEAD: usize = 32;
 /// The page index of the newest generation, of about `memory` bytes, and that generation's packs.
 ///
 /// Damaged parts count as not stored, so the next generation is intact.
-pub(crate) fn recall(vault: &Vault, memory: u64) -> Result<(Known, Vec<PackInfo>)> {
-    let known = Known::new(memory);
+pub(crate) fn load(vault: &Vault, memory: u64) -> Result<(PageIndex, Vec<PackInfo>)> {
+    let known = PageIndex::new(memory);
     let manifest = match Manifest::load(vault, None) {
         Ok(Some(manifest)) => manifest,
         Ok(None) | Err(ImageError::Damaged { .. } | ImageError::NoManifest { .. }) => return Ok((known, Vec::new())),
@@ -145,7 +145,7 @@ fn is_damage(error: &ImageError) -> bool {
 
 /// Adds packs in the manifest's order, so of equal pages always the same one is found.
 struct Sink {
-    known: Known,
+    known: PageIndex,
     zero: Name,
     next: usize,
     early: BTreeMap<usize, Vec<(ChunkRef, Vec<Name>)>>,

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::page_index::{Known, PageId};
+use super::page_index::{PageId, PageIndex};
 use crate::image::format::body::Slice;
 use crate::image::format::chunk::{Name, PAGE};
 
@@ -30,7 +30,7 @@ impl Run {
 }
 
 /// Sorts the pages of each piece into runs. `zero` is the name of a zero page.
-pub(crate) fn runs(known: &Known, pieces: &[Vec<Name>], zero: &Name) -> Vec<Vec<Run>> {
+pub(crate) fn runs(known: &PageIndex, pieces: &[Vec<Name>], zero: &Name) -> Vec<Vec<Run>> {
     let mut found: Vec<_> = pieces.iter().map(|names| find(known, names, zero)).collect();
     drop_strays(known, &mut found);
     let named = found.into_iter().zip(pieces).map(|(runs, names)| name_zeros(runs, names, zero));
@@ -39,7 +39,7 @@ pub(crate) fn runs(known: &Known, pieces: &[Vec<Name>], zero: &Name) -> Vec<Vec<
 
 /// Looks up every page. A name may have many places (a page of a common pattern), so the place behind the
 /// previous page is tried first.
-fn find(known: &Known, names: &[Name], zero: &Name) -> Vec<Run> {
+fn find(known: &PageIndex, names: &[Name], zero: &Name) -> Vec<Run> {
     let mut runs = Vec::new();
     let mut expected: Option<PageId> = None;
     for name in names {
@@ -58,7 +58,7 @@ fn find(known: &Known, names: &[Name], zero: &Name) -> Vec<Run> {
 /// Stores a stray page again: a single page of a large chunk that no other run uses, since a restore would
 /// decode the whole chunk for it. A page alone in its piece is kept, as it has no neighbours to be stored
 /// with.
-fn drop_strays(known: &Known, pieces: &mut [Vec<Run>]) {
+fn drop_strays(known: &PageIndex, pieces: &mut [Vec<Run>]) {
     let mut users: BTreeMap<u32, u32> = BTreeMap::new();
     for run in pieces.iter().flatten() {
         if let Run::Known(page, pages) = run {
@@ -106,7 +106,7 @@ fn name_zeros(mut runs: Vec<Run>, names: &[Name], zero: &Name) -> Vec<Run> {
 }
 
 /// The slices that hold `bytes` bytes from `page` on.
-pub(crate) fn slices(known: &Known, page: PageId, bytes: usize) -> impl Iterator<Item = Slice> + '_ {
+pub(crate) fn slices(known: &PageIndex, page: PageId, bytes: usize) -> impl Iterator<Item = Slice> + '_ {
     let mut done = 0;
     std::iter::from_fn(move || {
         let (chunk, first) = known.locate(page + (done / PAGE) as u32);
@@ -132,8 +132,8 @@ mod tests {
     }
 
     /// Chunks of `pages` pages each, with these names in order.
-    fn known_by(pages: usize, names: &[u8]) -> Known {
-        let mut known = Known::new(1 << 20);
+    fn known_by(pages: usize, names: &[u8]) -> PageIndex {
+        let mut known = PageIndex::new(1 << 20);
         for names in names.chunks(pages) {
             let names: Vec<_> = names.iter().map(|n| name(*n)).collect();
             let raw = (names.len() * PAGE) as u32;
@@ -142,15 +142,15 @@ mod tests {
         known
     }
 
-    fn known(names: &[u8]) -> Known {
+    fn known(names: &[u8]) -> PageIndex {
         known_by(4, names)
     }
 
-    fn sort(known: &Known, names: &[u8]) -> Vec<Run> {
+    fn sort(known: &PageIndex, names: &[u8]) -> Vec<Run> {
         sort_all(known, &[names]).remove(0)
     }
 
-    fn sort_all(known: &Known, pieces: &[&[u8]]) -> Vec<Vec<Run>> {
+    fn sort_all(known: &PageIndex, pieces: &[&[u8]]) -> Vec<Vec<Run>> {
         let names: Vec<Vec<_>> = pieces.iter().map(|names| names.iter().map(|n| name(*n)).collect()).collect();
         runs(known, &names, &Z)
     }

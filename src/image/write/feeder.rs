@@ -257,12 +257,12 @@ fn read(source: &mut impl Read, buffer: &mut [u8]) -> Result<usize> {
 mod tests {
     use super::*;
     use crate::image::test_vault;
-    use crate::image::write::page_index::Known;
+    use crate::image::write::page_index::PageIndex;
 
     fn feeder() -> (tempfile::TempDir, Feeder) {
         let folder = tempfile::tempdir().unwrap();
         let vault = test_vault(folder.path());
-        let pipeline = Pipeline::start(&vault, Known::new(1 << 20), Vec::new(), 64 << 20, 1).unwrap();
+        let pipeline = Pipeline::start(&vault, PageIndex::new(1 << 20), Vec::new(), 64 << 20, 1).unwrap();
         (folder, Feeder::new(pipeline).unwrap())
     }
 

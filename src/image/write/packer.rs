@@ -6,7 +6,7 @@ use std::sync::{PoisonError, RwLock};
 use crossbeam_channel::Sender;
 
 use super::buffers::Buffers;
-use super::page_index::Known;
+use super::page_index::PageIndex;
 use super::segment::{Encoded, NewChunk, Part};
 use crate::image::error::{ImageError, Result};
 use crate::image::format::body::{Body, Extent, Slice};
@@ -17,7 +17,7 @@ use crate::image::layout::new_pack_id;
 
 /// State that the packer shares with encoders.
 pub(crate) struct Exchange {
-    pub known: RwLock<Known>,
+    pub index: RwLock<PageIndex>,
     /// The name of a zero page.
     pub zero: Name,
     /// Bytes that sealing adds to a chunk.
@@ -37,7 +37,7 @@ pub(crate) struct Packer {
     open: Option<(usize, pack::Builder)>,
     /// The base's packs, then new ones. A new pack's size is 0 until all uploads have ended.
     pub packs: Vec<PackInfo>,
-    /// Their chunk numbers are those of [`Known`].
+    /// Their chunk numbers are those of [`PageIndex`].
     bodies: Vec<Body>,
     /// Raw bytes of new chunks, and of deduplicated pages.
     new: u64,
@@ -106,7 +106,7 @@ impl Packer {
     /// Appends a chunk to the open pack. Returns its number.
     fn place_chunk(&mut self, exchange: &Exchange, segment: &Encoded, chunk: &NewChunk) -> Result<u32> {
         // Two encoders may have encoded the same pages concurrently.
-        if let Some(twin) = twin(&exchange.known.read().unwrap_or_else(PoisonError::into_inner), chunk) {
+        if let Some(twin) = twin(&exchange.index.read().unwrap_or_else(PoisonError::into_inner), chunk) {
             self.shared += u64::from(chunk.raw);
             return Ok(twin);
         }
@@ -116,7 +116,7 @@ impl Packer {
         let full = open.is_full();
         let encoded = chunk.range.len() as u32;
         let place = ChunkRef { pack: number as u32, offset, encoded, raw: chunk.raw, name: chunk.name };
-        let mut known = exchange.known.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = exchange.index.write().unwrap_or_else(PoisonError::into_inner);
         let added = known.add(place, &chunk.pages, &exchange.zero);
         drop(known);
         if full {
@@ -152,7 +152,7 @@ impl Packer {
     }
 
     /// The bodies that `ended`, with the chunks and packs that they use, numbered in order of first use.
-    pub(crate) fn finish(&mut self, known: &Known, ended: &[bool]) -> Placed {
+    pub(crate) fn finish(&mut self, known: &PageIndex, ended: &[bool]) -> Placed {
         let mut bodies = std::mem::take(&mut self.bodies);
         bodies.resize(ended.len(), Body::default());
         let (mut chunks, mut packs) = (ChunkTable::default(), Vec::new());
@@ -178,7 +178,7 @@ impl Packer {
 }
 
 /// An indexed chunk with the same pages.
-fn twin(known: &Known, chunk: &NewChunk) -> Option<u32> {
+fn twin(known: &PageIndex, chunk: &NewChunk) -> Option<u32> {
     let (number, first) = known.locate(known.find(chunk.pages.first()?)?);
     let found = known.chunk(number);
     (first == 0 && found.name == chunk.name && found.raw == chunk.raw).then_some(number)

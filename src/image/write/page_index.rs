@@ -13,7 +13,7 @@ const SLOT: u64 = 4 + 16 / 4 * 3;
 pub(crate) type PageId = u32;
 
 /// Indexed pages, and all chunks that bodies can refer to.
-pub(crate) struct Known {
+pub(crate) struct PageIndex {
     /// Open addressing: 0 for an empty slot, else 1 + page ID. Names are keyed hashes, so collisions cannot
     /// be forced.
     slots: Vec<u32>,
@@ -27,7 +27,7 @@ struct Chunk {
     chunk: ChunkRef,
 }
 
-impl Known {
+impl PageIndex {
     /// An empty index. Slots and names take at most `memory` bytes, but at least 16 slots.
     pub(crate) fn new(memory: u64) -> Self {
         let slots = 1usize << (memory / SLOT).clamp(16, 1 << 31).ilog2();
@@ -98,14 +98,14 @@ mod tests {
         ChunkRef { pack: 0, offset: 8, encoded: 1, raw: pages as u32 * 4096, name: HIDDEN }
     }
 
-    fn add(known: &mut Known, names: std::ops::Range<u32>) -> u32 {
+    fn add(known: &mut PageIndex, names: std::ops::Range<u32>) -> u32 {
         let names: Vec<_> = names.map(name).collect();
         known.add(chunk(names.len()), &names, &HIDDEN)
     }
 
     #[test]
     fn pages_are_found_where_they_are() {
-        let mut known = Known::new(1 << 20);
+        let mut known = PageIndex::new(1 << 20);
         for chunk in 0..100 {
             assert_eq!(add(&mut known, chunk * 10..chunk * 10 + 10), chunk);
         }
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn the_first_of_equal_pages_is_found_and_hidden_ones_are_not() {
-        let mut known = Known::new(1 << 20);
+        let mut known = PageIndex::new(1 << 20);
         add(&mut known, 0..2);
         known.add(chunk(3), &[name(1), HIDDEN, name(1)], &HIDDEN);
         assert_eq!(known.find(&name(1)), Some(1));
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_not_found_and_can_be_referred_to() {
-        let mut known = Known::new(64 * SLOT);
+        let mut known = PageIndex::new(64 * SLOT);
         assert_eq!([add(&mut known, 0..40), add(&mut known, 100..120), add(&mut known, 200..208)], [0, 1, 2]);
         assert!(known.names.len() == 48 && known.find(&name(100)).is_none());
         assert_eq!(known.locate(known.find(&name(201)).unwrap()), (2, 1));

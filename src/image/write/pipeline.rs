@@ -16,7 +16,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 
 use super::buffers::Buffers;
 use super::packer::{Exchange, FullPack, Packer, Placed};
-use super::page_index::Known;
+use super::page_index::PageIndex;
 use super::segment::{Coder, Encoded, Segment};
 use crate::image::crypto::vault::Vault;
 use crate::image::error::{ImageError, Result};
@@ -61,10 +61,10 @@ struct Shared {
 
 impl Pipeline {
     /// Starts the uploads and up to `threads` encoders, fewer if `memory` is small. `packs` are those of
-    /// `known`, whose memory is not part of `memory`.
+    /// `index`, whose memory is not part of `memory`.
     pub(crate) fn start(
         vault: &Vault,
-        known: Known,
+        index: PageIndex,
         packs: Vec<PackInfo>,
         memory: u64,
         threads: usize,
@@ -78,7 +78,7 @@ impl Pipeline {
         let (packs_out, full) = bounded(UPLOADS + 1);
         let (report, reports) = unbounded();
         let exchange = Exchange {
-            known: RwLock::new(known),
+            index: RwLock::new(index),
             zero: chunk::page_name(vault.seal(), &[0; PAGE]),
             overhead: vault.seal().overhead(),
         };
@@ -153,7 +153,7 @@ impl Pipeline {
         for (number, info) in uploaded {
             packer.packs[number] = info;
         }
-        let known = self.shared.exchange.known.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.shared.exchange.index.read().unwrap_or_else(PoisonError::into_inner);
         Ok(packer.finish(&known, ended))
     }
 
@@ -200,7 +200,7 @@ impl Shared {
 
 fn encode(shared: &Shared, mut coder: Coder, segments: &Receiver<Segment>, stop: &AtomicBool) -> Report {
     for segment in segments.iter().take_while(|_| !stop.load(Ordering::Acquire)) {
-        shared.pack(coder.encode(segment, &shared.exchange.known))?;
+        shared.pack(coder.encode(segment, &shared.exchange.index))?;
     }
     Ok(Vec::new())
 }
@@ -229,11 +229,11 @@ mod tests {
     fn segments_are_packed_in_order_whichever_is_encoded_first() {
         let folder = tempfile::tempdir().unwrap();
         let vault = test_vault(folder.path());
-        let pipeline = Pipeline::start(&vault, Known::new(1 << 20), Vec::new(), 64 << 20, 1).unwrap();
+        let pipeline = Pipeline::start(&vault, PageIndex::new(1 << 20), Vec::new(), 64 << 20, 1).unwrap();
         for (sequence, raw) in [(2, &b"three"[..]), (0, b"one"), (1, b"to")] {
             let pieces = vec![Piece { body: 0, content: Content::Data(0..raw.len()) }];
             let segment = Segment { sequence, buffer: raw.to_vec(), pieces };
-            let encoded = Coder::new(vault.seal()).unwrap().encode(segment, &pipeline.shared.exchange.known);
+            let encoded = Coder::new(vault.seal()).unwrap().encode(segment, &pipeline.shared.exchange.index);
             pipeline.shared.pack(encoded).unwrap();
         }
         let placed = pipeline.finish(&[true]).unwrap();

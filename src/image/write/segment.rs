@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::{PoisonError, RwLock};
 
 use super::dedup::{self, Run};
-use super::page_index::Known;
+use super::page_index::PageIndex;
 use crate::image::crypto::seal::Seal;
 use crate::image::format::body::Slice;
 use crate::image::format::chunk::{self, CHUNK, Name, PAGE};
@@ -52,7 +52,7 @@ pub(crate) struct NewChunk {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
     Zeros(u64),
-    /// [`Slice::chunk`] is a chunk number of [`Known`].
+    /// [`Slice::chunk`] is a chunk number of [`PageIndex`].
     Known(Slice),
     /// [`Slice::chunk`] is an index into [`Encoded::chunks`].
     New(Slice),
@@ -72,7 +72,7 @@ impl Coder {
     }
 
     /// Deduplicates and encodes a segment, in place.
-    pub(crate) fn encode(&mut self, segment: Segment, known: &RwLock<Known>) -> Encoded {
+    pub(crate) fn encode(&mut self, segment: Segment, known: &RwLock<PageIndex>) -> Encoded {
         let Segment { sequence, buffer, pieces } = segment;
         let encoded = Encoded { sequence, buffer, chunks: Vec::new(), parts: Vec::new() };
         let mut work = Work { coder: self, encoded, end: 0, raw: 0..0, pages: Vec::new() };
@@ -112,7 +112,7 @@ enum Step {
 
 impl Work<'_> {
     /// Deduplicates the pieces.
-    fn steps(&self, pieces: &[Piece], known: &RwLock<Known>) -> Vec<(usize, Step)> {
+    fn steps(&self, pieces: &[Piece], known: &RwLock<PageIndex>) -> Vec<(usize, Step)> {
         let (seal, zero) = (&self.coder.seal, &self.coder.zero);
         let names = |piece: &Piece| match &piece.content {
             Content::Zeros(_) => Vec::new(),
@@ -190,7 +190,7 @@ fn add_steps(
     range: &Range<usize>,
     names: &[Name],
     runs: &[Run],
-    known: &Known,
+    known: &PageIndex,
 ) {
     let mut page = 0;
     for run in runs {
@@ -221,7 +221,7 @@ mod tests {
         data
     }
 
-    fn encode(buffer: Vec<u8>, pieces: Vec<(usize, Range<usize>)>, known: Known) -> Encoded {
+    fn encode(buffer: Vec<u8>, pieces: Vec<(usize, Range<usize>)>, known: PageIndex) -> Encoded {
         let pieces = pieces.into_iter().map(|(body, range)| Piece { body, content: Content::Data(range) }).collect();
         let segment = Segment { sequence: 0, buffer, pieces };
         Coder::new(&Seal::plain([0; 32])).unwrap().encode(segment, &RwLock::new(known))
@@ -236,7 +236,7 @@ mod tests {
     #[test]
     fn chunks_are_encoded_in_place_without_touching_each_other() {
         let data = [noise(1, 40), vec![b'a'; 20 * PAGE], noise(2, 30), vec![b'b'; 40 * PAGE + 5]].concat();
-        let encoded = encode(data.clone(), vec![(0, 0..data.len())], Known::new(1 << 16));
+        let encoded = encode(data.clone(), vec![(0, 0..data.len())], PageIndex::new(1 << 16));
         let raw: Vec<_> = encoded.chunks.iter().map(|chunk| chunk.raw as usize).collect();
         assert_eq!(raw, [CHUNK, CHUNK, CHUNK, CHUNK, 2 * PAGE + 5]);
         assert!(decode(&encoded).concat() == data);
@@ -247,7 +247,7 @@ mod tests {
     fn new_pages_of_many_places_share_a_chunk() {
         let seal = Seal::plain([0; 32]);
         let old = noise(1, 12);
-        let mut known = Known::new(1 << 16);
+        let mut known = PageIndex::new(1 << 16);
         let chunk = ChunkRef { pack: 0, offset: 8, encoded: 1, raw: old.len() as u32, name: [0; 16] };
         known.add(chunk, &chunk::page_names(&seal, &old), &[0; 16]);
         let mut data = old.clone();
@@ -267,7 +267,7 @@ mod tests {
         let data = noise(1, 20);
         let pieces =
             vec![(0, 0..4 * PAGE), (1, 4 * PAGE..6 * PAGE), (1, 6 * PAGE..16 * PAGE), (2, 16 * PAGE..20 * PAGE)];
-        let encoded = encode(data, pieces, Known::new(1 << 16));
+        let encoded = encode(data, pieces, PageIndex::new(1 << 16));
         let raw: Vec<_> = encoded.chunks.iter().map(|chunk| chunk.raw as usize / PAGE).collect();
         assert_eq!(raw, [16, 4]);
     }

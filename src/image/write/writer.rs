@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::base::recall;
+use super::base;
 use super::feeder::Feeder;
 use super::pipeline::Pipeline;
 use crate::image::crypto::vault::Vault;
@@ -60,8 +60,8 @@ impl ImageWriter {
     /// the process.
     pub fn new(vault: &Vault, memory: u64, threads: usize) -> Result<Self> {
         sys::memory::share_one_heap();
-        let (known, packs) = recall(vault, memory / 4)?;
-        let pipeline = Pipeline::start(vault, known, packs, memory - memory / 4 - memory / 8, threads)?;
+        let (index, packs) = base::load(vault, memory / 4)?;
+        let pipeline = Pipeline::start(vault, index, packs, memory - memory / 4 - memory / 8, threads)?;
         Ok(Self { feeder: Arc::new(Mutex::new(Feeder::new(pipeline)?)) })
     }
 

@@ -9,7 +9,7 @@ use super::{Action, Asker, Busy, HookCall, Machine, Moment, Task, Term, Timer, W
 use crate::control::protocol::{CheckpointReport, Event, FailureReport, Phase, Reason, Report};
 use crate::control::server::failed;
 use crate::image::Lease;
-use crate::job::Fate;
+use crate::job::AfterCommit;
 
 /// Pause between two workers that settle the same generation.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -21,7 +21,7 @@ pub(super) struct Checkpoint {
     askers: Vec<Asker>,
     /// Why the first of them asked.
     reason: Reason,
-    fate: Fate,
+    after_commit: AfterCommit,
     began_ms: u64,
     stage: Stage,
     /// The generation whose commit has begun.
@@ -80,7 +80,7 @@ impl Checkpoint {
         Checkpoint {
             askers: vec![waiting.asker],
             reason: waiting.asker.reason(),
-            fate: waiting.fate,
+            after_commit: waiting.after_commit,
             began_ms,
             stage: Stage::NotStarted,
             committing: None,
@@ -93,7 +93,7 @@ impl Checkpoint {
     }
 
     fn is_handover(&self) -> bool {
-        matches!(self.fate, Fate::Handover { .. })
+        matches!(self.after_commit, AfterCommit::HandOver { .. })
     }
 
     fn is_settled(&self) -> bool {
@@ -111,22 +111,23 @@ impl Checkpoint {
 
     /// Whether the service must end, because another container may run it from now on.
     pub(super) fn ends_service(&self) -> bool {
-        let ends = self.fate == Fate::End || self.is_left();
+        let ends = self.after_commit == AfterCommit::Stop || self.is_left();
         (self.committed.is_some() && ends) || matches!(self.settlement, Settlement::TakenBy(_))
     }
 
     /// Whether this checkpoint also answers a request that comes now.
     fn serves(&self, waiting: Waiting) -> bool {
-        let alike = self.fate == waiting.fate || (self.is_handover() && matches!(waiting.fate, Fate::Handover { .. }));
+        let alike = self.after_commit == waiting.after_commit
+            || (self.is_handover() && matches!(waiting.after_commit, AfterCommit::HandOver { .. }));
         // SIGTERM only needs the service to end. Requests that the service answered before SIGTERM are in the checkpoint.
-        let suits_term = waiting.asker == Asker::Init(Reason::Term) && self.fate != Fate::Run;
+        let suits_term = waiting.asker == Asker::Init(Reason::Term) && self.after_commit != AfterCommit::Resume;
         self.given_up.is_none() && self.result.is_none() && ((alike && self.stage != Stage::Frozen) || suits_term)
     }
 
     /// How long another container may still take the generation, in milliseconds.
     fn remaining_ms(&self, now_ms: u64) -> u64 {
-        match (self.fate, self.committed) {
-            (Fate::Handover { timeout_ms }, Some((_, at))) if self.offer != Offer::Withdrawing => {
+        match (self.after_commit, self.committed) {
+            (AfterCommit::HandOver { timeout_ms }, Some((_, at))) if self.offer != Offer::Withdrawing => {
                 timeout_ms.saturating_sub(now_ms.saturating_sub(at))
             }
             _ => 0,
@@ -204,7 +205,7 @@ impl Machine {
             (State::Standby, _) => Some("there is no service here yet: this container waits for one to be handed over"),
             (_, None) => Some("the service is still starting: try again when `freeze status` says running"),
             (_, Some(tree)) if tree.root == 0 => Some(
-                "the holder of the service's processes was killed, so not all of them can be found: restart the container \
+                "the subreaper of the service's processes was killed, so not all of them can be found: restart the container \
                  to be able to checkpoint again",
             ),
             _ => None,
@@ -249,7 +250,7 @@ impl Machine {
             self.busy = Busy::WaitingForLeaseCheck(checkpoint);
             return;
         }
-        self.act(Action::StartWorker(Task::Checkpoint(checkpoint.fate)));
+        self.act(Action::StartWorker(Task::Checkpoint(checkpoint.after_commit)));
         self.busy = Busy::Checkpoint(Checkpoint { stage: Stage::Preflight, ..checkpoint });
     }
 
@@ -279,7 +280,7 @@ impl Machine {
                 if phase != Phase::Preflight {
                     checkpoint.stage = Stage::Frozen;
                 }
-                let runs = phase == Phase::Commit && checkpoint.fate == Fate::Run;
+                let runs = phase == Phase::Commit && checkpoint.after_commit == AfterCommit::Resume;
                 self.tell_askers(&event);
                 if runs {
                     self.send_early();
@@ -318,10 +319,10 @@ impl Machine {
     pub(super) fn checkpoint_over(&mut self, checkpoint: Checkpoint, reason: &str) {
         let unknown = checkpoint.is_offered()
             || (!checkpoint.is_settled() && checkpoint.result.is_none() && !checkpoint.is_left());
-        let open = match checkpoint.fate {
-            Fate::Handover { .. } => true,
-            Fate::End => checkpoint.committed.is_none(),
-            Fate::Run => false,
+        let open = match checkpoint.after_commit {
+            AfterCommit::HandOver { .. } => true,
+            AfterCommit::Stop => checkpoint.committed.is_none(),
+            AfterCommit::Resume => false,
         };
         match checkpoint.committing {
             Some(generation) if unknown && open && self.tree.is_some() => self.settle(checkpoint, generation),
@@ -381,7 +382,7 @@ impl Machine {
         self.send_early();
         let call = self.record(done);
         if self.last.as_ref().is_some_and(Result::is_err) {
-            let term = Waiting { asker: Asker::Init(Reason::Term), fate: Fate::End };
+            let term = Waiting { asker: Asker::Init(Reason::Term), after_commit: AfterCommit::Stop };
             let waits = self.queue.iter().any(|waiting| waiting.asker == term.asker);
             if was_handover && self.term == Term::Trying && !waits {
                 // SIGTERM gets a checkpoint of its own: the state is kept even if no container takes it over.
@@ -454,8 +455,11 @@ impl Machine {
         };
         match answer {
             Event::Checkpointed(report) => {
-                let fate = if report.ended { "the service has ended" } else { "the service runs on" };
-                self.say(format!("generation {} is committed, as {reason} asked for; {fate}", report.generation));
+                let what_follows = if report.ended { "the service has ended" } else { "the service runs on" };
+                self.say(format!(
+                    "generation {} is committed, as {reason} asked for; {what_follows}",
+                    report.generation
+                ));
             }
             Event::Failed { message, log, .. } => {
                 let log = log.as_ref().map(|path| format!(" (log: {})", path.display())).unwrap_or_default();
@@ -560,7 +564,8 @@ impl Machine {
     pub(super) fn is_frozen(&self) -> bool {
         match &self.busy {
             Busy::Checkpoint(checkpoint) => {
-                let released = checkpoint.fate == Fate::Run && self.status.phase == Some(Phase::Commit);
+                let released =
+                    checkpoint.after_commit == AfterCommit::Resume && self.status.phase == Some(Phase::Commit);
                 checkpoint.stage == Stage::Frozen && !released
             }
             Busy::Settle(_) | Busy::Pause(_) => true,

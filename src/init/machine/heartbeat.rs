@@ -57,7 +57,7 @@ impl Machine {
 
     pub(super) fn hear_heartbeat(&mut self, event: &Event) {
         match event {
-            Event::Held => self.heartbeat_succeeded(),
+            Event::StillOwner => self.heartbeat_succeeded(),
             Event::Failed { message, .. } => self.heartbeat_failed(message),
             Event::Lost { .. } => {}
             _ => return,

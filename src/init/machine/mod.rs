@@ -69,7 +69,7 @@ enum Term {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Waiting {
     asker: Asker,
-    fate: crate::job::Fate,
+    after_commit: crate::job::AfterCommit,
 }
 
 /// Who asked for a checkpoint and gets the answer.

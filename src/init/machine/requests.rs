@@ -3,13 +3,13 @@
 use super::{Action, Asker, Busy, Machine, Waiting};
 use crate::control::protocol::{Awaited, Event, Op, State, Wanted};
 use crate::control::server::{ClientId, failed};
-use crate::job::Fate;
+use crate::job::AfterCommit;
 
 impl Machine {
     pub(super) fn asked(&mut self, client: ClientId, op: Op) {
         match op {
-            Op::Checkpoint(wanted) => match fate(wanted) {
-                Ok(fate) => self.ask(Waiting { asker: Asker::Client(client), fate }),
+            Op::Checkpoint(wanted) => match after_commit(wanted) {
+                Ok(after_commit) => self.ask(Waiting { asker: Asker::Client(client), after_commit }),
                 Err(message) => self.act(Action::Finish(client, failed(message.to_owned()))),
             },
             Op::Status => {
@@ -118,11 +118,11 @@ impl Machine {
     }
 }
 
-fn fate(wanted: Wanted) -> Result<Fate, &'static str> {
+fn after_commit(wanted: Wanted) -> Result<AfterCommit, &'static str> {
     match (wanted.leave_running, wanted.handover_ms) {
         (true, Some(_)) => Err("a service that is handed over does not run on: ask for one of both"),
-        (true, None) => Ok(Fate::Run),
-        (false, Some(timeout_ms)) => Ok(Fate::Handover { timeout_ms }),
-        (false, None) => Ok(Fate::End),
+        (true, None) => Ok(AfterCommit::Resume),
+        (false, Some(timeout_ms)) => Ok(AfterCommit::HandOver { timeout_ms }),
+        (false, None) => Ok(AfterCommit::Stop),
     }
 }

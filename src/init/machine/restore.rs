@@ -62,7 +62,10 @@ impl Machine {
                     self.service_ended(ending);
                 }
             }
-            Event::NothingToRestore { .. } | Event::Failed { .. } | Event::Lost { .. } | Event::WornOut { .. } => {
+            Event::NothingToRestore { .. }
+            | Event::Failed { .. }
+            | Event::Lost { .. }
+            | Event::PidsExhausted { .. } => {
                 restore.result = Some(event);
                 self.act(Action::HurryWorker);
             }
@@ -94,7 +97,7 @@ impl Machine {
                 self.act(Action::StartService);
             }
             (None, Some(Event::Lost { message })) => self.fail(&message, exit::REPLACED),
-            (None, Some(Event::WornOut { message })) => self.fail(&message, exit::WORN_OUT),
+            (None, Some(Event::PidsExhausted { message })) => self.fail(&message, exit::PIDS_EXHAUSTED),
             (None, Some(Event::Failed { message, log, .. })) => {
                 let log = log.map(|path| format!(" (log: {})", path.display())).unwrap_or_default();
                 self.fail(&format!("{message}{log}"), exit::RESTORE_FAILED);

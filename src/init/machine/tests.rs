@@ -13,7 +13,7 @@ use super::*;
 use crate::control::protocol::{HeartbeatReport, Op, Phase, Report, RestoreReport, Wanted};
 use crate::image::{Hex, KeyFiles};
 use crate::init::config::{Hook, Hooks, OnTerm};
-use crate::job::{Choice, Fate, OnFailure, Standby};
+use crate::job::{AfterCommit, Choice, OnFailure, Standby};
 use crate::store::Location;
 
 const LEASE: Lease = Lease { generation: 4, epoch: 2, writer: Hex([1; 8]) };
@@ -74,7 +74,7 @@ struct World {
     ended_worker: bool,
     hook: bool,
     service: bool,
-    /// The service has lost its holder.
+    /// The service has lost its subreaper.
     orphaned: bool,
     starting: bool,
     lost: bool,
@@ -192,7 +192,7 @@ impl World {
                 (self.worker, self.ended_worker) = (None, false);
             }
             Input::HookOver { .. } => self.hook = false,
-            // Of the holder alone, where the service lives on.
+            // Of the subreaper alone, where the service lives on.
             Input::Buried { service_is_ours, .. } => {
                 (self.service, self.orphaned) = (*service_is_ours, *service_is_ours)
             }
@@ -250,12 +250,12 @@ impl World {
         }
         match self.worker {
             Some(Task::Restore) if !self.service => inputs.extend(restore_events()),
-            Some(Task::Checkpoint(fate)) => inputs.extend(checkpoint_events(fate, self)),
+            Some(Task::Checkpoint(after_commit)) => inputs.extend(checkpoint_events(after_commit, self)),
             Some(Task::Settle { .. }) => {
                 inputs.extend([None, Some("other".to_owned())].map(|by| Input::Said(Event::Settled { taken_by: by })));
             }
             Some(Task::Heartbeat) => {
-                inputs.extend([Event::Held, Event::Lost { message: "replaced".to_owned() }].map(Input::Said));
+                inputs.extend([Event::StillOwner, Event::Lost { message: "replaced".to_owned() }].map(Input::Said));
             }
             _ => {}
         }
@@ -307,14 +307,14 @@ fn restore_events() -> Vec<Input> {
         Event::Restored { root: 1000, service: 1001, lease: LEASE, restore: RestoreReport::default() },
         failed(message()),
         Event::Lost { message: message() },
-        Event::WornOut { message: message() },
+        Event::PidsExhausted { message: message() },
     ]
     .map(Input::Said)
     .into()
 }
 
-fn checkpoint_events(fate: Fate, world: &World) -> Vec<Input> {
-    let handover = matches!(fate, Fate::Handover { .. });
+fn checkpoint_events(after_commit: AfterCommit, world: &World) -> Vec<Input> {
+    let handover = matches!(after_commit, AfterCommit::HandOver { .. });
     let mut events = vec![failed("no luck".to_owned())];
     if world.committed {
         events = vec![Event::Checkpointed(REPORT)];
@@ -428,7 +428,7 @@ fn a_failed_checkpoint_does_not_keep_sigterm_from_another() {
     does(&mut machine, asked(0, END));
     does(&mut machine, said_failed());
     does(&mut machine, gone());
-    assert!(starts(&does(&mut machine, Input::Signal(15)), Task::Checkpoint(Fate::End)));
+    assert!(starts(&does(&mut machine, Input::Signal(15)), Task::Checkpoint(AfterCommit::Stop)));
 }
 
 #[test]
@@ -438,7 +438,7 @@ fn what_was_given_up_does_not_run_because_its_hook_was_quick() {
     does(&mut machine, asked(0, END));
     assert!(does(&mut machine, asked(1, Op::Cancel)).contains(&Action::Finish(ClientId::of(1), Event::Done)));
     let actions = does(&mut machine, Input::HookOver { failure: None });
-    assert!(!starts(&actions, Task::Checkpoint(Fate::End)), "{actions:?}");
+    assert!(!starts(&actions, Task::Checkpoint(AfterCommit::Stop)), "{actions:?}");
     // Nothing was stopped, so nothing is continued that its user may have stopped.
     assert!(!actions.contains(&Action::ContinueTree));
 }
@@ -463,10 +463,10 @@ fn what_is_about_to_end_is_not_checkpointed_by_the_timer() {
         config.every = Some(Duration::from_secs(60));
         config.kill_timeout = None;
     });
-    assert!(starts(&does(&mut machine, Input::Elapsed(Timer::Every)), Task::Checkpoint(Fate::Run)));
+    assert!(starts(&does(&mut machine, Input::Elapsed(Timer::Every)), Task::Checkpoint(AfterCommit::Resume)));
     does(&mut machine, gone());
     does(&mut machine, Input::Signal(15));
-    assert!(!starts(&does(&mut machine, Input::Elapsed(Timer::Every)), Task::Checkpoint(Fate::Run)));
+    assert!(!starts(&does(&mut machine, Input::Elapsed(Timer::Every)), Task::Checkpoint(AfterCommit::Resume)));
 }
 
 /// It would be in the checkpoint, and end the restored service.
@@ -490,7 +490,7 @@ fn a_handover_that_fails_does_not_keep_sigterm_from_a_checkpoint() {
     does(&mut machine, asked(0, HANDOVER));
     does(&mut machine, Input::Signal(15));
     does(&mut machine, said_failed());
-    assert!(starts(&does(&mut machine, gone()), Task::Checkpoint(Fate::End)));
+    assert!(starts(&does(&mut machine, gone()), Task::Checkpoint(AfterCommit::Stop)));
 }
 
 #[test]
@@ -513,8 +513,8 @@ fn the_application_is_looked_after_beside_hooks_and_not_beside_a_checkpoint() {
     does(&mut machine, asked(0, END));
     assert!(starts(&does(&mut machine, Input::Elapsed(Timer::Heartbeat)), Task::Heartbeat));
     let due = does(&mut machine, Input::HookOver { failure: None });
-    assert!(due.contains(&Action::DismissWorker) && !starts(&due, Task::Checkpoint(Fate::End)));
-    assert!(starts(&does(&mut machine, gone()), Task::Checkpoint(Fate::End)));
+    assert!(due.contains(&Action::DismissWorker) && !starts(&due, Task::Checkpoint(AfterCommit::Stop)));
+    assert!(starts(&does(&mut machine, gone()), Task::Checkpoint(AfterCommit::Stop)));
     assert!(!starts(&does(&mut machine, Input::Elapsed(Timer::Heartbeat)), Task::Heartbeat));
 }
 
@@ -530,16 +530,16 @@ fn beat(machine: &mut Machine, seconds: u64, event: Option<Event>) -> Vec<String
 fn heartbeats_that_fail_are_told_at_times() {
     let mut machine = running(|config| config.exclusive = Some(Duration::from_secs(10)));
     let away = || Some(failed("the store is away".to_owned()));
-    assert_eq!(beat(&mut machine, 10, Some(Event::Held)), [""; 0]);
+    assert_eq!(beat(&mut machine, 10, Some(Event::StillOwner)), [""; 0]);
     let told = beat(&mut machine, 20, away());
     assert!(told.len() == 1 && told[0].contains("the store is away") && told[0].contains("30s"), "{told:?}");
     let told: Vec<_> = (3..10).flat_map(|n| beat(&mut machine, n * 10, None)).collect();
     assert!(told.len() == 1 && told[0].contains("(7 in a row)") && told[0].contains("died"), "{told:?}");
-    let told = beat(&mut machine, 100, Some(Event::Held));
+    let told = beat(&mut machine, 100, Some(Event::StillOwner));
     assert!(told.len() == 1 && told[0].contains("again") && told[0].contains('8'), "{told:?}");
     // One that comes and goes is not told each time.
     let told: Vec<_> = (11..14)
-        .flat_map(|n| beat(&mut machine, n * 10, if n % 2 == 1 { away() } else { Some(Event::Held) }))
+        .flat_map(|n| beat(&mut machine, n * 10, if n % 2 == 1 { away() } else { Some(Event::StillOwner) }))
         .collect();
     assert_eq!(told, [""; 0]);
     let told = beat(&mut machine, 140, away());
@@ -561,7 +561,7 @@ fn a_heartbeat_that_hangs_is_told_and_one_that_gives_way_to_a_checkpoint_is_no_f
     machine.step(at(30), Input::Elapsed(Timer::Heartbeat));
     machine.step(at(30), asked(0, END));
     let due = machine.step(at(30), gone());
-    assert!(starts(&due, Task::Checkpoint(Fate::End)), "{due:?}");
+    assert!(starts(&due, Task::Checkpoint(AfterCommit::Stop)), "{due:?}");
     assert_eq!(failures(&machine), Some(2));
 }
 
@@ -600,11 +600,11 @@ proptest! {
     /// Also what no worker, hook or client of ours would do.
     #[test]
     fn nothing_makes_it_panic(choices in prop::collection::vec(any::<prop::sample::Index>(), 1..40)) {
-        let fates = [Fate::End, Fate::Run, Fate::Handover { timeout_ms: 5 }];
+        let all_after = [AfterCommit::Stop, AfterCommit::Resume, AfterCommit::HandOver { timeout_ms: 5 }];
         let world = World { begun: true, service: true, hook: true, worker: Some(Task::Heartbeat), ..World::default() };
         let mut all = world.inputs();
         all.extend(restore_events());
-        all.extend(fates.into_iter().flat_map(|fate| checkpoint_events(fate, &world)));
+        all.extend(all_after.into_iter().flat_map(|after_commit| checkpoint_events(after_commit, &world)));
         all.extend([Input::Begin, Input::Started(TREE), Input::NotStarted { error: "so".to_owned() }]);
         let mut machine = Machine::new(config(true));
         for choice in choices {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::control::protocol::{Event, Op};
 use crate::control::server::ClientId;
 use crate::init::tree::Tree;
-use crate::job::Fate;
+use crate::job::AfterCommit;
 use crate::sys::process::Ending;
 use crate::sys::signals::Signal;
 
@@ -141,7 +141,7 @@ pub enum Action {
 pub enum Task {
     /// Finds a generation and restores it.
     Restore,
-    Checkpoint(Fate),
+    Checkpoint(AfterCommit),
     /// Finds out what became of an offered generation.
     Settle {
         generation: u64,

@@ -129,20 +129,20 @@ impl Supervisor {
                 failure: config.restore_failure,
                 standby: config.standby.clone(),
             },
-            Task::Checkpoint(fate) => {
+            Task::Checkpoint(after_commit) => {
                 let (include, ephemeral_store) = (config.include.clone(), config.ephemeral_store);
                 Job::Checkpoint {
                     common,
                     root: tree.root,
                     service: tree.service,
                     lease,
-                    fate,
+                    after_commit,
                     include,
                     ephemeral_store,
                 }
             }
             Task::Settle { generation, remaining_ms } => Job::Settle { common, generation, remaining_ms, lease },
-            Task::Heartbeat => Job::Hold { common, lease },
+            Task::Heartbeat => Job::Heartbeat { common, lease },
         }
     }
 

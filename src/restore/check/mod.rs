@@ -132,7 +132,7 @@ pub fn missing(manifest: &Manifest, here: &Here) -> Vec<Unfit> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::{Body, Image};
+    use crate::image::{Body, CriuImage};
     use crate::privileges::Abilities;
 
     #[test]
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_host_that_is_short_of_memory_is_no_reason_to_refuse() {
-        let pages = Image { name: "pages-1.img".into(), body: Some(Body::from_inline(vec![1; 3 << 20])) };
+        let pages = CriuImage { name: "pages-1.img".into(), body: Some(Body::from_inline(vec![1; 3 << 20])) };
         let manifest = Manifest { images: vec![pages], ..Manifest::default() };
         let here = |left| Here { host_memory: Some(left), ..Here::default() };
         assert_eq!(check(&manifest, &here(3 << 20)), Ok(None));

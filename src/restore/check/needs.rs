@@ -149,10 +149,10 @@ fn descriptors(image: &[u8]) -> Vec<u64> {
 mod tests {
     use super::*;
     use crate::criu::images::{Credentials, ThreadCore};
-    use crate::image::{Image, Process};
+    use crate::image::{CriuImage, Process};
 
-    fn image<M: prost::Message>(name: &str, magic: u32, entry: M) -> Image {
-        Image { name: name.into(), body: Some(Body::from_inline(images::encode(magic, &[entry]))) }
+    fn image<M: prost::Message>(name: &str, magic: u32, entry: M) -> CriuImage {
+        CriuImage { name: name.into(), body: Some(Body::from_inline(images::encode(magic, &[entry]))) }
     }
 
     fn manifest() -> Manifest {
@@ -167,7 +167,7 @@ mod tests {
             images: vec![
                 image("core-1000.img", images::CORE, core),
                 image("fdinfo-2.img", images::FDINFO, Descriptor { id: 1, fd: 5000 }),
-                Image { name: "pages-1.img".into(), body: Some(Body::from_inline(vec![1; 4096])) },
+                CriuImage { name: "pages-1.img".into(), body: Some(Body::from_inline(vec![1; 4096])) },
             ],
             ..Manifest::default()
         }

@@ -1,7 +1,9 @@
 //! A standby, against stores in folders that another container writes to.
 
 use super::*;
-use crate::image::{Hex, Image, ImageWriter, KeyFiles, Manifest, Outcome, PackInfo, Party, Process, commit, decide};
+use crate::image::{
+    CriuImage, Hex, ImageWriter, KeyFiles, Manifest, Outcome, PackInfo, Party, Process, commit, decide,
+};
 use crate::job::{Choice, OnFailure, Standby};
 use crate::store::{self, Fencing, Location, ObjectMeta, PutMode, Version};
 use bytes::Bytes;
@@ -123,7 +125,7 @@ impl Fixture {
         body.write_all(&noise).unwrap();
         let id = body.finish().unwrap();
         let mut written = writer.finish().unwrap();
-        let images = vec![Image { name: "pages-1.img".into(), body: Some(written.take(id)) }];
+        let images = vec![CriuImage { name: "pages-1.img".into(), body: Some(written.take(id)) }];
         let (packs, chunks) = (written.packs.clone(), written.chunks);
         let processes = vec![Process { pid: 2000, threads: vec![2000], ..Process::default() }];
         let instance = "them".to_owned();
@@ -334,7 +336,7 @@ fn a_container_without_pids_gives_up_before_the_service_needs_them() {
     let mut watch = fixture.watch(false, &tell);
     let is_worn_out = |watch: &mut Watch<'_>, newest: fn() -> Option<i32>| {
         watch.newest_pid = newest;
-        matches!(watch.step(now), Some(Woken::WornOut(_)))
+        matches!(watch.step(now), Some(Woken::PidsExhausted(_)))
     };
     assert!(is_worn_out(&mut watch, || Some(950)), "by default");
     assert!(!is_worn_out(&mut watch, || Some(949)));
@@ -359,10 +361,10 @@ fn an_exclusive_one_takes_over_only_from_a_holder_that_says_nothing() {
         looked = tenths;
         looks.into_iter().find_map(|at| watch.step(now + INTERVAL * at / 10))
     };
-    let beat = |lease: &Lease| Holder::beat(&fixture.vault(), lease, "them").unwrap();
-    beat(&lease);
+    let heartbeat = |lease: &Lease| Heartbeat::send(&fixture.vault(), lease, "them").unwrap();
+    heartbeat(&lease);
     assert!(until(1).is_none() && until(30).is_none());
-    beat(&lease);
+    heartbeat(&lease);
     assert!(until(31).is_none() && until(60).is_none());
     // The lease owner may not have reached the store either.
     fixture.spied.away.store(true, Ordering::SeqCst);
@@ -373,9 +375,9 @@ fn an_exclusive_one_takes_over_only_from_a_holder_that_says_nothing() {
     let (lease, _) = fixture.commit(lease, false);
     assert!(until(92).is_none());
     // The heartbeat of a former owner does not count.
-    beat(&Lease::fresh());
+    heartbeat(&Lease::fresh());
     assert!(until(93).is_none() && until(120).is_none());
-    beat(&Lease::fresh());
+    heartbeat(&Lease::fresh());
     let Some(Woken::Restore(ready)) = until(123) else { panic!("nobody is alive") };
     assert_eq!(ready.newest.generation, 2);
     ready.lease.claim(&ready.vault).unwrap();

@@ -18,10 +18,10 @@ impl Bucket {
         random::fill(&mut name);
         let key = format!("{PROBE}{:016x}", u64::from_ne_bytes(name));
         self.put(&key, Bytes::from_static(b"freeze"), &PutMode::Create).await?;
-        let held = self.conditions_hold(&key).await;
+        let enforced = self.conditions_hold(&key).await;
         // A writer may lack the right to delete. The small object then stays until prune removes it.
         let _ = self.delete(&key).await;
-        Ok(if held? { Fencing::Held } else { Fencing::Ignored })
+        Ok(if enforced? { Fencing::Enforced } else { Fencing::Ignored })
     }
 
     async fn conditions_hold(&self, key: &str) -> Result<bool, StoreError> {

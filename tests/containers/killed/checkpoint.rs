@@ -12,7 +12,7 @@ use crate::harness::{App, Container, Setting, text};
 
 /// What becomes of the service, where nothing is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
+enum AfterCommit {
     RunsOn,
     Ends,
     /// It is held for a moment, and nobody takes it.
@@ -33,10 +33,10 @@ enum After {
 }
 
 use After::{Counts, Ended, Failed, Withdrawn};
-use Fate::{Ends, HandedOver, RunsOn};
+use AfterCommit::{Ends, HandedOver, RunsOn};
 
 /// A step of one kind of checkpoint, what holds where the worker is killed there, and where CRIU is, if there is one.
-type Step = (Point, Fate, After, Option<After>);
+type Step = (Point, AfterCommit, After, Option<After>);
 
 const STEPS: &[Step] = &[
     (CheckpointBegun, RunsOn, Failed, None),
@@ -78,8 +78,8 @@ fn app() -> App {
 }
 
 /// Asks for a checkpoint, and does something meanwhile.
-fn checkpoint(container: &Container, fate: Fate, meanwhile: impl FnOnce()) -> Output {
-    let options: &[&str] = match fate {
+fn checkpoint(container: &Container, after_commit: AfterCommit, meanwhile: impl FnOnce()) -> Output {
+    let options: &[&str] = match after_commit {
         RunsOn => &["--leave-running"],
         Ends => &[],
         HandedOver => &["--handover=50ms"],
@@ -92,18 +92,18 @@ fn checkpoint(container: &Container, fate: Fate, meanwhile: impl FnOnce()) -> Ou
 }
 
 /// Kills at one step after the other, as long as the service lives in the same container, else in the next.
-fn killed(fate: Fate, victim: Victim) {
+fn killed(after_commit: AfterCommit, victim: Victim) {
     let app = app();
     let mut container = app.start();
     container.verified();
-    for (point, after) in STEPS.iter().filter(|step| step.1 == fate).filter_map(|step| match victim {
+    for (point, after) in STEPS.iter().filter(|step| step.1 == after_commit).filter_map(|step| match victim {
         Criu => Some((step.0, step.3?)),
         _ => Some((step.0, step.2)),
     }) {
         let before = ticks(&container.verified());
         let number = newest(&app);
         container.stop_at(point);
-        let out = checkpoint(&container, fate, || victim.die(&container));
+        let out = checkpoint(&container, after_commit, || victim.die(&container));
         let told = format!("{point:?}: {}{}\n{}", text(&out.stdout), text(&out.stderr), container.story());
         assert_eq!(newest(&app), number + u64::from(after != Failed), "{told}");
         if after == Ended {
@@ -123,30 +123,30 @@ fn killed(fate: Fate, victim: Victim) {
 
 #[test]
 fn the_service_runs_on() {
-    each(&[(RunsOn, Worker), (RunsOn, Criu)], |(fate, victim)| killed(*fate, *victim));
+    each(&[(RunsOn, Worker), (RunsOn, Criu)], |(after_commit, victim)| killed(*after_commit, *victim));
 }
 
 #[test]
 fn the_service_ends() {
-    each(&[(Ends, Worker), (Ends, Criu)], |(fate, victim)| killed(*fate, *victim));
+    each(&[(Ends, Worker), (Ends, Criu)], |(after_commit, victim)| killed(*after_commit, *victim));
 }
 
 #[test]
 fn nobody_takes_it() {
-    each(&[(HandedOver, Worker), (HandedOver, Criu)], |(fate, victim)| killed(*fate, *victim));
+    each(&[(HandedOver, Worker), (HandedOver, Criu)], |(after_commit, victim)| killed(*after_commit, *victim));
 }
 
 /// The next container goes on from what was committed.
 #[test]
 fn the_container_dies() {
-    each(STEPS, |(point, fate, after, _)| {
+    each(STEPS, |(point, after_commit, after, _)| {
         let app = app();
         let container = app.start();
         container.verified();
         container.checkpoint(&["--leave-running"]);
         let before = ticks(&container.verified());
         container.stop_at(*point);
-        checkpoint(&container, *fate, || Victim::Container.die(&container));
+        checkpoint(&container, *after_commit, || Victim::Container.die(&container));
         container.wait();
         let counts = *after != Failed;
         assert_eq!(newest(&app), if counts { 2 } else { 1 });

@@ -2,7 +2,7 @@
 
 use core::arch::naked_asm;
 
-use super::{fail, hold};
+use super::{fail, reap};
 
 /// The kernel enters here with the argument vector on the stack: `[argc, argv[0], argv[1], …]`.
 ///
@@ -54,9 +54,9 @@ extern "C" fn _start() -> ! {
         "mov rsi, r13",
         "syscall",
         "mov rdi, r12",
-        "call {hold}",
+        "call {reap}",
         "ud2",
         fail = sym fail,
-        hold = sym hold
+        reap = sym reap
     )
 }

@@ -9,7 +9,7 @@ use crate::proc::tree::{self, Process};
 use crate::sys::pids;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Forecast {
+pub struct RestoreTime {
     /// Milliseconds to count up to `highest`; 0 if PIDs can be chosen.
     pub pids_ms: u64,
     /// Highest PID or TID of the service.
@@ -18,7 +18,7 @@ pub struct Forecast {
     pub rest_ms: u64,
 }
 
-impl Forecast {
+impl RestoreTime {
     /// For a restore that chooses PIDs. `None` if there is no service, or no restore or checkpoint to go by.
     pub fn without_counting(status: &Status) -> Option<Self> {
         let rest_ms = rest_ms(status).filter(|_| status.service > 0)?;
@@ -31,10 +31,10 @@ impl Forecast {
 }
 
 /// `None` if there is no service, or no restore or checkpoint to go by.
-pub fn of(status: &Status, init: i32) -> Option<Forecast> {
+pub fn of(status: &Status, init: i32) -> Option<RestoreTime> {
     let highest = highest(&tree::all().ok()?, init, status.service)?;
     let pids_ms = if RestorePlan::here().can_go_back() { 0 } else { pids::millis_up_to(highest) };
-    Some(Forecast { pids_ms, highest, rest_ms: rest_ms(status)? })
+    Some(RestoreTime { pids_ms, highest, rest_ms: rest_ms(status)? })
 }
 
 fn rest_ms(status: &Status) -> Option<u64> {
@@ -81,7 +81,7 @@ mod tests {
     fn a_restore_is_judged_by_the_last_restore_before_the_last_checkpoint() {
         let mut status = super::super::example();
         assert_eq!(rest_ms(&status), Some(250));
-        assert_eq!(Forecast::without_counting(&status).map(Forecast::total_ms), Some(250));
+        assert_eq!(RestoreTime::without_counting(&status).map(RestoreTime::total_ms), Some(250));
         status.restore = None;
         assert_eq!(rest_ms(&status), Some(90));
         status.checkpoint = None;

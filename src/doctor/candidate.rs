@@ -21,7 +21,7 @@ const CRIU_MS: u64 = 100;
 const MEMORY: u64 = 64 << 20;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Forecast {
+pub struct Candidate {
     pub generation: u64,
     /// Whether `missing` is empty.
     pub fits: bool,
@@ -55,7 +55,7 @@ pub struct Time {
 ///
 /// # Errors
 /// If the store or the generation cannot be read.
-pub fn forecast(vault: &Vault, generation: Option<u64>, abilities: &Abilities) -> Result<Forecast> {
+pub fn candidate(vault: &Vault, generation: Option<u64>, abilities: &Abilities) -> Result<Candidate> {
     let manifest = Manifest::load(vault, generation)?.ok_or_else(|| match generation {
         Some(generation) => ImageError::NoGeneration { url: vault.url().to_owned(), generation },
         None => ImageError::NoHead { url: vault.url().to_owned() },
@@ -77,7 +77,7 @@ pub fn forecast(vault: &Vault, generation: Option<u64>, abilities: &Abilities) -
     let count = (plan.pids == Pids::CountedUp).then_some((here.used.unwrap_or(1), highest));
     let sample = sample(vault, &manifest)?;
     let time = time(count, bytes(&manifest), sample);
-    Ok(Forecast { generation: manifest.generation, fits: missing.is_empty(), missing, remarks, time })
+    Ok(Candidate { generation: manifest.generation, fits: missing.is_empty(), missing, remarks, time })
 }
 
 /// Bytes that are not zero pages.

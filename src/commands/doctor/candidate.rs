@@ -2,7 +2,7 @@
 
 use crate::commands::text::{json, print, printable, size};
 use crate::commands::{StoreArguments, say};
-use crate::doctor::forecast::{self, Forecast, Time};
+use crate::doctor::candidate::{self, Candidate, Time};
 use crate::exit;
 use crate::privileges::Abilities;
 use crate::upkeep::UpkeepError;
@@ -35,15 +35,15 @@ pub fn main(which: Which, store: &StoreArguments, as_json: bool) -> u8 {
     }
 }
 
-fn look(which: Which, store: &StoreArguments) -> Result<Forecast, UpkeepError> {
+fn look(which: Which, store: &StoreArguments) -> Result<Candidate, UpkeepError> {
     let number = match which {
         Which::Newest => None,
         Which::Number(number) => Some(number),
     };
-    Ok(forecast::forecast(&store.open_full()?, number, &Abilities::probe())?)
+    Ok(candidate::candidate(&store.open_full()?, number, &Abilities::probe())?)
 }
 
-fn text(found: &Forecast) -> String {
+fn text(found: &Candidate) -> String {
     let number = found.generation;
     let mut text = if found.fits {
         format!("generation {number} can be restored here: {}\n", time(&found.time))
@@ -77,7 +77,7 @@ fn time(time: &Time) -> String {
 mod tests {
     use super::*;
 
-    fn found() -> Forecast {
+    fn found() -> Candidate {
         let time = Time {
             count: Some((1, 1010)),
             pids_ms: 20,
@@ -87,7 +87,7 @@ mod tests {
             bytes_ms: 1500,
             total_ms: 1620,
         };
-        Forecast { generation: 3, fits: true, missing: vec![], remarks: vec!["the kernel\nis older".into()], time }
+        Candidate { generation: 3, fits: true, missing: vec![], remarks: vec!["the kernel\nis older".into()], time }
     }
 
     #[test]
@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn one_that_does_not_has_its_reasons() {
         let missing = vec!["this CPU lacks bmi2".to_owned(), "the service ran as uid 7".to_owned()];
-        insta::assert_snapshot!(text(&Forecast { fits: false, missing, ..found() }), @r"
+        insta::assert_snapshot!(text(&Candidate { fits: false, missing, ..found() }), @r"
         generation 3 cannot be restored here:
         - this CPU lacks bmi2
         - the service ran as uid 7

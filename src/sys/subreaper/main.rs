@@ -26,7 +26,7 @@ extern "C" fn fail() -> ! {
 }
 
 /// Reaps until the service ends. `argv[1]` is the service's PID in decimal.
-extern "C" fn hold(stack: *const usize) -> ! {
+extern "C" fn reap(stack: *const usize) -> ! {
     // SAFETY: the kernel put argc and argv there, and init always passes two arguments.
     let service = unsafe { pid_argument(stack) };
     loop {

@@ -2,7 +2,7 @@
 
 use core::arch::naked_asm;
 
-use super::{fail, hold};
+use super::{fail, reap};
 
 /// The kernel enters here with the argument vector on the stack: `[argc, argv[0], argv[1], …]`.
 ///
@@ -74,9 +74,9 @@ extern "C" fn _start() -> ! {
         "mov x1, x21",
         "svc 0",
         "mov x0, x19",
-        "bl {hold}",
+        "bl {reap}",
         "udf 0",
         fail = sym fail,
-        hold = sym hold
+        reap = sym reap
     )
 }
