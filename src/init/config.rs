@@ -4,7 +4,7 @@ use std::{ffi::CString, path::PathBuf, str::FromStr, time::Duration};
 
 use bytesize::ByteSize;
 
-use super::{isolate::Isolate, machine::Moment};
+use super::isolate::Isolate;
 use crate::image::KeyFiles;
 use crate::job::{Choice, OnFailure, Standby};
 use crate::store::Location;
@@ -82,6 +82,30 @@ pub struct Hooks {
     pub timeout: Duration,
     /// A checkpoint goes on if its `before_checkpoint` hook fails.
     pub may_fail: bool,
+}
+
+/// When a hook runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// Before the service is frozen.
+    BeforeCheckpoint,
+    /// When a checkpoint has succeeded or failed.
+    AfterCheckpoint,
+    /// When the service was restored.
+    OnRestore,
+    /// When the service runs.
+    OnAppReady,
+}
+
+impl Moment {
+    pub fn name(self) -> &'static str {
+        match self {
+            Moment::BeforeCheckpoint => "before-checkpoint",
+            Moment::AfterCheckpoint => "after-checkpoint",
+            Moment::OnRestore => "on-restore",
+            Moment::OnAppReady => "on-app-ready",
+        }
+    }
 }
 
 impl Hooks {

@@ -13,11 +13,12 @@ mod tests;
 mod timers;
 mod types;
 
-pub use types::{Action, HookCall, Input, Moment, Now, Task, Timer};
+pub use types::{Action, HookCall, Input, Now, Task, Timer};
 
 use std::time::Duration;
 
-use super::{config::Config, tree::Tree};
+use super::config::{Config, Moment};
+use super::tree::Tree;
 use crate::control::protocol::{Awaited, Event, Isolation, Phase, Reason, State, Status};
 use crate::control::server::{ClientId, failed};
 use crate::exit;

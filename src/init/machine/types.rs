@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::control::protocol::{Event, Op};
 use crate::control::server::ClientId;
+use crate::init::config::Moment;
 use crate::init::tree::Tree;
 use crate::job::AfterCommit;
 use crate::sys::process::Ending;
@@ -150,30 +151,6 @@ pub enum Task {
     },
     /// Sends a heartbeat and checks that this container still owns the lease.
     Heartbeat,
-}
-
-/// When a hook runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Moment {
-    /// Before the service is frozen.
-    BeforeCheckpoint,
-    /// When a checkpoint has succeeded or failed.
-    AfterCheckpoint,
-    /// When the service was restored.
-    OnRestore,
-    /// When the service runs.
-    OnAppReady,
-}
-
-impl Moment {
-    pub fn name(self) -> &'static str {
-        match self {
-            Moment::BeforeCheckpoint => "before-checkpoint",
-            Moment::AfterCheckpoint => "after-checkpoint",
-            Moment::OnRestore => "on-restore",
-            Moment::OnAppReady => "on-app-ready",
-        }
-    }
 }
 
 /// One run of a hook's command, with the values of its environment variables.
