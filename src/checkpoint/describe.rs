@@ -10,6 +10,7 @@ use super::tree_of_service::Tree;
 use crate::control::protocol::{SOCKET_NAME, now_ms};
 use crate::criu::command::{DUMP_LOG, RESTORE_LOG};
 use crate::files::{resolve, used};
+use crate::host::cpu::RegisterArea;
 use crate::host::{clock, cpu, env, stdio};
 use crate::image::{Executable, Manifest, Process};
 use crate::job::Common;
@@ -24,7 +25,7 @@ pub fn host() -> io::Result<Manifest> {
         arch: std::env::consts::ARCH.to_owned(),
         kernel: machine.release().to_string_lossy().into_owned(),
         cpu_features: cpu::cpu_features(),
-        saved_registers: cpu::saved_registers(),
+        saved_registers: RegisterArea::here().map(|area| area.saved()),
         uid: nix::unistd::geteuid().as_raw(),
         gid: nix::unistd::getegid().as_raw(),
         stdio: stdio::record(),
@@ -108,7 +109,7 @@ mod tests {
         assert!(
             manifest.executables.iter().any(|file| OsStr::from_bytes(&file.path) == exe.as_os_str() && file.size > 0)
         );
-        assert_eq!(manifest.saved_registers, cpu::saved_registers());
+        assert_eq!(manifest.saved_registers, RegisterArea::here().map(|area| area.saved()));
         assert!(!manifest.command.is_empty() && manifest.created_ms > 1_600_000_000_000);
     }
 

@@ -3,6 +3,7 @@
 mod later;
 mod unused;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
 
@@ -20,18 +21,38 @@ pub fn cpu_features() -> Vec<String> {
 }
 
 /// Bounds registers of MPX, which Linux no longer enables since 5.6.
-const MPX: u64 = 0b11 << 3;
+const MPX: [u32; 2] = [3, 4];
 
-/// What XSAVE saves of a thread's registers here, without MPX. None if the kernel does not use XSAVE.
-pub fn saved_registers() -> Option<SavedRegisters> {
-    let found = cpuid::saved_registers()?;
-    Some(SavedRegisters { components: found.components & !MPX, bytes: found.bytes.into() })
-}
+/// This machine's XSAVE area: for each component that is saved, the byte at which it ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegisterArea(BTreeMap<u32, u32>);
 
-/// Whether this machine saves everything that the other one saved. Otherwise a signal frame on a stack of the
-/// service may contain registers that this kernel cannot load.
-pub fn saves_all(theirs: &SavedRegisters, ours: &SavedRegisters) -> bool {
-    theirs.components & !ours.components == 0 && theirs.bytes <= ours.bytes
+impl RegisterArea {
+    /// None if the kernel does not use XSAVE.
+    pub fn here() -> Option<Self> {
+        let saved = cpuid::saved_components().into_iter().filter(|(component, _)| !MPX.contains(component));
+        Some(Self(saved.collect())).filter(|area| !area.0.is_empty())
+    }
+
+    #[cfg(test)]
+    pub fn of(components: &[(u32, u32)]) -> Self {
+        Self(components.iter().copied().collect())
+    }
+
+    /// What a checkpoint records.
+    pub fn saved(&self) -> SavedRegisters {
+        let components = self.0.keys().fold(0, |all, component| all | 1 << component);
+        SavedRegisters { components, bytes: self.0.values().max().copied().unwrap_or_default().into() }
+    }
+
+    /// Whether this machine saves everything that the other one saved, at the same places. Otherwise a signal frame on a
+    /// stack of the service may contain registers that this kernel cannot load, or would load from the wrong place: AMD and
+    /// Intel place AVX-512 differently.
+    pub fn fits(&self, theirs: &SavedRegisters) -> bool {
+        let theirs_here = self.0.iter().filter(|(component, _)| theirs.components & 1 << **component != 0);
+        let same = Self(theirs_here.map(|(component, end)| (*component, *end)).collect());
+        same.saved() == *theirs
+    }
 }
 
 /// `flags` on x86, `Features` on aarch64.
@@ -64,21 +85,26 @@ mod tests {
     }
 
     #[test]
-    fn registers_that_are_not_saved_here_are_missed() {
-        // AVX; AVX-512 and PKRU of AMD and of Intel; AMX.
-        let [avx, amd, intel, amx] = [(0x7, 832), (0x2e7, 2440), (0x2e7, 2696), (0x602e7, 11_008)]
-            .map(|(components, bytes)| SavedRegisters { components, bytes });
+    fn registers_that_are_not_saved_here_or_elsewhere_are_missed() {
+        let legacy = [(0, 576), (1, 576), (2, 832)];
+        let area = |more: &[(u32, u32)]| RegisterArea::of(&[&legacy[..], more].concat());
+        let avx = area(&[]);
+        let amd = area(&[(5, 840), (6, 1408), (7, 2432), (9, 2440)]);
+        let intel = area(&[(5, 1152), (6, 1664), (7, 2688), (9, 2696)]);
+        let amx = area(&[(5, 1152), (6, 1664), (7, 2688), (9, 2696), (17, 2816), (18, 11_008)]);
         for (theirs, ours, fits) in [
-            (avx, avx, true),
-            (avx, amd, true),
-            (amd, avx, false),
-            (amd, intel, true),
-            (intel, amd, false),
-            (intel, amx, true),
-            (amx, intel, false),
-            (SavedRegisters { bytes: 1, ..amx }, intel, false),
+            (&avx, &avx, true),
+            (&avx, &amd, true),
+            (&avx, &intel, true),
+            (&amd, &avx, false),
+            (&amd, &intel, false),
+            (&intel, &amd, false),
+            (&amd, &amx, false),
+            (&intel, &amx, true),
+            (&amx, &intel, false),
         ] {
-            assert_eq!(saves_all(&theirs, &ours), fits, "{theirs:?} {ours:?}");
+            assert_eq!(ours.fits(&theirs.saved()), fits, "{theirs:?} {ours:?}");
         }
+        assert_eq!(amd.saved(), SavedRegisters { components: 0x2e7, bytes: 2440 });
     }
 }

@@ -1,31 +1,23 @@
 //! What CPUID and XGETBV report about the CPU. They exist on x86-64 only.
 
-/// The state of a thread that XSAVE saves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SavedRegisters {
-    /// XCR0: one bit for each component that the kernel has enabled.
-    pub components: u64,
-    /// Size of the save area in bytes, in the standard format.
-    pub bytes: u32,
-}
-
 /// EAX and EDX of leaf 7, subleaf 1; zeros if the CPU lacks them.
 pub fn later_instructions() -> [u32; 2] {
     imp::later_instructions().unwrap_or_default()
 }
 
-/// None if there is no XSAVE, or the kernel has not enabled it.
-pub fn saved_registers() -> Option<SavedRegisters> {
-    imp::saved_registers()
+/// The components that XSAVE saves of a thread, by their bit in XCR0, each with the byte of the save area (standard format)
+/// at which it ends: Intel SDM volume 1, section 13.4. Empty if there is no XSAVE, or the kernel has not enabled it.
+pub fn saved_components() -> Vec<(u32, u32)> {
+    imp::saved_components().unwrap_or_default()
 }
 
 #[cfg(target_arch = "x86_64")]
 mod imp {
     use std::arch::x86_64::{__cpuid_count, _xgetbv, CpuidResult};
 
-    use super::SavedRegisters;
-
     const OSXSAVE: u32 = 1 << 27;
+    /// x87 and SSE are in the first 512 bytes, and the header follows in 64.
+    const LEGACY: u32 = 512 + 64;
 
     #[allow(unused_unsafe, reason = "CPUID is safe in releases of Rust after 1.90")]
     fn cpuid(leaf: u32, subleaf: u32) -> CpuidResult {
@@ -42,13 +34,20 @@ mod imp {
         has_subleaf.then(|| cpuid(7, 1)).map(|found| [found.eax, found.edx])
     }
 
-    pub fn saved_registers() -> Option<SavedRegisters> {
+    pub fn saved_components() -> Option<Vec<(u32, u32)>> {
         if !has_leaf(0xd) || cpuid(1, 0).ecx & OSXSAVE == 0 {
             return None;
         }
         // SAFETY: OSXSAVE says that XGETBV exists, and register 0 always does.
-        let components = unsafe { _xgetbv(0) };
-        Some(SavedRegisters { components, bytes: cpuid(0xd, 0).ebx })
+        let enabled = unsafe { _xgetbv(0) };
+        let end = |component| match component {
+            0 | 1 => LEGACY,
+            component => {
+                let place = cpuid(0xd, component);
+                place.ebx + place.eax
+            }
+        };
+        Some((0..u64::BITS).filter(|bit| enabled & 1 << bit != 0).map(|bit| (bit, end(bit))).collect())
     }
 }
 
@@ -58,7 +57,7 @@ mod imp {
         None
     }
 
-    pub fn saved_registers() -> Option<super::SavedRegisters> {
+    pub fn saved_components() -> Option<Vec<(u32, u32)>> {
         None
     }
 }
@@ -69,11 +68,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_area_has_room_for_what_is_enabled() {
-        let Some(saved) = saved_registers() else { return };
-        // x87 and SSE are always enabled: 512 bytes, and 64 for the header.
-        assert_eq!(saved.components & 0b11, 0b11);
-        assert!(saved.bytes >= 512 + 64);
-        assert_eq!(saved.components & 0b100 != 0, std::arch::is_x86_feature_detected!("avx"));
+    fn what_is_enabled_is_saved() {
+        let saved = saved_components();
+        let end = |component| saved.iter().find(|(found, _)| *found == component).map(|(_, end)| *end);
+        if !saved.is_empty() {
+            assert_eq!((end(0), end(1)), (Some(576), Some(576)));
+            assert_eq!(end(2), std::arch::is_x86_feature_detected!("avx").then_some(576 + 256));
+        }
     }
 }

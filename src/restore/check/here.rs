@@ -5,8 +5,7 @@ use std::fs;
 
 use nix::sys::resource::{Resource, getrlimit};
 
-use crate::host::cpu::{cpu_features, saved_registers};
-use crate::image::SavedRegisters;
+use crate::host::cpu::{RegisterArea, cpu_features};
 use crate::privileges::{Abilities, Ability, Answer, RestorePlan};
 use crate::sys::pids;
 
@@ -16,7 +15,7 @@ pub struct Here {
     /// The name that Rust uses.
     pub arch: String,
     pub features: Vec<String>,
-    pub saved_registers: Option<SavedRegisters>,
+    pub registers: Option<RegisterArea>,
     /// Effective user.
     pub uid: u32,
     /// Bounding set, without `CAP_`.
@@ -49,7 +48,7 @@ impl Here {
         Self {
             arch: std::env::consts::ARCH.to_owned(),
             features: cpu_features(),
-            saved_registers: saved_registers(),
+            registers: RegisterArea::here(),
             uid: abilities.facts.uid,
             bounding: abilities.facts.bounding.clone(),
             lacks: lacks(abilities),

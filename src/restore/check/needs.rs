@@ -75,8 +75,9 @@ impl<'a> Needs<'a> {
     }
 
     fn registers(&self, here: &Here) -> Option<Unfit> {
-        let (theirs, ours) = self.saved_registers.zip(here.saved_registers)?;
-        (self.arch == here.arch && !cpu::saves_all(&theirs, &ours)).then_some(Unfit::SavedRegisters { theirs, ours })
+        let (theirs, area) = self.saved_registers.zip(here.registers.as_ref())?;
+        let differs = self.arch == here.arch && !area.fits(&theirs);
+        differs.then(|| Unfit::SavedRegisters { theirs, ours: area.saved() })
     }
 
     /// Without privileges PIDs only go up.
@@ -149,6 +150,7 @@ fn descriptors(image: &[u8]) -> Vec<u64> {
 mod tests {
     use super::*;
     use crate::criu::images::{Credentials, ThreadCore};
+    use crate::host::cpu::RegisterArea;
     use crate::image::{CriuImage, Process};
 
     fn image<M: prost::Message>(name: &str, magic: u32, entry: M) -> CriuImage {
@@ -178,7 +180,15 @@ mod tests {
         Here {
             arch: "x86_64".into(),
             features: words(&["avx2", "bmi2", "avx512f"]),
-            saved_registers: Some(SavedRegisters { components: 0x2e7, bytes: 2440 }),
+            registers: Some(RegisterArea::of(&[
+                (0, 576),
+                (1, 576),
+                (2, 832),
+                (5, 840),
+                (6, 1408),
+                (7, 2432),
+                (9, 2440),
+            ])),
             uid: 1000,
             bounding: words(&["KILL", "NET_BIND_SERVICE", "CHECKPOINT_RESTORE"]).into_iter().collect(),
             ..Here::default()
@@ -201,7 +211,7 @@ mod tests {
     fn all_that_is_missing_is_said() {
         let here = Here {
             features: vec!["avx2".into()],
-            saved_registers: Some(SavedRegisters { components: 0x7, bytes: 832 }),
+            registers: Some(RegisterArea::of(&[(0, 576), (1, 576), (2, 832)])),
             uid: 1001,
             bounding: ["KILL".to_owned()].into(),
             lacks: vec![("PR_SET_MM_MAP", "EINVAL".to_owned())],
@@ -230,7 +240,7 @@ mod tests {
     #[test]
     fn a_checkpoint_that_says_nothing_of_registers_needs_none() {
         let manifest = Manifest { saved_registers: None, ..manifest() };
-        let here = Here { saved_registers: Some(SavedRegisters { components: 3, bytes: 576 }), ..here() };
+        let here = Here { registers: Some(RegisterArea::of(&[(0, 576), (1, 576)])), ..here() };
         assert_eq!(Needs::of(&manifest).missing(&here), []);
     }
 
