@@ -71,9 +71,9 @@ fn show<T: serde::Serialize>(result: &T, as_json: bool, sentence: fn(&T) -> Stri
 
 fn unstopped(moved: &Moved) -> u8 {
     let Some(why) = &moved.unstopped else { return exit::OK };
-    say(&printable(&format!(
+    say(&format!(
         "the source cannot be stopped: {why}. Run this again, or stop it by hand: it stands by. The service runs in the target"
-    )));
+    ));
     exit::UNFINISHED
 }
 
@@ -95,7 +95,7 @@ fn failed(failure: &Failure, as_json: bool) -> u8 {
         let event = serde_json::json!({ "event": "failed", "message": message, "runs": failure.runs });
         print(event.to_string());
     }
-    say(&printable(&message));
+    say(&message);
     failure.status()
 }
 

@@ -20,8 +20,15 @@ pub fn print(text: &str) -> u8 {
 }
 
 /// Writes a message to standard error, which may be closed.
+///
+/// A message may name a process or a path of the service, so control characters are escaped.
 pub fn say(message: &str) {
-    let _ = std::io::stderr().write_all(format!("freeze: {message}\n").as_bytes());
+    let _ = std::io::stderr().write_all(said(message).as_bytes());
+}
+
+fn said(message: &str) -> String {
+    let lines: Vec<String> = message.lines().map(printable).collect();
+    format!("freeze: {}\n", lines.join("\n"))
 }
 
 /// A line of JSON, newline included.
@@ -105,6 +112,14 @@ pub fn figures(report: &Report) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_moves_no_cursor() {
+        assert_eq!(
+            said("process 7 (\x1b[2J) is traced;\nstop it"),
+            "freeze: process 7 (\\u{1b}[2J) is traced;\nstop it\n"
+        );
+    }
 
     #[test]
     fn sizes_and_ages_are_short() {
