@@ -2,18 +2,17 @@
 //!
 //! Never trusts a socket by its path: the folder's owner and the peer's credentials decide.
 
-use std::{
-    fs, io,
-    os::unix::{fs::MetadataExt, net::UnixStream},
-    path::{Path, PathBuf},
-    thread,
-    time::{Duration, Instant},
-};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use std::{fs, io, thread};
 
-use nix::{
-    sys::socket::{UnixCredentials, getsockopt, sockopt::PeerCredentials},
-    unistd::geteuid,
-};
+use nix::sys::socket::sockopt::{PeerCredentials, SendTimeout};
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, UnixCredentials, getsockopt, setsockopt};
+use nix::sys::time::TimeVal;
+use nix::unistd::geteuid;
 
 use super::{
     folder::DEFAULTS,
@@ -25,6 +24,8 @@ use crate::sys::private_folder::NotOurs;
 
 /// Interval between two attempts to connect.
 const RETRY: Duration = Duration::from_millis(20);
+/// Longest wait for room in a listener's backlog. Init accepts at once.
+const PATIENCE: TimeVal = TimeVal::new(5, 0);
 
 /// Why a request got no answer.
 #[derive(Debug, thiserror::Error)]
@@ -158,9 +159,20 @@ fn connect_in(folder: &Path, is_named: bool) -> Result<UnixStream, Unasked> {
     if !may_own(us, owner) {
         return Err(NotOurs::Foreign(owner).into());
     }
-    let stream = UnixStream::connect(folder.join(SOCKET_NAME))?;
+    let stream = connect_to(&folder.join(SOCKET_NAME))?;
     let server = getsockopt(&stream, PeerCredentials).map_err(io::Error::from)?;
     check_server(us, owner, &server, is_named)?;
+    Ok(stream)
+}
+
+/// Connects within [`PATIENCE`]: a listener of another user may never accept, and then the next folder is tried.
+fn connect_to(path: &Path) -> io::Result<UnixStream> {
+    let socket = socket::socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    // connect(2) waits for room in the backlog as long as a send may wait (unix(7), socket(7)).
+    setsockopt(&socket, SendTimeout, &PATIENCE)?;
+    socket::connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    let stream = UnixStream::from(socket);
+    stream.set_write_timeout(None)?;
     Ok(stream)
 }
 
@@ -207,12 +219,9 @@ mod tests {
         init.join().unwrap();
     }
 
-    /// Needs root, as only root can chown.
+    /// Only root can chown.
     #[test]
-    fn a_folder_of_another_user_is_passed_over() {
-        if !geteuid().is_root() {
-            return;
-        }
+    fn as_root_a_folder_of_another_user_is_passed_over() {
         let (theirs, ours) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let _listeners = [&theirs, &ours].map(|folder| UnixListener::bind(folder.path().join(SOCKET_NAME)).unwrap());
         std::os::unix::fs::chown(theirs.path(), Some(1000), None).unwrap();
@@ -221,6 +230,19 @@ mod tests {
         assert!(error.contains("it belongs to user 1000, and what listens there is user 0's"), "{error}");
         assert!(first_of(&folders[..1], true).is_err());
         let found = first_of(&folders, false).unwrap().peer_addr().unwrap();
+        assert_eq!(found.as_pathname(), Some(&*ours.path().join(SOCKET_NAME)));
+    }
+
+    #[test]
+    fn a_listener_that_accepts_nobody_is_passed_over() {
+        let (deaf, ours) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let [stuck, _listener] =
+            [&deaf, &ours].map(|folder| UnixListener::bind(folder.path().join(SOCKET_NAME)).unwrap());
+        socket::listen(&stuck, socket::Backlog::new(0).unwrap()).unwrap();
+        // A backlog of 0 takes one.
+        let _queued = UnixStream::connect(deaf.path().join(SOCKET_NAME)).unwrap();
+        let folders = [&deaf, &ours].map(|folder| folder.path().to_owned());
+        let found = first_of(&folders, true).unwrap().peer_addr().unwrap();
         assert_eq!(found.as_pathname(), Some(&*ours.path().join(SOCKET_NAME)));
     }
 
