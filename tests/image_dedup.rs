@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Barrier};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -201,7 +202,7 @@ fn a_body_that_is_given_up_keeps_no_pack() {
 
 /// How often as many bytes are decoded as come out, and how many requests there are.
 fn effort(vault: &Vault, manifest: &Manifest) -> (f64, usize) {
-    let gets = Arc::new(Counting { inner: vault.store().clone(), ranges: AtomicUsize::new(0) });
+    let gets = Arc::new(Counting::new(vault, |_| Ok(())));
     let counted = open(gets.clone());
     let before = gets.ranges.load(Relaxed);
     let mut fetcher = Fetcher::new(&counted, manifest, MEMORY, 2).unwrap();
@@ -245,6 +246,27 @@ fn small_packs_are_gathered() {
     assert!((60..70).contains(&most), "{most}");
     let (manifest, written) = fixture.commit(&[&data]);
     assert!(manifest.packs.len() < 20 && written.new == 0, "{} {}", manifest.packs.len(), written.new);
+}
+
+#[test]
+fn a_base_that_cannot_be_read_is_refused_with_the_stores_own_error() {
+    let fixture = Fixture::new();
+    let bodies = [1, 2, 3].map(|seed| noise(seed, 256 * PAGE));
+    for count in 1..=bodies.len() {
+        fixture.commit(&bodies[..count].iter().map(Vec::as_slice).collect::<Vec<_>>());
+    }
+    // The thread that reads first goes on after the other one has failed.
+    let both = Barrier::new(2);
+    let store = Counting::new(&fixture.vault, move |number| {
+        both.wait();
+        if number == 1 {
+            return Err(StoreError::BadUrl { url: "file:/broken".into(), why: "it is broken" });
+        }
+        thread::sleep(Duration::from_millis(200));
+        Ok(())
+    });
+    let error = ImageWriter::new(&open(Arc::new(store)), MEMORY, 2).err().expect("a pack cannot be read");
+    assert!(error.to_string().contains("it is broken"), "{error}");
 }
 
 #[test]
@@ -392,13 +414,21 @@ proptest! {
     }
 }
 
-/// A store that counts how many ranges are read.
-struct Counting {
+/// A store that counts how many ranges are read, for at most two threads.
+struct Counting<F> {
     inner: Arc<dyn Store>,
     ranges: AtomicUsize,
+    /// Called with the number of each read before it is made, from 0. Its error is the read's.
+    before: F,
 }
 
-impl Store for Counting {
+impl<F: Fn(usize) -> Result<(), StoreError> + Send + Sync> Counting<F> {
+    fn new(vault: &Vault, before: F) -> Self {
+        Self { inner: vault.store().clone(), ranges: AtomicUsize::new(0), before }
+    }
+}
+
+impl<F: Fn(usize) -> Result<(), StoreError> + Send + Sync> Store for Counting<F> {
     fn prepare(&self) -> Result<Fencing, StoreError> {
         self.inner.prepare()
     }
@@ -409,7 +439,7 @@ impl Store for Counting {
         self.inner.get(key, limit)
     }
     fn get_range(&self, key: &str, range: Range<u64>) -> Result<Vec<u8>, StoreError> {
-        self.ranges.fetch_add(1, Relaxed);
+        (self.before)(self.ranges.fetch_add(1, Relaxed))?;
         self.inner.get_range(key, range)
     }
     fn list(&self, prefix: &str) -> Result<Vec<ObjectMeta>, StoreError> {
@@ -422,7 +452,7 @@ impl Store for Counting {
         self.inner.clean(older_than)
     }
     fn concurrency(&self) -> usize {
-        self.inner.concurrency()
+        2
     }
     fn url(&self) -> &str {
         self.inner.url()

@@ -53,7 +53,9 @@ pub(crate) fn load(vault: &Vault, memory: u64) -> Result<(PageIndex, Vec<PackInf
     thread::scope(|scope| {
         let spawn = |_| thread::Builder::new().stack_size(STACK).spawn_scoped(scope, || work.run());
         let threads: Vec<_> = (0..threads).map(spawn).collect::<Result<_, _>>().map_err(ImageError::Start)?;
-        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or(Err(ImageError::Ended)))
+        let errors = threads.into_iter().filter_map(|thread| thread.join().unwrap_or(Err(ImageError::Ended)).err());
+        // A thread that another one's failure has ended does not know the cause.
+        errors.min_by_key(|error| matches!(error, ImageError::Ended)).map_or(Ok(()), Err)
     })?;
     let sink = work.sink.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok((sink.known, manifest.packs))
