@@ -188,6 +188,33 @@ pub enum Event {
     Claimed,
 }
 
+impl Event {
+    /// The event's text, if it has one. Other programs decide its length.
+    pub(crate) fn text_mut(&mut self) -> Option<&mut String> {
+        match self {
+            Self::Warning { message }
+            | Self::Failed { message, .. }
+            | Self::Chosen { message }
+            | Self::Lost { message }
+            | Self::PidsExhausted { message } => Some(message),
+            Self::Settled { taken_by } => taken_by.as_mut(),
+            Self::Restored { restore, .. } => Some(&mut restore.from),
+            Self::Progress { .. }
+            | Self::Committing { .. }
+            | Self::Committed { .. }
+            | Self::Checkpointed(_)
+            | Self::Status(_)
+            | Self::Reached
+            | Self::Done
+            | Self::Waiting { .. }
+            | Self::StillOwner
+            | Self::NothingToRestore { .. }
+            | Self::Restoring { .. }
+            | Self::Claimed => None,
+        }
+    }
+}
+
 /// Answer to [`Op::Status`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {

@@ -51,19 +51,14 @@ impl Reporter {
         (Self { socket, lines: RefCell::default(), withdraw: Cell::new(false) }, init)
     }
 
-    /// Sends one event. Shortens the message of a failure or warning that exceeds a line. Ignores errors:
-    /// without init the container is ending.
+    /// Sends one event. Shortens a text that may exceed a line. Ignores errors: without init the container is
+    /// ending.
     pub fn send(&self, event: &Event) {
-        let event = match event {
-            Event::Failed { message, log, phase } if message.len() > MAX_MESSAGE => {
-                &Event::Failed { message: shortened(message), log: log.clone(), phase: *phase }
-            }
-            Event::Warning { message } if message.len() > MAX_MESSAGE => {
-                &Event::Warning { message: shortened(message) }
-            }
-            event => event,
-        };
-        if let Ok(mut line) = serde_json::to_vec(event) {
+        let mut event = event.clone();
+        if let Some(text) = event.text_mut().filter(|text| text.len() > MAX_MESSAGE) {
+            *text = shortened(text);
+        }
+        if let Ok(mut line) = serde_json::to_vec(&event) {
             line.push(b'\n');
             let _ = (&self.socket).write_all(&line);
         }
@@ -118,9 +113,12 @@ fn shortened(message: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::mem;
+
     use serde::Serialize;
 
     use super::*;
+    use crate::control::protocol::RestoreReport;
     use crate::image::{KeyFiles, Lease};
     use crate::job::Common;
     use crate::store::Location;
@@ -155,6 +153,30 @@ mod tests {
         init.write_all(late).unwrap();
         assert!(reporter.is_withdrawn_within(Duration::from_secs(600)));
         assert!(reporter.is_withdrawn_within(Duration::ZERO), "an order stands");
+    }
+
+    #[test]
+    fn every_event_fits_a_line() {
+        let text = || "\0".repeat(MAX_LINE);
+        let restore =
+            RestoreReport { generation: 1, at_ms: 0, total_ms: 0, bytes: 0, from: text(), clock_jump_ms: None };
+        for event in [
+            Event::Warning { message: text() },
+            Event::Failed { message: text(), log: None, phase: None },
+            Event::Chosen { message: text() },
+            Event::Lost { message: text() },
+            Event::PidsExhausted { message: text() },
+            Event::Settled { taken_by: Some(text()) },
+            Event::Restored { root: 1, service: 2, lease: Lease::fresh(), restore },
+        ] {
+            let (reporter, mut init) = Reporter::pair();
+            reporter.send(&event);
+            drop(reporter);
+            let mut lines = Lines::default();
+            while lines.read(&mut init).expect("the line is not too long") != Got::End {}
+            let received: Event = lines.next_line().expect("a whole line").unwrap();
+            assert_eq!(mem::discriminant(&received), mem::discriminant(&event));
+        }
     }
 
     #[test]
