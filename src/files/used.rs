@@ -27,7 +27,11 @@ use crate::proc::{self, fd, maps};
 #[derive(Debug, thiserror::Error)]
 pub enum LookupError {
     #[error("the service's files cannot be looked up ({0}); freeze needs /proc mounted")]
-    Proc(#[from] io::Error),
+    Proc(io::Error),
+    #[error(
+        "the service has bound a unix socket in {folder}, which cannot be looked up: {error}. Repair the symbolic links on this path, or let the service bind the socket elsewhere"
+    )]
+    Socket { folder: PathBuf, error: io::Error },
     #[error("--include, at {path}: {error}; make it readable for the container's user")]
     Include { path: PathBuf, error: io::Error },
     /// Another container may decide where the link leads.
@@ -137,7 +141,7 @@ fn walk(top: &Path, path: &Path, rules: &Rules, found: &mut BTreeSet<PathBuf>) -
     }
     let meta = match resolve::place(path) {
         Err(Unresolved::Io(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        place => place.map_err(|error| at(path, error))?.metadata()?,
+        place => place.and_then(|place| Ok(place.metadata()?)).map_err(|error| at(path, error))?,
     };
     if captured_kind(&meta) {
         found.insert(path.to_owned());
@@ -167,7 +171,7 @@ fn names_in(path: &Path) -> Result<Vec<OsString>, Unresolved> {
 
 /// Paths that a process has open, mapped, bound or as its working directory, and whether one is open for
 /// writing.
-fn used_by(processes: &[Process]) -> io::Result<BTreeMap<PathBuf, bool>> {
+fn used_by(processes: &[Process]) -> Result<BTreeMap<PathBuf, bool>, LookupError> {
     let sockets = bound::sockets();
     let mut used = BTreeMap::new();
     let mut note = |path: PathBuf, written: bool| *used.entry(path).or_insert(false) |= written;
@@ -176,18 +180,19 @@ fn used_by(processes: &[Process]) -> io::Result<BTreeMap<PathBuf, bool>> {
         if let Ok(target) = fs::read_link(&cwd) {
             names(&cwd, &target).into_iter().for_each(|path| note(path, false));
         }
-        for (fd, target) in fd::links(process.pid)? {
+        for (fd, target) in fd::links(process.pid).map_err(LookupError::Proc)? {
             if target.is_absolute() {
                 let written = FdInfo::read(process.pid, fd).unwrap_or_default().is_writable();
                 let link = proc::path(process.pid, &format!("fd/{fd}"));
                 names(&link, &target).into_iter().for_each(|path| note(path, written));
             } else if let Some(folder) = sockets.get(target.as_os_str().as_bytes()).and_then(|path| path.parent()) {
                 // The restore binds the socket by the same name.
-                let (links, real) = resolve::follow(folder)?;
+                let (links, real) = resolve::follow(folder)
+                    .map_err(|error| LookupError::Socket { folder: folder.to_owned(), error })?;
                 links.into_iter().chain([real]).for_each(|path| note(path, false));
             }
         }
-        for mapping in maps::read(process.pid)? {
+        for mapping in maps::read(process.pid).map_err(LookupError::Proc)? {
             if let Some(path) = mapping.path() {
                 note(path.to_owned(), mapping.writable && mapping.shared);
             }
@@ -310,6 +315,17 @@ mod tests {
         let _socket = UnixListener::bind(top.join("link/sock")).unwrap();
         let used = used_by(&this_process()).unwrap();
         assert!(["link", "real"].iter().all(|name| used.contains_key(&top.join(name))), "{used:?}");
+    }
+
+    #[test]
+    fn a_socket_whose_folder_is_a_loop_of_links_now_is_refused_by_its_name() {
+        let (_folder, top) = real_and_link();
+        let _socket = UnixListener::bind(top.join("link/sock")).unwrap();
+        fs::remove_file(top.join("link")).unwrap();
+        symlink("link", top.join("link")).unwrap();
+        let said = paths(&this_process(), &[], &[], &rules_of_us(Vec::new())).unwrap_err().to_string();
+        assert!(said.contains(&format!("unix socket in {}", top.join("link").display())), "{said}");
+        assert!(!said.contains("/proc"), "{said}");
     }
 
     #[test]
