@@ -5,13 +5,16 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_credential_types::Credentials;
+use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{self, ProvideCredentials, SharedCredentialsProvider, future};
 use tokio::sync::Mutex;
 
 /// Credentials that expire sooner than this are renewed before a restore. Most restores take less.
 const RESTORE: Duration = Duration::from_secs(300);
 
-/// Asks the chain until it is closed, and then returns the last credentials.
+const NONE_BEFORE: &str = "none were found before the restore, and a program that gives some may not start beside it";
+
+/// Asks the chain until it is closed, and then returns the last credentials. Without any it refuses.
 #[derive(Debug, Clone)]
 pub(super) struct Remembered {
     chain: SharedCredentialsProvider,
@@ -31,8 +34,8 @@ impl Remembered {
         Self { chain, state: Arc::default() }
     }
 
-    /// Renews credentials that expire soon, and never asks the chain again if it has given any. When this
-    /// returns, nothing that the chain started still runs.
+    /// Renews credentials that expire soon, and never asks the chain again. When this returns, nothing that
+    /// the chain started still runs.
     pub async fn close(&self) {
         let mut state = self.state.lock().await;
         if state.last.as_ref().is_none_or(ends_soon)
@@ -40,13 +43,14 @@ impl Remembered {
         {
             state.last = Some(new);
         }
-        state.closed = state.last.is_some();
+        state.closed = true;
     }
 
     async fn provide(&self) -> provider::Result {
         let mut state = self.state.lock().await;
         match &state.last {
             Some(last) if state.closed => Ok(last.clone()),
+            None if state.closed => Err(CredentialsError::not_loaded(NONE_BEFORE)),
             _ => Ok(state.last.insert(self.chain.provide_credentials().await?).clone()),
         }
     }
@@ -70,6 +74,31 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
     use super::*;
+
+    #[derive(Debug)]
+    struct Empty;
+
+    impl ProvideCredentials for Empty {
+        fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+        where
+            Self: 'a,
+        {
+            future::ProvideCredentials::ready(Err(CredentialsError::not_loaded("the chain was asked")))
+        }
+    }
+
+    #[test]
+    fn a_chain_without_credentials_is_closed_too() {
+        let remembered = Remembered::new(SharedCredentialsProvider::new(Empty));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let said = || {
+            let error = runtime.block_on(remembered.provide_credentials()).unwrap_err();
+            std::error::Error::source(&error).unwrap().to_string()
+        };
+        assert_eq!(said(), "the chain was asked");
+        runtime.block_on(remembered.close());
+        assert_eq!(said(), "none were found before the restore, and a program that gives some may not start beside it");
+    }
 
     /// Gives credentials that expire in this number of seconds, if at all, and counts the calls.
     #[derive(Debug)]
