@@ -26,8 +26,8 @@ use crate::sys::fd;
 /// CRIU's byte at the gate: the dump is complete and all tasks stand still.
 const DUMPED: u8 = b'D';
 
-/// Milliseconds in which CRIU must release the tasks. Then it is killed, which releases them too.
-const LET_GO: u16 = 20_000;
+/// Time in which CRIU must release the tasks. Then it is killed, which releases them too.
+const LET_GO: Duration = Duration::from_secs(20);
 
 #[derive(Debug, thiserror::Error)]
 pub enum DumpError {
@@ -230,8 +230,7 @@ impl Drop for Dump {
 
 /// Waits for a CRIU that is to release the tasks. Kills it after [`LET_GO`], which releases them too.
 fn wait_for(child: &mut Child, exit: BorrowedFd) -> Option<ExitStatus> {
-    let mut fds = [PollFd::new(exit, PollFlags::POLLIN)];
-    if !poll(&mut fds, LET_GO).is_ok_and(|ready| ready > 0) {
+    if !fd::is_readable_within(exit, LET_GO) {
         let _ = child.kill();
     }
     child.wait().ok()

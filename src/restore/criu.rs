@@ -12,8 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus};
-
-use nix::poll::{PollFd, PollFlags, poll};
+use std::time::Duration;
 
 use crate::criu::command::{self, Criu};
 use crate::criu::{log, stream};
@@ -30,8 +29,8 @@ use strays::Strays;
 
 /// Written to the gate to let the tasks run.
 const RUN: u8 = b'r';
-/// Milliseconds that CRIU may take to release or kill the tasks. After that it is killed.
-const LET_GO: u16 = 20_000;
+/// Time that CRIU may take to release or kill the tasks. After that it is killed.
+const LET_GO: Duration = Duration::from_secs(20);
 
 /// A restored service that has not run. Dropping it kills it.
 #[derive(Debug)]
@@ -131,8 +130,7 @@ impl RestoreGate {
 
     /// Waits until CRIU ends, and kills it after [`LET_GO`].
     fn wait(&mut self) -> Option<ExitStatus> {
-        let mut fds = [PollFd::new(self.exit.as_fd(), PollFlags::POLLIN)];
-        if !poll(&mut fds, LET_GO).is_ok_and(|ready| ready > 0) {
+        if !fd::is_readable_within(self.exit.as_fd(), LET_GO) {
             let _ = self.child.kill();
         }
         self.child.wait().ok()

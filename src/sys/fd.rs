@@ -5,9 +5,11 @@ use std::io::{self, IoSliceMut, PipeReader};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{self, Sender};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
@@ -36,6 +38,19 @@ pub fn set_nonblocking(fd: BorrowedFd) -> io::Result<()> {
 /// Enlarges a pipe to `bytes`. It keeps its size if the user's pipe memory is used up (pipe(7)).
 pub fn widen_pipe(pipe: BorrowedFd, bytes: i32) {
     let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(bytes));
+}
+
+/// Waits until `fd` is readable or its peer has closed it, at most `time`. Returns whether it is. A signal
+/// does not end the wait.
+pub fn is_readable_within(fd: BorrowedFd, time: Duration) -> bool {
+    let until = Instant::now() + time;
+    loop {
+        let left = PollTimeout::try_from(until.saturating_duration_since(Instant::now())).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], left) {
+            Err(Errno::EINTR) => {}
+            result => return result.is_ok_and(|ready| ready > 0),
+        }
+    }
 }
 
 /// Receives one descriptor, which comes with one byte (SCM_RIGHTS).
@@ -114,7 +129,7 @@ impl ExitWatch {
 mod tests {
     use std::process::{Command, Stdio};
 
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
     use super::*;
 
@@ -133,5 +148,29 @@ mod tests {
             assert!(ended(PollTimeout::NONE));
             assert!(child.wait().unwrap().success());
         }
+    }
+
+    extern "C" fn nothing(_: i32) {}
+
+    #[test]
+    fn a_signal_does_not_end_the_wait() {
+        let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::empty(), SigSet::empty());
+        // SAFETY: the handler does nothing, and no other test uses the signal.
+        unsafe { sigaction(Signal::SIGUSR2, &action) }.unwrap();
+        let (reader, writer) = io::pipe().unwrap();
+        let (us, waiting) = (std::process::id(), nix::unistd::gettid().as_raw());
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                for _ in 0..20 {
+                    std::thread::sleep(Duration::from_millis(10));
+                    // SAFETY: numbers only.
+                    assert_eq!(unsafe { libc::syscall(libc::SYS_tgkill, us, waiting, Signal::SIGUSR2 as i32) }, 0);
+                }
+                drop(writer);
+            });
+            assert!(is_readable_within(reader.as_fd(), Duration::from_secs(60)));
+        });
+        let (reader, _writer) = io::pipe().unwrap();
+        assert!(!is_readable_within(reader.as_fd(), Duration::from_millis(20)));
     }
 }
