@@ -5,10 +5,10 @@ use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStringExt;
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
-use netlink_packet_sock_diag::SockDiagMessage;
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload};
 use netlink_packet_sock_diag::unix::nlas::UnixDiagName;
 use netlink_packet_sock_diag::unix::{ShowFlags, StateFlags, UnixRequest};
+use netlink_packet_sock_diag::{SOCK_DIAG_BY_FAMILY, SockDiagMessage};
 use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendmsg, socket};
 
 /// One unix socket of this network namespace.
@@ -49,11 +49,11 @@ fn request() -> Vec<u8> {
 /// Parses one datagram. Returns whether more follow.
 fn take(mut rest: &[u8], found: &mut BTreeMap<u64, Unix>) -> io::Result<bool> {
     while !rest.is_empty() {
-        let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest).map_err(io::Error::other)?;
-        match message.payload {
-            NetlinkPayload::Done(_) => return Ok(false),
-            NetlinkPayload::Error(error) => return Err(error.to_io()),
-            NetlinkPayload::InnerMessage(SockDiagMessage::UnixResponse(socket)) => {
+        let frame = NetlinkBuffer::new_checked(rest).map_err(io::Error::other)?;
+        match NetlinkMessage::deserialize(rest).map(|message| message.payload) {
+            Ok(NetlinkPayload::Done(_)) => return Ok(false),
+            Ok(NetlinkPayload::Error(error)) => return Err(error.to_io()),
+            Ok(NetlinkPayload::InnerMessage(SockDiagMessage::UnixResponse(socket))) => {
                 let name = match socket.name() {
                     Some(UnixDiagName::Pathname(path)) => path.clone().into_vec(),
                     Some(UnixDiagName::Abstract(name)) => [&[0], &name[..]].concat(),
@@ -62,9 +62,11 @@ fn take(mut rest: &[u8], found: &mut BTreeMap<u64, Unix>) -> io::Result<bool> {
                 let peer = socket.peer().filter(|&peer| peer != 0).map(u64::from);
                 found.insert(socket.header.inode.into(), Unix { peer, name });
             }
+            // One socket that cannot be read hides no other.
+            Err(error) if frame.message_type() != SOCK_DIAG_BY_FAMILY => return Err(io::Error::other(error)),
             _ => {}
         }
-        rest = rest.get((message.header.length as usize).next_multiple_of(4)..).unwrap_or_default();
+        rest = rest.get((frame.length() as usize).next_multiple_of(4)..).unwrap_or_default();
     }
     Ok(true)
 }
@@ -75,6 +77,8 @@ mod tests {
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
 
+    use netlink_packet_core::NLMSG_DONE;
+    use netlink_packet_sock_diag::unix::{UnixResponse, UnixResponseHeader};
     use nix::sys::stat::fstat;
     use proptest::prelude::*;
 
@@ -108,6 +112,30 @@ mod tests {
         let bound = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
         let found = unix_sockets().unwrap()[&inode(&bound)].clone();
         assert_eq!(found, Unix { peer: None, name: format!("\0{name}").into() });
+    }
+
+    /// An answer with this inode, as the kernel frames it, of which the last `less` bytes are missing.
+    fn answer(inode: u32, less: usize) -> Vec<u8> {
+        let header = UnixResponseHeader { kind: 1, state: 1, inode, cookie: [0; 8] };
+        let response = UnixResponse { header, nlas: Default::default() };
+        let mut message = NetlinkMessage::from(SockDiagMessage::UnixResponse(Box::new(response)));
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        bytes.truncate(bytes.len() - less);
+        bytes[0] = bytes.len() as u8;
+        bytes
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_read_is_left_out() {
+        let mut found = BTreeMap::new();
+        assert!(take(&[answer(1, 0), answer(2, 4), answer(3, 0)].concat(), &mut found).unwrap());
+        assert_eq!(found.into_keys().collect::<Vec<_>>(), [1, 3]);
+        // Without the end of the list, more answers would be awaited for ever.
+        let mut end = answer(1, 14);
+        end[4..6].copy_from_slice(&NLMSG_DONE.to_ne_bytes());
+        assert!(take(&end, &mut BTreeMap::new()).is_err());
     }
 
     proptest! {
