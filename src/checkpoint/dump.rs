@@ -87,6 +87,7 @@ impl Dump {
         let mut child = command::spawn(criu, &args, &[theirs.as_fd()], |command| time.apply(command))?;
         let exit = watch.of(&child).map_err(|error| {
             let _ = child.kill();
+            let _ = child.wait();
             broken(error)
         })?;
         Ok(Self { child, exit, gate: Some(gate), listener, log: work.join(command::DUMP_LOG), since, released: None })

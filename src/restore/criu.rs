@@ -84,6 +84,8 @@ impl RestoreGate {
         drop(theirs);
         let exit = watch.of(&child).map_err(|error| {
             let _ = child.kill();
+            let _ = child.wait();
+            strays.end();
             broken(error)
         })?;
         reach(Point::RestoreCriu);
