@@ -1,10 +1,10 @@
 //! /proc/PID/maps (proc_pid_maps(5)): a process's memory mappings.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs;
 use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 use super::{hexadecimal, lines, number, unescape};
@@ -28,11 +28,6 @@ impl Mapping {
     /// The file's path; None if the name is not a path.
     pub fn path(&self) -> Option<&Path> {
         Some(Path::new(&self.name)).filter(|path| path.is_absolute())
-    }
-
-    /// A removed file's name, without ` (deleted)`.
-    pub fn deleted(&self) -> Option<&OsStr> {
-        self.name.as_bytes().strip_suffix(b" (deleted)").map(OsStr::from_bytes)
     }
 }
 
@@ -74,6 +69,8 @@ fn blanks(name: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStrExt;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -100,7 +97,6 @@ mod tests {
         assert_eq!(maps.iter().map(|one| one.inode).collect::<Vec<_>>(), [1024, 0, 9, 0, 0]);
         let paths: Vec<_> = maps.iter().map(|one| one.path().is_some()).collect();
         assert_eq!(paths, [true, false, true, false, false]);
-        assert_eq!((maps[0].deleted(), maps[2].deleted()), (None, Some(OsStr::new("/memfd:x"))));
     }
 
     #[test]

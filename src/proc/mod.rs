@@ -7,7 +7,7 @@
 
 pub(crate) mod fd;
 pub(crate) mod fdinfo;
-pub mod maps;
+pub(crate) mod maps;
 pub(crate) mod mountinfo;
 pub(crate) mod stat;
 pub(crate) mod status;
