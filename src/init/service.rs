@@ -79,7 +79,7 @@ fn be_root(subreaper: &OwnedFd, writer: PipeWriter, command: &[CString]) -> ! {
     };
     drop(writer);
     let _ = std::env::set_current_dir("/");
-    (0..3).for_each(process::close_on_exec);
+    process::close_all_on_exec(0);
     let arguments = [SUBREAPER_NAME.to_owned(), CString::new(service.to_string()).unwrap_or_default()];
     let error = process::exec_file(subreaper, &arguments);
     process::kill(service, libc::SIGKILL);

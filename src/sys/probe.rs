@@ -11,8 +11,6 @@ const NO_PROCESS: c_long = 0x7fff_fff0;
 /// A flag that userfaultfd(2) does not know.
 const NO_FLAG: c_long = 1 << 30;
 const KCMP_VM: c_long = 1;
-/// MFD_EXEC of memfd_create(2), Linux 6.3.
-const MFD_EXEC: libc::c_uint = 0x10;
 
 /// Allowed, or the error of the refusal.
 pub type Answer = Result<(), io::Error>;
@@ -131,7 +129,7 @@ pub fn memfd() -> Answer {
         // SAFETY: a string that ends in NUL.
         close(c_long::from(unsafe { libc::memfd_create(c"freeze-probe".as_ptr(), libc::MFD_CLOEXEC | flags) }))
     };
-    match create(MFD_EXEC) {
+    match create(libc::MFD_EXEC) {
         // Linux before 6.3 neither knows nor needs the flag.
         Err(error) if error.raw_os_error() == Some(EINVAL) => create(0),
         answer => answer,

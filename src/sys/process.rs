@@ -226,11 +226,6 @@ pub fn inherited(fd: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-pub(crate) fn close_on_exec(fd: i32) {
-    // SAFETY: changes a flag of the descriptor, if there is one.
-    unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
-}
-
 /// Makes every descriptor from `first` on close on exec: the launcher may have left some of its own.
 pub fn close_all_on_exec(first: i32) {
     // SAFETY: changes flags only.
@@ -240,7 +235,10 @@ pub fn close_all_on_exec(first: i32) {
     // Linux before 5.11, and old seccomp filters.
     let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
     let open = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    open.filter(|fd| *fd >= first).for_each(close_on_exec);
+    for fd in open.filter(|fd| *fd >= first) {
+        // SAFETY: changes flags only.
+        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
 }
 
 /// Exits at once, without destructors: for a child that could not execute its program.
