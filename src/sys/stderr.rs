@@ -1,13 +1,16 @@
 //! Messages on standard error. The service shares it, and it may be full, so no message waits for its reader.
+//!
+//! O_NONBLOCK would apply to the service's writes as well, so each kind of file has its own way. Only a sandbox that refuses these ways,
+//! or a terminal that another user owns, leaves a gap: there the room that poll(2) saw may be taken before the write.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, SpliceFFlags, splice};
+use nix::fcntl::{OFlag, SpliceFFlags, open, splice};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, send};
-use nix::sys::stat::{SFlag, fstat};
+use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::unistd::pipe2;
 
 /// Writes a message if that is possible at once; otherwise the message is lost.
@@ -20,7 +23,6 @@ pub fn say_panics() {
     std::panic::set_hook(Box::new(|panic| say(&panic.to_string())));
 }
 
-/// Other writers may take the room that poll(2) saw, and O_NONBLOCK would apply to them as well.
 fn write_at_once(fd: BorrowedFd, text: &[u8]) {
     let text = text.get(..libc::PIPE_BUF).unwrap_or(text);
     let kind = fstat(fd).map_or(SFlag::empty(), |found| SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT);
@@ -31,17 +33,17 @@ fn write_at_once(fd: BorrowedFd, text: &[u8]) {
             error => Err(error),
         }),
         SFlag::S_IFSOCK => send(fd.as_raw_fd(), text, flags),
+        SFlag::S_IFCHR => write_to_own_description(fd, text),
         _ => Err(Errno::EINVAL),
     };
-    // A file, a terminal, or a sandbox without splice(2).
-    if written.is_err_and(|error| error != Errno::EAGAIN && error != Errno::EPIPE) && has_room(fd) {
+    if written.is_err_and(is_refused) && has_room(fd) {
         let _ = nix::unistd::write(fd, text);
     }
 }
 
 /// Whether the kernel or a sandbox does not offer this way at all.
 fn is_refused(error: Errno) -> bool {
-    matches!(error, Errno::ENOSYS | Errno::EPERM | Errno::EINVAL | Errno::EOPNOTSUPP)
+    matches!(error, Errno::ENOSYS | Errno::EPERM | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::EACCES | Errno::ENOENT)
 }
 
 /// Adds the text to what a pipe's last buffer holds. Linux offers this for pipes since 6.4.
@@ -61,6 +63,13 @@ fn splice_from_own_pipe(fd: BorrowedFd, text: &[u8]) -> nix::Result<usize> {
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
     let length = nix::unistd::write(&writer, text)?;
     splice(&reader, None, fd, None, length, SpliceFFlags::SPLICE_F_NONBLOCK)
+}
+
+/// Opens a terminal again, so that O_NONBLOCK is ours alone.
+fn write_to_own_description(fd: BorrowedFd, text: &[u8]) -> nix::Result<usize> {
+    let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let own = open(format!("/proc/self/fd/{}", fd.as_raw_fd()).as_str(), flags, Mode::empty())?;
+    nix::unistd::write(own, text)
 }
 
 fn has_room(fd: BorrowedFd) -> bool {
@@ -98,6 +107,29 @@ mod tests {
         write_at_once(file.as_fd(), b"text");
         io::Seek::rewind(&mut file).unwrap();
         assert_eq!(io::read_to_string(file).unwrap(), "text");
+    }
+
+    /// A terminal whose reader has stopped has room for a part of the message, which poll(2) reports as room.
+    #[test]
+    fn a_terminal_is_not_waited_for() {
+        let chunk = [b'x'; 1000];
+        let fill = |most: usize| {
+            let pty = nix::pty::openpty(None, None).unwrap();
+            let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+            let path = format!("/proc/self/fd/{}", pty.slave.as_raw_fd());
+            let other = open(path.as_str(), flags, Mode::empty()).unwrap();
+            let count = (0..most).take_while(|_| nix::unistd::write(&other, &chunk).is_ok()).count();
+            (pty, count)
+        };
+        let (_, whole) = fill(usize::MAX);
+        let (pty, _) = fill(whole - 2);
+        let (slave, done) = (pty.slave, std::sync::mpsc::channel());
+        thread::spawn(move || {
+            write_at_once(slave.as_fd(), &[b'y'; libc::PIPE_BUF]);
+            done.0.send(()).unwrap();
+        });
+        assert!(done.1.recv_timeout(Duration::from_secs(10)).is_ok());
+        drop(pty.master);
     }
 
     /// Another writer takes the room that was there a moment ago, and the reader has stopped.
