@@ -87,9 +87,9 @@ impl Pipeline {
         let stop = Arc::default();
         let pipeline = Self { shared, encoders, buffers, segments: Some(segments), reports, stop, failed: false };
         for _ in 0..encoders {
-            let coder = Coder::new(vault.seal()).map_err(ImageError::Start)?;
+            let mut coder = Coder::new(vault.seal()).map_err(ImageError::Start)?;
             let (shared, raw) = (pipeline.shared.clone(), raw.clone());
-            pipeline.spawn("encode", &report, move |stop| encode(&shared, coder, &raw, stop))?;
+            pipeline.spawn("encode", &report, move |stop| encode(&shared, &mut coder, &raw, stop))?;
         }
         for _ in 0..UPLOADS {
             let (vault, full, uploaded) = (vault.clone(), full.clone(), uploaded.clone());
@@ -102,14 +102,14 @@ impl Pipeline {
         &self,
         name: &str,
         report: &Sender<Report>,
-        work: impl FnOnce(&AtomicBool) -> Report + Send + 'static,
+        mut work: impl FnMut(&AtomicBool) -> Report + Send + 'static,
     ) -> Result<()> {
         let (report, stop) = (report.clone(), self.stop.clone());
         let thread = thread::Builder::new().name(name.into()).stack_size(STACK);
         let run = move || {
             let result = catch_unwind(AssertUnwindSafe(|| work(&stop))).unwrap_or(Err(ImageError::Ended));
             let failed = result.is_err();
-            // Report before `stop` makes other threads end, so the cause is the first report.
+            // Report before `stop`, or a channel that `work` holds, makes other threads end: so the cause is the first report.
             let _ = report.send(result);
             stop.fetch_or(failed, Ordering::Release);
         };
@@ -145,10 +145,11 @@ impl Pipeline {
         self.check()?;
         self.segments = None;
         self.collect(self.encoders)?;
-        self.shared.packer().end()?;
+        let closed = self.shared.packer().end();
         // Collects reports instead of joining: if one upload fails, the frozen service need not wait for the
-        // other.
+        // other. An upload's error is the cause of a packer that cannot end.
         let uploaded = self.collect(UPLOADS)?;
+        closed?;
         let mut packer = self.shared.packer();
         for (number, info) in uploaded {
             packer.packs[number] = info;
@@ -198,7 +199,7 @@ impl Shared {
     }
 }
 
-fn encode(shared: &Shared, mut coder: Coder, segments: &Receiver<Segment>, stop: &AtomicBool) -> Report {
+fn encode(shared: &Shared, coder: &mut Coder, segments: &Receiver<Segment>, stop: &AtomicBool) -> Report {
     for segment in segments.iter().take_while(|_| !stop.load(Ordering::Acquire)) {
         shared.pack(coder.encode(segment, &shared.exchange.index))?;
     }
@@ -224,6 +225,31 @@ mod tests {
     use super::*;
     use crate::image::test_vault;
     use crate::image::write::segment::{Content, Piece};
+
+    /// Reports as a thread does that a closed channel ends.
+    struct EndsAnother(Sender<Report>);
+
+    impl Drop for EndsAnother {
+        fn drop(&mut self) {
+            let _ = self.0.send(Err(ImageError::Ended));
+        }
+    }
+
+    #[test]
+    fn the_cause_is_reported_before_it_ends_other_threads() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = test_vault(folder.path());
+        let pipeline = Pipeline::start(&vault, PageIndex::new(1 << 20), Vec::new(), 64 << 20, 1).unwrap();
+        let (report, reports) = unbounded();
+        let captured = EndsAnother(report.clone());
+        let work = move |_: &AtomicBool| {
+            let _ = &captured;
+            Err(ImageError::Start(std::io::ErrorKind::OutOfMemory.into()))
+        };
+        pipeline.spawn("upload", &report, work).unwrap();
+        let first = reports.recv().unwrap();
+        assert!(matches!(first, Err(ImageError::Start(_))), "{first:?}");
+    }
 
     #[test]
     fn segments_are_packed_in_order_whichever_is_encoded_first() {
