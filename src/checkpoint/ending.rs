@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::dump::{Dump, Verdict};
 use super::handover::{self, Offer};
 use super::{CheckpointError, Target};
-use crate::checkpoint::fence::Stopped;
+use crate::checkpoint::fence::{Stopped, StoppedByUser};
 use crate::control::protocol::{Event, Phase};
 use crate::fail_points::{Point, reach};
 use crate::image::{self, Manifest, NotCommitted, Vault};
@@ -17,6 +17,7 @@ pub struct DumpGate<'a> {
     pub dump: &'a mut Dump,
     /// Keeps the service stopped if CRIU dies.
     pub stopped: Stopped,
+    pub by_user: &'a StoppedByUser,
 }
 
 impl DumpGate<'_> {
@@ -25,6 +26,7 @@ impl DumpGate<'_> {
     fn run_on(self, reporter: &Reporter) {
         self.stopped.go_on();
         if let Err(error) = self.dump.release(Verdict::Run) {
+            self.by_user.stop_again();
             reporter.warn(error.to_string());
         }
     }
@@ -104,11 +106,14 @@ pub fn give_away(
 #[cfg(test)]
 mod tests {
     use std::io::{BufRead, BufReader};
+    use std::process::Command;
 
     use super::super::tree_of_service::Tree;
     use super::*;
     use crate::image::{KeyFiles, Lease, test_vault};
+    use crate::proc::tree;
     use crate::store::Location;
+    use crate::sys::process;
 
     #[test]
     fn the_first_error_is_told_also_where_criu_has_died() {
@@ -133,14 +138,40 @@ mod tests {
             ephemeral_store: false,
         };
         let (reporter, init) = Reporter::pair();
-        let (mut dump, stopped) =
-            (Dump::that_died(folder.path()), Stopped::stop(&Tree::of_processes(Vec::new())).unwrap());
-        let gate = DumpGate { dump: &mut dump, stopped };
+        let tree = Tree::of_processes(Vec::new());
+        let (mut dump, stopped) = (Dump::that_died(folder.path()), Stopped::stop(&tree).unwrap());
+        let gate = DumpGate { dump: &mut dump, stopped, by_user: &StoppedByUser::of(&tree) };
         let manifest = &mut Manifest::default();
         let error = give_away(&common, &target, &reporter, &vault, manifest, Instant::now(), gate).unwrap_err();
         assert!(matches!(error, CheckpointError::Image(_)), "{error}");
         let mut warning = String::new();
         BufReader::new(init).read_line(&mut warning).unwrap();
         assert!(warning.contains("could not be dumped"), "{warning}");
+    }
+
+    #[test]
+    fn what_the_user_had_stopped_stays_stopped_where_criu_has_died() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut children = [(); 2].map(|()| Command::new("sleep").arg("600").spawn().unwrap());
+        let [stopped, running] = children.each_ref().map(|child| child.id() as i32);
+        let comes_to = |pid, state| {
+            (0..500).any(|_| {
+                std::thread::sleep(Duration::from_millis(10));
+                tree::read(pid).unwrap().state == state
+            })
+        };
+        process::kill(stopped, libc::SIGSTOP);
+        assert!(comes_to(stopped, 'T') && comes_to(running, 'S'));
+        let tree = Tree::of_processes([stopped, running].map(|pid| tree::read(pid).unwrap()).into());
+        let mut dump = Dump::that_died(folder.path());
+        let gate =
+            DumpGate { dump: &mut dump, stopped: Stopped::stop(&tree).unwrap(), by_user: &StoppedByUser::of(&tree) };
+        gate.run_on(&Reporter::pair().0);
+        let as_before = comes_to(running, 'S') && comes_to(stopped, 'T');
+        for child in &mut children {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        assert!(as_before);
     }
 }

@@ -6,7 +6,8 @@
 //! the fence.
 //!
 //! The fence does not ask which tasks the user has stopped, since that may change until CRIU holds them. CRIU
-//! stops those again when it releases them (compel_resume_task_sig), which discards the SIGCONT.
+//! stops those again when it releases them (compel_resume_task_sig), which discards the SIGCONT. Where CRIU is
+//! dead, [`StoppedByUser`] does so, as far as preflight saw them stopped.
 
 use crate::checkpoint::tree_of_service::Tree;
 use crate::proc::tree::{self, Process};
@@ -38,6 +39,23 @@ impl Stopped {
     pub fn go_on(self) {
         for pid in self.0 {
             process::kill(pid, libc::SIGCONT);
+        }
+    }
+}
+
+/// Processes that the user had stopped before the dump.
+#[derive(Debug)]
+pub struct StoppedByUser(Vec<i32>);
+
+impl StoppedByUser {
+    pub fn of(tree: &Tree) -> Self {
+        Self(tree.processes().iter().filter(|process| process.state == 'T').map(|process| process.pid).collect())
+    }
+
+    /// Stops them again where CRIU is dead and the fence is lifted.
+    pub fn stop_again(&self) {
+        for pid in &self.0 {
+            process::kill(*pid, libc::SIGSTOP);
         }
     }
 }

@@ -38,7 +38,7 @@ use crate::proc::tree;
 use crate::store::{self, Fencing, Location, StoreError};
 pub(crate) use dump::{Dump, DumpError, Verdict};
 use ending::DumpGate;
-use fence::Stopped;
+use fence::{Stopped, StoppedByUser};
 use handover::{Complaints, Offer};
 use heartbeat::Heartbeats;
 pub(crate) use meter::Meter;
@@ -192,6 +192,7 @@ fn take(
     reach(Point::CheckpointChecked);
 
     meter.begin(Phase::Dump);
+    let by_user = StoppedByUser::of(&tree);
     let mut dump = Dump::start(DumpPlan::of(&abilities).criu, target.root, work.path(), &watched)?;
     let images = dump.collect(&writer, meter)?;
     reach(Point::CheckpointHeld);
@@ -230,10 +231,11 @@ fn take(
         // If CRIU has died, the service has run on, and the generation would lose that work.
         if let Err(error) = dump.check() {
             stopped.go_on();
+            by_user.stop_again();
             return Err(error.into());
         }
         reach(Point::CheckpointStopped);
-        let gate = DumpGate { dump: &mut dump, stopped };
+        let gate = DumpGate { dump: &mut dump, stopped, by_user: &by_user };
         ending::give_away(common, target, reporter, &vault, &mut manifest, started, gate)?
     };
     if let Some(announced) = announced {
