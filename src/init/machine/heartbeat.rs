@@ -1,5 +1,5 @@
-//! Heartbeats of `--exclusive`: counted in the status. A warning says when they fail, at most once a minute, and a line when they
-//! succeed again.
+//! Heartbeats of `--exclusive`: counted in the status. A warning says when they fail, and a line when they succeed again. A minute
+//! passes between two warnings, unless a new outage is about to cost the application.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub(super) struct Heartbeats {
     ended: bool,
     /// Time of the last warning.
     warned_ms: Option<u64>,
-    /// Whether heartbeats have failed since that warning.
+    /// The warning has not been taken back yet.
     warned: bool,
 }
 
@@ -88,7 +88,9 @@ impl Machine {
         report.failures += 1;
         report.in_a_row += 1;
         let in_a_row = report.in_a_row;
-        if self.heartbeats.warned_ms.is_some_and(|at| self.now.ms.saturating_sub(at) < QUIET_MS) {
+        let quiet = self.heartbeats.warned_ms.is_some_and(|at| self.now.ms.saturating_sub(at) < QUIET_MS);
+        // A new outage is told before another container takes the application over.
+        if quiet && (self.heartbeats.warned || in_a_row != u64::from(SILENT) - 1) {
             return;
         }
         (self.heartbeats.warned_ms, self.heartbeats.warned) = (Some(self.now.ms), true);

@@ -548,6 +548,17 @@ fn heartbeats_that_fail_are_told_at_times() {
     assert_eq!(machine.status.heartbeat, Some(heartbeat));
 }
 
+/// The minute without warnings covers short outages, and none that costs the application.
+#[test]
+fn a_new_outage_is_told_before_the_takeover() {
+    let mut machine = running(|config| config.exclusive = Some(Duration::from_secs(10)));
+    assert_eq!(beat(&mut machine, 10, None).len(), 1);
+    assert_eq!(beat(&mut machine, 20, Some(Event::StillOwner)).len(), 1);
+    let told = [30, 40, 50, 60].map(|seconds| beat(&mut machine, seconds, None));
+    assert_eq!(told.each_ref().map(Vec::len), [0, 1, 0, 0], "{told:?}");
+    assert!(told[1][0].contains("(2 in a row)"), "{told:?}");
+}
+
 #[test]
 fn a_heartbeat_that_hangs_is_told_and_one_that_gives_way_to_a_checkpoint_is_no_failure() {
     let mut machine = running(|config| config.exclusive = Some(Duration::from_secs(10)));
