@@ -53,7 +53,11 @@ pub fn metrics(status: &Status, restore_time: Option<RestoreTime>) -> String {
             heartbeat.failures,
         );
         if let Some(at_ms) = heartbeat.at_ms {
-            page.gauge("heartbeat_timestamp_seconds", "When the last one reached the store.", seconds(at_ms));
+            page.gauge(
+                "heartbeat_timestamp_seconds",
+                "When the last heartbeat of --exclusive reached the store.",
+                seconds(at_ms),
+            );
         }
     }
     if let Some(last) = &status.restore {

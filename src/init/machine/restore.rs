@@ -123,9 +123,10 @@ impl Machine {
         self.run_ready_hooks(hooks);
     }
 
-    /// Sets the timer of the next heartbeat, if `--exclusive` is given.
+    /// Sets the timer of the next heartbeat, if `--exclusive` is given. Their counters begin at 0, so the first failure is an increase.
     pub(super) fn schedule_heartbeat(&mut self) {
         if let Some(interval) = self.config.exclusive {
+            self.status.heartbeat.get_or_insert_default();
             self.set(Timer::Heartbeat, interval.max(Duration::from_millis(10)));
         }
     }

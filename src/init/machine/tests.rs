@@ -548,6 +548,14 @@ fn heartbeats_that_fail_are_told_at_times() {
     assert_eq!(machine.status.heartbeat, Some(heartbeat));
 }
 
+/// A counter that begins at its first failure shows no increase for it.
+#[test]
+fn heartbeats_are_counted_before_the_first() {
+    let machine = running(|config| config.exclusive = Some(Duration::from_secs(10)));
+    assert_eq!(machine.status.heartbeat, Some(HeartbeatReport::default()));
+    assert_eq!(running(|_| {}).status.heartbeat, None);
+}
+
 /// The minute without warnings covers short outages, and none that costs the application.
 #[test]
 fn a_new_outage_is_told_before_the_takeover() {
