@@ -51,9 +51,10 @@ impl Modules {
             files.insert(module(name), file);
         }
         // What only unit tests are made of has no `mod` line that counts.
-        let declared = |module: &Module| match module.split_last() {
-            Some((name, parent)) => files.get(parent).is_some_and(|parent: &File| parent.children.contains(name)),
-            None => true,
+        let declared = |module: &Module| {
+            let holds =
+                |at: usize| files.get(&module[..at]).is_some_and(|file: &File| file.children.contains(&module[at]));
+            (0..module.len()).all(holds)
         };
         let kept: BTreeSet<Module> = files.keys().filter(|module| declared(module)).cloned().collect();
         files.retain(|module, _| kept.contains(module));
