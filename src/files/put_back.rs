@@ -30,7 +30,7 @@ pub enum PutBackError {
     Unwritable { path: PathBuf, error: io::Error },
     /// Another container may decide where the link leads.
     #[error(
-        "the service's file {path} cannot be put back: {link} is a symbolic link here and was a folder at the checkpoint; make it a folder, as links are not followed"
+        "the service's file {path} cannot be put back: {link} is a symbolic link here and was a folder at the checkpoint; make it a folder, as a link on a volume, or to nothing, is not followed"
     )]
     Link { path: PathBuf, link: PathBuf },
     #[error(transparent)]
@@ -102,7 +102,7 @@ fn make_link(entry: &Entry, file: &image::File) -> io::Result<()> {
 }
 
 fn add_name(entry: &Entry, file: &image::File) -> Result<(), Unresolved> {
-    let first = resolve::place(Path::new(OsStr::from_bytes(&file.target)))?;
+    let first = Entry::at(Path::new(OsStr::from_bytes(&file.target)))?.present()?;
     // rename(2) from one name of a file to another does nothing.
     if entry.present().is_ok_and(|present| inode(&present).ok() == inode(&first).ok()) {
         return Ok(());

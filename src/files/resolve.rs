@@ -1,7 +1,8 @@
-//! Resolves each path once to a descriptor, without following symbolic links.
+//! Resolves each path once to a descriptor. A place is an O_PATH descriptor.
 //!
 //! Another container that shares a volume can exchange a folder for a link at any moment. A descriptor keeps
-//! leading to the same file. A place is an O_PATH descriptor.
+//! leading to the same file. No link on a volume is followed; on the container's own root nobody else can
+//! make one.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
@@ -10,9 +11,11 @@ use std::os::fd::AsRawFd;
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
 use nix::libc;
 use nix::sys::stat::{Mode, fstatat, mkdirat};
+
+use crate::proc::fdinfo::FdInfo;
 
 /// Most links in a path, as in Linux (path_resolution(7)).
 const LINKS_MAX: usize = 40;
@@ -31,14 +34,22 @@ impl From<Errno> for Unresolved {
     }
 }
 
-/// Opens the folder `path` as a place.
-pub fn folder(path: &Path) -> Result<File, Unresolved> {
-    open(path, OFlag::O_DIRECTORY)
+/// Which links are followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Links {
+    None,
+    /// Those on the mount of `/`.
+    OfRoot,
 }
 
-/// Opens `path` as a place, whatever its type. Opens a link itself.
+/// Opens the folder `path` as a place. Follows links of the container's root.
+pub fn folder(path: &Path) -> Result<File, Unresolved> {
+    open(path, OFlag::O_DIRECTORY, Links::OfRoot)
+}
+
+/// Opens `path` as a place, whatever its type. Follows no link, and opens a last one itself.
 pub fn place(path: &Path) -> Result<File, Unresolved> {
-    open(path, OFlag::empty())
+    open(path, OFlag::empty(), Links::None)
 }
 
 /// Opens a name in an open folder as a place.
@@ -74,8 +85,6 @@ pub fn by_descriptor(place: &File) -> PathBuf {
 /// The links on `path`, each by its real path, and the real path that `path` leads to. A missing part counts
 /// as no link.
 pub fn follow(path: &Path) -> io::Result<(Vec<PathBuf>, PathBuf)> {
-    let parts =
-        |path: &Path| path.components().rev().map(|part| part.as_os_str().to_owned()).collect::<Vec<OsString>>();
     let (mut links, mut real, mut left) = (Vec::new(), PathBuf::from("/"), parts(path));
     while let Some(part) = left.pop() {
         match Path::new(&part).components().next() {
@@ -95,30 +104,78 @@ pub fn follow(path: &Path) -> io::Result<(Vec<PathBuf>, PathBuf)> {
     Ok((links, real))
 }
 
+/// Whether `place` is on the mount of `/`, which belongs to this container alone.
+pub fn is_on_root(place: &File) -> io::Result<bool> {
+    let mount = |place: &File| Ok::<_, io::Error>(FdInfo::read("self", place.as_raw_fd())?.mount);
+    let root = mount(&root()?)?;
+    Ok(root.is_some() && mount(place)? == root)
+}
+
+/// The parts of a path, the last one first.
+fn parts(path: &Path) -> Vec<OsString> {
+    path.components().rev().map(|part| part.as_os_str().to_owned()).collect()
+}
+
 fn as_place(flags: OFlag) -> OFlag {
     flags | OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC
 }
 
-fn open(path: &Path, flags: OFlag) -> Result<File, Unresolved> {
+fn root() -> nix::Result<File> {
+    Ok(openat(AT_FDCWD, "/", as_place(OFlag::O_DIRECTORY), Mode::empty())?.into())
+}
+
+fn open(path: &Path, flags: OFlag, links: Links) -> Result<File, Unresolved> {
     let how = OpenHow::new().flags(as_place(flags)).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
     match openat2(AT_FDCWD, path, how) {
-        // Linux before 5.6 and some seccomp profiles reject the call. For a link, the walk finds its name.
-        Err(Errno::ENOSYS | Errno::EPERM | Errno::ELOOP | Errno::ENOTDIR) => walk(path, flags),
+        // Linux before 5.6 and some seccomp profiles reject the call. The walk follows a link, or names it.
+        Err(Errno::ENOSYS | Errno::EPERM | Errno::ELOOP | Errno::ENOTDIR) => walk(path, flags, links),
         opened => Ok(opened?.into()),
     }
 }
 
 /// Opens what [`open`] opens, part by part.
-fn walk(path: &Path, flags: OFlag) -> Result<File, Unresolved> {
-    let mut at: File = openat(AT_FDCWD, "/", as_place(OFlag::O_DIRECTORY), Mode::empty())?.into();
-    let mut so_far = PathBuf::from("/");
-    let mut parts = path.components().filter(|part| *part != Component::RootDir).peekable();
-    while let Some(part) = parts.next() {
-        so_far.push(part);
-        let flags = if parts.peek().is_some() { OFlag::O_DIRECTORY } else { flags };
-        at = step(&at, part.as_os_str(), flags, &so_far)?;
+fn walk(path: &Path, flags: OFlag, links: Links) -> Result<File, Unresolved> {
+    // The open folders from `/` on: `..` leads to the one before, wherever a folder was moved meanwhile.
+    let (mut way, mut so_far, mut left) = (vec![root()?], PathBuf::from("/"), parts(path));
+    let mut followed = 0;
+    while let Some(part) = left.pop() {
+        match Path::new(&part).components().next() {
+            Some(Component::CurDir) => {}
+            Some(Component::ParentDir) => {
+                way.truncate(1.max(way.len() - 1));
+                so_far.pop();
+            }
+            Some(Component::RootDir) => {
+                way.truncate(1);
+                so_far = "/".into();
+            }
+            _ => {
+                let at = way.last().expect("the root stays");
+                let flags = if left.is_empty() { flags } else { OFlag::O_DIRECTORY };
+                match step(at, &part, flags, &so_far.join(&part)) {
+                    Err(Unresolved::Link(link)) if links == Links::OfRoot => {
+                        let target = target_on_root(at, &part)?.ok_or(Unresolved::Link(link))?;
+                        followed += 1;
+                        if followed > LINKS_MAX {
+                            return Err(Errno::ELOOP.into());
+                        }
+                        left.extend(parts(&target));
+                    }
+                    opened => {
+                        way.push(opened?);
+                        so_far.push(part);
+                    }
+                }
+            }
+        }
     }
-    Ok(at)
+    Ok(way.pop().expect("the root stays"))
+}
+
+/// Where a link in `folder` leads, if it is on the root. Asks the very link that is read.
+fn target_on_root(folder: &File, name: &OsStr) -> io::Result<Option<PathBuf>> {
+    let link = place_in(folder, name)?;
+    Ok(if is_on_root(&link)? { Some(readlinkat(&link, "")?.into()) } else { None })
 }
 
 /// Opens a name in a folder; `path` is the full path, for the error.
@@ -140,9 +197,13 @@ mod tests {
 
     use super::*;
 
-    /// `a/b/file`, and `link` to `a`, by real path.
     fn tree() -> (tempfile::TempDir, PathBuf) {
-        let folder = tempfile::tempdir().unwrap();
+        tree_in("/tmp")
+    }
+
+    /// `a/b/file`, and `link` to `a`, by real path. /dev/shm is a mount of its own, as a volume is.
+    fn tree_in(parent: &str) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir_in(parent).unwrap();
         let top = folder.path().canonicalize().unwrap();
         fs::create_dir_all(top.join("a/b")).unwrap();
         fs::write(top.join("a/b/file"), "content").unwrap();
@@ -159,8 +220,9 @@ mod tests {
 
     #[test]
     fn with_openat2_and_without_the_same_is_opened() {
-        let (_folder, top) = tree();
-        for open in [open, walk] {
+        let (_folder, top) = tree_in("/dev/shm");
+        for (open, links) in [open, walk].into_iter().flat_map(|open| [(open, Links::None), (open, Links::OfRoot)]) {
+            let open = |path: &Path, flags| open(path, flags, links);
             let inode = |path: &str, flags| open(&top.join(path), flags).unwrap().metadata().unwrap().ino();
             let of = |path: &str| fs::symlink_metadata(top.join(path)).unwrap().ino();
             assert_eq!(inode("a/b", OFlag::O_DIRECTORY), of("a/b"));
@@ -180,8 +242,29 @@ mod tests {
     }
 
     #[test]
-    fn missing_folders_are_made_and_not_through_a_link() {
+    fn a_link_of_the_root_leads_on() {
         let (_folder, top) = tree();
+        let (_volume, volume) = tree_in("/dev/shm");
+        symlink(volume.join("a/../link/b"), top.join("a/to-volume")).unwrap();
+        symlink("./../link/b/../to-volume/..", top.join("a/round")).unwrap();
+        symlink(&volume, top.join("volume")).unwrap();
+        symlink("endless", top.join("endless")).unwrap();
+        for open in [open, walk] {
+            let open = |path: &str| open(&top.join(path), OFlag::O_DIRECTORY, Links::OfRoot);
+            let inode = |path: &str| open(path).unwrap().metadata().unwrap().ino();
+            let of = |path: PathBuf| fs::metadata(path).unwrap().ino();
+            assert_eq!(inode("link/b"), of(top.join("a/b")));
+            assert_eq!(inode("volume/a"), of(volume.join("a")));
+            for path in ["a/to-volume", "a/round", "volume/link/b"] {
+                assert_eq!(link(open(path)), volume.join("link"), "{path}");
+            }
+            assert!(matches!(open("endless"), Err(Unresolved::Io(_))));
+        }
+    }
+
+    #[test]
+    fn missing_folders_are_made_and_not_through_a_link_of_a_volume() {
+        let (_folder, top) = tree_in("/dev/shm");
         make_folder(&top.join("a/new/one")).unwrap();
         assert!(top.join("a/new/one").is_dir());
         assert_eq!(link(make_folder(&top.join("link/other"))), top.join("link"));

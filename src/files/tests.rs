@@ -64,6 +64,30 @@ fn noise(length: usize) -> Vec<u8> {
     data
 }
 
+/// The same on a mount of its own, as a volume is.
+fn volume() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    let path = folder.path().to_owned();
+    (folder, path)
+}
+
+/// Runs `act` in a thread with a mount namespace of its own, if that may be.
+fn with_own_mounts(act: impl FnOnce() + Send) {
+    thread::scope(|scope| {
+        let own = scope.spawn(|| {
+            if unshare(CloneFlags::CLONE_NEWNS).is_ok() {
+                mount(&["--make-rprivate".as_ref(), "/".as_ref()]);
+                act();
+            }
+        });
+        own.join().unwrap();
+    });
+}
+
+fn mount(args: &[&OsStr]) {
+    assert!(Command::new("mount").args(args).status().unwrap().success());
+}
+
 /// Owner, group and mode.
 fn owner(path: &Path) -> (u32, u32, u32) {
     let meta = fs::symlink_metadata(path).unwrap();
@@ -91,7 +115,7 @@ fn during<T>(disturb: impl Fn() + Sync, act: impl FnOnce() -> T) -> T {
 
 #[test]
 fn a_folder_that_is_a_link_now_is_not_written_through() {
-    let (_folder, top) = folder();
+    let (_folder, top) = volume();
     let (keep, etc) = (top.join("keep"), top.join("etc"));
     fs::create_dir(&keep).unwrap();
     fs::write(keep.join("passwd"), "forged").unwrap();
@@ -277,7 +301,7 @@ fn a_link_in_the_place_of_a_file_is_replaced() {
     );
 }
 
-/// A mount point cannot be replaced. Does nothing if the thread may not have a mount namespace of its own.
+/// A mount point cannot be replaced.
 #[test]
 fn a_file_that_is_a_mount_is_written_in_place() {
     let (_folder, top) = folder();
@@ -285,16 +309,31 @@ fn a_file_that_is_a_mount_is_written_in_place() {
     fs::write(&path, "captured").unwrap();
     let mut captured = capture(std::slice::from_ref(&path)).unwrap();
     fs::write(&outside, "longer than what was captured").unwrap();
-    let here = thread::spawn(move || {
-        if unshare(CloneFlags::CLONE_NEWNS).is_err() {
-            return;
-        }
-        let mount = |args: &[&OsStr]| assert!(Command::new("mount").args(args).status().unwrap().success());
-        mount(&["--make-rprivate".as_ref(), "/".as_ref()]);
+    with_own_mounts(|| {
         mount(&["--bind".as_ref(), outside.as_ref(), path.as_ref()]);
         captured.put_back().unwrap();
         assert_eq!(fs::read_to_string(&outside).unwrap(), "captured");
         assert_eq!(fs::read_dir(&top).unwrap().count(), 2, "nothing temporary is left");
     });
-    here.join().unwrap();
+}
+
+#[test]
+fn a_link_of_the_own_root_is_followed_and_one_on_a_volume_is_not() {
+    let (_folder, top) = folder();
+    let (_volume, volume) = volume();
+    let [run, here, there] = ["var/run", "run", "var/run/app/pid"].map(|name| top.join(name));
+    fs::create_dir_all(there.parent().unwrap()).unwrap();
+    fs::write(&there, "7").unwrap();
+    let mut captured = capture(&[run.clone(), run.join("app"), there]).unwrap();
+    fs::remove_dir_all(&run).unwrap();
+    fs::create_dir(&here).unwrap();
+    symlink("./../run", &run).unwrap();
+    captured.put_back().unwrap();
+    assert_eq!(fs::read_to_string(here.join("app/pid")).unwrap(), "7");
+    // Through a volume, up to where a link is on it.
+    fs::remove_file(&run).unwrap();
+    symlink(volume.join("link"), &run).unwrap();
+    symlink(&here, volume.join("link")).unwrap();
+    let error = captured.put_back().unwrap_err().to_string();
+    assert!(error.contains(&format!("{} is a symbolic link here", volume.join("link").display())), "{error}");
 }

@@ -36,7 +36,7 @@ pub enum LookupError {
     Include { path: PathBuf, error: io::Error },
     /// Another container may decide where the link leads.
     #[error(
-        "--include {path} leads through the symbolic link {link}, which is not followed: it is on a volume or in shared memory, where others may change it, or leads to a volume; include what it leads to by its own path"
+        "--include {path} leads through the symbolic link {link}, which is not followed: it is on a volume or in shared memory, where others may change it; include what it leads to by its own path"
     )]
     Link { path: PathBuf, link: PathBuf },
 }
@@ -123,8 +123,7 @@ fn captured_kind(meta: &Metadata) -> bool {
 /// Adds what an included path leads to, and the links on the way that a fresh container lacks.
 fn include_real(path: &Path, rules: &Rules, found: &mut BTreeSet<PathBuf>) -> Result<(), LookupError> {
     let (links, real) = resolve::follow(path).map_err(|error| at(path, error.into()))?;
-    let to_volume = rules.mounts.kind(&real) == Kind::Foreign;
-    if let Some(link) = links.iter().find(|link| to_volume || rules.mounts.kind(link) != Kind::Root) {
+    if let Some(link) = links.iter().find(|link| rules.mounts.kind(link) != Kind::Root) {
         return Err(LookupError::Link { path: path.to_owned(), link: link.clone() });
     }
     let lacks = |link: &PathBuf| fs::symlink_metadata(link).is_ok_and(|meta| rules.travels(link, &meta, false));
@@ -164,7 +163,7 @@ fn at(path: &Path, error: Unresolved) -> LookupError {
 }
 
 fn names_in(path: &Path) -> Result<Vec<OsString>, Unresolved> {
-    let folder = resolve::folder(path)?;
+    let folder = resolve::place(path)?;
     let names = fs::read_dir(resolve::by_descriptor(&folder))?.map(|entry| Ok(entry?.file_name()));
     Ok(names.collect::<io::Result<_>>()?)
 }
@@ -377,22 +376,26 @@ mod tests {
     }
 
     #[test]
-    fn an_include_follows_no_link_that_others_may_change_and_none_to_a_volume() {
+    fn an_include_follows_no_link_that_others_may_change() {
         let (_folder, top) = real_and_link();
         fs::create_dir(top.join("mount")).unwrap();
         symlink("../real", top.join("mount/link")).unwrap();
-        symlink("mount", top.join("to-mount")).unwrap();
         let mount = |fstype: &str| format!("2 1 0:2 / {} rw - {fstype} {fstype} rw\n", top.join("mount").display());
-        for (fstype, path, link) in [
-            ("ext4", "mount/link", "mount/link"),
-            ("tmpfs", "mount/link/file", "mount/link"),
-            ("ext4", "to-mount", "to-mount"),
-        ] {
+        for (fstype, path, link) in [("ext4", "mount/link", "mount/link"), ("tmpfs", "mount/link/file", "mount/link")] {
             let mounts = Mounts::of(mountinfo::parse(&[ROOT, mount(fstype).as_bytes()].concat()));
             let rules = Rules { mounts, ..rules_of_us(Vec::new()) };
             let said = paths(&[], &[], &[top.join(path)], &rules).unwrap_err().to_string();
             assert!(said.contains(&format!("the symbolic link {},", top.join(link).display())), "{said}");
         }
+    }
+
+    #[test]
+    fn an_include_follows_a_link_of_the_root_to_a_volume() {
+        let (_folder, top) = real_and_link();
+        let mount = format!("2 1 0:2 / {} rw - ext4 ext4 rw\n", top.join("real").display());
+        let mounts = Mounts::of(mountinfo::parse(&[ROOT, mount.as_bytes()].concat()));
+        let found = paths(&[], &[], &[top.join("link")], &Rules { mounts, ..rules_of_us(Vec::new()) }).unwrap();
+        assert!(["link", "real", "real/file"].iter().all(|name| found.contains(&top.join(name))), "{found:?}");
     }
 
     #[test]
