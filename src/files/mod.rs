@@ -7,6 +7,7 @@ mod bound;
 pub(crate) mod capture;
 mod entry;
 pub(crate) mod ephemeral;
+mod folders;
 pub(crate) mod mounts;
 pub(crate) mod put_back;
 pub(crate) mod resolve;

@@ -6,7 +6,7 @@
 //! it.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, FileType, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
@@ -19,6 +19,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchownat, geteuid, linkat, mkfifoat, symlinkat};
 
 use super::entry::Entry;
+use super::folders::{Folders, inode};
 use super::resolve::{self, Unresolved};
 use crate::image::{self, Fetcher, ImageError, Kind, Piece};
 
@@ -33,22 +34,43 @@ pub enum PutBackError {
         "the service's file {path} cannot be put back: {link} is a symbolic link here and was a folder at the checkpoint; make it a folder, as a link on a volume, or to nothing, is not followed"
     )]
     Link { path: PathBuf, link: PathBuf },
+    #[error(
+        "the service's file {path} cannot be put back: {folder} was exchanged for another folder meanwhile; let nobody else change the volume that it is on"
+    )]
+    Exchanged { path: PathBuf, folder: PathBuf },
     #[error(transparent)]
     Image(#[from] ImageError),
 }
 
-/// Puts back `files` in their order, then modes and times of the folders, innermost first: a read-only folder
-/// must be filled before.
+/// Puts back `files` in their order, then owners, modes and times of the folders, innermost first: a folder
+/// that is read-only, or another's, must be filled before.
 pub fn put_back(files: &[image::File], fetcher: &mut Fetcher) -> Result<(), PutBackError> {
+    let mut folders = Folders::default();
     for file in files {
-        put_one(path(file), file, fetcher)?;
+        put_one(path(file), file, &mut folders, fetcher)?;
     }
     for file in files.iter().rev().filter(|file| file.kind() == Kind::Directory) {
         let folder = resolve::folder(path(file)).map_err(|error| unresolved(path(file), error))?;
+        check_same(path(file), path(file), &folder, &folders)?;
         // Only the owner may set these; a folder of the container image keeps its own.
-        let _ = set_mode(&folder, file).and_then(|()| set_time(&folder, file));
+        let _ = finish_folder(&folder, file);
     }
     Ok(())
+}
+
+fn check_same(path: &Path, folder: &Path, place: &File, folders: &Folders) -> Result<(), PutBackError> {
+    match folders.is_same(folder, place) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(PutBackError::Exchanged { path: path.to_owned(), folder: folder.to_owned() }),
+        Err(error) => Err(unresolved(path, error.into())),
+    }
+}
+
+/// The entry at `path`, in the folder that was put back there.
+fn entry_at(path: &Path, folders: &Folders) -> Result<Entry, PutBackError> {
+    let entry = Entry::at(path).map_err(|error| unresolved(path, error))?;
+    path.parent().map_or(Ok(()), |parent| check_same(path, parent, &entry.folder, folders))?;
+    Ok(entry)
 }
 
 fn path(file: &image::File) -> &Path {
@@ -62,13 +84,16 @@ fn unresolved(path: &Path, error: Unresolved) -> PutBackError {
     }
 }
 
-fn put_one(path: &Path, file: &image::File, fetcher: &mut Fetcher) -> Result<(), PutBackError> {
-    let entry = Entry::at(path).map_err(|error| unresolved(path, error))?;
+fn put_one(path: &Path, file: &image::File, folders: &mut Folders, fetcher: &mut Fetcher) -> Result<(), PutBackError> {
+    let entry = entry_at(path, folders)?;
     let put = match file.kind() {
-        Kind::Directory => make_folder(&entry, file),
+        Kind::Directory => make_folder(&entry, path, file.mode).and_then(|place| Ok(folders.note(path, &place)?)),
         Kind::Symlink => make_link(&entry, file).map_err(Unresolved::Io),
         Kind::Fifo => make_fifo(&entry, file).map_err(Unresolved::Io),
-        Kind::HardLink => add_name(&entry, file),
+        Kind::HardLink => {
+            let first = entry_at(Path::new(OsStr::from_bytes(&file.target)), folders)?;
+            add_name(&entry, &first).map_err(Unresolved::Io)
+        }
         // The manifest was checked: it has no other kind.
         Kind::Regular | Kind::Unknown => match write_file(&entry, file, fetcher) {
             Err(ImageError::Sink(error)) => Err(error.into()),
@@ -78,16 +103,20 @@ fn put_one(path: &Path, file: &image::File, fetcher: &mut Fetcher) -> Result<(),
     put.map_err(|error| unresolved(path, error))
 }
 
-/// Sets the mode last, in [`put_back`].
-fn make_folder(entry: &Entry, file: &image::File) -> Result<(), Unresolved> {
-    match mkdirat(&entry.folder, entry.name.as_os_str(), Mode::from_bits_truncate(file.mode | 0o700)) {
-        Err(Errno::EEXIST) => resolve::folder(path(file)).map(drop),
+/// Sets owner and mode last, in [`put_back`].
+fn make_folder(entry: &Entry, path: &Path, mode: u32) -> Result<File, Unresolved> {
+    match mkdirat(&entry.folder, entry.name.as_os_str(), Mode::from_bits_truncate(mode | 0o700)) {
+        Err(Errno::EEXIST) => resolve::folder(path),
         Err(errno) => Err(errno.into()),
-        Ok(()) => {
-            give(&entry.present()?, file);
-            Ok(())
-        }
+        Ok(()) => Ok(expect(entry.present()?, |meta| meta.is_dir())?),
     }
+}
+
+/// A folder on a volume that belongs to somebody else stays as it is.
+fn finish_folder(folder: &File, file: &image::File) -> io::Result<()> {
+    let owner = folder.metadata()?.uid();
+    let is_anothers = owner != file.uid && owner != geteuid().as_raw();
+    if is_anothers && !resolve::is_on_root(folder)? { Ok(()) } else { finish(folder, file) }
 }
 
 fn make_link(entry: &Entry, file: &image::File) -> io::Result<()> {
@@ -97,12 +126,12 @@ fn make_link(entry: &Entry, file: &image::File) -> io::Result<()> {
     }
     let temporary = entry.temporary();
     symlinkat(target, &entry.folder, temporary.name())?;
-    give(&expect(resolve::place_in(&entry.folder, temporary.name())?, FileType::is_symlink)?, file);
+    give(&expect(resolve::place_in(&entry.folder, temporary.name())?, |meta| meta.is_symlink())?, file);
     temporary.take_place()
 }
 
-fn add_name(entry: &Entry, file: &image::File) -> Result<(), Unresolved> {
-    let first = Entry::at(Path::new(OsStr::from_bytes(&file.target)))?.present()?;
+fn add_name(entry: &Entry, first: &Entry) -> io::Result<()> {
+    let first = first.present()?;
     // rename(2) from one name of a file to another does nothing.
     if entry.present().is_ok_and(|present| inode(&present).ok() == inode(&first).ok()) {
         return Ok(());
@@ -110,26 +139,23 @@ fn add_name(entry: &Entry, file: &image::File) -> Result<(), Unresolved> {
     let temporary = entry.temporary();
     let first = resolve::by_descriptor(&first);
     linkat(AT_FDCWD, &first, &entry.folder, temporary.name(), AtFlags::AT_SYMLINK_FOLLOW)?;
-    Ok(temporary.take_place()?)
-}
-
-fn inode(place: &File) -> io::Result<(u64, u64)> {
-    place.metadata().map(|meta| (meta.dev(), meta.ino()))
+    temporary.take_place()
 }
 
 fn make_fifo(entry: &Entry, file: &image::File) -> io::Result<()> {
     let temporary = entry.temporary();
     mkfifoat(&entry.folder, temporary.name(), Mode::S_IRUSR | Mode::S_IWUSR)?;
-    let fifo = expect(resolve::place_in(&entry.folder, temporary.name())?, FileType::is_fifo)?;
+    let is_ours = |meta: &fs::Metadata| meta.file_type().is_fifo() && meta.uid() == geteuid().as_raw();
+    let fifo = expect(resolve::place_in(&entry.folder, temporary.name())?, is_ours)?;
     give(&fifo, file);
     set_mode(&fifo, file)?;
     temporary.take_place()
 }
 
-/// Checks the type, since another container may have exchanged the object, and opening a pipe or a device may
-/// block or act.
-fn expect(place: File, kind: impl Fn(&FileType) -> bool) -> io::Result<File> {
-    if kind(&place.metadata()?.file_type()) { Ok(place) } else { Err(io::ErrorKind::AlreadyExists.into()) }
+/// Checks the object, since another container may have exchanged it, and opening a pipe or a device may block
+/// or act.
+fn expect(place: File, is_right: impl Fn(&fs::Metadata) -> bool) -> io::Result<File> {
+    if is_right(&place.metadata()?) { Ok(place) } else { Err(io::ErrorKind::AlreadyExists.into()) }
 }
 
 /// Every system error comes as [`ImageError::Sink`].
@@ -149,7 +175,7 @@ fn write_file(entry: &Entry, file: &image::File, fetcher: &mut Fetcher) -> Resul
 
 /// Opens the existing file for writing.
 fn open_present(entry: &Entry) -> io::Result<File> {
-    resolve::reopen(&expect(entry.present()?, FileType::is_file)?, OpenOptions::new().write(true))
+    resolve::reopen(&expect(entry.present()?, fs::Metadata::is_file)?, OpenOptions::new().write(true))
 }
 
 /// Whether the folder, and not the file, refuses the change. A mount point is busy.

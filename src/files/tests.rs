@@ -337,3 +337,70 @@ fn a_link_of_the_own_root_is_followed_and_one_on_a_volume_is_not() {
     let error = captured.put_back().unwrap_err().to_string();
     assert!(error.contains(&format!("{} is a symbolic link here", volume.join("link").display())), "{error}");
 }
+
+#[test]
+fn an_existing_folder_gets_the_captured_owner() {
+    if !geteuid().is_root() {
+        return;
+    }
+    let (_folder, top) = folder();
+    let path = top.join("data");
+    fs::create_dir(&path).unwrap();
+    chown(&path, Some(1000), Some(1001)).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o700)).unwrap();
+    let mut captured = capture(std::slice::from_ref(&path)).unwrap();
+    chown(&path, Some(0), Some(0)).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+    captured.put_back().unwrap();
+    assert_eq!(owner(&path), (1000, 1001, 0o700));
+}
+
+#[test]
+fn anothers_folder_on_a_volume_keeps_its_owner_and_mode() {
+    if !geteuid().is_root() {
+        return;
+    }
+    let (_volume, top) = volume();
+    let path = top.join("data");
+    fs::create_dir(&path).unwrap();
+    chown(&path, Some(1000), Some(1000)).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o777)).unwrap();
+    let mut captured = capture(std::slice::from_ref(&path)).unwrap();
+    chown(&path, Some(7), Some(7)).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o700)).unwrap();
+    captured.put_back().unwrap();
+    assert_eq!(owner(&path), (7, 7, 0o700));
+}
+
+#[test]
+fn a_folder_that_another_is_exchanged_for_is_noticed() {
+    let (_volume, top) = volume();
+    let (shared, theirs) = (top.join("shared"), top.join("theirs"));
+    fs::create_dir(&shared).unwrap();
+    fs::write(shared.join("a"), noise(32 << 20)).unwrap();
+    fs::write(shared.join("b"), "later").unwrap();
+    fs::set_permissions(&shared, Permissions::from_mode(0o777)).unwrap();
+    for last in ["a", "b"] {
+        let all = [shared.clone(), shared.join("a"), shared.join(last)];
+        let mut captured = capture(&all[..if last == "a" { 2 } else { 3 }]).unwrap();
+        fs::remove_dir_all(&shared).unwrap();
+        fs::create_dir(&theirs).unwrap();
+        fs::set_permissions(&theirs, Permissions::from_mode(0o700)).unwrap();
+        let swapped = File::open(&theirs).unwrap();
+        let done = AtomicBool::new(false);
+        let swap = || {
+            let written = fs::read_dir(&shared).is_ok_and(|mut names| names.next().is_some());
+            if written && !done.swap(true, Relaxed) {
+                exchange(&shared, &theirs);
+            }
+        };
+        let result = during(swap, || captured.put_back());
+        assert_eq!(swapped.metadata().unwrap().mode() & 0o7777, 0o700);
+        assert_eq!(fs::read_dir(&shared).unwrap().count(), 0, "nothing is written into their folder");
+        let error = result.expect_err("their folder was taken for ours").to_string();
+        assert!(error.contains("was exchanged for another folder"), "{error}");
+        fs::remove_dir(&shared).unwrap();
+        fs::rename(&theirs, &shared).unwrap();
+        fs::write(shared.join("b"), "later").unwrap();
+    }
+}

@@ -1,0 +1,37 @@
+//! Captured folders on volumes. Another container may exchange one between two uses, so each is compared with
+//! what was found or made first.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::resolve;
+use crate::proc::fdinfo::Inode;
+
+#[derive(Debug, Default)]
+pub struct Folders(BTreeMap<PathBuf, Inode>);
+
+impl Folders {
+    /// Remembers the folder at `path`. On the root nobody else can exchange one, and an overlay may number
+    /// one anew.
+    pub fn note(&mut self, path: &Path, place: &File) -> io::Result<()> {
+        if !resolve::is_on_root(place)? {
+            self.0.insert(path.to_owned(), inode(place)?);
+        }
+        Ok(())
+    }
+
+    /// Whether `place` is the folder that was noted at `path`, if one was.
+    pub fn is_same(&self, path: &Path, place: &File) -> io::Result<bool> {
+        match self.0.get(path) {
+            Some(noted) => Ok(inode(place)? == *noted),
+            None => Ok(true),
+        }
+    }
+}
+
+pub fn inode(place: &File) -> io::Result<Inode> {
+    place.metadata().map(|meta| (meta.dev(), meta.ino()))
+}
