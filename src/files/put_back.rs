@@ -2,8 +2,8 @@
 //!
 //! Resolves each path once, to a descriptor. A file is written under a temporary name and renamed, so other
 //! hard links of a replaced file keep their content. A file is written in place if its folder is not
-//! writable, if it is a mount point, or if it belongs to another user, whom a replacement would deprive of
-//! it.
+//! writable, if it is a mount point, if there is no room for old and new together, or if it belongs to
+//! another user, whom a replacement would deprive of it.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -178,11 +178,12 @@ fn open_present(entry: &Entry) -> io::Result<File> {
     resolve::reopen(&expect(entry.present()?, fs::Metadata::is_file)?, OpenOptions::new().write(true))
 }
 
-/// Whether the folder, and not the file, refuses the change. A mount point is busy.
+/// Whether the file may still be written in place: its folder refuses the change, it is a mount point and
+/// busy, or there is no room for it twice.
 fn hinders(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error().map(Errno::from_raw),
-        Some(Errno::EACCES | Errno::EPERM | Errno::EROFS | Errno::EBUSY)
+        Some(Errno::EACCES | Errno::EPERM | Errno::EROFS | Errno::EBUSY | Errno::ENOSPC | Errno::EDQUOT)
     )
 }
 

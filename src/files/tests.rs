@@ -318,6 +318,23 @@ fn a_file_that_is_a_mount_is_written_in_place() {
 }
 
 #[test]
+fn a_volume_need_not_have_room_for_a_file_twice() {
+    let (_folder, top) = folder();
+    with_own_mounts(|| {
+        mount(&["-t".as_ref(), "tmpfs".as_ref(), "-osize=10m".as_ref(), "none".as_ref(), top.as_ref()]);
+        let path = top.join("large");
+        let content = noise(7 << 20);
+        fs::write(&path, &content).unwrap();
+        let mut captured = capture(std::slice::from_ref(&path)).unwrap();
+        fs::write(&path, "other").unwrap();
+        fs::write(&path, noise(7 << 20).into_iter().rev().collect::<Vec<u8>>()).unwrap();
+        captured.put_back().unwrap();
+        assert!(fs::read(&path).unwrap() == content);
+        assert_eq!(fs::read_dir(&top).unwrap().count(), 1, "nothing temporary is left");
+    });
+}
+
+#[test]
 fn a_link_of_the_own_root_is_followed_and_one_on_a_volume_is_not() {
     let (_folder, top) = folder();
     let (_volume, volume) = volume();
