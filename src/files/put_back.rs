@@ -12,8 +12,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use caps::{CapSet, Capability};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, readlinkat};
+use nix::libc;
 use nix::sys::stat::{Mode, UtimensatFlags, mkdirat, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchownat, geteuid, linkat, mkfifoat, symlinkat};
@@ -213,9 +215,10 @@ fn fill(out: &mut File, file: &image::File, fetcher: &mut Fetcher) -> Result<(),
     out.set_len(file.size).map_err(ImageError::Sink)
 }
 
-/// Whether freeze may set owner, mode and times.
+/// Whether freeze may set owner, mode and times. Root may lack the capabilities.
 fn may_give(meta: &fs::Metadata) -> bool {
-    geteuid().is_root() || meta.uid() == geteuid().as_raw()
+    let has = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
+    meta.uid() == geteuid().as_raw() || (has(Capability::CAP_CHOWN) && has(Capability::CAP_FOWNER))
 }
 
 /// Owner first: changing it clears the set-ID bits of the mode (chown(2)).
@@ -225,16 +228,25 @@ fn finish(place: &File, file: &image::File) -> io::Result<()> {
     set_time(place, file)
 }
 
-/// Only root may change owners. Without root, new files belong to the container's user, who runs the service
-/// too.
+/// Only CAP_CHOWN changes owners. Without it, new files belong to the container's user, who runs the service
+/// too, and who may give them to their own groups.
 fn give(place: &File, file: &image::File) {
-    let (uid, gid) = (Uid::from_raw(file.uid), Gid::from_raw(file.gid));
-    let _ = fchownat(place, "", Some(uid), Some(gid), AtFlags::AT_EMPTY_PATH);
+    let chown = |uid| fchownat(place, "", uid, Some(Gid::from_raw(file.gid)), AtFlags::AT_EMPTY_PATH);
+    let _ = chown(Some(Uid::from_raw(file.uid))).or_else(|_| chown(None));
 }
 
-/// fchmod(2) rejects O_PATH descriptors.
+/// A set-ID bit without its captured owner or group would lend the rights of another. fchmod(2) rejects
+/// O_PATH descriptors.
 fn set_mode(place: &File, file: &image::File) -> io::Result<()> {
-    fs::set_permissions(resolve::by_descriptor(place), Permissions::from_mode(file.mode))
+    let meta = place.metadata()?;
+    let mut mode = file.mode;
+    if meta.uid() != file.uid {
+        mode &= !libc::S_ISUID;
+    }
+    if meta.gid() != file.gid {
+        mode &= !libc::S_ISGID;
+    }
+    fs::set_permissions(resolve::by_descriptor(place), Permissions::from_mode(mode))
 }
 
 /// futimens(3) rejects O_PATH descriptors.

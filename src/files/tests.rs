@@ -10,10 +10,11 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use caps::{CapSet, Capability};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::Mode;
-use nix::unistd::{geteuid, mkfifo};
+use nix::unistd::{Gid, geteuid, mkfifo, setfsgid};
 
 use super::capture::{self, CaptureError};
 use super::put_back::{self, PutBackError};
@@ -69,6 +70,19 @@ fn volume() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir_in("/dev/shm").unwrap();
     let path = folder.path().to_owned();
     (folder, path)
+}
+
+/// Runs `act` in a thread without these capabilities.
+fn without(capabilities: &[Capability], act: impl FnOnce() + Send) {
+    thread::scope(|scope| {
+        let without = scope.spawn(|| {
+            for capability in capabilities {
+                caps::drop(None, CapSet::Effective, *capability).unwrap();
+            }
+            act();
+        });
+        without.join().unwrap();
+    });
 }
 
 /// Runs `act` in a thread with a mount namespace of its own, if that may be.
@@ -420,4 +434,44 @@ fn a_folder_that_another_is_exchanged_for_is_noticed() {
         fs::rename(&theirs, &shared).unwrap();
         fs::write(shared.join("b"), "later").unwrap();
     }
+}
+
+#[test]
+fn without_the_power_to_give_files_anothers_file_stays_theirs() {
+    if !geteuid().is_root() {
+        return;
+    }
+    let (_folder, top) = folder();
+    let path = top.join("log");
+    fs::write(&path, "captured").unwrap();
+    chown(&path, Some(1000), Some(1000)).unwrap();
+    let mut captured = capture(std::slice::from_ref(&path)).unwrap();
+    fs::write(&path, "of the image").unwrap();
+    without(&[Capability::CAP_CHOWN, Capability::CAP_FOWNER], || captured.put_back().unwrap());
+    assert_eq!((owner(&path).0, fs::read_to_string(&path).unwrap().as_str()), (1000, "captured"));
+}
+
+#[test]
+fn set_id_bits_come_back_with_the_captured_owner_and_group_alone() {
+    if !geteuid().is_root() {
+        return;
+    }
+    let (_folder, top) = folder();
+    // The group of new files here is 0, and 1001 is one that the thread may give.
+    fs::set_permissions(&top, Permissions::from_mode(0o2755)).unwrap();
+    let [both, group, none] = [("both", 0, 0), ("group", 1000, 1001), ("none", 1000, 1002)].map(|(name, uid, gid)| {
+        let path = top.join(name);
+        fs::write(&path, "program").unwrap();
+        chown(&path, Some(uid), Some(gid)).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o6755)).unwrap();
+        path
+    });
+    let all = [both, group, none];
+    let mut captured = capture(&all).unwrap();
+    all.iter().for_each(|path| fs::remove_file(path).unwrap());
+    without(&[Capability::CAP_CHOWN], || {
+        setfsgid(Gid::from_raw(1001));
+        captured.put_back().unwrap();
+    });
+    assert_eq!(all.each_ref().map(|path| owner(path)), [(0, 0, 0o6755), (0, 1001, 0o2755), (0, 0, 0o755)]);
 }
