@@ -6,14 +6,17 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-/// Paths of bound unix sockets by the link of their descriptors, `socket:[INODE]`.
-pub fn sockets() -> BTreeMap<Vec<u8>, PathBuf> {
-    let named = parse(&fs::read("/proc/self/net/unix").unwrap_or_default());
-    let paths = named.into_iter().map(|(inode, name)| {
-        let socket = [b"socket:[".as_slice(), &inode, b"]"].concat();
-        (socket, PathBuf::from(OsStr::from_bytes(&name)))
-    });
-    paths.filter(|(_, path)| path.is_absolute()).collect()
+/// Paths of bound unix sockets by the link of their descriptors, `socket:[INODE]`. Any process of the network
+/// namespace can forge rows by a name with a newline, so one socket may have several paths.
+pub fn sockets() -> BTreeMap<Vec<u8>, Vec<PathBuf>> {
+    let mut sockets = BTreeMap::<_, Vec<PathBuf>>::new();
+    for (inode, name) in parse(&fs::read("/proc/self/net/unix").unwrap_or_default()) {
+        let path = PathBuf::from(OsStr::from_bytes(&name));
+        if path.is_absolute() {
+            sockets.entry([b"socket:[".as_slice(), &inode, b"]"].concat()).or_default().push(path);
+        }
+    }
+    sockets
 }
 
 /// Inode and name of each row. The name is the rest of the row, and the kernel escapes nothing: a line that
@@ -33,7 +36,7 @@ fn parse(text: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
 /// `Num: RefCount Protocol Flags Type St Inode Path`; all numbers but the inode are hexadecimal
 /// (proc_pid_net(5)).
 fn parse_row(line: &[u8]) -> Option<(&[u8], &[u8])> {
-    let number = |field: &[u8]| field.iter().all(u8::is_ascii_hexdigit);
+    let number = |field: &[u8]| !field.is_empty() && field.iter().all(u8::is_ascii_hexdigit);
     let (num, mut rest) = line.split_at(line.iter().position(|&byte| byte == b':')?);
     rest = rest.strip_prefix(b":").filter(|_| number(num))?;
     for digits in [8, 8, 8, 4, 2] {
@@ -65,6 +68,7 @@ mod tests {
             [(b"7".as_slice(), b"/short".as_slice()), (b"123456", b"/a b\nc: d\n"), (b"8", b""), (b"9", b"@abstract")]
         );
         assert_eq!(parse_row(b"0000: 00000002 00000000 00010000 0001 01 "), None);
+        assert_eq!(parse_row(b": 00000002 00000000 00010000 0001 01 7"), None);
         assert_eq!(parse_row(b"0000: 00000002 0000000g 00010000 0001 01 7"), None);
     }
 }

@@ -184,11 +184,10 @@ fn used_by(processes: &[Process]) -> Result<BTreeMap<PathBuf, bool>, LookupError
                 let written = FdInfo::read(process.pid, fd).unwrap_or_default().is_writable();
                 let link = proc::path(process.pid, &format!("fd/{fd}"));
                 names(&link, &target).into_iter().for_each(|path| note(path, written));
-            } else if let Some(folder) = sockets.get(target.as_os_str().as_bytes()).and_then(|path| path.parent()) {
-                // The restore binds the socket by the same name.
-                let (links, real) = resolve::follow(folder)
-                    .map_err(|error| LookupError::Socket { folder: folder.to_owned(), error })?;
-                links.into_iter().chain([real]).for_each(|path| note(path, false));
+            } else if let Some(paths) = sockets.get(target.as_os_str().as_bytes()) {
+                for folder in folders_of_socket(paths)? {
+                    note(folder, false);
+                }
             }
         }
         for mapping in maps::read(process.pid).map_err(LookupError::Proc)? {
@@ -204,6 +203,23 @@ fn used_by(processes: &[Process]) -> Result<BTreeMap<PathBuf, bool>, LookupError
 pub fn executed(pid: i32) -> io::Result<BTreeSet<PathBuf>> {
     let maps = maps::read(pid)?.into_iter().filter(|mapping| mapping.executable);
     Ok(maps.filter_map(|mapping| mapping.path().map(Path::to_owned)).collect())
+}
+
+/// The folders, and the links that lead to them, in which the restore binds a socket again by its name. One of `paths` may be forged by
+/// the name of another socket, and lead nowhere: one that leads somewhere is enough.
+fn folders_of_socket(paths: &[PathBuf]) -> Result<Vec<PathBuf>, LookupError> {
+    let mut found = Vec::new();
+    let mut failed = None;
+    for folder in paths.iter().filter_map(|path| path.parent()) {
+        match resolve::follow(folder) {
+            Ok((links, real)) => found.extend(links.into_iter().chain([real])),
+            Err(error) => failed = Some(LookupError::Socket { folder: folder.to_owned(), error }),
+        }
+    }
+    match failed {
+        Some(error) if found.is_empty() => Err(error),
+        _ => Ok(found),
+    }
 }
 
 /// Names of the file behind `link` in /proc: `target`, if that leads to the same file. A file without its
@@ -241,8 +257,10 @@ fn start_of(pid: i32) -> io::Result<SystemTime> {
 mod tests {
     use std::ffi::OsStr;
     use std::fs::{File, OpenOptions};
+    use std::os::fd::AsRawFd;
+    use std::os::linux::net::SocketAddrExt;
     use std::os::unix::fs::symlink;
-    use std::os::unix::net::UnixListener;
+    use std::os::unix::net::{SocketAddr, UnixListener};
 
     use super::*;
     use crate::proc::mountinfo;
@@ -314,6 +332,24 @@ mod tests {
         let _socket = UnixListener::bind(top.join("link/sock")).unwrap();
         let used = used_by(&this_process()).unwrap();
         assert!(["link", "real"].iter().all(|name| used.contains_key(&top.join(name))), "{used:?}");
+    }
+
+    /// The kernel escapes no newline in the names of sockets.
+    #[test]
+    fn the_name_of_another_socket_hides_no_bound_one() {
+        let (_folder, top) = real_and_link();
+        let socket = UnixListener::bind(top.join("real/sock")).unwrap();
+        let link = fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd())).unwrap();
+        let inode = link.to_str().unwrap().trim_matches(|letter: char| !letter.is_ascii_digit()).to_owned();
+        symlink("e", top.join("e")).unwrap();
+        // The order of rows is arbitrary: one forged row stands behind the real one, most probably.
+        let forge = |number: u8| {
+            let path = top.join("e/s");
+            let name = format!("{number}\n0: 00000002 00000000 00010000 0001 01 {inode} {}", path.display());
+            UnixListener::bind_addr(&SocketAddr::from_abstract_name(name).unwrap()).unwrap()
+        };
+        let _forged: Vec<UnixListener> = (0..32).map(forge).collect();
+        assert!(used_by(&this_process()).unwrap().contains_key(&top.join("real")));
     }
 
     #[test]
