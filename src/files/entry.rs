@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
@@ -61,10 +62,14 @@ impl Temporary<'_> {
         Ok(openat(&self.entry.folder, self.name(), flags, Mode::S_IRUSR | Mode::S_IWUSR)?.into())
     }
 
-    /// Renames the object to the entry's name and replaces what was there.
+    /// Renames the object to the entry's name and replaces what was there, an empty folder too.
     pub fn take_place(self) -> io::Result<()> {
-        let folder = &self.entry.folder;
-        Ok(renameat(folder, self.name(), folder, self.entry.name.as_os_str())?)
+        let (folder, name) = (&self.entry.folder, self.entry.name.as_os_str());
+        let rename = || renameat(folder, self.name(), folder, name);
+        match rename() {
+            Err(Errno::EISDIR) if unlinkat(folder, name, UnlinkatFlags::RemoveDir).is_ok() => Ok(rename()?),
+            renamed => Ok(renamed?),
+        }
     }
 }
 

@@ -475,3 +475,25 @@ fn set_id_bits_come_back_with_the_captured_owner_and_group_alone() {
     });
     assert_eq!(all.each_ref().map(|path| owner(path)), [(0, 0, 0o6755), (0, 1001, 0o2755), (0, 0, 0o755)]);
 }
+
+#[test]
+fn an_empty_folder_makes_room_and_a_full_one_stays() {
+    let (_folder, top) = folder();
+    let [file, name, link, pipe] = ["file", "name", "link", "pipe"].map(|name| top.join(name));
+    fs::write(&file, "content").unwrap();
+    fs::hard_link(&file, &name).unwrap();
+    symlink("file", &link).unwrap();
+    mkfifo(&pipe, Mode::S_IRWXU).unwrap();
+    let all = [file, name, link, pipe];
+    let mut captured = capture(&all).unwrap();
+    for path in &all {
+        fs::remove_file(path).unwrap();
+        fs::create_dir(path).unwrap();
+    }
+    captured.put_back().unwrap();
+    assert!(all.iter().all(|path| !fs::symlink_metadata(path).unwrap().is_dir()));
+    fs::remove_file(&all[0]).unwrap();
+    fs::create_dir_all(all[0].join("full")).unwrap();
+    assert!(captured.put_back().unwrap_err().to_string().contains("Is a directory"));
+    assert!(all[0].join("full").exists());
+}

@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::readlinkat;
 use nix::unistd::{AccessFlags, eaccess};
 
 use super::Unfit;
@@ -38,7 +40,7 @@ pub fn unwritable(manifest: &Manifest) -> Vec<Unfit> {
         let reason = match link_on(path, file) {
             Some(link) => Unfit::Link { path: path.to_owned(), link },
             None => match can_put_back(path, file) {
-                Err(reason) => Unfit::Unwritable { path: path.to_owned(), reason: reason.desc().to_owned() },
+                Err(reason) => Unfit::Unwritable { path: path.to_owned(), reason },
                 Ok(()) => continue,
             },
         };
@@ -59,15 +61,39 @@ fn link_on(path: &Path, file: &File) -> Option<PathBuf> {
 }
 
 /// Mirrors `files::put_back`: existing files are overwritten or replaced, folders are created.
-fn can_put_back(path: &Path, file: &File) -> nix::Result<()> {
-    let there = match file.kind() {
-        Kind::Directory => path.is_dir(),
-        Kind::Symlink => fs::read_link(path).is_ok_and(|target| target.as_os_str().as_bytes() == file.target),
-        Kind::Regular => path.is_file() && eaccess(path, AccessFlags::W_OK).is_ok(),
-        _ => false,
-    };
-    let folder = path.ancestors().skip(1).find(|folder| folder.exists()).unwrap_or(Path::new("/"));
-    if there { Ok(()) } else { eaccess(folder, AccessFlags::W_OK | AccessFlags::X_OK) }
+fn can_put_back(path: &Path, file: &File) -> Result<(), String> {
+    let place = |(parent, name)| resolve::place_in(&resolve::folder(parent).ok()?, name).ok();
+    if let Some(present) = path.parent().zip(path.file_name()).and_then(place)
+        && can_stay(&present, path, file)?
+    {
+        return Ok(());
+    }
+    for folder in path.ancestors().skip(1) {
+        match resolve::folder(folder) {
+            Err(Unresolved::Io(error)) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error.to_string()),
+            Ok(place) => {
+                let writable = eaccess(&resolve::by_descriptor(&place), AccessFlags::W_OK | AccessFlags::X_OK);
+                return writable.map_err(|errno| errno.desc().to_owned());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether what is at `path` need not be replaced; an error if it cannot be.
+fn can_stay(present: &fs::File, path: &Path, file: &File) -> Result<bool, String> {
+    let at = resolve::by_descriptor(present);
+    let is = |kind: fn(&fs::Metadata) -> bool| present.metadata().is_ok_and(|meta| kind(&meta));
+    let has_content = || fs::read_dir(&at).is_ok_and(|mut names| names.next().is_some());
+    match file.kind() {
+        Kind::Directory if resolve::folder(path).is_ok() => Ok(true),
+        Kind::Directory => Err("it is no folder here".into()),
+        _ if is(fs::Metadata::is_dir) && has_content() => Err("it is a folder here, with content".into()),
+        Kind::Symlink => Ok(readlinkat(present, "").is_ok_and(|target| target.as_bytes() == file.target)),
+        Kind::Regular => Ok(is(fs::Metadata::is_file) && eaccess(&at, AccessFlags::W_OK).is_ok()),
+        _ => Ok(false),
+    }
 }
 
 #[cfg(test)]
@@ -115,7 +141,8 @@ mod tests {
             file("", Kind::Directory),
             file("a/new/one", Kind::Regular),
         ];
-        let unfit = |name: &str| Unfit::Unwritable { path: no_folder.join(name), reason: "Permission denied".into() };
+        let reason = "Not a directory (os error 20)";
+        let unfit = |name: &str| Unfit::Unwritable { path: no_folder.join(name), reason: reason.into() };
         assert_eq!(unwritable(&Manifest { files, ..Manifest::default() }), [unfit("new"), unfit("folder/new")]);
     }
 
@@ -134,5 +161,30 @@ mod tests {
         assert_eq!(unfit(vec![file(&link, Kind::Directory)]), [Unfit::Link { path: link.clone(), link: link.clone() }]);
         // A link that was a link is replaced.
         assert_eq!(unfit(vec![file(&link, Kind::Symlink)]), []);
+    }
+
+    #[test]
+    fn what_is_in_the_way_of_a_file_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let top = folder.path().canonicalize().unwrap();
+        for name in ["full/content", "empty", "real"] {
+            fs::create_dir_all(top.join(name)).unwrap();
+        }
+        fs::write(top.join("file"), "").unwrap();
+        std::os::unix::fs::symlink("full", top.join("to-full")).unwrap();
+        std::os::unix::fs::symlink("real", top.join("to-real")).unwrap();
+        let file =
+            |name: &str, kind: Kind| File { path: bytes(&top.join(name)), kind: kind.into(), ..Default::default() };
+        let unfit =
+            |name: &str, kind: Kind| unwritable(&Manifest { files: vec![file(name, kind)], ..Manifest::default() });
+        let because =
+            |name: &str, reason: &str| vec![Unfit::Unwritable { path: top.join(name), reason: reason.into() }];
+        for kind in [Kind::Regular, Kind::Symlink, Kind::Fifo, Kind::HardLink] {
+            assert_eq!(unfit("full", kind), because("full", "it is a folder here, with content"), "{kind:?}");
+            assert_eq!((unfit("empty", kind), unfit("to-full", kind)), (vec![], vec![]), "{kind:?}");
+        }
+        assert_eq!(unfit("file", Kind::Directory), because("file", "it is no folder here"));
+        // A link of the own root is followed.
+        assert_eq!((unfit("to-real", Kind::Directory), unfit("to-real/new", Kind::Regular)), (vec![], vec![]));
     }
 }
