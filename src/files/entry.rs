@@ -2,17 +2,22 @@
 //! at all.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::Mode;
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
 use super::resolve::{self, Unresolved};
 use crate::sys::random;
+
+/// Start of every temporary name; 16 hexadecimal digits follow.
+const PREFIX: &str = ".freeze-";
 
 /// A name that need not exist yet.
 #[derive(Debug)]
@@ -40,8 +45,32 @@ impl Entry {
     pub fn temporary(&self) -> Temporary<'_> {
         let mut number = [0; 8];
         random::fill(&mut number);
-        Temporary { entry: self, name: format!(".freeze-{:016x}", u64::from_ne_bytes(number)).into() }
+        Temporary { entry: self, name: format!("{PREFIX}{:016x}", u64::from_ne_bytes(number)).into() }
     }
+
+    /// Removes temporary files that a killed restore left in the folder. A living one holds locks on its own.
+    pub fn remove_leftovers(&self) -> io::Result<()> {
+        for found in fs::read_dir(resolve::by_descriptor(&self.folder))? {
+            let name = found?.file_name();
+            if is_temporary(&name) && is_leftover(&resolve::place_in(&self.folder, &name)?)? {
+                unlinkat(&self.folder, name.as_os_str(), UnlinkatFlags::NoRemoveDir)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether an object's name is a temporary one.
+pub fn is_temporary(name: &OsStr) -> bool {
+    let is_hex = |digit: &u8| digit.is_ascii_digit() || (b'a'..=b'f').contains(digit);
+    let number = name.as_bytes().strip_prefix(PREFIX.as_bytes());
+    number.is_some_and(|number| number.len() == 16 && number.iter().all(is_hex))
+}
+
+fn is_leftover(place: &File) -> io::Result<bool> {
+    let meta = place.metadata()?;
+    let is_own_file = meta.is_file() && meta.uid() == geteuid().as_raw();
+    Ok(is_own_file && resolve::reopen(place, OpenOptions::new().read(true))?.try_lock().is_ok())
 }
 
 /// A temporary name. Dropping it removes the object.
@@ -59,7 +88,10 @@ impl Temporary<'_> {
     /// Creates a file with this name, for its owner alone.
     pub fn create(&self) -> io::Result<File> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        Ok(openat(&self.entry.folder, self.name(), flags, Mode::S_IRUSR | Mode::S_IWUSR)?.into())
+        let file = File::from(openat(&self.entry.folder, self.name(), flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
+        // For `remove_leftovers` of another restore on the same volume.
+        let _ = file.try_lock();
+        Ok(file)
     }
 
     /// Renames the object to the entry's name and replaces what was there, an empty folder too.

@@ -88,6 +88,10 @@ fn unresolved(path: &Path, error: Unresolved) -> PutBackError {
 
 fn put_one(path: &Path, file: &image::File, folders: &mut Folders, fetcher: &mut Fetcher) -> Result<(), PutBackError> {
     let entry = entry_at(path, folders)?;
+    if path.parent().is_some_and(|folder| folders.visit(folder)) {
+        // They take room, and harm nothing else.
+        let _ = entry.remove_leftovers();
+    }
     let put = match file.kind() {
         Kind::Directory => make_folder(&entry, path, file.mode).and_then(|place| Ok(folders.note(path, &place)?)),
         Kind::Symlink => make_link(&entry, file).map_err(Unresolved::Io),

@@ -497,3 +497,16 @@ fn an_empty_folder_makes_room_and_a_full_one_stays() {
     assert!(captured.put_back().unwrap_err().to_string().contains("Is a directory"));
     assert!(all[0].join("full").exists());
 }
+
+#[test]
+fn what_a_killed_restore_left_is_removed() {
+    let (_folder, top) = folder();
+    fs::write(top.join("file"), "content").unwrap();
+    let mut captured = capture(&[top.join("file")]).unwrap();
+    let [left, live, other] =
+        [".freeze-0123456789abcdef", ".freeze-0000000000000000", ".freeze-notes"].map(|name| top.join(name));
+    let files = [&left, &live, &other].map(|path| File::create(path).unwrap());
+    files[1].try_lock().unwrap();
+    captured.put_back().unwrap();
+    assert_eq!([left, live, other].map(|path| path.exists()), [false, true, true]);
+}

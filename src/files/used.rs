@@ -17,6 +17,7 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{SysconfVar, sysconf};
 
 use super::bound;
+use super::entry;
 use super::mounts::{Kind, Mounts};
 use super::resolve::{self, Unresolved};
 use crate::proc::fdinfo::FdInfo;
@@ -131,11 +132,12 @@ fn include_real(path: &Path, rules: &Rules, found: &mut BTreeSet<PathBuf>) -> Re
     walk(&real, &real, rules, found)
 }
 
-/// Adds `path` and everything below it, without following links. Skips freeze's own files, and volumes below
-/// a `top` that is on none.
+/// Adds `path` and everything below it, without following links. Skips freeze's own files, temporary ones too, and
+/// volumes below a `top` that is on none.
 fn walk(top: &Path, path: &Path, rules: &Rules, found: &mut BTreeSet<PathBuf>) -> Result<(), LookupError> {
     let foreign = |path: &Path| rules.mounts.kind(path) == Kind::Foreign;
-    if rules.is_ours(path) || (foreign(path) && !foreign(top)) {
+    let temporary = path.file_name().is_some_and(entry::is_temporary);
+    if rules.is_ours(path) || temporary || (foreign(path) && !foreign(top)) {
         return Ok(());
     }
     let meta = match resolve::place(path) {
@@ -432,6 +434,16 @@ mod tests {
         let mounts = Mounts::of(mountinfo::parse(&[ROOT, mount.as_bytes()].concat()));
         let found = paths(&[], &[], &[top.join("link")], &Rules { mounts, ..rules_of_us(Vec::new()) }).unwrap();
         assert!(["link", "real", "real/file"].iter().all(|name| found.contains(&top.join(name))), "{found:?}");
+    }
+
+    #[test]
+    fn what_a_killed_restore_left_is_not_included() {
+        let (_folder, top) = real_and_link();
+        let (left, other) = (top.join(".freeze-0123456789abcdef"), top.join(".freeze-notes"));
+        File::create(&left).unwrap();
+        File::create(&other).unwrap();
+        let found = paths(&[], &[], std::slice::from_ref(&top), &rules_of_us(Vec::new())).unwrap();
+        assert!(found.contains(&other) && !found.contains(&left), "{found:?}");
     }
 
     #[test]
