@@ -191,6 +191,15 @@ fn is_link(folder: &File, name: &OsStr) -> bool {
     fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFLNK)
 }
 
+/// A temporary folder on the mount of `/`. Systems that have a tmpfs at /tmp keep /var/tmp there.
+#[cfg(test)]
+pub(super) fn folder_on_root() -> tempfile::TempDir {
+    let parents = ["/tmp", "/var/tmp", env!("CARGO_MANIFEST_DIR")];
+    let on_root = |parent: &&&str| File::open(parent).is_ok_and(|folder| is_on_root(&folder).unwrap());
+    let parent = parents.iter().find(on_root).expect("one of them is on the root file system");
+    tempfile::tempdir_in(parent).unwrap()
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{MetadataExt, symlink};
@@ -198,12 +207,15 @@ mod tests {
     use super::*;
 
     fn tree() -> (tempfile::TempDir, PathBuf) {
-        tree_in("/tmp")
+        fill(folder_on_root())
     }
 
     /// `a/b/file`, and `link` to `a`, by real path. /dev/shm is a mount of its own, as a volume is.
     fn tree_in(parent: &str) -> (tempfile::TempDir, PathBuf) {
-        let folder = tempfile::tempdir_in(parent).unwrap();
+        fill(tempfile::tempdir_in(parent).unwrap())
+    }
+
+    fn fill(folder: tempfile::TempDir) -> (tempfile::TempDir, PathBuf) {
         let top = folder.path().canonicalize().unwrap();
         fs::create_dir_all(top.join("a/b")).unwrap();
         fs::write(top.join("a/b/file"), "content").unwrap();

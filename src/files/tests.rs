@@ -14,10 +14,11 @@ use caps::{CapSet, Capability};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::Mode;
-use nix::unistd::{Gid, geteuid, mkfifo, setfsgid};
+use nix::unistd::{Gid, mkfifo, setfsgid};
 
 use super::capture::{self, CaptureError};
 use super::put_back::{self, PutBackError};
+use super::resolve;
 use crate::image::{self, Fetcher, ImageWriter, Manifest, test_vault};
 
 const MEMORY: u64 = 64 << 20;
@@ -52,9 +53,9 @@ fn capture(paths: &[PathBuf]) -> Result<Captured, CaptureError> {
     Ok(Captured { files, fetcher: Fetcher::new(&vault, &manifest, MEMORY, 2).unwrap(), _store: store })
 }
 
-/// A temporary folder and its real path.
+/// A temporary folder on the root file system, and its real path.
 fn folder() -> (tempfile::TempDir, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = resolve::folder_on_root();
     let path = folder.path().canonicalize().unwrap();
     (folder, path)
 }
@@ -85,14 +86,13 @@ fn without(capabilities: &[Capability], act: impl FnOnce() + Send) {
     });
 }
 
-/// Runs `act` in a thread with a mount namespace of its own, if that may be.
+/// Runs `act` in a thread with a mount namespace of its own.
 fn with_own_mounts(act: impl FnOnce() + Send) {
     thread::scope(|scope| {
         let own = scope.spawn(|| {
-            if unshare(CloneFlags::CLONE_NEWNS).is_ok() {
-                mount(&["--make-rprivate".as_ref(), "/".as_ref()]);
-                act();
-            }
+            unshare(CloneFlags::CLONE_NEWNS).unwrap();
+            mount(&["--make-rprivate".as_ref(), "/".as_ref()]);
+            act();
         });
         own.join().unwrap();
     });
@@ -264,10 +264,7 @@ fn holes_stay_holes() {
 }
 
 #[test]
-fn another_owner_comes_back_with_mode_and_time() {
-    if !geteuid().is_root() {
-        return;
-    }
+fn as_root_another_owner_comes_back_with_mode_and_time() {
     let (_folder, top) = folder();
     let [inner, file, link, pipe] = ["inner", "inner/file", "inner/link", "inner/pipe"].map(|name| top.join(name));
     fs::create_dir(&inner).unwrap();
@@ -317,7 +314,7 @@ fn a_link_in_the_place_of_a_file_is_replaced() {
 
 /// A mount point cannot be replaced.
 #[test]
-fn a_file_that_is_a_mount_is_written_in_place() {
+fn as_root_a_file_that_is_a_mount_is_written_in_place() {
     let (_folder, top) = folder();
     let (path, outside) = (top.join("hosts"), top.join("outside"));
     fs::write(&path, "captured").unwrap();
@@ -332,7 +329,7 @@ fn a_file_that_is_a_mount_is_written_in_place() {
 }
 
 #[test]
-fn a_volume_need_not_have_room_for_a_file_twice() {
+fn as_root_a_volume_need_not_have_room_for_a_file_twice() {
     let (_folder, top) = folder();
     with_own_mounts(|| {
         mount(&["-t".as_ref(), "tmpfs".as_ref(), "-osize=10m".as_ref(), "none".as_ref(), top.as_ref()]);
@@ -370,10 +367,7 @@ fn a_link_of_the_own_root_is_followed_and_one_on_a_volume_is_not() {
 }
 
 #[test]
-fn an_existing_folder_gets_the_captured_owner() {
-    if !geteuid().is_root() {
-        return;
-    }
+fn as_root_an_existing_folder_gets_the_captured_owner() {
     let (_folder, top) = folder();
     let path = top.join("data");
     fs::create_dir(&path).unwrap();
@@ -387,10 +381,7 @@ fn an_existing_folder_gets_the_captured_owner() {
 }
 
 #[test]
-fn anothers_folder_on_a_volume_keeps_its_owner_and_mode() {
-    if !geteuid().is_root() {
-        return;
-    }
+fn as_root_anothers_folder_on_a_volume_keeps_its_owner_and_mode() {
     let (_volume, top) = volume();
     let path = top.join("data");
     fs::create_dir(&path).unwrap();
@@ -437,10 +428,7 @@ fn a_folder_that_another_is_exchanged_for_is_noticed() {
 }
 
 #[test]
-fn without_the_power_to_give_files_anothers_file_stays_theirs() {
-    if !geteuid().is_root() {
-        return;
-    }
+fn as_root_without_the_power_to_give_files_anothers_file_stays_theirs() {
     let (_folder, top) = folder();
     let path = top.join("log");
     fs::write(&path, "captured").unwrap();
@@ -452,10 +440,7 @@ fn without_the_power_to_give_files_anothers_file_stays_theirs() {
 }
 
 #[test]
-fn set_id_bits_come_back_with_the_captured_owner_and_group_alone() {
-    if !geteuid().is_root() {
-        return;
-    }
+fn as_root_set_id_bits_come_back_with_the_captured_owner_and_group_alone() {
     let (_folder, top) = folder();
     // The group of new files here is 0, and 1001 is one that the thread may give.
     fs::set_permissions(&top, Permissions::from_mode(0o2755)).unwrap();

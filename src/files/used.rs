@@ -394,7 +394,7 @@ mod tests {
 
     /// A folder with `real/file`, and `link` to `real`, by its real path.
     fn real_and_link() -> (tempfile::TempDir, PathBuf) {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = resolve::folder_on_root();
         let top = folder.path().canonicalize().unwrap();
         fs::create_dir(top.join("real")).unwrap();
         File::create(top.join("real/file")).unwrap();
