@@ -33,7 +33,7 @@ pub enum PutBackError {
     Unwritable { path: PathBuf, error: io::Error },
     /// Another container may decide where the link leads.
     #[error(
-        "the service's file {path} cannot be put back: {link} is a symbolic link here and was a folder at the checkpoint; make it a folder, as a link on a volume, or to nothing, is not followed"
+        "the service's file {path} cannot be put back: {link} is a symbolic link here and was a folder at the checkpoint; make it a folder, as links are not followed"
     )]
     Link { path: PathBuf, link: PathBuf },
     #[error(

@@ -1,8 +1,7 @@
 //! Resolves each path once to a descriptor. A place is an O_PATH descriptor.
 //!
-//! Another container that shares a volume can exchange a folder for a link at any moment. A descriptor keeps
-//! leading to the same file. No link on a volume is followed; on the container's own root nobody else can
-//! make one.
+//! Another container that shares a volume can exchange a folder for a link at any moment, so no link is
+//! followed. A descriptor keeps leading to the same file.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
@@ -11,7 +10,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::libc;
 use nix::sys::stat::{Mode, fstatat, mkdirat};
 
@@ -34,22 +33,14 @@ impl From<Errno> for Unresolved {
     }
 }
 
-/// Which links are followed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Links {
-    None,
-    /// Those on the mount of `/`.
-    OfRoot,
-}
-
-/// Opens the folder `path` as a place. Follows links of the container's root.
+/// Opens the folder `path` as a place. Follows no link.
 pub fn folder(path: &Path) -> Result<File, Unresolved> {
-    open(path, OFlag::O_DIRECTORY, Links::OfRoot)
+    open(path, OFlag::O_DIRECTORY)
 }
 
 /// Opens `path` as a place, whatever its type. Follows no link, and opens a last one itself.
 pub fn place(path: &Path) -> Result<File, Unresolved> {
-    open(path, OFlag::empty(), Links::None)
+    open(path, OFlag::empty())
 }
 
 /// Opens a name in an open folder as a place.
@@ -124,58 +115,26 @@ fn root() -> nix::Result<File> {
     Ok(openat(AT_FDCWD, "/", as_place(OFlag::O_DIRECTORY), Mode::empty())?.into())
 }
 
-fn open(path: &Path, flags: OFlag, links: Links) -> Result<File, Unresolved> {
+fn open(path: &Path, flags: OFlag) -> Result<File, Unresolved> {
     let how = OpenHow::new().flags(as_place(flags)).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
     match openat2(AT_FDCWD, path, how) {
-        // Linux before 5.6 and some seccomp profiles reject the call. The walk follows a link, or names it.
-        Err(Errno::ENOSYS | Errno::EPERM | Errno::ELOOP | Errno::ENOTDIR) => walk(path, flags, links),
+        // Linux before 5.6 and some seccomp profiles reject the call. For a link, the walk finds its name.
+        Err(Errno::ENOSYS | Errno::EPERM | Errno::ELOOP | Errno::ENOTDIR) => walk(path, flags),
         opened => Ok(opened?.into()),
     }
 }
 
 /// Opens what [`open`] opens, part by part.
-fn walk(path: &Path, flags: OFlag, links: Links) -> Result<File, Unresolved> {
-    // The open folders from `/` on: `..` leads to the one before, wherever a folder was moved meanwhile.
-    let (mut way, mut so_far, mut left) = (vec![root()?], PathBuf::from("/"), parts(path));
-    let mut followed = 0;
-    while let Some(part) = left.pop() {
-        match Path::new(&part).components().next() {
-            Some(Component::CurDir) => {}
-            Some(Component::ParentDir) => {
-                way.truncate(1.max(way.len() - 1));
-                so_far.pop();
-            }
-            Some(Component::RootDir) => {
-                way.truncate(1);
-                so_far = "/".into();
-            }
-            _ => {
-                let at = way.last().expect("the root stays");
-                let flags = if left.is_empty() { flags } else { OFlag::O_DIRECTORY };
-                match step(at, &part, flags, &so_far.join(&part)) {
-                    Err(Unresolved::Link(link)) if links == Links::OfRoot => {
-                        let target = target_on_root(at, &part)?.ok_or(Unresolved::Link(link))?;
-                        followed += 1;
-                        if followed > LINKS_MAX {
-                            return Err(Errno::ELOOP.into());
-                        }
-                        left.extend(parts(&target));
-                    }
-                    opened => {
-                        way.push(opened?);
-                        so_far.push(part);
-                    }
-                }
-            }
-        }
+fn walk(path: &Path, flags: OFlag) -> Result<File, Unresolved> {
+    let mut at = root()?;
+    let mut so_far = PathBuf::from("/");
+    let mut parts = path.components().filter(|part| *part != Component::RootDir).peekable();
+    while let Some(part) = parts.next() {
+        so_far.push(part);
+        let flags = if parts.peek().is_some() { OFlag::O_DIRECTORY } else { flags };
+        at = step(&at, part.as_os_str(), flags, &so_far)?;
     }
-    Ok(way.pop().expect("the root stays"))
-}
-
-/// Where a link in `folder` leads, if it is on the root. Asks the very link that is read.
-fn target_on_root(folder: &File, name: &OsStr) -> io::Result<Option<PathBuf>> {
-    let link = place_in(folder, name)?;
-    Ok(if is_on_root(&link)? { Some(readlinkat(&link, "")?.into()) } else { None })
+    Ok(at)
 }
 
 /// Opens a name in a folder; `path` is the full path, for the error.
@@ -206,16 +165,9 @@ mod tests {
 
     use super::*;
 
+    /// `a/b/file`, and `link` to `a`, by real path.
     fn tree() -> (tempfile::TempDir, PathBuf) {
-        fill(folder_on_root())
-    }
-
-    /// `a/b/file`, and `link` to `a`, by real path. /dev/shm is a mount of its own, as a volume is.
-    fn tree_in(parent: &str) -> (tempfile::TempDir, PathBuf) {
-        fill(tempfile::tempdir_in(parent).unwrap())
-    }
-
-    fn fill(folder: tempfile::TempDir) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
         let top = folder.path().canonicalize().unwrap();
         fs::create_dir_all(top.join("a/b")).unwrap();
         fs::write(top.join("a/b/file"), "content").unwrap();
@@ -232,9 +184,8 @@ mod tests {
 
     #[test]
     fn with_openat2_and_without_the_same_is_opened() {
-        let (_folder, top) = tree_in("/dev/shm");
-        for (open, links) in [open, walk].into_iter().flat_map(|open| [(open, Links::None), (open, Links::OfRoot)]) {
-            let open = |path: &Path, flags| open(path, flags, links);
+        let (_folder, top) = tree();
+        for open in [open, walk] {
             let inode = |path: &str, flags| open(&top.join(path), flags).unwrap().metadata().unwrap().ino();
             let of = |path: &str| fs::symlink_metadata(top.join(path)).unwrap().ino();
             assert_eq!(inode("a/b", OFlag::O_DIRECTORY), of("a/b"));
@@ -254,29 +205,8 @@ mod tests {
     }
 
     #[test]
-    fn a_link_of_the_root_leads_on() {
+    fn missing_folders_are_made_and_not_through_a_link() {
         let (_folder, top) = tree();
-        let (_volume, volume) = tree_in("/dev/shm");
-        symlink(volume.join("a/../link/b"), top.join("a/to-volume")).unwrap();
-        symlink("./../link/b/../to-volume/..", top.join("a/round")).unwrap();
-        symlink(&volume, top.join("volume")).unwrap();
-        symlink("endless", top.join("endless")).unwrap();
-        for open in [open, walk] {
-            let open = |path: &str| open(&top.join(path), OFlag::O_DIRECTORY, Links::OfRoot);
-            let inode = |path: &str| open(path).unwrap().metadata().unwrap().ino();
-            let of = |path: PathBuf| fs::metadata(path).unwrap().ino();
-            assert_eq!(inode("link/b"), of(top.join("a/b")));
-            assert_eq!(inode("volume/a"), of(volume.join("a")));
-            for path in ["a/to-volume", "a/round", "volume/link/b"] {
-                assert_eq!(link(open(path)), volume.join("link"), "{path}");
-            }
-            assert!(matches!(open("endless"), Err(Unresolved::Io(_))));
-        }
-    }
-
-    #[test]
-    fn missing_folders_are_made_and_not_through_a_link_of_a_volume() {
-        let (_folder, top) = tree_in("/dev/shm");
         make_folder(&top.join("a/new/one")).unwrap();
         assert!(top.join("a/new/one").is_dir());
         assert_eq!(link(make_folder(&top.join("link/other"))), top.join("link"));

@@ -78,7 +78,7 @@ pub enum Unfit {
     )]
     Unwritable { path: PathBuf, reason: String },
     #[error(
-        "the service's file {path} cannot be put back: {link} is a symbolic link here and was a folder at the checkpoint; make it a folder, as a link on a volume, or to nothing, is not followed"
+        "the service's file {path} cannot be put back: {link} is a symbolic link here and was a folder at the checkpoint; make it a folder, as links are not followed"
     )]
     Link { path: PathBuf, link: PathBuf },
     #[error("{path} of the application {what}; restore it with the same application files")]
