@@ -14,59 +14,30 @@ const ADVICE: &str = "a restore without the right to choose PIDs could not creat
 
 /// Why these processes cannot be created in ascending order. Nothing was frozen.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)] // The messages say what the fields are.
 pub enum Disorder {
     /// PIDs have wrapped around.
     #[error("thread {tid} of process {process} has a lower ID than the process: {ADVICE}")]
-    Thread {
-        /// The process.
-        process: String,
-        /// The thread.
-        tid: i32,
-    },
+    Thread { process: String, tid: i32 },
     /// PIDs have wrapped around.
     #[error("process {process} has a lower PID than its parent {parent}: {ADVICE}")]
-    Child {
-        /// The process.
-        process: String,
-        /// Its parent.
-        parent: i32,
-    },
+    Child { process: String, parent: i32 },
     /// No possible parent is in its session at the right time.
     #[error("process {process} got into session {sid} in a way that cannot be repeated: {ADVICE}")]
-    Session {
-        /// The process.
-        process: String,
-        /// Its session.
-        sid: i32,
-    },
+    Session { process: String, sid: i32 },
     /// The leader is gone, and its ID cannot be created in the session.
     #[error("process {process} is of the group {pgid}, which cannot be made again without its first process: {ADVICE}")]
-    Group {
-        /// The process.
-        process: String,
-        /// Its group.
-        pgid: i32,
-    },
+    Group { process: String, pgid: i32 },
     /// The leader has moved to another group. CRIU cannot repeat that, even with all privileges.
     #[error(
         "process {process} is of the group {pgid}, which its first process has left, and CRIU cannot make such a group again: restart the service"
     )]
-    Left {
-        /// The process.
-        process: String,
-        /// Its group.
-        pgid: i32,
-    },
+    Left { process: String, pgid: i32 },
     /// A subreaper adopts all orphans below it in a restore, or none.
     #[error(
         "process {process} lost its parent before process {subreaper} became a subreaper, which has adopted others since: {ADVICE}"
     )]
-    Passed {
-        /// The process.
-        process: String,
-        /// The process that would adopt it.
-        subreaper: i32,
-    },
+    Passed { process: String, subreaper: i32 },
 }
 
 impl Disorder {

@@ -5,7 +5,7 @@ use crate::image::{self, ImageError, Lease, Manifest, Outcome, Result, Vault};
 /// The generation that head names.
 #[derive(Debug)]
 pub struct Newest {
-    /// Its number.
+    /// As head says.
     pub generation: u64,
     /// The manifest, or why it cannot be read.
     pub manifest: Result<Manifest, String>,
