@@ -89,7 +89,7 @@ impl Machine {
         report.in_a_row += 1;
         let in_a_row = report.in_a_row;
         let quiet = self.heartbeats.warned_ms.is_some_and(|at| self.now.ms.saturating_sub(at) < QUIET_MS);
-        // A new outage is told before another container takes the application over.
+        // Warns of a new outage before another container takes the application over.
         if quiet && (self.heartbeats.warned || in_a_row != u64::from(SILENT) - 1) {
             return;
         }
