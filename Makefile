@@ -49,7 +49,7 @@ test: build ## everything: lint, unit tests, containers
 	@integration/setup test
 	@tests/run $(OPT)
 
-test-settings: build ## every privilege setting against services of every kind: prints the table of docs/settings.md
+test-settings: build ## every privilege setting against services of every kind: prints the table of docs/reference/settings.md
 	@integration/setup test
 	@tests/settings/run $(OPT)
 

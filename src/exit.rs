@@ -83,7 +83,7 @@ const DOCTOR: &[&str] = &["doctor"];
 const MIGRATE: &[&str] = &["migrate"];
 const OTHERS: &[&str] = &["list", "rekey", "inspect", "verify", "prune", "extract", "copy", "install"];
 
-/// All statuses, as `--help` and docs/options.md show them.
+/// All statuses, as `--help` and docs/reference/options.md show them.
 pub(crate) const TABLE: &[Row] = &[
     Row { status: Status::Service, of: RUN, means: "The service has ended by itself; `--remap-exit` applies" },
     Row {
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn the_documentation_has_the_same_table() {
-        let page = include_str!("../docs/options.md");
+        let page = include_str!("../docs/reference/options.md");
         let section = page.split("\n## ").find(|section| section.starts_with("Exit statuses")).unwrap();
         let documented: Vec<&str> = section.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
         let expected: Vec<String> = TABLE.iter().map(line).collect();

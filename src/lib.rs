@@ -1,7 +1,7 @@
 //! `freeze` is PID 1 of an application's container: it supervises the service, checkpoints it into a store
 //! without privileges, and restores it in a fresh container.
 //!
-//! Each module is a layer and imports only from the layers below it. docs/architecture.md has their order,
+//! Each module is a layer and imports only from the layers below it. docs/explanation/architecture.md has their order,
 //! and `tests/layers` enforces it.
 
 pub mod checkpoint;

@@ -1,4 +1,4 @@
-//! docs/control-protocol.md: its examples do what they say, and it names everything that the protocol has.
+//! docs/reference/control-protocol.md: its examples do what they say, and it names everything that the protocol has.
 
 mod init_support;
 
@@ -12,7 +12,7 @@ use freeze::control::protocol::*;
 use init_support::*;
 use serde_json::Value;
 
-const PAGE: &str = include_str!("../docs/control-protocol.md");
+const PAGE: &str = include_str!("../docs/reference/control-protocol.md");
 
 /// The page's only block of code in a language.
 fn example(language: &str) -> &'static str {
@@ -121,6 +121,6 @@ fn the_page_names_everything_in_a_message() {
         note(serde_json::to_value(event));
     }
     let missing: Vec<_> = found.iter().filter(|name| !PAGE.contains(&format!("`{name}`"))).collect();
-    assert!(missing.is_empty(), "docs/control-protocol.md does not name {missing:?}");
+    assert!(missing.is_empty(), "docs/reference/control-protocol.md does not name {missing:?}");
     assert!(PAGE.contains(&format!("is version {VERSION}.")) && PAGE.contains(&format!(" {MAX_LINE} bytes")));
 }

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::proc::tree::Process;
 
-const ADVICE: &str = "a restore without the right to choose PIDs could not create it; restart the service, or give freeze that right (docs/pids.md)";
+const ADVICE: &str = "a restore without the right to choose PIDs could not create it; restart the service, or give freeze that right (docs/explanation/pids.md)";
 
 /// Why these processes cannot be created in ascending order. Nothing was frozen.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -332,7 +332,7 @@ mod tests {
     fn messages_name_the_process_and_the_cause() {
         let mut low_thread = tree(&[SERVICE, (1010, 1001, 1001, 1001)]);
         low_thread[2].threads = vec![305, 1010];
-        insta::assert_snapshot!(check(&low_thread).unwrap_err(), @"thread 305 of process 1010 (app) has a lower ID than the process: a restore without the right to choose PIDs could not create it; restart the service, or give freeze that right (docs/pids.md)");
+        insta::assert_snapshot!(check(&low_thread).unwrap_err(), @"thread 305 of process 1010 (app) has a lower ID than the process: a restore without the right to choose PIDs could not create it; restart the service, or give freeze that right (docs/explanation/pids.md)");
         insta::assert_snapshot!(refused(&tree(&[SERVICE, (305, 1001, 1001, 1001)])), @"process 305 (app) has a lower PID than its parent 1001");
         insta::assert_snapshot!(refused(&tree(&[SERVICE, (1002, 1000, 1001, 1001)])), @"process 1002 (app) got into session 1001 in a way that cannot be repeated");
         insta::assert_snapshot!(refused(&tree(&[SERVICE, (1003, 1001, 1003, 1002)])), @"process 1003 (app) is of the group 1002, which cannot be made again without its first process");

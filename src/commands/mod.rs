@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn every_option_is_documented_under_its_command() {
-        let page = include_str!("../../docs/options.md");
+        let page = include_str!("../../docs/reference/options.md");
         let sections: Vec<&str> = page.split("\n## ").collect();
         for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
             let heading = format!("freeze {} ", command.get_name());

@@ -2,7 +2,7 @@
 //!
 //! [`ImageWriter`] stores bytes as [`Body`]s, [`commit`] makes them a generation, [`Manifest::load`] finds
 //! it, and [`Fetcher`] reads the bytes. Never trusts a store: every length, count, offset and path is bounded
-//! and checked before use. `docs/store-format.md` is the specification.
+//! and checked before use. `docs/reference/store-format.md` is the specification.
 
 pub(crate) mod crypto;
 pub(crate) mod error;

@@ -1,4 +1,4 @@
-//! `--isolate`: namespaces of init's own, if the container allows them (docs/isolation.md).
+//! `--isolate`: namespaces of init's own, if the container allows them (docs/explanation/privileges.md).
 //!
 //! A refusal changes nothing, and the next best kind is tried. The service keeps exactly the capabilities
 //! that it would have without namespaces, and its first process keeps its signals, terminal and exit status.

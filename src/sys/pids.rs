@@ -2,7 +2,7 @@
 //!
 //! `clone3(set_tid)` does not help here: it leaves the counter where it was, so the service's next children
 //! would get numbers among init's own. The counter never passes the wanted number, and no process, thread or
-//! changed limit stays behind. docs/pids.md has the measurements.
+//! changed limit stays behind. docs/explanation/pids.md has the measurements.
 
 use std::{fs, io};
 
@@ -10,7 +10,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Limit of refused threads in a row. Each refusal yields to threads that are ending.
 const MAX_REFUSALS: u32 = 100_000;
-/// PIDs that a restore uses up in a millisecond on each of two cores (docs/pids.md); for forecasts only.
+/// PIDs that a restore uses up in a millisecond on each of two cores (docs/explanation/pids.md); for forecasts only.
 const PER_MS: u64 = 90;
 /// More PIDs than a container has in use when init starts.
 const FEW: i32 = 64;

@@ -2,7 +2,7 @@
 //!
 //! Each table names a damage and does it. It is done to a store that is not encrypted and to one that is; what a restore and
 //! `verify` say of both is in `snapshots/`. Where all say the same it is there once. Damage behind a hash or seal is made
-//! with the right one, by the words of `docs/store-format.md`.
+//! with the right one, by the words of `docs/reference/store-format.md`.
 
 mod bodies;
 mod fixture;

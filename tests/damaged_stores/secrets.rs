@@ -1,4 +1,4 @@
-//! Seals and hashes as docs/store-format.md says, not as freeze's own code does.
+//! Seals and hashes as docs/reference/store-format.md says, not as freeze's own code does.
 
 use chacha20poly1305::{AeadInPlace, KeyInit, XChaCha20Poly1305};
 use serde_json::Value;

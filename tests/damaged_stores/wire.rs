@@ -1,4 +1,4 @@
-//! Parts of a manifest as docs/store-format.md has them, to be filled with anything.
+//! Parts of a manifest as docs/reference/store-format.md has them, to be filled with anything.
 
 use prost::Message;
 

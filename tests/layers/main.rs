@@ -1,4 +1,4 @@
-//! The layers of docs/architecture.md, held against every path that `src/` uses.
+//! The layers of docs/explanation/architecture.md, held against every path that `src/` uses.
 //!
 //! A file may import files of its own layer and of those before it, and no files may import each other in a loop. A `mod.rs` and its
 //! children are one place: a child may use what its `mod.rs` defines. Paths are followed through `pub use` to the file that defines them,

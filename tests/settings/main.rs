@@ -1,5 +1,5 @@
 //! Every privilege setting of the sandbox against services of every kind, and older kernels and engines: what
-//! docs/settings.md says must be what happens.
+//! docs/reference/settings.md says must be what happens.
 //!
 //! Run by `make test-settings`, which prints the table. Needs what the container tests need (`tests/containers/main.rs`), and
 //! `FREEZE_TEST_LANGUAGES`, a root with python3, node and Java.

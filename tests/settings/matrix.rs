@@ -1,4 +1,4 @@
-//! The table of settings and services in docs/settings.md: one test a row, which moves each service three times.
+//! The table of settings and services in docs/reference/settings.md: one test a row, which moves each service three times.
 
 use crate::harness::{App, Setting};
 use crate::moved;
@@ -14,7 +14,7 @@ const SERVICES: [(&str, &[&str]); 7] = [
     ("Go", &["/services/languages/mixed"]),
 ];
 
-const PAGE: &str = include_str!("../../docs/settings.md");
+const PAGE: &str = include_str!("../../docs/reference/settings.md");
 
 fn line(first: &str, cells: impl Iterator<Item = String>) -> String {
     format!("| {first} | {} |", cells.collect::<Vec<_>>().join(" | "))
@@ -28,7 +28,7 @@ fn row(name: &str, setting: Setting, variables: &[&str]) {
     });
     let row = line(&format!("`{name}`"), cells);
     println!("{row}");
-    assert!(PAGE.contains(&row), "docs/settings.md has another row than this:\n{row}");
+    assert!(PAGE.contains(&row), "docs/reference/settings.md has another row than this:\n{row}");
 }
 
 /// One test for each row: a name, the setting and freeze's variables.
@@ -57,7 +57,7 @@ rows! {
 fn the_page_has_these_columns_and_no_other_rows() {
     let head = line("setting", SERVICES.iter().map(|(name, _)| (*name).to_owned()));
     let table =
-        PAGE.split_once(&head).unwrap_or_else(|| panic!("docs/settings.md has another head than this:\n{head}")).1;
+        PAGE.split_once(&head).unwrap_or_else(|| panic!("docs/reference/settings.md has another head than this:\n{head}")).1;
     let rows: Vec<_> = table.lines().skip(2).take_while(|line| line.starts_with('|')).collect();
     let names: Vec<_> = rows.iter().map(|row| row.split('`').nth(1).unwrap_or_default().replace('-', "_")).collect();
     assert_eq!(names, ROWS);

@@ -3,7 +3,7 @@
 use crate::harness::{App, Setting};
 use crate::moved;
 
-const PAGE: &str = include_str!("../../docs/settings.md");
+const PAGE: &str = include_str!("../../docs/reference/settings.md");
 
 /// Moves one without these calls, as if the kernel had none, and as profiles that do not know them do it.
 fn without(calls: &str) {
@@ -11,7 +11,7 @@ fn without(calls: &str) {
         moves(&format!("{errno}={calls}"));
     }
     for call in calls.split(',') {
-        assert!(PAGE.contains(&format!("`{call}`")), "docs/settings.md does not name {call}");
+        assert!(PAGE.contains(&format!("`{call}`")), "docs/reference/settings.md does not name {call}");
     }
 }
 

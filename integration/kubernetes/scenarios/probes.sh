@@ -37,7 +37,7 @@ probed exec "readinessProbe: {$ready_exec}" "$redis_server"
 pods=(tcp http startup exec)
 kubectl -n redis wait --for=condition=Ready --timeout=60s "${pods[@]/#/pod/}"
 
-on_page=../../docs/handover.md page pids "POD=tcp -n redis"
+on_page=../../docs/explanation/handover.md page pids "POD=tcp -n redis"
 declare -A own before
 for pod in "${pods[@]}"; do before[$pod]=$(last_pid "$pod") && own[$pod]=$(($(last_pid "$pod") - before[$pod])); done
 sleep 20

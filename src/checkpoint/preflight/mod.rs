@@ -3,7 +3,7 @@
 //!
 //! CRIU would refuse most of it too, but with an errno and a frozen service. It would lose the rest in
 //! silence. An experiment backs each rule: a refused object fails or is lost without the rule, and an object
-//! that works is not refused (docs/preflight.md).
+//! that works is not refused (docs/reference/preflight.md).
 
 mod container;
 mod descriptors;

@@ -1,5 +1,5 @@
 //! Whatever takes part is killed at every step of a checkpoint, a handover, a restore and a prune: at each point of
-//! [`freeze::fail_points`]. What then holds is in docs/architecture.md.
+//! [`freeze::fail_points`]. What then holds is in docs/explanation/architecture.md.
 
 mod checkpoint;
 mod handover;
