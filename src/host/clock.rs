@@ -112,7 +112,9 @@ pub fn warning(jump: &io::Result<i64>, away_ms: u64) -> Option<String> {
         ));
     }
     let more = ms.unsigned_abs() > away_ms.saturating_add(TOLERANCE);
-    more.then(|| format!("{clocks} ahead by {time}: what waits by it has waited long enough. See docs/explanation/privileges.md"))
+    more.then(|| {
+        format!("{clocks} ahead by {time}: what waits by it has waited long enough. See docs/explanation/privileges.md")
+    })
 }
 
 /// Both clocks, or their offsets, in nanoseconds.
