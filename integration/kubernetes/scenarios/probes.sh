@@ -1,6 +1,7 @@
 # shellcheck shell=bash disable=SC2154,SC2016
-# Probes of each kind: ready, checkpointed in place, ready again; and how many PIDs the container has lost in 20 s.
-# probed NAME PROBES COMMAND: a pod with those probes, and a store of its own.
+# Probes of each kind: each pod is ready, is checkpointed in place, and is ready again. Prints how many PIDs each probe
+# takes in 20 s.
+# probed NAME PROBES COMMAND: makes a pod with those probes, and a store of its own.
 probed() {
 	kubectl -n redis apply -f - <<-END
 		apiVersion: v1
@@ -22,7 +23,7 @@ probed() {
 		    $2
 	END
 }
-# last_pid POD: the newest PID of its namespace.
+# last_pid POD: prints the newest PID of its namespace.
 last_pid() { cluster_kubectl -n redis exec "$1" -- cat /proc/sys/kernel/ns_last_pid; }
 
 redis_server='/app/redis-server, --save, "", --appendonly, "no", --protected-mode, "no"'
@@ -37,7 +38,7 @@ probed exec "readinessProbe: {$ready_exec}" "$redis_server"
 pods=(tcp http startup exec)
 kubectl -n redis wait --for=condition=Ready --timeout=60s "${pods[@]/#/pod/}"
 
-on_page=../../docs/explanation/handover.md page pids "POD=tcp -n redis"
+on_page=../../docs/how-to/probes-and-metrics.md page pids "POD=tcp -n redis"
 declare -A own before
 for pod in "${pods[@]}"; do before[$pod]=$(last_pid "$pod") && own[$pod]=$(($(last_pid "$pod") - before[$pod])); done
 sleep 20
