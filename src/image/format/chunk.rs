@@ -7,7 +7,7 @@ use crate::image::crypto::seal::Seal;
 
 /// Bytes of a page, independent of the machine's page size.
 pub(crate) const PAGE: usize = 4096;
-/// Most bytes of a chunk on writing; `docs/reference/store-format.md` has the measurement.
+/// Most bytes of a chunk on writing; `docs/explanation/benchmarks.md` has the measurement.
 pub(crate) const CHUNK: usize = 32 * PAGE;
 /// Most bytes of a chunk on reading.
 pub(crate) const CHUNK_MAX: u32 = 256 * 1024;
