@@ -1,10 +1,11 @@
 # shellcheck shell=bash disable=SC2034,SC2154,SC2016
-# cluster.sh: a cluster, and a client that counts while redis moves in it; sourced by `test`, after lib.sh. All of it in the namespace `redis`.
+# cluster.sh: a cluster, and a client that counts while redis moves in it. Everything is in the namespace `redis`.
+# `test` sources it after lib.sh.
 reports=()
 jobs=()
 
-# kubectl …: the commands of the pages, in this cluster, or in the one of --context. What is rendered gets the images that are here; a drain leaves
-# alone what is of others.
+# kubectl WORD…: the pages' `kubectl`, for this cluster or for the one of --context. Rendered manifests get this testbed's
+# images, and a drain touches only this test's pods.
 kubectl() {
 	if [ "$1" = --context ]; then
 		local CLUSTER=${2/core/}
@@ -22,7 +23,7 @@ kustomize_stdin() {
 	cat >"$work/kustomize/here/kustomization.yaml"
 	kustomize kustomize/here
 }
-# here FOLDER: a kustomization of that folder with the images of this testbed, and of $tweak.
+# here FOLDER: prints a kustomization of that folder with this testbed's images and with $tweak.
 tweak=
 here() {
 	cat <<-END
@@ -34,7 +35,7 @@ here() {
 		$tweak
 	END
 }
-# page ID [WORD=VALUE…]: runs that block of README.md, or of the page $on_page.
+# page ID [WORD=VALUE…]: runs that block of the page $on_page.
 on_page=README.md
 page() {
 	local commands
@@ -43,7 +44,7 @@ page() {
 	eval "$commands"
 }
 
-# images: brings those of dockerd `one` to the nodes, under a tag that names the content; sets tag[NAME].
+# images: copies the images of dockerd `one` to the nodes, with a tag made from their content; sets tag[NAME].
 declare -A tag
 images() {
 	local name id
@@ -55,7 +56,7 @@ images() {
 		"$testbed/image.sh" copy "$name:${tag[$name]}" k8s >/dev/null
 	done
 }
-# has IMAGE: each node has it.
+# has IMAGE: whether each node has it.
 has() {
 	local node
 	for node in $(cluster_kubectl get nodes -o 'jsonpath={.items[*].metadata.name}'); do
@@ -64,7 +65,7 @@ has() {
 }
 docker() { "$testbed/enter.sh" docker -H "unix://$TESTBED/docker/one/docker.sock" "$@"; }
 
-# fresh: an empty namespace, and a store of its own.
+# fresh: makes an empty namespace, and a store of its own.
 fresh() {
 	quiet
 	application=kubernetes-$RANDOM$RANDOM uid=none address='' memory=1
@@ -72,13 +73,25 @@ fresh() {
 	: >"$work/boxes"
 	empty
 }
+# persistent NAME: a PersistentVolume, as nothing provisions one here: an empty folder that both nodes see.
+persistent() {
+	rm -rf "$work/volume"
+	install -d -o 1000 -g 1000 "$work/volume"
+	kubectl delete pv "$1" --ignore-not-found >/dev/null
+	kubectl apply -f - <<-END
+		apiVersion: v1
+		kind: PersistentVolume
+		metadata: {name: $1}
+		spec: {capacity: {storage: 2Gi}, accessModes: [ReadWriteOnce], persistentVolumeReclaimPolicy: Retain, hostPath: {path: $work/volume}}
+	END
+}
 # wipe: removes the namespace, without waiting for pods to end.
 wipe() {
 	cluster_kubectl -n redis delete statefulsets,deployments,jobs --all >/dev/null 2>&1 || true
 	cluster_kubectl -n redis delete pods --all --force --grace-period 0 >/dev/null 2>&1 || true
 	cluster_kubectl delete namespace redis --ignore-not-found >/dev/null 2>&1
 }
-# empty: an empty namespace in $CLUSTER.
+# empty: makes an empty namespace in $CLUSTER.
 empty() {
 	wipe
 	store_env >"$work/store.env"
@@ -89,7 +102,7 @@ store_env() {
 		"AWS_ACCESS_KEY_ID=$AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY=$AWS_SECRET_ACCESS_KEY"
 }
 
-# beside COMMAND…: in the background, until `quiet` or the end.
+# beside COMMAND…: runs it in the background, until `quiet` or the end.
 beside() {
 	"$@" &
 	jobs+=($!)
@@ -98,7 +111,7 @@ quiet() {
 	[ ${#jobs[@]} = 0 ] || kill "${jobs[@]}" 2>/dev/null || true
 	jobs=()
 }
-# observe SELECTOR: tells the client of each pod with an address, as a Service would.
+# observe SELECTOR: gives the client the address of each such pod, as a Service would.
 observe() {
 	beside python3 downtime.py watch "$work/boxes" "$work/events" "$TESTBED/k8s-bin/kubectl" --kubeconfig "$TESTBED/k8s-data${CLUSTER:+-$CLUSTER}/kubeconfig" \
 		-n redis get pods -l "$1" --watch --output json --output-watch-events
@@ -115,18 +128,19 @@ ready() {
 	done
 	IFS=$'\t' read -r pod uid node address <<<"$line"
 }
-# redis COMMAND…: asks the redis of the pod that was ready last.
+# redis COMMAND…: asks redis in the pod that `ready` found last.
 redis() {
 	local answer
 	exec 3<>"/dev/tcp/$address/6379"
 	printf '%s\r\n' "$*" >&3
 	read -r answer <&3
-	# A string comes after its length.
+	# redis sends a string's length before the string.
 	[[ $answer != \$* ]] || read -r answer <&3
 	exec 3>&-
 	echo "${answer//[:$'\r']/}"
 }
-# generation: the newest that the pod which was ready last has restored or committed. prepared POD GENERATION: waits until it stands by for that.
+# generation: prints the newest generation that the pod which `ready` found last has restored or committed.
+# prepared POD GENERATION: waits until the pod stands by, prepared for that generation.
 generation() { cluster_kubectl -n redis exec "$pod" -- /opt/freeze/freeze status --json | jq .generation; }
 prepared() {
 	until cluster_kubectl -n redis exec "$1" -- /opt/freeze/freeze status --json 2>/dev/null |
@@ -134,10 +148,10 @@ prepared() {
 		sleep 0.5
 	done
 }
-# log POD…: what freeze said in it.
+# log POD…: prints freeze's lines of its log.
 log() { cluster_kubectl -n redis logs "$@" | grep '^freeze: '; }
 
-# fill MIB: puts so much into redis, of which a fourteenth does not compress.
+# fill MIB: puts MIB into redis, of which a fourteenth does not compress.
 fill() {
 	kubectl -n redis exec "$pod" -c app -- /app/redis-cli eval 'local random = {} for i = 1, 131072 do random[i] = string.char(math.random(0, 255), math.random(0, 255)) end
 		random = table.concat(random)
@@ -147,13 +161,14 @@ fill() {
 		end' 0 $(($1 * 1024)) >/dev/null
 	memory=$1
 }
-# answers: waits until redis answers at the address that it had, after its container was started again.
+# answers: waits until redis answers at the same address again, after its container was restarted.
 answers() {
 	echo "$address" >"$work/last"
 	python3 ../demo/client.py wait "$work/last" 6379
 }
 
-# move NAME COMMAND…: does that, which returns when the service is there again, while a client counts; what redis holds must be there then.
+# move NAME COMMAND…: runs the command, which returns when the service is back, while a client counts. Fails if redis has
+# lost state, or if an answer was lost or doubled.
 memory=1
 move() {
 	local name=$1 moves client
