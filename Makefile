@@ -59,6 +59,7 @@ test-orchestrators: build ## migrations between real engines, brought up for it 
 	@images/test
 	@integration/docker/test $(OPT)
 	@tests/docs/docker $(OPT)
+	@tests/docs/tutorial $(OPT)
 	@integration/compose/test $(OPT)
 	@integration/swarm/test $(OPT)
 	@integration/podman/test $(OPT)
