@@ -83,72 +83,80 @@ const DOCTOR: &[&str] = &["doctor"];
 const MIGRATE: &[&str] = &["migrate"];
 const OTHERS: &[&str] = &["list", "rekey", "inspect", "verify", "prune", "extract", "copy", "install"];
 
-/// All statuses, as `--help` and docs/reference/options.md show them.
+/// All statuses, as `--help` and docs/reference/exit-statuses.md show them.
 pub(crate) const TABLE: &[Row] = &[
-    Row { status: Status::Service, of: RUN, means: "The service has ended by itself; `--remap-exit` applies" },
+    Row { status: Status::Service, of: RUN, means: "The service ended by itself; `--remap-exit` applies" },
     Row {
         status: Status::Signal,
         of: RUN,
-        means: "Signal N killed the service; or SIGTERM, SIGINT or SIGQUIT came before there was one",
+        means: "Signal N killed the service; or SIGTERM, SIGINT or SIGQUIT came before the service ran",
     },
-    row(OK, CHECKPOINT, "The generation is committed; with `--handover`, another container has the service"),
-    row(OK, &["status"], "Answered; with `--ready`, the service runs"),
-    row(OK, &["wait"], "What was waited for is there"),
-    row(OK, &["cancel"], "The checkpoint is given up, or the handover taken back"),
+    row(OK, CHECKPOINT, "The generation is committed; with `--handover`, another container runs the service"),
+    row(OK, &["status"], "Init answered; with `--ready`, the service runs"),
+    row(OK, &["wait"], "Init has reached the state"),
+    row(OK, &["cancel"], "The checkpoint is cancelled, or the handover withdrawn"),
     row(
         OK,
         DOCTOR,
         "The proof succeeded; with `--for`, the generation can be restored; with `--service`, the service can be checkpointed",
     ),
-    row(OK, MIGRATE, "The service runs in the target; with `--dry-run`, nothing is in its way"),
-    row(OK, OTHERS, "Done; for `verify`, all is well"),
+    row(OK, MIGRATE, "The service runs in the target; with `--dry-run`, it can be moved"),
+    row(OK, OTHERS, "Done; for `verify`, no damage found"),
     row(
         FAILED,
         CHECKPOINT,
-        "Failed otherwise: refused, given up, or its worker ended; the service runs on. Where init ended meanwhile, `freeze list` shows whether it was committed",
+        "Refused, cancelled, or its worker ended; the service keeps running. If init ended meanwhile, `freeze list` shows whether the generation was committed",
     ),
     row(FAILED, &["status"], "Failed; with `--ready`, the service does not run"),
-    row(FAILED, &["wait"], "It cannot be any more, or the time is over"),
-    row(FAILED, &["cancel"], "There is nothing to give up"),
+    row(FAILED, &["wait"], "Init can no longer reach the state, or the timeout is over"),
+    row(FAILED, &["cancel"], "There is nothing to cancel"),
     row(
         FAILED,
         DOCTOR,
         "The proof failed; with `--for`, something is missing, or the store cannot be read; with `--service`, the service cannot be checkpointed",
     ),
-    row(FAILED, MIGRATE, "Not moved: the service runs on in the source"),
-    row(FAILED, OTHERS, "Failed; for `verify`, also that something is damaged"),
-    row(USAGE, &[], "The command line cannot be understood"),
-    row(NO_INIT, &["checkpoint", "status", "wait", "cancel", "doctor"], "There is no init to talk to"),
+    row(FAILED, MIGRATE, "Not moved: the service keeps running in the source"),
+    row(FAILED, OTHERS, "Failed; for `verify`, also if something is damaged"),
+    row(USAGE, &[], "The command line is invalid"),
+    row(NO_INIT, &["checkpoint", "status", "wait", "cancel", "doctor"], "No init answers"),
     row(
         PREFLIGHT,
         CHECKPOINT,
-        "The service has what cannot be checkpointed, the store cannot be used, or the hook before it failed; nothing was frozen",
+        "The preflight found something that cannot be checkpointed, the store cannot be used, or the `--before-checkpoint` hook failed; nothing was frozen",
     ),
-    row(DUMP, CHECKPOINT, "The processes could not be dumped; the service runs on"),
-    row(FILES, CHECKPOINT, "The files could not be captured; the service runs on"),
-    row(COMMIT, CHECKPOINT, "The generation could not be committed; the service runs on"),
+    row(DUMP, CHECKPOINT, "The dump of the processes failed; the service keeps running"),
+    row(FILES, CHECKPOINT, "The capture of the files failed; the service keeps running"),
+    row(COMMIT, CHECKPOINT, "The commit of the generation failed; the service keeps running"),
     row(
         HANDOVER,
         CHECKPOINT,
-        "Nobody took the service, or it was taken back; the generation is withdrawn and the service runs on",
+        "No container took the service, or the handover was withdrawn; the service keeps running",
     ),
-    row(UNFINISHED, MIGRATE, "The service runs in the target, and the source could not be stopped; run it again"),
+    row(
+        UNFINISHED,
+        MIGRATE,
+        "The service runs in the target, but the source could not be stopped; run the command again",
+    ),
     row(
         UNKNOWN,
         MIGRATE,
-        "Neither side says that it runs the service: they cannot be reached, or both wait; run it again when they can",
+        "Neither side reports that it runs the service: they cannot be reached, or both wait; run the command again when both can be reached",
     ),
-    row(NOT_EXECUTABLE, RUN, "COMMAND exists and cannot be executed"),
+    row(NOT_EXECUTABLE, RUN, "COMMAND exists but cannot be executed"),
     row(NOT_FOUND, RUN, "COMMAND was not found"),
-    row(FATAL, RUN, "A fatal error of freeze: no folder for the control socket, no process for the service"),
+    row(FATAL, RUN, "A fatal error of freeze, such as no folder for the control socket, or no process for the service"),
+    row(RESTORE_FAILED, RUN, "The restore failed, or the store could not be read; nothing of the service runs"),
     row(
-        RESTORE_FAILED,
+        CHECKPOINTED,
         RUN,
-        "There is, or may be, a generation, and it could not be restored; nothing of the service runs. Also a store that cannot be read, or whose URL is not understood",
+        "The service was checkpointed and ended, or handed over (`--checkpointed-status` changes this status)",
     ),
-    row(CHECKPOINTED, RUN, "The service was checkpointed and ended, or handed over (`--checkpointed-status`)"),
-    row(REPLACED, RUN, "Another container has the application: the service was ended, or not started, here"),
-    row(PIDS_EXHAUSTED, RUN, "A standby whose PIDs are nearly used up: only a new container can restore the service"),
+    row(
+        REPLACED,
+        RUN,
+        "Another container holds the lease of the application: freeze ended the service, or did not start it",
+    ),
+    row(PIDS_EXHAUSTED, RUN, "A standby has used up nearly all its PIDs: only a new container can restore the service"),
 ];
 
 /// The exit statuses in `freeze COMMAND --help`, 80 columns wide.
@@ -179,8 +187,8 @@ mod tests {
 
     #[test]
     fn the_documentation_has_the_same_table() {
-        let page = include_str!("../docs/reference/options.md");
-        let section = page.split("\n## ").find(|section| section.starts_with("Exit statuses")).unwrap();
+        let page = include_str!("../docs/reference/exit-statuses.md");
+        let section = page.split("\n## ").find(|section| section.starts_with("Statuses")).unwrap();
         let documented: Vec<&str> = section.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
         let expected: Vec<String> = TABLE.iter().map(line).collect();
         assert_eq!(documented, expected, "\n{}", expected.join("\n"));
@@ -202,7 +210,7 @@ mod tests {
     #[test]
     fn help_is_a_column_of_words_beside_the_numbers() {
         let text = help("run");
-        assert!(text.contains("\n  128 + N       Signal N killed the service; or SIGTERM, SIGINT or SIGQUIT came\n                before there was one\n"), "{text}");
+        assert!(text.contains("\n  128 + N       Signal N killed the service; or SIGTERM, SIGINT or SIGQUIT came\n                before the service ran\n"), "{text}");
         assert!(text.lines().all(|line| line.len() <= 80), "{text}");
     }
 }

@@ -122,7 +122,7 @@ fn a_failure_has_the_status_of_its_step_and_is_remembered() {
 fn there_is_nothing_to_cancel() {
     let output = freeze(&["cancel"], &running(Place::Pid1).runtime_dir());
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("no checkpoint is under way"), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("there is no checkpoint or handover to cancel"), "{}", text(&output.stderr));
 }
 
 #[test]
@@ -154,21 +154,21 @@ fn without_init_there_is_nothing_to_talk_to() {
     {
         let output = freeze(verb, folder.path());
         assert_eq!(output.status.code(), Some(3));
-        assert!(text(&output.stderr).starts_with("freeze: there is no freeze init in this container"));
+        assert!(text(&output.stderr).starts_with("freeze: no freeze init runs in this container"));
     }
 }
 
 #[test]
 fn another_version_is_told_so() {
     let answer = talk(&running(Place::Pid1), b"{\"version\":7,\"op\":\"status\"}\n");
-    assert!(answer.contains("the client speaks version 7 and this init version 1"), "{answer}");
+    assert!(answer.contains("the client speaks protocol version 7, and this init version 1"), "{answer}");
 }
 
 #[test]
 fn what_is_no_request_is_told_so() {
     let init = running(Place::Pid1);
     for request in [&b"hello\n"[..], b"{}\n", b"\n", b"\xff\xff\n", b"{\"version\":1,\"op\":\"dance\"}\n", b"[[[[\n"] {
-        assert!(talk(&init, request).contains("the request is not understood"), "{request:?}");
+        assert!(talk(&init, request).contains("cannot parse the request"), "{request:?}");
     }
     is_well(&init);
 }

@@ -35,7 +35,10 @@ fn a_process_is_named_by_its_number_here() {
     let out = doctor(&init);
     let said = String::from_utf8_lossy(&out.stdout).into_owned();
     assert_eq!(out.status.code(), Some(1), "{said}");
-    assert!(said.contains(&format!("refused   {service} (")) && said.contains("files open and may have 8"), "{said}");
+    assert!(
+        said.contains(&format!("refused   {service} (")) && said.contains("files open and a hard limit of 8"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -44,5 +47,5 @@ fn without_an_init_there_is_nothing_to_look_at() {
     let out =
         Command::new(program()).args(["doctor", "--service", "--runtime-dir"]).arg(folder.path()).output().unwrap();
     assert_eq!(out.status.code(), Some(3));
-    assert!(String::from_utf8_lossy(&out.stderr).contains("there is no freeze init in this container"));
+    assert!(String::from_utf8_lossy(&out.stderr).contains("no freeze init runs in this container"));
 }

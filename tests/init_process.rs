@@ -214,9 +214,7 @@ fn init_takes_over_where_the_holder_is_killed() {
         let answer =
             Command::new(program()).args(["checkpoint", "--runtime-dir"]).arg(init.runtime_dir()).output().unwrap();
         assert_eq!(answer.status.code(), Some(1));
-        assert!(
-            String::from_utf8_lossy(&answer.stderr).contains("the subreaper of the service's processes was killed")
-        );
+        assert!(String::from_utf8_lossy(&answer.stderr).contains("the service's subreaper was killed"));
         init.signal(15);
         assert_eq!(init.end().0, 9, "{place:?}");
     }
@@ -234,7 +232,7 @@ fn orphans_of_what_is_executed_from_outside_are_reaped() {
 
 #[test]
 fn it_warns_where_it_is_not_pid_1() {
-    assert!(run(Place::Host, &[], "exit 0").1.starts_with("freeze: warning: this is not PID 1"));
+    assert!(run(Place::Host, &[], "exit 0").1.starts_with("freeze: warning: freeze is not PID 1 here"));
     assert_eq!(run(Place::Pid1User, &[], "exit 0").1, "");
 }
 

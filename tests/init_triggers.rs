@@ -59,7 +59,7 @@ fn the_signal_checkpoints() {
         play.init.signal(signal);
         let (code, error) = play.init.end();
         assert_eq!(code, 172);
-        assert!(error.contains("generation 5 is committed, as the checkpoint signal asked for"), "{error}");
+        assert!(error.contains("generation 5 is committed, requested by the checkpoint signal"), "{error}");
     }
     let play = running(Place::Pid1, &[], "fail");
     play.init.signal(35);
@@ -84,7 +84,7 @@ fn sigterm_checkpoints() {
         play.init.signal(15);
         let (code, error) = play.init.end();
         assert_eq!(code, 172);
-        assert!(error.contains("generation 5 is committed, as SIGTERM asked for; the service has ended"), "{error}");
+        assert!(error.contains("generation 5 is committed, requested by SIGTERM; the service has ended"), "{error}");
     }
 }
 
@@ -94,7 +94,7 @@ fn sigterm_goes_on_to_the_service_where_that_fails() {
         play.init.signal(15);
         let (code, error) = play.init.end();
         assert_eq!(code, 9, "{steps}: {error}");
-        assert!(error.contains("the checkpoint that SIGTERM asked for has failed"), "{steps}: {error}");
+        assert!(error.contains("the checkpoint requested by SIGTERM failed"), "{steps}: {error}");
     }
 }
 
@@ -106,7 +106,7 @@ fn sigterm_does_not_wait_for_ever() {
     play.init.signal(15);
     let (code, error) = play.init.end();
     assert_eq!(code, 9, "{error}");
-    assert!(error.contains("could not be finished within the grace time of SIGTERM"), "{error}");
+    assert!(error.contains("was cancelled because it exceeded the grace time of SIGTERM"), "{error}");
 }
 
 fn sigterm_joins_and_overtakes() {
@@ -297,7 +297,9 @@ fn waiting_and_cancelling() {
     assert_eq!(waits.next_event().unwrap(), Event::Reached);
     assert!(failure(for_restored.next_event().unwrap()).contains("was started afresh"));
     play.init.expect("ready");
-    assert!(failure(play.ask(Op::Cancel).next_event().unwrap()).contains("no checkpoint is under way"));
+    assert!(
+        failure(play.ask(Op::Cancel).next_event().unwrap()).contains("there is no checkpoint or handover to cancel")
+    );
     let mut client = play.checkpoint();
     let mut idle = play.ask(Op::Wait { until: Awaited::Idle });
     assert_eq!(client.next_event().unwrap(), PROGRESS);
@@ -327,7 +329,7 @@ fn a_subscriber_hears_all() {
 fn a_standby_waits_without_a_limit() {
     let mut play = start(Place::Pid1, &["--restore-timeout", "200ms"], "waiting wait restored claimed", "");
     wait_for(|| (play.state() == State::Standby).then_some(()));
-    assert!(play.refused().contains("waits for one to be handed over"));
+    assert!(play.refused().contains("this container is a standby"));
     std::thread::sleep(std::time::Duration::from_millis(300));
     play.go();
     play.init.expect("restored");

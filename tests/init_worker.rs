@@ -58,8 +58,8 @@ fn a_failed_restore_is_171_and_tells_why() {
         ("fail", "no luck (log: /log)"),
         ("die", "killed by signal 9"),
         ("hang", "exceeded its time limit of 200ms"),
-        ("garbage hang", "no message of this version"),
-        ("huge hang", "no message of this version"),
+        ("garbage hang", "a message that this version of freeze does not understand"),
+        ("huge hang", "a message that this version of freeze does not understand"),
         ("progress", "ended without a result (exit status 0)"),
         ("restored-nobody", "ended before init could take it over"),
     ] {
@@ -113,7 +113,7 @@ fn a_failed_checkpoint_leaves_the_service_running() {
         ("fail", "no luck"),
         ("die", "killed by signal 9"),
         ("hang", "exceeded its time limit of 200ms"),
-        ("garbage hang", "no message of this version"),
+        ("garbage hang", "a message that this version of freeze does not understand"),
         ("checkpointed", "ended without a result"),
     ] {
         let play = running(Place::Pid1, &["--checkpoint-timeout", "200ms"], steps);
@@ -219,7 +219,7 @@ fn a_lease_is_kept_from_worker_to_worker() {
 
 /// A restored service runs in any case.
 fn it_is_said_where_nobody_could_be_told() {
-    let untold = "before it had told the store";
+    let untold = "before it claimed the lease";
     for (steps, said, unsaid) in [
         ("restored claimed", "", "warning"),
         ("restored warn", "warning: held: 4 2", untold),
@@ -316,10 +316,10 @@ fn init_checks_where_the_store_is_and_opens_nothing() {
     assert_eq!(threads, 1);
     play.runs_on();
     for (options, why) in [
-        (&["--store", "s3://b"][..], "names no store"),
+        (&["--store", "s3://b"][..], "is not the URL of a store"),
         (
             &["--store", "s3://bucket/app", "--s3-endpoint", "server:9000"],
-            "is not of the form http://HOST:PORT or https://HOST:PORT",
+            "does not have the form http://HOST:PORT or https://HOST:PORT",
         ),
     ] {
         let (code, error) = start(Place::Pid1, options, "nothing", "").init.end();

@@ -73,11 +73,11 @@ fn the_key_is_asked_for_and_told_from_another() {
     commit(&plain.vault(), TEXT);
     let not_encrypted = plain.plainly(plain.open_with(&plain.key("key", &[7; 32])).err().unwrap());
     insta::assert_snapshot!(format!("{}\n{not_encrypted}", texts.join("\n")), @r"
-    file:/FOLDER/store is encrypted, and no key was given. Name the file with its key by --key-file or FREEZE_KEY_FILE
-    the key in /FOLDER/other does not open file:/FOLDER/store. Give the one that the store was made with, or after `freeze rekey` the new one
-    the key in /FOLDER/short has 1 bytes, and a key has at least 32: make one by `head -c 32 /dev/urandom > FILE`, or use a passphrase
-    file:/FOLDER/store is opened by a key, and /FOLDER/key was given as a passphrase. Give it as what it is
-    file:/FOLDER/store is not encrypted, so the key in /FOLDER/key is of no use. Leave it out, or begin with an empty store, which will be encrypted
+    file:/FOLDER/store is encrypted, and no key was given. Give the file of its key as --key-file or FREEZE_KEY_FILE
+    the key in /FOLDER/other does not open file:/FOLDER/store. Use the key with which the store was created, or the new one after `freeze rekey`
+    the key in /FOLDER/short has 1 bytes, but a key needs at least 32: create one with `head -c 32 /dev/urandom > FILE`, or use a passphrase
+    file:/FOLDER/store needs a key, but /FOLDER/key was given as a passphrase. If it is the right file, name it with --key-file
+    file:/FOLDER/store is not encrypted, so the key in /FOLDER/key does not belong to it. Remove the option, or begin with an empty store, which freeze then encrypts
     ");
 }
 
@@ -126,31 +126,31 @@ fn what_is_put_in_anothers_place_is_noticed() {
     }
     insta::assert_snapshot!(texts, @r"
     another generation's manifest:
-        generations/2.manifest in file:/FOLDER/store is damaged: it is not what was sealed in this place: it was tampered with, or belongs to another place or store. Put it back from a copy of the store, or start afresh with an empty store
+        generations/2.manifest in file:/FOLDER/store is damaged: its seal does not match, so somebody changed it, or it belongs to another place or store. Put it back from a copy of the store, or start afresh with an empty store
     another store's manifest:
-        generations/2.manifest in file:/FOLDER/store is damaged: it is not what was sealed in this place: it was tampered with, or belongs to another place or store. Put it back from a copy of the store, or start afresh with an empty store
+        generations/2.manifest in file:/FOLDER/store is damaged: its seal does not match, so somebody changed it, or it belongs to another place or store. Put it back from a copy of the store, or start afresh with an empty store
     another generation's pack:
-        packs/ID in file:/FOLDER/store is damaged: the chunk at byte 8 does not have the hash that its manifest says. Put it back from a copy of the store, or start afresh with an empty store
+        packs/ID in file:/FOLDER/store is damaged: the chunk at byte 8 does not match the hash in its manifest. Put it back from a copy of the store, or start afresh with an empty store
     another store's head:
-        head in file:/FOLDER/store is damaged: it is not what was sealed in this place: it was tampered with, or belongs to another place or store. Put it back from a copy of the store, or start afresh with an empty store
+        head in file:/FOLDER/store is damaged: its seal does not match, so somebody changed it, or it belongs to another place or store. Put it back from a copy of the store, or start afresh with an empty store
     another store's format:
-        head in file:/FOLDER/store is damaged: it is not what was sealed in this place: it was tampered with, or belongs to another place or store. Put it back from a copy of the store, or start afresh with an empty store
+        head in file:/FOLDER/store is damaged: its seal does not match, so somebody changed it, or it belongs to another place or store. Put it back from a copy of the store, or start afresh with an empty store
     no format:
-        file:/FOLDER/store holds checkpoints but no format object, so it was removed. Put it back from a copy of the store: without it nothing can be read
+        file:/FOLDER/store holds checkpoints but no format object, so somebody removed it. Put it back from a copy of the store: without it nothing can be read
     no head:
-        file:/FOLDER/store holds generations but no head, so head was removed. Put it back from a copy of the store; to start afresh on purpose, use an empty store
+        file:/FOLDER/store holds generations but no head, so somebody removed head. Put it back from a copy of the store; to start afresh on purpose, use an empty store
     a head by hand:
-        head in file:/FOLDER/store is damaged: it is not what was sealed in this place: it was tampered with, or belongs to another place or store. Put it back from a copy of the store, or start afresh with an empty store
+        head in file:/FOLDER/store is damaged: its seal does not match, so somebody changed it, or it belongs to another place or store. Put it back from a copy of the store, or start afresh with an empty store
     another digit in format:
-        format in file:/FOLDER/store is damaged: its content does not have the hash that was written with it. Put it back from a copy of the store, or start afresh with an empty store
+        format in file:/FOLDER/store is damaged: its content does not match its hash. Put it back from a copy of the store, or start afresh with an empty store
     a flipped bit in the manifest:
-        generations/2.manifest in file:/FOLDER/store is damaged: it is not what was sealed in this place: it was tampered with, or belongs to another place or store. Put it back from a copy of the store, or start afresh with an empty store
+        generations/2.manifest in file:/FOLDER/store is damaged: its seal does not match, so somebody changed it, or it belongs to another place or store. Put it back from a copy of the store, or start afresh with an empty store
     a flipped bit in the pack:
-        packs/ID in file:/FOLDER/store is damaged: the chunk at byte 8 does not have the hash that its manifest says. Put it back from a copy of the store, or start afresh with an empty store
+        packs/ID in file:/FOLDER/store is damaged: the chunk at byte 8 does not match the hash in its manifest. Put it back from a copy of the store, or start afresh with an empty store
     a marker by hand:
         generations/9.committed in file:/FOLDER/store is damaged: it ends too early. Put it back from a copy of the store, or start afresh with an empty store
     a marker of another generation:
-        generations/9.committed in file:/FOLDER/store is damaged: it is not what was sealed in this place: it was tampered with, or belongs to another place or store. Put it back from a copy of the store, or start afresh with an empty store
+        generations/9.committed in file:/FOLDER/store is damaged: its seal does not match, so somebody changed it, or it belongs to another place or store. Put it back from a copy of the store, or start afresh with an empty store
     ");
 }
 
@@ -161,7 +161,7 @@ fn an_old_head_put_back_is_noticed() {
     let old = fixture.read("head");
     commit(&fixture.vault(), &noise(2));
     fixture.write("head", &old);
-    insta::assert_snapshot!(say(&fixture), @r"head of file:/FOLDER/store names generation 1, but generation 2 was committed: an old head was put back, or the store was. Put the newest head back from a copy of the store");
+    insta::assert_snapshot!(say(&fixture), @r"head of file:/FOLDER/store names generation 1, but generation 2 was committed: an old copy of head, or of the store, was put back. Put the newest head back from a copy of the store");
     let vault = fixture.vault();
     for result in [image::newest(&vault).map(drop), image::generations(&vault).map(drop)] {
         assert!(matches!(result, Err(ImageError::OldHead { found: 1, known: 2, .. })));

@@ -57,7 +57,7 @@ fn a_container_that_was_replaced_commits_nothing() {
     assert_eq!(vault.store().list("generations/").unwrap().len(), 1, "nothing was written");
     let new = commit(&vault, new).unwrap();
     let text = commit(&vault, old).unwrap_err().to_string().replace(vault.url(), "file:/STORE");
-    insta::assert_snapshot!(text, @r"another container has taken over this application at generation 2 of file:/STORE. Its checkpoints stand and nothing was changed. End this container; if both are meant to run, give each a store of its own");
+    insta::assert_snapshot!(text, @r"another container has taken over this application at generation 2 of file:/STORE. Its checkpoints are valid, and this container changed nothing. End this container; if both should run, give each its own store");
     assert_eq!(image::newest(&vault).unwrap(), Some(new.generation));
 }
 

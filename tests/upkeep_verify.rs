@@ -123,8 +123,8 @@ fn all_damage_is_reported_and_what_it_costs() {
     }
     text.sort();
     insta::assert_snapshot!(text.join("\n").replace(&data.len().to_string(), "N").replace(&(data.len() - 1).to_string(), "N-1"), @r"
-    MANIFEST in URL is damaged: its content does not have the hash that was written with it. Put it back from a copy of the store, or start afresh with an empty store
-    PACK in URL has N-1 bytes, and its manifest says N. It was cut short or replaced: put it back from a copy of the store
+    MANIFEST in URL is damaged: its content does not match its hash. Put it back from a copy of the store, or start afresh with an empty store
+    PACK in URL has N-1 bytes, but its manifest says N. It was truncated or replaced: put it back from a copy of the store
     PACK is missing from URL. Put it back from a copy of the store
     ");
 }

@@ -35,7 +35,9 @@ pub enum DumpError {
     NotStarted(#[from] NotStarted),
     #[error("the service could not be dumped: {0}")]
     Refused(String),
-    #[error("the dump broke off while {doing} ({error}); try again, and look at the memory limit if it happens again")]
+    #[error(
+        "the dump failed while {doing} ({error}); try again, and check the container's memory limit if it fails again"
+    )]
     Broken { doing: &'static str, error: io::Error },
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -75,7 +77,7 @@ impl Dump {
     /// Starts `criu` on the tree below `root`, with its sockets and log in the folder `work`. `watched` are
     /// the files under inotify watches.
     pub fn start(criu: Criu, root: i32, work: &Path, watched: &[PathBuf]) -> Result<Self, DumpError> {
-        let broken = |error| DumpError::Broken { doing: "preparing it", error };
+        let broken = |error| DumpError::Broken { doing: "freeze prepared it", error };
         let listener = stream::listen(work, stream::CAPTURE_SOCKET).map_err(broken)?;
         let (gate, theirs) = UnixStream::pair().map_err(broken)?;
         gate.set_nonblocking(true).map_err(broken)?;
@@ -108,7 +110,7 @@ impl Dump {
     }
 
     fn take_in(&mut self, writer: &ImageWriter, meter: &Meter) -> Result<BTreeMap<String, BodyId>, DumpError> {
-        let broken = |error| DumpError::Broken { doing: "taking in images", error };
+        let broken = |error| DumpError::Broken { doing: "freeze read CRIU's images", error };
         let mut criu: Option<stream::Connection> = None;
         let mut connected = false;
         let mut open: Vec<Open> = Vec::new();
@@ -175,7 +177,7 @@ impl Dump {
             Verdict::Kill => b'k',
             Verdict::Run => b'r',
         };
-        let broken = |error| DumpError::Broken { doing: "letting the service go", error };
+        let broken = |error| DumpError::Broken { doing: "CRIU released the service", error };
         if let Some(mut gate) = self.gate.take() {
             gate.write_all(&[byte]).map_err(broken)?;
         }

@@ -52,8 +52,9 @@ impl Offer<'_> {
         let Outcome::Taken { by, .. } = outcome else { return None };
         if by.instance == own.instance {
             reporter.warn(format!(
-                "the container that has taken generation {} is called {} as this one is, so this one, started again, would take the \
-                 service for its own and run it twice: give each container a name of its own by --instance",
+                "the container that took generation {} has the same name as this one ({}): if this container starts \
+                 again, the service runs twice. Do not start it again before each container has its own --instance \
+                 name",
                 self.generation, own.instance
             ));
         } else {
@@ -96,8 +97,8 @@ impl<'a> Complaints<'a> {
         if self.last.is_none_or(|last| last.elapsed() >= COMPLAINT) {
             self.last = Some(Instant::now());
             self.reporter.warn(format!(
-                "{error}. Until the store answers it is not known whether another container has taken generation {}, so the \
-                 service stands still",
+                "{error}. Another container may have taken generation {}, so the service stays frozen until the store \
+                 answers",
                 self.generation
             ));
         }
@@ -184,7 +185,7 @@ mod tests {
             let source = scope.spawn(move || offer(vault).settle(Duration::ZERO, &reporter));
             let mut warning = String::new();
             BufReader::new(init).read_line(&mut warning).unwrap();
-            assert!(warning.contains("outcomes/7") && warning.contains("stands still"), "{warning}");
+            assert!(warning.contains("outcomes/7") && warning.contains("stays frozen"), "{warning}");
             assert!(!source.is_finished());
             std::fs::remove_file(&object).unwrap();
             source.join().unwrap()

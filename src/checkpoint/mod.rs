@@ -62,32 +62,35 @@ enum CheckpointError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Image(#[from] ImageError),
-    #[error("the folder {path} cannot be used ({error}); set FREEZE_RUNTIME_DIR to a writable one")]
+    #[error("the folder {path} cannot be used ({error}); set FREEZE_RUNTIME_DIR to a writable folder")]
     RuntimeDir { path: PathBuf, error: io::Error },
     #[error(
-        "the server of {0} ignores the conditions of a put, so the service cannot be handed over: two containers could take it. Use \
-         a server that knows If-None-Match and If-Match, or checkpoint without --handover"
+        "the server of {0} ignores conditional writes, so two containers could take the same generation. Use a server \
+         that supports If-None-Match and If-Match, or checkpoint without --handover"
     )]
     NotFenced(String),
     #[error(
-        "the store {url} is {place}, so it goes with the container, and no checkpoint may end the service into it. Mount a volume there \
-         or give a bucket (--store). From here, checkpoint with --leave-running and take the generation out with `freeze copy`. Where \
-         this very container is started again, FREEZE_EPHEMERAL_STORE=1 allows it"
+        "the store {url} is {place} and is deleted with the container, so a checkpoint that ends the service is \
+         refused. Mount a volume there, or use a bucket (--store). To save this service, checkpoint with \
+         --leave-running and take the generation out with `freeze copy`. If this same container is started again, set \
+         FREEZE_EPHEMERAL_STORE=1"
     )]
     Ephemeral { url: String, place: Ephemeral },
     /// Without the fence a fault could run the service twice.
     #[error(
-        "process {0} cannot be stopped, so the service could not be kept from running twice; run the service as one user"
+        "freeze cannot stop process {0}, so a handover could leave the service running twice; run all processes of the service as one user"
     )]
     NotStopped(String),
     /// The commit was in doubt, and no container has taken the generation.
-    #[error("{error}. Nobody has taken generation {generation}: it is withdrawn and the service runs on")]
+    #[error(
+        "{error}. No container has taken generation {generation}, so freeze has withdrawn it, and the service keeps running"
+    )]
     Withdrawn {
         generation: u64,
         /// Cause of the doubt.
         error: ImageError,
     },
-    #[error("nobody took generation {generation} within {}: the service runs on", humantime::format_duration(*.time))]
+    #[error("no container took generation {generation} within {}, so the service keeps running", humantime::format_duration(*.time))]
     NotTaken { generation: u64, time: Duration },
     #[error(transparent)]
     Lookup(#[from] LookupError),
@@ -168,7 +171,7 @@ fn take(
     }
     for path in target.include.iter().filter(|path| !path.exists()) {
         // The file may come later, but a misspelt path must not go unnoticed.
-        reporter.warn(format!("--include {}: there is no such file now", path.display()));
+        reporter.warn(format!("--include {}: there is no such file at the moment", path.display()));
     }
     let ours = describe::our_folders(common, work.path());
     let rules = Rules::of_this_container(parent_id() as i32, ours).map_err(LookupError::Proc)?;
@@ -267,8 +270,9 @@ fn check_lasting(store: &Location, target: &Target) -> Result<(), CheckpointErro
 
 fn unfenced(url: &str) -> String {
     format!(
-        "the server of {url} ignores the conditions of a put, so two containers that use this store can overwrite each \
-         other's checkpoints unnoticed. Let one run at a time, or use a server that knows If-None-Match and If-Match"
+        "the server of {url} ignores conditional writes, so two containers that use this store can overwrite each \
+         other's checkpoints unnoticed. Run one container at a time, or use a server that supports If-None-Match and \
+         If-Match"
     )
 }
 

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::proc::tree::Process;
 
-const ADVICE: &str = "a restore without the right to choose PIDs could not create it; restart the service, or give freeze that right (docs/explanation/pids.md)";
+const ADVICE: &str = "a restore that counts PIDs up cannot create it; restart the service, or let freeze choose PIDs (docs/explanation/pids.md)";
 
 /// Why these processes cannot be created in ascending order. Nothing was frozen.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,19 +23,19 @@ pub enum Disorder {
     #[error("process {process} has a lower PID than its parent {parent}: {ADVICE}")]
     Child { process: String, parent: i32 },
     /// No possible parent is in its session at the right time.
-    #[error("process {process} got into session {sid} in a way that cannot be repeated: {ADVICE}")]
+    #[error("process {process} cannot join session {sid} again: {ADVICE}")]
     Session { process: String, sid: i32 },
     /// The leader is gone, and its ID cannot be created in the session.
-    #[error("process {process} is of the group {pgid}, which cannot be made again without its first process: {ADVICE}")]
+    #[error("process {process} is in process group {pgid}, whose leader has ended: {ADVICE}")]
     Group { process: String, pgid: i32 },
     /// The leader has moved to another group. CRIU cannot repeat that, even with all privileges.
     #[error(
-        "process {process} is of the group {pgid}, which its first process has left, and CRIU cannot make such a group again: restart the service"
+        "process {process} is in process group {pgid}, whose leader has moved to another group, and CRIU cannot create such a group: restart the service"
     )]
     Left { process: String, pgid: i32 },
     /// A subreaper adopts all orphans below it in a restore, or none.
     #[error(
-        "process {process} lost its parent before process {subreaper} became a subreaper, which has adopted others since: {ADVICE}"
+        "process {process} lost its parent before process {subreaper} became a subreaper and adopted others: {ADVICE}"
     )]
     Passed { process: String, subreaper: i32 },
 }
@@ -332,20 +332,20 @@ mod tests {
     fn messages_name_the_process_and_the_cause() {
         let mut low_thread = tree(&[SERVICE, (1010, 1001, 1001, 1001)]);
         low_thread[2].threads = vec![305, 1010];
-        insta::assert_snapshot!(check(&low_thread).unwrap_err(), @"thread 305 of process 1010 (app) has a lower ID than the process: a restore without the right to choose PIDs could not create it; restart the service, or give freeze that right (docs/explanation/pids.md)");
+        insta::assert_snapshot!(check(&low_thread).unwrap_err(), @"thread 305 of process 1010 (app) has a lower ID than the process: a restore that counts PIDs up cannot create it; restart the service, or let freeze choose PIDs (docs/explanation/pids.md)");
         insta::assert_snapshot!(refused(&tree(&[SERVICE, (305, 1001, 1001, 1001)])), @"process 305 (app) has a lower PID than its parent 1001");
-        insta::assert_snapshot!(refused(&tree(&[SERVICE, (1002, 1000, 1001, 1001)])), @"process 1002 (app) got into session 1001 in a way that cannot be repeated");
-        insta::assert_snapshot!(refused(&tree(&[SERVICE, (1003, 1001, 1003, 1002)])), @"process 1003 (app) is of the group 1002, which cannot be made again without its first process");
+        insta::assert_snapshot!(refused(&tree(&[SERVICE, (1002, 1000, 1001, 1001)])), @"process 1002 (app) cannot join session 1001 again");
+        insta::assert_snapshot!(refused(&tree(&[SERVICE, (1003, 1001, 1003, 1002)])), @"process 1003 (app) is in process group 1002, whose leader has ended");
         // Two orphans of session 1002: the subreaper has adopted the first and 1001 the second.
         let passed = tree(&[SERVICE, (1002, 1001, 1002, 1002), (1005, 1000, 1002, 1002), (1007, 1001, 1002, 1002)]);
-        insta::assert_snapshot!(refused(&passed), @"process 1005 (app) lost its parent before process 1001 became a subreaper, which has adopted others since");
+        insta::assert_snapshot!(refused(&passed), @"process 1005 (app) lost its parent before process 1001 became a subreaper and adopted others");
     }
 
     #[test]
     fn a_group_that_its_leader_has_left_is_refused_whatever_is_allowed() {
         let disorder = check(&tree(&[SERVICE, (1002, 1001, 1001, 1001), (1003, 1001, 1001, 1002)])).unwrap_err();
         assert!(disorder.is_final());
-        insta::assert_snapshot!(disorder, @"process 1003 (app) is of the group 1002, which its first process has left, and CRIU cannot make such a group again: restart the service");
+        insta::assert_snapshot!(disorder, @"process 1003 (app) is in process group 1002, whose leader has moved to another group, and CRIU cannot create such a group: restart the service");
         assert!(!check(&tree(&[SERVICE, (1002, 1000, 1001, 1001)])).unwrap_err().is_final());
     }
 }

@@ -11,14 +11,14 @@ pub enum NotWhole {
     NoProc(String),
     /// The subreaper is gone, most often by a `kill -9 -1` in the service.
     #[error(
-        "the service lost its first process {0}, below which freeze keeps it together; restart the container to make checkpoints possible again"
+        "the service's subreaper, process {0}, has ended, so freeze cannot find all processes of the service; restart the container to be able to checkpoint again"
     )]
     RootGone(i32),
     #[error("the service has just ended")]
     ServiceGone,
     /// The process would be lost in silence.
     #[error(
-        "process {process} is a child of init and outside the service's tree, so it would be lost; if an exec left it behind, end it; if it is the service's, restart the container to make checkpoints possible again"
+        "process {process} is a child of init and outside the service's tree, so it would be lost; if an exec left it behind, end it; if it belongs to the service, restart the container"
     )]
     Outside { process: String },
 }

@@ -17,10 +17,10 @@ use crate::{
 pub struct Arguments {
     #[command(flatten)]
     folder: super::Folder,
-    /// Let the service run on instead of ending it
+    /// Keep the service running instead of ending it
     #[arg(long)]
     leave_running: bool,
-    /// Hold the service frozen until another container has taken it; where none has by then, it runs on here [default: 60s]
+    /// Hold the service frozen until another container takes it; after TIMEOUT it keeps running here [default: 60s]
     #[arg(long, value_name = "TIMEOUT", num_args = 0..=1, require_equals = true, default_missing_value = "60s",
           conflicts_with = "leave_running", value_parser = humantime::parse_duration)]
     handover: Option<Duration>,
@@ -129,7 +129,7 @@ fn sentence(report: &Report, peer: Option<&str>) -> String {
     let fate = match (report.ended, peer) {
         (true, Some(peer)) => format!("{} has the service", text::printable(peer)),
         (true, None) => "the service has ended".to_owned(),
-        (false, _) => "the service runs on".to_owned(),
+        (false, _) => "the service keeps running".to_owned(),
     };
     format!("generation {} is committed: {}; {fate}", report.generation, text::figures(report))
 }
@@ -156,13 +156,13 @@ mod tests {
             "generation 3 is committed: 5.0 MiB (1.0 MiB new, 4.0 MiB shared), 1.0 KiB stored, frozen 40 ms, total 90 ms; the service has ended"
         );
         assert!(sentence(&REPORT, Some("b\x1b")).ends_with("; b\\u{1b} has the service"));
-        assert!(sentence(&Report { ended: false, ..REPORT }, None).ends_with("; the service runs on"));
+        assert!(sentence(&Report { ended: false, ..REPORT }, None).ends_with("; the service keeps running"));
     }
 
     #[test]
     fn a_step_is_a_line_that_grows() {
         let mut steps = Steps::default();
-        assert_eq!(steps.line(Phase::Preflight, 0, 0), "\r\x1b[Kfreeze: looking for what cannot be checkpointed");
+        assert_eq!(steps.line(Phase::Preflight, 0, 0), "\r\x1b[Kfreeze: checking what the service holds");
         assert_eq!(steps.line(Phase::Dump, 0, 0), "\nfreeze: dumping the service");
         assert_eq!(
             steps.line(Phase::Dump, 1 << 20, 2 << 20),

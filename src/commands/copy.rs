@@ -27,22 +27,22 @@ pub struct Arguments {
 /// source.
 #[derive(Debug, clap::Args)]
 struct Destination {
-    /// Where to copy to: file:/FOLDER or s3://BUCKET/PREFIX
+    /// The destination: file:/FOLDER or s3://BUCKET/PREFIX
     #[arg(long, value_name = "URL")]
     to: String,
-    /// Passphrase file of the destination; without a key of its own it is not encrypted
+    /// Encrypt the destination with the passphrase in this file [default: not encrypted]
     #[arg(long, value_name = "FILE", conflicts_with = "to_key_file")]
     to_passphrase_file: Option<PathBuf>,
-    /// Key file of the destination
+    /// Encrypt the destination with the key in this file [default: not encrypted]
     #[arg(long, value_name = "FILE")]
     to_key_file: Option<PathBuf>,
-    /// URL of the destination's S3 server, where it is not AWS
+    /// URL of the destination's S3 server [default: AWS]
     #[arg(long, value_name = "URL")]
     to_s3_endpoint: Option<String>,
-    /// Name the destination's bucket in the path, not in the host
+    /// Put the destination's bucket name into the path, not into the host name
     #[arg(long)]
     to_s3_path_style: bool,
-    /// Certificates to trust for https to the destination, in PEM
+    /// Certificates to trust for https to the destination, in PEM, besides the system's
     #[arg(long, value_name = "FILE")]
     to_s3_ca_file: Option<PathBuf>,
 }
@@ -57,7 +57,7 @@ fn copy(arguments: &Arguments) -> Result<String, UpkeepError> {
     // Both stores are open, and an encrypted store opens only with a key: no key given means not encrypted.
     if arguments.store.keys.are_given() && !arguments.to.keys().are_given() {
         super::say(&format!(
-            "warning: {} is not encrypted, though the source is: give --to-passphrase-file or --to-key-file, with a destination of their own",
+            "warning: the destination {} is not encrypted, but the source is: to encrypt it, give --to-passphrase-file or --to-key-file and an empty destination",
             destination.url()
         ));
     }
@@ -87,8 +87,8 @@ fn text(copied: &Copied, destination: &str) -> String {
         list => format!("{} {what}: {}\n", count(list.len() as u64, "generation"), numbers(list)),
     };
     let mut text = line(&format!("copied to {destination}"), &copied.copied);
-    text += &line("there already", &copied.there);
-    text += &line("left out, as the destination has newer ones", &copied.older);
+    text += &line("already there", &copied.there);
+    text += &line("left out, because the destination has newer ones", &copied.older);
     text += &format!("{} copied, {} of packs written\n", size(copied.bytes), size(copied.stored));
     text
 }
@@ -102,8 +102,8 @@ mod tests {
         let copied = Copied { copied: vec![5, 6], there: vec![4], older: vec![1, 2], bytes: 1 << 30, stored: 1 << 20 };
         insta::assert_snapshot!(text(&copied, "file:/copy"), @r"
         2 generations copied to file:/copy: 5 and 6
-        1 generation there already: 4
-        2 generations left out, as the destination has newer ones: 1 and 2
+        1 generation already there: 4
+        2 generations left out, because the destination has newer ones: 1 and 2
         1.0 GiB copied, 1.0 MiB of packs written
         ");
     }

@@ -15,7 +15,7 @@ pub struct Arguments {
     /// The generation to extract [default: the newest]
     #[arg(value_name = "GENERATION")]
     generation: Option<u64>,
-    /// Where to: a folder that does not exist or is empty. It will hold what was in the service's memory, secrets included
+    /// Where to: a folder that does not exist or is empty. The files hold the service's memory, secrets included
     #[arg(value_name = "FOLDER")]
     folder: PathBuf,
     /// Print the result as one JSON object, and progress as JSON lines on standard error

@@ -10,7 +10,7 @@ use crate::upkeep::inspect::{self, Inspected};
 pub struct Arguments {
     #[command(flatten)]
     store: super::StoreArguments,
-    /// The generation to look into [default: the newest]
+    /// The generation to show [default: the newest]
     #[arg(value_name = "GENERATION")]
     generation: Option<u64>,
     /// Print one JSON object
@@ -40,7 +40,7 @@ fn summary(found: &Inspected) -> String {
         (
             "taken",
             format!(
-                "{} by freeze {}; the service stood still for {} ms",
+                "{} by freeze {}; the service was frozen for {} ms",
                 date(found.created_ms),
                 found.freeze_version,
                 found.frozen_ms
@@ -77,7 +77,7 @@ fn processes(found: &Inspected) -> String {
 }
 
 fn memory(found: &Inspected) -> String {
-    let Some(memory) = found.memory else { return "memory: not known, as CRIU's images cannot be read\n".into() };
+    let Some(memory) = found.memory else { return "memory: unknown, because CRIU's images cannot be read\n".into() };
     let mut text = format!("{:14}{:>12}{:>12}\n", "MEMORY", "MAPPED", "SAVED");
     for (name, usage) in memory.kinds() {
         let _ = writeln!(text, "{name:14}{:>12}{:>12}", size(usage.mapped), size(usage.saved));
@@ -86,7 +86,7 @@ fn memory(found: &Inspected) -> String {
 }
 
 fn open_files(found: &Inspected) -> String {
-    let Some(open) = &found.open else { return "open files: not known, as CRIU's images cannot be read\n".into() };
+    let Some(open) = &found.open else { return "open files: unknown, because CRIU's images cannot be read\n".into() };
     let kinds: Vec<String> = open.kinds.iter().map(|(kind, number)| format!("{number} {kind}")).collect();
     let mut text = format!("OPEN FILES  {}\n", kinds.join(", "));
     for path in &open.paths {
@@ -175,7 +175,7 @@ mod tests {
     fn the_text_is_readable() {
         insta::assert_snapshot!(text(&sample()), @r"
         generation  3, the newest
-        taken       2023-11-14T22:13:20Z by freeze 0.1.0; the service stood still for 40 ms
+        taken       2023-11-14T22:13:20Z by freeze 0.1.0; the service was frozen for 40 ms
         command     sh -c \u{1b}[2J
         user        uid 1000, gid 1000
         machine     x86_64, kernel 6.1.0

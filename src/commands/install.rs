@@ -16,18 +16,18 @@ use crate::exit;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Where to: a folder, made where it is missing. Programs of an earlier version are replaced
+    /// Where to: a folder, created if it is missing. Programs of an earlier version are replaced
     #[arg(value_name = "FOLDER")]
     folder: PathBuf,
 }
 
 #[derive(Debug, thiserror::Error)]
 enum InstallError {
-    #[error("cannot make the folder {} ({error}). Mount a volume there that uid {uid} can write", folder.display())]
+    #[error("cannot create the folder {} ({error}). Mount a volume there that uid {uid} can write to", folder.display())]
     Folder { folder: PathBuf, error: io::Error, uid: u32 },
-    #[error("cannot copy {} to {} ({error}). Free space there, or let uid {uid} write it", from.display(), to.display())]
+    #[error("cannot copy {} to {} ({error}). Free space there, or give uid {uid} write permission", from.display(), to.display())]
     Copy { from: PathBuf, to: PathBuf, error: io::Error, uid: u32 },
-    #[error("cannot tell where freeze lies ({0}). Mount /proc, or copy the programs by hand")]
+    #[error("cannot find freeze's own folder ({0}). Mount /proc, or copy the programs by hand")]
     Nowhere(io::Error),
 }
 
@@ -148,6 +148,6 @@ mod tests {
         assert!(found(target.path()).is_empty());
         let file = source.path().join("freeze/below");
         let error = install(&source.path().join("freeze"), &file).unwrap_err().to_string();
-        assert!(error.starts_with("cannot make the folder "), "{error}");
+        assert!(error.starts_with("cannot create the folder "), "{error}");
     }
 }

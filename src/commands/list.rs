@@ -12,7 +12,7 @@ use crate::image::{self, Generation, ImageError, Manifest};
 pub struct Arguments {
     #[command(flatten)]
     store: super::StoreArguments,
-    /// Print one JSON object a generation
+    /// Print one JSON object per generation
     #[arg(long)]
     json: bool,
 }

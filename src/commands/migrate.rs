@@ -12,26 +12,26 @@ use crate::migrate::{self, Failure, Migration, Moved, Note, Rehearsal, Side, Ste
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// What executes a command in the service's container, without that command: `kubectl -n shop exec redis-0 --`. Short forms: docker:NAME,
-    /// podman:NAME, kubectl:POD, oc:deploy/NAME, with options of the engine before the name
+    /// How to execute a command in the service's container: `kubectl -n shop exec redis-0 --`, or one of the short forms docker:NAME,
+    /// podman:NAME, kubectl:POD, oc:deploy/NAME, with the engine's options before the name
     #[arg(long, value_name = "COMMAND", value_parser = Template::parse)]
     source: Template,
-    /// The same for the container that shall have it, which was started with FREEZE_STANDBY=1 and the same store
+    /// The same for the container that takes the service, which was started with FREEZE_STANDBY=1 and the same store
     #[arg(long, value_name = "COMMAND", value_parser = Template::parse)]
     target: Template,
-    /// Starts the target where it does not answer [default: that of the short form]
+    /// Command that starts the target if it does not answer [default: that of the short form]
     #[arg(long, value_name = "COMMAND", value_parser = command)]
     start_target: Option<Command>,
-    /// Stops the source when its service has moved [default: that of the short form]
+    /// Command that stops the source after its service has moved [default: that of the short form]
     #[arg(long, value_name = "COMMAND", value_parser = command)]
     stop_source: Option<Command>,
-    /// How long the source holds the service for the target; it runs on in the source where that is over
+    /// How long the source holds the service frozen for the target; after that, it keeps running in the source
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
     timeout: Duration,
-    /// Where freeze lies in both containers
+    /// Path of freeze in both containers
     #[arg(long, value_name = "PATH", default_value = "/opt/freeze/freeze")]
     program: String,
-    /// Look at both sides and say how long the service would stand still, and change nothing
+    /// Check both sides and predict the downtime; change nothing
     #[arg(long)]
     dry_run: bool,
     /// Print the result as one JSON object, and progress as JSON lines on standard error
@@ -72,7 +72,7 @@ fn show<T: serde::Serialize>(result: &T, as_json: bool, sentence: fn(&T) -> Stri
 fn unstopped(moved: &Moved) -> u8 {
     let Some(why) = &moved.unstopped else { return exit::OK };
     say(&format!(
-        "the source cannot be stopped: {why}. Run this again, or stop it by hand: it stands by. The service runs in the target"
+        "the source cannot be stopped: {why}. Run this command again, or stop the source by hand: it is a standby now. The service runs in the target"
     ));
     exit::UNFINISHED
 }
@@ -104,26 +104,24 @@ fn sentence(moved: &Moved) -> String {
     let (from, to) = (printable(from), printable(to));
     match moved.downtime_ms {
         Some(downtime) => format!(
-            "generation {generation} has moved the service from {from} to {to}; it stood still for {downtime} ms, {restore_ms} ms of them to be restored\n"
+            "generation {generation} moved the service from {from} to {to}; downtime {downtime} ms, of which the restore took {restore_ms} ms\n"
         ),
-        None => format!(
-            "{to} has the service, which generation {generation} has moved from {from}; how long it stood still is not known\n"
-        ),
+        None => format!("generation {generation} moved the service from {from} to {to}; the downtime is unknown\n"),
     }
 }
 
 fn rehearsed(found: &Rehearsal) -> String {
     let from = printable(&found.from);
-    let to = found.to.as_deref().map_or_else(|| "a target that is still to be started".to_owned(), printable);
-    let unknown = "how long the service would stand still is not known";
+    let to = found.to.as_deref().map_or_else(|| "a target that is not running yet".to_owned(), printable);
+    let unknown = "the downtime cannot be predicted";
     let time = match (found.predicted_ms, found.frozen_ms, found.restore_ms) {
         (Some(predicted), Some(frozen), Some(restore)) => format!(
-            "the service would stand still for about {predicted} ms: {frozen} ms as at its last checkpoint, and {restore} ms to be restored"
+            "predicted downtime {predicted} ms: {frozen} ms for the checkpoint (as the last one), {restore} ms for the restore"
         ),
-        (_, None, _) => format!(
-            "{unknown}, as no checkpoint was taken in the source yet: `freeze checkpoint --leave-running` takes one"
-        ),
-        _ => format!("{unknown}, as the target does not run yet"),
+        (_, None, _) => {
+            format!("{unknown} before the source has taken a checkpoint: run `freeze checkpoint --leave-running` there")
+        }
+        _ => format!("{unknown} before the target runs"),
     };
     format!("the service can be moved from {from} to {to}; {time}\n")
 }
@@ -180,10 +178,10 @@ fn words_of(step: Step) -> String {
     match step {
         Step::Looking => "looking at both sides".to_owned(),
         Step::Starting => "starting the target".to_owned(),
-        Step::Preparing => "taking a checkpoint beforehand, while the service runs".to_owned(),
-        Step::Fetching { generation } => format!("waiting until the target has fetched generation {generation}"),
+        Step::Preparing => "taking a base checkpoint while the service runs".to_owned(),
+        Step::Fetching { generation } => format!("waiting for the target to fetch generation {generation}"),
         Step::HandingOver { predicted_ms } => {
-            format!("handing over: the service stands still for about {predicted_ms} ms")
+            format!("handing over: predicted downtime {predicted_ms} ms")
         }
         Step::Verifying => "asking the target for the service".to_owned(),
         Step::Stopping => "stopping the source".to_owned(),
@@ -228,8 +226,8 @@ mod tests {
             restore_ms: 90,
             unstopped: None,
         };
-        insta::assert_snapshot!(sentence(&moved), @r"generation 5 has moved the service from a to b\n; it stood still for 340 ms, 90 ms of them to be restored");
-        insta::assert_snapshot!(sentence(&Moved { downtime_ms: None, ..moved }), @r"b\n has the service, which generation 5 has moved from a; how long it stood still is not known");
+        insta::assert_snapshot!(sentence(&moved), @r"generation 5 moved the service from a to b\n; downtime 340 ms, of which the restore took 90 ms");
+        insta::assert_snapshot!(sentence(&Moved { downtime_ms: None, ..moved }), @r"generation 5 moved the service from a to b\n; the downtime is unknown");
     }
 
     #[test]
@@ -241,8 +239,8 @@ mod tests {
             restore_ms: Some(90),
             predicted_ms: Some(130),
         };
-        insta::assert_snapshot!(rehearsed(&found), @"the service can be moved from a to b; the service would stand still for about 130 ms: 40 ms as at its last checkpoint, and 90 ms to be restored");
-        insta::assert_snapshot!(rehearsed(&Rehearsal { frozen_ms: None, predicted_ms: None, ..found.clone() }), @"the service can be moved from a to b; how long the service would stand still is not known, as no checkpoint was taken in the source yet: `freeze checkpoint --leave-running` takes one");
-        insta::assert_snapshot!(rehearsed(&Rehearsal { to: None, restore_ms: None, predicted_ms: None, ..found }), @"the service can be moved from a to a target that is still to be started; how long the service would stand still is not known, as the target does not run yet");
+        insta::assert_snapshot!(rehearsed(&found), @"the service can be moved from a to b; predicted downtime 130 ms: 40 ms for the checkpoint (as the last one), 90 ms for the restore");
+        insta::assert_snapshot!(rehearsed(&Rehearsal { frozen_ms: None, predicted_ms: None, ..found.clone() }), @"the service can be moved from a to b; the downtime cannot be predicted before the source has taken a checkpoint: run `freeze checkpoint --leave-running` there");
+        insta::assert_snapshot!(rehearsed(&Rehearsal { to: None, restore_ms: None, predicted_ms: None, ..found }), @"the service can be moved from a to a target that is not running yet; the downtime cannot be predicted before the target runs");
     }
 }

@@ -40,19 +40,19 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Be the container's init: restore the newest checkpoint, or start COMMAND where there is none
+    /// Run as the container's init: restore the newest checkpoint, or start COMMAND if there is none
     #[command(after_help = exit::help("run"))]
     Run(Box<run::Arguments>),
     /// Checkpoint the running service into the store
     #[command(after_help = exit::help("checkpoint"))]
     Checkpoint(checkpoint::Arguments),
-    /// Give up the checkpoint that is under way, or take back a handover that nobody has taken
+    /// Cancel the checkpoint in progress, or withdraw a handover that no container has taken
     #[command(after_help = exit::help("cancel"))]
     Cancel(cancel::Arguments),
-    /// Say what init is doing, and how the last checkpoint and restore went
+    /// Print what init is doing, and how the last checkpoint and restore went
     #[command(after_help = exit::help("status"))]
     Status(status::Arguments),
-    /// Wait until init has come so far
+    /// Wait until init reaches a state
     #[command(after_help = exit::help("wait"))]
     Wait(wait::Arguments),
     /// Move a running service into another container, from anywhere
@@ -62,19 +62,19 @@ enum Verb {
     List(list::Arguments),
     /// Change the passphrase or key of an encrypted store
     Rekey(rekey::Arguments),
-    /// Show what is in a checkpoint: processes, memory, open files, sizes
+    /// Show the content of a checkpoint: processes, memory, open files, sizes
     Inspect(inspect::Arguments),
-    /// Read a store and say everything that is wrong with it
+    /// Read a store and report everything that is damaged
     Verify(verify::Arguments),
-    /// Remove checkpoints that no longer need to be kept, and what only they need
+    /// Remove old checkpoints, and the packs that only they need
     Prune(prune::Arguments),
-    /// Write a checkpoint as plain files, which crit and a stock criu read
+    /// Write a checkpoint as plain files, which crit and stock criu can read
     Extract(extract::Arguments),
     /// Copy checkpoints into another store
     Copy(copy::Arguments),
     /// Copy freeze and its criu into a folder, such as a volume for an application's container
     Install(install::Arguments),
-    /// Find out what works in this container, prove it, and say what to add for more
+    /// Probe what works in this container, prove it, and say what to add for more
     #[command(after_help = exit::help("doctor"))]
     Doctor(doctor::Arguments),
     /// Be a process of the doctor's proof

@@ -18,10 +18,10 @@ pub struct Arguments {
     store: super::StoreArguments,
     #[command(flatten)]
     keep: KeepArguments,
-    /// Leave packs alone for so long after they were written and after nothing needs them; more than a checkpoint takes
+    /// Keep each pack for this long after it was written and after it became unreferenced; longer than a checkpoint takes
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = humantime::parse_duration)]
     grace: Duration,
-    /// Say what would be removed and remove nothing
+    /// Report what would be removed, and remove nothing
     #[arg(long)]
     dry_run: bool,
     /// Print the result as one JSON object, and progress as JSON lines on standard error
@@ -33,13 +33,13 @@ pub struct Arguments {
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = true)]
 struct KeepArguments {
-    /// Keep the newest so many
+    /// Keep the newest N generations
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     keep_last: Option<u64>,
-    /// Keep the last one of each day (UTC), for the newest so many days that have one
+    /// Keep the last generation of each day (UTC), for the newest N days that have one
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     keep_daily: Option<u64>,
-    /// Keep those taken at most so long before the newest
+    /// Keep the generations taken at most this long before the newest
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     keep_within: Option<Duration>,
 }
@@ -55,14 +55,16 @@ fn prune(arguments: &Arguments) -> Result<String, UpkeepError> {
     let options = Options { keep: Keep { last, daily, within }, grace, dry_run };
     if grace < SAFE_GRACE && !dry_run {
         super::say(&format!(
-            "warning: a checkpoint or copy that is under way now may be lost, as --grace {} is less than the {} that keep it safe",
+            "warning: --grace {} is less than the safe minimum of {}: this prune may break a checkpoint or copy that is in progress now",
             humantime::format_duration(grace),
             humantime::format_duration(SAFE_GRACE)
         ));
     }
     let pruned = prune::prune(&arguments.store.open_full()?, &options, &*progress::new(arguments.json))?;
     if let Some(error) = &pruned.not_cleaned {
-        super::say(&format!("warning: parts of objects that interrupted writers left are still in the store: {error}"));
+        super::say(&format!(
+            "warning: incomplete uploads of interrupted writers could not be removed from the store: {error}"
+        ));
     }
     Ok(if arguments.json { json(&pruned) } else { text(&pruned, dry_run) })
 }
@@ -72,15 +74,15 @@ fn text(pruned: &Pruned, dry_run: bool) -> String {
         [] => String::new(),
         list => format!("{} {done}: {}\n", count(list.len() as u64, what), numbers(list)),
     };
-    let mut text = if dry_run { "Nothing was removed. This would be:\n".to_owned() } else { String::new() };
+    let mut text = if dry_run { "Nothing was removed. A real run would report:\n".to_owned() } else { String::new() };
     text += &listed("generation", "removed", &pruned.removed);
-    text += &listed("manifest", "removed that never became a generation", &pruned.leftovers);
+    text += &listed("manifest", "of interrupted checkpoints removed", &pruned.leftovers);
     text += &listed("generation", "kept", &pruned.kept);
     text += &format!("{} deleted; {} freed in all\n", count(pruned.packs, "pack"), size(pruned.bytes));
     if pruned.waiting_packs > 0 {
         let (packs, bytes) = (count(pruned.waiting_packs, "pack"), size(pruned.waiting_bytes));
         text += &format!(
-            "{packs} ({bytes}) that nothing needs: a prune after the grace time deletes what is left of them\n"
+            "{packs} ({bytes}) unreferenced: the first prune after the grace time deletes them, if they are still unreferenced\n"
         );
     }
     text
@@ -105,12 +107,12 @@ mod tests {
         };
         insta::assert_snapshot!(format!("{}\n{}", text(&pruned, false), text(&Pruned::default(), true)), @r"
         3 generations removed: 1, 2 and 3
-        1 manifest removed that never became a generation: 6
+        1 manifest of interrupted checkpoints removed: 6
         2 generations kept: 4 and 5
         1 pack deleted; 9.0 MiB freed in all
-        2 packs (3.0 MiB) that nothing needs: a prune after the grace time deletes what is left of them
+        2 packs (3.0 MiB) unreferenced: the first prune after the grace time deletes them, if they are still unreferenced
 
-        Nothing was removed. This would be:
+        Nothing was removed. A real run would report:
         0 packs deleted; 0 B freed in all
         ");
     }

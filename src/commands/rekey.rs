@@ -18,10 +18,10 @@ pub struct Arguments {
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
 struct NewKey {
-    /// Let the passphrase in this file open the store from now on
+    /// File with the new passphrase, which alone opens the store from now on
     #[arg(long, value_name = "FILE")]
     new_passphrase_file: Option<PathBuf>,
-    /// Let the key in this file open the store from now on
+    /// File with the new key, which alone opens the store from now on
     #[arg(long, value_name = "FILE")]
     new_key_file: Option<PathBuf>,
 }
@@ -30,15 +30,11 @@ pub fn main(arguments: Arguments) -> u8 {
     let url = arguments.store.location.url.clone();
     match rekey(arguments) {
         Ok(true) => {
-            super::say(&format!(
-                "{url} is opened by the new key alone now; give it to every container that uses the store"
-            ));
+            super::say(&format!("only the new key opens {url} now; give it to every container that uses the store"));
             exit::OK
         }
         Ok(false) => {
-            super::say(&format!(
-                "{url} holds nothing yet: it will be encrypted with the key that `freeze run` is given"
-            ));
+            super::say(&format!("{url} is empty: the first checkpoint encrypts it with the key of `freeze run`"));
             exit::FAILED
         }
         Err(error) => {

@@ -27,23 +27,23 @@ pub struct Arguments {
     keys: KeyFiles,
     #[command(flatten)]
     folder: super::Folder,
-    /// Namespaces for init and the service, in which clocks go on and PIDs can be chosen where the container has no such right
+    /// Whether to give init and the service namespaces of their own, in which clocks continue after a restore and freeze can choose PIDs
     #[arg(long, env = "FREEZE_ISOLATE", value_name = "WHETHER", default_value = "never")]
     isolate: Isolate,
-    /// First PID of the service: those below are left to init and to what is executed from outside
+    /// Lowest PID of the service's tree; lower PIDs are left to init, workers, probes and execs
     #[arg(long, env = "FREEZE_FIRST_PID", value_name = "PID", default_value_t = 1000,
           value_parser = clap::value_parser!(i32).range(2..4_194_000))]
     first_pid: i32,
-    /// Send the service signal TO where FROM comes, or none where TO is 0
+    /// Send the service signal TO when init gets FROM; none if TO is 0
     #[arg(long, env = "FREEZE_REWRITE", value_name = "FROM:TO", value_delimiter = ',')]
     rewrite: Vec<Pair<SignalArg>>,
     /// Send signals to the service's process group instead of its first process
     #[arg(long, env = "FREEZE_TO_GROUP", value_parser = FalseyValueParser::new())]
     to_group: bool,
-    /// Kill the service where it has not ended this long after SIGTERM
+    /// Kill the service if it has not ended this long after SIGTERM
     #[arg(long, env = "FREEZE_KILL_TIMEOUT", value_name = "DURATION", value_parser = humantime::parse_duration)]
     kill_timeout: Option<Duration>,
-    /// Exit with status TO where the service exits with FROM
+    /// Exit with status TO if the service exits with FROM
     #[arg(long, env = "FREEZE_REMAP_EXIT", value_name = "FROM:TO", value_delimiter = ',')]
     remap_exit: Vec<Pair<u8>>,
     /// Get this signal when the process that started freeze dies
@@ -52,16 +52,16 @@ pub struct Arguments {
     /// Exit status after a checkpoint that ended the service
     #[arg(long, env = "FREEZE_CHECKPOINTED_STATUS", value_name = "STATUS", default_value_t = exit::CHECKPOINTED)]
     checkpointed_status: u8,
-    /// Give up a checkpoint after this time; the service runs on
+    /// Give up a checkpoint after this time; the service keeps running
     #[arg(long, env = "FREEZE_CHECKPOINT_TIMEOUT", value_name = "DURATION", default_value = "10min", value_parser = humantime::parse_duration)]
     checkpoint_timeout: Duration,
     /// Give up a restore after this time
     #[arg(long, env = "FREEZE_RESTORE_TIMEOUT", value_name = "DURATION", default_value = "10min", value_parser = humantime::parse_duration)]
     restore_timeout: Duration,
-    /// Checkpoint this file or folder too, beside those that the service has open
+    /// Checkpoint this file or folder too, besides those that the service has open
     #[arg(long, alias = "preserve-path", env = "FREEZE_INCLUDE", value_name = "PATH", value_delimiter = ',')]
     include: Vec<PathBuf>,
-    /// End the service by a checkpoint although the store is in the container's own file system or in memory, and goes with it
+    /// Allow a checkpoint to end the service although the store is deleted with the container
     #[arg(long, env = "FREEZE_EPHEMERAL_STORE", value_parser = FalseyValueParser::new())]
     ephemeral_store: bool,
     /// The most memory that page data may take during a checkpoint or restore
@@ -81,7 +81,7 @@ pub struct Arguments {
 /// Triggers of a checkpoint besides `freeze checkpoint`.
 #[derive(Debug, clap::Args)]
 struct Triggers {
-    /// Checkpoint the service and end it upon this signal; 0 for none, where the service wants them all
+    /// Signal on which init checkpoints the service and ends it; 0 for none
     #[arg(long, env = "FREEZE_CHECKPOINT_SIGNAL", value_name = "SIGNAL", default_value = "RTMIN+1", value_parser = signal_or_none)]
     checkpoint_signal: SignalArg,
     /// What SIGTERM does
@@ -90,7 +90,7 @@ struct Triggers {
     /// How long the orchestrator waits after SIGTERM before it kills the container
     #[arg(long, env = "FREEZE_TERM_GRACE", value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
     term_grace: Duration,
-    /// Checkpoint the service so often, and let it run on
+    /// Checkpoint the service at this interval, and keep it running
     #[arg(long, env = "FREEZE_EVERY", value_name = "DURATION", value_parser = some_time)]
     every: Option<Duration>,
 }
@@ -98,13 +98,13 @@ struct Triggers {
 /// Commands, or signals to the service, at the steps of a checkpoint or restore.
 #[derive(Debug, clap::Args)]
 struct HookArguments {
-    /// Run this command, or send signal:NAME to the service, before each checkpoint
+    /// Before each checkpoint, run this command, or send the service a signal (signal:NAME)
     #[arg(long, env = "FREEZE_BEFORE_CHECKPOINT", value_name = "HOOK")]
     before_checkpoint: Option<Hook>,
     /// The same after each checkpoint, committed or not
     #[arg(long, env = "FREEZE_AFTER_CHECKPOINT", value_name = "HOOK")]
     after_checkpoint: Option<Hook>,
-    /// The same when the service was restored
+    /// The same after a restore, when the service runs
     #[arg(long, env = "FREEZE_ON_RESTORE", value_name = "HOOK")]
     on_restore: Option<Hook>,
     /// The same when the service runs, started or restored
@@ -113,7 +113,7 @@ struct HookArguments {
     /// Kill a hook after this time
     #[arg(long, env = "FREEZE_HOOK_TIMEOUT", value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
     hook_timeout: Duration,
-    /// Go on with a checkpoint where the hook before it has failed
+    /// Take the checkpoint even if its --before-checkpoint hook fails
     #[arg(long, env = "FREEZE_HOOK_MAY_FAIL", value_parser = FalseyValueParser::new())]
     hook_may_fail: bool,
 }
@@ -127,26 +127,26 @@ struct RestoreArguments {
     /// The same as --restore never
     #[arg(long, hide = true, conflicts_with = "restore")]
     no_restore: bool,
-    /// What to do where that cannot be restored
+    /// What to do if the restore fails
     #[arg(long, env = "FREEZE_RESTORE_FAILURE", value_name = "WHAT", default_value = "fail")]
     restore_failure: OnFailure,
-    /// Wait for a generation to be handed over, and restore that
+    /// Start nothing: wait for a generation to be handed over, and restore it
     #[arg(long, env = "FREEZE_STANDBY", value_parser = FalseyValueParser::new())]
     standby: bool,
-    /// How often to look at the store while waiting
+    /// How often a standby polls the store
     #[arg(long, env = "FREEZE_STANDBY_POLL", value_name = "DURATION", default_value = "1s", value_parser = some_time)]
     standby_poll: Duration,
-    /// Folder for what is fetched ahead while waiting
+    /// Folder for the packs that a standby fetches ahead
     #[arg(long, env = "FREEZE_STANDBY_CACHE", value_name = "FOLDER", default_value = "/tmp/freeze-cache")]
     standby_cache: PathBuf,
-    /// The most that is fetched ahead
+    /// Limit of what a standby fetches ahead
     #[arg(long, env = "FREEZE_STANDBY_CACHE_SIZE", value_name = "SIZE", default_value = "1GiB", value_parser = parse_size)]
     standby_cache_size: u64,
-    /// Let only one container have the application: it looks so often whether it still has, and ends where it has not
+    /// Allow one container at a time to run the application: renew its lease at this interval, and end if another container has taken it
     #[arg(long, env = "FREEZE_EXCLUSIVE", value_name = "INTERVAL", num_args = 0..=1, require_equals = true,
           default_missing_value = "10s", value_parser = some_time)]
     exclusive: Option<Duration>,
-    /// Names this container, also after it was started again [default: the host name]
+    /// Name of this container in the store; keep it when the container is started again [default: the host name]
     #[arg(long, env = "FREEZE_INSTANCE", value_name = "NAME", value_parser = parse_instance)]
     instance: Option<String>,
 }
@@ -179,7 +179,7 @@ fn host_name() -> String {
 pub fn main(arguments: Arguments) -> u8 {
     let command: Result<Vec<_>, _> = arguments.command.into_iter().map(|text| CString::new(text.into_vec())).collect();
     let Ok(command) = command else {
-        super::say("the command holds a NUL byte, which no program can be given");
+        super::say("the command contains a NUL byte, which a program's arguments cannot contain");
         return exit::USAGE;
     };
     if let Err(error) = arguments.store.check() {
@@ -192,7 +192,9 @@ pub fn main(arguments: Arguments) -> u8 {
         return exit::USAGE;
     }
     if include.iter().map(|path| path.as_os_str().len() + 4).sum::<usize>() > MAX_INCLUDE {
-        super::say(&format!("--include names more than {MAX_INCLUDE} bytes of paths: name the folders above them"));
+        super::say(&format!(
+            "--include has more than {MAX_INCLUDE} bytes of paths: include their parent folders instead"
+        ));
         return exit::USAGE;
     }
     let Arguments { triggers, hooks, restore, .. } = arguments;

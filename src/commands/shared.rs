@@ -15,7 +15,7 @@ use crate::upkeep::UpkeepError;
 /// Where a client finds init.
 #[derive(Debug, Args)]
 pub(super) struct Folder {
-    /// Folder of init's control socket [default: the first of /run/freeze, /dev/shm/freeze, /tmp/freeze with one]
+    /// Folder of the control socket [default: the first usable of /run/freeze, /dev/shm/freeze, /tmp/freeze]
     #[arg(long, env = "FREEZE_RUNTIME_DIR", value_name = "FOLDER")]
     pub(super) runtime_dir: Option<PathBuf>,
 }
@@ -61,7 +61,7 @@ pub(super) fn status_of(error: &ClientError) -> u8 {
 pub(super) fn refused(answer: &Event) -> u8 {
     match answer {
         Event::Failed { message, .. } => say(message),
-        _ => say("init gave another answer than was asked for"),
+        _ => say("init sent an unexpected answer"),
     }
     exit::FAILED
 }

@@ -10,13 +10,13 @@ use crate::upkeep::verify::{self, Options, Verified};
 pub struct Arguments {
     #[command(flatten)]
     store: super::StoreArguments,
-    /// Verify this generation alone
+    /// Verify only this generation
     #[arg(value_name = "GENERATION", conflicts_with = "all")]
     generation: Option<u64>,
-    /// Verify all generations; the default
+    /// Verify all generations (the default)
     #[arg(long)]
     all: bool,
-    /// Read so many of a hundred packs, chosen at random, instead of all
+    /// Read this percentage of the packs, chosen at random, instead of all
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
     sample: Option<u8>,
     /// Print the result as one JSON object, and progress as JSON lines on standard error
@@ -63,10 +63,10 @@ fn text(found: &Verified) -> String {
     );
     if found.unreferenced_packs > 0 {
         let (packs, bytes) = (count(found.unreferenced_packs, "pack"), size(found.unreferenced_bytes));
-        text += &format!("{packs} ({bytes}) that no generation needs; `freeze prune` deletes what is left over\n");
+        text += &format!("{packs} ({bytes}) unreferenced; `freeze prune` deletes leftovers\n");
     }
     if !found.leftovers.is_empty() {
-        text += &format!("manifests that never became a generation: {}\n", numbers(&found.leftovers));
+        text += &format!("manifests of interrupted checkpoints: {}\n", numbers(&found.leftovers));
     }
     for key in &found.strangers {
         text += &format!("{key} is not an object of freeze\n");
@@ -107,8 +107,8 @@ mod tests {
         packs/a in file:/s is damaged; generation 1 cannot be restored
         packs/b in file:/s is damaged; generations 1 and 2 cannot be restored
         2 generations, 3 packs (1 read: 8.0 MiB, 80 chunks)
-        1 pack (1.0 KiB) that no generation needs; `freeze prune` deletes what is left over
-        manifests that never became a generation: 9
+        1 pack (1.0 KiB) unreferenced; `freeze prune` deletes leftovers
+        manifests of interrupted checkpoints: 9
         notes.txt is not an object of freeze
         3 objects are damaged
         ");

@@ -21,7 +21,7 @@ pub struct Arguments {
     /// What to wait for
     #[arg(value_name = "STATE")]
     until: Awaited,
-    /// Wait no longer, for an init that is not there yet neither [default: no limit]
+    /// Give up after this time, also if no init answers yet [default: no limit]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
 }

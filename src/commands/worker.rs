@@ -15,7 +15,7 @@ pub fn main() -> u8 {
     let (reporter, job) = match Reporter::receive_job() {
         Ok(received) => received,
         Err(error) => {
-            say(&format!("a worker is started by init alone, as part of `freeze run` ({error})"));
+            say(&format!("only init starts workers, as part of `freeze run` ({error})"));
             return exit::FATAL;
         }
     };

@@ -31,19 +31,19 @@ const PATIENCE: TimeVal = TimeVal::new(5, 0);
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// No folder holds a socket on which a trusted init listens.
-    #[error("there is no freeze init in this container ({0}): start the service with `freeze run`")]
+    #[error("no freeze init runs in this container ({0}): start the service with `freeze run`")]
     NoInit(String),
     /// Init ended, or dropped this client.
     #[error("init closed the connection without an answer")]
     Closed,
     /// The caller's deadline passed.
-    #[error("the time is over")]
+    #[error("timed out")]
     TimedOut,
     /// Reading or writing failed.
     #[error("the connection to init broke: {0}")]
     Io(#[from] io::Error),
     /// The answer is no event of this version: init is most likely another version of freeze.
-    #[error("init's answer is not understood: {0}")]
+    #[error("cannot parse init's answer: {0}")]
     Answer(#[from] serde_json::Error),
 }
 
@@ -54,15 +54,15 @@ enum Unasked {
     Io(#[from] io::Error),
     #[error("{0}")]
     Folder(#[from] NotOurs),
-    #[error("it belongs to user {folder}, and what listens there is user {server}'s")]
+    #[error("it belongs to user {folder}, but user {server} listens there")]
     Intruder { folder: u32, server: u32 },
     /// Root asks, and a process of another user listens that is not PID 1.
     #[error(
-        "it belongs to user {0}, and process 1 does not listen there: if it is the right one, name it by --runtime-dir"
+        "it belongs to user {0}, and process 1 does not listen there: if it is the right folder, name it with --runtime-dir"
     )]
     Doubtful(u32),
     /// The peer is in another container's PID namespace.
-    #[error("the init there is of another container")]
+    #[error("the init there belongs to another container")]
     Elsewhere,
 }
 
@@ -227,7 +227,7 @@ mod tests {
         std::os::unix::fs::chown(theirs.path(), Some(1000), None).unwrap();
         let folders = [&theirs, &ours].map(|folder| folder.path().to_owned());
         let error = first_of(&folders[..1], false).unwrap_err().to_string();
-        assert!(error.contains("it belongs to user 1000, and what listens there is user 0's"), "{error}");
+        assert!(error.contains("it belongs to user 1000, but user 0 listens there"), "{error}");
         assert!(first_of(&folders[..1], true).is_err());
         let found = first_of(&folders, false).unwrap().peer_addr().unwrap();
         assert_eq!(found.as_pathname(), Some(&*ours.path().join(SOCKET_NAME)));

@@ -20,7 +20,7 @@ pub const DEFAULTS: [&str; 3] = ["/run/freeze", "/dev/shm/freeze", "/tmp/freeze"
 pub enum FolderError {
     #[error("{0} cannot hold the control socket: {1}")]
     Unusable(PathBuf, Reason),
-    #[error("no folder can hold the control socket ({0}): set --runtime-dir to one that this user can write")]
+    #[error("no folder can hold the control socket ({0}): set --runtime-dir to a folder that this user can write to")]
     NoneUsable(String),
 }
 

@@ -73,11 +73,11 @@ fn is_false(value: &bool) -> bool {
 pub enum Awaited {
     /// The service runs, started or restored.
     Running,
-    /// It runs and was restored; fails where it was started afresh.
+    /// It runs and was restored; fails if it was started afresh.
     Restored,
-    /// No checkpoint is under way or waits, and the last one was committed; fails where the last one failed.
+    /// No checkpoint is in progress or queued, and the last one was committed; fails if the last one failed.
     Checkpointed,
-    /// The service runs, and nothing is under way or waits: no checkpoint, no hook, no restore.
+    /// The service runs, and no checkpoint, hook or restore is in progress or queued.
     Idle,
 }
 

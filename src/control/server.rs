@@ -91,7 +91,7 @@ impl Server {
             Some(slot) => *slot = Some(client),
             None => drop(lines::write(
                 &mut client.stream,
-                &failed(format!("{MAX_CLIENTS} clients are waiting already: try later")),
+                &failed(format!("{MAX_CLIENTS} clients are already waiting: try again later")),
             )),
         }
     }
@@ -122,10 +122,11 @@ impl Server {
                 return Some(Said::Asked(client.id, request.op));
             }
             (Some(Ok(request)), _) => {
-                let message = format!("the client speaks version {} and this init version {VERSION}", request.version);
+                let message =
+                    format!("the client speaks protocol version {}, and this init version {VERSION}", request.version);
                 self.finish_slot(slot, &failed(message));
             }
-            (Some(Err(error)), _) => self.finish_slot(slot, &failed(format!("the request is not understood: {error}"))),
+            (Some(Err(error)), _) => self.finish_slot(slot, &failed(format!("cannot parse the request: {error}"))),
             (None, Ok(Got::Bytes | Got::Nothing)) => {}
             (None, Ok(Got::End) | Err(_)) => *entry = None,
         }

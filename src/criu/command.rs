@@ -87,7 +87,7 @@ fn common(verb: &str, work: &Path, log: &str) -> Vec<OsString> {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("CRIU cannot be started from {path} ({error}); freeze and criu must lie in one folder, as in freeze's image")]
+#[error("cannot start CRIU from {path} ({error}); freeze and criu must be in the same folder, as in freeze's image")]
 pub struct NotStarted {
     path: PathBuf,
     error: io::Error,

@@ -7,47 +7,47 @@ use std::path::Path;
 /// Bytes that are read from the end of a log, where errors stand.
 const TAIL: u64 = 1 << 20;
 
-const TAKEN: &str = "another process took a PID that the service needs, such as a probe or an exec; only a new container has fresh PIDs, so start a new one";
+const TAKEN: &str = "another process, such as a probe or an exec, took a PID that the service needs; start a new container, which has fresh PIDs";
 
 /// Parts of CRIU's messages, and their meaning for a user. The first that matches wins.
 const CAUSES: &[(&str, &str)] = &[
     (
         "has bad size",
-        "a file that the service uses differs from the one it was checkpointed with; use the same application files",
+        "a file that the service uses differs from the file at the checkpoint; use the same application files",
     ),
     (
         "Can't open file",
-        "a file that the service had open is missing here; provide it, or name it with --include at the checkpoint",
+        "a file that the service had open is missing here; provide it, or --include it at the checkpoint",
     ),
     ("was taken during restore", TAKEN),
     ("IDs in this container have reached", TAKEN),
     (
         "Can't bind inet socket",
-        "the service listens on an address that this container does not have; listen on 0.0.0.0 or provide the address",
+        "the service listens on an address that this container does not have; listen on 0.0.0.0, or provide the address",
     ),
     (
         "Unseizable non-zombie",
-        "a process runs as another user than freeze; run the service as one user, or add the capability SYS_PTRACE",
+        "a process runs as a different user than freeze; run the service as one user, or add the capability SYS_PTRACE",
     ),
     (
         "Can't dump half of stream unix connection",
-        "the service is connected to a unix socket outside the container; close it before a checkpoint",
+        "the service is connected to a unix socket outside the container; close the connection before a checkpoint",
     ),
     (
         "External socket is used",
-        "the service is connected to a unix socket outside the container; close it before a checkpoint",
+        "the service is connected to a unix socket outside the container; close the connection before a checkpoint",
     ),
-    ("No space left", "there is no room left; free some, or give the container more"),
-    ("Cannot allocate memory", "the container has not enough memory for the service; raise its memory limit"),
+    ("No space left", "no space is left; free some, or give the container more"),
+    ("Cannot allocate memory", "the container does not have enough memory for the service; raise its memory limit"),
     (
         "has died",
-        "a process of the service died while it was restored, most often for lack of memory; raise the memory limit",
+        "a process of the service died during the restore, most often for lack of memory; raise the memory limit",
     ),
 ];
 
 /// Why CRIU failed: the first known cause among the errors of its log, or else the first error.
 pub fn cause(log: &Path) -> String {
-    let killed = || "CRIU was killed, perhaps for lack of memory; raise the container's memory limit".to_owned();
+    let killed = || "CRIU was killed, probably for lack of memory; raise the container's memory limit".to_owned();
     tail(log).and_then(|text| explain(&text)).unwrap_or_else(killed)
 }
 
@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn a_known_cause_is_explained() {
         let log = "(00.01) 1000: Error (criu/files-reg.c:2144): File a/log has bad size 150 (expect 55)\n(00.02) Error (criu/cr-restore.c:1): Restoring FAILED.\n";
-        insta::assert_snapshot!(explain(log).unwrap(), @"a file that the service uses differs from the one it was checkpointed with; use the same application files (CRIU: File a/log has bad size 150 (expect 55))");
+        insta::assert_snapshot!(explain(log).unwrap(), @"a file that the service uses differs from the file at the checkpoint; use the same application files (CRIU: File a/log has bad size 150 (expect 55))");
     }
 
     #[test]

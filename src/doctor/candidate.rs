@@ -65,8 +65,9 @@ pub fn candidate(vault: &Vault, generation: Option<u64>, abilities: &Abilities) 
     let here = if executed { Here::fresh(abilities) } else { Here::with(abilities) };
     let mut remarks = Vec::new();
     if executed {
-        let used = pids::newest().map(|used| format!("; this one has used PIDs up to {used}")).unwrap_or_default();
-        remarks.push(format!("a fresh container like this one is judged{used}"));
+        let used =
+            pids::newest().map(|used| format!("; this container has used PIDs up to {used}")).unwrap_or_default();
+        remarks.push(format!("the answer is for a fresh container like this one{used}"));
     }
     remarks.extend(restore::short_host(&manifest, &here));
     remarks.extend(older_kernel(&manifest.kernel, &abilities.facts.kernel));
@@ -128,7 +129,7 @@ fn older_kernel(theirs: &str, ours: &str) -> Option<String> {
         Some((numbers.next()??, numbers.next()??))
     };
     let (then, now) = version(theirs).zip(version(ours))?;
-    (now < then).then(|| format!("the kernel is older here ({ours}) than where it was taken ({theirs}): what the service used of the newer one is missing"))
+    (now < then).then(|| format!("the kernel here ({ours}) is older than the kernel at the checkpoint ({theirs}), so features that the service used may be missing"))
 }
 
 #[cfg(test)]
@@ -154,6 +155,6 @@ mod tests {
         assert_eq!(older_kernel("5.10.0-8-amd64", "6.1.0"), None);
         assert_eq!(older_kernel("6.1.0", "6.1.7"), None);
         assert_eq!(older_kernel("rubbish", "6.1.7"), None);
-        insta::assert_snapshot!(older_kernel("6.10.1", "6.9.3-cloud").unwrap(), @"the kernel is older here (6.9.3-cloud) than where it was taken (6.10.1): what the service used of the newer one is missing");
+        insta::assert_snapshot!(older_kernel("6.10.1", "6.9.3-cloud").unwrap(), @"the kernel here (6.9.3-cloud) is older than the kernel at the checkpoint (6.10.1), so features that the service used may be missing");
     }
 }

@@ -36,12 +36,12 @@ pub fn note() -> Option<String> {
     }
 }
 
-const ISOLATED: &str = "The service here is in namespaces of its own (--isolate), and this command is not: what it says holds outside of them.";
+const ISOLATED: &str = "The service here runs in its own namespaces (--isolate), and this command outside them: its answers are for outside.";
 
 fn difference(init: &Identity, ours: &Identity) -> Option<String> {
     if init.uid != ours.uid {
         return Some(format!(
-            "The service here runs as uid {} and this command as uid {}: what it says holds for the latter.",
+            "The service here runs as uid {}, and this command as uid {}: its answers are for its own uid.",
             init.uid, ours.uid
         ));
     }
@@ -49,8 +49,8 @@ fn difference(init: &Identity, ours: &Identity) -> Option<String> {
         return Some(ISOLATED.to_owned());
     }
     (init.capabilities != ours.capabilities).then(|| {
-        "The container's init has other capabilities than this command, perhaps in a namespace of its own (--isolate): what it says \
-         holds for a container that has these."
+        "The container's init has other capabilities than this command, perhaps in a namespace of its own \
+         (--isolate): these answers are for the capabilities of this command."
             .to_owned()
     })
 }
@@ -64,9 +64,9 @@ mod tests {
         let init = Identity { uid: 1000, capabilities: 0, users: Some("user:[1]".into()) };
         let said = |ours: Identity| difference(&init, &ours).unwrap();
         assert_eq!(difference(&init, &init), None);
-        insta::assert_snapshot!(said(Identity { uid: 0, ..init.clone() }), @"The service here runs as uid 1000 and this command as uid 0: what it says holds for the latter.");
+        insta::assert_snapshot!(said(Identity { uid: 0, ..init.clone() }), @"The service here runs as uid 1000, and this command as uid 0: its answers are for its own uid.");
         assert_eq!(said(Identity { users: Some("user:[2]".into()), ..init.clone() }), ISOLATED);
-        insta::assert_snapshot!(said(Identity { capabilities: 3, ..init.clone() }), @"The container's init has other capabilities than this command, perhaps in a namespace of its own (--isolate): what it says holds for a container that has these.");
+        insta::assert_snapshot!(said(Identity { capabilities: 3, ..init.clone() }), @"The container's init has other capabilities than this command, perhaps in a namespace of its own (--isolate): these answers are for the capabilities of this command.");
         assert!(Identity::of("self").is_some_and(|ours| ours.users.is_some()));
     }
 }

@@ -78,15 +78,15 @@ pub enum ProofError {
     #[error(transparent)]
     NoFolder(#[from] NoFolder),
     #[error(
-        "the path of the folder {0} is too long for sockets, which have {MOST} bytes for it: name a shorter one with --runtime-dir"
+        "the path of the folder {0} is too long for a socket, which allows {MOST} bytes: name a folder with a shorter path with --runtime-dir"
     )]
     LongPath(PathBuf),
     #[error(
-        "{what} failed ({error}), which has nothing to do with checkpoints: look at the container's limits of memory and processes"
+        "{what} failed ({error}), for a reason that has nothing to do with checkpoints: check the container's memory and PIDs limits"
     )]
     System { what: &'static str, error: io::Error },
     /// The tree is not as expected before the dump.
-    #[error("the tree of processes for the proof does not work here: {0}")]
+    #[error("the proof's processes do not work here: {0}")]
     Subject(String),
     #[error("{0}")]
     Dump(#[from] DumpError),
@@ -94,24 +94,27 @@ pub enum ProofError {
     Image(#[from] ImageError),
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("CRIU's image of the process tree is not as expected: freeze and criu beside it must be of one version")]
+    #[error(
+        "CRIU's image of the process tree has an unexpected form: freeze and the criu beside it must be of the same version"
+    )]
     Malformed,
     #[error("{0}")]
     Restore(#[from] RestoreError),
     #[error(
-        "processes are started here so fast that the proof's PIDs were taken again and again; a restore happens before the service \
-         runs: try it in a fresh container (docker run --entrypoint /opt/freeze/freeze IMAGE doctor)"
+        "other processes start here so fast that they took the proof's PIDs at each attempt; a restore happens before \
+         the service runs, so try the proof in a fresh container (docker run --entrypoint /opt/freeze/freeze IMAGE \
+         doctor)"
     )]
     Busy,
     #[error(
-        "this container has used PIDs up to {used} and they end at {max}: try it in a fresh container (docker run --entrypoint /opt/freeze/freeze IMAGE doctor)"
+        "this container has used PIDs up to {used}, and they end at {max}: try the proof in a fresh container (docker run --entrypoint /opt/freeze/freeze IMAGE doctor)"
     )]
     PidsExhausted { used: i32, max: i32 },
-    #[error("what was restored is not as it was: {0}")]
+    #[error("the restored processes differ from the checkpointed ones: {0}")]
     NotVerified(String),
-    #[error("it was not done within {} s and was ended", LIMIT.as_secs())]
+    #[error("the proof exceeded its time limit of {} s", LIMIT.as_secs())]
     TooLong,
-    #[error("it was ended by signal {0}")]
+    #[error("signal {0} ended the proof")]
     Interrupted(i32),
 }
 

@@ -26,11 +26,11 @@ pub struct Remedy {
     pub openshift: String,
 }
 
-const USERS: &str = "services whose processes have several users or are not dumpable; hosts with Yama";
-const TO_ROOT: &str = "only Podman gives capabilities to other users than root; elsewhere run the container as root, with --cap-add SYS_PTRACE";
-const PIDS: &str = "PIDs at once, in any order and in containers that have used them; /proc/PID/exe as it was";
-const PIDS_AND_YAMA: &str =
-    "PIDs at once, in any order and in containers that have used them; /proc/PID/exe as it was; hosts with Yama";
+const USERS: &str = "services whose processes run as several users or are not dumpable; hosts with Yama";
+const TO_ROOT: &str = "only Podman gives capabilities to users other than root; with other engines run the container as root, with --cap-add SYS_PTRACE";
+const PIDS: &str =
+    "chosen PIDs: at once, in any order, and in containers that have used them; the original /proc/PID/exe";
+const PIDS_AND_YAMA: &str = "chosen PIDs: at once, in any order, and in containers that have used them; the original /proc/PID/exe; hosts with Yama";
 
 /// What the container lacks.
 #[derive(Default)]
@@ -55,7 +55,7 @@ fn possible(abilities: &Abilities) -> Option<Remedy> {
     let advice = [
         (
             Ability::Ptrace,
-            "use a seccomp profile that allows ptrace: those of Docker (Linux 4.8 and newer), Podman and CRI-O do",
+            "use a seccomp profile that allows ptrace, such as that of Docker (Linux 4.8 and newer), Podman or CRI-O",
         ),
         (Ability::Attach, "set the sysctl kernel.yama.ptrace_scope to 0 on the host"),
         (Ability::WholeProc, "mount /proc without subset, and without hidepid=2 or 4"),
@@ -107,18 +107,20 @@ fn namespaces(abilities: &Abilities) -> Option<Remedy> {
     let mut also = Vec::new();
     if !abilities.has(Ability::Unshare) {
         also.push(
-            "use a seccomp profile that allows unshare and clone3: that of Podman and CRI-O does, Docker's does not"
+            "use a seccomp profile that allows unshare and clone3, such as that of Podman or CRI-O; Docker's does not"
                 .into(),
         );
     } else if !abilities.has(Ability::UserNamespace) {
         also.push(
-            "let the host allow user namespaces: the sysctls user.max_user_namespaces above 0, kernel.unprivileged_userns_clone=1 and \
-             kernel.apparmor_restrict_unprivileged_userns=0, where it has them"
+            "allow user namespaces on the host: set the sysctls user.max_user_namespaces above 0, and, if they exist, \
+             kernel.unprivileged_userns_clone=1 and kernel.apparmor_restrict_unprivileged_userns=0"
                 .into(),
         );
     }
     let needs = Needs { unmasked: !abilities.has(Ability::UnmaskedProc), ..Needs::of(abilities) };
-    let remedy = needs.remedy("namespaces of the service's own (--isolate auto): clocks that go on, PIDs of its own");
+    let remedy = needs.remedy(
+        "namespaces of the service's own (--isolate auto): clocks that continue after a restore, and PIDs of its own",
+    );
     (needs.unmasked || !also.is_empty()).then_some(Remedy { also, ..remedy })
 }
 
@@ -139,11 +141,11 @@ impl Needs {
         if self.clone3 {
             also.push(format!("write the profile: freeze doctor --print-seccomp-profile > {PROFILE}"));
             also.push(format!(
-                "for Kubernetes and OpenShift, put it into /var/lib/kubelet/seccomp/{PROFILE} of each node"
+                "for Kubernetes and OpenShift, copy it to /var/lib/kubelet/seccomp/{PROFILE} on each node"
             ));
         }
         if self.by_file {
-            also.push("keep criu-caps beside freeze with its file capabilities (COPY keeps them, cp does not), and leave out no-new-privileges".into());
+            also.push("install criu-caps beside freeze with its file capabilities (COPY keeps them, cp does not), and do not set no-new-privileges".into());
         }
         let (docker, podman) = (self.engine("systempaths=unconfined"), self.engine("unmask=ALL"));
         Remedy { gives, also, docker, podman, kubernetes: self.kubernetes(), openshift: self.openshift() }

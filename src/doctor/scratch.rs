@@ -27,7 +27,7 @@ impl Scratch {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("no folder can be written ({0}): mount a tmpfs at /run, /dev/shm or /tmp, or name a folder with --runtime-dir")]
+#[error("no folder is writable ({0}): mount a tmpfs at /run, /dev/shm or /tmp, or name a folder with --runtime-dir")]
 pub struct NoFolder(String);
 
 /// Makes one in `named`, else in the first of [`PARENTS`] that can be written.
@@ -120,7 +120,7 @@ mod tests {
     fn where_there_is_none_each_reason_is_said() {
         insta::assert_snapshot!(
             make_in(&["/proc".into(), "/nonexistent".into()]).unwrap_err(),
-            @"no folder can be written (/proc: entity not found; /nonexistent: entity not found): mount a tmpfs at /run, /dev/shm or /tmp, or name a folder with --runtime-dir"
+            @"no folder is writable (/proc: entity not found; /nonexistent: entity not found): mount a tmpfs at /run, /dev/shm or /tmp, or name a folder with --runtime-dir"
         );
     }
 }

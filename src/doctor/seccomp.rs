@@ -70,7 +70,7 @@ struct Rule {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read Docker's seccomp profile from {} ({error}). Copy that file there from freeze's image", docker.display())]
+#[error("cannot read Docker's seccomp profile from {} ({error}). Copy that file from freeze's image to there", docker.display())]
 pub struct NoProfile {
     docker: PathBuf,
     error: io::Error,

@@ -107,7 +107,7 @@ fn serve(listener: &UnixListener, mut root: io::Result<Root>) -> io::Result<()> 
         BufReader::new(&socket).read_line(&mut question)?;
         let found = match &mut root {
             Ok(root) => root.check(question.trim_end()).err().unwrap_or_else(|| WELL.to_owned()),
-            Err(error) => format!("it could not be made: {error}"),
+            Err(error) => format!("it could not be created: {error}"),
         };
         writeln!(socket, "{found}")?;
     }
@@ -146,7 +146,7 @@ impl Node {
     /// The error is a sentence that names what has changed.
     fn check(&mut self, question: &str) -> Result<(), String> {
         if !self.memory.iter().copied().eq(pattern(MEMORY)) {
-            return Err("its memory is not as it was".to_owned());
+            return Err("its memory has changed".to_owned());
         }
         self.threads.iter().try_for_each(Echo::check)?;
         self.children.iter_mut().try_for_each(|child| child.check(question))
@@ -180,7 +180,7 @@ impl Echo {
     fn check(&self) -> Result<(), String> {
         const QUESTION: u64 = 7000;
         let answer = self.to.send(QUESTION).ok().and_then(|()| self.from.recv().ok());
-        if answer == Some(QUESTION + self.number) { Ok(()) } else { Err("one of its threads is not as it was".into()) }
+        if answer == Some(QUESTION + self.number) { Ok(()) } else { Err("one of its threads has changed".into()) }
     }
 }
 
@@ -252,19 +252,19 @@ impl Root {
         self.file.read_to_end(&mut rest).map_err(lost("its open file"))?;
         self.file.seek(SeekFrom::Start(position)).map_err(lost("its open file"))?;
         if position != POSITION as u64 || !rest.into_iter().eq(pattern(2 * POSITION).skip(POSITION)) {
-            return Err(format!("its open file is not as it was (position {position})"));
+            return Err(format!("its open file has changed (position {position})"));
         }
         let mut waiting = vec![0; IN_PIPE];
-        self.pipe.0.read_exact(&mut waiting).map_err(lost("what waited in a pipe"))?;
+        self.pipe.0.read_exact(&mut waiting).map_err(lost("the content of a pipe"))?;
         self.pipe.1.write_all(&waiting).map_err(lost("a pipe"))?;
         if !waiting.into_iter().eq(pattern(IN_PIPE)) {
-            return Err("what waited in a pipe is not as it was".to_owned());
+            return Err("the content of a pipe has changed".to_owned());
         }
         let mut fds = [PollFd::new(self.timer.as_fd(), PollFlags::POLLIN)];
         if poll(&mut fds, TICK_LIMIT).is_ok_and(|ready| ready > 0) {
             self.timer.wait().map_err(|error| lost("its timer")(error.into()))
         } else {
-            Err("its timer does not tick any more".to_owned())
+            Err("its timer no longer ticks".to_owned())
         }
     }
 }
@@ -297,17 +297,17 @@ mod tests {
 
     #[test]
     fn whatever_is_not_as_it_was_is_noticed() {
-        assert_eq!(after(|root| root.node.memory[70_000] ^= 1), "its memory is not as it was");
-        assert_eq!(after(|root| root.node.threads[1].number = 3), "one of its threads is not as it was");
+        assert_eq!(after(|root| root.node.memory[70_000] ^= 1), "its memory has changed");
+        assert_eq!(after(|root| root.node.threads[1].number = 3), "one of its threads has changed");
         let moved = |root: &mut Root| drop(root.file.seek(SeekFrom::Start(7)));
-        assert_eq!(after(moved), "its open file is not as it was (position 7)");
+        assert_eq!(after(moved), "its open file has changed (position 7)");
         let shorter = |root: &mut Root| root.file.set_len(2 * POSITION as u64 - 1).unwrap();
-        assert_eq!(after(shorter), format!("its open file is not as it was (position {POSITION})"));
+        assert_eq!(after(shorter), format!("its open file has changed (position {POSITION})"));
         let mixed = |root: &mut Root| {
             root.pipe.0.read_exact(&mut [0]).unwrap();
             root.pipe.1.write_all(&[0]).unwrap();
         };
-        assert_eq!(after(mixed), "what waited in a pipe is not as it was");
+        assert_eq!(after(mixed), "the content of a pipe has changed");
     }
 
     #[test]
@@ -326,7 +326,7 @@ mod tests {
         let asked = thread::spawn(move || ask(&socket, "how", Duration::from_secs(60)).unwrap());
         let broken = Err(io::Error::other("no memory"));
         let served = thread::spawn(move || serve(&listener, broken));
-        assert_eq!(asked.join().unwrap(), "it could not be made: no memory");
+        assert_eq!(asked.join().unwrap(), "it could not be created: no memory");
         assert!(!served.is_finished());
     }
 

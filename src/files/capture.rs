@@ -20,7 +20,7 @@ pub enum CaptureError {
     Unreadable { path: PathBuf, error: io::Error },
     /// Another container has exchanged a folder for a link, which may lead anywhere.
     #[error(
-        "the file {path} of the service cannot be captured: {link} is a symbolic link by now; let nobody else change the folder that it is in"
+        "the file {path} of the service cannot be captured: {link} has become a symbolic link; make sure that no one else changes its folder"
     )]
     Link { path: PathBuf, link: PathBuf },
     #[error(transparent)]

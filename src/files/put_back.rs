@@ -33,11 +33,11 @@ pub enum PutBackError {
     Unwritable { path: PathBuf, error: io::Error },
     /// Another container may decide where the link leads.
     #[error(
-        "the service's file {path} cannot be put back: {link} is a symbolic link here and was a folder at the checkpoint; make it a folder, as links are not followed"
+        "the service's file {path} cannot be put back: {link} is a symbolic link here, and was a folder at the checkpoint; replace the link by a folder, because freeze does not follow it"
     )]
     Link { path: PathBuf, link: PathBuf },
     #[error(
-        "the service's file {path} cannot be put back: {folder} was exchanged for another folder meanwhile; let nobody else change the volume that it is on"
+        "the service's file {path} cannot be put back: {folder} was replaced by another folder during the restore; make sure that no one else changes its volume"
     )]
     Exchanged { path: PathBuf, folder: PathBuf },
     #[error(transparent)]

@@ -175,7 +175,7 @@ fn what_a_folder_was_exchanged_for_is_not_captured() {
     let paths = [shared.join("shadow")];
     exchange(&shared, &link);
     let error = capture(&paths).err().expect("it was captured through the link").to_string();
-    assert!(error.contains(&format!("{} is a symbolic link", shared.display())), "{error}");
+    assert!(error.contains(&format!("{} has become a symbolic link", shared.display())), "{error}");
     let mut captured = 0;
     during(
         || exchange(&shared, &link),
@@ -399,7 +399,7 @@ fn a_folder_that_another_is_exchanged_for_is_noticed() {
         assert_eq!(swapped.metadata().unwrap().mode() & 0o7777, 0o700);
         assert_eq!(fs::read_dir(&shared).unwrap().count(), 0, "nothing is written into their folder");
         let error = result.expect_err("their folder was taken for ours").to_string();
-        assert!(error.contains("was exchanged for another folder"), "{error}");
+        assert!(error.contains("was replaced by another folder"), "{error}");
         fs::remove_dir(&shared).unwrap();
         fs::rename(&theirs, &shared).unwrap();
         fs::write(shared.join("b"), "later").unwrap();

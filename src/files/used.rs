@@ -30,14 +30,14 @@ pub enum LookupError {
     #[error("the service's files cannot be looked up ({0}); freeze needs /proc mounted")]
     Proc(io::Error),
     #[error(
-        "the service has bound a unix socket in {folder}, which cannot be looked up: {error}. Repair the symbolic links on this path, or let the service bind the socket elsewhere"
+        "the service has bound a unix socket in {folder}, which freeze cannot look up: {error}. Repair the symbolic links on this path, or bind the socket elsewhere"
     )]
     Socket { folder: PathBuf, error: io::Error },
-    #[error("--include, at {path}: {error}; make it readable for the container's user")]
+    #[error("--include cannot read {path} ({error}); make it readable for the container's user")]
     Include { path: PathBuf, error: io::Error },
     /// Another container may decide where the link leads.
     #[error(
-        "--include {path} leads through the symbolic link {link}, which is not followed: it is on a volume or in shared memory, where others may change it; include what it leads to by its own path"
+        "--include {path} leads through the symbolic link {link}, which freeze does not follow because it is on a volume or in shared memory, where others may change it; include the link's target by its own path"
     )]
     Link { path: PathBuf, link: PathBuf },
 }

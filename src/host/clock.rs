@@ -99,22 +99,20 @@ pub fn warning(jump: &io::Result<i64>, away_ms: u64) -> Option<String> {
     let ms = match jump {
         Ok(ms) => *ms,
         Err(error) => {
-            return Some(format!("whether the service's clocks were set back or ahead is not known: {error}"));
+            return Some(format!("cannot tell whether the service's clocks jumped: {error}"));
         }
     };
     let time = humantime::format_duration(Duration::from_millis(ms.unsigned_abs()));
-    let clocks = "the service has no time namespace (--isolate auto makes one where the container permits it), so its CLOCK_MONOTONIC or \
-                  CLOCK_BOOTTIME jumps";
+    let clocks = "the service has no time namespace (--isolate auto makes one if the container permits it), so its \
+        CLOCK_MONOTONIC or CLOCK_BOOTTIME jumps";
     if ms < 0 {
         return Some(format!(
-            "{clocks} back by {time}, which programs do not expect: what waits by it waits for as much longer, and differences of times \
+            "{clocks} back by {time}, which programs do not expect: timers fire that much later, and time differences \
              can be negative. See docs/explanation/privileges.md"
         ));
     }
     let more = ms.unsigned_abs() > away_ms.saturating_add(TOLERANCE);
-    more.then(|| {
-        format!("{clocks} ahead by {time}: what waits by it has waited long enough. See docs/explanation/privileges.md")
-    })
+    more.then(|| format!("{clocks} ahead by {time}: timers fire that much earlier. See docs/explanation/privileges.md"))
 }
 
 /// Both clocks, or their offsets, in nanoseconds.
@@ -214,10 +212,10 @@ mod tests {
     #[test]
     fn only_what_nobody_expects_is_warned_of() {
         let said = |jump_ms| warning(&Ok(jump_ms), 5000);
-        insta::assert_snapshot!(said(-7_200_000).unwrap(), @"the service has no time namespace (--isolate auto makes one where the container permits it), so its CLOCK_MONOTONIC or CLOCK_BOOTTIME jumps back by 2h, which programs do not expect: what waits by it waits for as much longer, and differences of times can be negative. See docs/explanation/privileges.md");
-        insta::assert_snapshot!(said(7_200_000).unwrap(), @"the service has no time namespace (--isolate auto makes one where the container permits it), so its CLOCK_MONOTONIC or CLOCK_BOOTTIME jumps ahead by 2h: what waits by it has waited long enough. See docs/explanation/privileges.md");
+        insta::assert_snapshot!(said(-7_200_000).unwrap(), @"the service has no time namespace (--isolate auto makes one if the container permits it), so its CLOCK_MONOTONIC or CLOCK_BOOTTIME jumps back by 2h, which programs do not expect: timers fire that much later, and time differences can be negative. See docs/explanation/privileges.md");
+        insta::assert_snapshot!(said(7_200_000).unwrap(), @"the service has no time namespace (--isolate auto makes one if the container permits it), so its CLOCK_MONOTONIC or CLOCK_BOOTTIME jumps ahead by 2h: timers fire that much earlier. See docs/explanation/privileges.md");
         assert_eq!([warning(&Ok(0), 0), said(5500)], [None, None]);
         let error = io::Error::from_raw_os_error(libc::EACCES);
-        insta::assert_snapshot!(warning(&Err(error), 0).unwrap(), @"whether the service's clocks were set back or ahead is not known: Permission denied (os error 13)");
+        insta::assert_snapshot!(warning(&Err(error), 0).unwrap(), @"cannot tell whether the service's clocks jumped: Permission denied (os error 13)");
     }
 }

@@ -6,15 +6,16 @@ use crate::sys::pids;
 /// The log line if counting up to `highest`, the service's highest PID or TID, takes 100 ms or more.
 pub(crate) fn before_restore(highest: i32) -> Option<String> {
     let millis = Some(pids::millis_up_to(highest)).filter(|&millis| millis >= 100)?;
-    Some(format!("counting PIDs up to {highest}, the service's highest, takes about {}", seconds(millis)))
+    Some(format!("counting PIDs up to {highest}, the service's highest PID, takes about {}", seconds(millis)))
 }
 
 /// The warning if a restore in a container like this one counts for a second or more.
 pub fn at_checkpoint(highest: i32) -> Option<String> {
     let millis = Some(pids::millis_up_to(highest)).filter(|&millis| millis >= 1000)?;
     Some(format!(
-        "a restore without the right to choose PIDs has to count up to PID {highest}, which takes about {}; the capability \
-         CHECKPOINT_RESTORE with a seccomp profile that allows clone3 gives that right, and a restarted service has low PIDs",
+        "a restore that cannot choose PIDs counts up to PID {highest}, which takes about {}; to choose PIDs, add the \
+         capability CHECKPOINT_RESTORE and a seccomp profile that allows clone3, or restart the service to lower its \
+         PIDs",
         seconds(millis)
     ))
 }

@@ -21,14 +21,14 @@ pub enum ImageError {
     )]
     Damaged { url: String, object: String, flaw: Flaw },
     #[error(
-        "{object} in {url} has format version {found}, and this freeze reads version {supported}. Use one that reads version {found}"
+        "{object} in {url} has format version {found}, but this freeze reads version {supported}. Use a freeze that reads version {found}"
     )]
     Version { url: String, object: String, found: u32, supported: u32 },
-    #[error("{url} has no generation {generation}. `freeze list` shows those that it has")]
+    #[error("{url} has no generation {generation}. `freeze list` shows its generations")]
     NoGeneration { url: String, generation: u64 },
     #[error(
-        "{url} holds generations but no head, so head was removed. Put it back from a copy of the store; to start \
-         afresh on purpose, use an empty store"
+        "{url} holds generations but no head, so somebody removed head. Put it back from a copy of the store; to \
+         start afresh on purpose, use an empty store"
     )]
     NoHead { url: String },
     #[error(
@@ -37,34 +37,34 @@ pub enum ImageError {
     NoManifest { url: String, generation: u64, object: String },
     /// A reader would refuse the object, so it was not written.
     #[error(
-        "the checkpoint cannot be kept in {url}: {flaw}. Nothing was committed; include fewer files, or give the application a smaller memory"
+        "{url} cannot hold the checkpoint: {flaw}. Nothing was committed; include fewer files, or reduce the memory of the application"
     )]
     Unfit { url: String, flaw: Flaw },
     #[error(
-        "{object} was removed from {url} while the checkpoint was under way, by a prune with a short --grace or by the bucket's own \
-         rules. Nothing was committed; try again"
+        "{object} was removed from {url} during the checkpoint, by a prune with a short --grace or by a lifecycle \
+         rule of the bucket. Nothing was committed; try again"
     )]
     PackGone { url: String, object: String },
     /// Another container owns the lease.
     #[error(
-        "another container has taken over this application at generation {generation} of {url}. Its checkpoints stand and \
-         nothing was changed. End this container; if both are meant to run, give each a store of its own"
+        "another container has taken over this application at generation {generation} of {url}. Its checkpoints are \
+         valid, and this container changed nothing. End this container; if both should run, give each its own store"
     )]
     Replaced { url: String, generation: u64 },
     #[error(
-        "head of {url} names generation {found}, but generation {known} was committed: an old head was put back, or the \
-         store was. Put the newest head back from a copy of the store"
+        "head of {url} names generation {found}, but generation {known} was committed: an old copy of head, or of the \
+         store, was put back. Put the newest head back from a copy of the store"
     )]
     OldHead { url: String, found: u64, known: u64 },
     /// The time within which prune keeps shared packs has passed.
     #[error(
-        "the checkpoint took more than {minutes} minutes, and `freeze prune` may have removed meanwhile what it shares with \
-         earlier ones in {url}. Nothing was committed; try again, with a faster way to the store"
+        "the checkpoint took more than {minutes} minutes, so `freeze prune` may have removed packs of {url} that it \
+         shares with earlier generations. Nothing was committed; try again with a faster connection to the store"
     )]
     TooSlow { url: String, minutes: u64 },
     #[error(
-        "{url} holds checkpoints but no format object, so it was removed. Put it back from a copy of the store: without it \
-         nothing can be read"
+        "{url} holds checkpoints but no format object, so somebody removed it. Put it back from a copy of the store: \
+         without it nothing can be read"
     )]
     NoFormat { url: String },
     #[error(
@@ -72,16 +72,16 @@ pub enum ImageError {
          made them, or begin with an empty store"
     )]
     OldStore { url: String },
-    #[error("cannot read what is to be stored: {0}. Nothing was committed")]
+    #[error("cannot read the data to store: {0}. Nothing was committed")]
     Source(io::Error),
-    #[error("cannot write what was read from the store: {0}")]
+    #[error("cannot write data that was read from the store: {0}")]
     Sink(io::Error),
     #[error(
-        "{what} has {size} bytes, and at most {limit} can be right. The checkpoint is damaged or was not made by freeze"
+        "{what} has {size} bytes, but may have at most {limit}. The checkpoint is damaged or was not made by freeze"
     )]
     TooLarge { what: String, size: u64, limit: u64 },
     /// The earlier error has already been returned.
-    #[error("the transfer was ended by an earlier error")]
+    #[error("an earlier error ended the transfer")]
     Ended,
     #[error("cannot start the transfer: {0}. Raise the container's limit of processes or open files")]
     Start(io::Error),
@@ -94,34 +94,34 @@ pub(crate) const KEY_MIN: usize = 32;
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // `path` is the key file, `url` the store; the messages name the rest.
 pub enum KeyError {
-    #[error("the file {path}, which should hold the {kind} of the store, cannot be read: {error}. Mount it there, readable for uid {uid}", uid = nix::unistd::geteuid())]
+    #[error("cannot read the {kind} of the store from the file {path}: {error}. Mount the file there, readable for uid {uid}", uid = nix::unistd::geteuid())]
     Unreadable { path: PathBuf, kind: SecretKind, error: io::Error },
-    #[error("the file {path} is empty, and should hold the {kind} of the store")]
+    #[error("the file {path} is empty, but must hold the {kind} of the store")]
     Empty { path: PathBuf, kind: SecretKind },
     #[error(
-        "the key in {path} has {size} bytes, and a key has at least {}: make one by `head -c 32 /dev/urandom > FILE`, or use a passphrase",
+        "the key in {path} has {size} bytes, but a key needs at least {}: create one with `head -c 32 /dev/urandom > FILE`, or use a passphrase",
         KEY_MIN
     )]
     Short { path: PathBuf, size: usize },
-    #[error(
-        "the file {path} has more than {limit} bytes, so it does not hold the {kind} of a store. Name the right one"
-    )]
+    #[error("the file {path} has more than {limit} bytes, so it cannot be the {kind} of a store. Name the right file")]
     Long { path: PathBuf, kind: SecretKind, limit: usize },
     #[error(
-        "the {kind} in {path} does not open {url}. Give the one that the store was made with, or after `freeze rekey` \
-         the new one"
+        "the {kind} in {path} does not open {url}. Use the {kind} with which the store was created, or the new one \
+         after `freeze rekey`"
     )]
     Wrong { path: PathBuf, kind: SecretKind, url: String },
-    #[error("{url} is opened by a {needed}, and {path} was given as a {kind}. Give it as what it is")]
+    #[error(
+        "{url} needs a {needed}, but {path} was given as a {kind}. If it is the right file, name it with --{needed}-file"
+    )]
     OtherKind { path: PathBuf, kind: SecretKind, needed: SecretKind, url: String },
     #[error(
-        "{url} is encrypted, and no key was given. Name the file with its {needed} by --{needed}-file or \
+        "{url} is encrypted, and no key was given. Give the file of its {needed} as --{needed}-file or \
          FREEZE_{variable}_FILE", variable = needed.to_string().to_uppercase()
     )]
     Needed { needed: SecretKind, url: String },
     #[error(
-        "{url} is not encrypted, so the key in {path} is of no use. Leave it out, or begin with an empty store, which will \
-         be encrypted"
+        "{url} is not encrypted, so the key in {path} does not belong to it. Remove the option, or begin with an \
+         empty store, which freeze then encrypts"
     )]
     NotEncrypted { path: PathBuf, url: String },
 }
@@ -146,21 +146,21 @@ impl std::fmt::Display for SecretKind {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Flaw {
-    #[error("it does not begin as {0} does")]
+    #[error("it does not begin like {0}")]
     Magic(&'static str),
     #[error("it ends too early")]
     Truncated,
-    #[error("its content does not have the hash that was written with it")]
+    #[error("its content does not match its hash")]
     Hash,
-    #[error("it is not what was sealed in this place: it was tampered with, or belongs to another place or store")]
+    #[error("its seal does not match, so somebody changed it, or it belongs to another place or store")]
     Seal,
-    #[error("its {what} is {found}, and at most {limit} can be right")]
+    #[error("its {what} is {found}, but may be at most {limit}")]
     Bound { what: &'static str, found: u64, limit: u64 },
-    #[error("it cannot be decompressed to the size that it declares")]
+    #[error("it does not decompress to its declared size")]
     Compression,
     #[error("it cannot be parsed: {0}")]
     Syntax(String),
-    #[error("it says that it is generation {0}")]
+    #[error("it claims to be generation {0}")]
     Generation(u64),
     #[error("{what} {name:?} is not allowed")]
     Name { what: &'static str, name: String },
@@ -168,7 +168,7 @@ pub enum Flaw {
     Twice { what: &'static str, name: String },
     #[error("{0} do not agree with each other")]
     Disagree(&'static str),
-    #[error("the chunk at byte {0} does not have the hash that its manifest says")]
+    #[error("the chunk at byte {0} does not match the hash in its manifest")]
     Chunk(u64),
     #[error("the chunk at byte {0} cannot be decompressed")]
     ChunkCompression(u64),

@@ -53,7 +53,7 @@ impl<const N: usize> Serialize for Hex<N> {
 impl<'de, const N: usize> Deserialize<'de> for Hex<N> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| de::Error::custom(format_args!("{} hexadecimal digits are expected", 2 * N)))
+        Self::parse(&text).ok_or_else(|| de::Error::custom(format_args!("expected {} hexadecimal digits", 2 * N)))
     }
 }
 

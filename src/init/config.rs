@@ -62,9 +62,9 @@ pub struct Config {
 /// What SIGTERM does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum OnTerm {
-    /// Checkpoint the service and end it; where that cannot be done in time, send the service SIGTERM
+    /// Checkpoint the service and end it; if that fails or takes too long, send the service SIGTERM
     Checkpoint,
-    /// Send the service SIGTERM
+    /// Pass SIGTERM on to the service
     Forward,
 }
 
@@ -170,23 +170,23 @@ pub fn is_missing(store: &Location) -> bool {
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ParseError {
-    #[error("\"{0}\" is no signal: give a name such as TERM or RTMIN+1, or a number from 1 to 64")]
+    #[error("\"{0}\" is not a signal: give a name such as TERM or RTMIN+1, or a number from 1 to 64")]
     Signal(String),
-    #[error("\"{0}\" is not of the form FROM:TO")]
+    #[error("\"{0}\" does not have the form FROM:TO")]
     Pair(String),
-    #[error("\"{0}\" is no exit status: give a number from 0 to 255")]
+    #[error("\"{0}\" is not an exit status: give a number from 0 to 255")]
     Status(String),
     /// SIGKILL, SIGSTOP and SIGCHLD.
-    #[error("{0} never reaches freeze as a signal from outside, so it cannot ask for a checkpoint")]
+    #[error("init never receives {0} from outside, so it cannot trigger a checkpoint")]
     NeverComes(String),
-    #[error("\"{0}\" is no hook: give a command with its arguments, quoted as for a shell, or signal:NAME")]
+    #[error("\"{0}\" is not a hook: give a command with its arguments, quoted as for a shell, or signal:NAME")]
     Hook(String),
-    #[error("\"{0}\" says no generation: give always, never, or the number of a generation")]
+    #[error("\"{0}\" does not name a generation: give always, never, or the number of a generation")]
     Choice(String),
-    #[error("\"{0}\" is no size: give bytes, or a number with KiB, MiB or GiB, up to 1024 GiB")]
+    #[error("\"{0}\" is not a size: give bytes, or a number with KiB, MiB or GiB, up to 1024 GiB")]
     Size(String),
     /// SIGKILL, SIGSTOP and SIGCHLD.
-    #[error("{0} never reaches freeze as a signal for the service, so it cannot be rewritten")]
+    #[error("init never receives {0} for the service, so --rewrite cannot use it")]
     NotForwarded(String),
 }
 

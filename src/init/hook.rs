@@ -58,7 +58,7 @@ impl Hook {
         process::kill(-self.pid, libc::SIGKILL);
         match ending {
             Ending::Exited(0) => None,
-            _ if self.killed => Some("was killed, as it took too long or was not wanted any more".to_owned()),
+            _ if self.killed => Some("was killed because it took too long or was no longer needed".to_owned()),
             Ending::Exited(code) => Some(format!("ended with status {code}")),
             Ending::Killed(signal) => Some(format!("was killed by signal {signal}")),
         }

@@ -27,25 +27,25 @@ const RELAY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/relay"));
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Isolate {
-    /// The best that the container allows
+    /// As far as the container permits
     Auto,
-    /// None
+    /// No namespaces
     Never,
 }
 
 /// Init is in a user namespace of its own.
 static ENTERED: AtomicBool = AtomicBool::new(false);
 
-/// Why there are no namespaces of our own; continues "no namespaces of init's own: ".
+/// Why there are no namespaces of our own; continues "init runs without namespaces of its own: ".
 #[derive(Debug, thiserror::Error)]
 enum Refused {
-    #[error("/proc/self/status does not say which capabilities there are")]
+    #[error("/proc/self/status does not show the capabilities")]
     Unknown,
     /// The capabilities would hold over the new namespace alone, no longer over the container.
-    #[error("the container's capabilities would be lost")]
+    #[error("they would lose the container's capabilities")]
     Capabilities,
     /// A user namespace alone would end the choice of PIDs that criu-caps has now.
-    #[error("PIDs can be chosen without, and no longer in a user namespace")]
+    #[error("freeze can choose PIDs without them, and could not in a user namespace")]
     Pids,
     #[error("the container does not permit them ({0})")]
     System(#[from] io::Error),
@@ -60,7 +60,7 @@ pub fn enter() -> Isolation {
             isolation
         }
         Err(refused) => {
-            super::say(&format!("no namespaces of init's own: {refused}"));
+            super::say(&format!("init runs without namespaces of its own: {refused}"));
             Isolation::Nothing
         }
     }
@@ -101,7 +101,7 @@ pub fn keep_capabilities() {
 /// Ends this process if that cannot be ensured.
 pub fn keep_no_capabilities() {
     if ENTERED.load(Relaxed) && caps::clear(None, CapSet::Inheritable).is_err() {
-        super::say("cannot give up the capabilities that are only for freeze's own processes");
+        super::say("cannot drop the capabilities that are only for freeze's own processes");
         process::exit_now(exit::FATAL);
     }
 }
@@ -154,7 +154,7 @@ fn be_relay(relay: &OwnedFd, mut init: UnixStream, pid: i32) -> ! {
     let told = init.write_all(&[0]);
     let arguments = [c"freeze-relay".to_owned(), std::ffi::CString::new(pid.to_string()).unwrap_or_default()];
     let error = told.map_or_else(|error| error, |()| process::exec_file(relay, &arguments));
-    super::say(&format!("the process that passes signals on to init cannot be started: {error}"));
+    super::say(&format!("cannot start the process that passes signals on to init: {error}"));
     process::exit_now(exit::FATAL)
 }
 
@@ -164,10 +164,10 @@ mod tests {
 
     #[test]
     fn a_refusal_says_why() {
-        let said = |refused: Refused| format!("no namespaces of init's own: {refused}");
-        insta::assert_snapshot!(said(Refused::Capabilities), @"no namespaces of init's own: the container's capabilities would be lost");
-        insta::assert_snapshot!(said(Refused::Pids), @"no namespaces of init's own: PIDs can be chosen without, and no longer in a user namespace");
+        let said = |refused: Refused| format!("init runs without namespaces of its own: {refused}");
+        insta::assert_snapshot!(said(Refused::Capabilities), @"init runs without namespaces of its own: they would lose the container's capabilities");
+        insta::assert_snapshot!(said(Refused::Pids), @"init runs without namespaces of its own: freeze can choose PIDs without them, and could not in a user namespace");
         let error = io::Error::from_raw_os_error(libc::EPERM);
-        insta::assert_snapshot!(said(error.into()), @"no namespaces of init's own: the container does not permit them (Operation not permitted (os error 1))");
+        insta::assert_snapshot!(said(error.into()), @"init runs without namespaces of its own: the container does not permit them (Operation not permitted (os error 1))");
     }
 }

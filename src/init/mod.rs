@@ -31,7 +31,7 @@ use crate::{
 enum InitError {
     #[error(transparent)]
     Folder(#[from] folder::FolderError),
-    #[error("cannot watch for signals: {0}")]
+    #[error("cannot receive signals: {0}")]
     Signals(std::io::Error),
 }
 
@@ -48,7 +48,7 @@ pub(crate) fn run(config: Config) -> u8 {
     if std::process::id() != 1 {
         process::adopt_orphans();
         say(
-            "warning: this is not PID 1: it reaps what its own service leaves behind, and a restore needs the service's PIDs to be free",
+            "warning: freeze is not PID 1 here: it reaps only orphans of its own service, and a restore fails if the service's PIDs are taken",
         );
     }
     match prepare(config, isolation) {

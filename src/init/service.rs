@@ -28,10 +28,10 @@ const SUBREAPER_NAME: &CStr = c"freeze-subreaper";
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(
-        "cannot make an executable file in memory for the service's subreaper (is the sysctl vm.memfd_noexec 2 here?): {0}"
+        "cannot create an executable memfd for the service's subreaper (is the sysctl vm.memfd_noexec 2 here?): {0}"
     )]
     Subreaper(io::Error),
-    #[error("cannot make a process for the service (is the container's limit of processes reached?): {0}")]
+    #[error("cannot create a process for the service (is the container's PIDs limit reached?): {0}")]
     Fork(io::Error),
     #[error("the service's process ended before it executed the command")]
     Silent,
@@ -61,7 +61,7 @@ pub fn start(config: &Config) -> Result<Tree, StartError> {
 fn reserve_pids(first: i32) {
     if let Err(error) = pids::advance_to(first) {
         say(&format!(
-            "warning: cannot set PIDs below {first} apart, so a restore may find the service's PIDs taken: {error}"
+            "warning: cannot reserve the PIDs below {first}, so a restore may find the service's PIDs taken: {error}"
         ));
     }
 }

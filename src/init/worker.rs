@@ -193,10 +193,10 @@ impl Worker {
                 format!("exceeded its time limit of {}", humantime::format_duration(self.limit))
             }
             (Some(Fault::Slow), _) => "took too long to end and was killed".to_owned(),
-            (Some(Fault::Unwanted), _) => "was ended".to_owned(),
-            (Some(Fault::Garbled), _) => "sent what is no message of this version of freeze".to_owned(),
+            (Some(Fault::Unwanted), _) => "was stopped".to_owned(),
+            (Some(Fault::Garbled), _) => "sent a message that this version of freeze does not understand".to_owned(),
             (None, Some(Ending::Killed(libc::SIGKILL))) => {
-                "was killed by signal 9: the container's memory may have run out".to_owned()
+                "was killed by signal 9, probably because the container ran out of memory".to_owned()
             }
             (None, Some(Ending::Killed(signal))) => format!("was killed by signal {signal}"),
             (None, Some(Ending::Exited(code))) => format!("ended without a result (exit status {code})"),

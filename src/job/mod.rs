@@ -113,14 +113,14 @@ pub enum Choice {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnFailure {
-    /// End with status 171.
+    /// Exit with status 171
     #[default]
     Fail,
-    /// Start the command afresh: the service's state is lost
+    /// Start the command: the service's state is lost
     Start,
     /// Try the same generation again
     Retry,
-    /// Try the same generation again, then earlier ones: what happened since is lost
+    /// Try the same generation again, then earlier ones: later state is lost
     RetryEarlier,
 }
 

@@ -26,12 +26,10 @@ pub struct Failure {
 
 fn sentence(runs: Runs) -> &'static str {
     match runs {
-        Runs::Source => "The service runs on in the source",
+        Runs::Source => "The service keeps running in the source",
         Runs::Target => "The service runs in the target",
         Runs::Elsewhere => "The service runs there",
-        Runs::Unknown => {
-            "Where the service runs is not known, as neither side says that it has it; what was committed is in the store"
-        }
+        Runs::Unknown => "It is unknown where the service runs; the committed generations are in the store",
     }
 }
 
@@ -50,28 +48,28 @@ impl Failure {
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
     #[error(
-        "the source does not answer: {0}. Try `freeze status` there by hand; --source is what executes it in the service's container, as its user"
+        "the source does not answer: {0}. Run `freeze status` there by hand; --source must execute it in the service's container, as the service's user"
     )]
     NoSource(NoAnswer),
-    #[error("neither side has a service that runs: the source is {source_state}, the target is {target_state}")]
+    #[error("neither side runs the service: the source is {source_state}, the target is {target_state}")]
     NoService { source_state: String, target_state: String },
-    #[error("the source is {0}, and did not come to rest. Run this again when `freeze status` there says running")]
+    #[error("the source is still {0}. Run this command again when `freeze status` there says running")]
     Busy(&'static str),
     #[error("the target cannot be started: {0}")]
     Start(NoAnswer),
     #[error(
-        "the target does not stand by: {0}. Start its container with FREEZE_STANDBY=1 and the source's FREEZE_STORE, or let --start-target do so"
+        "the target is not a standby: {0}. Start its container with FREEZE_STANDBY=1 and the source's FREEZE_STORE, or use --start-target"
     )]
     NoTarget(NoAnswer),
     #[error(
-        "the target runs a service of its own already (generation {0}). Start it with FREEZE_STANDBY=1, so that it waits for this one"
+        "the target already runs a service of its own (generation {0}). Start it with FREEZE_STANDBY=1, so that it waits for this service"
     )]
     TargetRuns(u64),
-    #[error("the target does not stand by: it is {0}. Run this again when `freeze status` there says standby")]
+    #[error("the target is not a standby: it is {0}. Run this command again when `freeze status` there says standby")]
     TargetIs(&'static str),
     /// The start command started the target without standby.
     #[error(
-        "the target, which was just started, is no standby: a second copy of the service runs in {0} now. Stop it, and start it with FREEZE_STANDBY=1; where the source's checkpoints are refused from now on, start the source again"
+        "the target started without standby, so a second copy of the service runs in {0} now. Stop it, and start it with FREEZE_STANDBY=1; if the source now refuses checkpoints, start the source again"
     )]
     StartedASecond(String),
     /// The store cannot tell instances of the same name apart.
@@ -79,13 +77,13 @@ pub enum MigrateError {
     SameInstance(String),
     #[error("the service cannot be checkpointed: {}", .0.join("; "))]
     Refused(Vec<String>),
-    #[error("the source cannot say what a checkpoint of the service would be refused for: {0}")]
+    #[error("the source cannot run the preflight: {0}")]
     NoFindings(NoAnswer),
     #[error("the checkpoint before the move failed: {0}")]
     Base(String),
     /// The sides do not share a store and key, or the store is unreachable.
     #[error(
-        "the target cannot read generation {generation} of the source: {error}. Both need the same FREEZE_STORE and key, as variables of their containers"
+        "the target cannot read generation {generation} of the source: {error}. Both containers need the same FREEZE_STORE and key in their environment"
     )]
     NotSeen { generation: u64, error: NoAnswer },
     #[error("the target cannot restore the service: {}", .0.join("; "))]
@@ -93,18 +91,20 @@ pub enum MigrateError {
     #[error("the handover failed: {0}")]
     NotTaken(String),
     /// The answer to the handover was lost, and the source has the service.
-    #[error("the handover was lost sight of ({0}), and ended with the service where it was. Run this again")]
+    #[error(
+        "the connection to the source broke during the handover ({0}), and the target did not take the service. Run this command again"
+    )]
     LostAndBack(NoAnswer),
     /// The answer to the handover was lost, and neither side says that it has the service.
     #[error(
-        "the handover was lost sight of ({lost}); the source is {source_state}, the target is {target_state}. Run this again when both can be reached"
+        "the connection to the source broke during the handover ({lost}); the source is {source_state}, the target is {target_state}. Run this command again when both can be reached"
     )]
     OutOfSight { lost: NoAnswer, source_state: String, target_state: String },
-    #[error("another container, {0}, stood by for this application as well and has taken the service")]
+    #[error("another standby of this application, {0}, has taken the service")]
     TakenByAnother(String),
     /// The target has `--restore-failure retry-earlier`.
     #[error(
-        "the target could not restore what was handed over, and went back to generation {0}: what happened since is lost"
+        "the target could not restore the handed-over generation and restored generation {0} instead: later state is lost"
     )]
     Earlier(u64),
 }

@@ -36,7 +36,7 @@ impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Limit::Whole(limit) => write!(f, "did not end within {} s", limit.as_secs()),
-            Limit::Silence(limit) => write!(f, "said nothing for {} s", limit.as_secs()),
+            Limit::Silence(limit) => write!(f, "printed nothing for {} s", limit.as_secs()),
         }
     }
 }
@@ -62,7 +62,7 @@ impl NoAnswer {
     /// The command ended without an answer.
     pub fn of(words: &[String], ran: &Ran) -> Self {
         let said: Vec<_> = ran.stderr.iter().rev().take(LINES).rev().map(|line| line.trim()).collect();
-        let said = if said.is_empty() { "without a word".to_owned() } else { said.join("; ") };
+        let said = if said.is_empty() { "no output".to_owned() } else { said.join("; ") };
         Self::new(words, format!("ended with {}: {said}", ran.status))
     }
 
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn one_that_says_nothing_is_ended() {
         let (ran, _) = sh("exec sleep 50", Limit::Silence(Duration::from_millis(50)));
-        insta::assert_snapshot!(ran.unwrap_err(), @"`sh -c exec sleep 50` said nothing for 0 s");
+        insta::assert_snapshot!(ran.unwrap_err(), @"`sh -c exec sleep 50` printed nothing for 0 s");
     }
 
     #[test]

@@ -178,7 +178,7 @@ impl Mover<'_> {
     fn source_is_gone(&self, error: NoAnswer) -> Result<Moved> {
         match self.target.status() {
             Ok(status) if has_it(&status, 0) => {
-                let warning = format!("the source does not answer, so it was left as it is: {error}");
+                let warning = format!("the source does not answer, so it was not changed: {error}");
                 (self.tell)(Note::Warning(warning));
                 Ok(moved(came_from(&status), &status, None))
             }
@@ -235,8 +235,9 @@ impl Mover<'_> {
         let error = match patiently(PREPARE, || self.target.status(), will_do) {
             Ok(status) if stands_by(&status) && status.generation >= generation => return Ok(()),
             Ok(status) if stands_by(&status) => {
-                let warning =
-                    format!("the target has not fetched generation {generation} ahead, so the handover takes longer");
+                let warning = format!(
+                    "the target has not fetched generation {generation} ahead, so the handover will take longer"
+                );
                 (self.tell)(Note::Warning(warning));
                 return Ok(());
             }

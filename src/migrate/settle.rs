@@ -67,6 +67,6 @@ pub fn has_it(status: &Status, base: u64) -> bool {
 pub fn word(answer: &Result<Status, NoAnswer>) -> String {
     match answer {
         Ok(status) => status.phrase().to_owned(),
-        Err(error) => format!("not to be reached: {error}"),
+        Err(error) => format!("unreachable: {error}"),
     }
 }

@@ -24,7 +24,7 @@ impl Template {
             && ["docker", "podman", "kubectl", "oc"].contains(&engine)
         {
             return short(engine, &words(rest)?)
-                .ok_or_else(|| format!("{text:?} names no container: write `{engine}:NAME`"));
+                .ok_or_else(|| format!("{text:?} does not name a container: write `{engine}:NAME`"));
         }
         Ok(Self { exec: words(text)?, start: None, stop: None })
     }
@@ -36,7 +36,7 @@ impl Template {
 /// One sentence.
 pub fn words(text: &str) -> Result<Vec<String>, String> {
     match shlex::split(text) {
-        None => Err(format!("{text:?} has a quote that does not end")),
+        None => Err(format!("{text:?} has an unclosed quote")),
         Some(words) if words.is_empty() => Err("it is empty".to_owned()),
         Some(words) => Ok(words),
     }
@@ -99,8 +99,8 @@ mod tests {
         assert_eq!(Template::parse("docker:").unwrap_err(), "it is empty");
         assert_eq!(
             Template::parse("docker:-H x --tls").unwrap_err(),
-            "\"docker:-H x --tls\" names no container: write `docker:NAME`"
+            "\"docker:-H x --tls\" does not name a container: write `docker:NAME`"
         );
-        assert_eq!(Template::parse("ssh 'host").unwrap_err(), "\"ssh 'host\" has a quote that does not end");
+        assert_eq!(Template::parse("ssh 'host").unwrap_err(), "\"ssh 'host\" has an unclosed quote");
     }
 }

@@ -193,14 +193,14 @@ fn what_is_in_the_way_leaves_the_service_where_it_is() {
         told += &format!("{what}: {}\n", sentence(&play, &failure));
     }
     insta::assert_snapshot!(told, @r"
-    source refused: the service cannot be checkpointed: process 7 (app) has a thing (mind it). The service runs on in the source
-    source base: the checkpoint before the move failed: the store is away. The service runs on in the source
-    source fetch: the target does not stand by: it is ending. Run this again when `freeze status` there says standby. The service runs on in the source
-    source handover: the handover failed: nobody took the service. The service runs on in the source
-    source doctor: the source cannot say what a checkpoint of the service would be refused for: `HERE/source/exec freeze doctor --service --json` ended with exit status: 1: no such container. The service runs on in the source
-    target unfit: the target cannot restore the service: this CPU lacks bmi2. The service runs on in the source
-    target status: the target does not stand by: `HERE/target/exec freeze status --json` ended with exit status: 1: no such container. Start its container with FREEZE_STANDBY=1 and the source's FREEZE_STORE, or let --start-target do so. The service runs on in the source
-    target doctor: the target cannot read generation 4 of the source: `HERE/target/exec freeze doctor --for 4 --json` ended with exit status: 1: no such container. Both need the same FREEZE_STORE and key, as variables of their containers. The service runs on in the source
+    source refused: the service cannot be checkpointed: process 7 (app) has a thing (mind it). The service keeps running in the source
+    source base: the checkpoint before the move failed: the store is away. The service keeps running in the source
+    source fetch: the target is not a standby: it is ending. Run this command again when `freeze status` there says standby. The service keeps running in the source
+    source handover: the handover failed: nobody took the service. The service keeps running in the source
+    source doctor: the source cannot run the preflight: `HERE/source/exec freeze doctor --service --json` ended with exit status: 1: no such container. The service keeps running in the source
+    target unfit: the target cannot restore the service: this CPU lacks bmi2. The service keeps running in the source
+    target status: the target is not a standby: `HERE/target/exec freeze status --json` ended with exit status: 1: no such container. Start its container with FREEZE_STANDBY=1 and the source's FREEZE_STORE, or use --start-target. The service keeps running in the source
+    target doctor: the target cannot read generation 4 of the source: `HERE/target/exec freeze doctor --for 4 --json` ended with exit status: 1: no such container. Both containers need the same FREEZE_STORE and key in their environment. The service keeps running in the source
     ");
 }
 
@@ -218,10 +218,10 @@ fn a_target_that_cannot_be_one_is_refused() {
     migration.target.template.start = Some(play.script("echo running >HERE/target/state"));
     told += &format!("{}\n", play.with(&migration).0.unwrap_err());
     insta::assert_snapshot!(told, @r#"
-    source and target are both named "source". Give the target another host name, or FREEZE_INSTANCE. The service runs on in the source
-    the target runs a service of its own already (generation 3). Start it with FREEZE_STANDBY=1, so that it waits for this one. The service runs on in the source
-    the target does not stand by: it is ending. Run this again when `freeze status` there says standby. The service runs on in the source
-    the target, which was just started, is no standby: a second copy of the service runs in target now. Stop it, and start it with FREEZE_STANDBY=1; where the source's checkpoints are refused from now on, start the source again. The service runs on in the source
+    source and target are both named "source". Give the target another host name, or FREEZE_INSTANCE. The service keeps running in the source
+    the target already runs a service of its own (generation 3). Start it with FREEZE_STANDBY=1, so that it waits for this service. The service keeps running in the source
+    the target is not a standby: it is ending. Run this command again when `freeze status` there says standby. The service keeps running in the source
+    the target started without standby, so a second copy of the service runs in target now. Stop it, and start it with FREEZE_STANDBY=1; if the source now refuses checkpoints, start the source again. The service keeps running in the source
     "#);
 }
 
@@ -236,7 +236,7 @@ fn where_the_service_runs_is_asked_and_not_assumed() {
     play.broken(&["source third"]);
     let failure = play.migrate().0.unwrap_err();
     assert_eq!((failure.runs, failure.status()), (Runs::Elsewhere, 10));
-    insta::assert_snapshot!(failure, @"another container, third, stood by for this application as well and has taken the service. The service runs there");
+    insta::assert_snapshot!(failure, @"another standby of this application, third, has taken the service. The service runs there");
 }
 
 #[test]
@@ -245,7 +245,7 @@ fn a_connection_that_is_lost_says_nothing_of_the_service() {
     play.broken(&["source cut-before"]);
     let failure = play.migrate().0.unwrap_err();
     assert_eq!(failure.runs, Runs::Source);
-    insta::assert_snapshot!(sentence(&play, &failure), @"the handover was lost sight of (`HERE/source/exec freeze checkpoint --handover=1000ms --json` ended with exit status: 137: without a word), and ended with the service where it was. Run this again. The service runs on in the source");
+    insta::assert_snapshot!(sentence(&play, &failure), @"the connection to the source broke during the handover (`HERE/source/exec freeze checkpoint --handover=1000ms --json` ended with exit status: 137: no output), and the target did not take the service. Run this command again. The service keeps running in the source");
     // The connection breaks after the target has taken the service.
     play.broken(&["source cut-after"]);
     let moved = play.migrate().0.unwrap();
@@ -278,7 +278,7 @@ fn a_source_that_does_not_answer_is_not_stopped() {
     let (moved, notes) = play.with(&migration);
     assert_eq!(moved.unwrap().generation, 5);
     assert!(play.folder.path().join("source/state").exists());
-    assert!(notes.iter().any(|note| note.contains("left as it is")), "{notes:?}");
+    assert!(notes.iter().any(|note| note.contains("it was not changed")), "{notes:?}");
 }
 
 #[test]
@@ -289,7 +289,7 @@ fn a_target_with_a_service_from_elsewhere_is_none_that_has_it() {
     play.set("target", "from", "stranger");
     let failure = play.migrate().0.unwrap_err();
     assert_eq!(failure.runs, Runs::Unknown);
-    insta::assert_snapshot!(failure, @"neither side has a service that runs: the source is standing by, the target is running a service that came from stranger. Where the service runs is not known, as neither side says that it has it; what was committed is in the store");
+    insta::assert_snapshot!(failure, @"neither side runs the service: the source is standing by, the target is running a service that came from stranger. It is unknown where the service runs; the committed generations are in the store");
 }
 
 #[test]
@@ -309,7 +309,7 @@ fn where_nobody_answers_nothing_is_claimed() {
     play.broken(&["source status", "target status"]);
     let failure = play.migrate().0.unwrap_err();
     assert_eq!((failure.runs, failure.status()), (Runs::Unknown, 10));
-    insta::assert_snapshot!(sentence(&play, &failure), @"neither side has a service that runs: the source is not to be reached: `HERE/source/exec freeze status --json` ended with exit status: 1: no such container, the target is not to be reached: `HERE/target/exec freeze status --json` ended with exit status: 1: no such container. Where the service runs is not known, as neither side says that it has it; what was committed is in the store");
+    insta::assert_snapshot!(sentence(&play, &failure), @"neither side runs the service: the source is unreachable: `HERE/source/exec freeze status --json` ended with exit status: 1: no such container, the target is unreachable: `HERE/target/exec freeze status --json` ended with exit status: 1: no such container. It is unknown where the service runs; the committed generations are in the store");
     // The target's service was started there, not moved.
     play.broken(&["source status"]);
     play.set("target", "state", "running");

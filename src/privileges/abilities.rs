@@ -99,29 +99,31 @@ impl Ability {
     /// What it is good for, and what happens without it.
     pub fn gives(self) -> &'static str {
         match self {
-            Self::Ptrace => "stops processes and looks into them; without, nothing can be checkpointed or restored",
-            Self::Attach => "stops a service, which is no child of CRIU's; without, it cannot be checkpointed",
-            Self::TraceOthers => "services whose processes have several users, or have made themselves non-dumpable",
-            Self::Clone3 => "needed for set_tid; without, processes are made by clone",
-            Self::SetTid => "PIDs and TIDs at once, in any order, also in a container that has used them",
-            Self::LastPid => "the same, a little slower; without either, PIDs are counted up",
-            Self::MemoryMap => "a process's memory map; without, nothing can be restored",
-            Self::ExeLink => "/proc/PID/exe leads to the service's program again; without, to criu",
-            Self::MapFiles => "deleted files that are mapped and not open; without, such a service is refused",
-            Self::Kcmp => "tells shared files and memory apart at once; without, by other exact tests",
-            Self::ProcessVmReadv => "looks into memory; without, processes are made to write it",
-            Self::Vmsplice => "memory is not copied on its way; without, it is written",
-            Self::Userfaultfd => "nothing that is used today: memory is restored before the service runs",
-            Self::DropBounding => "a service's bounding set is made as it was; without, it is the container's",
-            Self::FileCapabilities => "criu gets the capabilities that the container's bounding set still has",
-            Self::Memfd => "the process above the service; without, the service cannot be started",
-            Self::Pidfd => "waits for processes without looking again and again",
+            Self::Ptrace => "stop and inspect processes; without it, no checkpoint or restore is possible",
+            Self::Attach => "stop a service, which is not a child of CRIU; without it, no checkpoint is possible",
+            Self::TraceOthers => "services whose processes run as several users, or are not dumpable",
+            Self::Clone3 => "needed for set_tid; without it, freeze creates processes with clone",
+            Self::SetTid => "choose PIDs and TIDs: at once, in any order, even in a container that has used them",
+            Self::LastPid => "the same, a little slower; without either, a restore counts PIDs up",
+            Self::MemoryMap => "set a process's memory map; without it, no restore is possible",
+            Self::ExeLink => "/proc/PID/exe of a restored process is its program; without it, criu",
+            Self::MapFiles => "save deleted files that are mapped and not open; without it, such a service is refused",
+            Self::Kcmp => "compare shared files and memory; without it, freeze uses other exact tests",
+            Self::ProcessVmReadv => "read memory; without it, the processes write it themselves",
+            Self::Vmsplice => "pass memory on without a copy; without it, memory is copied",
+            Self::Userfaultfd => "nothing today: a restore loads all memory before the service runs",
+            Self::DropBounding => "restore the service's bounding set; without it, the container's applies",
+            Self::FileCapabilities => "criu gets the capabilities that are left in the container's bounding set",
+            Self::Memfd => "start the service's subreaper; without it, no service can start",
+            Self::Pidfd => "wait for processes without polling",
             Self::Unshare => "needed for a user namespace",
-            Self::UserNamespace => "--isolate auto; without, it does nothing",
-            Self::PidNamespace => "with --isolate auto PIDs at once and in any order, and /proc/PID/exe as it was",
-            Self::TimeNamespace => "CLOCK_MONOTONIC and CLOCK_BOOTTIME go on; without, they are the new host's",
+            Self::UserNamespace => "--isolate auto; without it, the option has no effect",
+            Self::PidNamespace => "with --isolate auto: chosen PIDs, and the original /proc/PID/exe",
+            Self::TimeNamespace => {
+                "CLOCK_MONOTONIC and CLOCK_BOOTTIME continue; without it, they jump to the new host's"
+            }
             Self::UnmaskedProc => "needed for a PID namespace",
-            Self::WholeProc => "finds the service's processes; without, they cannot be checkpointed",
+            Self::WholeProc => "find the service's processes; without it, no checkpoint is possible",
         }
     }
 }
@@ -172,7 +174,7 @@ fn ask(ability: Ability, facts: &Facts, proc: &Proc) -> Answer {
     match ability {
         Ability::Ptrace => probe::ptrace().into(),
         Ability::Attach => attach(facts),
-        Ability::TraceOthers => Answer::when(facts.has("SYS_PTRACE"), "not among the capabilities"),
+        Ability::TraceOthers => Answer::when(facts.has("SYS_PTRACE"), "the capability is missing"),
         Ability::Clone3 => probe::clone3().into(),
         Ability::SetTid => probe::set_tid().into(),
         Ability::LastPid => last_pid(facts),
@@ -192,7 +194,7 @@ fn ask(ability: Ability, facts: &Facts, proc: &Proc) -> Answer {
         Ability::PidNamespace => namespaces::processes().into(),
         Ability::TimeNamespace => namespaces::time().into(),
         Ability::UnmaskedProc => {
-            Answer::when(proc.masked.is_empty(), &format!("{} mounts lie over it", proc.masked.len()))
+            Answer::when(proc.masked.is_empty(), &format!("{} mounts cover it", proc.masked.len()))
         }
         Ability::WholeProc => proc.hidden(facts).map_or(Answer::Yes, |reason| Answer::No(reason.to_owned())),
     }
@@ -242,7 +244,7 @@ fn file_capabilities(facts: &Facts) -> Answer {
         .collect();
     if !facts.criu_with_capabilities {
         return Answer::No(format!(
-            "there is no {} with capabilities beside freeze",
+            "no {} with capabilities is beside freeze",
             crate::criu::command::WITH_CAPABILITIES
         ));
     }

@@ -32,9 +32,9 @@ impl Pick {
         };
         let before = match &found.newest.outcome {
             Some(_) if generation != found.lease.generation => String::new(),
-            Some(Outcome::Taken { by, .. }) if by.instance == us => ", and this container has taken it before".into(),
-            Some(Outcome::Taken { by, .. }) => format!(", and container {} has taken it before", by.instance),
-            Some(Outcome::Withdrawn { by }) => format!(", and container {} has taken it back", by.instance),
+            Some(Outcome::Taken { by, .. }) if by.instance == us => ", and this container has already taken it".into(),
+            Some(Outcome::Taken { by, .. }) => format!(", and container {} has already taken it", by.instance),
+            Some(Outcome::Withdrawn { by }) => format!(", and container {} has withdrawn it", by.instance),
             None => String::new(),
         };
         Some(format!("restoring generation {generation} of {}: {why}{before}", found.vault.url()))
@@ -45,15 +45,15 @@ impl Pick {
 pub(super) fn plan(choice: Choice, newest: u64) -> String {
     match choice {
         Choice::Newest => format!("restoring generation {newest}"),
-        Choice::Generation(generation) => format!("restoring generation {generation}, as --restore names it"),
-        Choice::Never => "starting the command, as --restore never says so".to_owned(),
+        Choice::Generation(generation) => format!("restoring generation {generation}, because --restore names it"),
+        Choice::Never => "starting the command, because --restore is never".to_owned(),
     }
 }
 
 /// Why the command is started.
 pub(super) fn nothing(url: &str, choice: Choice) -> String {
     match choice {
-        Choice::Never => "starting the command: --restore never says so".to_owned(),
+        Choice::Never => "starting the command: --restore is never".to_owned(),
         _ => format!("starting the command: {url} holds no generation"),
     }
 }

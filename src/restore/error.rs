@@ -24,7 +24,7 @@ pub enum RestoreError {
     Files(#[from] PutBackError),
     #[error(transparent)]
     NotStarted(#[from] NotStarted),
-    #[error("the folder {path} cannot be used ({error}); set FREEZE_RUNTIME_DIR to a writable one")]
+    #[error("the folder {path} cannot be used ({error}); set FREEZE_RUNTIME_DIR to a writable folder")]
     RuntimeDir { path: PathBuf, error: io::Error },
     #[error(transparent)]
     Serve(#[from] ServeError),
@@ -33,13 +33,13 @@ pub enum RestoreError {
     Criu(String),
     /// The store did not answer which container may run the service.
     #[error(
-        "it could not be found out whether another container has taken it ({0}), so nothing of it was run here. Find out why the \
-         store does not answer, and start this container again"
+        "the store does not say whether another container has taken it ({0}), so nothing of the service was run here. \
+         Find out why the store does not answer, and start this container again"
     )]
     Undecided(ImageError),
     /// CRIU failed after the gate was opened.
     #[error(
-        "{0}. It may have run for a moment before it was ended; start this container again to restore it as it was checkpointed"
+        "{0}. The service may have run for a moment before freeze ended it; start this container again to restore it from the checkpoint"
     )]
     AfterLettingGo(String),
 }

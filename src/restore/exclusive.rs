@@ -19,7 +19,7 @@ pub fn claim(vault: &Vault, lease: &Lease, instance: &str) -> Result<()> {
 /// the store gave no valid answer, not that another container has the application.
 pub fn heartbeat(common: &Common, lease: &Lease) -> Result<Event, Failure> {
     let failed = |error: ImageError| Failure {
-        message: format!("cannot look whether this container still has the application: {error}"),
+        message: format!("cannot renew this container's lease: {error}"),
         log: None,
         phase: None,
     };

@@ -145,7 +145,7 @@ impl<'a> Restore<'a> {
             let more = !self.criu_ran || self.plan().can_go_back();
             match tries.after(error.hope(), more, || self.earlier()) {
                 Next::Again(pause) => {
-                    self.reporter.warn(format!("{}. It is tried again in {} s", failure.message, pause.as_secs()));
+                    self.reporter.warn(format!("{}. Next attempt in {} s", failure.message, pause.as_secs()));
                     thread::sleep(pause);
                 }
                 Next::Earlier(generation) => {
@@ -279,7 +279,7 @@ impl<'a> Restore<'a> {
         reach(Point::RestoreRunning);
         let restore = RestoreReport { clock_jump_ms, ..self.report(manifest, meter.total()) };
         for difference in verify::differences(manifest) {
-            self.reporter.warn(format!("after the restore {difference}; the next checkpoint may be refused"));
+            self.reporter.warn(format!("after the restore, {difference}; the next checkpoint may be refused"));
         }
         let (root, service) = (manifest.root_pid, manifest.service_pid);
         self.reporter.send(&Event::Restored { root, service, lease: found.lease, restore });
@@ -346,7 +346,7 @@ impl<'a> Restore<'a> {
                 }
             }
             None if exclusive => {
-                return Err(nor_started(failure, "with --exclusive the application has to be claimed before"));
+                return Err(nor_started(failure, "with --exclusive, this container must hold the lease first"));
             }
             None => Lease::unknown(),
         };
@@ -405,15 +405,15 @@ impl<'a> Restore<'a> {
 }
 
 fn nor_started(failure: Failure, why: &str) -> Failure {
-    Failure { message: format!("{}. Nor can the command be started instead: {why}", failure.message), ..failure }
+    Failure { message: format!("{}. The command cannot be started instead: {why}", failure.message), ..failure }
 }
 
 fn unclaimed(error: &ImageError, generation: u64) -> String {
     match error {
         ImageError::Replaced { .. } => format!("this container's checkpoints will be refused: {error}"),
         error => format!(
-            "the service runs, but the store could not be told ({error}). Another container that restores generation \
-             {generation} too will not be noticed before the next checkpoint"
+            "the service runs, but the lease could not be claimed ({error}). If another container restores generation \
+             {generation} too, freeze notices only at the next checkpoint"
         ),
     }
 }

@@ -37,7 +37,7 @@ pub fn reason_to_wait(vault: Option<&Vault>, found: u64, common: &Common, policy
         let heartbeat = heartbeat_of(vault, &head)?;
         let is_anothers = !head.is_unclaimed() && heartbeat.as_deref() != Some(us);
         let name = heartbeat.as_deref().unwrap_or("another container");
-        let claimed = policy.exclusive.filter(|_| is_anothers).map(|_| format!("{name} has the application of {url}"));
+        let claimed = policy.exclusive.filter(|_| is_anothers).map(|_| format!("{name} holds the lease of {url}"));
         return Ok(claimed.or_else(nothing_yet));
     };
     let generation = newest.generation;
@@ -52,16 +52,16 @@ pub fn reason_to_wait(vault: Option<&Vault>, found: u64, common: &Common, policy
         // generations if the user allows that.
         (Owner::Unknown(_), Some(moved)) if moved == generation && policy.exclusive.is_none() => None,
         (Owner::Unknown(damage), _) => Some(format!(
-            "{damage}. So nothing tells whether it was handed over, or whether its service runs on elsewhere"
+            "{damage}. So it is unknown whether this generation was handed over, or whether its service still runs elsewhere"
         )),
         (_, Some(moved)) => Some(format!(
-            "the service of {us} moved to another container with generation {moved} of {url}, or was never here; if no other container \
-             has it any more, start one by another name (--instance), or with --restore"
+            "the service of {us} moved to another container with generation {moved} of {url}, or was never here; if \
+             no container runs it any more, start one with another name (--instance), or with --restore"
         )),
-        (Owner::Known(name), None) => Some(format!("{name} has the application of {url}, at generation {generation}")),
+        (Owner::Known(name), None) => Some(format!("{name} holds the lease of {url}, at generation {generation}")),
         (Owner::Likely(name), None) => Some(format!(
-            "generation {generation} of {url}, the newest one, is of {name}, and nothing tells whether that or another container \
-             has the application now"
+            "the newest generation {generation} of {url} is from {name}, and it is unknown whether that container or \
+             another one runs the application now"
         )),
     })
 }

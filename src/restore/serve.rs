@@ -24,7 +24,7 @@ use super::meter::Meter;
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     #[error(
-        "the connection to CRIU broke ({0}); start a new container, and look at its memory limit if it happens again"
+        "the connection to CRIU broke ({0}); start a new container, and check its memory limit if it happens again"
     )]
     Broken(#[from] io::Error),
     #[error(transparent)]

@@ -84,7 +84,7 @@ pub(super) fn close_above(vault: &Vault, lease: &Lease, us: &str) -> Result<Verd
         Verdict::Ours
     } else {
         Verdict::Lost(format!(
-            "another container has taken a generation above {} of {} at this moment, so nothing was run here",
+            "another container has just taken a generation newer than {} of {}, so nothing was run here",
             lease.generation,
             vault.url()
         ))
@@ -113,18 +113,19 @@ fn ask<T>(
 fn lost(vault: &Vault, generation: u64, us: &str, outcome: &Outcome) -> String {
     let (party, has) = match outcome {
         Outcome::Taken { by, .. } => (by, "taken"),
-        Outcome::Withdrawn { by } => (by, "taken back"),
+        Outcome::Withdrawn { by } => (by, "withdrawn"),
     };
     let (name, url) = (&party.instance, vault.url());
     if name == us {
         // An earlier start is dead, and the next one continues. Another container may be alive.
         return format!(
-            "an earlier start of this container, or another container that is called {name} too, has {has} generation {generation} of \
-             {url} meanwhile, so nothing of it was run here. Start this one again, and give each container a name of its own by --instance"
+            "an earlier start of this container, or another container with the same name ({name}), has {has} \
+             generation {generation} of {url}, so nothing of the service was run here. Start this container again, \
+             and give each container its own --instance name"
         );
     }
     format!(
-        "container {name} has {has} generation {generation} of {url}, so the service runs there and nothing of it was run here"
+        "container {name} has {has} generation {generation} of {url}, so the service runs there, and nothing of it was run here"
     )
 }
 

@@ -93,7 +93,7 @@ fn who_is_to_restore_nothing_takes_over_from_who_has_it() {
     let vault = generations(&common, &[true, true]);
     let (result, said) = run_with(&common, Choice::Never, OnFailure::Fail);
     let lease = lease_of(result);
-    assert_eq!(said, ["starting the command: --restore never says so"]);
+    assert_eq!(said, ["starting the command: --restore is never"]);
     assert_eq!((lease.generation, lease.epoch), (2, 2));
     lease.check(&vault).unwrap();
     // It can still be taken.
@@ -112,7 +112,7 @@ fn a_failure_says_the_generation_and_the_step() {
         let (result, said) = run_with(&common, choice, OnFailure::Fail);
         let failure = result.unwrap_err();
         assert!(
-            failure.message.starts_with(&format!("generation {generation} cannot be restored: CRIU cannot")),
+            failure.message.starts_with(&format!("generation {generation} cannot be restored: cannot start CRIU")),
             "{failure:?}"
         );
         assert_eq!(failure.phase, Some(Phase::Restore));
@@ -159,7 +159,7 @@ fn earlier_generations_follow_damaged_ones_only_where_that_is_asked_for() {
     assert!(result.unwrap_err().message.starts_with("generation 3 cannot be restored"));
     assert_eq!(said.len(), 1);
     let (result, said) = run_with(&common, Choice::Newest, OnFailure::RetryEarlier);
-    assert!(result.unwrap_err().message.starts_with("generation 1 cannot be restored: CRIU cannot"));
+    assert!(result.unwrap_err().message.starts_with("generation 1 cannot be restored: cannot start CRIU"));
     let chosen: Vec<_> = said.iter().filter(|line| !line.starts_with("warning: ")).collect();
     assert_eq!(
         chosen,
@@ -231,12 +231,12 @@ fn who_fails_with_what_another_one_offers_remembers_that_it_may_not_be_its_own()
     let common = common(folder.path());
     let vault = generations_of("them", &common, &[false, true]);
     let (result, _) = run_with(&common, Choice::Newest, OnFailure::Fail);
-    assert!(result.unwrap_err().message.contains("CRIU cannot"));
+    assert!(result.unwrap_err().message.contains("cannot start CRIU"));
     assert_eq!(whereabouts(&vault, "us").unwrap(), Whereabouts::Away(2));
     assert_eq!(image::look(&vault, 2).unwrap(), None);
     // As long as it is offered it may try again.
     let (result, _) = run_with(&common, Choice::Newest, OnFailure::Fail);
-    assert!(result.unwrap_err().message.contains("CRIU cannot"));
+    assert!(result.unwrap_err().message.contains("cannot start CRIU"));
     // For its own generation it marks nothing.
     let them = Common { instance: "them".into(), ..common };
     run_with(&them, Choice::Newest, OnFailure::Fail).0.unwrap_err();
@@ -256,7 +256,7 @@ fn who_cannot_remember_that_restores_nothing_and_starts_nothing() {
         let (result, _) = run_with(&common, Choice::Newest, policy);
         let failure = result.unwrap_err();
         assert!(!failure.message.contains("CRIU"), "{failure:?}");
-        assert_eq!(failure.message.contains("Nor can the command be started instead"), more, "{failure:?}");
+        assert_eq!(failure.message.contains("The command cannot be started instead"), more, "{failure:?}");
     }
     assert_eq!(image::look(&vault, 1).unwrap(), None);
 }
@@ -274,7 +274,10 @@ fn the_command_is_not_started_without_the_right_to_it() {
     fs::write(folder.path().join("store/head"), "damaged").unwrap();
     let failure = || Failure { message: "it failed".into(), log: None, phase: None };
     let error = restore.start_instead(failure()).unwrap_err();
-    assert!(error.message.starts_with("it failed. Nor can the command be started instead: it could not"), "{error:?}");
+    assert!(
+        error.message.starts_with("it failed. The command cannot be started instead: the store does not say"),
+        "{error:?}"
+    );
 }
 
 #[test]
@@ -286,7 +289,7 @@ fn an_exclusive_one_never_starts_what_it_could_not_claim() {
     let exclusive = Policy { exclusive: Some(Duration::from_secs(1)), ..policy(Choice::Newest, OnFailure::Start) };
     let (result, said) = run_policy(&common, &exclusive);
     let failure = result.unwrap_err();
-    assert!(failure.message.ends_with("with --exclusive the application has to be claimed before"), "{failure:?}");
+    assert!(failure.message.ends_with("with --exclusive, this container must hold the lease first"), "{failure:?}");
     assert_eq!(said, [""; 0]);
 }
 

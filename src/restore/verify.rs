@@ -20,7 +20,7 @@ fn compare(manifest: &Manifest, now: &BTreeMap<i32, Process>) -> Vec<String> {
             && process.ppid != then.ppid
         {
             let (name, now, then) = (process.name(), process.ppid, then.ppid);
-            found.push(format!("process {name} is a child of {now} now and was one of {then}"));
+            found.push(format!("process {name} is a child of process {now}, and was a child of process {then}"));
         }
     }
     found
@@ -53,7 +53,7 @@ mod tests {
     #[test]
     fn a_process_that_moved_to_init_is_named() {
         let found = compare(&manifest(), &now(&[(1000, 1), (1001, 1000), (1002, 1)]));
-        assert_eq!(found, ["process 1002 (app) is a child of 1 now and was one of 1000"]);
+        assert_eq!(found, ["process 1002 (app) is a child of process 1, and was a child of process 1000"]);
     }
 
     #[test]

@@ -166,7 +166,9 @@ impl<'a> Watch<'a> {
                 // The lease owner may not reach the store either, so its silence means nothing.
                 self.still = None;
                 self.failed += 1;
-                self.warn(now, || Some(format!("{error}. Still waiting for a generation to be handed over")));
+                self.warn(now, || {
+                    Some(format!("{error}. This container keeps waiting for a generation to be handed over"))
+                });
             }
         }
         None
@@ -237,7 +239,7 @@ impl<'a> Watch<'a> {
             {
                 let (generation, url) = (head.generation, vault.url());
                 let plan = choose::plan(self.policy.choice, generation);
-                let message = format!("{plan}: this container has taken generation {generation} of {url} before");
+                let message = format!("{plan}: this container has already taken generation {generation} of {url}");
                 return Ok(newest.map(|newest| (self.restore(vault, &head, newest), message)));
             }
             Some((None, Ok(manifest))) => {
@@ -245,7 +247,9 @@ impl<'a> Watch<'a> {
             }
             Some((None, Err(damage))) => {
                 self.again = Some(now + QUIET);
-                self.warn(now, || Some(format!("{damage}. Still waiting for a generation to be handed over")));
+                self.warn(now, || {
+                    Some(format!("{damage}. This container keeps waiting for a generation to be handed over"))
+                });
             }
             None => {}
         }
@@ -286,9 +290,9 @@ impl<'a> Watch<'a> {
         if silent < interval * SILENT {
             return Ok(None);
         }
-        let name = name.as_deref().unwrap_or("the container that had it");
+        let name = name.as_deref().unwrap_or("the former container");
         let (seconds, url) = (silent.as_secs(), vault.url());
-        let taking = format!("taking over the application of {url}, as {name} has said nothing for {seconds} s");
+        let taking = format!("taking over the lease of {url}, because {name} sent no heartbeat for {seconds} s");
         Ok(Some(match self.newest.take() {
             Some(newest) => {
                 let message = format!("{taking}: {}", choose::plan(self.policy.choice, newest.generation));
@@ -296,7 +300,7 @@ impl<'a> Watch<'a> {
             }
             None => {
                 let woken = Woken::Start { vault: vault.clone(), lease: Lease::after(&head) };
-                (woken, format!("{taking} and has committed nothing: starting the command"))
+                (woken, format!("{taking} and has committed no generation: starting the command"))
             }
         }))
     }
@@ -329,8 +333,8 @@ impl<'a> Watch<'a> {
         let newest = (self.newest_pid)()?;
         (lowest.saturating_sub(newest) <= LEAST_PIDS).then(|| {
             format!(
-                "this container has used PIDs up to {newest} while it waited, and the service needs those from {lowest} on; only a new \
-                 container has fresh PIDs, so start a new one"
+                "this container has used PIDs up to {newest} while it waited, and the service needs the PIDs from \
+                 {lowest} on; start a new container, which has fresh PIDs"
             )
         })
     }

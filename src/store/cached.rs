@@ -295,8 +295,8 @@ impl Shared {
         if !state.broken {
             let folder = self.folder.display();
             state.trouble = Some(format!(
-                "packs are not fetched ahead, as the folder {folder} cannot be used ({error}): a restore will take longer. Give the \
-                 container a writable folder with room for them"
+                "packs are not fetched ahead, because the folder {folder} cannot be used ({error}), so a restore will \
+                 take longer. Set --standby-cache to a writable folder with enough space"
             ));
         }
         state.broken = true;
@@ -375,7 +375,7 @@ impl Shared {
                     // Dropped, and then wanted again.
                     Missed::Unwanted if wanted => state.asked.push_back(pack),
                     Missed::Store(error) if wanted => {
-                        state.trouble = Some(format!("a pack could not be fetched ahead: {error}"));
+                        state.trouble = Some(format!("cannot fetch a pack ahead: {error}"));
                         state.failed.push(pack);
                     }
                     Missed::Folder(error) => self.refuse(&mut state, &error),

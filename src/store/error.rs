@@ -9,8 +9,8 @@ use super::s3::S3Error;
 #[allow(missing_docs)] // `url` is the store, `key` the object in it; the messages explain the rest.
 pub enum StoreError {
     #[error(
-        "{url:?} names no store: {why}. Give file:/FOLDER with an absolute path, such as file:/var/lib/freeze, or \
-         s3://BUCKET/PREFIX"
+        "{url:?} is not the URL of a store: {why}. Give file:/FOLDER with an absolute path, such as \
+         file:/var/lib/freeze, or s3://BUCKET/PREFIX"
     )]
     BadUrl { url: String, why: &'static str },
     #[error("{option} {value:?} cannot be used: {why}. Correct or remove it")]
@@ -20,21 +20,21 @@ pub enum StoreError {
     BadKey { url: String, key: String, why: &'static str },
     #[error("{url} has no object {key}. If it was there before, put it back from a copy of the store")]
     NotFound { url: String, key: String },
-    #[error("{key} exists already in {url}. Another writer was first; its object stands")]
+    #[error("{key} already exists in {url}. Another writer was first, and its object stays")]
     Exists { url: String, key: String },
-    #[error("{key} in {url} was changed by another writer meanwhile. Theirs stands; find out who else uses this store")]
+    #[error("another writer has changed {key} in {url}. Its version stays; find out who else uses this store")]
     Changed { url: String, key: String },
     #[error(
-        "{key} in {url} has {size} bytes, and at most {limit} can be right. The object is damaged or not of freeze"
+        "{key} in {url} has {size} bytes, but may have at most {limit}. The object is damaged or was not made by freeze"
     )]
     TooLarge { url: String, key: String, size: u64, limit: u64 },
     #[error(
-        "{key} in {url} has {size} bytes, and bytes {}..{} of it are needed. It was cut short: put it back from a copy",
+        "{key} in {url} has {size} bytes, but bytes {}..{} are needed. It was truncated: put it back from a copy of the store",
         range.start, range.end
     )]
     OutOfRange { url: String, key: String, range: Range<u64>, size: u64 },
     #[error(
-        "cannot {doing} {key} in {url}: permission denied to uid {uid}. Give that uid access to the folder (a \
+        "cannot {doing} {key} in {url}: permission denied for uid {uid}. Give that uid access to the folder (a \
          Kubernetes volume: securityContext.fsGroup), or use another --store"
     )]
     Denied { url: String, key: String, doing: Doing, uid: u32 },
@@ -43,12 +43,12 @@ pub enum StoreError {
     )]
     ReadOnly { url: String, key: String, doing: Doing },
     #[error(
-        "cannot {doing} {key} in {url}: no space is left, or a quota is used up. Free some, or use another --store"
+        "cannot {doing} {key} in {url}: no space is left, or a quota is used up. Free some space, or use another --store"
     )]
     NoSpace { url: String, key: String, doing: Doing },
     #[error("cannot {doing} {key} in {url}: {source}. Check the volume that holds the store")]
     Io { url: String, key: String, doing: Doing, source: io::Error },
-    #[error("cannot start the threads that talk to {url}: {source}. Raise the container's limit on processes")]
+    #[error("cannot start the threads for {url}: {source}. Raise the container's PIDs limit")]
     NoThreads { url: String, source: io::Error },
     #[error("cannot {doing} {key} in {url}: {source}")]
     S3 { url: String, key: String, doing: Doing, source: S3Error },
@@ -100,10 +100,10 @@ mod tests {
         };
         let texts = [libc::EACCES, libc::EROFS, libc::ENOSPC, libc::EDQUOT, libc::EIO].map(text).join("\n");
         insta::assert_snapshot!(texts, @r"
-    cannot write packs/a in file:/s: permission denied to uid UID. Give that uid access to the folder (a Kubernetes volume: securityContext.fsGroup), or use another --store
+    cannot write packs/a in file:/s: permission denied for uid UID. Give that uid access to the folder (a Kubernetes volume: securityContext.fsGroup), or use another --store
     cannot write packs/a in file:/s: the file system is read-only. Mount a writable volume there, or use another --store
-    cannot write packs/a in file:/s: no space is left, or a quota is used up. Free some, or use another --store
-    cannot write packs/a in file:/s: no space is left, or a quota is used up. Free some, or use another --store
+    cannot write packs/a in file:/s: no space is left, or a quota is used up. Free some space, or use another --store
+    cannot write packs/a in file:/s: no space is left, or a quota is used up. Free some space, or use another --store
     cannot write packs/a in file:/s: Input/output error (os error 5). Check the volume that holds the store
     ");
     }

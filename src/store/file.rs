@@ -76,8 +76,9 @@ impl FileStore {
                 Err(TryLockError::WouldBlock) if Instant::now() < until => thread::sleep(LOCK_RETRY),
                 Err(TryLockError::WouldBlock) => {
                     let (path, seconds) = (path.display(), self.lock_wait.as_secs());
-                    let text =
-                        format!("another process has held {path} for {seconds} s (lslocks names it, on its machine)");
+                    let text = format!(
+                        "another process has held the lock {path} for {seconds} s (lslocks on its machine shows which)"
+                    );
                     return Err(io::Error::new(io::ErrorKind::TimedOut, text));
                 }
             }

@@ -20,13 +20,13 @@ pub struct Location {
         default_value = "file:/var/lib/freeze"
     )]
     pub url: String,
-    /// URL of the S3 server, where it is not AWS; also AWS_ENDPOINT_URL_S3
+    /// URL of the S3 server [default: AWS]; also AWS_ENDPOINT_URL_S3
     #[arg(long, env = "FREEZE_S3_ENDPOINT", value_name = "URL")]
     pub s3_endpoint: Option<String>,
-    /// Name the bucket in the path, not in the host; the default where an endpoint is given
+    /// Put the bucket's name into the path, not into the host name; the default if an endpoint is given
     #[arg(long, env = "FREEZE_S3_PATH_STYLE", value_parser = FalseyValueParser::new())]
     pub s3_path_style: bool,
-    /// Certificates to trust for https, in PEM, beside the system's; also AWS_CA_BUNDLE
+    /// Certificates to trust for https, in PEM, besides the system's; also AWS_CA_BUNDLE
     #[arg(long, env = "FREEZE_S3_CA_FILE", value_name = "FILE")]
     pub s3_ca_file: Option<PathBuf>,
 }

@@ -28,15 +28,15 @@ pub enum UpkeepError {
     #[error(transparent)]
     Image(#[from] ImageError),
     #[error(
-        "{0}. Nothing was deleted, as nobody knows which packs generation {1} needs; `freeze verify` says what else is damaged"
+        "{0}. Nothing was deleted, because the packs of generation {1} are unknown; `freeze verify` lists all damage"
     )]
     Unreadable(Box<ImageError>, u64),
-    #[error("{url} holds no generation. Check --store; `freeze checkpoint` makes the first one")]
+    #[error("{url} holds no generation. Check --store; `freeze checkpoint` creates the first one")]
     Empty { url: String },
     /// The destination folder of `extract` is in use.
-    #[error("{} is not an empty folder. Name one that is empty or does not exist", .0.display())]
+    #[error("{} is not an empty folder. Name a folder that is empty or does not exist", .0.display())]
     NotEmpty(PathBuf),
-    #[error("cannot write {} ({error}). Free space or choose another folder; what was extracted so far is incomplete", path.display())]
+    #[error("cannot write {} ({error}). Free space or choose another folder; the extracted files are incomplete", path.display())]
     Write { path: PathBuf, error: io::Error },
     /// A captured file would be written through a symbolic link, outside of the destination folder.
     #[error(
@@ -45,20 +45,20 @@ pub enum UpkeepError {
     BelowLink { generation: u64, path: PathBuf, link: PathBuf },
     /// The destination belongs to another application, or its history has diverged.
     #[error(
-        "generation {generation} of {destination} is another checkpoint than that of {source_url}. Nothing was copied; give the copy a store of its own"
+        "generation {generation} of {destination} and of {source_url} are different checkpoints. Nothing was copied; give the copy its own store"
     )]
     OtherHistory { generation: u64, source_url: String, destination: String },
     #[error(
-        "generation {generation} cannot be copied, as {destination} is at generation {newest} already and would restore the older one. Copy it to a store of its own"
+        "generation {generation} cannot be copied, because {destination} is already at generation {newest}, and a restore takes the newest. Copy it to a store of its own"
     )]
     Older { generation: u64, newest: u64, destination: String },
     #[error(
-        "{destination} has no generation yet, but a manifest of generation {generation} that is younger than {minutes} minutes: another copy or a checkpoint may be under way. Nothing was committed; wait for it, or for {minutes} minutes, and run the copy again"
+        "{destination} has no generation yet, but a manifest of generation {generation} that is less than {minutes} minutes old: another copy or a checkpoint may be in progress. Nothing was committed; wait for it, or for {minutes} minutes, and run the copy again"
     )]
     InTheWay { destination: String, generation: u64, minutes: u64 },
     /// Another writer put a manifest of this number right before the commit.
     #[error(
-        "generation {generation} was copied, but became generation {became} of {destination}, as something else writes to it. The copy can be restored, but no later one can be put above it: give the copy a store of its own"
+        "generation {generation} was copied, but became generation {became} of {destination}, because another writer uses it. This copy can be restored, but later ones cannot follow it: give the copy its own store"
     )]
     OtherNumber { generation: u64, became: u64, destination: String },
 }

@@ -173,7 +173,7 @@ impl Claims {
         let index: BTreeSet<_> =
             chunks.iter().map(|entry| (entry.offset, entry.encoded, entry.raw, entry.name(vault.seal()))).collect();
         let (offset, ..) = self.chunks.difference(&index).next()?;
-        Some(format!("the chunk at byte {offset} that a manifest names is not in its index"))
+        Some(format!("the chunk at byte {offset} is in a manifest, but not in the pack's index"))
     }
 }
 
@@ -185,7 +185,7 @@ fn presence(vault: &Vault, id: &str, claims: &Claims, stored: Option<&StoredPack
     match claims.sizes.iter().find(|size| **size != stored.size) {
         None => Ok(stored.size),
         Some(size) => Err(format!(
-            "packs/{id} in {url} has {} bytes, and its manifest says {size}. It was cut short or replaced: put it back from a copy of the store",
+            "packs/{id} in {url} has {} bytes, but its manifest says {size}. It was truncated or replaced: put it back from a copy of the store",
             stored.size
         )),
     }

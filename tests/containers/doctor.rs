@@ -46,12 +46,12 @@ fn said(out: &Output, status: u8) -> String {
 fn a_fresh_container(setting: Setting) {
     let said = said(&doctor(setting, &[], &root(), &[]), exit::OK);
     let numbers = if setting == Setting::Unconfined { "under the same PIDs" } else { "with its PIDs moved up by" };
-    let (in_time, own) = ("after a restore with --isolate auto; without", "PIDs are chosen there");
+    let (in_time, own) = ("after a restore with --isolate auto; without it", "in which a restore chooses PIDs");
     let isolated = match setting {
         Setting::Nested => own,
         Setting::RestrictedPodman => in_time,
         Setting::Unconfined => "CLOCK_MONOTONIC and CLOCK_BOOTTIME",
-        _ => "jump to the new host's at a restore.",
+        _ => "jump to the new host's clocks at a restore.",
     };
     let able = "\nServices can be checkpointed and restored here.\n";
     for part in ["\nclone3 with set_tid ", "proof: 4 processes", numbers, able, isolated] {
@@ -116,8 +116,8 @@ fn opt(criu: Option<&str>) -> tempfile::TempDir {
 fn without_criu_the_proof_fails_and_says_why() {
     let out = run(Setting::Restricted, opt(None).path(), &[], &root(), &[FREEZE, "doctor"]);
     let said = said(&out, exit::FAILED);
-    assert!(said.contains("proof: failed: CRIU cannot be started from /opt/freeze/criu ("), "{said}");
-    assert!(said.contains("\nServices cannot be checkpointed and restored here: CRIU cannot"), "{said}");
+    assert!(said.contains("proof: failed: cannot start CRIU from /opt/freeze/criu ("), "{said}");
+    assert!(said.contains("\nServices cannot be checkpointed and restored here: cannot start CRIU"), "{said}");
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn one_that_is_told_to_end_leaves_nothing_either() {
     let criu = opt(Some("#!/bin/sh\nexec sleep 600\n"));
     let out = run(Setting::Caps, criu.path(), &[], &root(), &["sh", "-c", script]);
     let (said, err) = (text(&out.stdout), text(&out.stderr));
-    for part in ["ended with 1\n", "proof: not carried out: it was ended by signal 15\n", "\nIt is not proven "] {
+    for part in ["ended with 1\n", "proof: not run: signal 15 ended the proof\n", "\nThe proof could not run, "] {
         assert!(said.contains(part), "{part}: {said}{err}");
     }
     assert!(err.contains("No such file") && !said.contains("sleep\n"), "{said}{err}");
@@ -148,7 +148,7 @@ fn one_that_is_told_to_end_leaves_nothing_either() {
 #[test]
 fn a_folder_that_cannot_be_written_is_named() {
     let said = said(&doctor(Setting::Restricted, &[], &root(), &["--runtime-dir", "/sys"]), exit::FAILED);
-    assert!(said.contains("proof: not carried out: no folder can be written (/sys: "), "{said}");
+    assert!(said.contains("proof: not run: no folder is writable (/sys: "), "{said}");
 }
 
 /// A service that was checkpointed, as `doctor --for` finds it.

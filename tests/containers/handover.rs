@@ -73,7 +73,7 @@ fn kill_and_see_it_stop(container: &Container, words: &[&str]) {
 
 fn went_on(app: &App, container: &Container, answer: &Event) {
     let Event::Failed { message, .. } = answer else { panic!("{answer:?}\n{}", container.story()) };
-    assert!(message.contains("the service runs on"), "{message}");
+    assert!(message.contains("the service keeps running"), "{message}");
     container.running();
     container.verified();
     assert!(matches!(take(&vault(app)), Outcome::Withdrawn { .. }));
@@ -90,7 +90,7 @@ fn nobody_takes_it(setting: Setting) {
     let (app, container) = app(setting);
     let answer = hand_over(&container, 200, || ());
     assert!(
-        matches!(&answer, Event::Failed { message, .. } if message.contains("nobody took generation 1 within 200ms"))
+        matches!(&answer, Event::Failed { message, .. } if message.contains("no container took generation 1 within 200ms"))
     );
     went_on(&app, &container, &answer);
 }

@@ -41,7 +41,7 @@ fn each_container_gets_the_best_that_it_allows_and_says_so() {
         container.verified();
         let status = container.status().unwrap();
         assert!(status.contains(&format!(r#""isolation":"{level}""#)), "{setting:?}: {status}");
-        assert_eq!(container.logs().1.contains("no namespaces of init's own: "), level == "nothing");
+        assert_eq!(container.logs().1.contains("init runs without namespaces of its own: "), level == "nothing");
     }
     let app = App::new(Setting::Nested, &["one"]);
     let container = app.start();

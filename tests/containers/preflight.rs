@@ -69,7 +69,7 @@ fn descriptors_that_are_refused() {
     refused(RESTRICTED, "pidfd-outside", "has a pidfd of process 1 outside the service");
     refused(RESTRICTED, "pidfd-thread", "has a pidfd of a thread");
     refused(RESTRICTED, "lease", "has a write lease on a file");
-    refused(RESTRICTED, "few-descriptors", "files open and may have 32");
+    refused(RESTRICTED, "few-descriptors", "files open and a hard limit of 32");
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn descriptors_that_move() {
 
 #[test]
 fn watches_that_are_refused() {
-    refused(ALL, "inotify-removed", "has 1 inotify watches of files that are not found any more");
+    refused(ALL, "inotify-removed", "has 1 inotify watches on files that freeze cannot find");
 }
 
 /// What was made since the start travels; volumes stay where they are.
@@ -111,8 +111,8 @@ fn memory_that_is_refused() {
     refused(RESTRICTED, "messages", "has a System V message queue");
     refused(RESTRICTED, "semaphores", "has System V semaphores");
     refused(UNCONFINED, "ring-mapped", "has io_uring mapped");
-    refused(RESTRICTED, "memfd-private-closed", "has /memfd:holds (deleted) mapped and no process has it open");
-    refused(RESTRICTED, "deleted-mapped", "has /tmp/deleted (deleted) mapped and no process has it open");
+    refused(RESTRICTED, "memfd-private-closed", "has /memfd:holds (deleted) mapped, and no process has it open");
+    refused(RESTRICTED, "deleted-mapped", "has /tmp/deleted (deleted) mapped, and no process has it open");
     refused(RESTRICTED, "deleted-shm", "has /dev/shm/deleted (deleted) mapped");
     refused(EVERYWHERE, "secret-closed", "has secret memory");
     refused(EVERYWHERE, "huge", "uses huge pages");
@@ -135,10 +135,10 @@ fn memory_that_moves() {
 
 #[test]
 fn sockets_that_are_refused() {
-    refused(EVERYWHERE, "unix-outside", "is connected by a unix socket to a process outside the service");
-    refused(RESTRICTED, "unix-unlinked", "has the unix socket /dev/shm/app.sock, whose name was removed");
-    refused(PODMAN, "vsock", "has a socket of the kind AF_VSOCK");
-    refused(EVERYWHERE, "mptcp", "has a socket of the kind MPTCP");
+    refused(EVERYWHERE, "unix-outside", "has a unix socket connected to a process outside the service");
+    refused(RESTRICTED, "unix-unlinked", "has the unix socket /dev/shm/app.sock, whose path was removed");
+    refused(PODMAN, "vsock", "has a socket of type AF_VSOCK");
+    refused(EVERYWHERE, "mptcp", "has a socket of type MPTCP");
 }
 
 /// A log daemon of the host's.
@@ -149,7 +149,7 @@ fn a_datagram_socket_to_outside_is_refused() {
     std::fs::set_permissions(app.store().join("log"), std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
     let container = app.start();
     container.verified();
-    is_refused(&container, "unix-log", "is connected by a unix socket to a process outside the service");
+    is_refused(&container, "unix-log", "has a unix socket connected to a process outside the service");
 }
 
 #[test]
@@ -187,17 +187,17 @@ fn what_changes_is_said() {
 fn processes_that_are_refused() {
     refused(EVERYWHERE, "seccomp", "has a seccomp filter of its own");
     refused(RESTRICTED, "seccomp-thread", "has a seccomp filter of its own");
-    refused(PODMAN, "user-namespace", "lives in a user namespace of its own");
+    refused(PODMAN, "user-namespace", "is in a user namespace of its own");
     let (_app, container) = holder(Setting::RestrictedPodman, "pid-namespace");
-    is_refused(&container, "pid-namespace", "lives in a user namespace of its own");
-    assert!(doctor(&container, &[]).1.contains("has made a pid namespace for its children"));
+    is_refused(&container, "pid-namespace", "is in a user namespace of its own");
+    assert!(doctor(&container, &[]).1.contains("has made a PID namespace for its children"));
     refused(EVERYWHERE, "ptrace", "is being traced by process");
     refused(EVERYWHERE, "not-dumpable", "cannot be inspected");
-    refused(RESTRICTED, "vfork", "waits for a child that it has made by vfork");
+    refused(RESTRICTED, "vfork", "waits in vfork for a child");
     refused(
         &[Setting::RestrictedPodman, Setting::Unconfined],
         "thread-cwd",
-        "has a thread in a folder of its own (/tmp)",
+        "has a thread with a working directory, root or umask of its own (in /tmp)",
     );
     refused(&[Setting::Restricted, Setting::Unconfined], "thread-files", "has a thread with descriptors of its own");
     refused(RESTRICTED, "leader-gone", "has lost its first thread");

@@ -231,7 +231,7 @@ fn a_server_that_ignores_conditions_is_named() {
     let out = container.try_checkpoint(&["--leave-running"]);
     assert!(out.status.success(), "{}", text(&out.stderr));
     for told in [text(&out.stderr), container.logs().1] {
-        assert!(told.contains("warning: the server of s3://") && told.contains("ignores the conditions"), "{told}");
+        assert!(told.contains("warning: the server of s3://") && told.contains("ignores conditional writes"), "{told}");
     }
     remote.move_from(&container);
     assert_eq!(remote.generations(), [1, 2]);

@@ -54,7 +54,7 @@ fn a_drain_without_a_store_ends_the_service_in_order() {
     assert_eq!(container.wait(), 7, "{}", container.story());
     let (out, err) = container.logs();
     assert!(out.contains("in order"), "{out}");
-    assert!(err.contains("the checkpoint that SIGTERM asked for has failed"), "{err}");
+    assert!(err.contains("the checkpoint requested by SIGTERM failed"), "{err}");
 }
 
 #[test]

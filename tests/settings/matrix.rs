@@ -56,8 +56,10 @@ rows! {
 #[test]
 fn the_page_has_these_columns_and_no_other_rows() {
     let head = line("setting", SERVICES.iter().map(|(name, _)| (*name).to_owned()));
-    let table =
-        PAGE.split_once(&head).unwrap_or_else(|| panic!("docs/reference/settings.md has another head than this:\n{head}")).1;
+    let table = PAGE
+        .split_once(&head)
+        .unwrap_or_else(|| panic!("docs/reference/settings.md has another head than this:\n{head}"))
+        .1;
     let rows: Vec<_> = table.lines().skip(2).take_while(|line| line.starts_with('|')).collect();
     let names: Vec<_> = rows.iter().map(|row| row.split('`').nth(1).unwrap_or_default().replace('-', "_")).collect();
     assert_eq!(names, ROWS);

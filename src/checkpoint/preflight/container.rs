@@ -25,13 +25,13 @@ pub fn lost(findings: &mut Findings) {
     unattached(findings);
 }
 
-const POSIX: &str = "let the service use POSIX shared memory or sockets instead";
+const POSIX: &str = "use POSIX shared memory or sockets instead";
 
 /// The container allows no dump at all.
 fn impossible(service: &Service, findings: &mut Findings) {
     if let Some(reason) = DumpPlan::of(service.abilities).impossible {
-        let what = format!("does not allow that a process is checkpointed: {reason}");
-        findings.add(Finding::refused(None, &what, "freeze doctor says what to add"));
+        let what = format!("does not permit checkpoints: {reason}");
+        findings.add(Finding::refused(None, &what, "run freeze doctor to see what to add"));
     }
 }
 
@@ -56,7 +56,7 @@ fn leases(service: &Service, findings: &mut Findings) {
         let finding = Finding::refused(
             Some(one.process),
             "has a write lease on a file (F_SETLEASE), which a dump would break",
-            "let the service give it up before a checkpoint",
+            "release the lease before a checkpoint",
         );
         let fd = one.descriptors.iter().find(|descriptor| descriptor.inode == Some(inode));
         findings.add(match fd {

@@ -19,14 +19,14 @@ const CARRIED: &[&str] = &["[eventfd]", "[eventpoll]", "inotify", "[signalfd]", 
 
 /// Prefixes of other anonymous inodes, their names for users, and advice.
 const OBJECTS: &[(&str, &str, &str)] = &[
-    ("[io_uring]", "io_uring", "switch io_uring off in the service (for node: UV_USE_IO_URING=0)"),
-    ("[userfaultfd]", "userfaultfd", "switch off what uses it in the service"),
+    ("[io_uring]", "io_uring", "switch off io_uring in the service (for node: UV_USE_IO_URING=0)"),
+    ("[userfaultfd]", "userfaultfd", "switch off the part of the service that uses it"),
     ("[perf_event]", "a performance counter", "stop the profiler and try again"),
     ("[fanotify]", "fanotify", "switch off the service's file watching"),
     ("[landlock-ruleset]", "a Landlock ruleset", "switch off the service's own sandbox"),
-    ("[kvm-vm]", "a virtual machine (KVM)", "let it run outside of the checkpointed service"),
-    ("[kvm-vcpu", "a virtual machine (KVM)", "let it run outside of the checkpointed service"),
-    ("bpf-", "BPF", "switch off what uses BPF in the service"),
+    ("[kvm-vm]", "a virtual machine (KVM)", "run it outside the service"),
+    ("[kvm-vcpu", "a virtual machine (KVM)", "run it outside the service"),
+    ("bpf-", "BPF", "switch off the part of the service that uses BPF"),
     ("[seccomp notify]", "a seccomp listener", "switch off the service's own sandbox"),
 ];
 
@@ -39,7 +39,7 @@ pub fn anonymous(target: &str) -> Option<(String, &'static str)> {
     let known = OBJECTS.iter().find(|(name, ..)| kind.starts_with(name));
     Some(match known {
         Some((_, object, advice)) => ((*object).to_owned(), *advice),
-        None => (kind.trim_matches(['[', ']']).to_owned(), "let the service close it before a checkpoint"),
+        None => (kind.trim_matches(['[', ']']).to_owned(), "close it before a checkpoint"),
     })
 }
 
@@ -79,13 +79,13 @@ fn kind(process: &Process, descriptor: &Descriptor, mounts: &Mounts) -> Option<F
         Strange::Queue => Some(Finding::refused(
             Some(process),
             &format!("has the POSIX message queue {} open, which cannot be checkpointed", descriptor.target),
-            "let the service close it before a checkpoint, or use a socket",
+            "close it before a checkpoint, or use a socket",
         )),
         Strange::HugePages => Some(huge_pages(process)),
         Strange::Detached => Some(Finding::refused(
             Some(process),
-            &format!("has {} open, on a mount that the container does not have", descriptor.target),
-            "let the service close it before a checkpoint",
+            &format!("has {} open, which is on a mount outside the container", descriptor.target),
+            "close it before a checkpoint",
         )),
     }
 }
@@ -94,8 +94,8 @@ fn kind(process: &Process, descriptor: &Descriptor, mounts: &Mounts) -> Option<F
 pub fn secret_memory(process: &Process) -> Finding {
     Finding::refused(
         Some(process),
-        "has secret memory (memfd_secret), which cannot be read by others",
-        "switch off what uses it in the service",
+        "has secret memory (memfd_secret), which no other process can read",
+        "switch off the part of the service that uses it",
     )
 }
 
@@ -103,7 +103,7 @@ pub fn huge_pages(process: &Process) -> Finding {
     Finding::refused(
         Some(process),
         "uses huge pages (MAP_HUGETLB or hugetlbfs), which cannot be checkpointed",
-        "let the service use ordinary or transparent huge pages",
+        "use ordinary pages or transparent huge pages",
     )
 }
 
@@ -121,7 +121,7 @@ fn pidfd(process: &Process, descriptor: &Descriptor, pids: &BTreeSet<i32>) -> Op
         let of = info.process.filter(|of| *of > 0 && !pids.contains(of))?;
         format!("has a pidfd of process {of} outside the service, which cannot be checkpointed")
     };
-    Some(Finding::refused(Some(process), &what, "let the service close it before a checkpoint"))
+    Some(Finding::refused(Some(process), &what, "close it before a checkpoint"))
 }
 
 /// Since Linux 6.9 (include/uapi/linux/pidfd.h).
@@ -137,7 +137,8 @@ fn room(one: &Inspected, findings: &mut Findings) {
         limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().nth(1)?.parse().ok());
     let open = one.descriptors.len() as u64;
     if hard.is_some_and(|hard: u64| open + ROOM > hard) {
-        let what = format!("has {open} files open and may have {}: a dump needs {ROOM} more", hard.unwrap_or_default());
+        let what =
+            format!("has {open} files open and a hard limit of {}: a dump needs {ROOM} more", hard.unwrap_or_default());
         findings.add(Finding::refused(Some(one.process), &what, "raise the hard limit of open files (ulimit -Hn)"));
     }
 }

@@ -46,8 +46,8 @@ fn is_memory(major: u32, minor: u32) -> bool {
 fn terminal(process: &Process) -> Finding {
     Finding::refused(
         Some(process),
-        "has a terminal, which cannot be carried to another container",
-        "run the service without one (docker run without -t, no tty: true)",
+        "has a terminal, which cannot move to another container",
+        "run the service without a terminal (docker run without -t, no tty: true)",
     )
 }
 
@@ -60,9 +60,9 @@ pub fn device(process: &Process, path: &str) -> Finding {
 fn advice(path: &str) -> &'static str {
     let is = |prefixes: &[&str]| prefixes.iter().any(|prefix| path.starts_with(prefix));
     if is(&["/dev/nvidia", "/dev/dri", "/dev/kfd"]) {
-        "run the service without the GPU, or let it close the GPU before a checkpoint (--before-checkpoint)"
+        "run the service without the GPU, or close the GPU before a checkpoint (--before-checkpoint)"
     } else {
-        "let the service close it before a checkpoint (--before-checkpoint)"
+        "close it before a checkpoint (--before-checkpoint)"
     }
 }
 
@@ -90,13 +90,13 @@ mod tests {
     #[test]
     fn a_terminal_is_fine_with_its_master() {
         assert_eq!(found("/dev/pts/4", libc::S_IFCHR, 136, 4, &[4]), None);
-        insta::assert_snapshot!(found("/dev/pts/0", libc::S_IFCHR, 136, 0, &[4]).unwrap(), @"process 7 (app) has a terminal, which cannot be carried to another container; run the service without one (docker run without -t, no tty: true)");
+        insta::assert_snapshot!(found("/dev/pts/0", libc::S_IFCHR, 136, 0, &[4]).unwrap(), @"process 7 (app) has a terminal, which cannot move to another container; run the service without a terminal (docker run without -t, no tty: true)");
     }
 
     #[test]
     fn other_devices_are_named() {
-        insta::assert_snapshot!(found("/dev/nvidia0", libc::S_IFCHR, 195, 0, &[]).unwrap(), @"process 7 (app) uses the device /dev/nvidia0, whose state cannot be checkpointed; run the service without the GPU, or let it close the GPU before a checkpoint (--before-checkpoint)");
-        insta::assert_snapshot!(found("/dev/sda", libc::S_IFBLK, 8, 0, &[]).unwrap(), @"process 7 (app) uses the device /dev/sda, whose state cannot be checkpointed; let the service close it before a checkpoint (--before-checkpoint)");
+        insta::assert_snapshot!(found("/dev/nvidia0", libc::S_IFCHR, 195, 0, &[]).unwrap(), @"process 7 (app) uses the device /dev/nvidia0, whose state cannot be checkpointed; run the service without the GPU, or close the GPU before a checkpoint (--before-checkpoint)");
+        insta::assert_snapshot!(found("/dev/sda", libc::S_IFBLK, 8, 0, &[]).unwrap(), @"process 7 (app) uses the device /dev/sda, whose state cannot be checkpointed; close it before a checkpoint (--before-checkpoint)");
         assert!(found("/dev/mem", libc::S_IFCHR, 1, 1, &[]).is_some());
     }
 }

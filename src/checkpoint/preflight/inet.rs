@@ -39,18 +39,18 @@ impl Inet {
         match (self.protocol, self.state) {
             (Protocol::Tcp, CLOSE) => None,
             (Protocol::Tcp, LISTEN) => self.is_of_this_container().then(|| {
-                let what = format!("listens on {local}, an address that a new container must have as well");
+                let what = format!("listens on {local}, an address that the next container must have too");
                 Finding::changed(Some(process), &what, "listen on 0.0.0.0 or ::")
             }),
             (Protocol::Tcp, _) => Some(Finding::changed(
                 Some(process),
                 "has TCP connections, which a restore closes",
-                "the service has to connect again; clients as well",
+                "the service and its clients must reconnect",
             )),
             // connect() binds too.
             (Protocol::Udp, _) => self.is_of_this_container().then(|| {
-                let what = format!("has the UDP socket {local}, an address that a new container must have as well");
-                let advice = "bind it to 0.0.0.0 or ::, and use sendto() instead of connect(), or let the service close it before a checkpoint (--before-checkpoint)";
+                let what = format!("has the UDP socket {local}, an address that the next container must have too");
+                let advice = "bind it to 0.0.0.0 or ::, and use sendto() instead of connect(), or close it before a checkpoint (--before-checkpoint)";
                 Finding::changed(Some(process), &what, advice)
             }),
         }
@@ -134,7 +134,7 @@ mod tests {
             let process = Process { pid: 7, comm: "app".into(), ..Process::default() };
             row(Protocol::Udp, &line).unwrap().1.finding(&process).map(|finding| finding.what)
         };
-        insta::assert_snapshot!(found("0200000A:0050").unwrap(), @"has the UDP socket 10.0.0.2:80, an address that a new container must have as well");
+        insta::assert_snapshot!(found("0200000A:0050").unwrap(), @"has the UDP socket 10.0.0.2:80, an address that the next container must have too");
         for anywhere in ["00000000:0050", "0100007F:0050", "030201EF:0050"] {
             assert_eq!(found(anywhere), None, "{anywhere}");
         }

@@ -46,7 +46,7 @@ impl Rules {
         if name.starts_with("/SYSV") && name.ends_with(DELETED) {
             return refused(
                 "has System V shared memory attached (see `ipcs`), which cannot be checkpointed",
-                "let the service use POSIX shared memory instead",
+                "use POSIX shared memory instead",
             );
         }
         if name == "/secretmem (deleted)" {
@@ -72,8 +72,8 @@ impl Rules {
 }
 
 fn deleted(process: &Process, name: &str) -> Finding {
-    let what = format!("has {name} mapped and no process has it open, so it cannot be read");
-    let advice = "restart the service if that is a program or library that was upgraded; let it keep the file open if it is its own, or add the capability CHECKPOINT_RESTORE";
+    let what = format!("has {name} mapped, and no process has it open, so it cannot be read");
+    let advice = "restart the service if an upgrade replaced this program or library; keep the file open if it is the service's own; or add the capability CHECKPOINT_RESTORE";
     Finding::refused(Some(process), &what, advice)
 }
 
@@ -133,7 +133,7 @@ mod tests {
         let of = |name: &str| judged(&format!("7f00-7f01 rw-s 00000000 00:01 9 {name}"), &[], true).unwrap();
         insta::assert_snapshot!(of("anon_inode:[io_uring]"), @"has io_uring mapped, which cannot be checkpointed");
         insta::assert_snapshot!(of("/SYSV00000000 (deleted)"), @"has System V shared memory attached (see `ipcs`), which cannot be checkpointed");
-        insta::assert_snapshot!(of("/secretmem (deleted)"), @"has secret memory (memfd_secret), which cannot be read by others");
+        insta::assert_snapshot!(of("/secretmem (deleted)"), @"has secret memory (memfd_secret), which no other process can read");
         insta::assert_snapshot!(of("/anon_hugepage (deleted)"), @"uses huge pages (MAP_HUGETLB or hugetlbfs), which cannot be checkpointed");
     }
 }

@@ -81,13 +81,13 @@ fn unsupported(process: &Process, protocol: &str) -> Option<Finding> {
         return None;
     }
     let advice = if protocol.starts_with("MPTCP") {
-        "let the service use plain TCP (Go: GODEBUG=multipathtcp=0)"
+        "use plain TCP (Go: GODEBUG=multipathtcp=0)"
     } else {
-        "let the service close it before a checkpoint (--before-checkpoint)"
+        "close it before a checkpoint (--before-checkpoint)"
     };
     Some(Finding::refused(
         Some(process),
-        &format!("has a socket of the kind {protocol}, which cannot be checkpointed"),
+        &format!("has a socket of type {protocol}, which cannot be checkpointed"),
         advice,
     ))
 }
@@ -104,8 +104,8 @@ impl Peers {
     /// A connection that waits for accept has no peer yet. It is closed after a restore.
     fn unix(&self, process: &Process, socket: &Unix) -> Option<Finding> {
         if let Some(peer) = socket.peer.filter(|peer| !self.ours.contains(peer) && !self.in_flight) {
-            let what = format!("is connected by a unix socket to a process outside the service (socket {peer})");
-            let advice = "let the service close it before a checkpoint (--before-checkpoint), or use TCP or UDP";
+            let what = format!("has a unix socket connected to a process outside the service (socket {peer})");
+            let advice = "close it before a checkpoint (--before-checkpoint), or use TCP or UDP";
             return Some(Finding::refused(Some(process), &what, advice));
         }
         let path = path(socket)?;
@@ -113,8 +113,8 @@ impl Peers {
         // CRIU gives the socket to root at the restore, which needs CAP_CHOWN.
         (is_gone && !self.can_chown).then(|| {
             let what =
-                format!("has the unix socket {}, whose name was removed and which cannot be restored", path.display());
-            Finding::refused(Some(process), &what, "let the service bind it again, or close it")
+                format!("has the unix socket {}, whose path was removed, so it cannot be restored", path.display());
+            Finding::refused(Some(process), &what, "bind it again, or close it before a checkpoint")
         })
     }
 }
@@ -138,7 +138,7 @@ fn path(socket: &Unix) -> Option<&Path> {
 fn multicast(service: &Service, findings: &mut Findings) {
     let groups = inet::groups(service.init);
     if !groups.is_empty() {
-        let what = format!("is in the multicast groups {}: a membership ends with a restore", groups.join(", "));
-        findings.add(Finding::changed(None, &what, "let the service join again after a restore (--on-restore)"));
+        let what = format!("is in the multicast groups {}, and a restore ends its memberships", groups.join(", "));
+        findings.add(Finding::changed(None, &what, "join the groups again after a restore (--on-restore)"));
     }
 }

@@ -29,8 +29,8 @@ pub fn look(service: &Service, findings: &mut Findings) {
             if process.threads.len() > 1 {
                 findings.add(Finding::refused(
                     Some(process),
-                    "has lost its first thread while others run on, which cannot be checkpointed",
-                    "let the first thread wait for the others (pthread_join) instead of ending by itself",
+                    "has lost its first thread while other threads run, which cannot be checkpointed",
+                    "make the first thread wait for the others (pthread_join) before it ends",
                 ));
             }
             continue;
@@ -109,14 +109,14 @@ fn thread(process: &Process, tid: i32, container: &Container, findings: &mut Fin
     }
     let filters = Filters::of(&status);
     if filters.mode == Some(STRICT) {
-        add("runs in seccomp's strict mode, which cannot be carried", SANDBOX);
+        add("runs in seccomp's strict mode, which cannot be checkpointed", SANDBOX);
     } else if filters.exceed(&container.filters) {
-        add("has a seccomp filter of its own, which cannot be carried", SANDBOX);
+        add("has a seccomp filter of its own, which cannot be checkpointed", SANDBOX);
     }
     if stays_in_vfork(&folder, status, container.until) {
         add(
-            "waits for a child that it has made by vfork and that has not executed anything yet, so it cannot be stopped",
-            "try again; if it stays so, let the service use posix_spawn or fork",
+            "waits in vfork for a child that has not executed a program yet, so it cannot be stopped",
+            "try again; if that does not help, use posix_spawn or fork",
         );
     }
 }
@@ -202,8 +202,8 @@ fn places(
 
 fn own_namespace(process: &Process, namespace: &str) -> Finding {
     let what = match namespace {
-        "pid_for_children" => "has made a pid namespace for its children, which cannot be checkpointed".to_owned(),
-        namespace => format!("lives in a {namespace} namespace of its own, which cannot be checkpointed"),
+        "pid_for_children" => "has made a PID namespace for its children, which cannot be checkpointed".to_owned(),
+        namespace => format!("is in a {namespace} namespace of its own, which cannot be checkpointed"),
     };
     Finding::refused(Some(process), &what, SANDBOX)
 }

@@ -27,15 +27,18 @@ pub fn look(processes: &[Process], abilities: &Abilities, mut budget: usize, fin
         for tid in process.threads.iter().copied().filter(|tid| *tid != first) {
             let kcmp = |what| if can_compare { probe::share(first, tid, what).ok() } else { None };
             let mut add = |what: &str| {
-                let finding = Finding::refused(Some(process), what, "let the service use a process for that");
+                let finding = Finding::refused(Some(process), what, "use a process instead of a thread for this");
                 findings.add(finding.at(Place::Thread(tid)));
             };
             if !kcmp(Shared::Files).unwrap_or_else(|| share_files(first, tid, &mut budget)) {
-                add("has a thread with descriptors of its own (unshare(CLONE_FILES)), which would be lost");
+                add("has a thread with descriptors of its own (unshare(CLONE_FILES)), which a restore would lose");
             }
             if !kcmp(Shared::Places).unwrap_or_else(|| share_places(first, tid)) {
                 let folder = fs::read_link(proc::path(tid, "cwd")).unwrap_or_default();
-                add(&format!("has a thread in a folder of its own ({}), which would be lost", folder.display()));
+                add(&format!(
+                    "has a thread with a working directory, root or umask of its own (in {}), which a restore would lose",
+                    folder.display()
+                ));
             }
         }
     }
@@ -128,7 +131,7 @@ mod tests {
         for way in WAYS {
             assert_eq!(
                 found(other_files, way),
-                ["has a thread with descriptors of its own (unshare(CLONE_FILES)), which would be lost"]
+                ["has a thread with descriptors of its own (unshare(CLONE_FILES)), which a restore would lose"]
             );
         }
     }
@@ -142,7 +145,8 @@ mod tests {
         for way in WAYS {
             let found = found(other_folder, way);
             assert!(
-                found.iter().any(|what| what.starts_with("has a thread in a folder of its own (/proc)")),
+                found.iter().any(|what| what
+                    .starts_with("has a thread with a working directory, root or umask of its own (in /proc)")),
                 "{found:?}"
             );
         }

@@ -39,13 +39,13 @@ impl Watches {
         let what = match lost {
             0 if self.fit() => return None,
             0 => format!(
-                "has more than {LIMIT} inotify watches, or watches of very long paths, which cannot be checkpointed"
+                "has more than {LIMIT} inotify watches, or watches on very long paths, which cannot be checkpointed"
             ),
             lost => {
-                format!("has {lost} inotify watches of files that are not found any more, which cannot be checkpointed")
+                format!("has {lost} inotify watches on files that freeze cannot find, which cannot be checkpointed")
             }
         };
-        Some(Finding::refused(Some(process), &what, "switch off the service's file watching"))
+        Some(Finding::refused(Some(process), &what, "switch off file watching in the service"))
     }
 
     fn fit(&self) -> bool {
@@ -86,13 +86,13 @@ mod tests {
 
     #[test]
     fn what_is_not_found_is_counted() {
-        insta::assert_snapshot!(judged(&watches(&[(1, "/app")], &[1, 2, 3])).unwrap(), @"has 2 inotify watches of files that are not found any more, which cannot be checkpointed");
+        insta::assert_snapshot!(judged(&watches(&[(1, "/app")], &[1, 2, 3])).unwrap(), @"has 2 inotify watches on files that freeze cannot find, which cannot be checkpointed");
     }
 
     #[test]
     fn more_than_fit_into_a_command_line_are_too_many() {
         let many: Vec<(u64, &str)> = (0..=LIMIT as u64).map(|inode| (inode, "/a")).collect();
-        insta::assert_snapshot!(judged(&watches(&many, &[1])).unwrap(), @"has more than 4096 inotify watches, or watches of very long paths, which cannot be checkpointed");
+        insta::assert_snapshot!(judged(&watches(&many, &[1])).unwrap(), @"has more than 4096 inotify watches, or watches on very long paths, which cannot be checkpointed");
         let long = "/a".repeat(2048);
         let many: Vec<(u64, &str)> = (0..300).map(|inode| (inode, long.as_str())).collect();
         assert!(judged(&watches(&many, &[1])).is_some() && judged(&watches(&many[..100], &[1])).is_none());

@@ -62,11 +62,11 @@ fn text(found: &Candidate) -> String {
 fn time(time: &Time) -> String {
     let mut parts = Vec::new();
     if let Some((used, highest)) = time.count {
-        parts.push(format!("{} ms to count PIDs from {used} up to {highest}", time.pids_ms));
+        parts.push(format!("{} ms to count PIDs up from {used} to {highest}", time.pids_ms));
     }
     if let Some(rate) = time.rate {
         let (bytes, rate, sampled) = (size(time.bytes), size(rate), size(time.sampled));
-        parts.push(format!("{} ms for {bytes} at {rate}/s, measured with {sampled} of it", time.bytes_ms));
+        parts.push(format!("{} ms to read {bytes} at {rate}/s, measured with {sampled} of them", time.bytes_ms));
     }
     let beside = time.total_ms - time.pids_ms - time.bytes_ms;
     parts.push(format!("{beside} ms for CRIU"));
@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn one_that_fits_has_its_time() {
         insta::assert_snapshot!(text(&found()), @r"
-        generation 3 can be restored here: about 1620 ms (20 ms to count PIDs from 1 up to 1010; 1500 ms for 300.0 MiB at 200.0 MiB/s, measured with 16.0 MiB of it; 100 ms for CRIU)
+        generation 3 can be restored here: about 1620 ms (20 ms to count PIDs up from 1 to 1010; 1500 ms to read 300.0 MiB at 200.0 MiB/s, measured with 16.0 MiB of them; 100 ms for CRIU)
         note: the kernel\nis older
         ");
     }

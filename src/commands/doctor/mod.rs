@@ -16,18 +16,18 @@ use crate::privileges::Facts;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Say instead whether this container could restore that generation, a number or `newest`, and how long it would take
+    /// Check instead whether this container could restore GENERATION (a number or `newest`), and how long it would take
     #[arg(long = "for", value_name = "GENERATION", value_parser = candidate::generation, conflicts_with = "print_seccomp_profile")]
     generation: Option<candidate::Which>,
     #[command(flatten)]
     store: StoreArguments,
-    /// Print instead a seccomp profile that lets PIDs be chosen: Docker's default with clone3 allowed
+    /// Print instead a seccomp profile with which freeze can choose PIDs: Docker's default, plus clone3
     #[arg(long, conflicts_with = "json")]
     print_seccomp_profile: bool,
-    /// List instead everything of the running service that a checkpoint cannot carry, or changes
+    /// List instead everything in the running service that a checkpoint cannot save, or would change
     #[arg(long, conflicts_with_all = ["generation", "print_seccomp_profile"])]
     service: bool,
-    /// Init's runtime folder, and where the proof's files lie [default: the first that can be used]
+    /// Folder for the proof's files; with --service, init's runtime folder [default: the first that can be used]
     #[arg(long, env = "FREEZE_RUNTIME_DIR", value_name = "FOLDER")]
     runtime_dir: Option<PathBuf>,
     /// Print one JSON object
@@ -60,7 +60,7 @@ pub fn main(arguments: &Arguments) -> u8 {
 fn print_seccomp_profile() -> u8 {
     let freeze = match std::env::current_exe() {
         Ok(freeze) => freeze,
-        Err(error) => return fail(&format!("cannot tell where freeze lies ({error}). Mount /proc")),
+        Err(error) => return fail(&format!("cannot find freeze's own folder ({error}). Mount /proc")),
     };
     let mut capabilities = Facts::read().bounding;
     capabilities.extend(remedies::CAPABILITIES.map(str::to_owned));

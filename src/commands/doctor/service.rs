@@ -17,12 +17,14 @@ use crate::proc::tree;
 enum ServiceError {
     #[error(transparent)]
     Client(#[from] ClientError),
-    #[error("the service does not run now ({0}): try again when `freeze status` says running")]
+    #[error("the service cannot be inspected now ({0}): try again when `freeze status` says running")]
     NotRunning(&'static str),
     #[error("the processes of the container cannot be listed ({0}); freeze needs /proc mounted")]
     NoProc(#[from] io::Error),
     /// The PID namespace is shared, or this command runs as another user.
-    #[error("process {0} of the service is not seen from here; run this in the service's container, as its user")]
+    #[error(
+        "cannot see process {0} of the service from here; run this command in the service's container, as the service's user"
+    )]
     NotSeen(i32),
 }
 
@@ -45,7 +47,7 @@ fn look(folder: &Folder) -> Result<Findings, ServiceError> {
     let init = client.peer();
     let status = match client.next_event()? {
         Event::Status(status) => status,
-        _ => return Err(ServiceError::NotRunning("init gave another answer than was asked for")),
+        _ => return Err(ServiceError::NotRunning("init sent an unexpected answer")),
     };
     running(&status)?;
     let init = init.ok_or(ServiceError::NotSeen(status.service))?;
@@ -64,7 +66,7 @@ fn look(folder: &Folder) -> Result<Findings, ServiceError> {
         findings.add(Finding::refused(
             Some(stray),
             "is a child of init and outside the service's tree, so it would be lost",
-            "if an exec left it behind, end it; if it is the service's, restart the container",
+            "if an exec left it behind, end it; if it belongs to the service, restart the container",
         ));
     }
     Ok(findings)
@@ -75,7 +77,7 @@ fn running(status: &Status) -> Result<(), ServiceError> {
         State::Running if status.service > 0 => return Ok(()),
         State::Running | State::Starting => "starting",
         State::Standby => "standby",
-        State::Checkpointing => "a checkpoint is under way",
+        State::Checkpointing => "a checkpoint is in progress",
         State::HandingOver => "handing over",
         State::Ending => "ending",
     }))

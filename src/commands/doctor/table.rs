@@ -14,7 +14,7 @@ pub fn text(found: &Diagnosis) -> String {
         match &found.proof {
             Proof::Succeeded(proven) => proof(proven),
             Proof::Failed { cause } => format!("proof: failed: {cause}\n"),
-            Proof::NotCarriedOut { cause } => format!("proof: not carried out: {cause}\n"),
+            Proof::NotCarriedOut { cause } => format!("proof: not run: {cause}\n"),
         },
         found.verdict.iter().map(|sentence| format!("{sentence}\n")).collect(),
         remedies(&found.remedies),
@@ -55,12 +55,12 @@ fn proof(proven: &Proven) -> String {
     let Proven { processes, threads, checkpoint_ms, bytes, restore_ms, shifted, pids } = proven;
     let numbers = match shifted {
         0 => "under the same PIDs".to_owned(),
-        _ => format!("with its PIDs moved up by {shifted}, as this container has used the old ones"),
+        _ => format!("with its PIDs moved up by {shifted}, because this container has used the original ones"),
     };
     format!(
-        "proof: {processes} processes and {threads} threads more were checkpointed in {checkpoint_ms} ms ({}),\n       \
+        "proof: {processes} processes with {threads} more threads were checkpointed in {checkpoint_ms} ms ({}),\n       \
          restored in {restore_ms} ms {numbers},\n       \
-         and found themselves as they were. {}.\n",
+         and found nothing changed. {}.\n",
         size(*bytes),
         count(*pids, "PID") + if *pids == 1 { " was used up" } else { " were used up" }
     )
@@ -81,7 +81,7 @@ fn remedy(remedy: &Remedy) -> String {
         }
     }
     for (what, yaml) in
-        [("Kubernetes, in the pod's spec", &remedy.kubernetes), ("OpenShift, beside that", &remedy.openshift)]
+        [("Kubernetes, in the pod's spec", &remedy.kubernetes), ("OpenShift, in addition", &remedy.openshift)]
     {
         if !yaml.is_empty() {
             let _ = writeln!(text, "- {what}:");
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_proof_that_failed_says_why() {
-        let text = text(&diagnosis(Proof::Failed { cause: "CRIU cannot be started".into() }));
-        assert!(text.contains("\nproof: failed: CRIU cannot be started\n"), "{text}");
+        let text = text(&diagnosis(Proof::Failed { cause: "cannot start CRIU".into() }));
+        assert!(text.contains("\nproof: failed: cannot start CRIU\n"), "{text}");
     }
 }

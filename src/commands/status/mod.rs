@@ -18,16 +18,16 @@ use restore_time::RestoreTime;
 pub struct Arguments {
     #[command(flatten)]
     folder: super::Folder,
-    /// Print the answer as one JSON object; with --follow, one a line
+    /// Print the answer as one JSON object; with --follow, one per line
     #[arg(long)]
     json: bool,
     /// Print metrics in Prometheus's text format
     #[arg(long, conflicts_with_all = ["json", "follow"])]
     prometheus: bool,
-    /// Print nothing, and end well only where the service runs
+    /// Print nothing; exit with 0 if the service runs, else with 1
     #[arg(long, conflicts_with_all = ["json", "prometheus", "follow"])]
     ready: bool,
-    /// Go on, with a line for each change of state, progress and warning, until init ends
+    /// Print a line for each change of state, progress and warning until init ends
     #[arg(long)]
     follow: bool,
 }

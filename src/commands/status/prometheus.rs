@@ -18,9 +18,9 @@ const STATES: [(State, &str); 6] = [
 /// Leaves out unknown values.
 pub fn metrics(status: &Status, restore_time: Option<RestoreTime>) -> String {
     let mut page = Page { text: String::new(), container: &status.instance };
-    page.family("info", "gauge", "Version of the init that answers.");
+    page.family("info", "gauge", "Version of the init that answered.");
     page.sample("info", &[("version", &status.version)], 1);
-    page.family("state", "gauge", "What init is doing: 1 for its state, 0 for all others.");
+    page.family("state", "gauge", "State of init: 1 for the current state, 0 for all others.");
     for (state, name) in STATES {
         page.sample("state", &[("state", name)], u8::from(state == status.state));
     }
@@ -31,31 +31,35 @@ pub fn metrics(status: &Status, restore_time: Option<RestoreTime>) -> String {
     );
     page.counter("checkpoints", "Checkpoints that were committed here.", status.checkpoints);
     page.counter("checkpoint_failures", "Checkpoints that failed here.", status.failures);
-    page.gauge("progress_bytes", "Bytes that the step under way has come to.", status.bytes);
-    page.gauge("progress_expected_bytes", "Bytes that there will be; 0 where that is not known.", status.total);
+    page.gauge("progress_bytes", "Bytes that the current step has processed.", status.bytes);
+    page.gauge("progress_expected_bytes", "Bytes that the current step has to process; 0 if unknown.", status.total);
     if let Some(last) = &status.checkpoint {
         let report = last.report;
         page.gauge("checkpoint_timestamp_seconds", "When the last checkpoint was committed.", seconds(last.at_ms));
-        page.gauge("checkpoint_duration_seconds", "From the request for it to its commit.", seconds(report.total_ms));
-        page.gauge("checkpoint_frozen_seconds", "How long the service stood still for it.", seconds(report.frozen_ms));
-        page.gauge("checkpoint_bytes", "Memory and files taken for it.", report.bytes);
-        page.gauge("checkpoint_new_bytes", "Of these, what the store did not hold yet.", report.new);
-        page.gauge("checkpoint_shared_bytes", "Of these, what the store held already.", report.shared);
+        page.gauge("checkpoint_duration_seconds", "Time from its request to its commit.", seconds(report.total_ms));
+        page.gauge("checkpoint_frozen_seconds", "How long it froze the service.", seconds(report.frozen_ms));
+        page.gauge("checkpoint_bytes", "Memory and files in it.", report.bytes);
+        page.gauge("checkpoint_new_bytes", "Of these, bytes that were new to the store.", report.new);
+        page.gauge("checkpoint_shared_bytes", "Of these, bytes that the store held already.", report.shared);
         page.gauge("checkpoint_stored_bytes", "Bytes written to the store for it.", report.stored);
     }
     if let Some(failure) = &status.failure {
-        page.gauge("checkpoint_failure_timestamp_seconds", "When a checkpoint failed last.", seconds(failure.at_ms));
+        page.gauge(
+            "checkpoint_failure_timestamp_seconds",
+            "When the last failed checkpoint failed.",
+            seconds(failure.at_ms),
+        );
     }
     if let Some(heartbeat) = &status.heartbeat {
         page.counter(
             "heartbeat_failures",
-            "Heartbeats of --exclusive that failed or were late here.",
+            "Heartbeats of this container (--exclusive) that failed or were late.",
             heartbeat.failures,
         );
         if let Some(at_ms) = heartbeat.at_ms {
             page.gauge(
                 "heartbeat_timestamp_seconds",
-                "When the last heartbeat of --exclusive reached the store.",
+                "When the last heartbeat (--exclusive) reached the store.",
                 seconds(at_ms),
             );
         }
@@ -64,18 +68,14 @@ pub fn metrics(status: &Status, restore_time: Option<RestoreTime>) -> String {
         page.gauge("restore_timestamp_seconds", "When the service was restored here.", seconds(last.at_ms));
         page.gauge(
             "restore_duration_seconds",
-            "From the decision to restore to its first instruction.",
+            "Time from the decision to restore to the service's first instruction.",
             seconds(last.total_ms),
         );
-        page.gauge("restore_bytes", "Memory and files of that restore.", last.bytes);
+        page.gauge("restore_bytes", "Memory and files that were restored.", last.bytes);
         page.gauge("restore_generation", "The generation that was restored.", last.generation);
     }
     if let Some(restore_time) = restore_time {
-        page.gauge(
-            "predicted_restore_seconds",
-            "How long a restore would take by now.",
-            seconds(restore_time.total_ms()),
-        );
+        page.gauge("predicted_restore_seconds", "How long a restore would take now.", seconds(restore_time.total_ms()));
     }
     page.text
 }

@@ -33,7 +33,7 @@ fn at(status: &Status, service_here: Option<i32>, restore_time: Option<RestoreTi
     }
     lines.extend(status.heartbeat.as_ref().map(|heartbeat| {
         let last = heartbeat.at_ms.map_or_else(|| "none here".to_owned(), when);
-        let failed = format!("{} failed here, {} since then", heartbeat.failures, heartbeat.in_a_row);
+        let failed = format!("{} failed here, {} of them since then", heartbeat.failures, heartbeat.in_a_row);
         format!("last heartbeat: {last}; {failed}")
     }));
     if let Some(last) = &status.restore {
@@ -46,11 +46,8 @@ fn at(status: &Status, service_here: Option<i32>, restore_time: Option<RestoreTi
     lines.extend(status.isolation.map(|what| isolation(what, service_here)));
     if let Some(RestoreTime { pids_ms, highest, rest_ms }) = restore_time {
         let total = humantime::format_duration(Duration::from_millis(pids_ms.saturating_add(rest_ms)));
-        let pids = if pids_ms > 0 {
-            format!(", of which {pids_ms} ms are to count PIDs up to {highest}")
-        } else {
-            String::new()
-        };
+        let pids =
+            if pids_ms > 0 { format!(", of which {pids_ms} ms to count PIDs up to {highest}") } else { String::new() };
         lines.push(format!("a restore would take about {total}{pids}"));
     }
     lines.join("\n") + "\n"
@@ -59,9 +56,9 @@ fn at(status: &Status, service_here: Option<i32>, restore_time: Option<RestoreTi
 fn clock(jump_ms: i64) -> String {
     let time = humantime::format_duration(Duration::from_millis(jump_ms.unsigned_abs()));
     match jump_ms {
-        0 => "clock: went on from where it was, in a time namespace".to_owned(),
-        1.. => format!("clock: jumped ahead by {time} at the restore, to this host's"),
-        _ => format!("clock: jumped BACK by {time} at the restore, to this host's"),
+        0 => "clock: continued from the checkpoint, in a time namespace".to_owned(),
+        1.. => format!("clock: jumped ahead by {time} at the restore, to this host's clock"),
+        _ => format!("clock: jumped BACK by {time} at the restore, to this host's clock"),
     }
 }
 
@@ -69,9 +66,9 @@ fn isolation(isolation: Isolation, service_here: Option<i32>) -> String {
     let what = match isolation {
         Isolation::Processes => "user, PID and mount namespace",
         Isolation::Users => "user namespace",
-        Isolation::Nothing => "none that is of use here, for the reason in init's log",
+        Isolation::Nothing => "none, for the reason in init's log",
     };
-    let here = service_here.map(|pid| format!("; outside of it the service is process {pid}"));
+    let here = service_here.map(|pid| format!("; outside it, the service is process {pid}"));
     format!("isolation: {what}{}", here.unwrap_or_default())
 }
 
@@ -84,7 +81,7 @@ pub fn state(status: &Status) -> String {
         State::Running => format!("running: the service is process {service}"),
         State::Checkpointing => format!("checkpointing: the service is process {service}"),
         State::HandingOver => {
-            format!("handing over: the service, process {service}, is held until another container has it")
+            format!("handing over: the service, process {service}, is frozen until another container takes it")
         }
         State::Ending => "ending".to_owned(),
     };
@@ -119,11 +116,11 @@ mod tests {
         last checkpoint: generation 4, 2023-11-14T22:14:20Z (59 s ago), by timer: 12.0 MiB (2.0 KiB new, 12.0 MiB shared), 1.0 KiB stored, frozen 40 ms, total 90 ms
         last failure: 2023-11-14T22:13:50Z (1 min ago), by command: the store\nis \"away\"
         checkpoints here: 2 committed, 1 failed
-        last heartbeat: 2023-11-14T22:15:10Z (10 s ago); 3 failed here, 1 since then
+        last heartbeat: 2023-11-14T22:15:10Z (10 s ago); 3 failed here, 1 of them since then
         restored: generation 2 from redis-0, 2023-11-14T22:13:20Z (2 min ago): 12.0 MiB in 250 ms
-        clock: jumped BACK by 1m 30s at the restore, to this host's
-        isolation: user, PID and mount namespace; outside of it the service is process 9
-        a restore would take about 1s 150ms, of which 900 ms are to count PIDs up to 45000
+        clock: jumped BACK by 1m 30s at the restore, to this host's clock
+        isolation: user, PID and mount namespace; outside it, the service is process 9
+        a restore would take about 1s 150ms, of which 900 ms to count PIDs up to 45000
         "#);
     }
 
@@ -133,7 +130,7 @@ mod tests {
         assert_eq!(all(&status, None, None), "running: the service is process 7\n");
         let status =
             Status { state: State::HandingOver, service: 7, phase: Some(Phase::Handover), ..Status::default() };
-        assert!(all(&status, None, None).ends_with("is held until another container has it\n"));
+        assert!(all(&status, None, None).ends_with("is frozen until another container takes it\n"));
     }
 
     #[test]

@@ -134,12 +134,12 @@ mod tests {
             say(&[b'x'; 64 * 1024 + 1], SecretKind::Key),
         ];
         insta::assert_snapshot!(texts.join("\n"), @r"
-    the file /FILE is empty, and should hold the passphrase of the store
-    the file /FILE is empty, and should hold the passphrase of the store
-    the file /FILE has more than 4096 bytes, so it does not hold the passphrase of a store. Name the right one
-    the file /FILE is empty, and should hold the key of the store
-    the key in /FILE has 31 bytes, and a key has at least 32: make one by `head -c 32 /dev/urandom > FILE`, or use a passphrase
-    the file /FILE has more than 65536 bytes, so it does not hold the key of a store. Name the right one
+    the file /FILE is empty, but must hold the passphrase of the store
+    the file /FILE is empty, but must hold the passphrase of the store
+    the file /FILE has more than 4096 bytes, so it cannot be the passphrase of a store. Name the right file
+    the file /FILE is empty, but must hold the key of the store
+    the key in /FILE has 31 bytes, but a key needs at least 32: create one with `head -c 32 /dev/urandom > FILE`, or use a passphrase
+    the file /FILE has more than 65536 bytes, so it cannot be the key of a store. Name the right file
     ");
     }
 

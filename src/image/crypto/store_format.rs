@@ -242,9 +242,9 @@ mod tests {
             say(plain.open(Some(&secret(b"k")), URL)),
         ];
         insta::assert_snapshot!(texts.join("\n"), @r"
-    the key in /key does not open file:/s. Give the one that the store was made with, or after `freeze rekey` the new one
-    file:/s is encrypted, and no key was given. Name the file with its key by --key-file or FREEZE_KEY_FILE
-    file:/s is not encrypted, so the key in /key is of no use. Leave it out, or begin with an empty store, which will be encrypted
+    the key in /key does not open file:/s. Use the key with which the store was created, or the new one after `freeze rekey`
+    file:/s is encrypted, and no key was given. Give the file of its key as --key-file or FREEZE_KEY_FILE
+    file:/s is not encrypted, so the key in /key does not belong to it. Remove the option, or begin with an empty store, which freeze then encrypts
     ");
     }
 

@@ -158,7 +158,7 @@ impl Checkpoint {
             }
             _ if self.is_settled() => Event::Failed {
                 message: format!(
-                    "the checkpoint's worker {reason}; generation {generation} was withdrawn and the service runs on"
+                    "the checkpoint's worker {reason}; generation {generation} was withdrawn, and the service keeps running"
                 ),
                 log: None,
                 phase: withdrawn.then_some(Phase::Handover),
@@ -166,9 +166,9 @@ impl Checkpoint {
             _ => {
                 let why = self.given_up.map_or_else(|| format!("'s worker {reason}"), |why| format!(" {why}"));
                 let what = if self.committing.is_some() {
-                    "`freeze list` tells whether it was committed, and the service runs on"
+                    "`freeze list` shows whether the generation was committed, and the service keeps running"
                 } else {
-                    "nothing was committed and the service runs on"
+                    "nothing was committed, and the service keeps running"
                 };
                 failed(format!("the checkpoint{why}; {what}"))
             }
@@ -202,11 +202,11 @@ impl Machine {
         use crate::control::protocol::State;
         match (self.state(), self.tree) {
             (State::Ending, _) => Some("the service is ending"),
-            (State::Standby, _) => Some("there is no service here yet: this container waits for one to be handed over"),
+            (State::Standby, _) => Some("there is no service here yet: this container is a standby"),
             (_, None) => Some("the service is still starting: try again when `freeze status` says running"),
             (_, Some(tree)) if tree.root == 0 => Some(
-                "the subreaper of the service's processes was killed, so not all of them can be found: restart the container \
-                 to be able to checkpoint again",
+                "the service's subreaper was killed, so freeze cannot find all processes of the service: restart the \
+                 container to be able to checkpoint again",
             ),
             _ => None,
         }
@@ -258,8 +258,9 @@ impl Machine {
         match failure {
             _ if checkpoint.given_up.is_some() => self.checkpoint_over(checkpoint, ""),
             Some(failure) if !self.config.hooks.may_fail => {
-                let message =
-                    format!("the hook before the checkpoint {failure}; nothing was frozen and the service runs on");
+                let message = format!(
+                    "the hook before the checkpoint {failure}; nothing was frozen, and the service keeps running"
+                );
                 let phase = Some(Phase::Preflight);
                 checkpoint.result = Some(Event::Failed { message, log: None, phase });
                 self.checkpoint_over(checkpoint, "");
@@ -455,15 +456,15 @@ impl Machine {
         };
         match answer {
             Event::Checkpointed(report) => {
-                let what_follows = if report.ended { "the service has ended" } else { "the service runs on" };
+                let what_follows = if report.ended { "the service has ended" } else { "the service keeps running" };
                 self.say(format!(
-                    "generation {} is committed, as {reason} asked for; {what_follows}",
+                    "generation {} is committed, requested by {reason}; {what_follows}",
                     report.generation
                 ));
             }
             Event::Failed { message, log, .. } => {
                 let log = log.as_ref().map(|path| format!(" (log: {})", path.display())).unwrap_or_default();
-                self.say(format!("the checkpoint that {reason} asked for has failed: {message}{log}"));
+                self.say(format!("the checkpoint requested by {reason} failed: {message}{log}"));
             }
             _ => {}
         }

@@ -68,9 +68,7 @@ impl Machine {
     /// Counts a heartbeat as failed if its worker is gone without a result, unless init dismissed it for a checkpoint.
     pub(super) fn heartbeat_over(&mut self, reason: &str) {
         if !self.heartbeats.ended && !matches!(self.busy, Busy::WaitingForLeaseCheck(_)) {
-            self.heartbeat_failed(&format!(
-                "the worker that looks whether this container has the application {reason}"
-            ));
+            self.heartbeat_failed(&format!("the worker that renews the lease {reason}"));
         }
     }
 
@@ -79,7 +77,7 @@ impl Machine {
         report.at_ms = Some(self.now.wall_ms);
         let failed = std::mem::take(&mut report.in_a_row);
         if std::mem::take(&mut self.heartbeats.warned) {
-            self.say(format!("the heartbeat reaches the store again, after {failed} in a row that did not"));
+            self.say(format!("the heartbeat reaches the store again, after {failed} failures in a row"));
         }
     }
 
@@ -96,8 +94,8 @@ impl Machine {
         (self.heartbeats.warned_ms, self.heartbeats.warned) = (Some(self.now.ms), true);
         let silence = humantime::format_duration(self.interval().saturating_mul(SILENT));
         let message = format!(
-            "the heartbeat does not reach the store ({in_a_row} in a row): {why}. A container that waits takes the application over after {silence} \
-             of silence, and this service runs on beside it until the store answers"
+            "the heartbeat does not reach the store ({in_a_row} in a row): {why}. After {silence} of silence a \
+             standby takes over the application, and this service runs at the same time until the store answers"
         );
         self.say(format!("warning: {message}"));
         self.publish(&Event::Warning { message });

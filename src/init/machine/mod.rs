@@ -278,12 +278,13 @@ impl Machine {
         }
         match std::mem::replace(&mut self.busy, Busy::Nothing) {
             Busy::Restore(_) => {
-                let message = format!("cannot start the worker that looks for a checkpoint: {error}");
+                let message = format!("cannot start the worker for the restore: {error}");
                 self.fail(&message, exit::RESTORE_FAILED);
             }
             Busy::Checkpoint(mut checkpoint) => {
-                checkpoint.result =
-                    Some(failed(format!("cannot start a worker for the checkpoint; the service runs on: {error}")));
+                checkpoint.result = Some(failed(format!(
+                    "cannot start a worker for the checkpoint; the service keeps running: {error}"
+                )));
                 self.checkpoint_over(checkpoint, "");
             }
             Busy::Settle(checkpoint) => self.settle_over(checkpoint, &format!("could not be started: {error}")),

@@ -19,12 +19,9 @@ impl Machine {
             // Answered at the end of this step if the condition holds already.
             Op::Wait { until } => self.waiters.push((client, until)),
             Op::Cancel => {
-                let found = self.give_up("was given up, as `freeze cancel` asked for") || self.withdraw();
-                let answer = if found {
-                    Event::Done
-                } else {
-                    failed("no checkpoint is under way that could be given up".to_owned())
-                };
+                let found = self.give_up("was cancelled by `freeze cancel`") || self.withdraw();
+                let answer =
+                    if found { Event::Done } else { failed("there is no checkpoint or handover to cancel".to_owned()) };
                 self.act(Action::Finish(client, answer));
             }
             Op::Subscribe => {
@@ -46,7 +43,7 @@ impl Machine {
         {
             askers.retain(|other| *other != asker);
             if askers.is_empty() {
-                self.give_up("was given up, as the one who asked for it had gone");
+                self.give_up("was cancelled because its client disconnected");
             }
         }
     }
@@ -120,7 +117,7 @@ impl Machine {
 
 fn after_commit(wanted: Wanted) -> Result<AfterCommit, &'static str> {
     match (wanted.leave_running, wanted.handover_ms) {
-        (true, Some(_)) => Err("a service that is handed over does not run on: ask for one of both"),
+        (true, Some(_)) => Err("--handover and --leave-running exclude each other"),
         (true, None) => Ok(AfterCommit::Resume),
         (false, Some(timeout_ms)) => Ok(AfterCommit::HandOver { timeout_ms }),
         (false, None) => Ok(AfterCommit::Stop),

@@ -25,7 +25,7 @@ pub(super) struct Restore {
 impl Machine {
     pub(super) fn begin(&mut self) {
         if let Some(signal) = self.cancelled {
-            return self.finish(killed_by(signal), "init was told to end");
+            return self.finish(killed_by(signal), "a signal ended init");
         }
         self.busy = Busy::Restore(Restore::default());
         self.act(Action::StartWorker(Task::Restore));
@@ -75,22 +75,21 @@ impl Machine {
 
     pub(super) fn restore_over(&mut self, restore: Restore, reason: &str, root_is_ours: bool) {
         match (self.cancelled, restore.result) {
-            _ if self.tree.is_some() && !root_is_ours => self.fail(
-                "the restored service is not there: it ended before init could take it over",
-                exit::RESTORE_FAILED,
-            ),
+            _ if self.tree.is_some() && !root_is_ours => {
+                self.fail("the restored service ended before init could take it over", exit::RESTORE_FAILED)
+            }
             _ if self.tree.is_some() => {
                 if !restore.claim_is_known {
                     self.say(format!(
-                        "warning: the service runs, but its worker {reason} before it had told the store. Another container \
-                         that restores the same generation will not be noticed before the next checkpoint"
+                        "warning: the service runs, but its worker {reason} before it claimed the lease. If another \
+                         container restores the same generation, freeze notices only at the next checkpoint"
                     ));
                 }
                 self.ready(vec![Moment::OnRestore, Moment::OnAppReady]);
             }
             (Some(signal), _) => {
                 self.act(Action::KillBelow);
-                self.finish(killed_by(signal), "init was told to end");
+                self.finish(killed_by(signal), "a signal ended init");
             }
             (None, Some(Event::NothingToRestore { lease })) => {
                 self.lease = lease;

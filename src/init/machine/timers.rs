@@ -125,7 +125,7 @@ impl Machine {
             return;
         }
         self.queue.retain(|waiting| waiting.asker != Asker::Init(Reason::Term));
-        self.give_up("could not be finished within the grace time of SIGTERM");
+        self.give_up("was cancelled because it exceeded the grace time of SIGTERM");
         self.end_in_order();
     }
 }

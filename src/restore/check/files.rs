@@ -23,7 +23,9 @@ pub fn executables(manifest: &Manifest) -> Vec<Unfit> {
         let path = Path::new(OsStr::from_bytes(&file.path));
         let what = match fs::metadata(path) {
             Err(error) => format!("cannot be used here ({error})"),
-            Ok(meta) if meta.len() != file.size => format!("has {} bytes here and had {}", meta.len(), file.size),
+            Ok(meta) if meta.len() != file.size => {
+                format!("has {} bytes here and had {} at the checkpoint", meta.len(), file.size)
+            }
             Ok(_) => return None,
         };
         Some(Unfit::Executable { path: path.to_owned(), what })
@@ -88,7 +90,7 @@ fn can_stay(present: &fs::File, path: &Path, file: &File) -> Result<bool, String
     let has_content = || fs::read_dir(&at).is_ok_and(|mut names| names.next().is_some());
     match file.kind() {
         Kind::Directory if resolve::folder(path).is_ok() => Ok(true),
-        Kind::Directory => Err("it is no folder here".into()),
+        Kind::Directory => Err("it is not a folder here".into()),
         _ if is(fs::Metadata::is_dir) && has_content() => Err("it is a folder here, with content".into()),
         Kind::Symlink => Ok(readlinkat(present, "").is_ok_and(|target| target.as_bytes() == file.target)),
         Kind::Regular => Ok(is(fs::Metadata::is_file) && eaccess(&at, AccessFlags::W_OK).is_ok()),
@@ -111,7 +113,7 @@ mod tests {
         let path = file.path().to_owned();
         let executables = vec![Executable { path: bytes(&path), size: 5 }];
         let unfit = super::executables(&Manifest { executables, ..Manifest::default() });
-        assert_eq!(unfit, [Unfit::Executable { path, what: "has 0 bytes here and had 5".into() }]);
+        assert_eq!(unfit, [Unfit::Executable { path, what: "has 0 bytes here and had 5 at the checkpoint".into() }]);
     }
 
     #[test]
@@ -181,6 +183,6 @@ mod tests {
             assert_eq!(unfit("full", kind), because("full", "it is a folder here, with content"), "{kind:?}");
             assert_eq!((unfit("empty", kind), unfit("to-full", kind)), (vec![], vec![]), "{kind:?}");
         }
-        assert_eq!(unfit("file", Kind::Directory), because("file", "it is no folder here"));
+        assert_eq!(unfit("file", Kind::Directory), because("file", "it is not a folder here"));
     }
 }

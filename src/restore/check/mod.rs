@@ -18,19 +18,19 @@ use needs::Needs;
 /// One thing that this container lacks.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
-    #[error("the checkpoint is of a {theirs} machine and this is {ours}; restore it on {theirs}")]
+    #[error("the checkpoint is from a {theirs} machine, and this machine is {ours}; restore it on {theirs}")]
     Architecture { theirs: String, ours: String },
     #[error(
-        "this CPU lacks {missing}, which the one of the checkpoint had and the service may use; restore it on a host with these features"
+        "this CPU lacks {missing}, which the CPU of the checkpoint had and the service may use; restore it on a host with these features"
     )]
     CpuFeatures { missing: String },
     /// Fewer registers are saved, or the area is smaller.
     #[error(
-        "this host saves {ours} of a program's registers and the one of the checkpoint saved {theirs}, which the service may use; restore it on a host with such a CPU and a kernel that is as new"
+        "this host saves {ours} of a program's registers, and the host of the checkpoint saved {theirs}, which the service may use; restore it on a host with such a CPU and an equally new kernel"
     )]
     SavedRegisters { theirs: SavedRegisters, ours: SavedRegisters },
     #[error(
-        "PID {wanted} of the service cannot be had here, as this container has already used PIDs up to {used}; only a new container has fresh PIDs, so start a new one"
+        "PID {wanted} of the service is not available here, because this container has already used PIDs up to {used}; start a new container, which has fresh PIDs"
     )]
     PidsUsed {
         /// Lowest PID of the service.
@@ -38,15 +38,17 @@ pub enum Unfit {
         /// Newest PID here.
         used: i32,
     },
-    #[error("the service has PID {wanted}, and PIDs end at {max} on this host; raise kernel.pid_max there")]
+    #[error("the service has PID {wanted}, but PIDs end at {max} on this host; raise the host's kernel.pid_max")]
     PidMax {
         /// Highest PID or TID of the service.
         wanted: i32,
         max: i32,
     },
-    #[error("the service ran as uid {theirs} and this container runs as uid {ours}; start it with the same user")]
+    #[error(
+        "the service ran as uid {theirs}, but this container runs as uid {ours}; start the container as the same user"
+    )]
     User { theirs: u32, ours: u32 },
-    #[error("the service needs {needed} MiB of memory and this container may have {limit} MiB; raise its memory limit")]
+    #[error("the service needs {needed} MiB of memory, but this container may use {limit} MiB; raise its memory limit")]
     Memory {
         /// MiB.
         needed: u64,
@@ -54,7 +56,7 @@ pub enum Unfit {
         limit: u64,
     },
     #[error(
-        "the service has {needed} processes and threads and this container may have {free} more; raise its limit of PIDs (--pids-limit, podPidsLimit)"
+        "the service has {needed} processes and threads, but this container may have {free} more; raise its PIDs limit (--pids-limit, podPidsLimit)"
     )]
     Processes {
         /// The service's, and a few for CRIU.
@@ -62,26 +64,28 @@ pub enum Unfit {
         free: u64,
     },
     #[error(
-        "the service has descriptor {wanted} and this container's hard limit of open files is {limit}; raise it (--ulimit nofile={enough})", enough = .wanted + 1
+        "the service has descriptor {wanted}, but this container's hard limit of open files is {limit}; raise it (--ulimit nofile={enough})", enough = .wanted + 1
     )]
     Descriptors { wanted: u64, limit: u64 },
     /// A capability outside the bounding set cannot be restored.
-    #[error("the service has capabilities that this container does not have ({missing}); start it with the same")]
+    #[error(
+        "the service has capabilities that this container does not have ({missing}); start the container with the same capabilities"
+    )]
     Capabilities {
         /// Without `CAP_`.
         missing: String,
     },
-    #[error("nothing can be restored here, as {ability} is missing ({reason})")]
+    #[error("no restore is possible here, because {ability} is missing ({reason})")]
     Kernel { ability: &'static str, reason: String },
     #[error(
         "the service's file {path} cannot be put back ({reason}); make it and its folder writable for the container's user"
     )]
     Unwritable { path: PathBuf, reason: String },
     #[error(
-        "the service's file {path} cannot be put back: {link} is a symbolic link here and was a folder at the checkpoint; make it a folder, as links are not followed"
+        "the service's file {path} cannot be put back: {link} is a symbolic link here, and was a folder at the checkpoint; replace the link by a folder, because freeze does not follow it"
     )]
     Link { path: PathBuf, link: PathBuf },
-    #[error("{path} of the application {what}; restore it with the same application files")]
+    #[error("the application's file {path} {what}; restore it with the same application files")]
     Executable { path: PathBuf, what: String },
 }
 
@@ -95,7 +99,7 @@ impl fmt::Display for NotFit {
             [] => Ok(()),
             [only] => only.fmt(f),
             [first, more @ ..] => {
-                write!(f, "{first} (and {} more: `freeze doctor --for` a generation lists all)", more.len())
+                write!(f, "{first} (and {} more: `freeze doctor --for GENERATION` lists them)", more.len())
             }
         }
     }
@@ -114,7 +118,7 @@ pub fn short_host(manifest: &Manifest, here: &Here) -> Option<String> {
     let mib = |bytes: u64| bytes >> 20;
     (left < needed).then(|| {
         format!(
-            "the service needs {} MiB of memory and the host has {} MiB left, swap included: it may kill processes for want of memory",
+            "the service needs {} MiB of memory, but the host has {} MiB left, swap included: the host may kill processes for lack of memory",
             mib(needed),
             mib(left)
         )
@@ -138,8 +142,8 @@ mod tests {
     #[test]
     fn the_first_is_said_and_the_others_are_counted() {
         let user = || Unfit::User { theirs: 1000, ours: 1001 };
-        insta::assert_snapshot!(NotFit(vec![user()]), @"the service ran as uid 1000 and this container runs as uid 1001; start it with the same user");
-        insta::assert_snapshot!(NotFit(vec![user(), user(), user()]), @"the service ran as uid 1000 and this container runs as uid 1001; start it with the same user (and 2 more: `freeze doctor --for` a generation lists all)");
+        insta::assert_snapshot!(NotFit(vec![user()]), @"the service ran as uid 1000, but this container runs as uid 1001; start the container as the same user");
+        insta::assert_snapshot!(NotFit(vec![user(), user(), user()]), @"the service ran as uid 1000, but this container runs as uid 1001; start the container as the same user (and 2 more: `freeze doctor --for GENERATION` lists them)");
     }
 
     #[test]
@@ -155,6 +159,6 @@ mod tests {
         let manifest = Manifest { images: vec![pages], ..Manifest::default() };
         let here = |left| Here { host_memory: Some(left), ..Here::default() };
         assert_eq!(check(&manifest, &here(3 << 20)), Ok(None));
-        insta::assert_snapshot!(check(&manifest, &here(1 << 20)).unwrap().unwrap(), @"the service needs 3 MiB of memory and the host has 1 MiB left, swap included: it may kill processes for want of memory");
+        insta::assert_snapshot!(check(&manifest, &here(1 << 20)).unwrap().unwrap(), @"the service needs 3 MiB of memory, but the host has 1 MiB left, swap included: the host may kill processes for lack of memory");
     }
 }

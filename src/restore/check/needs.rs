@@ -224,16 +224,16 @@ mod tests {
         };
         let found: Vec<String> = Needs::of(&manifest()).missing(&here).iter().map(ToString::to_string).collect();
         insta::assert_snapshot!(found.join("\n"), @r"
-        nothing can be restored here, as PR_SET_MM_MAP is missing (EINVAL)
-        this CPU lacks bmi2, which the one of the checkpoint had and the service may use; restore it on a host with these features
-        this host saves 832 bytes (XCR0 0x7) of a program's registers and the one of the checkpoint saved 2440 bytes (XCR0 0x2e7), which the service may use; restore it on a host with such a CPU and a kernel that is as new
-        the service has PID 40000, and PIDs end at 32767 on this host; raise kernel.pid_max there
-        PID 1000 of the service cannot be had here, as this container has already used PIDs up to 1200; only a new container has fresh PIDs, so start a new one
-        the service ran as uid 1000 and this container runs as uid 1001; start it with the same user
-        the service has capabilities that this container does not have (CHECKPOINT_RESTORE, NET_BIND_SERVICE); start it with the same
-        the service needs 0 MiB of memory and this container may have 0 MiB; raise its memory limit
-        the service has 6 processes and threads and this container may have 3 more; raise its limit of PIDs (--pids-limit, podPidsLimit)
-        the service has descriptor 5000 and this container's hard limit of open files is 1024; raise it (--ulimit nofile=5001)
+        no restore is possible here, because PR_SET_MM_MAP is missing (EINVAL)
+        this CPU lacks bmi2, which the CPU of the checkpoint had and the service may use; restore it on a host with these features
+        this host saves 832 bytes (XCR0 0x7) of a program's registers, and the host of the checkpoint saved 2440 bytes (XCR0 0x2e7), which the service may use; restore it on a host with such a CPU and an equally new kernel
+        the service has PID 40000, but PIDs end at 32767 on this host; raise the host's kernel.pid_max
+        PID 1000 of the service is not available here, because this container has already used PIDs up to 1200; start a new container, which has fresh PIDs
+        the service ran as uid 1000, but this container runs as uid 1001; start the container as the same user
+        the service has capabilities that this container does not have (CHECKPOINT_RESTORE, NET_BIND_SERVICE); start the container with the same capabilities
+        the service needs 0 MiB of memory, but this container may use 0 MiB; raise its memory limit
+        the service has 6 processes and threads, but this container may have 3 more; raise its PIDs limit (--pids-limit, podPidsLimit)
+        the service has descriptor 5000, but this container's hard limit of open files is 1024; raise it (--ulimit nofile=5001)
         ");
     }
 

@@ -447,7 +447,10 @@ fn the_choice_names_what_is_restored() {
     fixture.commit(lease, true);
     for (choice, said) in [
         (Choice::Newest, "restoring generation 2: them hands over generation 2 of file:"),
-        (Choice::Generation(1), "restoring generation 1, as --restore names it: them hands over generation 2 of file:"),
+        (
+            Choice::Generation(1),
+            "restoring generation 1, because --restore names it: them hands over generation 2 of file:",
+        ),
     ] {
         fixture.policies[1].choice = choice;
         let tell = fixture.tell();

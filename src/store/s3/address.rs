@@ -27,7 +27,7 @@ impl Address {
             return Err(bad("its prefix is too long"));
         }
         key::check(prefix).map_err(|_| {
-            bad("its prefix must be of letters, digits, dots, underscores and hyphens, with no part that begins with a dot")
+            bad("its prefix may contain only letters, digits, dots, underscores and hyphens, and no part may begin with a dot")
         })?;
         Ok(Self { bucket: bucket.to_owned(), prefix: format!("{prefix}/") })
     }
@@ -45,7 +45,7 @@ pub(in crate::store) fn check_server(option: &'static str, url: &str) -> Result<
     match host {
         Some(host) if !host.is_empty() && !host.starts_with('/') && host.chars().all(good) => Ok(()),
         _ => {
-            let why = "it is not of the form http://HOST:PORT or https://HOST:PORT".to_owned();
+            let why = "it does not have the form http://HOST:PORT or https://HOST:PORT".to_owned();
             Err(StoreError::BadOption { option, value: url.to_owned(), why })
         }
     }
@@ -54,11 +54,11 @@ pub(in crate::store) fn check_server(option: &'static str, url: &str) -> Result<
 /// Accepts the characters that any S3 server allows: AWS forbids capitals and underscores, others allow them.
 fn check_bucket(bucket: &str) -> Result<(), &'static str> {
     if !(3..=255).contains(&bucket.len()) {
-        return Err("a bucket's name has at least 3 characters");
+        return Err("a bucket's name needs at least 3 characters");
     }
     let good = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
     if !bucket.bytes().all(good) || bucket.starts_with('.') || bucket.contains("..") {
-        return Err("a bucket's name is of letters, digits, dots and hyphens");
+        return Err("a bucket's name may contain only letters, digits, dots and hyphens");
     }
     Ok(())
 }

@@ -125,9 +125,9 @@ impl Intercept for Attempts {
     ) -> Result<(), BoxError> {
         if let Some(Err(error)) = context.output_or_error() {
             let why = match (context.response(), error.as_connector_error()) {
-                (Some(response), _) => format!("the last was answered with {}", response.status()),
+                (Some(response), _) => format!("the last one was answered with {}", response.status()),
                 (None, Some(error)) => deepest(error),
-                (None, None) => "the last was not answered".to_owned(),
+                (None, None) => "the last one was not answered".to_owned(),
             };
             *self.0.1.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
         }

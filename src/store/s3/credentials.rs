@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 /// Credentials that expire sooner than this are renewed before a restore. Most restores take less.
 const RESTORE: Duration = Duration::from_secs(300);
 
-const NONE_BEFORE: &str = "none were found before the restore, and a program that gives some may not start beside it";
+const NONE_BEFORE: &str = "none were found before the restore, and no credential program may start during it";
 
 /// Asks the chain until it is closed, and then returns the last credentials. Without any it refuses.
 #[derive(Debug, Clone)]
@@ -97,7 +97,7 @@ mod tests {
         };
         assert_eq!(said(), "the chain was asked");
         runtime.block_on(remembered.close());
-        assert_eq!(said(), "none were found before the restore, and a program that gives some may not start beside it");
+        assert_eq!(said(), "none were found before the restore, and no credential program may start during it");
     }
 
     /// Gives credentials that expire in this number of seconds, if at all, and counts the calls.

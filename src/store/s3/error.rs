@@ -12,12 +12,12 @@ use aws_smithy_runtime_api::client::dns::ResolveDnsError;
 #[allow(missing_docs)] // The messages explain the fields.
 pub enum S3Error {
     #[error(
-        "there are no credentials ({why}). Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name a profile by \
+        "there are no credentials ({why}). Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name a profile with \
          AWS_PROFILE, or give the container a role"
     )]
     NoCredentials { why: String },
     #[error(
-        "the server does not accept the credentials ({code}). Check that they are whole, of this server, and not expired"
+        "the server does not accept the credentials ({code}). Check that they are complete, valid for this server, and not expired"
     )]
     BadCredentials { code: String },
     #[error("access is denied. Allow {action} to the user or role whose credentials are used")]
@@ -27,14 +27,12 @@ pub enum S3Error {
     #[error("the bucket is in another region. Set AWS_REGION{}", region.as_ref().map(|r| format!("={r}")).unwrap_or_default())]
     WrongRegion { region: Option<String> },
     #[error(
-        "the server's certificate is not trusted ({why}). Name the file of its CA by --s3-ca-file or AWS_CA_BUNDLE, or \
-         correct the host name of the endpoint"
+        "the server's certificate is not trusted ({why}). Name the file of its CA with --s3-ca-file or AWS_CA_BUNDLE, \
+         or correct the host name of the endpoint"
     )]
     Untrusted { why: String },
     /// Any TLS error that is not about the certificate.
-    #[error(
-        "TLS with the server failed ({why}). Check whether the endpoint begins with the right one of http:// and https://"
-    )]
+    #[error("TLS with the server failed ({why}). Check whether the endpoint must begin with http:// or https://")]
     Tls { why: String },
     #[error(
         "the server's name cannot be resolved ({why}). Check the endpoint, AWS_REGION, and /etc/resolv.conf in this \
@@ -42,24 +40,26 @@ pub enum S3Error {
     )]
     Unresolved { why: String },
     #[error(
-        "the server cannot be reached ({why}; attempts: {attempts}). Check that it runs, the endpoint, and what the \
-         network lets through"
+        "the server cannot be reached ({why}; attempts: {attempts}). Check that it runs, that the endpoint is right, \
+         and that the network permits the connection"
     )]
     Unreachable { why: String, attempts: u32 },
     #[error(
-        "it was not done within {seconds} s (attempts: {attempts}{}). Check the server's load and the network to it",
+        "the request exceeded its time limit of {seconds} s (attempts: {attempts}{}). Check the server's load and the network to it",
         last.as_ref().map(|why| format!("; {why}")).unwrap_or_default()
     )]
     TimedOut { seconds: u64, attempts: u32, last: Option<String> },
-    #[error("the clocks of this machine and of the server differ by too much. Set them by NTP")]
+    #[error("the clocks of this machine and of the server differ too much. Synchronize them with NTP")]
     ClockSkew,
     /// 429, 500, or 502 and above, after all attempts.
-    #[error("the server fails with {} (attempts: {attempts}). See its own log, and try again later", answer(*status, code))]
+    #[error("the server failed with {} (attempts: {attempts}). See the server's log, and try again later", answer(*status, code))]
     Failed { status: u16, code: String, attempts: u32 },
     /// Any other refusal.
-    #[error("the server refused with {}: {said}. See its documentation of this code", answer(*status, code))]
+    #[error("the server refused the request with {}: {said}. See the server's documentation of this code", answer(*status, code))]
     Refused { status: u16, code: String, said: String },
-    #[error("the server's reply is wrong: {what}. Check that the endpoint is an S3 server, and what is between")]
+    #[error(
+        "the server's reply is invalid: {what}. Check that the endpoint is an S3 server, and check proxies on the way to it"
+    )]
     Reply { what: String },
 }
 
@@ -183,15 +183,15 @@ mod tests {
         let texts = codes.map(|(status, code)| refused(status, code).to_string()).join("\n");
         insta::assert_snapshot!(texts, @r"
     access is denied. Allow s3:PutObject to the user or role whose credentials are used
-    the server does not accept the credentials (InvalidAccessKeyId). Check that they are whole, of this server, and not expired
+    the server does not accept the credentials (InvalidAccessKeyId). Check that they are complete, valid for this server, and not expired
     the server has no such bucket. Create it, or correct --store or the endpoint
     the bucket is in another region. Set AWS_REGION
-    the clocks of this machine and of the server differ by too much. Set them by NTP
-    the server fails with 500 InternalError (attempts: 10). See its own log, and try again later
-    the server fails with 503 SlowDown (attempts: 10). See its own log, and try again later
-    the server refused with 501 NotImplemented: some words. See its documentation of this code
-    the server refused with 412 PreconditionFailed: some words. See its documentation of this code
-    the server refused with 400: some words. See its documentation of this code
+    the clocks of this machine and of the server differ too much. Synchronize them with NTP
+    the server failed with 500 InternalError (attempts: 10). See the server's log, and try again later
+    the server failed with 503 SlowDown (attempts: 10). See the server's log, and try again later
+    the server refused the request with 501 NotImplemented: some words. See the server's documentation of this code
+    the server refused the request with 412 PreconditionFailed: some words. See the server's documentation of this code
+    the server refused the request with 400: some words. See the server's documentation of this code
     ");
         let region = Some("eu-central-1".to_owned());
         let error = S3Error::refused(301, "", None, "s3:GetObject", 1, region);
@@ -212,14 +212,14 @@ mod tests {
             S3Error::Reply { what: "it has no ETag".into() },
         ];
         insta::assert_snapshot!(texts.map(|e| e.to_string()).join("\n"), @r"
-    the server's certificate is not trusted (invalid peer certificate: UnknownIssuer). Name the file of its CA by --s3-ca-file or AWS_CA_BUNDLE, or correct the host name of the endpoint
-    TLS with the server failed (handshake not complete). Check whether the endpoint begins with the right one of http:// and https://
-    there are no credentials (no provider has any). Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name a profile by AWS_PROFILE, or give the container a role
+    the server's certificate is not trusted (invalid peer certificate: UnknownIssuer). Name the file of its CA with --s3-ca-file or AWS_CA_BUNDLE, or correct the host name of the endpoint
+    TLS with the server failed (handshake not complete). Check whether the endpoint must begin with http:// or https://
+    there are no credentials (no provider has any). Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name a profile with AWS_PROFILE, or give the container a role
     the server's name cannot be resolved (minio.example has no address). Check the endpoint, AWS_REGION, and /etc/resolv.conf in this container
-    the server cannot be reached (Connection refused (os error 111); attempts: 10). Check that it runs, the endpoint, and what the network lets through
-    it was not done within 60 s (attempts: 3; connection reset). Check the server's load and the network to it
-    it was not done within 60 s (attempts: 1). Check the server's load and the network to it
-    the server's reply is wrong: it has no ETag. Check that the endpoint is an S3 server, and what is between
+    the server cannot be reached (Connection refused (os error 111); attempts: 10). Check that it runs, that the endpoint is right, and that the network permits the connection
+    the request exceeded its time limit of 60 s (attempts: 3; connection reset). Check the server's load and the network to it
+    the request exceeded its time limit of 60 s (attempts: 1). Check the server's load and the network to it
+    the server's reply is invalid: it has no ETag. Check that the endpoint is an S3 server, and check proxies on the way to it
     ");
     }
 }

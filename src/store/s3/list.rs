@@ -39,7 +39,7 @@ impl Bucket {
             match page.next_continuation_token {
                 Some(next) if page.is_truncated == Some(true) && token.as_ref() != Some(&next) => token = Some(next),
                 _ if page.is_truncated == Some(true) => {
-                    return Err(call.wrong("it says that there is more, but not where"));
+                    return Err(call.wrong("it says that there are more objects, but not where they begin"));
                 }
                 _ => return Ok(found),
             }

@@ -55,12 +55,12 @@ impl Bucket {
             reply => reply?,
         };
         let given = reply.content_range.as_deref().and_then(parse_content_range);
-        let Some((first, last, size)) = given else { return Err(call.wrong("it is no range, as was asked for")) };
+        let Some((first, last, size)) = given else { return Err(call.wrong("it is not the requested range")) };
         if size < range.end {
             return Err(self.out_of(call, range, size));
         }
         if (first, last) != (range.start, range.end - 1) {
-            return Err(call.wrong(format!("bytes {first} to {last} are not those asked for")));
+            return Err(call.wrong(format!("bytes {first} to {last} are not the requested bytes")));
         }
         Ok(body(reply.body, Some(range.end - range.start), range.end - range.start).await)
     }
@@ -117,7 +117,7 @@ impl Bucket {
 
 fn length(call: &Call<'_>, reply: &GetObjectOutput) -> Result<Option<u64>, StoreError> {
     let length = reply.content_length.map(u64::try_from).transpose();
-    length.map_err(|_| call.wrong("its length is below zero"))
+    length.map_err(|_| call.wrong("its length is negative"))
 }
 
 /// Reads a body of `size` bytes, or of at most `limit` if the size is unknown. The error says how it broke

@@ -35,7 +35,7 @@ fn check(pem: &[u8]) -> Result<(), String> {
     for certificate in CertificateDer::pem_slice_iter(pem) {
         store.add(certificate.map_err(|e| e.to_string())?).map_err(|e| e.to_string())?;
     }
-    if store.is_empty() { Err("it holds no certificate in PEM".to_owned()) } else { Ok(()) }
+    if store.is_empty() { Err("it contains no PEM certificate".to_owned()) } else { Ok(()) }
 }
 
 /// Mozilla's built-in roots, in PEM.
@@ -69,7 +69,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("ca.pem");
         let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-        for (text, expected) in [(None, "No such file"), (Some(""), "no certificate"), (Some(broken), "")] {
+        for (text, expected) in [(None, "No such file"), (Some(""), "no PEM certificate"), (Some(broken), "")] {
             text.into_iter().for_each(|text| std::fs::write(&file, text).unwrap());
             let location = Location { s3_ca_file: Some(file.clone()), ..Location::at("s3://bucket") };
             let error = roots(&location).expect_err("it must be refused");

@@ -171,7 +171,11 @@ fn the_second_worker_dies_too() {
             kill(first, Signal::SIGKILL).unwrap();
             Worker.die(&container);
         });
-        assert!(!out.status.success() && text(&out.stderr).contains("the service runs on"), "{}", text(&out.stderr));
+        assert!(
+            !out.status.success() && text(&out.stderr).contains("the service keeps running"),
+            "{}",
+            text(&out.stderr)
+        );
         assert!(ticks(&container.verified()) >= before);
         container.checkpoint(&["--leave-running"]);
     }
