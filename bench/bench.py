@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs the benchmark: cells of work, the same for every adapter, interleaved. See README.md."""
+"""Runs the benchmark: the same cells of work for every adapter, interleaved. See README.md."""
 import argparse
 import itertools
 import json
@@ -29,7 +29,7 @@ SUITES = {
     "overhead": ("overhead", 5, {"memory": [16]}),
     "idle": ("idle", 1, {"memory": [16]}),
 }
-# what each kind is judged by: (title, field, unit, smaller is better)
+# the metrics of each kind: (title, field, unit)
 METRICS = {
     "migrate": [("Downtime", "downtime_ms", "ms"), ("Whole of `migrate`", "migrate_ms", "ms"),
                 ("In the store", "bytes", "MiB")],
@@ -175,7 +175,7 @@ class Bench:
         raise Failed("no answer to %r: %s" % (line, err))
 
     def watched(self, cfg, action, after=0.2):
-        """Runs action under the probe. Returns its result, its ms and the probe's report."""
+        """Runs `action` under the probe. Returns its result, its time in ms and the probe's report."""
         argv = [sys.executable, os.path.join(HERE, "probe.py"), "--watch-stdin"]
         for t in cfg["targets"]:
             argv += ["--target", t]
@@ -202,7 +202,7 @@ class Bench:
         return result, (end - begin) * 1000, report
 
     def check_state(self, cfg, before, rec):
-        """After the move, everything the service held must still be there."""
+        """Fails unless the service has everything that it held before the move."""
         ping = self.ask(cfg, "ping")
         if ping["boot"] != before["boot"]:
             raise Failed("another boot number: the service was started afresh")
@@ -224,14 +224,14 @@ class Bench:
         rec["n_after"] = after["n"]
 
     def inside(self, cfg, which):
-        """PIDs, on this machine, of what runs in a box of this run."""
+        """The PIDs, on this machine, of the processes in a box of this run."""
         try:
             return set(json.loads(self.box("pids", cfg["id"] + "-" + which).stdout or "[]") or [])
         except ValueError:
             return set()
 
     def check_moved(self, cfg, old):
-        """The source must have ended, and the service must be in the fresh box."""
+        """Fails unless the source has ended and the service is in the fresh box."""
         left = {p for p in old if os.path.exists("/proc/%d" % p)
                 and not re.search(r"^State:\s[ZX]", open("/proc/%d/status" % p).read(), re.M)}
         if left:
@@ -282,7 +282,7 @@ class Bench:
         self.check_state(cfg, before, rec)
 
     def generations(self, ad, cfg, rec):
-        """One generation after another of one service, each after another kind of change."""
+        """Takes several generations of one service, each after another kind of change."""
         before = 0
         for step, change in (("first", None), ("same", "ping"), ("one", "touch 1"), ("ten", "touch 10"), ("insert", "insert")):
             if change:
@@ -313,7 +313,7 @@ class Bench:
                     f = open("/proc/%d/stat" % pid).read().rsplit(")", 1)[1].split()
                     inner = re.search(r"^NSpid:.*\s(\d+)$", open("/proc/%d/status" % pid).read(), re.M).group(1)
                     ticks = int(f[11]) + int(f[12])
-                    # what PID 1 has reaped counts too: helpers that came and went
+                    # includes helpers that have come and gone, which PID 1 has reaped
                     ticks += int(f[13]) + int(f[14]) if inner == "1" else 0
                     m = dict(re.findall(r"^(\w+):\s+(\d+) kB", open("/proc/%d/smaps_rollup" % pid).read(), re.M))
                     out[pid] = (name, ticks, int(m["Rss"]), int(m["Pss"]))
@@ -569,7 +569,7 @@ def main():
     args = p.parse_args()
     if os.geteuid():
         sys.exit("bench: needs root, for the boxes")
-    # a python3 in PATH may be a shim that takes longer to start than what is measured
+    # a python3 in PATH may be a shim that starts more slowly than what is measured
     os.environ["PATH"] = os.path.dirname(sys.executable) + ":" + os.environ["PATH"]
     suites = args.suite or ["quick"]
     names = args.adapter or ["criu-tmpfs", "freeze"]

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# box.sh - fresh container-like boxes, made with runc.
+# box.sh - makes fresh boxes, which are containers, with runc.
 #
 #   box.sh run   [options] ROOT CMD...   in the foreground, removed afterwards
 #   box.sh start [options] ROOT CMD...   in the background; prints PID and address
@@ -10,11 +10,11 @@
 #   box.sh list [PREFIX] | clean [PREFIX]
 #
 # Options: --id ID, --setting privileged|caps|restricted, --net host|pair,
-#   --rate RATE (as tc takes it: 1gbit; both directions, with --net pair),
+#   --rate RATE (for tc, such as 1gbit; in both directions, with --net pair),
 #   --slot N (1 to 99: with --net pair, the address is 10.213.N.2),
 #   --memory-limit MIB, --cpus LIST, --bind SRC:DST[:ro], --env K=V,
 #   --add-cap CAP, --uid N, --log FILE, --upper DIR (keeps the writable layer there)
-# The work directory comes from BENCH_WORK or is /var/tmp/freeze-bench.
+# BENCH_WORK is the work folder (default /var/tmp/freeze-bench).
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -35,7 +35,7 @@ make_net() { # ID RATE SLOT -> sets netns and ip
 		done
 	fi
 	echo "$n" >"$boxes/$id/net"
-	# addresses of boxes that are gone must fail at once, not leave by the default route
+	# packets to boxes that are gone must fail at once, not take the default route
 	ip route replace unreachable 10.213.0.0/16 metric 4096
 	a=fzb${n}h b=fzb${n}c
 	ip netns add "fzb$n"
@@ -89,7 +89,7 @@ create() { # verb, options...
 	mkdir "$dir" || die "box $id exists"
 	upper=${upper:-$dir/upper}
 	mkdir -p "$upper" "$dir/work" "$dir/rootfs"
-	# on the file system of the upper layer, as overlay wants it
+	# overlay needs its work folder on the file system of the upper layer
 	[ "$upper" = "$dir/upper" ] || { rmdir "$dir/work"; mkdir -p "$upper.work"; ln -s "$upper.work" "$dir/work"; }
 	chmod 755 "$upper"
 	echo "$upper" >"$dir/upperdir"
@@ -105,7 +105,7 @@ create() { # verb, options...
 		remove "$id"
 		exit $rc
 	fi
-	# a pipe, as engines give
+	# stdout and stderr are a pipe, as with engines
 	if ! runc run --detach --pid-file "$dir/pid" --bundle "$dir" "$id" > >(exec cat >"$log" 2>/dev/null) 2>&1 </dev/null; then
 		cat "$log" >&2
 		remove "$id"
@@ -129,7 +129,7 @@ remove() { # ID
 	runc delete --force "$1" >/dev/null 2>&1 || true
 	umount -l "$dir/rootfs" 2>/dev/null || true
 	drop_net "$1"
-	# never through a mount that is still there
+	# --one-file-system: never into a mount that is still there
 	rm -rf --one-file-system "$dir"
 }
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Times restores that have to count PIDs up, in fresh restricted containers, next to what was predicted.
+"""Times restores that have to count PIDs up, in fresh restricted containers, and prints the predicted time beside it.
 
     make build && bench/pids.py [--rounds N]       # as root; prints a table
 
-A service is checkpointed in one container and restored in another: by the number of its processes, then by the PID that
-it starts at. "predicted" is what the restore said before it began (nothing where that is less than 0.1 s); "counting" is
-what criu took from its start to the last process or thread.
+It checkpoints a service in one container and restores it in another, for several numbers of processes and several first
+PIDs. "predicted" is the time that the log gave before the restore (nothing if that is less than 0.1 s); "restore" is the
+best of all rounds.
 """
 import argparse
 import json
@@ -67,7 +67,7 @@ class Containers:
 
 
 def running(runtime):
-    """Init's status, once the service runs."""
+    """Waits until the service runs, and returns init's status."""
     for _ in range(30_000):
         try:
             with socket.socket(socket.AF_UNIX) as control:
@@ -87,7 +87,7 @@ def move(opt, processes, first_pid):
     try:
         first, runtime = app.start()
         running(runtime)
-        # Its processes have been forked by then: it listens after that.
+        # The service listens after it has forked its processes, so an answer means that they are there.
         output(SANDBOX, "exec", first, "/services/service", "ask", "7000", "verify")
         output(SANDBOX, "exec", first, "/opt/freeze/freeze", "checkpoint", "--runtime-dir", "/runtime")
         second, runtime = app.start()

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Counts the PIDs that freeze spends in a restricted container, itself and without what the runtime's exec takes.
+"""Counts the PIDs that freeze spends in a restricted container, without those that the runtime's exec takes.
 
     make build && [integration/s3/server run] bench/pids_spent.py     # as root; prints a table
 
-A command is started by nsenter, which takes no PID but the command's own. The container's newest PID is read before and after.
-Where the server of integration/s3 is there, the same is counted with a bucket.
+It starts a command by nsenter, which takes no PID besides the command's, and reads the container's newest PID before and
+after. Under integration/s3/server it counts the same with a bucket.
 """
 import os
 import subprocess
@@ -15,7 +15,7 @@ import pids
 
 FREEZE = "/opt/freeze/freeze"
 RUNTIME = ("--runtime-dir", "/runtime")
-# Says how far the PIDs have come, without taking any, and becomes criu.
+# Writes down the newest PID, without taking one, and becomes criu.
 CRIU = """#!/bin/sh
 read _ _ _ _ newest < /proc/loadavg && echo $newest > /runtime/reached
 exec /opt/freeze/criu.real "$@"
@@ -37,7 +37,7 @@ class Container:
         return int(self.enter("/bin/cat", "/proc/loadavg").split()[-1])
 
     def spent(self, *command):
-        """By the command with all that it has others do, itself included."""
+        """The PIDs that the command takes, with those that it makes others take."""
         before = self.newest()
         self.enter(*command)
         return self.newest() - before - 1

@@ -1,10 +1,12 @@
 #!/bin/bash
-# build.sh: builds our static criu, 4.2.1 and patches/*.patch, and prints where it is as the last line. Beside it lie its licence,
-# COPYING, and the list of the libraries that are linked into it, `linked`.
-# About a minute the first time, nothing while this file and the patches stay the same. Needs Debian or
-# Ubuntu with root or sudo, and an apt mirror that carries Debian sid. May run several times at once.
-# FREEZE_ARCH=arm64: for that architecture, which this machine's dpkg must know (integration/machines/build-arm64 sees to it).
-# Licence of this file: Apache-2.0. What it builds is GPL-2.0, as CRIU is.
+# build.sh: builds our static criu, from CRIU 4.2.1 and patches/*.patch. Prints its path as the last line. Its folder also
+# has the licence, COPYING, and the list of the libraries that are linked in, `linked`.
+#
+# Takes about a minute the first time, and no time while this file and the patches stay the same. Needs Debian or Ubuntu
+# with root or sudo, and an apt mirror that carries Debian sid. May run several times at once.
+# FREEZE_ARCH=arm64 builds for that architecture, which this machine's dpkg must know (integration/machines/build-arm64).
+#
+# Licence of this file: Apache-2.0. The criu that it builds is GPL-2.0, as CRIU is.
 # shellcheck disable=SC2016
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -16,7 +18,7 @@ checksum=29ec0ee09e296479fe7048c80980e8ef1d0684d0b0204c2b101dfea19f6725b9
 packages=(build-essential pkg-config protobuf-c-compiler protobuf-compiler python3 xz-utils)
 libraries=(libprotobuf-dev libprotobuf-c-dev libcap-dev libnl-3-dev libnet1-dev uuid-dev libbsd-dev libaio-dev)
 arch=${FREEZE_ARCH:-}
-# What tells make, and the name that the tools begin with.
+# make's arguments for a cross build, and the prefix of the tools' names.
 cross=() prefix=''
 case $arch in
 '') packages+=("${libraries[@]}") ;;
@@ -57,7 +59,7 @@ install_packages() {
 
 have_tarball() { echo "$checksum  $cache/$tarball" | sha256sum --status -c 2>/dev/null; }
 
-# The Debian mirror that this machine's apt uses. Ubuntu's knows none, so FREEZE_DEBIAN_MIRROR may name one.
+# mirror: prints the Debian mirror that this machine's apt uses. Ubuntu's apt has none, so FREEZE_DEBIAN_MIRROR may name one.
 mirror() {
 	local list
 	list=${FREEZE_DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Label: Debian')}
@@ -69,7 +71,7 @@ mirror() {
 	echo "${list%%$'\n'*}"
 }
 
-# Downloads the source by apt with lists of its own, so that this machine's own sources stay as they are.
+# Downloads the source by apt with lists of its own, so that this machine's apt sources stay as they are.
 fetch_tarball() {
 	local apt=$work/apt from trust='' options
 	from=$(mirror) || return 1
@@ -79,7 +81,7 @@ fetch_tarball() {
 	options=(-qq -o Dir::Etc::sourcelist="$apt/sources.list" -o Dir::Etc::sourceparts=- -o Dir::State::lists="$apt/lists"
 		-o Dir::Cache="$apt/cache" -o Acquire::Check-Valid-Until=false -o APT::Sandbox::User="$(id -un)")
 	apt-get "${options[@]}" update || return 1
-	# A mirror may lack the Debian part of a source package; the orig tarball is all that is needed, and it is checked below.
+	# A mirror may lack the Debian part of the source package. Only the orig tarball is needed, and it is checked below.
 	(cd "$apt/source" && apt-get "${options[@]}" source --download-only "criu/sid") || true
 	[ -e "$apt/source/$tarball" ] || return 1
 	mv "$apt/source/$tarball" "$cache/$tarball"
@@ -92,12 +94,13 @@ build() {
 	for p in "$here"/patches/*.patch; do
 		patch -s -f -d "$tree" -p1 <"$p" || { echo "$p does not apply"; return 1; }
 	done
-	# criu has the time of its build in it, by which it knows a cache that another one has left; this is as good.
+	# criu contains the time of its build, by which it recognises the cache of another build. A time made from the ID serves
+	# as well, and gives the same bytes each time.
 	export SOURCE_DATE_EPOCH=$((16#${id:0:8}))
-	# The first make builds the tools that it runs on this machine as dynamic programs; only the last link may be static.
+	# The first make builds the tools that run on this machine, as dynamic programs. Only the last link may be static.
 	make -C "$tree" -j"$(nproc)" "${cross[@]}" NO_GNUTLS=1 criu || return 1
 	rm "$tree/criu/criu"
-	# A build ID would tell this folder's name, which the debug information has in it.
+	# A build ID would depend on this folder's name, which is in the debug information.
 	make -C "$tree" -j"$(nproc)" "${cross[@]}" NO_GNUTLS=1 LDFLAGS="-static -Wl,--build-id=none,-Map=$work/map" criu || return 1
 	mkdir "$work/result"
 	"${prefix}strip" -o "$work/result/criu" "$tree/criu/criu"
@@ -105,9 +108,9 @@ build() {
 	linked "$work/map" >"$work/result/linked"
 }
 
-# linked MAP: what the linker took from this machine's libraries, a line each: Debian package, version, source package.
+# linked MAP: prints the libraries of this machine that the linker used, one a line: Debian package, version, source package.
 linked() {
-	# Some packages say /lib for what is in /usr/lib.
+	# Some packages list /lib for files in /usr/lib.
 	sed -n '/^Archive member/,/^Memory/s,^\(/[^(]*\)(.*,\1,p' "$1" | sort -u | xargs realpath | sed 's,^/usr,*,' |
 		xargs dpkg-query -S | cut -d: -f1 | sort -u | xargs dpkg-query -W -f '${Package} ${Version} ${source:Package}\n'
 }

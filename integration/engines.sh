@@ -1,22 +1,24 @@
 # shellcheck shell=bash
-# engines.sh: redis under every engine that is not Kubernetes, and the client that counts while it moves. Sourced, in this folder, by the tests in
-# the folders below, which set before: `work` (a folder below $TESTBED), `application` (the prefix in the bucket) and `name` (of the containers).
+# engines.sh: runs redis under every engine except Kubernetes, and a client that counts while redis moves.
+#
+# The tests in the folders below source it, with this folder as the working folder. Before that they set `work` (a
+# folder below $TESTBED), `application` (the prefix in the bucket) and `name` (of the containers).
 # Needs root, and what integration/testbed needs.
 : "${work:?}" "${application:?}" "${name:?}"
 TESTBED=${TESTBED:-/var/tmp/freeze-testbed}
 integration=$PWD
 testbed=$integration/testbed
-# Where hosts publish redis: 6379 may be another test's.
+# The port at which hosts publish redis. Not 6379, which another test may use.
 port=${port:-$((20000 + RANDOM % 10000))}
 rows=()
 
 fail() { echo "test: $*" >&2 && exit 1; }
-# host NAME: its address.
+# host NAME: prints the host's address.
 host() { awk -v host="$1" '$1 == host { print "10.87.0." $2 }' "$TESTBED/run/hosts"; }
-# on HOST…: docker of the dockerd HOST.
+# on HOST WORD…: runs docker against the dockerd HOST.
 on() { "$testbed/enter.sh" docker -H "unix://$TESTBED/docker/$1/docker.sock" "${@:2}"; }
 
-# run_page FILE ID [WORD=VALUE…]: shows the commands of a page, and runs them here.
+# run_page FILE ID [WORD=VALUE…]: prints the commands of a page's block, and runs them in this shell.
 run_page() {
 	local commands
 	commands=$("$integration/page" "$@")
@@ -24,7 +26,8 @@ run_page() {
 	eval "$commands"
 }
 
-# build_images OPT HOST…: in these dockerds, `freeze`, `redis-base` (redis in /app, nothing of freeze) and `freeze-redis`. OPT has freeze and criu.
+# build_images OPT HOST…: makes three images in these dockerds: `freeze`, `redis-base` (redis in /app, without freeze) and
+# `freeze-redis`. OPT is the folder with freeze and criu.
 build_images() {
 	local folder host
 	folder=$(mktemp -d "$TESTBED/images.XXXXXX")
@@ -39,18 +42,19 @@ build_images() {
 	rm -r "$folder"
 }
 
-# store_variables: what a container must know of the bucket, a line each; `eval "$(testbed/s3.sh up)"` comes before.
+# store_variables: prints the variables by which a container reaches the bucket, one a line. Call
+# `eval "$(testbed/s3.sh up)"` first.
 store_variables() {
 	local variable
 	echo "FREEZE_STORE=s3://freeze/$application"
 	for variable in AWS_ENDPOINT_URL AWS_REGION AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY; do echo "$variable=${!variable}"; done
 }
-# manifest FILE: with $port instead of 6379 where the host publishes it.
+# manifest FILE: prints the manifest, with $port in place of 6379 as the host's port.
 manifest() { sed -E "s/\\b6379:6379/$port:6379/; s/(published|hostPort): 6379/\\1: $port/" "$integration/$1"; }
 
-# The client. $boxes lists the addresses that it tries, newest last.
+# The client. $boxes lists the addresses that it tries; the newest is the last line.
 boxes=$work/boxes
-# arrived ADDRESS: redis is to be found there, too, and answers there.
+# arrived ADDRESS: tells the client of this address, and waits until redis answers there.
 arrived() {
 	[ -n "$1" ] || fail "nothing was started"
 	echo "$1" >>"$boxes"
@@ -67,7 +71,7 @@ client_begins() {
 		sleep 0.05
 	done
 }
-# client_ends FROM TO: no answer was lost or doubled; the row for the table.
+# client_ends FROM TO: stops the client, adds a row to the table, and fails if an answer was lost or doubled.
 client_ends() {
 	sleep 0.3
 	kill -INT "$client"
@@ -79,22 +83,22 @@ client_ends() {
 client_killed() { [ -z "${client:-}" ] || kill "$client" 2>/dev/null || true; }
 table() { printf '%s\n' "| from | to | answers | longest gap seen | lost, doubled |" "|---|---|---|---|---|" "${rows[@]}"; }
 
-# Each engine is a function ENGINE-engine, with the same verbs:
-#   up            brings it up, with the images that build_images made in dockerd `one`
-#   start         a fresh container, which restores what the store has; prints the address where redis will answer
-#   exec WORD…    a command in it
-#   checkpoint    takes the checkpoint, and the container has ended with it: by exec where nothing starts it again, else as the engine stops it
-#   remove        whatever is left of it
+# Each engine is a function ENGINE-engine with these verbs:
+#   up            starts the engine, and gives it the images that build_images made in dockerd `one`
+#   start         starts a fresh container, which restores from the store; prints the address where redis will answer
+#   exec WORD…    runs a command in the container
+#   checkpoint    takes a checkpoint that ends the container: by exec, or by the engine's stop if it would restart it
+#   remove        removes what is left
 # shellcheck disable=SC2034
 engines=(docker compose swarm podman podman-crun podman-rootless podman-kube containerd)
 
-# run_flags: of `docker run` and `podman run`, for a container that is allowed nothing.
+# run_flags: sets `flags`, the options of `docker run` and `podman run` for a container without any privilege.
 run_flags() {
 	local line
 	flags=(-d -p "$port:6379" --user 1000:1000 --cap-drop ALL --security-opt no-new-privileges)
 	while read -r line; do flags+=(-e "$line"); done < <(store_variables)
 }
-# docker_host: the dockerd of docker-engine.
+# The dockerd that docker-engine uses.
 docker_host=one
 docker-engine() {
 	case $1 in
@@ -106,7 +110,7 @@ docker-engine() {
 	esac
 }
 
-# compose WORD…: in a folder of the test's own.
+# compose WORD…: runs docker compose in the test's own folder.
 compose() { (cd "$work/compose" && on one compose -p "$name" "$@" 2>&1); }
 compose-engine() {
 	case $1 in
@@ -123,9 +127,10 @@ compose-engine() {
 	esac
 }
 
-# The dockerds of swarm-engine.
+# The dockerds that swarm-engine uses.
 manager=swarm-a worker=swarm-b
-# swarm_node: where the task runs. swarm_containers HOST: the service's there. swarm_ended: waits until there is none.
+# swarm_node: prints the node of the task. swarm_containers HOST: prints the service's containers on that host.
+# swarm_ended: waits until no host has one.
 swarm_node() { on "$manager" service ps "${name}_redis" -f desired-state=running --format '{{.Node}}' | head -n 1; }
 swarm_containers() { on "$1" ps -q --filter label=com.docker.swarm.service.name="${name}_redis"; }
 swarm_ended() { until [ -z "$(swarm_containers "$manager")$(swarm_containers "$worker")" ]; do sleep 0.05; done; }
@@ -152,7 +157,7 @@ swarm-engine() {
 	esac
 }
 
-# podman_as ENGINE WORD…: podman as that engine has it. podman_host ENGINE: its host.
+# podman_as ENGINE WORD…: runs podman as that engine does. podman_host ENGINE: prints the engine's host.
 podman_as() {
 	case $1 in
 	podman-crun) RUNTIME=crun "$testbed/podman.sh" "${@:2}" ;;
@@ -174,7 +179,7 @@ podman-engine() { podman_run podman "$@"; }
 podman-crun-engine() { podman_run podman-crun "$@"; }
 podman-rootless-engine() { podman_run podman-rootless "$@"; }
 
-# kube_secret: the Secret of podman/kube.yaml.
+# kube_secret: prints the Secret for podman/kube.yaml.
 kube_secret() {
 	printf 'apiVersion: v1\nkind: Secret\nmetadata: {name: freeze-store}\nstringData:\n'
 	store_variables | sed 's/^/  /; s/=/: /'
@@ -192,7 +197,7 @@ podman-kube-engine() {
 	esac
 }
 
-# containerd_host: the containerd of containerd-engine; containerd_tree: the userland of that host. ctr WORD…: of that.
+# containerd-engine uses the containerd of $containerd_host, in the userland $containerd_tree. ctr WORD…: runs ctr there.
 containerd_host=containerd containerd_tree=root
 ctr() { IN=$containerd_tree:$containerd_host NET=tb-$containerd_host "$testbed/enter.sh" ctr -a "$TESTBED/containerd/$containerd_host/containerd.sock" "$@"; }
 containerd-engine() {

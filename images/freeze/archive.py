@@ -1,6 +1,6 @@
-"""Writes an image as an archive: an OCI layout that has Docker's manifest.json, too. The same bytes from the same files.
+"""Writes an image as an archive: an OCI layout with Docker's manifest.json. The same files give the same bytes.
 
-There is one description of the image, the Dockerfile: this reads it, as far as an image FROM scratch needs.
+It reads the image's description from the Dockerfile, as far as an image FROM scratch needs.
 """
 
 import hashlib
@@ -14,12 +14,12 @@ import tarfile
 CONFIG = "application/vnd.oci.image.config.v1+json"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
-# Not compressed: what a compressor makes depends on its version. Registries and `skopeo copy` compress it on the way.
+# Not compressed, because a compressor's output depends on its version. `docker push` and `skopeo copy` compress it.
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 
 
 def instructions(dockerfile):
-    """Pairs of an instruction and its words."""
+    """Yields pairs of an instruction and its words."""
     lines = (line for line in dockerfile.splitlines() if line.strip() and not line.startswith("#"))
     for line in "\n".join(lines).replace("\\\n", " ").splitlines():
         name, rest = line.split(maxsplit=1)
@@ -27,7 +27,7 @@ def instructions(dockerfile):
 
 
 def read_dockerfile(dockerfile, arguments):
-    """The config that it asks for, and what it copies: pairs of source and destination."""
+    """The image's config, and what the Dockerfile copies: pairs of source and destination."""
     config, copies = {}, []
     for name, words in instructions(dockerfile):
         match name, words:
@@ -48,7 +48,7 @@ def read_dockerfile(dockerfile, arguments):
 
 
 def pack(files, epoch):
-    """A tar of (name, path or bytes or None for a folder), in order, of nobody in particular."""
+    """A tar of pairs of a name and a path, bytes, or None for a folder, in that order. Everything belongs to root."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for name, content in files:
@@ -66,7 +66,7 @@ def pack(files, epoch):
 
 
 def tree(folder, copies):
-    """What lies in the image."""
+    """The files and folders of the image, sorted by name."""
     found = {}
     for source, destination in copies:
         top = pathlib.PurePosixPath(destination.strip("/"))
@@ -79,7 +79,7 @@ def tree(folder, copies):
 
 
 def write(folder, dockerfile, arguments, name, architecture, epoch, created):
-    """The archive's bytes. `name` is REPOSITORY:TAG."""
+    """The archive's bytes, and the digest of its manifest. `name` is REPOSITORY:TAG."""
     blobs = {}
 
     def blob(data, kind, **more):

@@ -1,4 +1,4 @@
-"""What is linked into the two programs: who made it, under which licence, and that licence's text."""
+"""The components that are linked into the two programs: origin, licence, and the licence's text."""
 
 import json
 import pathlib
@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
-# The licences of Debian's static libraries, by source package: of the code that is linked, not of all that the package has.
+# The licences of Debian's static libraries, by source package. Each is the licence of the code that is linked, not of the
+# whole package.
 DEBIAN_LICENCES = {
     "gcc": "GPL-3.0-or-later WITH GCC-exception-3.1",
     "glibc": "LGPL-2.1-or-later",
@@ -51,7 +52,7 @@ def triple():
 
 
 def crates():
-    """The crates that are linked into freeze, freeze itself first: no build scripts, no macros, nothing of tests."""
+    """The crates that are linked into freeze, freeze itself first; without build scripts, macros and test dependencies."""
     metadata = json.loads(run("cargo", "metadata", "--locked", "--format-version", "1", "--filter-platform", triple()))
     packages = {(p["name"], p["version"]): p for p in metadata["packages"]}
     blocks = re.findall(r'name = "(.*)"\nversion = "(.*)"\nsource = .*\nchecksum = "(.*)"', read(ROOT / "Cargo.lock"))
@@ -88,7 +89,7 @@ def crate(package, checksum):
 
 
 def rust():
-    """Rust's own library; its licences are in one page that rustc comes with."""
+    """Rust's own library. Its licences are in one page that comes with rustc."""
     version = re.match(r"rustc (\S+)", run("rustc", "--version"))[1]
     page = pathlib.Path(run("rustc", "--print", "sysroot").strip(), "share/doc/rust/COPYRIGHT-library.html")
     home = "https://github.com/rust-lang/rust"
@@ -111,14 +112,14 @@ def linked(lines):
 
 
 def freeze_libraries():
-    """What rustc takes from this machine for a static program: the C library, and the unwinder of the C compiler."""
+    """The libraries of this machine that rustc links into a static program: libc, and the C compiler's unwinder."""
     compiler = run("cc", "-print-libgcc-file-name").strip()
     owner = run("dpkg-query", "-S", str(pathlib.Path(compiler).resolve())).split(":")[0]
     return linked(run("dpkg-query", "-W", "-f", "${Package} ${Version} ${source:Package}\\n", "libc6-dev", owner))
 
 
 class Criu:
-    """Our criu, as criu/build.sh has left it, and its complete source."""
+    """Our criu, as criu/build.sh has built it, and its complete source."""
 
     def __init__(self):
         self.program = pathlib.Path(run("criu/build.sh").splitlines()[-1])

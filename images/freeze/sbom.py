@@ -5,7 +5,7 @@ import uuid
 
 
 def component(part, kind="library"):
-    """A component as CycloneDX writes it."""
+    """A component in CycloneDX's form."""
     entry = {"type": kind, "bom-ref": part.purl, "name": part.name, "version": part.version, "purl": part.purl}
     entry["licenses"] = [{"expression": part.licence}]
     if part.sha256:
@@ -16,7 +16,7 @@ def component(part, kind="library"):
 
 
 def document(freeze, criu, source, libraries, revision, created):
-    """The bill of freeze and criu: `libraries` is all that is linked into either, `source` where criu's code comes from."""
+    """The bill of freeze and criu. `libraries` are linked into one of them; `source` is where criu's code comes from."""
     programs = [component(freeze, "application"), component(criu, "application")]
     programs[1]["externalReferences"].append(
         {
@@ -45,13 +45,13 @@ def document(freeze, criu, source, libraries, revision, created):
         "dependencies": [{"ref": image, "dependsOn": [freeze.purl, criu.purl]}]
         + [{"ref": part.purl, "dependsOn": sorted(part.needs)} for part in (freeze, criu, *parts)],
     }
-    # The same bill has the same number.
+    # The same bill has the same serial number.
     bill["serialNumber"] = f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(bill, sort_keys=True))}"
     return json.dumps(bill, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def texts(parts):
-    """Every licence's text once, below the names of all parts that come with it."""
+    """Each licence text once, below the names of all parts that have it."""
     owners = {}
     for part in parts:
         for name, text in part.texts.items():

@@ -1,13 +1,16 @@
-"""A client of the demo's redis, in plain sockets.
+"""A client of the demo's redis, with plain sockets.
 
-BOXES is a file with a line for each container: the address where it is reached (ADDRESS, or ADDRESS:PORT where that is not PORT), or the PID of
-its init, whose network is entered. It asks whichever answers, as behind a load balancer.
+BOXES is a file with a line for each container: its address (ADDRESS, or ADDRESS:PORT if the port is not PORT), or the
+PID of its init, whose network namespace the client enters. The client asks the container that answers, as behind a
+load balancer.
 
-client.py wait BOXES PORT                   until redis answers
-client.py ask BOXES PORT WORD...            one command of redis; prints the first line of its answer
-client.py count BOXES PORT FILE             INCR of `counter`, from 1, once a millisecond; on SIGINT writes what it saw to FILE as JSON
-client.py relay PID PORT TARGET             listens on PORT in the network of PID, and passes all on to TARGET on this machine
-client.py report NAME=FILE...               prints the table; fails where something was lost or done twice
+client.py wait BOXES PORT                   waits until redis answers
+client.py ask BOXES PORT WORD...            sends redis one command; prints the first line of the answer
+client.py count BOXES PORT FILE             INCR of `counter`, from 1, once a millisecond; SIGINT ends it
+                                            and writes what it saw to FILE as JSON
+client.py relay PID PORT TARGET             listens on PORT in the network of PID, and relays to the port TARGET of
+                                            this machine
+client.py report NAME=FILE...               prints the table; fails if an answer was lost or doubled
 """
 
 import ctypes
@@ -24,7 +27,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def enter(pid):
-    """Sockets that this thread makes from now on are in the network of that process."""
+    """Moves this thread into the network of that process, for the sockets that it makes from now on."""
     with open("/proc/%s/ns/net" % pid) as network:
         if libc.setns(network.fileno(), CLONE_NEWNET):
             raise OSError(ctypes.get_errno(), "setns")
@@ -43,8 +46,8 @@ def connect(boxes, port):
                 # An address that is gone may not answer at all.
                 connection = socket.create_connection((address, int(other or port)), timeout=0.1)
                 connection.settimeout(1)
-                # While nobody listens, the kernel may give the client that very port, and it connects to itself.
-                # One that is reset already, as by rootless Podman's pasta, has no peer.
+                # While no server listens, the kernel may give the client that very port, so that it connects to itself.
+                # A connection that was reset already (rootless Podman's pasta does so) has no peer.
                 if connection.getsockname() != connection.getpeername():
                     return connection
                 connection.close()
@@ -65,7 +68,7 @@ def ask(connection, line):
 
 
 def reach(boxes, port):
-    """A connection on which redis answers: some networks take connections while nobody is behind them."""
+    """A connection on which redis answers. Some networks accept connections before a server is behind them."""
     while True:
         connection = connect(boxes, port)
         try:
@@ -83,12 +86,12 @@ def count(boxes, port, path):
     unanswered = 0
     connection = reach(boxes, port)
     ask(connection, b"DEL counter")
-    # An end that nobody has answered after is no end: the gap would be missing.
+    # Goes on until the next answer; the last gap would be missing otherwise.
     while not stop or unanswered:
         try:
             value = int(ask(connection, b"INCR counter")[1:])
         except OSError:
-            # It may be done or not: no more than that may be missing or too much.
+            # redis may have done this request or not, so the counter may be one higher later.
             unanswered += 1
             connection = reach(boxes, port)
             continue
@@ -98,7 +101,7 @@ def count(boxes, port, path):
         unanswered = 0
         if last is not None and (now - last) * 1000 > seen["gap_ms"]:
             seen["gap_ms"] = (now - last) * 1000
-            # By the clock that logs and other processes have.
+            # Wall-clock time, as in logs and in other processes.
             seen["gap_began_ms"] = time.time() * 1000 - seen["gap_ms"]
         last = now
         seen["answers"] += 1

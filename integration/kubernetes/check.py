@@ -1,5 +1,7 @@
-"""check.py [VERSION…]: reads Kubernetes objects (YAML) from stdin; fails where one of them is not valid, strictly, in those versions of Kubernetes,
-or where a pod of theirs is not of the "restricted" Pod Security level. Says how many it has looked at. Run it with the Python that `python` prints.
+"""check.py [VERSION…]: checks the Kubernetes objects (YAML) on stdin, and prints how many there are.
+
+Fails if an object is invalid under the strict schema of one of those versions of Kubernetes, or if a pod is not of the
+"restricted" Pod Security level. Run it with the Python that `python` prints.
 """
 
 import sys
@@ -11,7 +13,7 @@ import restricted
 
 
 def pod_of(thing):
-    """The pod, or the template of pods, in an object; None where it has none."""
+    """The pod, or the pod template, of an object; None if it has none."""
     if thing["kind"] == "Pod":
         return thing
     spec = thing.get("spec") or {}

@@ -73,7 +73,7 @@ fresh() {
 	: >"$work/boxes"
 	empty
 }
-# persistent NAME: a PersistentVolume, as nothing provisions one here: an empty folder that both nodes see.
+# persistent NAME: makes a PersistentVolume, an empty folder that both nodes see, because nothing provisions volumes here.
 persistent() {
 	rm -rf "$work/volume"
 	install -d -o 1000 -g 1000 "$work/volume"

@@ -1,10 +1,13 @@
-"""Where the time goes while a pod moves: what `test` records, and the table that it prints of that. All times are this machine's clock, in milliseconds.
+"""Where the time goes while a pod moves: records it for `test`, and prints the table.
 
-downtime.py watch BOXES EVENTS COMMAND…    runs `kubectl get pods --watch --output json --output-watch-events`; writes a line for each event to EVENTS, and
-                                           the address of each new pod to BOXES, as whatever balances the load would
-downtime.py stamp                          puts the time of its arrival before each line of stdin
-downtime.py wire PORT HOST:PORT FILE       relays to the store, and writes what passes: time, which way, bytes
-downtime.py report FOLDER OLD NEW          the table: of events, old.log, new.log, old.status, new.status, wire, seen; OLD and NEW are the two pods' uids
+All times are of this machine's clock, in milliseconds.
+
+downtime.py watch BOXES EVENTS COMMAND…    runs `kubectl get pods --watch --output json --output-watch-events`; writes a
+                                           line for each event to EVENTS, and the address of each new pod to BOXES
+downtime.py stamp                          prints each line of stdin with the time of its arrival before it
+downtime.py wire PORT HOST:PORT FILE       relays to the store; logs time, direction and bytes of each packet
+downtime.py report FOLDER OLD NEW          prints the table, from the files events, old.log, new.log, old.status,
+                                           new.status, wire and seen; OLD and NEW are the two pods' uids
 """
 
 import json
@@ -22,7 +25,7 @@ def now():
 
 
 def objects(stream):
-    """Each JSON object of a stream of them, as soon as it is whole."""
+    """Yields each JSON object of a stream as soon as it is complete."""
     decoder, text = json.JSONDecoder(), ""
     while data := stream.read1(1 << 16):
         text = (text + data.decode()).lstrip()
@@ -81,7 +84,7 @@ def wire(port, target, path):
 
 
 def logged(path, pattern):
-    """When a line of `kubectl logs --timestamps` that matches was written, and the match."""
+    """The time of the first matching line of `kubectl logs --timestamps`, and the match."""
     with open(path) as file:
         for line in file:
             at, _, text = line.partition(" ")
@@ -91,7 +94,7 @@ def logged(path, pattern):
 
 
 def moved(path, way, begin, end):
-    """What passed between a pod and the store in that time: MiB, and when the last large packet did, after which there is only talk."""
+    """What passed between a pod and the store in that time: MiB, and the time of the last large packet."""
     with open(path) as file:
         lines = [line.split() for line in file]
     packets = [(float(at), int(size)) for at, where, size in lines if where == way and begin <= float(at) <= end]

@@ -1,6 +1,7 @@
-"""helm.py lint|template|install CHART RELEASE [VALUES-FILE…] [PATH=VALUE…]: what the commands of `helm` do, by Helm's own code (v4.2.3).
+"""helm.py lint|template|install CHART RELEASE [VALUES-FILE…] [PATH=VALUE…]: does what the `helm` commands do, by Helm's
+own code (v4.2.3).
 
-`install` goes by KUBECONFIG and HELM_NAMESPACE. Run it with the Python that `python` prints.
+`install` uses KUBECONFIG and HELM_NAMESPACE. Run it with the Python that `python` prints.
 """
 
 import os
@@ -12,7 +13,7 @@ WARNING = 2
 
 
 def merge(into, values):
-    """As of several -f and --set: a later one wins, tables are merged."""
+    """Merges values as several -f and --set do: a later value wins, tables are merged."""
     for name, value in values.items():
         if isinstance(value, dict) and isinstance(into.get(name), dict):
             merge(into[name], value)

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# lib.sh: what the tests beside it share; sourced by them, in this folder.
+# lib.sh: what the tests beside it share. They source it with this folder as the working folder.
 testbed=../testbed
 TESTBED=${TESTBED:-/var/tmp/freeze-testbed}
 work=$TESTBED/work/kubernetes${CLUSTER:+-$CLUSTER}
@@ -7,7 +7,8 @@ python=$(./python)
 
 fail() { echo "test: $*" >&2 && exit 1; }
 
-# kustomization: brings the folder `kustomize` and a kubectl of this year to where both can be used. The cluster's own has a Kustomize without components.
+# kustomization: copies the folder `kustomize` to where the tree sees it, and installs a current kubectl there. The
+# Kustomize in the cluster's own kubectl has no components.
 kustomization() {
 	# shellcheck disable=SC2016
 	"$testbed/enter.sh" sh -c 'command -v kubectl >/dev/null || { apt-get -qq update && apt-get -qq install -y kubectl; }' >"$TESTBED/log/kubectl.log" 2>&1 ||

@@ -1,7 +1,7 @@
-"""The "restricted" level of the Pod Security Standards (1.37), each control as its own rule, for clusters and tests without that admission.
+"""The "restricted" level of the Pod Security Standards (1.37), for clusters and tests without that admission.
 
-violations(POD) yields a sentence for each rule that the pod, a dictionary with `metadata` and `spec`, breaks. It is stricter than the admission
-in two points: pods for Windows and pods with `hostUsers: false` get no exceptions.
+violations(POD) yields a sentence for each rule that the pod, a dictionary with `metadata` and `spec`, breaks. It is
+stricter than the admission in two points: pods for Windows and pods with `hostUsers: false` get no exceptions.
 """
 
 SYSCTLS = {
@@ -26,7 +26,7 @@ APPARMOR = "container.apparmor.security.beta.kubernetes.io/"
 
 
 def at(tree, *path):
-    """What is at that path, None where there is nothing."""
+    """The value at that path, or None."""
     for name in path:
         tree = (tree or {}).get(name)
     return tree

@@ -1,6 +1,8 @@
-"""killtree.py PID SIGNAL: what the command executor does to kill a task, in the order of Mesos' os::killtree(pid, SIGTERM, true, true).
+"""killtree.py PID SIGNAL: kills a task as the command executor does, in the order of Mesos' os::killtree(pid, SIGTERM,
+true, true).
 
-Every process below PID, and in the groups and sessions of those, is stopped, gets the signal, and goes on. As seen from the host.
+Stops every process below PID, and in the groups and sessions of those; sends each the signal; lets each go on. PIDs are
+those of the host.
 """
 
 import os

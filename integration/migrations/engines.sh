@@ -1,10 +1,11 @@
 # shellcheck shell=bash
-# engines.sh: what redis moves between beside the engines of ../engines.sh, with the same verbs: Kubernetes, and hosts of other userlands.
-# Sourced after that. Containers of Kubernetes and of simulated platforms run as $user.
+# engines.sh: more engines between which redis moves, with the verbs of ../engines.sh: Kubernetes, hosts with other
+# userlands, and simulated platforms. Sourced after ../engines.sh.
+# Containers of Kubernetes and of simulated platforms run as $user.
 : "${testbed:?}" "${work:?}" "${built:?}"
 user=1000:1000
 
-# bookworm: a Docker host with the userland of another Debian release, and its docker.
+# bookworm: a Docker host with the userland and the docker of another Debian release.
 bookworm-engine() {
 	if [ "$1" = up ]; then
 		"$testbed/userland.sh" bookworm
@@ -30,7 +31,7 @@ musl-engine() {
 }
 
 kubectl() { "$TESTBED/k8s-bin/kubectl" --kubeconfig "$TESTBED/k8s-data/kubeconfig" "$@"; }
-# kubernetes NODE WORD…: a pod on that node, of user $user, with a Secret.
+# kubernetes NODE VERB…: the engine's verbs for a pod on that node, of user $user, with a Secret.
 kubernetes() {
 	local pod=$name-$1 address
 	case $2 in
@@ -60,8 +61,8 @@ kubernetes() {
 kubernetes-engine() { kubernetes node1 "$@"; }
 kubernetes-2-engine() { kubernetes node2 "$@"; }
 
-# simulated PLATFORM WORD…: a sandbox with that platform's settings, in the network of a host of its own, with the files of the image. In
-# userland $tree, or else this machine's.
+# simulated PLATFORM VERB…: the engine's verbs for a sandbox with that platform's settings and the image's files, in the
+# network of a host of its own. The userland is $tree, or else this machine's.
 simulated() {
 	local id=$name-$1 entrypoint line environment=()
 	case $2 in
@@ -88,7 +89,7 @@ simulated() {
 	remove) sandboxes rm "$id" ;;
 	esac
 }
-# sandboxes WORD…: of the sandbox on that host.
+# sandboxes WORD…: runs the sandbox command on that host.
 sandboxes() {
 	if [ -n "${tree:-}" ]; then
 		IN=$tree:sandbox NET=tb-sandbox "$testbed/enter.sh" env FREEZE_SANDBOX_DIR="$work/boxes-$tree" "$work/sandbox/sandbox" "$@"

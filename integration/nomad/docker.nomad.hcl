@@ -1,4 +1,4 @@
-# redis under freeze, by Nomad's docker driver.
+# redis under freeze, with Nomad's docker driver.
 job "redis" {
   type = "service"
 
@@ -19,7 +19,7 @@ job "redis" {
     task "redis" {
       driver       = "docker"
       kill_signal  = "SIGTERM"
-      kill_timeout = "30s" # max_kill_timeout of the client, 30 s by default, is the most that counts
+      kill_timeout = "30s" # the client's max_kill_timeout, 30 s by default, is the limit
 
       config {
         image = "REGISTRY/freeze-redis"
@@ -29,7 +29,7 @@ job "redis" {
       env {
         FREEZE_STORE      = "s3://BUCKET/redis"
         FREEZE_ON_TERM    = "checkpoint"
-        FREEZE_TERM_GRACE = "30s" # as kill_timeout
+        FREEZE_TERM_GRACE = "30s" # the same as kill_timeout
         FREEZE_EXCLUSIVE  = "10s" # a drain starts the next allocation before this one has ended
         FREEZE_INSTANCE   = "${NOMAD_ALLOC_ID}"
       }

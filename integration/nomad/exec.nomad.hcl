@@ -1,4 +1,4 @@
-# redis under freeze, by Nomad's exec driver: no image, but redis-server of the client machine, and freeze as an artifact.
+# redis under freeze, with Nomad's exec driver: redis-server is the client machine's, and freeze is an artifact.
 job "redis" {
   type = "service"
 
@@ -6,7 +6,7 @@ job "redis" {
     count = 1
 
     network {
-      port "redis" { static = 6379 } # a restored service listens where it did, and this driver maps no ports
+      port "redis" { static = 6379 } # a restored service listens on its old port, and this driver maps no ports
     }
 
     restart {
@@ -19,8 +19,8 @@ job "redis" {
     task "redis" {
       driver       = "exec"
       user         = "nobody"
-      kill_signal  = "SIGTERM" # the default is SIGINT, which checkpoints nothing
-      kill_timeout = "30s"     # max_kill_timeout of the client, 30 s by default, is the most that counts
+      kill_signal  = "SIGTERM" # the default is SIGINT, which takes no checkpoint
+      kill_timeout = "30s"     # the client's max_kill_timeout, 30 s by default, is the limit
 
       artifact {
         source      = "https://HOST/freeze.tar.gz"
@@ -28,7 +28,7 @@ job "redis" {
       }
 
       config {
-        cap_drop = ["all"] # with the 13 that this driver gives by default, as ambient ones, a restore fails
+        cap_drop = ["all"] # a restore fails with the 13 ambient capabilities that this driver gives by default
         command  = "/local/freeze/freeze"
         args     = ["run", "--", "/usr/bin/redis-server", "--save", "", "--appendonly", "no", "--protected-mode", "no"]
       }
@@ -36,7 +36,7 @@ job "redis" {
       env {
         FREEZE_STORE      = "s3://BUCKET/redis"
         FREEZE_ON_TERM    = "checkpoint"
-        FREEZE_TERM_GRACE = "30s" # as kill_timeout
+        FREEZE_TERM_GRACE = "30s" # the same as kill_timeout
         FREEZE_EXCLUSIVE  = "10s" # a drain starts the next allocation before this one has ended
         FREEZE_INSTANCE   = "${NOMAD_ALLOC_ID}"
       }

@@ -1,15 +1,16 @@
 # shellcheck shell=bash disable=SC2317,SC2329 # its functions are called by what sources it, and by commands of pages
-# common.sh OPT: for the tests of platforms that cannot be had here; sourced by integration/PLATFORM/test.
+# common.sh OPT: for the tests of simulated platforms; sourced by integration/PLATFORM/test.
 #
-# Each runs the service of its own manifests in the sandbox, in that platform's setting, stops it as the platform does, and starts it
-# anew as another node would, while a client counts. All of it has a network namespace of its own, with an S3 server in it: that is the
-# machine's network to containers which have none of their own. OPT is the folder with freeze and criu. Needs root.
+# Each test runs the service of its own manifests in the sandbox with that platform's settings, stops it as the platform
+# does, and starts it again as another node would, while a client counts. The whole test is in a network namespace of its
+# own with an S3 server in it, which is the host's network for containers without a network namespace.
+# OPT is the folder with freeze and criu. Needs root.
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 [ "$EUID" = 0 ] || exec sudo --preserve-env=HOME,FREEZE_CACHE,FREEZE_PLATFORMS_TABLE "$0" "$@"
 if [ -z "${FREEZE_PLATFORMS_SERVER:-}" ]; then
 	"$here/../s3/server" install >/dev/null
 	"$here/python" >/dev/null
-	# While there is a network: the roots are made of Debian's packages.
+	# Before the network is gone, because the roots are made of Debian's packages.
 	"$here/../sandbox/root" app-redis >/dev/null
 	"$here/../sandbox/root" busybox >/dev/null
 	FREEZE_PLATFORMS_SERVER=1 exec unshare --net -- sh -c 'ip link set lo up && exec "$@"' sh "$here/../s3/server" run "$0" "$@"
@@ -40,7 +41,7 @@ fail() {
 	exit 1
 }
 
-# definition FILE: sets what it says (definition.py); what it leaves to the image is that of images/redis.
+# definition FILE: sets variables from the file (definition.py), and from images/redis where the file relies on the image.
 definition() {
 	local assignments dockerfile=$here/../../images/redis/Dockerfile
 	kind='' user='' groups='' argv=() shell='' env=() grace=0 signal='' level='' cap_drop=''
@@ -48,12 +49,12 @@ definition() {
 	eval "$assignments"
 	signal=${signal:-TERM}
 	[ -z "$shell" ] || argv=(/bin/sh -c "$shell")
-	# The last stage is what is run.
+	# The last stage of the Dockerfile is the one that runs.
 	[ ${#argv[@]} -gt 0 ] || mapfile -t argv < <(sed -n 's/^ENTRYPOINT //p' "$dockerfile" | tail -n 1 | jq -r '.[]')
 	image_user=$(sed -n 's/^USER //p' "$dockerfile" | tail -n 1)
 }
 
-# application NAME: a store of its own, as the Secret or the variables say it.
+# application NAME: begins an application with a store of its own, as the Secret or the variables give it.
 application() {
 	application=$platform-$1-$RANDOM$RANDOM
 	number=0
@@ -64,7 +65,8 @@ application() {
 	for name in AWS_ENDPOINT_URL AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_REGION; do store+=(--env "$name=${!name}"); done
 }
 
-# launch: the next container, as `container` describes it: it sets run, the sandbox's options, and may change argv.
+# launch: starts the next container. The test's function `container` sets `run`, the sandbox's options, and may change
+# `argv`.
 launch() {
 	local pid one
 	number=$((number + 1))
@@ -82,7 +84,7 @@ launch() {
 	cat "$work/last" >>"$work/boxes"
 }
 
-# up: until redis answers; fails where its container ends first.
+# up: waits until redis answers. Fails if its container ends first.
 up() {
 	python3 "$here/../demo/client.py" wait "$work/last" 6379 &
 	local waiter=$!
@@ -92,7 +94,7 @@ up() {
 	done
 }
 
-# ended SECONDS: the container has ended with its checkpoint, before the platform would kill it.
+# ended SECONDS: fails unless the container ends with a checkpoint before the platform would kill it.
 ended() {
 	local status=0
 	timeout "$1" "$sandbox" wait "$box" >/dev/null || status=$?
@@ -101,26 +103,27 @@ ended() {
 
 redis() { $sandbox exec "$box" /app/redis-cli "$@"; }
 
-# stop: as the platform does.
+# stop: stops the container as the platform does.
 stop() {
 	$sandbox kill "$box" "$signal"
 	ended "$grace"
 }
 
-# by_exec: by the command that the platform's page shows, in its block $page.
+# by_exec: checkpoints by the command in the block $page of the platform's page.
 by_exec() {
 	eval "$("$here/../page" README.md "$page")" >"$work/answer" 2>&1 || fail "$(cat "$work/answer")"
 	ended 10
 }
 page='exec'
-# What stands before the command that is executed in the container.
+# Stand-ins for the platforms' clients: each runs the command in the container.
 kubectl() { $sandbox exec "$box" "${@:4}"; }
 oc() { kubectl "$@"; }
 nomad() { $sandbox exec "$box" "${@:6}"; }
 docker() { $sandbox exec "$box" "${@:3}"; }
 dcos() { $sandbox exec "$box" "${@:4}"; }
 
-# moves SETTING TRIGGER WORDS: one application, 4 MiB of random keys, from one container to the next, by TRIGGER (stop or by_exec).
+# moves SETTING TRIGGER WORDS: moves an application with 4 MiB of random keys from one container to the next, by TRIGGER
+# (stop or by_exec). SETTING and WORDS are for the table.
 moves() {
 	local before
 	application "${2//_/-}"
@@ -141,7 +144,7 @@ moves() {
 	sleep 0.2
 	kill -INT "$client"
 	wait "$client"
-	# The counter is a key as well.
+	# The client's counter is one more key.
 	[ "$(redis dbsize)" = $((before + 1)) ] || fail "keys were lost"
 	jq -e '.lost + .doubled == 0' "$work/seen" >/dev/null || fail "answers were lost or doubled: $(cat "$work/seen")"
 	$sandbox logs "$box" 2>&1 | grep -aq 'freeze: restoring generation 1 ' || fail "it was not restored"

@@ -1,8 +1,11 @@
-"""definition.py FILE: what a manifest, an app definition or a job file says of its container, as assignments for a shell.
+"""definition.py FILE: prints what a manifest, an app definition or a job file says of its container, as assignments for a
+shell.
 
-user (UID:GID or a name, or empty), groups, argv (an array, empty for the image's own), shell (a command for /bin/sh, or empty), env (an
-array), grace (seconds between the signal and SIGKILL), signal (empty for the platform's own), kind. Kubernetes'
-YAML also has level: restricted, where every container says what that Pod Security Standard asks for; Nomad's HCL cap_drop.
+- kind; user: UID:GID, a name, or empty; groups
+- argv: an array, empty for the image's own; shell: a command for /bin/sh, or empty; env: an array
+- grace: seconds between the signal and SIGKILL; signal: empty for the platform's own
+- level, of Kubernetes' YAML: `restricted` if every container is of that Pod Security level
+- cap_drop, of Nomad's HCL
 """
 
 import json
@@ -11,7 +14,7 @@ import sys
 
 QUIET = {"user": "", "groups": "", "argv": [], "shell": "", "env": {}, "signal": "", "level": "", "cap_drop": ""}
 
-# Each document must be right by both, without a field that is unknown there.
+# Each document must be valid in both versions, without unknown fields.
 SCHEMAS = ("1.25.0", "1.37.0")
 
 

@@ -1,16 +1,19 @@
 # shellcheck shell=bash disable=SC2154 # its variables are assigned in sandbox
-# config.sh - writes the OCI config.json of a container from the variables that
-# `sandbox` read from its command line. Part of `sandbox`.
+# config.sh - writes the OCI config.json of a container, from the variables that `sandbox` sets from its command line.
+# Part of `sandbox`.
 
 docker_caps=(CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP
 	NET_BIND_SERVICE SYS_CHROOT KILL AUDIT_WRITE)
 
-# What sandbox --setting takes.
 settings='restricted, restricted-podman, openshift, openshift-3, docker, nomad-docker, nomad-exec, mesos, mesos-no-image, caps, file-caps, ambient, nested, user-namespace or unconfined'
 
-# Sets for $setting: uid, gid, no_new_privs, caps (the bounding set), effective and ambient (further sets), profile (a file in
-# seccomp/, or empty), masked (whose list of paths in /proc and /sys, or none), namespaces (beside mount) and first_id (that root has
-# outside, in a user namespace; or empty).
+# choose_setting: sets these variables for $setting:
+#   uid, gid, no_new_privs
+#   caps (the bounding set), effective, ambient
+#   profile      a file in seccomp/, or empty
+#   masked       whose list of masked paths in /proc and /sys, or none
+#   namespaces   beside mount
+#   first_id     root's ID outside of a user namespace, or empty
 choose_setting() {
 	local cap
 	uid=1000 gid=1000 no_new_privs=true caps=() ambient=() profile=docker-default masked=docker namespaces=(pid ipc uts cgroup network) first_id=''
@@ -58,7 +61,7 @@ all_caps=("${docker_caps[@]}" DAC_READ_SEARCH LINUX_IMMUTABLE NET_BROADCAST NET_
 	SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG LEASE AUDIT_CONTROL MAC_OVERRIDE MAC_ADMIN SYSLOG
 	WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE)
 
-# $1 as a JSON string.
+# json STRING: prints it as a JSON string.
 json() {
 	local s=$1
 	s=${s//\\/\\\\}
@@ -69,7 +72,7 @@ json() {
 	printf '"%s"' "$s"
 }
 
-# All arguments as the elements of a JSON array.
+# json_list STRING…: prints them as the elements of a JSON array.
 json_list() {
 	local s sep=''
 	for s; do
@@ -79,7 +82,7 @@ json_list() {
 	done
 }
 
-# One more mount: DST TYPE SRC OPTION...
+# mount_entry DST TYPE SRC OPTION…: prints one more mount.
 mount_entry() {
 	printf ',\n    {"destination": %s, "type": "%s", "source": %s, "options": [%s]}' \
 		"$(json "$1")" "$2" "$(json "$3")" "$(json_list "${@:4}")"
@@ -95,10 +98,10 @@ extra_mounts() {
 	done
 }
 
-# CRI-O's profile is what it makes of the other one.
+# CRI-O makes its profile from containers-common's.
 profile_file() { echo "$here/seccomp/${profile/cri-o/containers-common}.json"; }
 
-# The profile resolved for this setting's capabilities; made once, then cached.
+# resolved_profile: prints the profile, resolved for this setting's capabilities; made once, then cached.
 resolved_profile() {
 	local kernel machine arch made
 	read -r kernel </proc/sys/kernel/osrelease
@@ -114,7 +117,8 @@ resolved_profile() {
 	cat "$made"
 }
 
-# linux.seccomp of the container; nothing where there is no filter. System calls of --deny fail whatever the profile says of them.
+# seccomp: prints the container's linux.seccomp, or nothing without a filter. The system calls of --deny fail whatever the
+# profile says.
 seccomp() {
 	local one filter='{"defaultAction": "SCMP_ACT_ALLOW"}'
 	[ -z "$profile" ] || filter=$(resolved_profile)
@@ -126,7 +130,7 @@ seccomp() {
 	if [ -n "$profile" ] || [ ${#deny[@]} -gt 0 ]; then printf '%s' "$filter"; fi
 }
 
-# maskedPaths and readonlyPaths, as each leaves /proc and /sys.
+# protected_paths: prints maskedPaths and readonlyPaths, as the engine $masked sets them.
 protected_paths() {
 	case $masked in
 	docker)
@@ -147,10 +151,10 @@ protected_paths() {
 	esac
 }
 
-# One of the two mappings of a user namespace: $1 is uid or gid.
+# id_mapping uid|gid: prints that mapping of a user namespace.
 id_mapping() { printf '\n    "%sMappings": [{"containerID": 0, "hostID": %s, "size": 65536}]' "$1" "$first_id"; }
 
-# Cgroup of container $1: one flat name, so that nothing is shared with another state folder.
+# cgroup_path ID: prints the container's cgroup. The name is flat, so that no cgroup is shared with another state folder.
 cgroup_path() { printf '/freeze%s.%s' "${state//\//.}" "$1"; }
 
 write_config() {

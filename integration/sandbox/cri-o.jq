@@ -1,4 +1,5 @@
-# What CRI-O makes of containers-common's profile (its internal/config/seccomp/seccomp.go): only who has CAP_SYS_ADMIN makes namespaces.
+# Makes CRI-O's profile from containers-common's, as CRI-O does (internal/config/seccomp/seccomp.go): only a process with
+# CAP_SYS_ADMIN may make namespaces.
 
 ["clone", "clone3", "unshare"] as $calls
 | {caps: ["CAP_SYS_ADMIN"]} as $privileged

@@ -1,6 +1,6 @@
-# Takes system calls out of the rules of a filter and lets them fail. Of one with a number only calls with that second argument fail:
-# a rule with an argument does not outrank one without, hence two.
-# Arguments: $errno (a name), $calls ("NAME" or "NAME:N", with commas between).
+# Removes system calls from the rules of a filter, and lets them fail. NAME:N lets only calls with that second argument
+# fail. It takes two rules, because a rule with an argument does not outrank one without.
+# Arguments: $errno (a name), $calls ("NAME" or "NAME:N", separated by commas).
 
 {"EPERM": 1, "ENOSYS": 38, "EINVAL": 22}[$errno] as $errnoRet
 | [$calls | split(",")[] | split(":")] as $denied

@@ -1,10 +1,10 @@
 #!/bin/bash
-# containerd.sh up|down|wipe [NAME]: starts or stops a containerd in the sid root, without CRI; another NAME is another "host".
-# TREE=NAME: in that tree, with its userland and its own containerd.
-# up: 1 s, prints the ctr command to use. down: stops it and keeps its images; wipe removes its data too.
-# Containers run with --net-host have the address of the "host".
-# Needs: root.sh run before.
-# The command to print is words.
+# containerd.sh up|down|wipe [NAME]: starts or stops a containerd without CRI, in the sid root. Another NAME is another
+# "host". TREE=NAME: in that tree, with its userland and its own containerd.
+#
+# up takes 1 s and prints the ctr command to use. down stops containerd and keeps its images; wipe removes its data too.
+# Containers run with --net-host have the address of the "host". Run root.sh before.
+# $ctr is a command with arguments, so it is not quoted:
 # shellcheck disable=SC2086
 set -euo pipefail
 # shellcheck source=integration/testbed/common.sh

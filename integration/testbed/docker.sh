@@ -1,9 +1,10 @@
 #!/bin/bash
-# docker.sh up|down [NAME]: starts or stops a dockerd in the sid root; another NAME is another "host" (own data, own network).
-# TREE=NAME: in that tree, with its userland and its own docker.
-# up: 2-4 s, prints the docker command to use. down: stops it and keeps its images; `docker.sh wipe [NAME]` removes its data too.
-# Needs: root.sh run before.
-# The command to print is words.
+# docker.sh up|down|wipe [NAME]: starts or stops a dockerd in the sid root. Another NAME is another "host" (own data, own
+# network). TREE=NAME: in that tree, with its userland and its own docker.
+#
+# up takes 2-4 s and prints the docker command to use. down stops dockerd and keeps its images; wipe removes its data too.
+# Run root.sh before.
+# $docker is a command with arguments, so it is not quoted:
 # shellcheck disable=SC2086
 set -euo pipefail
 # shellcheck source=integration/testbed/common.sh

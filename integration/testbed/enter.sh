@@ -1,8 +1,9 @@
 #!/bin/bash
-# enter.sh CMD…: runs a command within the sid root, in one mount namespace that all calls share. IN=TREE[:NAME]: another.
-# Takes 30 ms. All but the mounts are the caller's: pids, devices, cgroups, $TESTBED, the working directory if it is below that, and the network
-# unless NET=NAMESPACE.
-# Needs: root.sh run before.
+# enter.sh CMD…: runs a command within the sid root, in one mount namespace that all calls share.
+# IN=TREE[:NAME]: in another tree, and in the mount namespace NAME of it. NET=NAMESPACE: in that network namespace.
+#
+# Takes 30 ms. Only the mounts are the tree's. PIDs, devices, cgroups, $TESTBED and the network are the caller's, and so
+# is the working folder if it is below $TESTBED. Run root.sh before.
 set -euo pipefail
 # shellcheck source=integration/testbed/common.sh
 . "$(dirname "$0")/common.sh"
@@ -30,7 +31,7 @@ if ! grep -q " $ns nsfs " /proc/self/mounts; then
 		cd "$root"
 		pivot_root . mnt/old
 		umount -l /mnt/old
-		# Container engines expect a root that propagates.
+		# Container engines expect a root with shared propagation.
 		mount --make-rshared /
 	' enter "$root" "$TESTBED"
 fi

@@ -1,7 +1,10 @@
 #!/bin/bash
-# image.sh SUITE|busybox TAG [TARGET…]: imports a base image; image.sh copy TAG TARGET…: copies an image of dockerd `one`, or FROM=NAME.
-# A suite (bullseye, bookworm, trixie, sid: minbase) takes 15-25 s the first time, 3 s then; busybox (static, no libc) 1 s.
-# Needs: a TARGET that is up: a dockerd's NAME, `podman` (or --podman), `podman-rootless`, `containerd` or `k8s`; without one, every running dockerd.
+# image.sh SUITE|busybox TAG [TARGET…]: imports a base image.
+# image.sh copy TAG TARGET…: copies an image of dockerd `one`, or of dockerd FROM.
+#
+# A suite (bullseye, bookworm, trixie, sid: minbase) takes 15-25 s the first time and 3 s later; busybox (static, no libc)
+# takes 1 s. TARGET is an engine that is up: the NAME of a dockerd, `podman` (or --podman), `podman-rootless`,
+# `containerd` or `k8s`. Without one it is every running dockerd.
 set -euo pipefail
 # shellcheck source=integration/testbed/common.sh
 . "$(dirname "$0")/common.sh"
@@ -18,7 +21,7 @@ fi
 [ $# -gt 0 ] || die "no dockerd is up"
 docker() { "$HERE/enter.sh" docker -H "unix://$TESTBED/docker/$1/docker.sock" "${@:2}"; }
 
-# image_id TARGET: of the image there, if it can tell.
+# image_id TARGET: prints the ID of the image there; nothing for engines that cannot tell.
 image_id() {
 	case $1 in
 	podman) "$HERE/podman.sh" image inspect -f '{{.Id}}' "$tag" ;;

@@ -1,9 +1,10 @@
 #!/bin/bash
-# k8s.sh build|up|down: a two-node Kubernetes, built from Debian bookworm's source, nodes in two network namespaces.
-# build: about 5 min the first time, then 0 s. up: 10-18 s. down: 4 s, and its images are gone.
-# CLUSTER=NAME: another cluster beside it, of one node, with which it shares nothing; one such at a time.
-# Needs: root, apt with a Debian mirror that carries bookworm; 3 GB of disk and memory to build.
-# The command to print is words.
+# k8s.sh build|up|down|load: a two-node Kubernetes, built from Debian bookworm's source; each node is a network namespace.
+# CLUSTER=NAME: a second cluster, of one node, which shares nothing with the first; one such at a time.
+#
+# build takes about 5 min the first time, and 0 s later. up takes 10-18 s. down takes 4 s and removes the images.
+# Needs root, apt with a Debian mirror that carries bookworm, and 3 GB of disk and memory to build.
+# $kubectl is a command with arguments, so it is not quoted:
 # shellcheck disable=SC2086
 set -euo pipefail
 # shellcheck source=integration/testbed/common.sh
@@ -50,14 +51,14 @@ fi
 CP=10.87.0.$first
 kubectl="$K/kubectl --kubeconfig $D/kubeconfig"
 
-# on NAME CMD…: within that node's own mounts (its /run, /tmp, /var/log and /var/lib) and network.
+# on NAME CMD…: runs a command in that node's network and mounts (its /run, /tmp, /var/log and /var/lib).
 on() { IN=k8s:$1 NET=tb-$1 "$HERE/enter.sh" "${@:2}"; }
 daemon() {
 	local node=$1 name=$2
 	IN=k8s:$node NET=tb-$node start "k8s-$node-${name##*/}" "$HERE/enter.sh" "${@:2}"
 }
 
-# host NAME NUMBER: a host of the cluster with private state.
+# host NAME NUMBER: makes a host of the cluster, with state of its own.
 host() {
 	make_netns "tb-$1" "$2"
 	mkdir -p "$D/$1"/{log,kubelet,containerd,etcd}
@@ -88,7 +89,7 @@ control_plane() {
 	daemon "$cp" "$K/kube-scheduler" --kubeconfig "$D/kubeconfig" --leader-elect=false
 }
 
-# node NAME NUMBER
+# node NAME NUMBER: starts a node: containerd and kubelet.
 node() {
 	local d=$D/$1 cgroup
 	host "$1" "$2"
@@ -126,7 +127,7 @@ node() {
 		--container-runtime remote --container-runtime-endpoint unix:///run/containerd/containerd.sock --oom-score-adj 0
 }
 
-# pause_image: an archive with one static program that sleeps.
+# pause_image: makes an archive of an image with one static program that sleeps.
 pause_image() {
 	[ ! -e "$D/pause.tar" ] || return 0
 	local t
@@ -142,7 +143,7 @@ sysctls="vm.overcommit_memory vm.panic_on_oom kernel.panic kernel.panic_on_oops 
 up() {
 	build
 	mkdir -p "$D"
-	# kubelet sets these for the whole machine; `down` puts them back.
+	# The kubelet sets these for the whole machine; `down` restores them.
 	# shellcheck disable=SC2086
 	[ -e "$D/sysctls" ] || sysctl $sysctls >"$D/sysctls"
 	pause_image
@@ -189,7 +190,7 @@ down() {
 case ${1:-} in
 build) build ;;
 up)
-	# Two at once would read each other's half-written settings.
+	# Two calls at once would read each other's half-written settings.
 	[ -n "${LOCKED:-}" ] || LOCKED=1 exec flock -o "$RUN/k8s.lock" "$0" up
 	up
 	;;

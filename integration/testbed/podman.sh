@@ -1,9 +1,9 @@
 #!/bin/bash
-# podman.sh CMD…: podman in the sid root, on a "host" of its own, with what this kind of machine needs; RUNTIME=crun: not runc.
-# ROOTLESS=1: as an ordinary user (uid 1000), on another "host".
-# Takes 0.2 s and its command; nothing to start or stop (`podman.sh rm -fa -t 0` ends what runs).
-# Needs: root.sh run before.
-# What is set up in the tree is for the shell there.
+# podman.sh CMD…: runs podman in the sid root, on a "host" of its own, with the settings that this machine needs.
+# RUNTIME=crun: with crun instead of runc. ROOTLESS=1: as an ordinary user (uid 1000), on another "host".
+#
+# Takes 0.2 s besides the command. There is no daemon; `podman.sh rm -fa -t 0` ends all containers. Run root.sh before.
+# The shell in the tree expands the variables in single quotes:
 # shellcheck disable=SC2016
 set -euo pipefail
 # shellcheck source=integration/testbed/common.sh
@@ -13,7 +13,7 @@ name=podman${ROOTLESS:+-rootless}
 d=$TESTBED/$name
 mkdir -p "$d"
 make_netns "tb-$name" "$(host_number "$name")"
-# No CAP_SYS_RESOURCE here: limits may not be raised. cgroup v1: no systemd manager.
+# This machine has no CAP_SYS_RESOURCE, so limits cannot be raised; and cgroup v1, so systemd cannot be the manager.
 cat >"$d/containers.conf" <<END
 [containers]
 default_ulimits = ["nofile=4096:4096", "nproc=30000:30000"]
@@ -26,11 +26,11 @@ END
 printf '[storage]\ndriver = "overlay"\ngraphroot = "%s"\nrunroot = "/run/testbed-podman"\n' "$d/storage" >"$d/storage.conf"
 export IN=root:$name NET=tb-$name
 environment=(PODMAN_IGNORE_CGROUPSV1_WARNING=1 BUILDAH_ISOLATION=chroot CONTAINERS_CONF="$d/containers.conf" CONTAINERS_STORAGE_CONF="$d/storage.conf")
-# crun takes a tree that has `unified` for cgroup v2 throughout: hide that.
+# crun takes a tree with a folder `unified` for pure cgroup v2, so this hides the folder.
 if [ -z "${ROOTLESS:-}" ]; then
 	exec "$HERE/enter.sh" env "${environment[@]}" sh -c 'umount /sys/fs/cgroup/unified 2>/dev/null; exec podman "$@"' podman "$@"
 fi
-# A user with subordinate ids, what logind would make for it, and devices with the modes that udev gives them.
+# Makes a user with subordinate IDs, the folders that logind would make, and devices with udev's modes.
 exec "$HERE/enter.sh" env "${environment[@]}" sh -euc '
 	umount /sys/fs/cgroup/unified 2>/dev/null || true
 	id -u podman >/dev/null 2>&1 || useradd -u 1000 -m podman

@@ -1,7 +1,8 @@
 #!/bin/bash
-# root.sh [clean]: makes $TESTBED/root, a Debian sid tree with docker, compose, buildx, podman, runc, crun, skopeo, containerd.
-# First run about 60 s and 1.2 GB of disk, later runs 0 s. `clean` ends all of the testbed and removes $TESTBED.
-# Needs: root, apt with a Debian mirror that carries sid.
+# root.sh: makes $TESTBED/root, a Debian sid tree with docker, compose, buildx, podman, runc, crun, skopeo, containerd.
+# root.sh clean: ends everything in the testbed and removes $TESTBED.
+#
+# Takes about 60 s and 1.2 GB of disk the first time, and 0 s later. Needs root, apt with a Debian mirror that carries sid.
 set -euo pipefail
 # shellcheck source=integration/testbed/common.sh
 . "$(dirname "$0")/common.sh"
@@ -21,7 +22,7 @@ clean() {
 	done
 	[ ! -d "$TESTBED/podman" ] || "$HERE/podman.sh" rm -fa -t 0 >/dev/null
 	[ ! -d "$TESTBED/podman-rootless" ] || ROOTLESS=1 "$HERE/podman.sh" rm -fa -t 0 >/dev/null
-	# Those of engines without a daemon, and of tests.
+	# Network namespaces of engines without a daemon, and of tests.
 	for p in $(ip netns list | awk '/^tb-/ { print $1 }'); do drop_netns "$p"; done
 	for p in "$RUN"/ns/*; do umount "$p" 2>/dev/null || true; done
 	umount "$RUN/ns" 2>/dev/null || true

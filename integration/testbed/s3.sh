@@ -1,7 +1,9 @@
 #!/bin/bash
-# s3.sh up|env|down|wipe: a SeaweedFS that containers of all engines reach, with a bucket `freeze`; prints the AWS_* lines to eval.
-# up: 4 s, after its installation. down: 5 s and keeps its data; `wipe` removes them too.
-# Needs: root, what integration/s3/server needs.
+# s3.sh up|env|down|wipe: starts or stops a SeaweedFS with a bucket `freeze`, which containers of all engines reach.
+# up and env print the AWS_… lines to eval.
+#
+# up takes 4 s once SeaweedFS is installed. down takes 5 s and keeps the data; wipe removes the data too.
+# Needs root, and what integration/s3/server needs.
 set -euo pipefail
 # shellcheck source=integration/testbed/common.sh
 . "$(dirname "$0")/common.sh"
@@ -17,7 +19,7 @@ env_lines() {
 		export AWS_REGION=us-east-1
 	END2
 }
-# bucket: makes the bucket, signed as a client would.
+# bucket WORD…: sends a signed request by curl.
 bucket() {
 	curl -sf --max-time 10 -o /dev/null --aws-sigv4 aws:amz:us-east-1:s3 --user "$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY" "$@"
 }
@@ -36,7 +38,7 @@ up() {
 	fi
 	eval "$(env_lines)"
 	wait_for 30 curl -s -o /dev/null "$AWS_ENDPOINT_URL" || die "no answer, see $LOG/s3.log"
-	bucket -X PUT "$AWS_ENDPOINT_URL/freeze" || true # or it is there already
+	bucket -X PUT "$AWS_ENDPOINT_URL/freeze" || true # it may exist already
 	wait_for 30 bucket -X PUT -H 'x-amz-content-sha256: UNSIGNED-PAYLOAD' -d ready "$AWS_ENDPOINT_URL/freeze/ready" ||
 		die "no bucket, see $LOG/s3.log"
 	env_lines

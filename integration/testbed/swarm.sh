@@ -1,7 +1,9 @@
 #!/bin/bash
-# swarm.sh up|down [MANAGER WORKER]: makes one Docker Swarm of two dockerds, `one` and `two` unless named, each in its own network namespace.
-# up: 5 s. down: leaves the swarm, the two dockerds stay up (docker.sh down NAME).
-# Needs: root.sh run before. No IPVS in this kernel: services need --endpoint-mode dnsrr, ports --publish mode=host.
+# swarm.sh up|down [MANAGER WORKER]: makes a Docker Swarm of two dockerds (`one` and `two` unless named), each in its own
+# network namespace.
+#
+# up takes 5 s. down leaves the swarm; the two dockerds stay up (docker.sh down NAME). Run root.sh before.
+# This kernel has no IPVS: services need --endpoint-mode dnsrr, ports need --publish mode=host.
 set -euo pipefail
 # shellcheck source=integration/testbed/common.sh
 . "$(dirname "$0")/common.sh"

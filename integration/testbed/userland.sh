@@ -1,21 +1,23 @@
 #!/bin/bash
-# userland.sh bookworm|musl: makes the tree of that name: another userland than the sid tree's, with an engine of its own, for
-# `TREE=bookworm docker.sh up NAME`, `TREE=musl containerd.sh up NAME`.
-# bookworm: Debian 12 with its docker.io 20.10, containerd 1.6, runc 1.1; 1 min, 0.6 GB.
-# musl: no glibc in it: busybox, containerd 1.6, runc 1.1, built from Debian's source with musl; some minutes, 2 GB with what it is built in.
-# Needs: root, apt with a Debian mirror that carries bookworm.
+# userland.sh bookworm|musl: makes a tree with another userland than the sid tree's, and an engine of its own, for
+# `TREE=bookworm docker.sh up NAME` and `TREE=musl containerd.sh up NAME`.
+#
+# bookworm: Debian 12 with its docker.io 20.10, containerd 1.6, runc 1.1. 1 min, 0.6 GB.
+# musl: busybox, containerd 1.6 and runc 1.1 without glibc, built from Debian's source with musl. Some minutes, 2 GB with
+# the tree that builds them.
+# Needs root, apt with a Debian mirror that carries bookworm.
 set -euo pipefail
 # shellcheck source=integration/testbed/common.sh
 . "$(dirname "$0")/common.sh"
 
-# musl: busybox and runc are linked with musl's libc.so; containerd is in Go and needs no libc.
+# musl: builds the tree. busybox and runc are linked with musl's libc.so; containerd is in Go and needs no libc.
 musl() {
 	[ ! -e "$TESTBED/musl/.ready" ] || return 0
 	local package src=$TESTBED/src packages
 	for package in busybox libseccomp runc containerd; do
 		ls "$src/$package/$package"_*.orig.tar.* >/dev/null 2>&1 || source_of "$package" bookworm "$src/$package"
 	done
-	# The libraries in Go that they are built from are packages.
+	# Their Go libraries are Debian packages.
 	mapfile -t packages < <(sed -n 's/^Build-Depends: //p' "$src"/{runc,containerd}/*.dsc | grep -oE 'golang-[a-z0-9.-]*-dev' | sort -u)
 	make_root musl-build bookworm golang-go gcc libc6-dev make musl-dev musl-tools linux-libc-dev dpkg-dev gperf pkg-config "${packages[@]}"
 	rm -rf "$TESTBED/musl-build/build"
@@ -43,7 +45,7 @@ musl() {
 	rm -rf "$TESTBED/musl-build/build"
 }
 
-# assemble: a tree of what was built, and no more.
+# assemble: makes a tree of only what was built.
 assemble() {
 	local root=$TESTBED/musl applet
 	rm -rf --one-file-system "$root"
@@ -56,7 +58,7 @@ assemble() {
 	printf 'root:x:0:\n' >"$root/etc/group"
 	printf 'NAME="busybox and musl"\nID=busybox-musl\n' >"$root/etc/os-release"
 	cp -L /etc/hosts /etc/resolv.conf "$root/etc/"
-	# Whatever names the loader or a library of glibc would be a mistake.
+	# No file may name glibc's loader or one of its libraries.
 	! grep -rlE 'ld-linux-x86-64|libc\.so\.6|GLIBC_2' "$root" || die "these need glibc"
 	touch "$root/.ready"
 }

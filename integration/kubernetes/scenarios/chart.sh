@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2154
 # The Helm chart's two examples: a StatefulSet that hands over to its standby, and a Deployment whose pod is deleted.
-# helm -n NAMESPACE install RELEASE CHART -f VALUES: that, by Helm's library, with the images and the store that are here.
+# helm -n NAMESPACE install RELEASE CHART -f VALUES: does that by Helm's library, with this testbed's images and store.
 helm() {
 	KUBECONFIG=$TESTBED/k8s-data${CLUSTER:+-$CLUSTER}/kubeconfig HELM_NAMESPACE=$2 "$python" helm.py install "$5" "$4" "$7" "freeze.store.url=s3://freeze/$application" "${values[@]}"
 }

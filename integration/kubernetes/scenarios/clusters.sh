@@ -1,5 +1,6 @@
 # shellcheck shell=bash disable=SC2154
-# Two clusters that share nothing but the bucket: a Deployment in the first, its standby in the second; there and back.
+# Two clusters that share only the bucket, with a Deployment in the first and its standby in the second: handover there
+# and back.
 CLUSTER=edge "$testbed/k8s.sh" up >/dev/null
 CLUSTER=edge images
 fresh

@@ -1,5 +1,6 @@
 # shellcheck shell=bash disable=SC2154
-# A Deployment, whose next pod starts while the last one still checkpoints: its pod is deleted, its node drained, its template changed.
+# A Deployment, whose next pod starts while the last one still checkpoints: deletes its pod, drains its node, and changes
+# its template.
 fresh
 observe app=redis
 page deployment

@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2154,SC2034
-# A Job of 400 steps, counted in memory: evicted by a drain, then checkpointed by exec. Each step is done once.
-# steps NUMBER: waits until the pod has done so many.
+# A Job of 400 steps that counts in memory: a drain evicts it, then an exec checkpoints it. Each step must be done once.
+# steps NUMBER: waits until the pod has done that many steps.
 steps() { until [ "$(cluster_kubectl -n redis logs "$pod" 2>/dev/null | grep -c '^step')" -ge "$1" ]; do sleep 0.2; done; }
 # running: waits for the Job's running pod other than $pod.
 running() {
@@ -21,7 +21,7 @@ running
 steps 20
 follow 1
 first=$(kubectl -n redis get pod "$pod" -o jsonpath='{.spec.nodeName}')
-# The drain ends when the old pod is removed; the next one may be done by then.
+# In the background: the drain ends when the old pod is removed, and the next one may be done by then.
 page drain "NODE=$first" &
 drain=$!
 wait "$follow" || true

@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154
-# A second Deployment that waits: `freeze checkpoint --handover` there and back.
+# A second Deployment as a standby: `freeze checkpoint --handover` there and back.
 fresh
 observe app=redis
 page deployment
@@ -13,7 +13,7 @@ there() { page handover && ready role=standby; }
 move handover there
 log "$pod"
 
-# The container that handed over was started again, and is a standby by itself.
+# The container that handed over was started again, and has become a standby.
 prepared deploy/redis "$(generation)"
 back() { page handover-back && ready role=service; }
 move handover-back back

@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154,SC2034
-# A StatefulSet with 256 MiB: its node is drained, and where the time went is told; then `kubectl exec … freeze checkpoint`.
+# A StatefulSet with 256 MiB: drains its node, and prints where the time went; then `kubectl exec … freeze checkpoint`.
 store_url=http://10.87.0.1:18333
 fresh
 unset store_url

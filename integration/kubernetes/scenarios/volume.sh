@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154
-# A StatefulSet of an image without freeze, its store encrypted: its pod is deleted, then deleted by force.
+# A StatefulSet with its image unchanged and its store encrypted: deletes its pod, restarts it, deletes its pod by force.
 fresh
 page passphrase
 observe app=redis
@@ -17,8 +17,8 @@ kubectl -n redis exec redis-0 -- /opt/freeze/freeze list
 restarted() { kubectl -n redis rollout restart statefulset/redis && ready app=redis; }
 move rollout restarted
 
-# The kubelet gives a pod that is deleted by force 2 s: the next one goes on from that checkpoint, or else from the last one before. It waits until the old
-# one has handed over or fallen silent.
+# The kubelet gives a pod that is deleted by force 2 s. The next pod goes on from the checkpoint that the old one takes in
+# that time, or else from the one before. It waits until the old pod has offered its generation or its heartbeat stopped.
 echo "# force"
 kubectl -n redis exec redis-0 -- /opt/freeze/freeze checkpoint --leave-running
 moves=$(redis get moves)

@@ -1,6 +1,7 @@
-"""mixed.py - threads and child processes in turn, so that threads have IDs below those of later children; the children have threads, too.
+"""mixed.py - a service that makes threads and child processes in turn, so that threads have IDs below those of later
+children. The children have threads, too.
 
-It answers on port 7000 as the other services do (../main.c): `verify` and `exit STATUS`. Nothing is restarted or repaired.
+It answers on port 7000 as the other services do (../main.c): `verify` and `exit STATUS`. It restarts and repairs nothing.
 """
 
 import os
@@ -12,7 +13,7 @@ TURNS = 4
 
 
 class Counter(threading.Thread):
-    """Counts, and notices if it is another thread than it was."""
+    """A thread that counts, and stops if its own IDs change."""
 
     def __init__(self):
         super().__init__(daemon=True)
@@ -38,7 +39,7 @@ def identity():
 
 
 def child(connection):
-    """Answers each byte with its PID, once its thread has gone on."""
+    """Answers each byte with its PID if its thread has counted on, else with 0."""
     counter, before = Counter(), identity()
     while connection.recv(1):
         alive = counter.goes_on() and identity() == before

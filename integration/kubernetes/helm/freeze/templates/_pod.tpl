@@ -1,4 +1,4 @@
-{{- /* The template of a pod; `role` is `service` or `standby`. */ -}}
+{{- /* The pod template. `role` is `service` or `standby`. */ -}}
 {{- define "freeze.pod" -}}
 {{- $freeze := .Values.freeze -}}
 metadata:
