@@ -1,13 +1,14 @@
 # What can be done with freeze's source; `make help` says it. Debian or Ubuntu, as root or with sudo.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build criu image demo check test test-settings test-orchestrators test-machines bench lint clean
+.PHONY: help build criu image demo check test test-settings test-orchestrators test-machines bench book pictures lint clean
 
 # Builds outlive the checkout here: they are named after what they are made of.
 export FREEZE_CACHE ?= $(or $(XDG_CACHE_HOME),$(or $(HOME),/root)/.cache)/freeze
 export CARGO_TARGET_DIR ?= $(FREEZE_CACHE)/target
-# The folder that becomes /opt/freeze in containers.
+# The folders that become /opt/freeze in containers: the released build, and the development build of the demo and the tests.
 OPT := $(CARGO_TARGET_DIR)/opt
+DEVELOPMENT := $(CARGO_TARGET_DIR)/opt-development
 # Where crates lie is in their panics: the same program on every machine has another name for it.
 REMAP := target."cfg(all(target_os = \"linux\", target_env = \"gnu\"))".rustflags = ["--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo"]
 
@@ -20,7 +21,7 @@ build:
 else
 build: criu ## freeze and criu, static, and what lies beside them, in one folder (printed last); ARCH=arm64: for that architecture, as root
 	@integration/setup build
-	@cargo build --release --locked --config '$(REMAP)'
+	@integration/progress --quiet "freeze, optimised" 300 cargo build --release --locked --config '$(REMAP)'
 	@mkdir -p $(OPT)
 	@install -m 755 $(CARGO_TARGET_DIR)/*/release/freeze $(OPT)/freeze
 	@install -m 755 "$$(criu/build.sh)" $(OPT)/criu
@@ -35,23 +36,27 @@ image: build ## freeze's own image, an archive for docker, podman, skopeo and ct
 	@images/freeze/build $(OPT) $(CARGO_TARGET_DIR)/image
 	@echo $(CARGO_TARGET_DIR)/image/freeze.tar
 
-demo: build ## redis moves between two containers of different base images; STORE=s3 over an S3 server
-	@integration/demo/demo $(OPT) $(STORE)
+demo: ## redis moves between two containers of different base images; STORE=s3 over an S3 server
+	@integration/setup demo
+	@integration/prepare demo $(DEVELOPMENT)
+	@integration/demo/demo $(DEVELOPMENT) $(STORE)
 
 check: ## what needs no root, no network and no container: formatting, clippy, unit tests, stores, layers, the pages
 	@cargo fmt --all --check
 	@cargo clippy --workspace --all-targets --locked -- -D warnings
 	@tests/host unprivileged
 	@tests/docs/check
+	@tests/docs/form
 	@tests/docs/messages
 
-test: build ## everything: lint, unit tests, containers
+test: ## everything: lint, unit tests, containers
 	@integration/setup test
-	@tests/run $(OPT)
+	@tests/run $(DEVELOPMENT)
 
-test-settings: build ## every privilege setting against services of every kind: prints the table of docs/reference/settings.md
+test-settings: ## every privilege setting against services of every kind: prints the table of docs/reference/settings.md
 	@integration/setup test
-	@tests/settings/run $(OPT)
+	@integration/prepare demo $(DEVELOPMENT)
+	@tests/settings/run $(DEVELOPMENT)
 
 test-orchestrators: build ## migrations between real engines, brought up for it in a Debian tree of their own; as root
 	@integration/setup test
@@ -77,12 +82,20 @@ test-machines: build ## arm64 and other kernels, in emulated machines; as root, 
 bench: build ## freeze against plain CRIU; CRIU=FILE names a static stock criu
 	@bench/bench.py --suite quick --freeze $(OPT) --criu "$(CRIU)" --opt freeze:setting=restricted
 
+book: ## the pages as a book with search, in HTML; its first page is printed last
+	@docs/build-book $(CARGO_TARGET_DIR)/book
+
+pictures: ## the pages' pictures, from their sources beside them; needs graphviz and gnuplot-nox
+	@dot -Tsvg docs/pictures/move.dot -o docs/pictures/move.svg
+	@gnuplot docs/pictures/downtime.gp >docs/pictures/downtime.svg
+
 lint: ## formatting, clippy, shellcheck, hadolint, and the pages
 	@cargo fmt --all --check
 	@cargo clippy --workspace --all-targets --locked -- -D warnings
 	@git ls-files -z ':!bench' | xargs -0 awk 'FNR == 1 && /^#!.*sh$$/ { printf "%s%c", FILENAME, 0 } { nextfile }' | xargs -0 shellcheck -x
 	@integration/hadolint images/*/Dockerfile
 	@tests/docs/check
+	@tests/docs/form
 	@tests/docs/messages
 
 clean: ## throw-away containers and this checkout's build

@@ -36,6 +36,7 @@ cache=${FREEZE_CACHE:-${XDG_CACHE_HOME:-${HOME:-~}/.cache}/freeze}/criu
 id=$(cd "$here" && cat build.sh patches/*.patch | sha256sum | cut -d' ' -f1)
 result=$cache/$id${arch:+-$arch}/criu
 [ -z "${FREEZE_DEBIAN_MIRROR:-}" ] || packages+=(debian-archive-keyring)
+[ "${1:-}" != packages ] || { echo "${packages[@]}" && exit; }
 
 say() { echo "criu/build.sh: $*" >&2; }
 die() { say "$*"; exit 1; }
