@@ -91,7 +91,7 @@ pub(crate) const TABLE: &[Row] = &[
         of: RUN,
         means: "Signal N killed the service; or SIGTERM, SIGINT or SIGQUIT came before the service ran",
     },
-    row(OK, CHECKPOINT, "The generation is committed; with `--handover`, another container runs the service"),
+    row(OK, CHECKPOINT, "The generation is committed; with `--handover`, another container has taken the service"),
     row(OK, &["status"], "Init answered; with `--ready`, the service runs"),
     row(OK, &["wait"], "Init has reached the state"),
     row(OK, &["cancel"], "The checkpoint is cancelled, or the handover withdrawn"),
@@ -108,7 +108,7 @@ pub(crate) const TABLE: &[Row] = &[
         "Refused, cancelled, or its worker ended; the service keeps running. If init ended meanwhile, `freeze list` shows whether the generation was committed",
     ),
     row(FAILED, &["status"], "Failed; with `--ready`, the service does not run"),
-    row(FAILED, &["wait"], "Init can no longer reach the state, or the timeout is over"),
+    row(FAILED, &["wait"], "Init can no longer reach the state, or the wait timed out"),
     row(FAILED, &["cancel"], "There is nothing to cancel"),
     row(
         FAILED,
@@ -154,7 +154,7 @@ pub(crate) const TABLE: &[Row] = &[
     row(
         REPLACED,
         RUN,
-        "Another container holds the lease of the application: freeze ended the service, or did not start it",
+        "Another container took the generation or holds the lease: freeze ended the service, or did not start it",
     ),
     row(PIDS_EXHAUSTED, RUN, "A standby has used up nearly all its PIDs: only a new container can restore the service"),
 ];

@@ -154,7 +154,7 @@ fn without_init_there_is_nothing_to_talk_to() {
     {
         let output = freeze(verb, folder.path());
         assert_eq!(output.status.code(), Some(3));
-        assert!(text(&output.stderr).starts_with("freeze: no freeze init runs in this container"));
+        assert!(text(&output.stderr).starts_with("freeze: no freeze init answers in this container"));
     }
 }
 

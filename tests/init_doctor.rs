@@ -47,5 +47,5 @@ fn without_an_init_there_is_nothing_to_look_at() {
     let out =
         Command::new(program()).args(["doctor", "--service", "--runtime-dir"]).arg(folder.path()).output().unwrap();
     assert_eq!(out.status.code(), Some(3));
-    assert!(String::from_utf8_lossy(&out.stderr).contains("no freeze init runs in this container"));
+    assert!(String::from_utf8_lossy(&out.stderr).contains("no freeze init answers in this container"));
 }

@@ -65,20 +65,20 @@ enum CheckpointError {
     #[error("the folder {path} cannot be used ({error}); set FREEZE_RUNTIME_DIR to a writable folder")]
     RuntimeDir { path: PathBuf, error: io::Error },
     #[error(
-        "the server of {0} ignores conditional writes, so two containers could take the same generation. Use a server \
-         that supports If-None-Match and If-Match, or checkpoint without --handover"
+        "the server of {0} ignores conditional writes, so a handover is refused: two containers could take the same \
+         generation. Use a server that supports If-None-Match and If-Match, or checkpoint without --handover"
     )]
     NotFenced(String),
     #[error(
         "the store {url} is {place} and is deleted with the container, so a checkpoint that ends the service is \
          refused. Mount a volume there, or use a bucket (--store). To save this service, checkpoint with \
-         --leave-running and take the generation out with `freeze copy`. If this same container is started again, set \
-         FREEZE_EPHEMERAL_STORE=1"
+         --leave-running and take the generation out with `freeze copy`. If this same container will be started again, \
+         FREEZE_EPHEMERAL_STORE=1 allows the checkpoint"
     )]
     Ephemeral { url: String, place: Ephemeral },
     /// Without the fence a fault could run the service twice.
     #[error(
-        "freeze cannot stop process {0}, so a handover could leave the service running twice; run all processes of the service as one user"
+        "freeze cannot stop process {0}, so a fault during this checkpoint could leave the service running twice; run all processes of the service as one user"
     )]
     NotStopped(String),
     /// The commit was in doubt, and no container has taken the generation.

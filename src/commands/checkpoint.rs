@@ -20,7 +20,7 @@ pub struct Arguments {
     /// Keep the service running instead of ending it
     #[arg(long)]
     leave_running: bool,
-    /// Hold the service frozen until another container takes it; after TIMEOUT it keeps running here [default: 60s]
+    /// Hold the service frozen until another container takes it; if none has by TIMEOUT, it keeps running here [default: 60s]
     #[arg(long, value_name = "TIMEOUT", num_args = 0..=1, require_equals = true, default_missing_value = "60s",
           conflicts_with = "leave_running", value_parser = humantime::parse_duration)]
     handover: Option<Duration>,
@@ -162,7 +162,10 @@ mod tests {
     #[test]
     fn a_step_is_a_line_that_grows() {
         let mut steps = Steps::default();
-        assert_eq!(steps.line(Phase::Preflight, 0, 0), "\r\x1b[Kfreeze: checking what the service holds");
+        assert_eq!(
+            steps.line(Phase::Preflight, 0, 0),
+            "\r\x1b[Kfreeze: checking whether the service can be checkpointed"
+        );
         assert_eq!(steps.line(Phase::Dump, 0, 0), "\nfreeze: dumping the service");
         assert_eq!(
             steps.line(Phase::Dump, 1 << 20, 2 << 20),

@@ -76,13 +76,13 @@ fn text(pruned: &Pruned, dry_run: bool) -> String {
     };
     let mut text = if dry_run { "Nothing was removed. A real run would report:\n".to_owned() } else { String::new() };
     text += &listed("generation", "removed", &pruned.removed);
-    text += &listed("manifest", "of interrupted checkpoints removed", &pruned.leftovers);
+    text += &listed("manifest", "without a generation removed", &pruned.leftovers);
     text += &listed("generation", "kept", &pruned.kept);
     text += &format!("{} deleted; {} freed in all\n", count(pruned.packs, "pack"), size(pruned.bytes));
     if pruned.waiting_packs > 0 {
         let (packs, bytes) = (count(pruned.waiting_packs, "pack"), size(pruned.waiting_bytes));
         text += &format!(
-            "{packs} ({bytes}) unreferenced: the first prune after the grace time deletes them, if they are still unreferenced\n"
+            "{packs} ({bytes}) unreferenced: the first prune after the grace time deletes what is still unreferenced\n"
         );
     }
     text
@@ -107,10 +107,10 @@ mod tests {
         };
         insta::assert_snapshot!(format!("{}\n{}", text(&pruned, false), text(&Pruned::default(), true)), @r"
         3 generations removed: 1, 2 and 3
-        1 manifest of interrupted checkpoints removed: 6
+        1 manifest without a generation removed: 6
         2 generations kept: 4 and 5
         1 pack deleted; 9.0 MiB freed in all
-        2 packs (3.0 MiB) unreferenced: the first prune after the grace time deletes them, if they are still unreferenced
+        2 packs (3.0 MiB) unreferenced: the first prune after the grace time deletes what is still unreferenced
 
         Nothing was removed. A real run would report:
         0 packs deleted; 0 B freed in all

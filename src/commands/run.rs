@@ -130,7 +130,7 @@ struct RestoreArguments {
     /// What to do if the restore fails
     #[arg(long, env = "FREEZE_RESTORE_FAILURE", value_name = "WHAT", default_value = "fail")]
     restore_failure: OnFailure,
-    /// Start nothing: wait for a generation to be handed over, and restore it
+    /// Wait for a generation to be handed over, and restore it
     #[arg(long, env = "FREEZE_STANDBY", value_parser = FalseyValueParser::new())]
     standby: bool,
     /// How often a standby polls the store

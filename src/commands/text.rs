@@ -88,7 +88,7 @@ pub fn age(created: SystemTime, now: SystemTime) -> String {
 /// A step of a checkpoint or restore, with its bytes so far.
 pub fn progress(phase: Phase, bytes: u64, total: u64) -> String {
     let step = match phase {
-        Phase::Preflight => "checking what the service holds",
+        Phase::Preflight => "checking whether the service can be checkpointed",
         Phase::Dump => "dumping the service",
         Phase::Files => "capturing its open files",
         Phase::Commit => "committing",

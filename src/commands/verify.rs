@@ -63,10 +63,10 @@ fn text(found: &Verified) -> String {
     );
     if found.unreferenced_packs > 0 {
         let (packs, bytes) = (count(found.unreferenced_packs, "pack"), size(found.unreferenced_bytes));
-        text += &format!("{packs} ({bytes}) unreferenced; `freeze prune` deletes leftovers\n");
+        text += &format!("{packs} ({bytes}) unreferenced; `freeze prune` deletes what stays unreferenced\n");
     }
     if !found.leftovers.is_empty() {
-        text += &format!("manifests of interrupted checkpoints: {}\n", numbers(&found.leftovers));
+        text += &format!("manifests without a generation: {}\n", numbers(&found.leftovers));
     }
     for key in &found.strangers {
         text += &format!("{key} is not an object of freeze\n");
@@ -107,8 +107,8 @@ mod tests {
         packs/a in file:/s is damaged; generation 1 cannot be restored
         packs/b in file:/s is damaged; generations 1 and 2 cannot be restored
         2 generations, 3 packs (1 read: 8.0 MiB, 80 chunks)
-        1 pack (1.0 KiB) unreferenced; `freeze prune` deletes leftovers
-        manifests of interrupted checkpoints: 9
+        1 pack (1.0 KiB) unreferenced; `freeze prune` deletes what stays unreferenced
+        manifests without a generation: 9
         notes.txt is not an object of freeze
         3 objects are damaged
         ");

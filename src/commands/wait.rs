@@ -21,7 +21,7 @@ pub struct Arguments {
     /// What to wait for
     #[arg(value_name = "STATE")]
     until: Awaited,
-    /// Give up after this time, also if no init answers yet [default: no limit]
+    /// Give up after this time, even if no init has answered yet [default: no limit]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
 }

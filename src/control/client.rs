@@ -31,7 +31,9 @@ const PATIENCE: TimeVal = TimeVal::new(5, 0);
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// No folder holds a socket on which a trusted init listens.
-    #[error("no freeze init runs in this container ({0}): start the service with `freeze run`")]
+    #[error(
+        "no freeze init answers in this container ({0}): start the service with `freeze run`, or give the --runtime-dir that `freeze run` has"
+    )]
     NoInit(String),
     /// Init ended, or dropped this client.
     #[error("init closed the connection without an answer")]

@@ -36,13 +36,14 @@ pub fn note() -> Option<String> {
     }
 }
 
-const ISOLATED: &str = "The service here runs in its own namespaces (--isolate), and this command outside them: its answers are for outside.";
+const ISOLATED: &str = "The service here runs in its own namespaces (--isolate), and this command runs outside them: these answers hold outside them only.";
 
 fn difference(init: &Identity, ours: &Identity) -> Option<String> {
     if init.uid != ours.uid {
         return Some(format!(
-            "The service here runs as uid {}, and this command as uid {}: its answers are for its own uid.",
-            init.uid, ours.uid
+            "The service here runs as uid {}, and this command as uid {ours}: these answers are for uid {ours}.",
+            init.uid,
+            ours = ours.uid
         ));
     }
     if init.users.is_some() && init.users != ours.users {
@@ -64,7 +65,7 @@ mod tests {
         let init = Identity { uid: 1000, capabilities: 0, users: Some("user:[1]".into()) };
         let said = |ours: Identity| difference(&init, &ours).unwrap();
         assert_eq!(difference(&init, &init), None);
-        insta::assert_snapshot!(said(Identity { uid: 0, ..init.clone() }), @"The service here runs as uid 1000, and this command as uid 0: its answers are for its own uid.");
+        insta::assert_snapshot!(said(Identity { uid: 0, ..init.clone() }), @"The service here runs as uid 1000, and this command as uid 0: these answers are for uid 0.");
         assert_eq!(said(Identity { users: Some("user:[2]".into()), ..init.clone() }), ISOLATED);
         insta::assert_snapshot!(said(Identity { capabilities: 3, ..init.clone() }), @"The container's init has other capabilities than this command, perhaps in a namespace of its own (--isolate): these answers are for the capabilities of this command.");
         assert!(Identity::of("self").is_some_and(|ours| ours.users.is_some()));

@@ -78,7 +78,7 @@ pub enum ProofError {
     #[error(transparent)]
     NoFolder(#[from] NoFolder),
     #[error(
-        "the path of the folder {0} is too long for a socket, which allows {MOST} bytes: name a folder with a shorter path with --runtime-dir"
+        "the path of the folder {0} is too long for a socket, which allows {MOST} bytes: set --runtime-dir to a folder with a shorter path"
     )]
     LongPath(PathBuf),
     #[error(

@@ -107,13 +107,14 @@ fn namespaces(abilities: &Abilities) -> Option<Remedy> {
     let mut also = Vec::new();
     if !abilities.has(Ability::Unshare) {
         also.push(
-            "use a seccomp profile that allows unshare and clone3, such as that of Podman or CRI-O; Docker's does not"
+            "use a seccomp profile that allows unshare and clone3, such as Podman's; those of Docker, containerd and CRI-O \
+             refuse both"
                 .into(),
         );
     } else if !abilities.has(Ability::UserNamespace) {
         also.push(
-            "allow user namespaces on the host: set the sysctls user.max_user_namespaces above 0, and, if they exist, \
-             kernel.unprivileged_userns_clone=1 and kernel.apparmor_restrict_unprivileged_userns=0"
+            "allow user namespaces on the host: set the sysctl user.max_user_namespaces above 0 and, if they exist, \
+             kernel.unprivileged_userns_clone to 1 and kernel.apparmor_restrict_unprivileged_userns to 0"
                 .into(),
         );
     }

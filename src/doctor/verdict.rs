@@ -16,7 +16,7 @@ pub fn verdict(abilities: &Abilities, proof: &Proof) -> Vec<String> {
         (Proof::NotCarriedOut { .. }, Some(reason)) => format!("Services cannot be checkpointed here: {reason}."),
         (Proof::NotCarriedOut { cause }, None) => {
             format!(
-                "The proof could not run, so it is unknown whether services can be checkpointed and restored here: {cause}."
+                "The proof was not completed, so it is unknown whether services can be checkpointed and restored here: {cause}."
             )
         }
     }];
@@ -101,7 +101,7 @@ mod tests {
         let not_carried_out = Proof::NotCarriedOut { cause: "signal 2 ended the proof".into() };
         let found = [&BASIC[..], &[]].map(|abilities| verdict(&Abilities::with(abilities), &not_carried_out).remove(0));
         insta::assert_snapshot!(found.join("\n"), @r"
-        The proof could not run, so it is unknown whether services can be checkpointed and restored here: signal 2 ended the proof.
+        The proof was not completed, so it is unknown whether services can be checkpointed and restored here: signal 2 ended the proof.
         Services cannot be checkpointed here: ptrace is missing (EPERM).
         ");
     }

@@ -107,12 +107,17 @@ pub fn warning(jump: &io::Result<i64>, away_ms: u64) -> Option<String> {
         CLOCK_MONOTONIC or CLOCK_BOOTTIME jumps";
     if ms < 0 {
         return Some(format!(
-            "{clocks} back by {time}, which programs do not expect: timers fire that much later, and time differences \
-             can be negative. See docs/explanation/privileges.md"
+            "{clocks} back by {time}, which programs do not expect: a wait until a time that the program has computed \
+             takes that much longer, and a time difference can be negative. See docs/explanation/privileges.md"
         ));
     }
     let more = ms.unsigned_abs() > away_ms.saturating_add(TOLERANCE);
-    more.then(|| format!("{clocks} ahead by {time}: timers fire that much earlier. See docs/explanation/privileges.md"))
+    more.then(|| {
+        format!(
+            "{clocks} ahead by {time}: a wait until a time that the program has computed ends that much earlier. See \
+             docs/explanation/privileges.md"
+        )
+    })
 }
 
 /// Both clocks, or their offsets, in nanoseconds.
@@ -212,8 +217,8 @@ mod tests {
     #[test]
     fn only_what_nobody_expects_is_warned_of() {
         let said = |jump_ms| warning(&Ok(jump_ms), 5000);
-        insta::assert_snapshot!(said(-7_200_000).unwrap(), @"the service has no time namespace (--isolate auto makes one if the container permits it), so its CLOCK_MONOTONIC or CLOCK_BOOTTIME jumps back by 2h, which programs do not expect: timers fire that much later, and time differences can be negative. See docs/explanation/privileges.md");
-        insta::assert_snapshot!(said(7_200_000).unwrap(), @"the service has no time namespace (--isolate auto makes one if the container permits it), so its CLOCK_MONOTONIC or CLOCK_BOOTTIME jumps ahead by 2h: timers fire that much earlier. See docs/explanation/privileges.md");
+        insta::assert_snapshot!(said(-7_200_000).unwrap(), @"the service has no time namespace (--isolate auto makes one if the container permits it), so its CLOCK_MONOTONIC or CLOCK_BOOTTIME jumps back by 2h, which programs do not expect: a wait until a time that the program has computed takes that much longer, and a time difference can be negative. See docs/explanation/privileges.md");
+        insta::assert_snapshot!(said(7_200_000).unwrap(), @"the service has no time namespace (--isolate auto makes one if the container permits it), so its CLOCK_MONOTONIC or CLOCK_BOOTTIME jumps ahead by 2h: a wait until a time that the program has computed ends that much earlier. See docs/explanation/privileges.md");
         assert_eq!([warning(&Ok(0), 0), said(5500)], [None, None]);
         let error = io::Error::from_raw_os_error(libc::EACCES);
         insta::assert_snapshot!(warning(&Err(error), 0).unwrap(), @"cannot tell whether the service's clocks jumped: Permission denied (os error 13)");

@@ -13,9 +13,9 @@ pub(crate) fn before_restore(highest: i32) -> Option<String> {
 pub fn at_checkpoint(highest: i32) -> Option<String> {
     let millis = Some(pids::millis_up_to(highest)).filter(|&millis| millis >= 1000)?;
     Some(format!(
-        "a restore that cannot choose PIDs counts up to PID {highest}, which takes about {}; to choose PIDs, add the \
-         capability CHECKPOINT_RESTORE and a seccomp profile that allows clone3, or restart the service to lower its \
-         PIDs",
+        "a restore that cannot choose PIDs counts up to PID {highest}, which takes about {}; let freeze choose PIDs \
+         (add the capability CHECKPOINT_RESTORE and a seccomp profile that allows clone3), or restart the service, \
+         which then has lower PIDs",
         seconds(millis)
     ))
 }

@@ -58,8 +58,8 @@ pub enum ImageError {
     OldHead { url: String, found: u64, known: u64 },
     /// The time within which prune keeps shared packs has passed.
     #[error(
-        "the checkpoint took more than {minutes} minutes, so `freeze prune` may have removed packs of {url} that it \
-         shares with earlier generations. Nothing was committed; try again with a faster connection to the store"
+        "the checkpoint took more than {minutes} minutes, so `freeze prune` may have removed packs of {url} that the \
+         checkpoint shares with earlier generations. Nothing was committed; try again with a faster connection to the store"
     )]
     TooSlow { url: String, minutes: u64 },
     #[error(
@@ -83,7 +83,7 @@ pub enum ImageError {
     /// The earlier error has already been returned.
     #[error("an earlier error ended the transfer")]
     Ended,
-    #[error("cannot start the transfer: {0}. Raise the container's limit of processes or open files")]
+    #[error("cannot start the transfer: {0}. Raise the container's PIDs limit, or its limit of open files")]
     Start(io::Error),
 }
 

@@ -53,7 +53,7 @@ pub enum MigrateError {
     NoSource(NoAnswer),
     #[error("neither side runs the service: the source is {source_state}, the target is {target_state}")]
     NoService { source_state: String, target_state: String },
-    #[error("the source is still {0}. Run this command again when `freeze status` there says running")]
+    #[error("the source is {0}, so nothing was moved. Run this command again when `freeze status` there says running")]
     Busy(&'static str),
     #[error("the target cannot be started: {0}")]
     Start(NoAnswer),
@@ -92,19 +92,19 @@ pub enum MigrateError {
     NotTaken(String),
     /// The answer to the handover was lost, and the source has the service.
     #[error(
-        "the connection to the source broke during the handover ({0}), and the target did not take the service. Run this command again"
+        "freeze could not follow the handover to its end ({0}), and the target did not take the service. Run this command again"
     )]
     LostAndBack(NoAnswer),
     /// The answer to the handover was lost, and neither side says that it has the service.
     #[error(
-        "the connection to the source broke during the handover ({lost}); the source is {source_state}, the target is {target_state}. Run this command again when both can be reached"
+        "freeze could not follow the handover to its end ({lost}): the source is {source_state}, the target is {target_state}. Run this command again when both can be reached"
     )]
     OutOfSight { lost: NoAnswer, source_state: String, target_state: String },
     #[error("another standby of this application, {0}, has taken the service")]
     TakenByAnother(String),
     /// The target has `--restore-failure retry-earlier`.
     #[error(
-        "the target could not restore the handed-over generation and restored generation {0} instead: later state is lost"
+        "the target could not restore the handed-over generation and restored generation {0} instead, so the service has lost its later state"
     )]
     Earlier(u64),
 }

@@ -104,11 +104,11 @@ impl Ability {
             Self::TraceOthers => "services whose processes run as several users, or are not dumpable",
             Self::Clone3 => "needed for set_tid; without it, freeze creates processes with clone",
             Self::SetTid => "choose PIDs and TIDs: at once, in any order, even in a container that has used them",
-            Self::LastPid => "the same, a little slower; without either, a restore counts PIDs up",
-            Self::MemoryMap => "set a process's memory map; without it, no restore is possible",
+            Self::LastPid => "choose PIDs, a little slower; without it and set_tid, a restore counts PIDs up",
+            Self::MemoryMap => "set a process's memory map; without it, no checkpoint or restore is possible",
             Self::ExeLink => "/proc/PID/exe of a restored process is its program; without it, criu",
             Self::MapFiles => "save deleted files that are mapped and not open; without it, such a service is refused",
-            Self::Kcmp => "compare shared files and memory; without it, freeze uses other exact tests",
+            Self::Kcmp => "compare shared files and memory; without it, freeze uses slower tests",
             Self::ProcessVmReadv => "read memory; without it, the processes write it themselves",
             Self::Vmsplice => "pass memory on without a copy; without it, memory is copied",
             Self::Userfaultfd => "nothing today: a restore loads all memory before the service runs",
@@ -194,7 +194,7 @@ fn ask(ability: Ability, facts: &Facts, proc: &Proc) -> Answer {
         Ability::PidNamespace => namespaces::processes().into(),
         Ability::TimeNamespace => namespaces::time().into(),
         Ability::UnmaskedProc => {
-            Answer::when(proc.masked.is_empty(), &format!("{} mounts cover it", proc.masked.len()))
+            Answer::when(proc.masked.is_empty(), &format!("mounts that cover it: {}", proc.masked.len()))
         }
         Ability::WholeProc => proc.hidden(facts).map_or(Answer::Yes, |reason| Answer::No(reason.to_owned())),
     }

@@ -290,7 +290,7 @@ impl<'a> Watch<'a> {
         if silent < interval * SILENT {
             return Ok(None);
         }
-        let name = name.as_deref().unwrap_or("the former container");
+        let name = name.as_deref().unwrap_or("its owner");
         let (seconds, url) = (silent.as_secs(), vault.url());
         let taking = format!("taking over the lease of {url}, because {name} sent no heartbeat for {seconds} s");
         Ok(Some(match self.newest.take() {

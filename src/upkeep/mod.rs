@@ -49,7 +49,7 @@ pub enum UpkeepError {
     )]
     OtherHistory { generation: u64, source_url: String, destination: String },
     #[error(
-        "generation {generation} cannot be copied, because {destination} is already at generation {newest}, and a restore takes the newest. Copy it to a store of its own"
+        "generation {generation} cannot be copied, because {destination} is already at generation {newest} and would restore the older one from then on. Copy it to a store of its own"
     )]
     Older { generation: u64, newest: u64, destination: String },
     #[error(

@@ -45,7 +45,7 @@ fn said(out: &Output, status: u8) -> String {
 
 fn a_fresh_container(setting: Setting) {
     let said = said(&doctor(setting, &[], &root(), &[]), exit::OK);
-    let numbers = if setting == Setting::Unconfined { "under the same PIDs" } else { "with its PIDs moved up by" };
+    let numbers = if setting == Setting::Unconfined { "under the same PIDs" } else { "with their PIDs moved up by" };
     let (in_time, own) = ("after a restore with --isolate auto; without it", "in which a restore chooses PIDs");
     let isolated = match setting {
         Setting::Nested => own,
@@ -139,7 +139,9 @@ fn one_that_is_told_to_end_leaves_nothing_either() {
     let criu = opt(Some("#!/bin/sh\nexec sleep 600\n"));
     let out = run(Setting::Caps, criu.path(), &[], &root(), &["sh", "-c", script]);
     let (said, err) = (text(&out.stdout), text(&out.stderr));
-    for part in ["ended with 1\n", "proof: not run: signal 15 ended the proof\n", "\nThe proof could not run, "] {
+    for part in
+        ["ended with 1\n", "proof: not completed: signal 15 ended the proof\n", "\nThe proof was not completed, "]
+    {
         assert!(said.contains(part), "{part}: {said}{err}");
     }
     assert!(err.contains("No such file") && !said.contains("sleep\n"), "{said}{err}");
@@ -148,7 +150,7 @@ fn one_that_is_told_to_end_leaves_nothing_either() {
 #[test]
 fn a_folder_that_cannot_be_written_is_named() {
     let said = said(&doctor(Setting::Restricted, &[], &root(), &["--runtime-dir", "/sys"]), exit::FAILED);
-    assert!(said.contains("proof: not run: no folder is writable (/sys: "), "{said}");
+    assert!(said.contains("proof: not completed: no folder is writable (/sys: "), "{said}");
 }
 
 /// A service that was checkpointed, as `doctor --for` finds it.

@@ -89,7 +89,7 @@ fn descriptors_that_move() {
 
 #[test]
 fn watches_that_are_refused() {
-    refused(ALL, "inotify-removed", "has 1 inotify watches on files that freeze cannot find");
+    refused(ALL, "inotify-removed", "has an inotify watch on a file that freeze cannot find");
 }
 
 /// What was made since the start travels; volumes stay where they are.
@@ -197,7 +197,7 @@ fn processes_that_are_refused() {
     refused(
         &[Setting::RestrictedPodman, Setting::Unconfined],
         "thread-cwd",
-        "has a thread with a working directory, root or umask of its own (in /tmp)",
+        "has a thread with a working directory, root or umask of its own (it is in /tmp)",
     );
     refused(&[Setting::Restricted, Setting::Unconfined], "thread-files", "has a thread with descriptors of its own");
     refused(RESTRICTED, "leader-gone", "has lost its first thread");

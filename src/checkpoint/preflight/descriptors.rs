@@ -22,7 +22,7 @@ const OBJECTS: &[(&str, &str, &str)] = &[
     ("[io_uring]", "io_uring", "switch off io_uring in the service (for node: UV_USE_IO_URING=0)"),
     ("[userfaultfd]", "userfaultfd", "switch off the part of the service that uses it"),
     ("[perf_event]", "a performance counter", "stop the profiler and try again"),
-    ("[fanotify]", "fanotify", "switch off the service's file watching"),
+    ("[fanotify]", "fanotify", "switch off file watching in the service"),
     ("[landlock-ruleset]", "a Landlock ruleset", "switch off the service's own sandbox"),
     ("[kvm-vm]", "a virtual machine (KVM)", "run it outside the service"),
     ("[kvm-vcpu", "a virtual machine (KVM)", "run it outside the service"),
@@ -84,7 +84,7 @@ fn kind(process: &Process, descriptor: &Descriptor, mounts: &Mounts) -> Option<F
         Strange::HugePages => Some(huge_pages(process)),
         Strange::Detached => Some(Finding::refused(
             Some(process),
-            &format!("has {} open, which is on a mount outside the container", descriptor.target),
+            &format!("has {} open, which is on a mount that the container does not have", descriptor.target),
             "close it before a checkpoint",
         )),
     }

@@ -36,7 +36,7 @@ pub fn look(processes: &[Process], abilities: &Abilities, mut budget: usize, fin
             if !kcmp(Shared::Places).unwrap_or_else(|| share_places(first, tid)) {
                 let folder = fs::read_link(proc::path(tid, "cwd")).unwrap_or_default();
                 add(&format!(
-                    "has a thread with a working directory, root or umask of its own (in {}), which a restore would lose",
+                    "has a thread with a working directory, root or umask of its own (it is in {}), which a restore would lose",
                     folder.display()
                 ));
             }
@@ -146,7 +146,7 @@ mod tests {
             let found = found(other_folder, way);
             assert!(
                 found.iter().any(|what| what
-                    .starts_with("has a thread with a working directory, root or umask of its own (in /proc)")),
+                    .starts_with("has a thread with a working directory, root or umask of its own (it is in /proc)")),
                 "{found:?}"
             );
         }

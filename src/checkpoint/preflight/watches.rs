@@ -41,6 +41,7 @@ impl Watches {
             0 => format!(
                 "has more than {LIMIT} inotify watches, or watches on very long paths, which cannot be checkpointed"
             ),
+            1 => "has an inotify watch on a file that freeze cannot find, which cannot be checkpointed".to_owned(),
             lost => {
                 format!("has {lost} inotify watches on files that freeze cannot find, which cannot be checkpointed")
             }
@@ -87,6 +88,7 @@ mod tests {
     #[test]
     fn what_is_not_found_is_counted() {
         insta::assert_snapshot!(judged(&watches(&[(1, "/app")], &[1, 2, 3])).unwrap(), @"has 2 inotify watches on files that freeze cannot find, which cannot be checkpointed");
+        insta::assert_snapshot!(judged(&watches(&[(1, "/app")], &[1, 2])).unwrap(), @"has an inotify watch on a file that freeze cannot find, which cannot be checkpointed");
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub fn text(found: &Diagnosis) -> String {
         match &found.proof {
             Proof::Succeeded(proven) => proof(proven),
             Proof::Failed { cause } => format!("proof: failed: {cause}\n"),
-            Proof::NotCarriedOut { cause } => format!("proof: not run: {cause}\n"),
+            Proof::NotCarriedOut { cause } => format!("proof: not completed: {cause}\n"),
         },
         found.verdict.iter().map(|sentence| format!("{sentence}\n")).collect(),
         remedies(&found.remedies),
@@ -55,7 +55,7 @@ fn proof(proven: &Proven) -> String {
     let Proven { processes, threads, checkpoint_ms, bytes, restore_ms, shifted, pids } = proven;
     let numbers = match shifted {
         0 => "under the same PIDs".to_owned(),
-        _ => format!("with its PIDs moved up by {shifted}, because this container has used the original ones"),
+        _ => format!("with their PIDs moved up by {shifted}, because this container has used the original ones"),
     };
     format!(
         "proof: {processes} processes with {threads} more threads were checkpointed in {checkpoint_ms} ms ({}),\n       \

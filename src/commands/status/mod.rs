@@ -24,7 +24,7 @@ pub struct Arguments {
     /// Print metrics in Prometheus's text format
     #[arg(long, conflicts_with_all = ["json", "follow"])]
     prometheus: bool,
-    /// Print nothing; exit with 0 if the service runs, else with 1
+    /// Print nothing and exit with 0 if the service runs; otherwise print its state and fail
     #[arg(long, conflicts_with_all = ["json", "prometheus", "follow"])]
     ready: bool,
     /// Print a line for each change of state, progress and warning until init ends

@@ -36,7 +36,11 @@ pub fn metrics(status: &Status, restore_time: Option<RestoreTime>) -> String {
     if let Some(last) = &status.checkpoint {
         let report = last.report;
         page.gauge("checkpoint_timestamp_seconds", "When the last checkpoint was committed.", seconds(last.at_ms));
-        page.gauge("checkpoint_duration_seconds", "Time from its request to its commit.", seconds(report.total_ms));
+        page.gauge(
+            "checkpoint_duration_seconds",
+            "How long it took, the wait of a handover included, hooks excluded.",
+            seconds(report.total_ms),
+        );
         page.gauge("checkpoint_frozen_seconds", "How long it froze the service.", seconds(report.frozen_ms));
         page.gauge("checkpoint_bytes", "Memory and files in it.", report.bytes);
         page.gauge("checkpoint_new_bytes", "Of these, bytes that were new to the store.", report.new);

@@ -77,7 +77,8 @@ impl Machine {
         report.at_ms = Some(self.now.wall_ms);
         let failed = std::mem::take(&mut report.in_a_row);
         if std::mem::take(&mut self.heartbeats.warned) {
-            self.say(format!("the heartbeat reaches the store again, after {failed} failures in a row"));
+            let failures = if failed == 1 { "1 failure".to_owned() } else { format!("{failed} failures in a row") };
+            self.say(format!("the heartbeat reaches the store again, after {failures}"));
         }
     }
 
