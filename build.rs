@@ -1,7 +1,7 @@
 //! Compiles the subreaper and the relay, the freestanding programs of a page or two that the executable
-//! embeds. Also makes the executable start at `freeze_start`, which blocks the signals (src/sys/signals.rs).
+//! embeds. Reads which CRIU criu/build.sh makes. Makes the executable start at `freeze_start`, which blocks the signals (src/sys/signals.rs).
 
-use std::{env, ffi::OsString, path::PathBuf, process::Command};
+use std::{env, ffi::OsString, fs, path::PathBuf, process::Command};
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -9,6 +9,10 @@ fn main() {
     println!("cargo::rerun-if-changed=src/sys/freestanding");
     compile("subreaper");
     compile("relay");
+    let (file, script) = ("criu/build.sh", fs::read_to_string("criu/build.sh").expect("criu/build.sh is there"));
+    println!("cargo::rerun-if-changed={file}");
+    let version = script.lines().find_map(|line| line.strip_prefix("version=")).expect("criu/build.sh has a version");
+    println!("cargo::rustc-env=FREEZE_CRIU_VERSION={version}");
 }
 
 fn compile(name: &str) {

@@ -6,6 +6,7 @@ mod checkpoint;
 mod copy;
 mod doctor;
 mod extract;
+mod generate;
 mod inspect;
 mod install;
 mod list;
@@ -22,17 +23,25 @@ mod wait;
 mod worker;
 
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::exit;
+use crate::image::layout;
 use crate::sys::process;
 use shared::{Folder, StoreArguments, finish, json, refused, status_of};
 use text::say;
 
+/// What `--version` prints: also the CRIU that freeze is made for, and the format of the stores that it writes.
+static LONG_VERSION: LazyLock<String> = LazyLock::new(|| {
+    let (freeze, criu) = (env!("CARGO_PKG_VERSION"), env!("FREEZE_CRIU_VERSION"));
+    format!("{freeze}\ncriu {criu}, patched\nstore format {}", layout::VERSION)
+});
+
 /// Checkpoints a container's service without privileges and restores it in another container.
 #[derive(Debug, Parser)]
-#[command(name = "freeze", version, about)]
+#[command(name = "freeze", version, long_version = LONG_VERSION.as_str(), about)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -74,6 +83,8 @@ enum Verb {
     Copy(copy::Arguments),
     /// Copy freeze and its criu into a folder, such as a volume for an application's container
     Install(install::Arguments),
+    /// Write man pages and shell completions into a folder
+    Generate(generate::Arguments),
     /// Probe what works in this container, prove it, and say what to add for more
     #[command(after_help = exit::help("doctor"))]
     Doctor(doctor::Arguments),
@@ -104,6 +115,7 @@ pub fn main() -> ExitCode {
         Verb::Extract(arguments) => extract::main(&arguments),
         Verb::Copy(arguments) => copy::main(&arguments),
         Verb::Install(arguments) => install::main(&arguments),
+        Verb::Generate(arguments) => generate::main(&arguments, Cli::command()),
         Verb::Doctor(arguments) => doctor::main(&arguments),
         Verb::DoctorSubject(arguments) => doctor::subject(&arguments),
         Verb::Worker => worker::main(),
@@ -113,7 +125,6 @@ pub fn main() -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn every_option_is_documented_under_its_command() {
