@@ -89,11 +89,12 @@ pictures: ## the pages' pictures, from their sources beside them; needs graphviz
 	@dot -Tsvg docs/pictures/move.dot -o docs/pictures/move.svg
 	@gnuplot docs/pictures/downtime.gp >docs/pictures/downtime.svg
 
-lint: ## formatting, clippy, shellcheck, hadolint, and the pages
+lint: ## formatting, clippy, shellcheck, hadolint, licences of crates, and the pages
 	@cargo fmt --all --check
 	@cargo clippy --workspace --all-targets --locked -- -D warnings
 	@git ls-files -z ':!bench' | xargs -0 awk 'FNR == 1 && /^#!.*sh$$/ { printf "%s%c", FILENAME, 0 } { nextfile }' | xargs -0 shellcheck -x
 	@integration/hadolint images/*/Dockerfile
+	@integration/cargo-deny
 	@tests/docs/check
 	@tests/docs/form
 	@tests/docs/messages
