@@ -257,7 +257,7 @@ fn a_read_only_root_and_no_shell_are_enough() {
 }
 
 #[test]
-fn it_rests_in_two_mib_without_waking() {
+fn it_rests_in_one_mib_of_its_own_without_waking() {
     for place in PLACES {
         let mut init = script(place, &[], "echo ready; exec sleep 1000");
         init.expect("ready");
@@ -272,7 +272,9 @@ fn it_rests_in_two_mib_without_waking() {
         // The one thing to be shown here is that nothing happens in a time.
         std::thread::sleep(std::time::Duration::from_secs(2));
         assert_eq!(switches(), before);
-        let resident: u32 = status_field(init.pid, "VmRSS:").unwrap().trim_end_matches(" kB").parse().unwrap();
-        assert!(resident <= 2048, "{resident} kB");
+        // Without the executable's pages: in this build, which is not optimised, they are far apart and many.
+        // images/freeze/test holds the released build, with them.
+        let own: u32 = status_field(init.pid, "RssAnon:").unwrap().trim_end_matches(" kB").parse().unwrap();
+        assert!(own <= 1024, "{own} kB");
     }
 }
