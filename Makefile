@@ -30,6 +30,7 @@ build: criu ## freeze and criu, static, and what lies beside them, in one folder
 endif
 
 criu: ## our static, patched CRIU
+	@integration/progress --quiet "criu, from source" 90 criu/build.sh
 	@criu/build.sh
 
 image: build ## freeze's own image, an archive for docker, podman, skopeo and ctr (printed last); images/README.md

@@ -92,12 +92,12 @@ pub enum MigrateError {
     NotTaken(String),
     /// The answer to the handover was lost, and the source has the service.
     #[error(
-        "freeze could not follow the handover to its end ({0}), and the target did not take the service. Run this command again"
+        "could not follow the handover to its end ({0}), and the target did not take the service. Run this command again"
     )]
     LostAndBack(NoAnswer),
     /// The answer to the handover was lost, and neither side says that it has the service.
     #[error(
-        "freeze could not follow the handover to its end ({lost}): the source is {source_state}, the target is {target_state}. Run this command again when both can be reached"
+        "could not follow the handover to its end ({lost}): the source is {source_state}, the target is {target_state}. Run this command again when both can be reached"
     )]
     OutOfSight { lost: NoAnswer, source_state: String, target_state: String },
     #[error("another standby of this application, {0}, has taken the service")]

@@ -245,7 +245,7 @@ fn a_connection_that_is_lost_says_nothing_of_the_service() {
     play.broken(&["source cut-before"]);
     let failure = play.migrate().0.unwrap_err();
     assert_eq!(failure.runs, Runs::Source);
-    insta::assert_snapshot!(sentence(&play, &failure), @"freeze could not follow the handover to its end (`HERE/source/exec freeze checkpoint --handover=1000ms --json` ended with exit status: 137: no output), and the target did not take the service. Run this command again. The service keeps running in the source");
+    insta::assert_snapshot!(sentence(&play, &failure), @"could not follow the handover to its end (`HERE/source/exec freeze checkpoint --handover=1000ms --json` ended with exit status: 137: no output), and the target did not take the service. Run this command again. The service keeps running in the source");
     // The connection breaks after the target has taken the service.
     play.broken(&["source cut-after"]);
     let moved = play.migrate().0.unwrap();

@@ -199,7 +199,7 @@ fn all_that_is_missing_for_a_generation_of_another_machine_is_said() {
         "generation 1 cannot be restored here:\n",
         "- this CPU lacks amx_future",
         "- the service ran as uid 7",
-        "- /opt/application",
+        "- the application's file /opt/application",
     ] {
         assert!(found.contains(part), "{part}: {found}");
     }

@@ -111,7 +111,7 @@ fn a_question_that_is_cut_off_is_asked_again() {
         1 => drop(source.verified()),
         _ => panic!("{status}: {said}"),
     }
-    assert!(said.contains("the connection to the source broke") == (status == 1), "{status}: {said}");
+    assert!(said.contains("could not follow the handover to its end") == (status == 1), "{status}: {said}");
 }
 
 #[test]
