@@ -206,5 +206,8 @@ fn all_that_is_missing_for_a_generation_of_another_machine_is_said() {
     let container = app.start();
     assert_eq!(container.wait(), i32::from(exit::RESTORE_FAILED));
     let log = container.logs().1;
-    assert!(log.contains("this CPU lacks amx_future") && log.contains("(and 2 more: `freeze doctor --for GENERATION`"), "{log}");
+    assert!(
+        log.contains("this CPU lacks amx_future") && log.contains("(and 2 more: `freeze doctor --for GENERATION`"),
+        "{log}"
+    );
 }
