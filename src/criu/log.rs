@@ -16,6 +16,10 @@ const CAUSES: &[(&str, &str)] = &[
         "a file that the service uses differs from the file at the checkpoint; use the same application files",
     ),
     (
+        "on restore: Permission denied",
+        "a file that the service had open may not be opened by this container's user; give the user the right that its mode, or its folder's, denies",
+    ),
+    (
         "Can't open file",
         "a file that the service had open is missing here; provide it, or --include it at the checkpoint",
     ),

@@ -1,0 +1,59 @@
+//! Kinds of objects that come back whole: a service that holds one is checkpointed and left running, and is moved twice
+//! after that. The objects are those of `tests/services/holds_modes.c`.
+
+use crate::harness::{App, Container, Setting};
+
+const SETTINGS: &[Setting] = &[Setting::Restricted, Setting::RestrictedPodman, Setting::Caps];
+
+fn comes_back(settings: &[Setting], object: &str) {
+    for setting in settings {
+        let app = App::new(*setting, &["holds", object]);
+        let first = app.start();
+        first.verified();
+        first.checkpoint(&["--leave-running"]);
+        first.verified();
+        let second = move_on(&app, &first);
+        move_on(&app, &second);
+    }
+}
+
+fn move_on(app: &App, from: &Container) -> Container {
+    from.checkpoint(&[]);
+    assert_eq!(from.wait(), 172, "{}", from.story());
+    let to = app.start();
+    to.verified();
+    to
+}
+
+/// One test for each object, so that one that fails names itself.
+macro_rules! come_back {
+    ($($settings:expr => { $($name:ident: $object:literal,)* })*) => {
+        $($(
+            #[test]
+            fn $name() {
+                comes_back($settings, $object);
+            }
+        )*)*
+    };
+}
+
+// What is open has another mode by now, which would not let it be opened like that.
+come_back! {
+    SETTINGS => {
+        opened_before_its_mode_read_only: "mode-read-only",
+        opened_before_its_mode_none: "mode-none",
+        opened_before_its_mode_none_in_shared_memory: "mode-none-shm",
+        opened_before_its_mode_write_only: "mode-write-only",
+        opened_before_its_mode_set_id: "mode-set-id",
+        opened_before_its_mode_ghost: "mode-ghost",
+        opened_before_its_mode_small_ghost: "mode-ghost-small",
+        opened_before_its_mode_write_only_ghost: "mode-ghost-write-only",
+        opened_before_its_mode_by_several: "mode-several",
+        opened_before_its_mode_mapped: "mode-mapped",
+        opened_before_its_mode_mapped_ghost: "mode-ghost-mapped",
+        opened_before_its_mode_memfd: "mode-memfd",
+        opened_before_its_mode_fifo: "mode-fifo",
+        opened_before_its_mode_folder: "mode-folder",
+        opened_before_its_mode_watched: "mode-watched",
+    }
+}
