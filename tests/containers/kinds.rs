@@ -1,5 +1,5 @@
 //! Kinds of objects that come back whole: a service that holds one is checkpointed and left running, and is moved twice
-//! after that. The objects are those of `tests/services/holds_modes.c`.
+//! after that. The objects are those of `tests/services/holds_modes.c` and `holds_mappings.c`.
 
 use crate::harness::{App, Container, Setting};
 
@@ -55,5 +55,16 @@ come_back! {
         opened_before_its_mode_fifo: "mode-fifo",
         opened_before_its_mode_folder: "mode-folder",
         opened_before_its_mode_watched: "mode-watched",
+    }
+}
+
+// What is reserved may be more than all memory.
+come_back! {
+    SETTINGS => {
+        reserved_for_nobody: "reserve-none",
+        reserved_after_use: "reserve-used",
+        reserved_beyond_32_bits_of_pages: "reserve-most",
+        reserved_in_a_parent_and_a_child: "reserve-forked",
+        reserved_in_pieces: "reserve-pieces",
     }
 }
