@@ -68,3 +68,21 @@ come_back! {
         reserved_in_pieces: "reserve-pieces",
     }
 }
+
+// What is mapped has no name, and is open nowhere.
+come_back! {
+    SETTINGS => {
+        mapped_unlinked_semaphores: "sem-unlinked",
+        mapped_parts_of_a_file: "unreachable-parts",
+        mapped_parts_of_shared_memory: "unreachable-parts-shm",
+        mapped_parts_of_a_memfd: "unreachable-parts-memfd",
+        mapped_parts_of_anonymous_memory: "anonymous-parts",
+        mapped_shared_and_private: "unreachable-both",
+        mapped_as_a_library: "unreachable-library",
+        mapped_beyond_its_end: "unreachable-end",
+        mapped_and_sparse: "unreachable-sparse",
+        mapped_private: "deleted-mapped",
+        mapped_private_memfd: "memfd-private-closed",
+        mapped_deleted_shared_memory: "deleted-shm",
+    }
+}
