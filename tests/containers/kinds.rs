@@ -7,14 +7,17 @@ const SETTINGS: &[Setting] = &[Setting::Restricted, Setting::RestrictedPodman, S
 
 fn comes_back(settings: &[Setting], object: &str) {
     for setting in settings {
-        let app = App::new(*setting, &["holds", object]);
-        let first = app.start();
-        first.verified();
-        first.checkpoint(&["--leave-running"]);
-        first.verified();
-        let second = move_on(&app, &first);
-        move_on(&app, &second);
+        goes_on(&App::new(*setting, &["holds", object]));
     }
+}
+
+fn goes_on(app: &App) {
+    let first = app.start();
+    first.verified();
+    first.checkpoint(&["--leave-running"]);
+    first.verified();
+    let second = move_on(app, &first);
+    move_on(app, &second);
 }
 
 fn move_on(app: &App, from: &Container) -> Container {
@@ -84,5 +87,14 @@ come_back! {
         mapped_private: "deleted-mapped",
         mapped_private_memfd: "memfd-private-closed",
         mapped_deleted_shared_memory: "deleted-shm",
+    }
+}
+
+/// As a service whose package is upgraded while it runs.
+#[test]
+fn mapped_as_the_program() {
+    for setting in SETTINGS {
+        let copy = "cp /services/service /tmp/program && exec /tmp/program holds upgraded";
+        goes_on(&App::with_options(*setting, &[], &["sh", "-c", copy]));
     }
 }

@@ -247,6 +247,22 @@ static void unreachable_library_check(void)
 		fail("the child's memory has changed");
 }
 
+/* The program itself was replaced, as by an upgrade. */
+static void upgraded_hold(void)
+{
+	char path[512] = "";
+
+	had(readlink("/proc/self/exe", path, sizeof path - 1), "readlink");
+	had(unlink(path), path);
+	memory = again = NULL;
+}
+
+static void upgraded_check(void)
+{
+	if (memory || again)
+		fail("the data has changed");
+}
+
 /* It may be read, ends before its mapping does, and stays like that. */
 static void unreachable_end_hold(void)
 {
@@ -431,6 +447,7 @@ const struct object mapping_objects[] = {
 	{ "anonymous-parts", anonymous_parts_hold, unreachable_parts_check },
 	{ "unreachable-both", unreachable_both_hold, unreachable_both_check },
 	{ "unreachable-library", unreachable_library_hold, unreachable_library_check },
+	{ "upgraded", upgraded_hold, upgraded_check },
 	{ "unreachable-end", unreachable_end_hold, unreachable_end_check },
 	{ "unreachable-sparse", unreachable_sparse_hold, unreachable_sparse_check },
 	{ "reserve-none", reserve_none_hold, reserve_none_check },
