@@ -69,6 +69,7 @@ come_back! {
         reserved_beyond_32_bits_of_pages: "reserve-most",
         reserved_in_a_parent_and_a_child: "reserve-forked",
         reserved_in_pieces: "reserve-pieces",
+        reserved_and_shared: "reserve-shared",
     }
 }
 

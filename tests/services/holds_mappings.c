@@ -418,6 +418,51 @@ static void reserve_forked_check(void)
 		fail("the child has written to our memory");
 }
 
+/* Shared with a child, and not there but for what was written. */
+static void child_of_shared(int arg)
+{
+	(void)arg;
+	for (;;) {
+		memory[middle + 100] = memory[middle + 99];
+		beats[0]++;
+		nap();
+	}
+}
+
+static long shared_kibibytes(void)
+{
+	char line[256];
+	FILE *status = fopen("/proc/self/status", "r");
+	long found = -1;
+
+	while (status && fgets(line, sizeof line, status))
+		sscanf(line, "RssShmem: %ld", &found);
+	if (status)
+		fclose(status);
+	return found;
+}
+
+static void reserve_shared_hold(void)
+{
+	size = 400UL << 30;
+	middle = size / 2;
+	memory = mapped(mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0), "mmap");
+	put(memory);
+	put(memory + size - PAGE);
+	fork_child(child_of_shared, 0);
+	while (!beats[0])
+		nap();
+}
+
+static void reserve_shared_check(void)
+{
+	check_text(memory, "the memory");
+	check_text(memory + size - PAGE, "the end of the memory");
+	check_shared(memory + middle);
+	if (shared_kibibytes() > 1024)
+		fail("there are %ld KiB of shared memory", shared_kibibytes());
+}
+
 /* Grown by and by to more than there is. */
 static void reserve_pieces_hold(void)
 {
@@ -454,6 +499,7 @@ const struct object mapping_objects[] = {
 	{ "reserve-used", reserve_used_hold, reserve_used_check },
 	{ "reserve-most", reserve_most_hold, reserve_most_check },
 	{ "reserve-forked", reserve_forked_hold, reserve_forked_check },
+	{ "reserve-shared", reserve_shared_hold, reserve_shared_check },
 	{ "reserve-pieces", reserve_pieces_hold, reserve_pieces_check },
 	{ 0 },
 };
