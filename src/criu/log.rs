@@ -16,6 +16,10 @@ const CAUSES: &[(&str, &str)] = &[
         "a file that the service uses differs from the file at the checkpoint; use the same application files",
     ),
     (
+        "on restore: Permission denied",
+        "a file that the service had open may not be opened by this container's user; give the user the right that its mode, or its folder's, denies",
+    ),
+    (
         "Can't open file",
         "a file that the service had open is missing here; provide it, or --include it at the checkpoint",
     ),
@@ -38,6 +42,10 @@ const CAUSES: &[(&str, &str)] = &[
         "the service is connected to a unix socket outside the container; close the connection before a checkpoint",
     ),
     ("No space left", "no space is left; free some, or give the container more"),
+    (
+        "Can't reserve",
+        "the service has reserved more memory than this host lets it; set vm.overcommit_memory to 0 or 1 on the host, or raise the container's limit of address space (ulimit -v and -d)",
+    ),
     ("Cannot allocate memory", "the container does not have enough memory for the service; raise its memory limit"),
     (
         "has died",
@@ -84,6 +92,13 @@ mod tests {
     fn a_known_cause_is_explained() {
         let log = "(00.01) 1000: Error (criu/files-reg.c:2144): File a/log has bad size 150 (expect 55)\n(00.02) Error (criu/cr-restore.c:1): Restoring FAILED.\n";
         insta::assert_snapshot!(explain(log).unwrap(), @"a file that the service uses differs from the file at the checkpoint; use the same application files (CRIU: File a/log has bad size 150 (expect 55))");
+    }
+
+    #[test]
+    fn a_reservation_is_no_lack_of_memory() {
+        let log =
+            "(00.01) 1000: Error (criu/mem.c:1): Can't reserve 8 KiB of memory for a mapping: Cannot allocate memory\n";
+        insta::assert_snapshot!(explain(log).unwrap(), @"the service has reserved more memory than this host lets it; set vm.overcommit_memory to 0 or 1 on the host, or raise the container's limit of address space (ulimit -v and -d) (CRIU: Can't reserve 8 KiB of memory for a mapping: Cannot allocate memory)");
     }
 
     #[test]

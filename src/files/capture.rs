@@ -1,7 +1,7 @@
 //! Captures files while the service stands still, with exact sizes and metadata.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -78,7 +78,7 @@ fn capture_one(path: &Path, names: &mut Names, writer: &ImageWriter) -> Result<C
         if meta.nlink() > 1 {
             names.insert((meta.dev(), meta.ino()), entry.path.clone());
         }
-        let file = resolve::reopen(&place, OpenOptions::new().read(true)).map_err(unreadable)?;
+        let file = resolve::open_to_read(&place).map_err(unreadable)?;
         return Ok((entry, Some(content(file, meta.len(), writer, unreadable)?)));
     }
     Ok((entry, None))

@@ -179,9 +179,19 @@ fn write_file(entry: &Entry, file: &image::File, fetcher: &mut Fetcher) -> Resul
     }
 }
 
-/// Opens the existing file for writing.
+/// Opens the existing file for writing. A mode that denies that to us, its owner, is changed; [`overwrite`] sets
+/// the captured one.
 fn open_present(entry: &Entry) -> io::Result<File> {
-    resolve::reopen(&expect(entry.present()?, fs::Metadata::is_file)?, OpenOptions::new().write(true))
+    let present = expect(entry.present()?, fs::Metadata::is_file)?;
+    let open = || resolve::reopen(&present, OpenOptions::new().write(true));
+    open().or_else(|error| {
+        let meta = present.metadata()?;
+        if error.kind() != io::ErrorKind::PermissionDenied || !may_give(&meta) {
+            return Err(error);
+        }
+        fs::set_permissions(resolve::by_descriptor(&present), Permissions::from_mode(meta.mode() | libc::S_IWUSR))?;
+        open()
+    })
 }
 
 /// Whether the file may still be written in place: its folder refuses the change, it is a mount point and

@@ -15,6 +15,7 @@ use nix::libc;
 use nix::sys::stat::{Mode, fstatat, mkdirat};
 
 use crate::proc::fdinfo::FdInfo;
+use crate::sys::mode;
 
 /// Most links in a path, as in Linux (path_resolution(7)).
 const LINKS_MAX: usize = 40;
@@ -66,6 +67,18 @@ pub fn make_folder(path: &Path) -> Result<File, Unresolved> {
 /// Opens the file of `place` for reading or writing: the very same file.
 pub fn reopen(place: &File, options: &OpenOptions) -> io::Result<File> {
     options.open(by_descriptor(place))
+}
+
+/// Opens the file of `place` for reading, also if its mode no longer lets its owner do that: processes keep what
+/// they have open.
+pub fn open_to_read(place: &File) -> io::Result<File> {
+    match reopen(place, OpenOptions::new().read(true)) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let meta = place.metadata()?;
+            if mode::may_lend(&meta) { mode::open_to_read(place, &meta) } else { Err(error) }
+        }
+        opened => opened,
+    }
 }
 
 /// A path to the file of `place`, for calls that reject O_PATH descriptors. Valid while `place` is open.

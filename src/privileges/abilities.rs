@@ -107,7 +107,7 @@ impl Ability {
             Self::LastPid => "choose PIDs, a little slower; without it and set_tid, a restore counts PIDs up",
             Self::MemoryMap => "set a process's memory map; without it, no checkpoint or restore is possible",
             Self::ExeLink => "/proc/PID/exe of a restored process is its program; without it, criu",
-            Self::MapFiles => "save deleted files that are mapped and not open; without it, such a service is refused",
+            Self::MapFiles => "open deleted files that are mapped; without it, they come back as memory files",
             Self::Kcmp => "compare shared files and memory; without it, freeze uses slower tests",
             Self::ProcessVmReadv => "read memory; without it, the processes write it themselves",
             Self::Vmsplice => "pass memory on without a copy; without it, memory is copied",

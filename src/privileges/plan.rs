@@ -27,8 +27,6 @@ pub struct DumpPlan {
     /// Processes of other users and non-dumpable ones can be dumped. File capabilities of CRIU do not
     /// suffice, as freeze itself inspects them first.
     pub all_users: bool,
-    /// Deleted files that are mapped but not open can be dumped.
-    pub deleted_mappings: bool,
 }
 
 /// What a restore can do here.
@@ -47,13 +45,10 @@ fn criu(abilities: &Abilities) -> Criu {
 
 impl DumpPlan {
     pub fn of(abilities: &Abilities) -> Self {
-        let criu = criu(abilities);
-        let file = criu == Criu::WithCapabilities;
         Self {
-            criu,
+            criu: criu(abilities),
             impossible: impossible(abilities),
             all_users: abilities.has(Ability::TraceOthers),
-            deleted_mappings: file || abilities.has(Ability::MapFiles),
         }
     }
 }
@@ -125,14 +120,14 @@ mod tests {
 
     #[test]
     fn dumps() {
-        use Ability::{Attach, FileCapabilities, MapFiles, MemoryMap, Ptrace, TraceOthers, WholeProc};
+        use Ability::{Attach, FileCapabilities, MemoryMap, Ptrace, TraceOthers, WholeProc};
         let needed = [Ptrace, Attach, WholeProc, MemoryMap];
         let plan = |more: &[Ability]| DumpPlan::of(&Abilities::with(&[&needed, more].concat()));
         let bare = plan(&[]);
-        assert_eq!(bare, DumpPlan { criu: Criu::Plain, impossible: None, all_users: false, deleted_mappings: false });
-        assert!(plan(&[TraceOthers]).all_users && plan(&[MapFiles]).deleted_mappings);
+        assert_eq!(bare, DumpPlan { criu: Criu::Plain, impossible: None, all_users: false });
+        assert!(plan(&[TraceOthers]).all_users);
         let by_file = plan(&[FileCapabilities]);
-        assert!(!by_file.all_users && by_file.deleted_mappings && by_file.criu == Criu::WithCapabilities);
+        assert!(!by_file.all_users && by_file.criu == Criu::WithCapabilities);
     }
 
     #[test]

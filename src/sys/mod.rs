@@ -4,6 +4,7 @@ mod clone3;
 pub(crate) mod cpuid;
 pub(crate) mod fd;
 pub(crate) mod memory;
+pub(crate) mod mode;
 pub(crate) mod namespace;
 pub(crate) mod pids;
 pub(crate) mod private_folder;

@@ -12,6 +12,7 @@ mod harness;
 mod isolate;
 mod keys;
 mod killed;
+mod kinds;
 mod migrate;
 mod order;
 mod preflight;

@@ -111,9 +111,6 @@ fn memory_that_is_refused() {
     refused(RESTRICTED, "messages", "has a System V message queue");
     refused(RESTRICTED, "semaphores", "has System V semaphores");
     refused(UNCONFINED, "ring-mapped", "has io_uring mapped");
-    refused(RESTRICTED, "memfd-private-closed", "has /memfd:holds (deleted) mapped, and no process has it open");
-    refused(RESTRICTED, "deleted-mapped", "has /tmp/deleted (deleted) mapped, and no process has it open");
-    refused(RESTRICTED, "deleted-shm", "has /dev/shm/deleted (deleted) mapped");
     refused(EVERYWHERE, "secret-closed", "has secret memory");
     refused(EVERYWHERE, "huge", "uses huge pages");
     refused(RESTRICTED, "huge-memfd", "uses huge pages");
@@ -128,9 +125,9 @@ fn memory_that_moves() {
     moved(RESTRICTED, "memfd-private", "");
     moved(RESTRICTED, "deleted-mapped-open", "");
     moved(RESTRICTED, "zero-mapped", "");
-    moved(&[Setting::Caps], "deleted-mapped", "");
-    moved(&[Setting::Caps], "memfd-private-closed", "");
-    moved(&[Setting::Caps], "deleted-shm", "");
+    moved(EVERYWHERE, "deleted-mapped", "");
+    moved(EVERYWHERE, "memfd-private-closed", "");
+    moved(EVERYWHERE, "deleted-shm", "");
 }
 
 #[test]

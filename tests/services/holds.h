@@ -10,7 +10,9 @@ struct object {
 
 /* Each ends with an object without a name. */
 extern const struct object file_objects[];   /* holds_files.c */
+extern const struct object mapping_objects[]; /* holds_mappings.c */
 extern const struct object memory_objects[]; /* holds_memory.c */
+extern const struct object mode_objects[];   /* holds_modes.c */
 extern const struct object socket_objects[]; /* holds_sockets.c */
 extern const struct object task_objects[];   /* holds_tasks.c */
 
