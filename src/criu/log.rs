@@ -37,6 +37,18 @@ const CAUSES: &[(&str, &str)] = &[
         "External socket is used",
         "the service is connected to a unix socket outside the container; close the connection before a checkpoint",
     ),
+    (
+        "fs.inotify.max_user_instances",
+        "the service needs an inotify instance, and none is left: the kernel counts those of all containers of this host that run as the same user; raise the sysctl fs.inotify.max_user_instances on the host, or use another host",
+    ),
+    (
+        "fs.inotify.max_user_watches",
+        "the service needs inotify watches, and too few are left: the kernel counts those of all containers of this host that run as the same user; raise the sysctl fs.inotify.max_user_watches on the host, or use another host",
+    ),
+    (
+        "fs.pipe-user-pages-soft",
+        "a pipe of the service has more data than the kernel lets its user keep in pipes: it counts the pipes of all containers of this host that run as the same user; raise the sysctl fs.pipe-user-pages-soft on the host, or use another host",
+    ),
     ("No space left", "no space is left; free some, or give the container more"),
     ("Cannot allocate memory", "the container does not have enough memory for the service; raise its memory limit"),
     (
@@ -84,6 +96,12 @@ mod tests {
     fn a_known_cause_is_explained() {
         let log = "(00.01) 1000: Error (criu/files-reg.c:2144): File a/log has bad size 150 (expect 55)\n(00.02) Error (criu/cr-restore.c:1): Restoring FAILED.\n";
         insta::assert_snapshot!(explain(log).unwrap(), @"a file that the service uses differs from the file at the checkpoint; use the same application files (CRIU: File a/log has bad size 150 (expect 55))");
+    }
+
+    #[test]
+    fn a_limit_that_the_errno_hides_is_named() {
+        let log = "(00.01) 1000: Error (criu/fsnotify.c:560): No inotify watch is left for this user: fs.inotify.max_user_watches\n(00.01) 1000: Error (criu/fsnotify.c:590): Can't add watch for 0x5 with 0x1: No space left on device\n";
+        assert!(explain(log).unwrap().contains("raise the sysctl fs.inotify.max_user_watches on the host"));
     }
 
     #[test]

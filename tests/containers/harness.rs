@@ -288,6 +288,11 @@ impl Container {
         })
     }
 
+    /// PID 1, as seen from outside.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
     /// Its runtime folder, from outside; inside it is /runtime.
     pub fn runtime(&self) -> &Path {
         &self.runtime

@@ -12,6 +12,7 @@ mod harness;
 mod isolate;
 mod keys;
 mod killed;
+mod limits;
 mod migrate;
 mod order;
 mod preflight;
