@@ -169,6 +169,16 @@ fn sockets_that_move() {
     moved(RESTRICTED, "tcp-unconnected", "");
 }
 
+/// Connections that nobody has accepted are nobody's loss.
+#[test]
+fn connections_that_wait_never_fail_a_checkpoint() {
+    moved(EVERYWHERE, "unix-waiting-closed", "");
+    moved(RESTRICTED, "unix-waiting-data", "");
+    moved(RESTRICTED, "unix-waiting-half", "");
+    moved(RESTRICTED, "tcp-waiting-closed", "");
+    moved(RESTRICTED, "tcp-connecting", "has TCP connections, which a restore closes");
+}
+
 /// What is different after a restore is said, and refused is nothing.
 #[test]
 fn what_changes_is_said() {
