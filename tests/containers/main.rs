@@ -20,6 +20,7 @@ mod s3;
 #[path = "../s3_support/mod.rs"]
 mod s3_support;
 mod shapes;
+mod sockets;
 mod standby;
 mod stores;
 mod takeover;
