@@ -30,14 +30,6 @@ const CAUSES: &[(&str, &str)] = &[
         "a process runs as a different user than freeze; run the service as one user, or add the capability SYS_PTRACE",
     ),
     (
-        "Can't dump half of stream unix connection",
-        "the service is connected to a unix socket outside the container; close the connection before a checkpoint",
-    ),
-    (
-        "External socket is used",
-        "the service is connected to a unix socket outside the container; close the connection before a checkpoint",
-    ),
-    (
         "fs.inotify.max_user_instances",
         "the service needs an inotify instance, and none is left: the kernel counts those of all containers of this host that run as the same user; raise the sysctl fs.inotify.max_user_instances on the host, or use another host",
     ),

@@ -1,8 +1,6 @@
 //! Whatever a checkpoint cannot carry is refused by name before anything is frozen, and what it can carry is not. The objects are
 //! those of `tests/services/holds_*.c`.
 
-use std::os::unix::net::UnixDatagram;
-
 use freeze::exit;
 
 use crate::harness::{App, Container, Setting, text};
@@ -135,20 +133,8 @@ fn memory_that_moves() {
 
 #[test]
 fn sockets_that_are_refused() {
-    refused(EVERYWHERE, "unix-outside", "has a unix socket connected to a process outside the service");
     refused(PODMAN, "vsock", "has a socket of type AF_VSOCK");
     refused(EVERYWHERE, "mptcp", "has a socket of type MPTCP");
-}
-
-/// A log daemon of the host's.
-#[test]
-fn a_datagram_socket_to_outside_is_refused() {
-    let app = App::new(Setting::Restricted, &["holds", "unix-log"]);
-    let _log = UnixDatagram::bind(app.store().join("log")).unwrap();
-    std::fs::set_permissions(app.store().join("log"), std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
-    let container = app.start();
-    container.verified();
-    is_refused(&container, "unix-log", "has a unix socket connected to a process outside the service");
 }
 
 #[test]

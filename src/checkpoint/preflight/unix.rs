@@ -1,5 +1,6 @@
 //! Unix sockets: where their files are, and peers outside the service.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
@@ -8,7 +9,7 @@ use super::{Finding, Service};
 use crate::files::bound::{self, Found};
 use crate::proc::fdinfo::FdInfo;
 use crate::proc::sock_diag::Unix;
-use crate::proc::{self, tree::Process};
+use crate::proc::{self, fd, tree, tree::Process};
 
 /// Where the files of bound sockets are.
 pub struct Names(Found);
@@ -40,23 +41,49 @@ impl Names {
 
 /// Judges the peers of unix sockets. `ours` are inodes of the service's sockets.
 pub struct Peers<'a> {
+    unix: &'a BTreeMap<u64, Unix>,
     ours: &'a BTreeSet<u64>,
     /// Descriptors are in transit in messages. Only CRIU sees which, so it judges the peers.
     in_flight: bool,
+    service: &'a Service<'a>,
+    others: OnceCell<BTreeMap<u64, String>>,
 }
 
 impl<'a> Peers<'a> {
-    pub fn of(service: &Service, unix: &BTreeMap<u64, Unix>, ours: &'a BTreeSet<u64>) -> Self {
-        Self { ours, in_flight: !unix.is_empty() && has_in_flight(service) }
+    pub fn of(service: &'a Service<'a>, unix: &'a BTreeMap<u64, Unix>, ours: &'a BTreeSet<u64>) -> Self {
+        let in_flight = !unix.is_empty() && has_in_flight(service);
+        Self { unix, ours, in_flight, service, others: OnceCell::new() }
     }
 
     /// A connection that waits for accept has no peer yet. It is closed after a restore.
     pub fn finding(&self, process: &Process, socket: &Unix) -> Option<Finding> {
         let peer = socket.peer.filter(|peer| !self.ours.contains(peer) && !self.in_flight)?;
-        let what = format!("has a unix socket connected to a process outside the service (socket {peer})");
-        let advice = "close it before a checkpoint (--before-checkpoint), or use TCP or UDP";
-        Some(Finding::refused(Some(process), &what, advice))
+        let owner = self.others.get_or_init(|| owners(self.service)).get(&peer);
+        let owner = owner.map_or("a program in another container or on the host", String::as_str);
+        if !socket.is_datagram {
+            let what = format!("has a unix socket connected to {owner}, outside the service, which a restore closes");
+            return Some(Finding::changed(Some(process), &what, "the service and that program must connect again"));
+        }
+        let name = self.unix.get(&peer).and_then(Unix::path).map_or("its name".into(), |path| path.to_string_lossy());
+        let what = format!(
+            "has a unix datagram socket connected to {owner}, outside the service; a restore connects it again if {name} is there"
+        );
+        Some(Finding::changed(Some(process), &what, "provide that socket in the next container too"))
     }
+}
+
+/// Processes outside the service by the inodes of their sockets.
+fn owners(service: &Service) -> BTreeMap<u64, String> {
+    let mut found = BTreeMap::new();
+    let ours: BTreeSet<i32> = service.all.iter().map(|process| process.pid).collect();
+    for pid in proc::pids().into_iter().flatten().filter(|pid| !ours.contains(pid)) {
+        let Some((process, descriptors)) = tree::read(pid).zip(fd::read(pid).ok()) else { continue };
+        let sockets = descriptors.iter().filter(|descriptor| descriptor.target.starts_with("socket:["));
+        for inode in sockets.filter_map(|socket| socket.inode) {
+            found.entry(inode).or_insert_with(|| process.name());
+        }
+    }
+    found
 }
 
 /// Whether a unix socket of the service has descriptors to receive (SCM_RIGHTS; Linux 5.11).
