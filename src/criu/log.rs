@@ -34,12 +34,16 @@ const CAUSES: &[(&str, &str)] = &[
         "a process runs as a different user than freeze; run the service as one user, or add the capability SYS_PTRACE",
     ),
     (
-        "Can't dump half of stream unix connection",
-        "the service is connected to a unix socket outside the container; close the connection before a checkpoint",
+        "fs.inotify.max_user_instances",
+        "the service needs an inotify instance, and none is left: the kernel counts those of all containers of this host that run as the same user; raise the sysctl fs.inotify.max_user_instances on the host, or use another host",
     ),
     (
-        "External socket is used",
-        "the service is connected to a unix socket outside the container; close the connection before a checkpoint",
+        "fs.inotify.max_user_watches",
+        "the service needs inotify watches, and too few are left: the kernel counts those of all containers of this host that run as the same user; raise the sysctl fs.inotify.max_user_watches on the host, or use another host",
+    ),
+    (
+        "fs.pipe-user-pages-soft",
+        "a pipe of the service has more data than the kernel lets its user keep in pipes: it counts the pipes of all containers of this host that run as the same user; raise the sysctl fs.pipe-user-pages-soft on the host, or use another host",
     ),
     ("No space left", "no space is left; free some, or give the container more"),
     (
@@ -99,6 +103,12 @@ mod tests {
         let log =
             "(00.01) 1000: Error (criu/mem.c:1): Can't reserve 8 KiB of memory for a mapping: Cannot allocate memory\n";
         insta::assert_snapshot!(explain(log).unwrap(), @"the service has reserved more memory than this host lets it; set vm.overcommit_memory to 0 or 1 on the host, or raise the container's limit of address space (ulimit -v and -d) (CRIU: Can't reserve 8 KiB of memory for a mapping: Cannot allocate memory)");
+    }
+
+    #[test]
+    fn a_limit_that_the_errno_hides_is_named() {
+        let log = "(00.01) 1000: Error (criu/fsnotify.c:560): No inotify watch is left for this user: fs.inotify.max_user_watches\n(00.01) 1000: Error (criu/fsnotify.c:590): Can't add watch for 0x5 with 0x1: No space left on device\n";
+        assert!(explain(log).unwrap().contains("raise the sysctl fs.inotify.max_user_watches on the host"));
     }
 
     #[test]

@@ -1,74 +1,188 @@
-//! Paths that unix sockets are bound to, from /proc/net/unix.
+//! The files of unix sockets. A socket knows the name that it was bound to, and the inode of its file: the
+//! file may have been renamed, linked or removed since, and a relative name belongs to the folder of that
+//! time.
 
-use std::collections::BTreeMap;
-use std::ffi::OsStr;
-use std::fs;
-use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::cell::LazyCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, FileType, Metadata};
+use std::ops::ControlFlow;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
 
-/// Paths of bound unix sockets by the link of their descriptors, `socket:[INODE]`. Any process of the network
-/// namespace can forge rows by a name with a newline, so one socket may have several paths.
-pub fn sockets() -> BTreeMap<Vec<u8>, Vec<PathBuf>> {
-    let mut sockets = BTreeMap::<_, Vec<PathBuf>>::new();
-    for (inode, name) in parse(&fs::read("/proc/self/net/unix").unwrap_or_default()) {
-        let path = PathBuf::from(OsStr::from_bytes(&name));
-        if path.is_absolute() {
-            sockets.entry([b"socket:[".as_slice(), &inode, b"]"].concat()).or_default().push(path);
-        }
-    }
-    sockets
+use super::search::{self, Wanted};
+use crate::proc::mountinfo::{self, Mount};
+use crate::proc::sock_diag::{self, SocketFile, Unix};
+
+/// Absolute paths of bound unix sockets by the link of their descriptors, `socket:[INODE]`.
+pub fn sockets() -> BTreeMap<Vec<u8>, PathBuf> {
+    // CRIU fails if the kernel does not tell.
+    let all = sock_diag::unix_sockets().unwrap_or_default().into_iter();
+    let bound = all.filter_map(|(inode, socket)| {
+        let path = socket.path().filter(|path| path.is_absolute())?.to_owned();
+        Some((format!("socket:[{inode}]").into_bytes(), path))
+    });
+    bound.collect()
 }
 
-/// Inode and name of each row. The name is the rest of the row, and the kernel escapes nothing: a line that
-/// is no row continues the name before it.
-fn parse(text: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let mut rows: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
-    for line in text.strip_suffix(b"\n").unwrap_or(text).split(|&byte| byte == b'\n').skip(1) {
-        match (parse_row(line), rows.last_mut()) {
-            (Some((inode, name)), _) => rows.push((inode.to_vec(), name.to_vec())),
-            (None, Some((_, name))) => name.extend([b"\n", line].concat()),
-            (None, None) => {}
-        }
-    }
-    rows
+/// The present paths of socket files.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Those that the name of the socket does not tell.
+    pub paths: Vec<PathBuf>,
+    /// Files that are not found, although there may be more than the search has seen.
+    pub missed: BTreeSet<SocketFile>,
 }
 
-/// `Num: RefCount Protocol Flags Type St Inode Path`; all numbers but the inode are hexadecimal
-/// (proc_pid_net(5)).
-fn parse_row(line: &[u8]) -> Option<(&[u8], &[u8])> {
-    let number = |field: &[u8]| !field.is_empty() && field.iter().all(u8::is_ascii_hexdigit);
-    let (num, mut rest) = line.split_at(line.iter().position(|&byte| byte == b':')?);
-    rest = rest.strip_prefix(b":").filter(|_| number(num))?;
-    for digits in [8, 8, 8, 4, 2] {
-        let (field, after) = rest.strip_prefix(b" ")?.split_at_checked(digits)?;
-        rest = Some(after).filter(|_| number(field))?;
+/// Looks for the files of these sockets, each with the working directory of a process that has it.
+pub fn find<'a>(sockets: impl IntoIterator<Item = (&'a Unix, PathBuf)>) -> Found {
+    let mut found = Found::default();
+    let mut wanted = BTreeSet::new();
+    let mounted = LazyCell::new(Mounted::read);
+    for (socket, cwd) in sockets {
+        let Some((file, name)) = socket.file.zip(socket.path()) else { continue };
+        let path = cwd.join(name);
+        match fs::symlink_metadata(&path) {
+            Ok(meta) if file_of(&meta) == Some(file) && meta.nlink() == 1 => {
+                if name.is_relative() {
+                    found.paths.push(path);
+                }
+            }
+            // Only the name is left to go by.
+            Ok(meta) if meta.file_type().is_socket() && mounted.numbers_otherwise(meta.dev()) => {}
+            _ => {
+                wanted.insert(file);
+            }
+        }
     }
-    // The kernel pads the inode with blanks.
-    rest = rest.strip_prefix(b" ")?.trim_ascii_start();
-    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let (inode, name) = rest.split_at(digits);
-    Some((inode, name.strip_prefix(b" ").unwrap_or(name))).filter(|_| digits > 0)
+    if !wanted.is_empty() {
+        let is_complete =
+            look_for(&wanted, &mounted, &mut found.paths, |wanted, look| search::all_mounts(wanted, look));
+        if !is_complete {
+            let known: BTreeSet<_> = found.paths.iter().filter_map(|path| file_at(path)).collect();
+            found.missed = wanted.difference(&known).copied().collect();
+        }
+    }
+    found.paths.sort_unstable();
+    found.paths.dedup();
+    found
+}
+
+/// Adds all paths of these files. Returns whether there cannot be more.
+fn look_for<S>(wanted: &BTreeSet<SocketFile>, mounted: &Mounted, paths: &mut Vec<PathBuf>, search: S) -> bool
+where
+    S: FnOnce(Wanted, &mut dyn FnMut(PathBuf, &Metadata) -> ControlFlow<()>) -> bool,
+{
+    let devices: BTreeSet<u64> = wanted.iter().map(|(device, _)| *device).collect();
+    // Number of paths that are still to be found, of each file that was found.
+    let mut left: BTreeMap<SocketFile, u64> = BTreeMap::new();
+    let mut is_hidden = false;
+    let kind = |kind: FileType| kind.is_socket();
+    let is_complete = search(Wanted { devices: &devices, kind }, &mut |path, meta| {
+        is_hidden |=
+            mounted.numbers_otherwise(meta.dev()) && mounted.device(&path).is_none_or(|it| devices.contains(&it));
+        if let Some(file) = file_of(meta).filter(|file| wanted.contains(file)) {
+            let left = left.entry(file).or_insert_with(|| meta.nlink());
+            *left = left.saturating_sub(1);
+            paths.push(path);
+        }
+        let all = left.len() == wanted.len() && left.values().all(|left| *left == 0);
+        if all { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    is_complete && (!is_hidden || left.len() == wanted.len())
+}
+
+/// The mounts, to tell where stat(2) gives other numbers than the kernel has: btrfs subvolumes, and overlays
+/// of several file systems.
+struct Mounted(Vec<Mount>);
+
+impl Mounted {
+    fn read() -> Self {
+        Self(mountinfo::read("self").unwrap_or_default())
+    }
+
+    fn numbers_otherwise(&self, device: u64) -> bool {
+        self.0.iter().all(|mount| mount.device != device)
+    }
+
+    /// The kernel's number for the file system at `path`.
+    fn device(&self, path: &Path) -> Option<u64> {
+        let at = self.0.iter().filter(|mount| path.starts_with(&mount.point));
+        Some(at.max_by_key(|mount| mount.point.components().count())?.device)
+    }
+}
+
+fn file_of(meta: &Metadata) -> Option<SocketFile> {
+    meta.file_type().is_socket().then(|| (meta.dev(), meta.ino() as u32))
+}
+
+fn file_at(path: &Path) -> Option<SocketFile> {
+    file_of(&fs::symlink_metadata(path).ok()?)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixListener;
+
+    use nix::sys::stat::fstat;
+
     use super::*;
 
+    fn unix(socket: impl AsFd) -> Unix {
+        sock_diag::unix_sockets().unwrap()[&fstat(socket).unwrap().st_ino].clone()
+    }
+
+    fn found(socket: &UnixListener) -> Vec<PathBuf> {
+        find([(&unix(socket), "/".into())]).paths
+    }
+
     #[test]
-    fn rows_of_sockets_and_names_that_go_on() {
-        let text = b"Num       RefCount Protocol Flags    Type St Inode Path\n\
-0000000000000000: 00000002 00000000 00010000 0001 01     7 /short\n\
-0000000000000000: 00000002 00000000 00010000 0001 01 123456 /a b\nc: d\n\n\
-0000000000000000: 00000003 00000000 00000000 0001 03 8\n\
-0000000000000000: 00000002 00000000 00010000 0005 01 9 @abstract\n";
-        let found = parse(text);
-        let rows: Vec<(&[u8], &[u8])> = found.iter().map(|(inode, name)| (inode.as_slice(), name.as_slice())).collect();
-        assert_eq!(
-            rows,
-            [(b"7".as_slice(), b"/short".as_slice()), (b"123456", b"/a b\nc: d\n"), (b"8", b""), (b"9", b"@abstract")]
-        );
-        assert_eq!(parse_row(b"0000: 00000002 00000000 00010000 0001 01 "), None);
-        assert_eq!(parse_row(b": 00000002 00000000 00010000 0001 01 7"), None);
-        assert_eq!(parse_row(b"0000: 00000002 0000000g 00010000 0001 01 7"), None);
+    fn a_socket_at_its_name_needs_no_search() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = UnixListener::bind(folder.path().join("socket")).unwrap();
+        assert_eq!(find([(&unix(&socket), "/".into())]), Found::default());
+    }
+
+    #[test]
+    fn a_renamed_and_a_linked_one_are_found_by_their_inode() {
+        let folder = tempfile::tempdir().unwrap();
+        let top = folder.path().canonicalize().unwrap();
+        let [first, second, third] = ["first", "a folder/two\nlines", "third"].map(|name| top.join(name));
+        fs::create_dir(top.join("a folder")).unwrap();
+        let socket = UnixListener::bind(&first).unwrap();
+        fs::rename(&first, &second).unwrap();
+        assert_eq!(found(&socket), std::slice::from_ref(&second));
+        fs::hard_link(&second, &third).unwrap();
+        assert_eq!(found(&socket), [second, third]);
+    }
+
+    #[test]
+    fn a_relative_name_is_found_in_its_folder_or_elsewhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let top = folder.path().canonicalize().unwrap();
+        let socket = UnixListener::bind(top.join("socket")).unwrap();
+        let relative = Unix { name: b"socket\0".to_vec(), ..unix(&socket) };
+        for cwd in [top.clone(), "/proc".into()] {
+            assert_eq!(find([(&relative, cwd)]).paths, [top.join("socket")]);
+        }
+    }
+
+    #[test]
+    fn one_without_a_path_is_missed_only_if_the_search_ended_early() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let socket = UnixListener::bind(&path).unwrap();
+        let wanted = BTreeSet::from([unix(&socket).file.unwrap()]);
+        fs::remove_file(&path).unwrap();
+        let below = |wanted: Wanted, look: &mut dyn FnMut(PathBuf, &Metadata) -> ControlFlow<()>| {
+            search::below([folder.path().to_owned()].into(), wanted, look)
+        };
+        let mounted = Mounted::read();
+        assert!(look_for(&wanted, &mounted, &mut Vec::new(), below));
+        assert!(!look_for(&wanted, &mounted, &mut Vec::new(), |_, _| false));
+        // What stat(2) tells of this file system's files is not what the kernel has.
+        let hidden = Mounted(mounted.0.into_iter().map(|mount| Mount { device: 7, ..mount }).collect());
+        assert!(!look_for(&BTreeSet::from([(7, 1)]), &hidden, &mut Vec::new(), below));
+        assert!(look_for(&wanted, &hidden, &mut Vec::new(), below));
     }
 }

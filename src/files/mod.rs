@@ -3,7 +3,7 @@
 //!
 //! Never captures a file on a volume unless the user includes it: a volume outlives the container.
 
-mod bound;
+pub(crate) mod bound;
 pub(crate) mod capture;
 mod entry;
 pub(crate) mod ephemeral;
@@ -11,6 +11,7 @@ mod folders;
 pub(crate) mod mounts;
 pub(crate) mod put_back;
 pub(crate) mod resolve;
+mod search;
 pub(crate) mod used;
 pub(crate) mod watched;
 

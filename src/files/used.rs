@@ -84,17 +84,17 @@ impl Rules {
     }
 }
 
-/// Paths to capture: files that processes use or have `watched`, `include` with everything below, and the
-/// folders that all these need.
+/// Paths to capture: files that processes use or that were `found` for them by their inodes, `include` with
+/// everything below, and the folders that all these need, and that sockets need.
 pub fn paths(
     processes: &[Process],
-    watched: &[PathBuf],
+    found_by_inode: &[PathBuf],
     include: &[PathBuf],
     rules: &Rules,
 ) -> Result<BTreeSet<PathBuf>, LookupError> {
     let mut found = BTreeSet::new();
-    let watched = watched.iter().map(|path| (path.clone(), false));
-    for (path, written) in used_by(processes)?.into_iter().chain(watched) {
+    let by_inode = found_by_inode.iter().filter_map(|path| Some((in_place_of_socket(path)?.to_owned(), false)));
+    for (path, written) in used_by(processes)?.into_iter().chain(by_inode) {
         if let Ok(meta) = fs::symlink_metadata(&path)
             && captured_kind(&meta)
             && rules.travels(&path, &meta, written)
@@ -113,6 +113,12 @@ pub fn paths(
     }
     found.remove(Path::new("/"));
     Ok(found)
+}
+
+/// CRIU binds a socket again, and needs its folder.
+fn in_place_of_socket(path: &Path) -> Option<&Path> {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
+    if is_socket { path.parent() } else { Some(path) }
 }
 
 /// The engine makes devices, and CRIU binds sockets again.
@@ -186,8 +192,8 @@ fn used_by(processes: &[Process]) -> Result<BTreeMap<PathBuf, bool>, LookupError
                 let written = FdInfo::read(process.pid, fd).unwrap_or_default().is_writable();
                 let link = proc::path(process.pid, &format!("fd/{fd}"));
                 names(&link, &target).into_iter().for_each(|path| note(path, written));
-            } else if let Some(paths) = sockets.get(target.as_os_str().as_bytes()) {
-                for folder in folders_of_socket(paths)? {
+            } else if let Some(path) = sockets.get(target.as_os_str().as_bytes()) {
+                for folder in folders_of_socket(path)? {
                     note(folder, false);
                 }
             }
@@ -207,21 +213,13 @@ pub fn executed(pid: i32) -> io::Result<BTreeSet<PathBuf>> {
     Ok(maps.filter_map(|mapping| mapping.path().map(Path::to_owned)).collect())
 }
 
-/// The folders, and the links that lead to them, in which the restore binds a socket again by its name. One of `paths` may be forged by
-/// the name of another socket, and lead nowhere: one that leads somewhere is enough.
-fn folders_of_socket(paths: &[PathBuf]) -> Result<Vec<PathBuf>, LookupError> {
-    let mut found = Vec::new();
-    let mut failed = None;
-    for folder in paths.iter().filter_map(|path| path.parent()) {
-        match resolve::follow(folder) {
-            Ok((links, real)) => found.extend(links.into_iter().chain([real])),
-            Err(error) => failed = Some(LookupError::Socket { folder: folder.to_owned(), error }),
-        }
-    }
-    match failed {
-        Some(error) if found.is_empty() => Err(error),
-        _ => Ok(found),
-    }
+/// The folder, and the links that lead to it, in which the restore binds a socket again by its name.
+fn folders_of_socket(path: &Path) -> Result<Vec<PathBuf>, LookupError> {
+    let Some(folder) = path.parent() else { return Ok(Vec::new()) };
+    let (mut found, real) =
+        resolve::follow(folder).map_err(|error| LookupError::Socket { folder: folder.to_owned(), error })?;
+    found.push(real);
+    Ok(found)
 }
 
 /// Names of the file behind `link` in /proc: `target`, if that leads to the same file. A file without its
@@ -259,10 +257,8 @@ fn start_of(pid: i32) -> io::Result<SystemTime> {
 mod tests {
     use std::ffi::OsStr;
     use std::fs::{File, OpenOptions};
-    use std::os::fd::AsRawFd;
-    use std::os::linux::net::SocketAddrExt;
     use std::os::unix::fs::symlink;
-    use std::os::unix::net::{SocketAddr, UnixListener};
+    use std::os::unix::net::UnixListener;
 
     use super::*;
     use crate::proc::mountinfo;
@@ -336,22 +332,16 @@ mod tests {
         assert!(["link", "real"].iter().all(|name| used.contains_key(&top.join(name))), "{used:?}");
     }
 
-    /// The kernel escapes no newline in the names of sockets.
     #[test]
-    fn the_name_of_another_socket_hides_no_bound_one() {
+    fn a_renamed_socket_needs_both_folders() {
         let (_folder, top) = real_and_link();
-        let socket = UnixListener::bind(top.join("real/sock")).unwrap();
-        let link = fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd())).unwrap();
-        let inode = link.to_str().unwrap().trim_matches(|letter: char| !letter.is_ascii_digit()).to_owned();
-        symlink("e", top.join("e")).unwrap();
-        // The order of rows is arbitrary: one forged row stands behind the real one, most probably.
-        let forge = |number: u8| {
-            let path = top.join("e/s");
-            let name = format!("{number}\n0: 00000002 00000000 00010000 0001 01 {inode} {}", path.display());
-            UnixListener::bind_addr(&SocketAddr::from_abstract_name(name).unwrap()).unwrap()
-        };
-        let _forged: Vec<UnixListener> = (0..32).map(forge).collect();
-        assert!(used_by(&this_process()).unwrap().contains_key(&top.join("real")));
+        fs::create_dir(top.join("new")).unwrap();
+        let _socket = UnixListener::bind(top.join("real/sock")).unwrap();
+        fs::rename(top.join("real/sock"), top.join("new/sock")).unwrap();
+        let rules = Rules { mounts: Mounts::of(mountinfo::parse(ROOT)), ..rules_of_us(Vec::new()) };
+        let found = paths(&this_process(), &[top.join("new/sock")], &[], &rules).unwrap();
+        assert!(["new", "real"].iter().all(|name| found.contains(&top.join(name))), "{found:?}");
+        assert!(!found.contains(&top.join("new/sock")));
     }
 
     #[test]

@@ -1,55 +1,44 @@
 //! Finds the paths of inotify watches, which know a device and an inode but no path. CRIU needs the paths,
 //! since it opens files by handle only with CAP_DAC_READ_SEARCH. A fresh container needs the files.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::Metadata;
+use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
 
+use super::search::{self, Wanted};
 use crate::proc::fdinfo::Inode;
-use crate::proc::mountinfo;
 
-/// Limits of the search: files on all mounts together, and time. A file beyond them counts as not found.
-const LIMIT: usize = 200_000;
-const TIME: Duration = Duration::from_secs(2);
-
-/// Paths of the files that are found on their mounts. The search is breadth-first.
+/// Paths of the files that are found on their mounts. One that the search does not reach counts as not found.
 pub fn find(wanted: &BTreeSet<Inode>) -> BTreeMap<Inode, PathBuf> {
-    if wanted.is_empty() {
-        return BTreeMap::new();
-    }
-    let mounts = mountinfo::read("self").unwrap_or_default();
-    find_below(mounts.into_iter().map(|mount| mount.point).collect(), wanted)
+    find_with(wanted, |wanted, look| search::all_mounts(wanted, look))
 }
 
-fn find_below(mut open: VecDeque<PathBuf>, wanted: &BTreeSet<Inode>) -> BTreeMap<Inode, PathBuf> {
-    let devices: BTreeSet<u64> = wanted.iter().map(|(device, _)| *device).collect();
-    let until = Instant::now() + TIME;
+fn find_with<S>(wanted: &BTreeSet<Inode>, search: S) -> BTreeMap<Inode, PathBuf>
+where
+    S: FnOnce(Wanted, &mut dyn FnMut(PathBuf, &Metadata) -> ControlFlow<()>) -> bool,
+{
     let mut found = BTreeMap::new();
-    let mut left = LIMIT.saturating_sub(open.len());
-    while let Some(path) = open.pop_front().filter(|_| found.len() < wanted.len() && Instant::now() < until) {
-        let Ok(meta) = fs::symlink_metadata(&path) else { continue };
+    if wanted.is_empty() {
+        return found;
+    }
+    let devices = wanted.iter().map(|(device, _)| *device).collect();
+    search(Wanted { devices: &devices, kind: |_| true }, &mut |path, meta| {
         let inode = (meta.dev(), meta.ino());
-        if meta.is_dir() && devices.contains(&meta.dev()) {
-            let queued = open.len();
-            open.extend(below(&path).take(left));
-            left -= open.len() - queued;
-        }
         if wanted.contains(&inode) {
             found.entry(inode).or_insert(path);
         }
-    }
+        if found.len() == wanted.len() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
     found
-}
-
-fn below(folder: &Path) -> impl Iterator<Item = PathBuf> {
-    fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::fd::{AsFd, AsRawFd};
+    use std::path::Path;
 
     use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
@@ -70,7 +59,7 @@ mod tests {
         fs::write(&file, "").unwrap();
         let elsewhere = tempfile::tempdir().unwrap();
         let wanted = BTreeSet::from([watched(&file), watched(elsewhere.path())]);
-        let found = find_below(VecDeque::from([folder.path().to_owned()]), &wanted);
+        let found = find_with(&wanted, |wanted, look| search::below([folder.path().to_owned()].into(), wanted, look));
         assert_eq!(found, BTreeMap::from([(watched(&file), file)]));
     }
 

@@ -9,6 +9,7 @@ pub(crate) mod fd;
 pub(crate) mod fdinfo;
 pub(crate) mod maps;
 pub(crate) mod mountinfo;
+pub(crate) mod sock_diag;
 pub(crate) mod stat;
 pub(crate) mod status;
 pub mod tree;

@@ -145,6 +145,21 @@ impl App {
         }
     }
 
+    /// One with a volume at /volume, of `folder` if it is given: that of another application, from outside.
+    pub fn with_volume(mut self, folder: Option<&Path>) -> Self {
+        let volume = folder.map_or_else(|| self.volume(), Path::to_owned);
+        if folder.is_none() {
+            self.setting.make_volume(&volume);
+        }
+        self.binds.push(format!("{}:/volume", volume.display()));
+        self
+    }
+
+    /// The folder that is /volume inside, from outside.
+    pub fn volume(&self) -> PathBuf {
+        self.folder.path().join("volume")
+    }
+
     /// The folder that is /opt/freeze inside, from outside.
     pub fn programs(&self) -> &Path {
         &self.programs
@@ -286,6 +301,11 @@ impl Container {
             let stands = |pid: &i32| states(*pid).iter().all(|state| *state == 'T');
             (!self.runtime.join(FAIL_POINT).exists()).then(|| self.find(&WORKER).filter(stands))?
         })
+    }
+
+    /// PID 1, as seen from outside.
+    pub fn pid(&self) -> i32 {
+        self.pid
     }
 
     /// Its runtime folder, from outside; inside it is /runtime.

@@ -13,6 +13,7 @@ mod isolate;
 mod keys;
 mod killed;
 mod kinds;
+mod limits;
 mod migrate;
 mod order;
 mod preflight;
@@ -20,6 +21,7 @@ mod s3;
 #[path = "../s3_support/mod.rs"]
 mod s3_support;
 mod shapes;
+mod sockets;
 mod standby;
 mod stores;
 mod takeover;

@@ -1,8 +1,6 @@
 //! Whatever a checkpoint cannot carry is refused by name before anything is frozen, and what it can carry is not. The objects are
 //! those of `tests/services/holds_*.c`.
 
-use std::os::unix::net::UnixDatagram;
-
 use freeze::exit;
 
 use crate::harness::{App, Container, Setting, text};
@@ -132,21 +130,8 @@ fn memory_that_moves() {
 
 #[test]
 fn sockets_that_are_refused() {
-    refused(EVERYWHERE, "unix-outside", "has a unix socket connected to a process outside the service");
-    refused(RESTRICTED, "unix-unlinked", "has the unix socket /dev/shm/app.sock, whose path was removed");
     refused(PODMAN, "vsock", "has a socket of type AF_VSOCK");
     refused(EVERYWHERE, "mptcp", "has a socket of type MPTCP");
-}
-
-/// A log daemon of the host's.
-#[test]
-fn a_datagram_socket_to_outside_is_refused() {
-    let app = App::new(Setting::Restricted, &["holds", "unix-log"]);
-    let _log = UnixDatagram::bind(app.store().join("log")).unwrap();
-    std::fs::set_permissions(app.store().join("log"), std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
-    let container = app.start();
-    container.verified();
-    is_refused(&container, "unix-log", "has a unix socket connected to a process outside the service");
 }
 
 #[test]
@@ -158,12 +143,22 @@ fn sockets_that_move() {
     moved(RESTRICTED, "unix-in-flight", "");
     moved(RESTRICTED, "unix-half", "");
     moved(RESTRICTED, "netlink-groups", "");
-    moved(&[Setting::Caps], "unix-unlinked", "");
+    moved(EVERYWHERE, "unix-unlinked", "");
     moved(&[Setting::Caps], "packet", "");
     moved(&[Setting::Caps], "raw", "");
     moved(RESTRICTED, "udp-connected", "");
     moved(RESTRICTED, "tcp-wildcard", "");
     moved(RESTRICTED, "tcp-unconnected", "");
+}
+
+/// Connections that nobody has accepted are nobody's loss.
+#[test]
+fn connections_that_wait_never_fail_a_checkpoint() {
+    moved(EVERYWHERE, "unix-waiting-closed", "");
+    moved(RESTRICTED, "unix-waiting-data", "");
+    moved(RESTRICTED, "unix-waiting-half", "");
+    moved(RESTRICTED, "tcp-waiting-closed", "");
+    moved(RESTRICTED, "tcp-connecting", "has TCP connections, which a restore closes");
 }
 
 /// What is different after a restore is said, and refused is nothing.

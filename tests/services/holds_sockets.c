@@ -40,6 +40,68 @@ static void unix_outside_hold(void)
 	had(connect(fd, (void *)&addr, sizeof addr), addr.sun_path);
 }
 
+/* Says whether the other end has gone: what was sent can be read, then comes the end, and nothing can be written. */
+static void say_closed(int sock)
+{
+	char byte;
+	ssize_t got = recv(sock, &byte, 1, MSG_DONTWAIT);
+
+	if (got < 0 && errno == EAGAIN)
+		return say("closed=0");
+	if (got != 0)
+		fail("a read gives %zd: %s", got, strerror(errno));
+	if (send(sock, "x", 1, MSG_NOSIGNAL) >= 0 || errno != EPIPE)
+		fail("the connection can be written to");
+	say("closed=1");
+}
+
+static void outside_check(void)
+{
+	say_closed(fd);
+}
+
+/* The test listens there, as an agent of the host does. */
+static void unix_agent_hold(void)
+{
+	struct sockaddr_un addr = named("/store/agent");
+
+	fd = unix_socket(SOCK_STREAM);
+	had(connect(fd, (void *)&addr, sizeof addr), addr.sun_path);
+}
+
+/* Is one, in a container of its own. */
+static void unix_sink_hold(void)
+{
+	struct sockaddr_un addr = named("/volume/log");
+
+	fd = unix_socket(SOCK_DGRAM);
+	had(bind(fd, (void *)&addr, sizeof addr), addr.sun_path);
+	had(chmod(addr.sun_path, 0777), "chmod");
+}
+
+static void unix_sink_check(void)
+{
+	char text[64];
+	ssize_t got, n = 0;
+
+	while ((got = recv(fd, text, sizeof text, MSG_DONTWAIT)) > 0)
+		n++;
+	say("received=%zd", n);
+}
+
+static void unix_to_sink_hold(void)
+{
+	struct sockaddr_un addr = named("/volume/log");
+
+	fd = unix_socket(SOCK_DGRAM);
+	had(connect(fd, (void *)&addr, sizeof addr), addr.sun_path);
+}
+
+static void unix_to_sink_check(void)
+{
+	say("sent=%zd", send(fd, "hello", 5, MSG_DONTWAIT));
+}
+
 /* The test binds it, as a host does /dev/log. */
 static void unix_log_hold(void)
 {
@@ -107,13 +169,75 @@ static void unix_pair_check(void)
 		fail("the connection is lost");
 }
 
-static void unix_waiting_hold(void)
+static void unix_waiting_connect(void)
 {
 	struct sockaddr_un addr = named("/dev/shm/app.sock");
 
-	fd = unix_listener("/dev/shm/app.sock");
 	other = unix_socket(SOCK_STREAM);
 	had(connect(other, (void *)&addr, sizeof addr), addr.sun_path);
+}
+
+static void unix_waiting_hold(void)
+{
+	fd = unix_listener("/dev/shm/app.sock");
+	unix_waiting_connect();
+}
+
+static void unix_waiting_check(void)
+{
+	int end = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+	char byte;
+
+	if (end < 0 || write(other, "x", 1) != 1 || read(end, &byte, 1) != 1)
+		fail("the connection that waited is lost");
+	close(end);
+	close(other);
+	unix_waiting_connect();
+}
+
+static void unix_waiting_closed_hold(void)
+{
+	unix_waiting_hold();
+	close(other);
+}
+
+static void unix_waiting_data_hold(void)
+{
+	unix_waiting_hold();
+	had(write(other, "x", 1), "write");
+}
+
+static void unix_waiting_half_hold(void)
+{
+	unix_waiting_hold();
+	had(shutdown(other, SHUT_WR), "shutdown");
+}
+
+static void waiting_data_check(void)
+{
+	say_closed(other);
+}
+
+/* It still listens: whatever waited before this connection. */
+static void listens_check(void)
+{
+	struct sockaddr_un addr;
+	socklen_t size = sizeof addr;
+	int end, mine, domain = 0;
+	char byte = 0;
+
+	getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &(socklen_t){ sizeof domain });
+	getsockname(fd, (void *)&addr, &size);
+	mine = socket(domain, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (connect(mine, (void *)&addr, size) || write(mine, "y", 1) != 1)
+		return fail("nobody listens");
+	while (byte != 'y') {
+		end = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+		if (end < 0 || read(end, &byte, 1) < 0)
+			return fail("a connection is lost");
+		close(end);
+	}
+	close(mine);
 }
 
 /* Its other end is closed. */
@@ -247,6 +371,31 @@ static void tcp_half_hold(void)
 	close(other);
 }
 
+static void tcp_waiting_closed_hold(void)
+{
+	struct sockaddr_in addr = at("127.0.0.1", 7001);
+
+	fd = listener_on("0.0.0.0");
+	other = tcp();
+	had(connect(other, (void *)&addr, sizeof addr), "connect");
+	close(other);
+}
+
+/* Nobody answers: the other side has no room. */
+static void tcp_connecting_hold(void)
+{
+	struct sockaddr_in addr = at("127.0.0.1", 7001);
+
+	fd = listener_on("0.0.0.0");
+	had(listen(fd, 0), "listen");
+	other = tcp();
+	had(connect(other, (void *)&addr, sizeof addr), "connect");
+	third = tcp();
+	had(fcntl(third, F_SETFL, O_NONBLOCK), "O_NONBLOCK");
+	if (connect(third, (void *)&addr, sizeof addr) == 0 || errno != EINPROGRESS)
+		cannot("connecting for ever");
+}
+
 static void tcp_unconnected_hold(void)
 {
 	fd = tcp();
@@ -352,14 +501,20 @@ static void unix_in_flight_check(void)
 }
 
 const struct object socket_objects[] = {
-	{ "unix-outside", unix_outside_hold, open_still },
+	{ "unix-outside", unix_outside_hold, outside_check },
+	{ "unix-agent", unix_agent_hold, outside_check },
+	{ "unix-sink", unix_sink_hold, unix_sink_check },
+	{ "unix-to-sink", unix_to_sink_hold, unix_to_sink_check },
 	{ "unix-log", unix_log_hold, open_still },
 	{ "unix-listen", unix_listen_hold, open_still },
 	{ "unix-linked", unix_linked_hold, open_still },
 	{ "unix-accept", unix_accept_hold, open_still },
 	{ "unix-pair", unix_pair_hold, unix_pair_check },
 	{ "unix-in-flight", unix_in_flight_hold, unix_in_flight_check },
-	{ "unix-waiting", unix_waiting_hold, open_still },
+	{ "unix-waiting", unix_waiting_hold, unix_waiting_check },
+	{ "unix-waiting-closed", unix_waiting_closed_hold, listens_check },
+	{ "unix-waiting-data", unix_waiting_data_hold, waiting_data_check },
+	{ "unix-waiting-half", unix_waiting_half_hold, open_still },
 	{ "unix-half", unix_half_hold, open_still },
 	{ "unix-unlinked", unix_unlinked_hold, open_still },
 	{ "seqpacket", seqpacket_hold, open_still },
@@ -376,6 +531,8 @@ const struct object socket_objects[] = {
 	{ "tcp-wildcard", tcp_wildcard_hold, open_still },
 	{ "tcp-established", tcp_established_hold, open_still },
 	{ "tcp-half", tcp_half_hold, open_still },
+	{ "tcp-waiting-closed", tcp_waiting_closed_hold, listens_check },
+	{ "tcp-connecting", tcp_connecting_hold, open_still },
 	{ "tcp-unconnected", tcp_unconnected_hold, open_still },
 	{ "udp", udp_hold, open_still },
 	{ "udp-address", udp_address_hold, open_still },

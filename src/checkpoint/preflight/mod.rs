@@ -12,10 +12,10 @@ mod finding;
 mod inet;
 mod memory;
 mod mounts;
-mod sock_diag;
 mod sockets;
 mod tasks;
 mod threads;
+mod unix;
 mod watches;
 
 pub use finding::{Finding, Findings, Place, Severity};
@@ -63,7 +63,8 @@ struct Inspected<'a> {
 const AGAIN: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Returns the processes from `read` and the paths that they watch. Fails with the first refusal.
+/// Returns the processes from `read`, and the paths of their files of which CRIU knows the inodes alone:
+/// watched files, and sockets elsewhere than their names tell. Fails with the first refusal.
 pub fn check<T, E>(read: impl FnMut() -> Result<T, E>, init: i32, abilities: &Abilities) -> Result<(T, Vec<PathBuf>), E>
 where
     T: AsRef<[Process]>,
@@ -136,10 +137,10 @@ fn inspect(processes: &[Process], init: i32, abilities: &Abilities) -> (Findings
     container::look(&service, &mut findings);
     tasks::look(&service, &mut findings);
     threads::look(processes, abilities, threads::RUNNING, &mut findings);
-    let watched = descriptors::look(&service, &mut findings);
+    let mut paths = descriptors::look(&service, &mut findings);
     memory::look(&service, &mut findings);
-    sockets::look(&service, &mut findings);
-    (findings, watched)
+    paths.extend(sockets::look(&service, &mut findings));
+    (findings, paths)
 }
 
 fn is_alive(pid: i32) -> bool {

@@ -1,23 +1,40 @@
-//! Peers of unix sockets, over netlink (sock_diag(7), unix(7)): /proc/net/unix has none.
+//! Unix sockets, over netlink (sock_diag(7), unix(7)): /proc/net/unix has neither their peers nor their files.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload};
-use netlink_packet_sock_diag::unix::nlas::UnixDiagName;
+use netlink_packet_core::{Emitable, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload};
+use netlink_packet_sock_diag::unix::nlas::{Nla, UnixDiagName, Vfs};
 use netlink_packet_sock_diag::unix::{ShowFlags, StateFlags, UnixRequest};
 use netlink_packet_sock_diag::{SOCK_DIAG_BY_FAMILY, SockDiagMessage};
+use nix::libc;
 use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendmsg, socket};
+
+/// Device of a file, and the lower half of its inode: the kernel tells no more.
+pub type SocketFile = (u64, u32);
 
 /// One unix socket of this network namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Unix {
+    pub is_datagram: bool,
     /// Inode of the other end, if there is one.
     pub peer: Option<u64>,
     /// Path, or a zero byte and an abstract name; empty if unbound.
     pub name: Vec<u8>,
+    /// What bind(2) made, whatever its names are now.
+    pub file: Option<SocketFile>,
+}
+
+impl Unix {
+    /// The path that it was bound to, if it was.
+    pub fn path(&self) -> Option<&Path> {
+        let name = self.name.strip_suffix(b"\0").unwrap_or(&self.name);
+        (name.first()? != &0).then(|| Path::new(OsStr::from_bytes(name)))
+    }
 }
 
 /// All unix sockets by inode. Fails if netlink sockets are forbidden or the kernel lacks unix_diag.
@@ -36,7 +53,8 @@ pub fn unix_sockets() -> io::Result<BTreeMap<u64, Unix>> {
 
 /// Requests all sockets. [`StateFlags`] lacks some states, so this sets every bit.
 fn request() -> Vec<u8> {
-    let (state_flags, show_flags) = (StateFlags::from_bits_retain(u32::MAX), ShowFlags::NAME | ShowFlags::PEER);
+    let (state_flags, show_flags) =
+        (StateFlags::from_bits_retain(u32::MAX), ShowFlags::NAME | ShowFlags::PEER | ShowFlags::VFS);
     let all = UnixRequest { state_flags, inode: 0, show_flags, cookie: [0; 8] };
     let mut message = NetlinkMessage::from(SockDiagMessage::UnixRequest(all));
     message.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
@@ -60,7 +78,9 @@ fn take(mut rest: &[u8], found: &mut BTreeMap<u64, Unix>) -> io::Result<bool> {
                     None => Vec::new(),
                 };
                 let peer = socket.peer().filter(|&peer| peer != 0).map(u64::from);
-                found.insert(socket.header.inode.into(), Unix { peer, name });
+                let file = socket.nlas.iter().find_map(|nla| if let Nla::Vfs(vfs) = nla { file(vfs) } else { None });
+                let is_datagram = i32::from(socket.header.kind) == libc::SOCK_DGRAM;
+                found.insert(socket.header.inode.into(), Unix { is_datagram, peer, name, file });
             }
             // One socket that cannot be read hides no other.
             Err(error) if frame.message_type() != SOCK_DIAG_BY_FAMILY => return Err(io::Error::other(error)),
@@ -71,10 +91,20 @@ fn take(mut rest: &[u8], found: &mut BTreeMap<u64, Unix>) -> io::Result<bool> {
     Ok(true)
 }
 
+/// The crate keeps both numbers to itself, but writes them: the inode, and the device as the kernel has it.
+fn file(vfs: &Vfs) -> Option<SocketFile> {
+    let mut bytes = vec![0; vfs.buffer_len()];
+    vfs.emit(&mut bytes);
+    let (inode, device) = bytes.split_first_chunk().zip(bytes.last_chunk())?;
+    let device = u32::from_ne_bytes(*device);
+    Some((libc::makedev(device >> 20, device & 0xf_ffff), u32::from_ne_bytes(*inode.0)))
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd;
     use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::fs::MetadataExt;
     use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
 
     use netlink_packet_core::NLMSG_DONE;
@@ -103,7 +133,9 @@ mod tests {
         let path = folder.path().join("socket");
         let listener = UnixListener::bind(&path).unwrap();
         let found = unix_sockets().unwrap()[&inode(&listener)].clone();
-        assert_eq!(found.name.strip_suffix(b"\0").unwrap_or(&found.name), path.to_str().unwrap().as_bytes());
+        assert_eq!(found.path(), Some(&*path));
+        let meta = std::fs::metadata(&path).unwrap();
+        assert_eq!(found.file, Some((meta.dev(), meta.ino() as u32)));
     }
 
     #[test]
@@ -111,7 +143,9 @@ mod tests {
         let name = format!("freeze-{}", std::process::id());
         let bound = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
         let found = unix_sockets().unwrap()[&inode(&bound)].clone();
-        assert_eq!(found, Unix { peer: None, name: format!("\0{name}").into() });
+        let name = format!("\0{name}").into();
+        assert_eq!(found, Unix { is_datagram: true, name, ..Unix::default() });
+        assert_eq!(found.path(), None);
     }
 
     /// An answer with this inode, as the kernel frames it, of which the last `less` bytes are missing.

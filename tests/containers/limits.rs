@@ -1,0 +1,53 @@
+//! Limits that the kernel counts by user, for all containers of a host together.
+
+use std::process::Command;
+
+use freeze::exit;
+use freeze::fail_points::Point;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::harness::{App, Container, Setting, text};
+
+/// Lets no process of the container make more inotify instances: those of others have used them up.
+fn no_instances(container: &Container) {
+    let path = format!("--user=/proc/{}/ns/user", container.pid());
+    let limit = "echo 0 >/proc/sys/user/max_inotify_instances";
+    let set = Command::new("nsenter").args([&path, "sh", "-c", limit]).output().unwrap();
+    assert!(set.status.success(), "{}", text(&set.stderr));
+}
+
+#[test]
+fn a_service_without_inotify_needs_no_instance() {
+    let app = App::new(Setting::UserNamespace, &["one"]).with_fail_points();
+    let first = app.start();
+    first.verified();
+    no_instances(&first);
+    first.checkpoint(&[]);
+    assert_eq!(first.wait(), 172, "{}", first.story());
+    let second = app.start_stopping_at(Some(Point::RestoreBegun), &[]);
+    let worker = second.stopped();
+    no_instances(&second);
+    go_on(worker);
+    second.verified();
+}
+
+#[test]
+fn a_service_that_needs_an_instance_is_told_of_the_limit() {
+    let app = App::new(Setting::UserNamespace, &["holds", "inotify-none"]).with_fail_points();
+    let first = app.start();
+    first.verified();
+    first.checkpoint(&[]);
+    assert_eq!(first.wait(), 172, "{}", first.story());
+    let second = app.start_stopping_at(Some(Point::RestoreBegun), &[]);
+    let worker = second.stopped();
+    no_instances(&second);
+    go_on(worker);
+    assert_eq!(second.wait(), i32::from(exit::RESTORE_FAILED));
+    let said = second.logs().1;
+    assert!(said.contains("raise the sysctl fs.inotify.max_user_instances on the host"), "{said}");
+}
+
+fn go_on(worker: i32) {
+    kill(Pid::from_raw(worker), Signal::SIGCONT).unwrap();
+}
