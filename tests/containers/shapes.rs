@@ -1,5 +1,12 @@
 //! Every shape of service, frozen in one container and restored in a fresh one.
 
+use std::thread;
+use std::time::Duration;
+
+use freeze::fail_points::Point;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::harness::{App, Container, Setting, in_all_settings};
 
 in_all_settings! {
@@ -15,6 +22,9 @@ in_all_settings! {
     left_running;
     exit_status;
     signals;
+    waits;
+    limits_of_waits;
+    signal_while_frozen;
 }
 
 /// Freezes the service, and restores it.
@@ -137,4 +147,52 @@ fn signals(setting: Setting) {
         second.kill(signal);
         second.eventually("the signal does not arrive", || second.ask("verify").contains(seen).then_some(()));
     }
+}
+
+/// No wait ends early: in a thread each, without a limit and with one that is far away.
+fn waits(setting: Setting) {
+    let app = App::new(setting, &["waits"]);
+    let first = app.start();
+    first.verified();
+    first.checkpoint(&["--leave-running"]);
+    first.verified();
+    let second = move_once(&app, &first);
+    move_once(&app, &second);
+}
+
+/// What is left of a wait's limit is waited for after a checkpoint, in the same container and in the next one. The service
+/// counts the time in which it runs, and fails if a wait was shorter or much longer than its limit.
+fn limits_of_waits(setting: Setting) {
+    let app = App::new(setting, &["waits"]);
+    let first = app.start();
+    first.ask("begin");
+    first.checkpoint(&["--leave-running"]);
+    thread::sleep(Duration::from_secs(4));
+    first.verified();
+    let second = move_once(&app, &first);
+    second.eventually("a wait does not end", || {
+        let answer = second.ask("verify");
+        (answer.contains("ended=10") || answer.starts_with("error")).then_some(())
+    });
+    second.verified();
+}
+
+/// A signal that comes while the service is frozen ends a wait by EINTR, as ever.
+fn signal_while_frozen(setting: Setting) {
+    let app = App::new(setting, &["waits"]).with_fail_points();
+    let first = app.start();
+    first.verified();
+    let service = Pid::from_raw(first.find(&["/services/service", "waits"]).unwrap());
+    first.stop_at(Point::CheckpointHeld);
+    thread::scope(|scope| {
+        scope.spawn(|| first.checkpoint(&["--leave-running"]));
+        let worker = Pid::from_raw(first.stopped());
+        kill(service, Signal::SIGUSR2).unwrap();
+        kill(worker, Signal::SIGCONT).unwrap();
+    });
+    first.eventually("no wait ends", || {
+        let answer = first.ask("verify");
+        (answer.contains("interrupted=1") || answer.starts_with("error")).then_some(())
+    });
+    first.verified();
 }
