@@ -37,6 +37,10 @@ const CAUSES: &[(&str, &str)] = &[
         "External socket is used",
         "the service is connected to a unix socket outside the container; close the connection before a checkpoint",
     ),
+    (
+        "can't be had in this IPC namespace",
+        "a System V object of the service needs an ID or a key that this IPC namespace does not give any more; start a container or a pod with an IPC namespace of its own, and nothing else that uses it",
+    ),
     ("No space left", "no space is left; free some, or give the container more"),
     ("Cannot allocate memory", "the container does not have enough memory for the service; raise its memory limit"),
     (

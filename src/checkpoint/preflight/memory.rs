@@ -1,10 +1,10 @@
-//! Mappings: System V segments, rings, devices, huge pages, and files that no path leads to.
+//! Mappings: rings, devices, huge pages, and files that no path leads to.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
-use super::{Finding, Findings, Place, Service, descriptors, devices, not_inspectable};
+use super::{Finding, Findings, Place, Service, descriptors, devices, not_inspectable, system_v};
 use crate::privileges::DumpPlan;
 use crate::proc::maps::{self, Mapping};
 use crate::proc::tree::Process;
@@ -43,11 +43,8 @@ impl Rules {
         if let Some((object, advice)) = descriptors::anonymous(name) {
             return refused(&format!("has {object} mapped, which cannot be checkpointed"), advice);
         }
-        if name.starts_with("/SYSV") && name.ends_with(DELETED) {
-            return refused(
-                "has System V shared memory attached (see `ipcs`), which cannot be checkpointed",
-                "use POSIX shared memory instead",
-            );
+        if system_v::is_segment(mapping) {
+            return None;
         }
         if name == "/secretmem (deleted)" {
             return Some(descriptors::secret_memory(process));
@@ -112,6 +109,7 @@ mod tests {
             "7f00-7f01 rw-s 00000000 00:01 9                          /memfd:x (deleted)",
             "7f00-7f01 rw-s 00000000 00:0f 9                          /[aio] (deleted)",
             "7f00-7f01 rw-p 00000000 00:0f 9                          /dev/zero",
+            "7f00-7f01 rw-s 00000000 00:01 9                          /SYSV00000000 (deleted)",
             "7ffd-7ffe r-xp 00000000 00:00 0                          [vdso]",
         ] {
             assert_eq!(judged(line, &[], false), None, "{line}");
@@ -132,7 +130,6 @@ mod tests {
     fn kinds_are_named() {
         let of = |name: &str| judged(&format!("7f00-7f01 rw-s 00000000 00:01 9 {name}"), &[], true).unwrap();
         insta::assert_snapshot!(of("anon_inode:[io_uring]"), @"has io_uring mapped, which cannot be checkpointed");
-        insta::assert_snapshot!(of("/SYSV00000000 (deleted)"), @"has System V shared memory attached (see `ipcs`), which cannot be checkpointed");
         insta::assert_snapshot!(of("/secretmem (deleted)"), @"has secret memory (memfd_secret), which no other process can read");
         insta::assert_snapshot!(of("/anon_hugepage (deleted)"), @"uses huge pages (MAP_HUGETLB or hugetlbfs), which cannot be checkpointed");
     }
