@@ -21,6 +21,7 @@ mod s3_support;
 mod shapes;
 mod standby;
 mod stores;
+mod system_v;
 mod takeover;
 mod target;
 mod triggers;
