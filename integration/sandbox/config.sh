@@ -166,6 +166,7 @@ write_config() {
 	kinds=" ${namespaces[*]} "
 	[ "$net" = own ] || kinds=${kinds/ network / }
 	[ "$pids" = own ] || kinds=${kinds/ pid / }
+	[ "$ipc" = own ] || kinds=${kinds/ ipc / }
 	if [[ $kinds == *' cgroup '* ]]; then
 		mounts="$(mount_entry /sys/fs/cgroup cgroup cgroup nosuid noexec nodev relatime ro)$mounts"
 	fi

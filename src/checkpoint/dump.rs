@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::meter::Meter;
-use crate::criu::command::{self, Criu, NotStarted};
+use crate::criu::command::{self, Criu, NotStarted, SystemV};
 use crate::criu::{log, stream};
 use crate::fail_points::{Point, reach};
 use crate::host::clock::Time;
@@ -76,13 +76,13 @@ struct Open {
 impl Dump {
     /// Starts `criu` on the tree below `root`, with its sockets and log in the folder `work`. `watched` are
     /// the files under inotify watches.
-    pub fn start(criu: Criu, root: i32, work: &Path, watched: &[PathBuf]) -> Result<Self, DumpError> {
+    pub fn start(criu: Criu, root: i32, work: &Path, watched: &[PathBuf], objects: SystemV) -> Result<Self, DumpError> {
         let broken = |error| DumpError::Broken { doing: "freeze prepared it", error };
         let listener = stream::listen(work, stream::CAPTURE_SOCKET).map_err(broken)?;
         let (gate, theirs) = UnixStream::pair().map_err(broken)?;
         gate.set_nonblocking(true).map_err(broken)?;
         let outside: Vec<String> = stdio::outside().into_iter().map(|file| file.key).collect();
-        let args = command::dump(root, work, command::number(theirs.as_fd()), watched, &outside);
+        let args = command::dump(root, work, command::number(theirs.as_fd()), watched, &outside, objects);
         let time = Time::of(root).map_err(broken)?;
         let watch = fd::ExitWatch::prepare().map_err(broken)?;
         let since = Instant::now();

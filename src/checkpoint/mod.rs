@@ -23,7 +23,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::control::protocol::{Event, Phase, Report, millis};
-use crate::criu::{command, stats};
+use crate::criu::command::{self, SystemV};
+use crate::criu::stats;
 use crate::fail_points::{Point, reach};
 use crate::files::capture::{self, CaptureError, Captured};
 use crate::files::ephemeral::Ephemeral;
@@ -196,7 +197,8 @@ fn take(
 
     meter.begin(Phase::Dump);
     let by_user = StoppedByUser::of(&tree);
-    let mut dump = Dump::start(DumpPlan::of(&abilities).criu, target.root, work.path(), &watched)?;
+    let criu = DumpPlan::of(&abilities).criu;
+    let mut dump = Dump::start(criu, target.root, work.path(), &watched, SystemV::Carried)?;
     let images = dump.collect(&writer, meter)?;
     reach(Point::CheckpointHeld);
 

@@ -45,6 +45,10 @@ const CAUSES: &[(&str, &str)] = &[
         "fs.pipe-user-pages-soft",
         "a pipe of the service has more data than the kernel lets its user keep in pipes: it counts the pipes of all containers of this host that run as the same user; raise the sysctl fs.pipe-user-pages-soft on the host, or use another host",
     ),
+    (
+        "can't be had in this IPC namespace",
+        "a System V object of the service needs an ID or a key that this IPC namespace does not give any more; start a container or a pod with an IPC namespace of its own, and nothing else that uses it",
+    ),
     ("No space left", "no space is left; free some, or give the container more"),
     (
         "Can't reserve",

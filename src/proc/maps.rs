@@ -13,10 +13,14 @@ use super::{hexadecimal, lines, number, unescape};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mapping {
     pub(crate) start: u64,
+    /// The first address behind it.
+    pub(crate) end: u64,
     pub(crate) writable: bool,
     pub(crate) executable: bool,
     /// Whether writes reach the file and other processes.
     pub(crate) shared: bool,
+    /// Where it begins in the file, in bytes.
+    pub(crate) offset: u64,
     /// Of the file; 0 without a file.
     pub(crate) inode: u64,
     /// A file's path, with ` (deleted)` appended after its removal; or the kernel's name, such as `[heap]`;
@@ -50,10 +54,14 @@ fn mapping(line: &[u8]) -> Option<Mapping> {
     let mut fields = line.splitn(6, |&byte| byte == b' ');
     let range = fields.next()?;
     let &[_, write, execute, share] = fields.next()? else { return None };
-    let (inode, name) = (fields.nth(2)?, fields.next().unwrap_or_default());
-    let start = range.split(|&byte| byte == b'-').next()?;
+    let offset = fields.next()?;
+    let (inode, name) = (fields.nth(1)?, fields.next().unwrap_or_default());
+    let mut range = range.split(|&byte| byte == b'-');
+    let (start, end) = (range.next()?, range.next()?);
     Some(Mapping {
         start: hexadecimal(start)?,
+        end: hexadecimal(end)?,
+        offset: hexadecimal(offset)?,
         writable: write == b'w',
         executable: execute == b'x',
         shared: share == b's',
@@ -119,16 +127,19 @@ mod tests {
 
         #[test]
         fn fuzz_a_mapping_comes_back(
-            (start, inode, writable, executable, shared) in any::<(u64, u64, bool, bool, bool)>(),
+            (start, length, offset, inode) in (any::<u64>(), any::<u32>(), any::<u64>(), any::<u64>()),
+            (writable, executable, shared) in any::<(bool, bool, bool)>(),
             name: Vec<u8>,
             gap in 1usize..30,
         ) {
             let mut name = [b"/", &*name].concat();
             name.retain(|&byte| byte != b'\\');
-            let expected = Mapping { start, writable, executable, shared, inode, name: OsString::from_vec(name) };
+            let end = start.saturating_add(length.into());
+            let name = OsString::from_vec(name);
+            let expected = Mapping { start, end, writable, executable, shared, offset, inode, name };
             let flag = |is: bool, letter: char| if is { letter } else { '-' };
             let (w, x, s) = (flag(writable, 'w'), flag(executable, 'x'), if shared { 's' } else { 'p' });
-            let head = format!("{start:x}-ffff r{w}{x}{s} 00000000 fe:00 {inode}{}", " ".repeat(gap));
+            let head = format!("{start:x}-{end:x} r{w}{x}{s} {offset:08x} fe:00 {inode}{}", " ".repeat(gap));
             let line = [head.as_bytes(), &super::super::escaped(expected.name.as_bytes(), b"\n"), b"\n"].concat();
             prop_assert_eq!(parse(&line), [expected]);
         }

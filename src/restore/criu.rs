@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::process::{Child, ExitStatus};
 use std::time::Duration;
 
-use crate::criu::command::{self, Criu};
+use crate::criu::command::{self, Criu, SystemV};
 use crate::criu::{log, stream};
 use crate::fail_points::{Point, reach};
 use crate::host::clock::{self, Time};
@@ -65,6 +65,7 @@ impl RestoreGate {
         work: &Work,
         meter: &mut Meter,
         parent: i32,
+        objects: SystemV,
     ) -> Result<Self, RestoreError> {
         let unusable = |error| RestoreError::RuntimeDir { path: work.path().to_owned(), error };
         let broken = |error| RestoreError::Serve(ServeError::Broken(error));
@@ -74,7 +75,7 @@ impl RestoreGate {
             manifest.images.iter().filter_map(|image| Some((image.name.as_str(), image.body.as_ref()?))).collect();
         let (socket, theirs) = UnixStream::pair().map_err(broken)?;
         socket.set_nonblocking(true).map_err(broken)?;
-        let args = command::restore(work.path(), stdio.inherit(), command::number(theirs.as_fd()));
+        let args = command::restore(work.path(), stdio.inherit(), command::number(theirs.as_fd()), objects);
         let mut keep = stdio.descriptors();
         keep.push(theirs.as_fd());
         let watch = fd::ExitWatch::prepare().map_err(broken)?;

@@ -30,7 +30,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::control::protocol::{Event, Phase, RestoreReport, millis, now_ms};
-use crate::criu::command;
+use crate::criu::command::{self, SystemV};
 use crate::fail_points::{Point, reach};
 use crate::files::put_back;
 use crate::host::{clock, env, pid_counting};
@@ -262,7 +262,11 @@ impl<'a> Restore<'a> {
         self.reporter.send(&Event::Restoring { root: manifest.root_pid });
         self.criu_ran = true;
         let criu = self.plan().criu;
-        let mut gate = RestoreGate::restore(criu, manifest, &mut fetcher, work, &mut meter, parent_id() as i32)?;
+        // A pod's IPC namespace outlives its containers. Only of an earlier start is it known that it has ended.
+        let ours = manifest.instance == self.common.instance;
+        let objects = if ours { SystemV::Reused } else { SystemV::Carried };
+        let mut gate =
+            RestoreGate::restore(criu, manifest, &mut fetcher, work, &mut meter, parent_id() as i32, objects)?;
         reach(Point::RestoreHeld);
         let exclusive = self.policy.exclusive.is_some();
         if let Verdict::Lost(message) = take::take(found, &self.common.instance, exclusive, || gate.check())? {

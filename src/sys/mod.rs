@@ -14,4 +14,5 @@ pub(crate) mod random;
 pub(crate) mod signals;
 pub(crate) mod socket;
 pub(crate) mod stderr;
+pub(crate) mod system_v;
 pub(crate) mod tty;

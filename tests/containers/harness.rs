@@ -91,6 +91,8 @@ pub struct App {
     groups: String,
     programs: PathBuf,
     binds: Vec<String>,
+    /// PID of a process whose IPC namespace the containers share.
+    pod: Option<u32>,
 }
 
 impl App {
@@ -107,8 +109,8 @@ impl App {
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let url = "file:/store".to_owned();
         let programs = needed("FREEZE_TEST_OPT").into();
-        let (env, denied, groups, binds) = (vec![], vec![], String::new(), vec![]);
-        let app = Self { setting, folder, options, command, url, env, denied, groups, programs, binds };
+        let (env, denied, groups, binds, pod) = (vec![], vec![], String::new(), vec![], None);
+        let app = Self { setting, folder, options, command, url, env, denied, groups, programs, binds, pod };
         fs::create_dir(app.keys()).unwrap();
         setting.make_volume(&app.store());
         app
@@ -117,6 +119,11 @@ impl App {
     /// One whose checkpoints are in the store `url`, no folder, reached with these variables.
     pub fn with_store(self, url: &str, env: Vec<String>) -> Self {
         Self { url: url.to_owned(), env, ..self }
+    }
+
+    /// One whose containers share the IPC namespace of this pod.
+    pub fn in_pod(self, pod: &Pod) -> Self {
+        Self { pod: Some(pod.0.id()), ..self }
     }
 
     /// One with variables, `NAME=VALUE`, in all its containers.
@@ -263,7 +270,13 @@ impl App {
         args.extend(options);
         args.push("--");
         args.extend(self.command.iter().map(String::as_str));
-        let out = sandbox_on(hours, &args);
+        let out = match self.pod {
+            None => sandbox_on(hours, &args),
+            Some(pod) => {
+                args.splice(1..1, ["--ipc", "caller"]);
+                run(&["nsenter", &format!("--ipc=/proc/{pod}/ns/ipc")], &args)
+            }
+        };
         assert!(out.status.success(), "the sandbox did not start: {}", text(&out.stderr));
         let pid = text(&out.stdout).trim().parse().unwrap();
         let runtime = self.folder.path().join(self.setting.runtime_dir().replacen("/runtime", &id, 1));
@@ -282,6 +295,11 @@ pub struct Container {
 }
 
 impl Container {
+    /// PID outside of its init.
+    pub fn init(&self) -> i32 {
+        self.pid
+    }
+
     /// Waits until the service runs, started or restored, and answers its first question.
     pub fn verified(&self) -> String {
         self.running();
@@ -487,14 +505,40 @@ pub fn sandbox(args: &[&str]) -> Output {
 
 /// The same on a host whose clocks are so many hours ahead of this one's.
 fn sandbox_on(hours: i64, args: &[&str]) -> Output {
+    if hours == 0 {
+        return run(&[], args);
+    }
+    let seconds = (hours * 3600).to_string();
+    run(&["unshare", "--time", "--monotonic", &seconds, "--boottime", &seconds], args)
+}
+
+/// The same below the command `outer`.
+fn run(outer: &[&str], args: &[&str]) -> Output {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/sandbox/sandbox");
     let mut command = Command::new("timeout");
-    command.arg(PATIENCE.as_secs().to_string());
-    if hours != 0 {
-        let seconds = (hours * 3600).to_string();
-        command.args(["unshare", "--time", "--monotonic", &seconds, "--boottime", &seconds]);
-    }
+    command.arg(PATIENCE.as_secs().to_string()).args(outer);
     command.arg(script).args(args).output().unwrap()
+}
+
+/// An IPC namespace that outlives containers, as a pod's.
+pub struct Pod(std::process::Child);
+
+impl Pod {
+    pub fn new() -> Self {
+        let pod = Self(Command::new("unshare").args(["--ipc", "sleep", "infinity"]).spawn().unwrap());
+        let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/ipc")).unwrap();
+        while namespace("self") == namespace(&pod.0.id().to_string()) {
+            std::thread::yield_now();
+        }
+        pod
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Asks at a socket as another user: in a user namespace root of outside is nobody.

@@ -18,6 +18,8 @@ in_all_settings! {
     mixed;
     files_in_the_overlay;
     files_in_memory;
+    system_v;
+    system_v_left_running;
     three_generations;
     left_running;
     exit_status;
@@ -75,6 +77,33 @@ fn files_in_the_overlay(setting: Setting) {
 
 fn files_in_memory(setting: Setting) {
     moves(setting, &["files", "/dev/shm"]);
+}
+
+/// At last, what a process has done to semaphores is undone at its end.
+fn system_v(setting: Setting) {
+    let app = App::new(setting, &["sysv"]);
+    let first = app.start();
+    first.verified();
+    let second = move_once(&app, &first);
+    let third = move_once(&app, &second);
+    third.ask("undo");
+    third.verified();
+}
+
+/// No message is lost or doubled, in either copy.
+fn system_v_left_running(setting: Setting) {
+    let app = App::new(setting, &["sysv"]);
+    let first = app.start();
+    first.verified();
+    first.checkpoint(&["--leave-running"]);
+    first.verified();
+    let second = move_once(&app, &first);
+    second.checkpoint(&["--leave-running"]);
+    second.ask("undo");
+    second.verified();
+    second.ask("exit 0");
+    assert_eq!(second.wait(), 0);
+    app.start().verified();
 }
 
 /// Three moves in a row: each container goes on with the very line after the last one's, on stdout and on stderr.

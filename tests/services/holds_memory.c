@@ -50,7 +50,20 @@ static void shm_removed_hold(void)
 
 static void shm_unattached_hold(void)
 {
-	had(shmget(IPC_PRIVATE, SIZE, 0600), "shmget");
+	queue = had(shmget(IPC_PRIVATE, SIZE, 0600), "shmget");
+}
+
+static void shm_unattached_check(void)
+{
+	if (shmctl(queue, IPC_STAT, &(struct shmid_ds){ 0 }))
+		fail("the memory is lost");
+}
+
+/* A part of it only */
+static void shm_part_hold(void)
+{
+	shm_hold();
+	munmap(memory + SIZE / 2, SIZE / 2);
 }
 
 static void message_hold(void)
@@ -58,9 +71,21 @@ static void message_hold(void)
 	queue = had(msgget(IPC_PRIVATE, 0600), "msgget");
 }
 
+static void message_check(void)
+{
+	if (msgctl(queue, IPC_STAT, &(struct msqid_ds){ 0 }))
+		fail("the queue is lost");
+}
+
 static void semaphore_hold(void)
 {
 	semaphore = had(semget(IPC_PRIVATE, 1, 0600), "semget");
+}
+
+static void semaphore_check(void)
+{
+	if (semctl(semaphore, 0, GETVAL) != 0)
+		fail("the semaphore is lost");
 }
 
 static void ring_hold(void)
@@ -247,9 +272,10 @@ static void wipe_hold(void)
 const struct object memory_objects[] = {
 	{ "shm", shm_hold, memory_check },
 	{ "shm-removed", shm_removed_hold, memory_check },
-	{ "shm-unattached", shm_unattached_hold, NULL },
-	{ "messages", message_hold, NULL },
-	{ "semaphores", semaphore_hold, NULL },
+	{ "shm-unattached", shm_unattached_hold, shm_unattached_check },
+	{ "shm-part", shm_part_hold, memory_check },
+	{ "messages", message_hold, message_check },
+	{ "semaphores", semaphore_hold, semaphore_check },
 	{ "ring-mapped", ring_hold, NULL },
 	{ "aio", aio_hold, aio_check },
 	{ "memfd-shared", memfd_shared_hold, memfd_shared_check },

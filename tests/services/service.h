@@ -27,7 +27,8 @@ struct shape {
 	int (*word)(const char *word);	      /* a request of its own: 0 if unknown; may be NULL */
 };
 
-extern const struct shape one, big, signals, sysv, iouring; /* simple.c */
+extern const struct shape one, big, signals, iouring; /* simple.c */
+extern const struct shape sysv;			    /* system_v.c */
 extern const struct shape prefork, daemon_shape, sessions;  /* tree.c */
 extern const struct shape threads, mixed;		    /* threads.c */
 extern const struct shape files;			    /* files.c */

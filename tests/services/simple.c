@@ -1,9 +1,6 @@
-/* simple.c - shapes of one process: one, big, signals, sysv, iouring. */
+/* simple.c - shapes of one process: one, big, signals, iouring. */
 #include "service.h"
 #include <stdarg.h>
-#include <sys/ipc.h>
-#include <sys/msg.h>
-#include <sys/sem.h>
 #include <sys/syscall.h>
 
 /* one: numbered lines on stdout and stderr, so that a missing or doubled one shows; some heap. */
@@ -128,36 +125,6 @@ static void signals_verify(void)
 }
 
 const struct shape signals = { "signals", "", signals_start, NULL, signals_verify, NULL };
-
-/* sysv: a System V queue with a message in it and a semaphore. */
-
-static int queue, semaphore;
-
-static void sysv_start(int argc, char **argv)
-{
-	struct {
-		long type;
-		char text[8];
-	} message = { 1, "message" };
-
-	(void)argc, (void)argv;
-	queue = msgget(IPC_PRIVATE, 0600);
-	semaphore = semget(IPC_PRIVATE, 1, 0600);
-	if (queue < 0 || semaphore < 0 || msgsnd(queue, &message, 8, 0) || semctl(semaphore, 0, SETVAL, 5))
-		cannot("System V objects");
-}
-
-static void sysv_verify(void)
-{
-	struct msqid_ds state;
-
-	if (msgctl(queue, IPC_STAT, &state) || state.msg_qnum != 1)
-		fail("the message queue is lost");
-	if (semctl(semaphore, 0, GETVAL) != 5)
-		fail("the semaphore is lost");
-}
-
-const struct shape sysv = { "sysv", "", sysv_start, NULL, sysv_verify, NULL };
 
 /* iouring: holds a ring, which CRIU cannot dump; filtered by Docker's default profile. */
 

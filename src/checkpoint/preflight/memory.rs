@@ -1,10 +1,10 @@
-//! Mappings: System V segments, rings, devices, huge pages and secret memory. A deleted file that is mapped is
-//! carried, also if no process has it open.
+//! Mappings: rings, devices, huge pages and secret memory. System V segments are carried, and so are deleted
+//! files that are mapped, also if no process has them open.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
-use super::{Finding, Findings, Place, Service, descriptors, devices, not_inspectable};
+use super::{Finding, Findings, Place, Service, descriptors, devices, not_inspectable, system_v};
 use crate::proc::maps::{self, Mapping};
 use crate::proc::tree::Process;
 
@@ -34,11 +34,8 @@ fn judge(process: &Process, mapping: &Mapping) -> Option<Finding> {
     if let Some((object, advice)) = descriptors::anonymous(name) {
         return refused(&format!("has {object} mapped, which cannot be checkpointed"), advice);
     }
-    if name.starts_with("/SYSV") && name.ends_with(DELETED) {
-        return refused(
-            "has System V shared memory attached (see `ipcs`), which cannot be checkpointed",
-            "use POSIX shared memory instead",
-        );
+    if system_v::is_segment(mapping) {
+        return None;
     }
     if name == "/secretmem (deleted)" {
         return Some(descriptors::secret_memory(process));

@@ -13,6 +13,7 @@ mod inet;
 mod memory;
 mod mounts;
 mod sockets;
+mod system_v;
 mod tasks;
 mod threads;
 mod unix;
@@ -88,7 +89,6 @@ pub fn look<T: AsRef<[Process]>, E>(
 /// a few system calls per thread.
 pub fn check_frozen(processes: &[Process], abilities: &Abilities) -> Result<(), Refusal> {
     let mut findings = Findings::default();
-    container::lost(&mut findings);
     threads::look(processes, abilities, threads::FROZEN, &mut findings);
     refuse(findings)
 }
@@ -135,6 +135,7 @@ fn inspect(processes: &[Process], init: i32, abilities: &Abilities) -> (Findings
         }
     }
     container::look(&service, &mut findings);
+    system_v::look(&service, &mut findings);
     tasks::look(&service, &mut findings);
     threads::look(processes, abilities, threads::RUNNING, &mut findings);
     let mut paths = descriptors::look(&service, &mut findings);

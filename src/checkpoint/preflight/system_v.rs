@@ -1,0 +1,202 @@
+//! System V objects: all that belong to the service are carried, if they can be read and their IDs can be had again.
+//!
+//! The service has those that its container's processes made or used. In a pod, or with an engine's option, other
+//! containers may share the IPC namespace; an ID that one of them takes cannot be given to the service again.
+//! criu/sysv-ipc.c decides by the same rules.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use super::{Finding, Findings, Place, Service};
+use crate::privileges::Facts;
+use crate::proc::maps::{self, Mapping};
+use crate::proc::tree::Process;
+use crate::sys::system_v::{Kind, may_read, page_size, was_used_here};
+
+const KINDS: [(Kind, &str, &str); 3] = [
+    (Kind::Memory, "shm", "System V shared memory"),
+    (Kind::Queue, "msg", "a System V message queue"),
+    (Kind::Semaphores, "sem", "System V semaphores"),
+];
+
+/// One row of /proc/sysvipc.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Object {
+    id: i32,
+    uid: u32,
+    /// Bytes of memory, semaphores of a set.
+    size: u64,
+    /// Attachments of memory.
+    users: u64,
+    /// A process of this container made or used it, or nobody did.
+    ours: bool,
+}
+
+/// Attached parts of segments, counted by ID.
+type Attached = BTreeMap<u64, u64>;
+
+pub fn look(service: &Service, findings: &mut Findings) {
+    let [memory, queues, semaphores] = KINDS.map(|(kind, file, _)| {
+        let text = fs::read_to_string(format!("/proc/sysvipc/{file}")).unwrap_or_default();
+        text.lines().skip(1).filter_map(|line| object(kind, line)).collect::<Vec<_>>()
+    });
+    let mut attached = Attached::new();
+    if !memory.is_empty() {
+        let sizes = memory.iter().map(|one| (one.id as u64, one.size.next_multiple_of(page_size()))).collect();
+        for one in &service.processes {
+            for mapping in maps::read(one.process.pid).unwrap_or_default().into_iter().filter(is_segment) {
+                *attached.entry(mapping.inode).or_default() += 1;
+            }
+            parts(one.process, &sizes, findings);
+        }
+    }
+    for ((kind, _, name), list) in KINDS.into_iter().zip([memory, queues, semaphores]) {
+        judge(kind, name, &list, &attached).into_iter().for_each(|finding| findings.add(finding));
+    }
+}
+
+/// A mapping of a segment, whose inode is its ID (ipc/shm.c).
+pub fn is_segment(mapping: &Mapping) -> bool {
+    let name = mapping.name.to_string_lossy();
+    name.starts_with("/SYSV") && name.ends_with(" (deleted)")
+}
+
+fn object(kind: Kind, line: &str) -> Option<Object> {
+    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+    let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
+    let zero = |at: usize| number(at) == Some(0);
+    let id = fields.get(1)?.parse().ok()?;
+    let (uid, size, users, ours) = match kind {
+        // key shmid perms size cpid lpid nattch uid …
+        Kind::Memory => (7, number(3)?, number(6)?, !zero(4) || !zero(5)),
+        // key msqid perms cbytes qnum lspid lrpid uid gid cuid cgid stime rtime ctime
+        Kind::Queue => (7, 0, 0, !zero(5) || !zero(6) || (zero(11) && zero(12))),
+        // key semid perms nsems uid gid cuid cgid otime ctime
+        Kind::Semaphores => (4, number(3)?, 0, zero(8) || was_used_here(id, number(3)?.try_into().ok()?)),
+    };
+    Some(Object { id, uid: number(uid)?.try_into().ok()?, size, users, ours })
+}
+
+fn judge(kind: Kind, name: &str, list: &[Object], attached: &Attached) -> Vec<Finding> {
+    let here = |one: &Object| attached.get(&(one.id as u64)).copied().unwrap_or_default();
+    let (ours, others): (Vec<Object>, Vec<Object>) = list.iter().partition(|one| one.ours || here(one) > 0);
+    let refused = |what: String, advice| Finding::refused(None, &what, advice);
+    let mut found = Vec::new();
+    if let (Some(one), Some(other)) = (ours.first(), others.first()) {
+        let what = format!(
+            "shares its IPC namespace with another container that has {name} as well (ID {}), so the service may not get \
+             its IDs again (such as {})",
+            other.id, one.id
+        );
+        found.push(refused(
+            what,
+            "run them in different pods, or give each an IPC namespace of its own (--ipc private)",
+        ));
+    }
+    for one in &ours {
+        if kind == Kind::Memory && one.users > here(one) {
+            let what =
+                format!("has System V shared memory (ID {}) that a process outside the service has attached", one.id);
+            found.push(refused(what, "let it detach the memory, or end it"));
+        }
+        // criu becomes another user where it may.
+        let reached = may_read(kind, one.id) || {
+            let us = Facts::read();
+            one.uid != us.uid && us.has("SETUID")
+        };
+        if !reached {
+            let what = format!("has {name} (ID {}) of user {} that freeze may not read", one.id, one.uid);
+            found.push(refused(what, "run the service as one user, and let the owner read the object (mode 0600)"));
+        }
+    }
+    found
+}
+
+/// Segments of which a process has unmapped a part: shmat(2) always attaches the whole.
+fn parts(process: &Process, sizes: &BTreeMap<u64, u64>, findings: &mut Findings) {
+    let list = maps::read(process.pid).unwrap_or_default();
+    for start in incomplete(&list, sizes) {
+        let what = "has attached System V shared memory and unmapped a part of it, which cannot be restored";
+        let finding = Finding::refused(Some(process), what, "attach it again as a whole before a checkpoint");
+        findings.add(finding.at(Place::Mapping(start)));
+    }
+}
+
+/// Start addresses of mappings that begin or end within a segment.
+fn incomplete(list: &[Mapping], sizes: &BTreeMap<u64, u64>) -> Vec<u64> {
+    let segments: Vec<&Mapping> = list.iter().filter(|one| is_segment(one)).collect();
+    // Where it ends in the segment.
+    let ends = |one: &Mapping| one.offset.saturating_add(one.end.saturating_sub(one.start));
+    let follows =
+        |one: &Mapping, next: &Mapping| (next.inode, next.start, next.offset) == (one.inode, one.end, ends(one));
+    let mut found = Vec::new();
+    for (at, one) in segments.iter().enumerate() {
+        let begins = one.offset == 0 || at.checked_sub(1).is_some_and(|before| follows(segments[before], one));
+        let whole = sizes.get(&one.inode).is_none_or(|size| ends(one) == *size);
+        let goes_on = segments.get(at + 1).is_some_and(|next| follows(one, next));
+        if !begins || !(whole || goes_on) {
+            found.push(one.start);
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// IDs that are not there.
+    const ID: i32 = i32::MAX;
+
+    fn of(kind: Kind, list: &[Object], attached: &Attached) -> Vec<String> {
+        let name = KINDS.iter().find(|one| one.0 == kind).unwrap().2;
+        judge(kind, name, list, attached).into_iter().map(|finding| finding.to_string()).collect()
+    }
+
+    #[test]
+    fn an_object_is_the_services_unless_only_others_have_used_it() {
+        let memory =
+            |made, used| object(Kind::Memory, &format!("0 7 600 56 {made} {used} 2 999 0 999 0 0 0 0 4096 0")).unwrap();
+        assert_eq!(memory(1001, 0), Object { id: 7, uid: 999, size: 56, users: 2, ours: true });
+        assert!(memory(0, 5).ours && !memory(0, 0).ours);
+        let queue = |sender, receiver, sent| {
+            object(Kind::Queue, &format!("0 7 600 0 0 {sender} {receiver} 999 0 999 0 {sent} 0 1")).unwrap().ours
+        };
+        assert_eq!([queue(0, 0, 0), queue(5, 0, 9), queue(0, 5, 9), queue(0, 0, 9)], [true, true, true, false]);
+        assert!(object(Kind::Semaphores, "0 7 600 2 999 0 999 0 0 1").unwrap().ours);
+        assert_eq!([object(Kind::Memory, "0 7 600"), object(Kind::Queue, "")], [None, None]);
+    }
+
+    #[test]
+    fn what_clashes_with_a_neighbour_is_refused() {
+        let one = Object { id: ID, uid: 999, size: 1, users: 0, ours: true };
+        let other = Object { id: 7, ours: false, ..one };
+        let none = Attached::new();
+        for list in [&[][..], &[one], &[other]] {
+            assert_eq!(of(Kind::Queue, list, &none), Vec::<String>::new());
+        }
+        insta::assert_snapshot!(of(Kind::Queue, &[one, other], &none).concat(), @"the container shares its IPC namespace with another container that has a System V message queue as well (ID 7), so the service may not get its IDs again (such as 2147483647); run them in different pods, or give each an IPC namespace of its own (--ipc private)");
+    }
+
+    #[test]
+    fn what_others_have_attached_is_refused() {
+        let one = Object { id: ID, uid: 999, size: 1, users: 2, ours: false };
+        let attached = |parts| Attached::from([(ID as u64, parts)]);
+        assert_eq!(of(Kind::Memory, &[one], &attached(2)), Vec::<String>::new());
+        insta::assert_snapshot!(of(Kind::Memory, &[one], &attached(1)).concat(), @"the container has System V shared memory (ID 2147483647) that a process outside the service has attached; let it detach the memory, or end it");
+    }
+
+    #[test]
+    fn a_segment_is_attached_as_a_whole() {
+        let starts = |text: &str| incomplete(&maps::parse(text.as_bytes()), &BTreeMap::from([(7, 0x3000)]));
+        let line = |range: &str, offset: &str| format!("{range} rw-s {offset} 00:01 7 /SYSV00000000 (deleted)\n");
+        let whole = line("1000-4000", "0");
+        let cut = line("1000-2000", "0") + &line("2000-4000", "1000");
+        assert_eq!(starts(&(whole.clone() + &line("4000-7000", "0"))), Vec::<u64>::new());
+        assert_eq!(starts(&cut), Vec::<u64>::new());
+        assert_eq!(starts(&line("1000-2000", "0")), [0x1000]);
+        assert_eq!(starts(&line("2000-4000", "1000")), [0x2000]);
+        assert_eq!(starts(&(line("1000-2000", "0") + &line("3000-4000", "2000"))), [0x1000, 0x3000]);
+        assert_eq!(starts("1000-2000 rw-s 0 00:01 9 /memfd:x (deleted)\n"), Vec::<u64>::new());
+    }
+}

@@ -1,0 +1,58 @@
+//! What only system calls tell of System V objects (svipc(7)); /proc/sysvipc has the rest.
+
+use std::io;
+use std::ptr;
+
+/// Kind of a System V object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Memory,
+    Queue,
+    Semaphores,
+}
+
+/// Whether this process has the permission to read the object. True if there is none.
+pub fn may_read(kind: Kind, id: i32) -> bool {
+    // SAFETY: IPC_STAT writes one structure of the kind, and nothing if it fails. Zeros are valid in all of them.
+    let result = unsafe {
+        match kind {
+            Kind::Memory => libc::shmctl(id, libc::IPC_STAT, &mut std::mem::zeroed::<libc::shmid_ds>()),
+            Kind::Queue => libc::msgctl(id, libc::IPC_STAT, &mut std::mem::zeroed::<libc::msqid_ds>()),
+            Kind::Semaphores => {
+                libc::semctl(id, 0, libc::IPC_STAT, ptr::from_mut(&mut std::mem::zeroed::<libc::semid_ds>()))
+            }
+        }
+    };
+    result >= 0 || io::Error::last_os_error().raw_os_error() != Some(libc::EACCES)
+}
+
+/// Whether a process of this PID namespace used one of the `number` semaphores of a set last, dead or alive. True if
+/// that cannot be read.
+pub fn was_used_here(id: i32, number: i32) -> bool {
+    // SAFETY: GETPID has no further argument, and returns a number.
+    (0..number).any(|at| unsafe { libc::semctl(id, at, libc::GETPID) } != 0)
+}
+
+/// Bytes of a page.
+pub fn page_size() -> u64 {
+    // SAFETY: reads a constant.
+    u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_may_be_read_by_its_owner_and_was_used_by_no_one_at_first() {
+        // SAFETY: makes, sets and removes one set.
+        unsafe {
+            let id = libc::semget(libc::IPC_PRIVATE, 2, 0o600);
+            assert!(id >= 0 && may_read(Kind::Semaphores, id) && !was_used_here(id, 2));
+            libc::semctl(id, 1, libc::SETVAL, 3);
+            assert!(was_used_here(id, 2));
+            libc::semctl(id, 0, libc::IPC_RMID);
+            assert!(may_read(Kind::Semaphores, id) && was_used_here(id, 2));
+        }
+    }
+}
