@@ -22,10 +22,7 @@ else
 build: criu ## freeze and criu, static, and what lies beside them, in one folder (printed last); ARCH=arm64: for that architecture, as root
 	@integration/setup build
 	@integration/progress --quiet "freeze, optimised" 300 cargo build --release --locked --config '$(REMAP)'
-	@mkdir -p $(OPT)
-	@install -m 755 $(CARGO_TARGET_DIR)/*/release/freeze $(OPT)/freeze
-	@install -m 755 "$$(criu/build.sh)" $(OPT)/criu
-	@install -m 644 integration/sandbox/seccomp/docker-default.json $(OPT)/docker-seccomp.json
+	@integration/assemble release $(OPT)
 	@echo $(OPT)
 endif
 

@@ -1,5 +1,6 @@
 //! Compiles the subreaper and the relay, the freestanding programs of a page or two that the executable
-//! embeds. Reads which CRIU criu/build.sh makes. Makes the executable start at `freeze_start`, which blocks the signals (src/sys/signals.rs).
+//! embeds. Reads which CRIU criu/build.sh makes. Makes the executable start at `freeze_start`, which blocks
+//! the signals (src/sys/signals.rs).
 
 use std::{env, ffi::OsString, fs, path::PathBuf, process::Command};
 
