@@ -73,6 +73,7 @@ mod tests {
             "7f00-7f01 rw-p 00000000 00:01 9                          /memfd:x (deleted)",
             "7f00-7f01 rw-s 00000000 00:1a 9                          /dev/shm/sem.x (deleted)",
             "7f00-7f01 r-xp 00000000 00:32 1024                       /usr/lib/libold.so (deleted)",
+            "7f00-7f01 rw-s 00000000 00:01 9                          /SYSV00000000 (deleted)",
             "7f00-7f01 rw-s 00000000 00:0f 9                          /[aio] (deleted)",
             "7f00-7f01 rw-p 00000000 00:0f 9                          /dev/zero",
             "7ffd-7ffe r-xp 00000000 00:00 0                          [vdso]",
@@ -85,7 +86,6 @@ mod tests {
     fn kinds_are_named() {
         let of = |name: &str| judged(&format!("7f00-7f01 rw-s 00000000 00:01 9 {name}")).unwrap();
         insta::assert_snapshot!(of("anon_inode:[io_uring]"), @"has io_uring mapped, which cannot be checkpointed");
-        insta::assert_snapshot!(of("/SYSV00000000 (deleted)"), @"has System V shared memory attached (see `ipcs`), which cannot be checkpointed");
         insta::assert_snapshot!(of("/secretmem (deleted)"), @"has secret memory (memfd_secret), which no other process can read");
         insta::assert_snapshot!(of("/anon_hugepage (deleted)"), @"uses huge pages (MAP_HUGETLB or hugetlbfs), which cannot be checkpointed");
     }
