@@ -8,6 +8,7 @@ pub(crate) mod capture;
 mod entry;
 pub(crate) mod ephemeral;
 mod folders;
+pub(crate) mod mapped;
 pub(crate) mod mounts;
 pub(crate) mod put_back;
 pub(crate) mod resolve;

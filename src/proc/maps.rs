@@ -21,6 +21,8 @@ pub struct Mapping {
     pub(crate) shared: bool,
     /// Where it begins in the file, in bytes.
     pub(crate) offset: u64,
+    /// Number of the file's device; 0 without a file. On an overlay, stat(2) has another.
+    pub(crate) device: u64,
     /// Of the file; 0 without a file.
     pub(crate) inode: u64,
     /// A file's path, with ` (deleted)` appended after its removal; or the kernel's name, such as `[heap]`;
@@ -55,7 +57,7 @@ fn mapping(line: &[u8]) -> Option<Mapping> {
     let range = fields.next()?;
     let &[_, write, execute, share] = fields.next()? else { return None };
     let offset = fields.next()?;
-    let (inode, name) = (fields.nth(1)?, fields.next().unwrap_or_default());
+    let (device, inode, name) = (fields.next()?, fields.next()?, fields.next().unwrap_or_default());
     let mut range = range.split(|&byte| byte == b'-');
     let (start, end) = (range.next()?, range.next()?);
     Some(Mapping {
@@ -65,9 +67,16 @@ fn mapping(line: &[u8]) -> Option<Mapping> {
         writable: write == b'w',
         executable: execute == b'x',
         shared: share == b's',
+        device: device_number(device)?,
         inode: number(inode)?,
         name: OsString::from_vec(unescape(&name[blanks(name)..], b"\n")),
     })
+}
+
+fn device_number(text: &[u8]) -> Option<u64> {
+    let colon = text.iter().position(|&byte| byte == b':')?;
+    let part = |digits| hexadecimal(digits)?.try_into().ok();
+    Some(nix::libc::makedev(part(&text[..colon])?, part(&text[colon + 1..])?))
 }
 
 /// Number of blanks before a name. The name may also end in blanks.
@@ -102,7 +111,9 @@ mod tests {
         );
         let names: Vec<_> = maps.iter().map(|one| one.name.to_str().unwrap()).collect();
         assert_eq!(names, ["/usr/bin/a b\n(c)", "", "/memfd:x (deleted)", "[vdso]", "[anon:/a]"]);
-        assert_eq!(maps.iter().map(|one| one.inode).collect::<Vec<_>>(), [1024, 0, 9, 0, 0]);
+        let files: Vec<_> = maps.iter().map(|one| (one.device, one.inode)).collect();
+        let device = |number| nix::libc::makedev(0, number);
+        assert_eq!(files, [(device(0x32), 1024), (0, 0), (device(1), 9), (0, 0), (0, 0)]);
         let paths: Vec<_> = maps.iter().map(|one| one.path().is_some()).collect();
         assert_eq!(paths, [true, false, true, false, false]);
     }
@@ -136,7 +147,8 @@ mod tests {
             name.retain(|&byte| byte != b'\\');
             let end = start.saturating_add(length.into());
             let name = OsString::from_vec(name);
-            let expected = Mapping { start, end, writable, executable, shared, offset, inode, name };
+            let device = nix::libc::makedev(0xfe, 0);
+            let expected = Mapping { start, end, writable, executable, shared, offset, device, inode, name };
             let flag = |is: bool, letter: char| if is { letter } else { '-' };
             let (w, x, s) = (flag(writable, 'w'), flag(executable, 'x'), if shared { 's' } else { 'p' });
             let head = format!("{start:x}-{end:x} r{w}{x}{s} {offset:08x} fe:00 {inode}{}", " ".repeat(gap));

@@ -73,13 +73,36 @@ static void sem_unlinked_hold(void)
 		fork_child(child_of_semaphores, i);
 }
 
-static void sem_unlinked_check(void)
+/* The C library links the semaphore to its name and unlinks the one it was made under; the other half opens it. */
+static void child_of_named(int arg)
+{
+	for (int i = 0; i < 2; i++) {
+		sem_close(semaphores[i]);
+		semaphores[i] = sem_open(i ? "/holds-done" : "/holds-work", 0);
+		if (semaphores[i] == SEM_FAILED)
+			cannot("sem_open");
+	}
+	child_of_semaphores(arg);
+}
+
+static void sem_named_hold(void)
+{
+	for (int i = 0; i < 2; i++) {
+		semaphores[i] = sem_open(i ? "/holds-done" : "/holds-work", O_CREAT | O_EXCL, 0600, 0);
+		if (semaphores[i] == SEM_FAILED)
+			cannot("sem_open");
+	}
+	for (int i = 0; i < 8; i++)
+		fork_child(i % 2 ? child_of_named : child_of_semaphores, i);
+}
+
+static void check_semaphores(sem_t *work)
 {
 	struct timespec until;
 	long before = beats[0];
 
 	for (int i = 0; i < 100; i++)
-		sem_post(semaphores[0]);
+		sem_post(work);
 	clock_gettime(CLOCK_REALTIME, &until);
 	until.tv_sec += 10;
 	for (int i = 0; i < 100; i++)
@@ -87,6 +110,21 @@ static void sem_unlinked_check(void)
 			return fail("the semaphores are not shared any more");
 	if (beats[0] != before + 100)
 		fail("a semaphore has let through %ld of 100", beats[0] - before);
+}
+
+static void sem_unlinked_check(void)
+{
+	check_semaphores(semaphores[0]);
+}
+
+static void sem_named_check(void)
+{
+	sem_t *opened = sem_open("/holds-work", 0);
+
+	if (opened == SEM_FAILED)
+		return fail("the name of the semaphore is lost");
+	check_semaphores(opened);
+	sem_close(opened);
 }
 
 /* Two processes, of which each has another part, and both have the page in the middle. */
@@ -486,6 +524,7 @@ static void reserve_pieces_check(void)
 
 const struct object mapping_objects[] = {
 	{ "sem-unlinked", sem_unlinked_hold, sem_unlinked_check },
+	{ "sem-named", sem_named_hold, sem_named_check },
 	{ "unreachable-parts", unreachable_parts_hold, unreachable_parts_check },
 	{ "unreachable-parts-shm", unreachable_parts_shm_hold, unreachable_parts_check },
 	{ "unreachable-parts-memfd", unreachable_parts_memfd_hold, unreachable_parts_check },

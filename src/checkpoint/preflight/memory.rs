@@ -1,16 +1,21 @@
 //! Mappings: rings, devices, huge pages and secret memory. System V segments are carried, and so are deleted
 //! files that are mapped, also if no process has them open.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::PathBuf;
 
 use super::{Finding, Findings, Place, Service, descriptors, devices, not_inspectable, system_v};
+use crate::files::mapped;
 use crate::proc::maps::{self, Mapping};
 use crate::proc::tree::Process;
 
 const DELETED: &str = " (deleted)";
 
-pub fn look(service: &Service, findings: &mut Findings) {
+/// Returns the present paths of files that are mapped under a former one.
+pub fn look(service: &Service, findings: &mut Findings) -> Vec<PathBuf> {
+    let mut former = BTreeMap::new();
     for one in &service.processes {
         let maps = match maps::read(one.process.pid) {
             Ok(maps) => maps,
@@ -21,11 +26,13 @@ pub fn look(service: &Service, findings: &mut Findings) {
             Err(_) => continue,
         };
         for mapping in maps {
+            former.extend(mapped::former_path(&mapping));
             if let Some(finding) = judge(one.process, &mapping) {
                 findings.add(finding.at(Place::Mapping(mapping.start)));
             }
         }
     }
+    mapped::find(former)
 }
 
 fn judge(process: &Process, mapping: &Mapping) -> Option<Finding> {

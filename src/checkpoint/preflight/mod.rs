@@ -65,7 +65,7 @@ const AGAIN: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Returns the processes from `read`, and the paths of their files of which CRIU knows the inodes alone:
-/// watched files, and sockets elsewhere than their names tell. Fails with the first refusal.
+/// watched files, and sockets and mapped files elsewhere than their names tell. Fails with the first refusal.
 pub fn check<T, E>(read: impl FnMut() -> Result<T, E>, init: i32, abilities: &Abilities) -> Result<(T, Vec<PathBuf>), E>
 where
     T: AsRef<[Process]>,
@@ -139,7 +139,7 @@ fn inspect(processes: &[Process], init: i32, abilities: &Abilities) -> (Findings
     tasks::look(&service, &mut findings);
     threads::look(processes, abilities, threads::RUNNING, &mut findings);
     let mut paths = descriptors::look(&service, &mut findings);
-    memory::look(&service, &mut findings);
+    paths.extend(memory::look(&service, &mut findings));
     paths.extend(sockets::look(&service, &mut findings));
     (findings, paths)
 }

@@ -1,0 +1,96 @@
+//! Finds mapped files under another name than they were mapped by. The kernel appends ` (deleted)` to the name that a
+//! mapping has, although the file may be alive under another: the C library makes, links and unlinks named semaphores.
+//! CRIU and a fresh container need the present name, or each process would get a file of its own.
+//!
+//! Looks in the folder of the former name, and through all of a tmpfs. A file on another file system that was linked
+//! into another folder counts as one without a name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::ops::ControlFlow;
+use std::os::unix::fs::{DirEntryExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use super::search::{self, Wanted};
+use crate::proc::fdinfo::Inode;
+use crate::proc::maps::Mapping;
+use crate::proc::mountinfo;
+
+/// The former path of a file whose name was removed; None for all other mappings.
+pub fn former_path(mapping: &Mapping) -> Option<(Inode, PathBuf)> {
+    let path = mapping.path()?.to_str()?.strip_suffix(" (deleted)")?;
+    Some(((mapping.device, mapping.inode), path.into()))
+}
+
+/// Present paths of the files, by their former ones.
+pub fn find(mut wanted: BTreeMap<Inode, PathBuf>) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    wanted.retain(|inode, path| match path.parent().and_then(|folder| beside(folder, *inode)) {
+        Some(present) => {
+            found.push(present);
+            false
+        }
+        None => true,
+    });
+    let mounts = mountinfo::read("self").unwrap_or_default();
+    let in_memory: BTreeSet<u64> =
+        mounts.iter().filter(|mount| mount.fstype == "tmpfs").map(|mount| mount.device).collect();
+    wanted.retain(|(device, _), _| in_memory.contains(device));
+    found.extend(through_all(&wanted));
+    found
+}
+
+fn beside(folder: &Path, (device, inode): Inode) -> Option<PathBuf> {
+    let mut entries = fs::read_dir(folder).ok()?.flatten().filter(|entry| entry.ino() == inode);
+    entries.find_map(|entry| entry.metadata().is_ok_and(|meta| meta.dev() == device).then(|| entry.path()))
+}
+
+fn through_all(wanted: &BTreeMap<Inode, PathBuf>) -> Vec<PathBuf> {
+    let mut found = BTreeMap::new();
+    if !wanted.is_empty() {
+        let devices = wanted.keys().map(|(device, _)| *device).collect();
+        search::all_mounts(Wanted { devices: &devices, kind: |kind| kind.is_file() }, |path, meta| {
+            let inode = (meta.dev(), meta.ino());
+            if wanted.contains_key(&inode) {
+                found.entry(inode).or_insert(path);
+            }
+            if found.len() == wanted.len() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+    }
+    found.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proc::maps;
+
+    fn at(path: &Path) -> Inode {
+        let meta = fs::metadata(path).unwrap();
+        (meta.dev(), meta.ino())
+    }
+
+    #[test]
+    fn a_file_is_found_beside_its_former_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let [former, present] = ["sem.Xy12ab", "sem.queue"].map(|name| folder.path().join(name));
+        fs::write(&present, "").unwrap();
+        fs::write(folder.path().join("other"), "").unwrap();
+        let wanted = BTreeMap::from([(at(&present), former.clone())]);
+        assert_eq!(find(wanted.clone()), std::slice::from_ref(&present));
+        fs::remove_file(&present).unwrap();
+        assert!(find(wanted).is_empty());
+    }
+
+    #[test]
+    fn only_a_deleted_name_is_a_former_one() {
+        let of = |name: &str| {
+            let line = format!("7f00-7f01 rw-s 00000000 00:1a 9                          {name}");
+            former_path(&maps::parse(line.as_bytes())[0])
+        };
+        let inode = (nix::libc::makedev(0, 0x1a), 9);
+        assert_eq!(of("/dev/shm/sem.Xy12ab (deleted)"), Some((inode, "/dev/shm/sem.Xy12ab".into())));
+        assert_eq!(of("/dev/shm/sem.queue"), None);
+        assert_eq!(of("[heap]"), None);
+    }
+}
