@@ -482,7 +482,7 @@ static long shared_kibibytes(void)
 
 static void reserve_shared_hold(void)
 {
-	size = 400UL << 30;
+	size = 40UL << 30;
 	middle = size / 2;
 	memory = mapped(mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0), "mmap");
 	put(memory);
