@@ -4,6 +4,8 @@
 use crate::harness::{App, Container, Setting};
 
 const SETTINGS: &[Setting] = &[Setting::Restricted, Setting::RestrictedPodman, Setting::Caps];
+/// With kcmp and without.
+const EVERYWHERE: &[Setting] = &[Setting::Restricted, Setting::Unconfined];
 
 fn comes_back(settings: &[Setting], object: &str) {
     for setting in settings {
@@ -88,6 +90,20 @@ come_back! {
         mapped_private: "deleted-mapped",
         mapped_private_memfd: "memfd-private-closed",
         mapped_deleted_shared_memory: "deleted-shm",
+    }
+}
+
+// What an epoll watches is open by another number than it was added by.
+come_back! {
+    EVERYWHERE => {
+        watched_by_one_number: "epoll-twice",
+        watched_by_a_closed_number: "epoll-closed",
+    }
+}
+
+come_back! {
+    EVERYWHERE => {
+        descriptors_of_a_parent_and_a_child: "shared-files",
     }
 }
 
