@@ -107,6 +107,15 @@ come_back! {
     }
 }
 
+// Who is told of whose end, and who has ended.
+come_back! {
+    EVERYWHERE => {
+        chained_by_the_end_of_parents: "death-chain",
+        ended_and_waited_for_by_nobody: "zombies",
+        deleted_below_a_deleted_folder: "deleted-nested",
+    }
+}
+
 /// As a service whose package is upgraded while it runs.
 #[test]
 fn mapped_as_the_program() {

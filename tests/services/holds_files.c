@@ -418,6 +418,55 @@ static void deleted_both_hold(void)
 	rmdir("/dev/shm/gone");
 }
 
+/* Deleted files below a deleted folder: one has another name elsewhere, one has the folder's folder open. */
+static const char *const tops[] = { "/dev/shm", "/tmp" };
+static int nested[2][4];
+
+static void deleted_nested_hold(void)
+{
+	char folder[32], below[64], path[96], elsewhere[64];
+
+	for (int i = 0; i < 2; i++) {
+		snprintf(folder, sizeof folder, "%s/gone-top", tops[i]);
+		snprintf(below, sizeof below, "%s/below", folder);
+		snprintf(elsewhere, sizeof elsewhere, "%s/elsewhere", tops[i]);
+		mkdir(folder, 0700);
+		mkdir(below, 0700);
+		snprintf(path, sizeof path, "%s/file", below);
+		nested[i][0] = had(open(path, O_RDWR | O_CREAT, 0600), path);
+		had(write(nested[i][0], "file", 4), path);
+		unlink(path);
+		snprintf(path, sizeof path, "%s/linked", below);
+		nested[i][1] = had(open(path, O_RDWR | O_CREAT, 0600), path);
+		had(write(nested[i][1], "link", 4), path);
+		had(link(path, elsewhere), elsewhere);
+		unlink(path);
+		nested[i][2] = had(open(below, O_RDONLY | O_DIRECTORY), below);
+		nested[i][3] = had(open(folder, O_RDONLY | O_DIRECTORY), folder);
+		rmdir(below);
+		rmdir(folder);
+	}
+}
+
+static void deleted_nested_check(void)
+{
+	char text[5] = "", elsewhere[64];
+	struct stat a, b;
+
+	for (int i = 0; i < 2; i++) {
+		if (pread(nested[i][0], text, 4, 0) != 4 || strcmp(text, "file"))
+			fail("the deleted file of %s", tops[i]);
+		if (pread(nested[i][1], text, 4, 0) != 4 || strcmp(text, "link"))
+			fail("the linked file of %s", tops[i]);
+		snprintf(elsewhere, sizeof elsewhere, "%s/elsewhere", tops[i]);
+		if (fstat(nested[i][1], &a) || stat(elsewhere, &b) || a.st_ino != b.st_ino)
+			fail("%s is another file", elsewhere);
+		for (int k = 2; k < 4; k++)
+			if (fstat(nested[i][k], &a) || !S_ISDIR(a.st_mode))
+				fail("the deleted folder %d of %s", k, tops[i]);
+	}
+}
+
 static void deleted_fifo_hold(void)
 {
 	mkfifo("/dev/shm/fifo", 0600);
@@ -465,6 +514,7 @@ const struct object file_objects[] = {
 	{ "few-descriptors", few_hold, NULL },
 	{ "deleted-folder", deleted_folder_hold, open_still },
 	{ "deleted-both", deleted_both_hold, open_still },
+	{ "deleted-nested", deleted_nested_hold, deleted_nested_check },
 	{ "deleted-fifo", deleted_fifo_hold, open_still },
 	{ 0 },
 };
