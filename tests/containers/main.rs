@@ -30,3 +30,4 @@ mod takeover;
 mod target;
 mod triggers;
 mod upkeep;
+mod uprobes;
