@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 use freeze::exit;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 
 use crate::harness::{App, Setting, needed, text};
 
@@ -68,6 +70,28 @@ fn what_is_carried_and_what_is_lost() {
     let absent = settings.into_iter().map(moves).reduce(|all, one| &all & &one).unwrap();
     let untried = said("not tried");
     assert!(absent.is_subset(&untried), "nowhere to be set: {:?}", absent.difference(&untried));
+}
+
+/// The container of the target has one CPU, and the service had the other.
+#[test]
+fn an_affinity_to_cpus_that_are_not_there_is_dropped() {
+    let only = |cpu| {
+        let mut cpus = CpuSet::new();
+        cpus.set(cpu).unwrap();
+        cpus
+    };
+    let app = App::new(Setting::Restricted, &["attributes", "sched_setaffinity"]);
+    let first = app.start();
+    first.verified();
+    first.checkpoint(&[]);
+    assert_eq!(first.wait(), 172, "{}", first.story());
+    let all = sched_getaffinity(Pid::from_raw(0)).unwrap();
+    sched_setaffinity(Pid::from_raw(0), &only(1)).unwrap();
+    let second = app.start();
+    sched_setaffinity(Pid::from_raw(0), &all).unwrap();
+    second.verified();
+    assert!(second.ask("changed").contains("process sched_setaffinity (1, 2)"), "{}", second.ask("changed"));
+    assert!(second.story().contains("it is dropped"), "{}", second.story());
 }
 
 /// They are refused, and stay as they are.
