@@ -107,6 +107,14 @@ come_back! {
     }
 }
 
+// What memory may be from now on.
+come_back! {
+    SETTINGS => {
+        locked_for_ever: "locked-future",
+        writable_or_executable: "mdwe",
+    }
+}
+
 // Who is told of whose end, and who has ended.
 come_back! {
     EVERYWHERE => {
