@@ -223,7 +223,8 @@ fn folders_of_socket(path: &Path) -> Result<Vec<PathBuf>, LookupError> {
 }
 
 /// Names of the file behind `link` in /proc: `target`, if that leads to the same file. A file without its
-/// name may have hard links in the same folder, such as CRIU's own `link_remap.N`, which the restore needs.
+/// name may have hard links in the same folder, such as CRIU's own `link_remap.N`, which the restore needs. If that
+/// folder is deleted too, CRIU links the file into the closest one above.
 fn names(link: &Path, target: &Path) -> Vec<PathBuf> {
     let Ok(open) = fs::metadata(link) else { return Vec::new() };
     let same =
@@ -231,7 +232,10 @@ fn names(link: &Path, target: &Path) -> Vec<PathBuf> {
     if same(target) {
         return vec![target.to_owned()];
     }
-    let Some(folder) = target.parent().filter(|_| open.is_file() && open.nlink() > 0) else { return Vec::new() };
+    if !open.is_file() || open.nlink() == 0 {
+        return Vec::new();
+    }
+    let Some(folder) = target.ancestors().skip(1).find(|folder| folder.is_dir()) else { return Vec::new() };
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     entries.filter(|path| same(path)).collect()
 }
@@ -298,6 +302,17 @@ mod tests {
         let _open = File::create(&gone).unwrap();
         fs::hard_link(&gone, &left).unwrap();
         fs::remove_file(&gone).unwrap();
+        assert!(used_by(&this_process()).unwrap().contains_key(&left));
+    }
+
+    #[test]
+    fn so_are_those_above_a_deleted_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let (below, left) = (folder.path().join("one/two"), folder.path().join("left"));
+        fs::create_dir_all(&below).unwrap();
+        let _open = File::create(below.join("gone")).unwrap();
+        fs::hard_link(below.join("gone"), &left).unwrap();
+        fs::remove_dir_all(folder.path().join("one")).unwrap();
         assert!(used_by(&this_process()).unwrap().contains_key(&left));
     }
 

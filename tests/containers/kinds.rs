@@ -4,6 +4,8 @@
 use crate::harness::{App, Container, Setting};
 
 const SETTINGS: &[Setting] = &[Setting::Restricted, Setting::RestrictedPodman, Setting::Caps];
+/// With kcmp and without.
+const EVERYWHERE: &[Setting] = &[Setting::Restricted, Setting::Unconfined];
 
 fn comes_back(settings: &[Setting], object: &str) {
     for setting in settings {
@@ -89,6 +91,37 @@ come_back! {
         mapped_private: "deleted-mapped",
         mapped_private_memfd: "memfd-private-closed",
         mapped_deleted_shared_memory: "deleted-shm",
+    }
+}
+
+// What an epoll watches is open by another number than it was added by.
+come_back! {
+    EVERYWHERE => {
+        watched_by_one_number: "epoll-twice",
+        watched_by_a_closed_number: "epoll-closed",
+    }
+}
+
+come_back! {
+    EVERYWHERE => {
+        descriptors_of_a_parent_and_a_child: "shared-files",
+    }
+}
+
+// What memory may be from now on.
+come_back! {
+    SETTINGS => {
+        locked_for_ever: "locked-future",
+        writable_or_executable: "mdwe",
+    }
+}
+
+// Who is told of whose end, and who has ended.
+come_back! {
+    EVERYWHERE => {
+        chained_by_the_end_of_parents: "death-chain",
+        ended_and_waited_for_by_nobody: "zombies",
+        deleted_below_a_deleted_folder: "deleted-nested",
     }
 }
 

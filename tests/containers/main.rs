@@ -4,6 +4,7 @@
 //! criu), `FREEZE_TEST_ROOT` (a root) and `FREEZE_TEST_SERVICES` (a folder with the program `service`),
 //! and an S3 server by `integration/s3/server run`.
 
+mod attributes;
 mod doctor;
 mod failures;
 mod files;
@@ -29,3 +30,4 @@ mod takeover;
 mod target;
 mod triggers;
 mod upkeep;
+mod uprobes;

@@ -339,18 +339,44 @@ static void chardev_hold(void)
 	other = had(open("/dev/urandom", O_RDONLY), "/dev/urandom");
 }
 
-/* An epoll that watches, by one number, an old file that lives on elsewhere and the new one. */
+/*
+ * An epoll that watches three files by one number: each was added, went on under another number, and was followed by
+ * the next. The first is watched by its new number as well.
+ */
+static int several[3];
+
 static void epoll_twice_hold(void)
 {
-	struct epoll_event event = { .events = EPOLLIN };
-	int watched = had(eventfd(0, 0), "eventfd");
+	int number = had(open("/dev/null", O_RDONLY), "/dev/null");
 
 	fd = had(epoll_create1(0), "epoll_create1");
-	had(epoll_ctl(fd, EPOLL_CTL_ADD, watched, &event), "EPOLL_CTL_ADD");
-	other = had(dup(watched), "dup");
-	close(watched);
-	had(dup2(had(eventfd(0, 0), "eventfd"), watched), "dup2");
-	had(epoll_ctl(fd, EPOLL_CTL_ADD, watched, &event), "EPOLL_CTL_ADD");
+	for (int i = 0; i < 3; i++) {
+		struct epoll_event event = { .events = EPOLLIN | (i == 2 ? EPOLLET : 0), .data.u64 = 10 + i };
+
+		several[i] = had(eventfd(0, EFD_NONBLOCK), "eventfd");
+		had(dup2(several[i], number), "dup2");
+		had(epoll_ctl(fd, EPOLL_CTL_ADD, number, &event), "EPOLL_CTL_ADD");
+	}
+	had(epoll_ctl(fd, EPOLL_CTL_ADD, several[0], &(struct epoll_event){ EPOLLOUT | EPOLLONESHOT, { .u64 = 20 } }), "EPOLL_CTL_ADD");
+	other = number;
+}
+
+/* Each tells of its own events, and the last one can still be changed by the number. */
+static void epoll_twice_check(void)
+{
+	struct epoll_event event;
+
+	epoll_wait(fd, &event, 1, 0); /* that it can be written to, once */
+	for (int i = 0; i < 3; i++) {
+		eventfd_write(several[i], 1);
+		if (epoll_wait(fd, &event, 1, 0) != 1 || event.data.u64 != 10U + i)
+			fail("file %d of the epoll does not tell of its events", i);
+		eventfd_read(several[i], &(eventfd_t){ 0 });
+	}
+	if (epoll_wait(fd, &event, 1, 0))
+		fail("an event of nothing: %lu", event.data.u64);
+	if (epoll_ctl(fd, EPOLL_CTL_MOD, other, &(struct epoll_event){ EPOLLIN | EPOLLET, { .u64 = 12 } }))
+		fail("the number has gone");
 }
 
 /* The number is closed, the open file lives on. */
@@ -390,6 +416,55 @@ static void deleted_both_hold(void)
 	fd = had(open("/dev/shm/gone/file", O_RDWR | O_CREAT, 0600), "file");
 	unlink("/dev/shm/gone/file");
 	rmdir("/dev/shm/gone");
+}
+
+/* Deleted files below a deleted folder: one has another name elsewhere, one has the folder's folder open. */
+static const char *const tops[] = { "/dev/shm", "/tmp" };
+static int nested[2][4];
+
+static void deleted_nested_hold(void)
+{
+	char folder[32], below[64], path[96], elsewhere[64];
+
+	for (int i = 0; i < 2; i++) {
+		snprintf(folder, sizeof folder, "%s/gone-top", tops[i]);
+		snprintf(below, sizeof below, "%s/below", folder);
+		snprintf(elsewhere, sizeof elsewhere, "%s/elsewhere", tops[i]);
+		mkdir(folder, 0700);
+		mkdir(below, 0700);
+		snprintf(path, sizeof path, "%s/file", below);
+		nested[i][0] = had(open(path, O_RDWR | O_CREAT, 0600), path);
+		had(write(nested[i][0], "file", 4), path);
+		unlink(path);
+		snprintf(path, sizeof path, "%s/linked", below);
+		nested[i][1] = had(open(path, O_RDWR | O_CREAT, 0600), path);
+		had(write(nested[i][1], "link", 4), path);
+		had(link(path, elsewhere), elsewhere);
+		unlink(path);
+		nested[i][2] = had(open(below, O_RDONLY | O_DIRECTORY), below);
+		nested[i][3] = had(open(folder, O_RDONLY | O_DIRECTORY), folder);
+		rmdir(below);
+		rmdir(folder);
+	}
+}
+
+static void deleted_nested_check(void)
+{
+	char text[5] = "", elsewhere[64];
+	struct stat a, b;
+
+	for (int i = 0; i < 2; i++) {
+		if (pread(nested[i][0], text, 4, 0) != 4 || strcmp(text, "file"))
+			fail("the deleted file of %s", tops[i]);
+		if (pread(nested[i][1], text, 4, 0) != 4 || strcmp(text, "link"))
+			fail("the linked file of %s", tops[i]);
+		snprintf(elsewhere, sizeof elsewhere, "%s/elsewhere", tops[i]);
+		if (fstat(nested[i][1], &a) || stat(elsewhere, &b) || a.st_ino != b.st_ino)
+			fail("%s is another file", elsewhere);
+		for (int k = 2; k < 4; k++)
+			if (fstat(nested[i][k], &a) || !S_ISDIR(a.st_mode))
+				fail("the deleted folder %d of %s", k, tops[i]);
+	}
 }
 
 static void deleted_fifo_hold(void)
@@ -434,11 +509,12 @@ const struct object file_objects[] = {
 	{ "tun", tun_hold, open_still },
 	{ "pty", pty_hold, pty_check },
 	{ "chardev", chardev_hold, open_still },
-	{ "epoll-twice", epoll_twice_hold, open_still },
+	{ "epoll-twice", epoll_twice_hold, epoll_twice_check },
 	{ "epoll-closed", epoll_closed_hold, open_still },
 	{ "few-descriptors", few_hold, NULL },
 	{ "deleted-folder", deleted_folder_hold, open_still },
 	{ "deleted-both", deleted_both_hold, open_still },
+	{ "deleted-nested", deleted_nested_hold, deleted_nested_check },
 	{ "deleted-fifo", deleted_fifo_hold, open_still },
 	{ 0 },
 };

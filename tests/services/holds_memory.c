@@ -269,6 +269,44 @@ static void wipe_hold(void)
 	had(madvise(memory, SIZE, MADV_WIPEONFORK), "MADV_WIPEONFORK");
 }
 
+/* All memory is locked, and all that is mapped from now on, as Vault and ntpd have it. */
+static size_t locked(void)
+{
+	char line[128];
+	size_t kib = 0;
+	FILE *status = fopen("/proc/self/status", "re");
+
+	while (status && fgets(line, sizeof line, status))
+		sscanf(line, "VmLck: %zu", &kib);
+	if (status)
+		fclose(status);
+	return kib;
+}
+
+static void locked_future_hold(void)
+{
+	char *memory;
+
+	had(mlockall(MCL_CURRENT | MCL_FUTURE), "mlockall");
+	memory = mmap(NULL, 2 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (memory == MAP_FAILED)
+		cannot("mmap");
+	memset(memory, 7, 2 << 20);
+}
+
+static void locked_future_check(void)
+{
+	size_t before = locked();
+	char *page = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	unsigned char there = 0;
+
+	if (before < 2 << 10)
+		fail("%zu KiB are locked", before);
+	if (page == MAP_FAILED || locked() != before + 4 || mincore(page, 4096, &there) || !there)
+		fail("a new page is not locked");
+	munmap(page, 4096);
+}
+
 const struct object memory_objects[] = {
 	{ "shm", shm_hold, memory_check },
 	{ "shm-removed", shm_removed_hold, memory_check },
@@ -294,5 +332,6 @@ const struct object memory_objects[] = {
 	{ "zero-mapped", zero_mapped_hold, memory_check },
 	{ "mdwe", mdwe_hold, mdwe_check },
 	{ "wipe-on-fork", wipe_hold, memory_check },
+	{ "locked-future", locked_future_hold, locked_future_check },
 	{ 0 },
 };

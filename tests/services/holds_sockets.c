@@ -437,22 +437,79 @@ static void udp_address_hold(void)
 	had(bind(fd, (void *)&addr, sizeof addr), "bind");
 }
 
+/*
+ * A socket in groups of both families: one of all sources, one without some, and one with only some. Another socket is
+ * in none of them.
+ */
+static const struct membership {
+	int family;
+	const char *group;
+	uint32_t mode;
+	const char *sources[2];
+} memberships[] = {
+	{ AF_INET, "239.1.2.3", MCAST_EXCLUDE, { NULL } },
+	{ AF_INET, "239.1.2.4", MCAST_EXCLUDE, { "10.0.0.1", "10.0.0.2" } },
+	{ AF_INET, "232.1.2.5", MCAST_INCLUDE, { "10.0.0.3" } },
+	{ AF_INET6, "ff15::1:2:3", MCAST_EXCLUDE, { NULL } },
+	{ AF_INET6, "ff35::1:2:4", MCAST_INCLUDE, { "fd00::1", "fd00::2" } },
+};
+enum { MEMBERSHIPS = sizeof memberships / sizeof *memberships };
+
+static struct sockaddr_storage address_of(int family, const char *text)
+{
+	struct sockaddr_storage ss = { .ss_family = family };
+
+	inet_pton(family, text,
+		  family == AF_INET ? (void *)&((struct sockaddr_in *)&ss)->sin_addr : (void *)&((struct sockaddr_in6 *)&ss)->sin6_addr);
+	return ss;
+}
+
+static int level_of(int family) { return family == AF_INET ? IPPROTO_IP : IPPROTO_IPV6; }
+
 static void multicast_hold(void)
 {
-	struct ip_mreqn group = { .imr_ifindex = 1 };
+	fd = had(socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0), "socket");
+	other = had(socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0), "socket");
+	for (int i = 0; i < MEMBERSHIPS; i++) {
+		const struct membership *m = &memberships[i];
+		struct group_req join = { 1, address_of(m->family, m->group) };
 
-	inet_pton(AF_INET, "239.1.2.3", &group.imr_multiaddr);
-	udp_hold();
-	had(setsockopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &group, sizeof group), "IP_ADD_MEMBERSHIP");
+		if (m->mode == MCAST_EXCLUDE)
+			had(setsockopt(fd, level_of(m->family), MCAST_JOIN_GROUP, &join, sizeof join), m->group);
+		for (int k = 0; k < 2 && m->sources[k]; k++) {
+			struct group_source_req source = { 1, join.gr_group, address_of(m->family, m->sources[k]) };
+
+			had(setsockopt(fd, level_of(m->family), m->mode == MCAST_EXCLUDE ? MCAST_BLOCK_SOURCE : MCAST_JOIN_SOURCE_GROUP,
+				       &source, sizeof source),
+			    m->sources[k]);
+		}
+	}
+}
+
+static int filter_of(int sock, const struct membership *m, struct group_filter *filter)
+{
+	socklen_t size = GROUP_FILTER_SIZE(4);
+
+	*filter = (struct group_filter){ .gf_interface = 1, .gf_group = address_of(m->family, m->group), .gf_numsrc = 4 };
+	return getsockopt(sock, level_of(m->family), MCAST_MSFILTER, filter, &size);
 }
 
 static void multicast_check(void)
 {
-	struct ip_mreqn group = { .imr_ifindex = 1 };
+	static char memory[GROUP_FILTER_SIZE(4)];
+	struct group_filter *filter = (void *)memory;
 
-	inet_pton(AF_INET, "239.1.2.3", &group.imr_multiaddr);
-	if (setsockopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &group, sizeof group) == 0 || errno != EADDRINUSE)
-		fail("the multicast group is lost");
+	for (int i = 0; i < MEMBERSHIPS; i++) {
+		const struct membership *m = &memberships[i];
+		uint32_t sources = !!m->sources[0] + !!m->sources[1];
+
+		if (filter_of(fd, m, filter))
+			fail("the multicast group %s is lost", m->group);
+		else if (filter->gf_fmode != m->mode || filter->gf_numsrc != sources)
+			fail("%s has mode %u and %u sources", m->group, filter->gf_fmode, filter->gf_numsrc);
+		if (!filter_of(other, m, filter))
+			fail("another socket is in %s", m->group);
+	}
 }
 
 /* One end is on its way from fd to other, and nobody has it open. */

@@ -1,5 +1,6 @@
 /* holds_tasks.c - objects that are processes and threads. */
 #include "holds.h"
+#include <limits.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
@@ -366,6 +367,93 @@ static void left_group_hold(void)
 		nap();
 }
 
+/*
+ * Each process of a chain wants to be signalled when its parent ends. The last one's parent has ended, by a signal that
+ * it has counted.
+ */
+enum { CHAIN = 4 };
+static atomic_int *deaths;
+
+static void on_death(int number)
+{
+	(void)number;
+	deaths[0]++;
+}
+
+static void chain_link(int left)
+{
+	prctl(PR_SET_PDEATHSIG, SIGUSR1);
+	if (left == 2) { /* this one ends */
+		if (fork_child(chain_link, left - 1))
+			usleep(50000);
+		_exit(0);
+	}
+	if (left)
+		fork_child(chain_link, left - 1);
+	for (;;) {
+		beats[left]++;
+		nap();
+	}
+}
+
+static void death_chain_hold(void)
+{
+	deaths = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	signal(SIGUSR1, on_death);
+	fork_child(chain_link, CHAIN);
+	while (!*deaths)
+		nap();
+	beats[2] = LONG_MAX / 2; /* of the one that has ended */
+}
+
+static void death_chain_check(void)
+{
+	long before[CHAIN + 1];
+
+	for (int i = 0; i <= CHAIN; i++)
+		before[i] = beats[i];
+	usleep(200000);
+	for (int i = 0; i <= CHAIN; i++)
+		if (i != 2 && beats[i] == before[i])
+			fail("process %d of the chain has ended", i);
+	if (*deaths != 1)
+		fail("%d deaths of parents instead of 1", *deaths);
+}
+
+/*
+ * Zombies of every kind: of a session that lives on, of a group that lives on, and of both; each waited for by nobody.
+ */
+static pid_t zombies[3];
+
+static void zombie(int kind)
+{
+	if (kind != 1)
+		setsid();
+	if (kind != 0)
+		setpgid(0, 0);
+	fork_child(idle, 0);
+	if (kind == 2 && !fork())
+		setpgid(0, 0), idle(0);
+	_exit(40 + kind);
+}
+
+static void zombies_hold(void)
+{
+	for (int i = 0; i < 3; i++)
+		zombies[i] = fork_child(zombie, i);
+	usleep(100000);
+}
+
+static void zombies_check(void)
+{
+	for (int i = 0; i < 3; i++) {
+		siginfo_t info = { 0 };
+
+		if (waitid(P_PID, zombies[i], &info, WEXITED | WNOWAIT | WNOHANG) || info.si_status != 40 + i)
+			fail("zombie %d is lost, or another: %d", i, info.si_status);
+	}
+}
+
 const struct object task_objects[] = {
 	{ "seccomp", filter_everything_in, NULL },
 	{ "seccomp-thread", seccomp_thread_hold, NULL },
@@ -389,5 +477,7 @@ const struct object task_objects[] = {
 	{ "keep-caps", keep_caps_hold, keep_caps_check },
 	{ "sched", sched_hold, sched_check },
 	{ "left-group", left_group_hold, NULL },
+	{ "death-chain", death_chain_hold, death_chain_check },
+	{ "zombies", zombies_hold, zombies_check },
 	{ 0 },
 };

@@ -23,7 +23,7 @@
 
 static const struct shape *const shapes[] = { &one,	 &prefork, &daemon_shape, &sessions, &threads, &mixed,
 					      &files, &big,	   &signals,	  &sysv,     &iouring,
-					      &holds, &random_shape, &clock_shape, &sockets, &waits };
+					      &holds, &random_shape, &clock_shape, &sockets, &waits, &attributes };
 enum { SHAPES = sizeof shapes / sizeof *shapes, CANNOT = 77 };
 
 atomic_long *beats;
@@ -31,7 +31,7 @@ static struct {
 	atomic_int failed;
 	char text[256];
 } *failure;
-static char answer[4096];
+static char answer[16384];
 static long ticks;
 static int listener;
 

@@ -37,6 +37,7 @@ extern const struct shape random_shape;			    /* random.c */
 extern const struct shape clock_shape;			    /* clock.c */
 extern const struct shape sockets;			    /* sockets.c */
 extern const struct shape waits;			    /* waits.c */
+extern const struct shape attributes;		    /* attributes.c */
 
 /* Adds "key=value" to the answer. */
 void say(const char *format, ...) __attribute__((format(printf, 1, 2)));

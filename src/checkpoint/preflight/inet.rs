@@ -1,8 +1,8 @@
-//! TCP and UDP sockets and multicast groups, from the tables in /proc/PID/net.
+//! TCP and UDP sockets, from the tables in /proc/PID/net.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use super::Finding;
 use crate::proc::{self, tree::Process};
@@ -93,23 +93,6 @@ fn address(text: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip.to_canonical(), u16::from_str_radix(port, 16).ok()?))
 }
 
-/// Multicast groups with members, except the one that every interface joins (proc_pid_net(5), igmp).
-pub fn groups(pid: i32) -> Vec<String> {
-    let text = fs::read_to_string(proc::path(pid, "net/igmp")).unwrap_or_default();
-    let mut groups: Vec<Ipv4Addr> = text.lines().filter_map(group).filter(|group| *group != ALL_HOSTS).collect();
-    groups.sort_unstable();
-    groups.dedup();
-    groups.iter().map(ToString::to_string).collect()
-}
-
-const ALL_HOSTS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 1);
-
-/// Below the line of its interface, after four tabs: `010000E0     1 0:00000000 0`.
-fn group(line: &str) -> Option<Ipv4Addr> {
-    let group = line.strip_prefix("\t\t\t\t")?.split_whitespace().next()?;
-    Some(Ipv4Addr::from(u32::from_str_radix(group, 16).ok()?.to_ne_bytes()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,11 +121,5 @@ mod tests {
         for anywhere in ["00000000:0050", "0100007F:0050", "030201EF:0050"] {
             assert_eq!(found(anywhere), None, "{anywhere}");
         }
-    }
-
-    #[test]
-    fn groups_are_found_below_their_interfaces() {
-        assert_eq!(group("\t\t\t\t030201EF     1 0:00000000\t\t0"), Some(Ipv4Addr::new(239, 1, 2, 3)));
-        assert_eq!(group("1\tlo        :     1      V3"), None);
     }
 }

@@ -51,9 +51,6 @@ pub fn look(service: &Service, findings: &mut Findings) -> Vec<PathBuf> {
             }
         }
     }
-    if has("UDP") {
-        multicast(service, findings);
-    }
     names.paths()
 }
 
@@ -87,13 +84,4 @@ fn unsupported(process: &Process, protocol: &str) -> Option<Finding> {
         &format!("has a socket of type {protocol}, which cannot be checkpointed"),
         advice,
     ))
-}
-
-/// The kernel does not tell which sockets are members, so this lists all groups of the network namespace.
-fn multicast(service: &Service, findings: &mut Findings) {
-    let groups = inet::groups(service.init);
-    if !groups.is_empty() {
-        let what = format!("is in the multicast groups {}, and a restore ends its memberships", groups.join(", "));
-        findings.add(Finding::changed(None, &what, "join the groups again after a restore (--on-restore)"));
-    }
 }
