@@ -162,6 +162,12 @@ impl App {
         self
     }
 
+    /// One with a folder that containers find at `point`: a path, and `:ro` if they may not write to it.
+    pub fn with_folder(mut self, folder: &Path, point: &str) -> Self {
+        self.binds.push(format!("{}:{point}", folder.display()));
+        self
+    }
+
     /// The folder that is /volume inside, from outside.
     pub fn volume(&self) -> PathBuf {
         self.folder.path().join("volume")

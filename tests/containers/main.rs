@@ -29,3 +29,4 @@ mod takeover;
 mod target;
 mod triggers;
 mod upkeep;
+mod volumes;
