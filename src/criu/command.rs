@@ -68,14 +68,14 @@ pub enum SystemV {
 }
 
 /// Arguments of `criu dump` for the tree below `root`, which waits at the end for the gate `gate`. `watched`
-/// are the files under inotify watches; `outside` are CRIU's names of files on none of the container's
-/// mounts.
+/// are the files under inotify watches; `external` are CRIU's names of what the engine has given the
+/// container.
 pub fn dump(
     root: i32,
     work: &Path,
     gate: i32,
     watched: &[PathBuf],
-    outside: &[String],
+    external: &[String],
     objects: SystemV,
 ) -> Vec<OsString> {
     let mut args = common("dump", work, DUMP_LOG);
@@ -85,7 +85,7 @@ pub fn dump(
     args.extend(["--skip-in-flight", "--ghost-limit", GHOST_LIMIT, "--link-remap", "--gate-fd"].map(OsString::from));
     args.push(gate.to_string().into());
     args.extend(watched.iter().flat_map(|path| ["--irmap-scan-path".into(), path.into()]));
-    args.extend(outside.iter().flat_map(|file| ["--external".into(), file.into()]));
+    args.extend(external.iter().flat_map(|file| ["--external".into(), file.into()]));
     args
 }
 

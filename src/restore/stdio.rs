@@ -4,15 +4,26 @@
 //! which are init's. This works for any number of generations. Some engines (Mesos, Nomad) give a container
 //! files or named pipes on mounts that the container does not have. CRIU calls them `file[MOUNT:INODE]`, and
 //! they are replaced in the same way.
+//!
+//! The container's terminal becomes the service's. It may control one session, which is init's until the
+//! restore.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::criu::command::{Inherit, number};
-use crate::host::stdio::OUTSIDE;
+use crate::host::stdio::{OUTSIDE, TERMINAL, is_terminal};
 use crate::image::Stdio as Recorded;
+use crate::proc::stat::Stat;
+
+/// How long init may take to give up the terminal.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// What CRIU appends to the name of a terminal that is not here, for its descriptors 1 and 2.
+const LOG: [&str; 2] = [".1", ".2"];
 
 /// Replacements for the old container's stdio.
 #[derive(Debug)]
@@ -32,7 +43,18 @@ impl Stdio {
             if !replaceable(&key) || !seen.insert(key.to_string()) {
                 continue;
             }
-            let fd = if old.fd == 0 && !is_pipe(0) { stdio.null_fd()? } else { old.fd as i32 };
+            if key.starts_with(TERMINAL) && !has_terminal() {
+                for (fd, suffix) in [1, 2].into_iter().zip(LOG) {
+                    stdio.inherit.push(Inherit { fd, key: format!("{key}{suffix}") });
+                }
+                let fd = stdio.null_fd()?;
+                stdio.inherit.push(Inherit { fd, key: key.into_owned() });
+                continue;
+            }
+            let fd = match old.fd {
+                0 if !is_pipe(0) && !is_terminal(0) => stdio.null_fd()?,
+                fd => fd as i32,
+            };
             // CRIU names a file by its path without the first character, and takes this name for a path.
             let key = if key.starts_with(OUTSIDE) { key[1..].to_owned() } else { key.into_owned() };
             stdio.inherit.push(Inherit { fd, key });
@@ -50,14 +72,42 @@ impl Stdio {
     }
 
     fn null_fd(&mut self) -> io::Result<i32> {
-        let null = self.null.insert(File::open("/dev/null")?);
+        let null = self.null.insert(File::options().read(true).write(true).open("/dev/null")?);
         Ok(number(null.as_fd()))
     }
 }
 
+/// A warning if the service had a terminal and this container has none.
+pub fn lost_terminal(recorded: &[Recorded]) -> Option<String> {
+    let lost = had_terminal(recorded) && !has_terminal();
+    lost.then(|| {
+        "the service had a terminal, and this container has none: it reads from /dev/null and writes to the log; \
+         start the container with a terminal (docker run -t, tty: true)"
+            .to_owned()
+    })
+}
+
+/// Waits until no session has this container's terminal, if the service had one. `init` is told to give it
+/// up.
+pub fn await_terminal(recorded: &[Recorded], init: i32) {
+    let until = Instant::now() + PATIENCE;
+    let is_taken = || Stat::read(init).is_ok_and(|stat| stat.terminal != 0);
+    while had_terminal(recorded) && has_terminal() && is_taken() && Instant::now() < until {
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn had_terminal(recorded: &[Recorded]) -> bool {
+    recorded.iter().any(|old| old.target.starts_with(TERMINAL.as_bytes()))
+}
+
+fn has_terminal() -> bool {
+    (0..3).any(is_terminal)
+}
+
 /// Whether the target has no path by which CRIU can open it again.
 fn replaceable(target: &str) -> bool {
-    target.starts_with("pipe:[") || target.starts_with(OUTSIDE)
+    target.starts_with("pipe:[") || target.starts_with(OUTSIDE) || target.starts_with(TERMINAL)
 }
 
 fn is_pipe(fd: i32) -> bool {

@@ -27,6 +27,7 @@ mod stores;
 mod system_v;
 mod takeover;
 mod target;
+mod terminals;
 mod triggers;
 mod upkeep;
 mod volumes;

@@ -2,7 +2,7 @@
 #include "holds.h"
 
 static const struct object *const lists[] = { file_objects, mapping_objects, memory_objects, mode_objects, socket_objects, task_objects,
-					     volume_objects };
+					     terminal_objects, volume_objects };
 static const struct object *held;
 
 int had(int fd, const char *what)
