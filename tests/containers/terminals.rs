@@ -1,6 +1,11 @@
 //! The container's terminal, which is another one in the next container, and terminals of the service's own.
 
 use std::io::Write;
+use std::process::Command;
+
+use freeze::fail_points::Point;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::harness::{App, Container, Setting};
 
@@ -117,4 +122,73 @@ fn a_terminal_of_the_services_own_keeps_its_session() {
             says(&moved(&app, &second), name);
         }
     }
+}
+
+/// Its number is that of the new container's terminal.
+#[test]
+fn a_terminal_of_the_services_own_has_another_number_where_that_is_taken() {
+    for setting in SETTINGS {
+        let mut app = app(*setting, "terminal-own");
+        app.set_terminal(false);
+        let first = app.start();
+        says(&first, "name=/dev/pts/0");
+        app.set_terminal(true);
+        let second = moved(&app, &first);
+        says(&second, "name=/dev/pts/1");
+        says(&moved(&app, &second), "name=/dev/pts/1");
+    }
+}
+
+/// Somebody's window. Without a size by itself the terminal has the one that the service knows.
+#[test]
+fn a_window_of_another_size_is_told_to_the_foreground() {
+    let app = app(Setting::Restricted, "terminal").with_fail_points();
+    let first = app.start();
+    says(&first, "size=33x101");
+    first.checkpoint(&[]);
+    assert_eq!(first.wait(), 172, "{}", first.story());
+    let second = app.start_stopping_at(Some(Point::RestoreCriu), &[]);
+    let worker = second.stopped();
+    let terminal = format!("/proc/{}/root/dev/pts/0", second.pid());
+    let resized = Command::new("stty").args(["-F", &terminal, "rows", "40", "cols", "120"]).status().unwrap();
+    assert!(resized.success());
+    kill(Pid::from_raw(worker), Signal::SIGCONT).unwrap();
+    says(&second, "size=40x120 interrupted=0");
+    second.eventually("nobody is told", || {
+        let told = second.verified();
+        (!told.contains("resized=0")).then_some(())
+    });
+}
+
+/// Busybox's: a job that is stopped, and one in the background, are still there.
+#[test]
+fn an_interactive_shell_comes_back() {
+    let mut app = App::with_options(Setting::Restricted, &[], &["sh", "-i"]);
+    app.set_terminal(true);
+    let first = app.start();
+    first.running();
+    let mut keys = first.keys();
+    let mut types = |text: &str, shown: &str| {
+        keys.write_all(text.as_bytes()).unwrap();
+        first.eventually(&format!("{shown} is not shown"), || first.logs().0.contains(shown).then_some(()));
+    };
+    types("N=41; /services/service holds churn & echo begun\n", "\nbegun");
+    types("sleep 1000\n", "sleep 1000");
+    types("\x1a", "Stopped");
+    first.checkpoint(&[]);
+    assert_eq!(first.wait(), 172, "{}", first.story());
+    let second = app.start();
+    second.running();
+    let mut keys = second.keys();
+    let mut types = |text: &str, shown: &str| {
+        keys.write_all(text.as_bytes()).unwrap();
+        second.eventually(&format!("{shown} is not shown"), || second.logs().0.contains(shown).then_some(()));
+    };
+    types("jobs; echo $((N + 1))\n", "\n42");
+    let shown = second.logs().0;
+    assert!(shown.contains("Running") && shown.contains("Stopped"), "{shown}");
+    types("fg %2\n", "sleep 1000");
+    types("\x03echo $((N + 2))\n", "\n43");
+    types("exit 7\n", "exit 7");
+    assert_eq!(second.wait(), 7, "{}", second.story());
 }

@@ -183,7 +183,8 @@ static void on_own_terminal(int arg)
 	(void)arg;
 	signal(SIGTTOU, SIG_IGN);
 	setsid();
-	other = open(ptsname(fd), O_RDWR);
+	had(open(ptsname(fd), O_RDWR), "the terminal");
+	other = had(open("/dev/tty", O_RDWR | O_CLOEXEC), "/dev/tty");
 	ioctl(other, TIOCSWINSZ, &size);
 	signal(SIGINT, on_interrupt);
 	front = job();
