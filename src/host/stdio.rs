@@ -20,12 +20,10 @@ pub(crate) const TERMINAL: &str = "tty[";
 /// The targets of descriptors 0, 1 and 2 of this process, without closed ones.
 pub fn record() -> Vec<Stdio> {
     let outside = outside();
-    let target = |fd: u32| match outside.iter().find(|one| one.fd == fd) {
-        Some(one) => Some(one.key.clone().into_bytes()),
-        None => match terminal(fd) {
-            Some(key) => Some(key.into_bytes()),
-            None => Some(fs::read_link(format!("/proc/self/fd/{fd}")).ok()?.into_os_string().into_vec()),
-        },
+    let target = |fd: u32| {
+        let key = outside.iter().find(|one| one.fd == fd).map(|one| one.key.clone()).or_else(|| terminal(fd));
+        let link = || fs::read_link(format!("/proc/self/fd/{fd}")).ok().map(|path| path.into_os_string().into_vec());
+        key.map(String::into_bytes).or_else(link)
     };
     (0..3).filter_map(|fd| Some(Stdio { fd, target: target(fd)? })).collect()
 }
@@ -62,7 +60,7 @@ pub struct Outside {
     pub path: PathBuf,
 }
 
-/// Looks at descriptors 0, 1 and 2.
+/// Looks at descriptors 0, 1 and 2, but at no terminal.
 pub fn outside() -> Vec<Outside> {
     let here: BTreeSet<i32> = mountinfo::read("self").unwrap_or_default().iter().map(|mount| mount.id).collect();
     let one = |fd: u32| {
@@ -72,7 +70,7 @@ pub fn outside() -> Vec<Outside> {
         let foreign = !here.is_empty() && !here.contains(&mount);
         foreign.then(|| Outside { fd, key: format!("{OUTSIDE}{mount:x}:{inode:x}]"), path })
     };
-    (0..3).filter_map(one).collect()
+    (0..3).filter(|fd| !is_terminal(*fd)).filter_map(one).collect()
 }
 
 #[cfg(test)]

@@ -38,19 +38,33 @@ fn interrupted(container: &Container, times: u32) {
 #[test]
 fn a_shell_keeps_its_terminal_and_its_jobs() {
     for setting in SETTINGS {
-        let app = app(*setting, "terminal");
-        let first = app.start();
-        says(&first, "size=33x101 interrupted=0 resized=0 hung_up=0");
-        first.checkpoint(&["--leave-running"]);
-        says(&first, "size=33x101 interrupted=0 resized=0 hung_up=0");
-        interrupted(&first, 1);
-        let second = moved(&app, &first);
-        says(&second, "size=33x101 interrupted=1 resized=0 hung_up=0");
-        interrupted(&second, 2);
-        let third = moved(&app, &second);
-        says(&third, "size=33x101 interrupted=2 resized=0 hung_up=0");
-        interrupted(&third, 3);
+        keeps_its_terminal(&app(*setting, "terminal"));
     }
+}
+
+/// Where init is in namespaces of its own, the container's first process had the terminal before.
+#[test]
+fn a_shell_in_namespaces_keeps_its_terminal_and_its_jobs() {
+    for setting in [Setting::Nested, Setting::RestrictedPodman] {
+        let command = ["/services/service", "holds", "terminal"];
+        let mut app = App::with_options(setting, &["--isolate", "auto"], &command);
+        app.set_terminal(true);
+        keeps_its_terminal(&app);
+    }
+}
+
+fn keeps_its_terminal(app: &App) {
+    let first = app.start();
+    says(&first, "size=33x101 interrupted=0 resized=0 hung_up=0");
+    first.checkpoint(&["--leave-running"]);
+    says(&first, "size=33x101 interrupted=0 resized=0 hung_up=0");
+    interrupted(&first, 1);
+    let second = moved(app, &first);
+    says(&second, "size=33x101 interrupted=1 resized=0 hung_up=0");
+    interrupted(&second, 2);
+    let third = moved(app, &second);
+    says(&third, "size=33x101 interrupted=2 resized=0 hung_up=0");
+    interrupted(&third, 3);
 }
 
 /// The service reads the end of its input, and its output is in the log, until it has a terminal again.
