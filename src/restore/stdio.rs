@@ -29,13 +29,17 @@ const LOG: [&str; 2] = [".1", ".2"];
 #[derive(Debug)]
 pub struct Stdio {
     inherit: Vec<Inherit>,
-    /// /dev/null, in place of a stdin pipe that this container does not have.
+    /// /dev/null, in place of a stdin pipe or a terminal that this container does not have.
     null: Option<File>,
 }
 
 impl Stdio {
     /// Determines the replacements for what the checkpoint recorded.
     pub fn join(recorded: &[Recorded]) -> io::Result<Self> {
+        Self::joined(recorded, [0, 1, 2].map(Here::of))
+    }
+
+    fn joined(recorded: &[Recorded], here: [Here; 3]) -> io::Result<Self> {
         let mut stdio = Self { inherit: Vec::new(), null: None };
         let mut seen = BTreeSet::new();
         for old in recorded {
@@ -43,23 +47,29 @@ impl Stdio {
             if !replaceable(&key) || !seen.insert(key.to_string()) {
                 continue;
             }
-            if key.starts_with(TERMINAL) && !has_terminal() {
-                for (fd, suffix) in [1, 2].into_iter().zip(LOG) {
-                    stdio.inherit.push(Inherit { fd, key: format!("{key}{suffix}") });
+            let fd = if key.starts_with(TERMINAL) {
+                match here.iter().position(|here| *here == Here::Terminal) {
+                    Some(fd) => fd as i32,
+                    None => stdio.without_terminal(&key)?,
                 }
-                let fd = stdio.null_fd()?;
-                stdio.inherit.push(Inherit { fd, key: key.into_owned() });
-                continue;
-            }
-            let fd = match old.fd {
-                0 if !is_pipe(0) && !is_terminal(0) => stdio.null_fd()?,
-                fd => fd as i32,
+            } else if old.fd == 0 && here[0] == Here::Other {
+                stdio.null_fd()?
+            } else {
+                old.fd as i32
             };
             // CRIU names a file by its path without the first character, and takes this name for a path.
             let key = if key.starts_with(OUTSIDE) { key[1..].to_owned() } else { key.into_owned() };
             stdio.inherit.push(Inherit { fd, key });
         }
         Ok(stdio)
+    }
+
+    /// The log takes the place of a terminal, and /dev/null that of descriptor 0.
+    fn without_terminal(&mut self, key: &str) -> io::Result<i32> {
+        for (fd, suffix) in [1, 2].into_iter().zip(LOG) {
+            self.inherit.push(Inherit { fd, key: format!("{key}{suffix}") });
+        }
+        self.null_fd()
     }
 
     pub fn inherit(&self) -> &[Inherit] {
@@ -110,8 +120,23 @@ fn replaceable(target: &str) -> bool {
     target.starts_with("pipe:[") || target.starts_with(OUTSIDE) || target.starts_with(TERMINAL)
 }
 
-fn is_pipe(fd: i32) -> bool {
-    fs::read_link(format!("/proc/self/fd/{fd}")).is_ok_and(|target| target.to_string_lossy().starts_with("pipe:["))
+/// What a descriptor of this container is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Here {
+    Pipe,
+    Terminal,
+    Other,
+}
+
+impl Here {
+    fn of(fd: u32) -> Self {
+        let target = fs::read_link(format!("/proc/self/fd/{fd}"));
+        match target {
+            _ if is_terminal(fd) => Self::Terminal,
+            Ok(target) if target.to_string_lossy().starts_with("pipe:[") => Self::Pipe,
+            _ => Self::Other,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -133,6 +158,32 @@ mod tests {
         let stdio = Stdio::join(&[recorded(1, "file[1a:7b]"), recorded(2, "file[1a:7c]")]).unwrap();
         let inherit = [Inherit { fd: 1, key: "ile[1a:7b]".into() }, Inherit { fd: 2, key: "ile[1a:7c]".into() }];
         assert_eq!(stdio.inherit(), inherit);
+    }
+
+    fn joined(recorded: &[Recorded], here: [Here; 3]) -> Vec<(i32, String)> {
+        let stdio = Stdio::joined(recorded, here).unwrap();
+        let null = stdio.descriptors().first().map(|null| number(*null));
+        let fd = |fd: i32| if Some(fd) == null { -1 } else { fd };
+        stdio.inherit().iter().map(|one| (fd(one.fd), one.key.clone())).collect()
+    }
+
+    #[test]
+    fn a_terminal_is_joined_once_or_replaced_by_the_log() {
+        let had = [0, 1, 2].map(|fd| recorded(fd, "tty[8800:66]"));
+        let key = |suffix: &str| format!("tty[8800:66]{suffix}");
+        assert_eq!(joined(&had, [Here::Terminal; 3]), [(0, key(""))]);
+        assert_eq!(joined(&had, [Here::Other, Here::Pipe, Here::Terminal]), [(2, key(""))]);
+        assert_eq!(
+            joined(&had, [Here::Other, Here::Pipe, Here::Pipe]),
+            [(1, key(".1")), (2, key(".2")), (-1, key(""))]
+        );
+    }
+
+    #[test]
+    fn a_stdin_pipe_becomes_what_there_is_to_read_from() {
+        let had = [recorded(0, "pipe:[7]")];
+        let of = |here| joined(&had, [here, Here::Pipe, Here::Pipe])[0].0;
+        assert_eq!([Here::Pipe, Here::Terminal, Here::Other].map(of), [0, 0, -1]);
     }
 
     #[test]

@@ -206,3 +206,16 @@ fn an_interactive_shell_comes_back() {
     types("exit 7\n", "exit 7");
     assert_eq!(second.wait(), 7, "{}", second.story());
 }
+
+#[test]
+fn the_interrupt_key_ends_a_container_whose_service_does_not_run_yet() {
+    let app = app(Setting::Restricted, "terminal").with_fail_points();
+    let first = app.start();
+    first.verified();
+    first.checkpoint(&[]);
+    assert_eq!(first.wait(), 172, "{}", first.story());
+    let second = app.start_stopping_at(Some(Point::RestoreChecked), &[]);
+    second.stopped();
+    second.keys().write_all(INTERRUPT).unwrap();
+    assert_eq!(second.wait(), 130, "{}", second.story());
+}
