@@ -78,16 +78,25 @@ fn a_container_without_a_terminal_does() {
             app.set_terminal(false);
             let second = moved(&app, &first);
             says(&second, "terminals=000 read=0");
-            let (out, err) = second.logs();
-            assert!(out.contains("line 2 of the output") && err.contains("line 2 of the errors"), "{out}{err}");
+            logged(&second, 2);
+            let err = second.logs().1;
             assert!(err.contains("the service had a terminal, and this container has none"), "{err}");
             second.checkpoint(&["--leave-running"]);
             let third = moved(&app, &second);
             says(&third, "terminals=000 read=0");
-            let (out, err) = third.logs();
-            assert!(out.contains("line 3 of the output") && !err.contains("had a terminal"), "{out}{err}");
+            logged(&third, 3);
+            let err = third.logs().1;
+            assert!(!err.contains("had a terminal"), "{err}");
         }
     }
+}
+
+fn logged(container: &Container, line: u32) {
+    container.eventually("the output is not in the log", || {
+        let (out, err) = container.logs();
+        let line = format!("line {line} of the ");
+        (out.contains(&format!("{line}output")) && err.contains(&format!("{line}errors"))).then_some(())
+    });
 }
 
 /// The terminal is its output. It controls no session, as before.

@@ -13,11 +13,18 @@ static struct termios settings;
 static struct identity before;
 static int control, fd, other;
 
+/* Sees whether the terminal is its own as well. */
 static void idle(int arg)
 {
 	(void)arg;
-	for (;;)
-		pause();
+	for (;;) {
+		int tty = open("/dev/tty", O_RDWR);
+
+		if (tty < 0 || tcgetsid(tty) != getsid(0))
+			fail("a job has lost the terminal");
+		close(tty);
+		usleep(20000);
+	}
 }
 
 static void on_interrupt(int signal)
