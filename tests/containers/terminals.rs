@@ -196,7 +196,8 @@ fn an_interactive_shell_comes_back() {
         first.eventually(&format!("{shown} is not shown"), || first.logs().0.contains(shown).then_some(()));
     };
     types("N=41; /services/service holds churn & echo begun\n", "\nbegun");
-    types("sleep 1000\n", "sleep 1000");
+    types("cat\n", "cat");
+    types("first\n", "first\r\nfirst");
     types("\x1a", "Stopped");
     first.checkpoint(&[]);
     assert_eq!(first.wait(), 172, "{}", first.story());
@@ -210,8 +211,10 @@ fn an_interactive_shell_comes_back() {
     types("jobs; echo $((N + 1))\n", "\n42");
     let shown = second.logs().0;
     assert!(shown.contains("Running") && shown.contains("Stopped"), "{shown}");
-    types("fg %2\n", "sleep 1000");
-    types("\x03echo $((N + 2))\n", "\n43");
+    types("fg %2\n", "fg %2\r\ncat");
+    types("second\n", "second\r\nsecond");
+    types("\x03", "^C\r\n~ $");
+    types("echo $((N + 2))\n", "\n43");
     types("exit 7\n", "exit 7");
     assert_eq!(second.wait(), 7, "{}", second.story());
 }
