@@ -81,8 +81,7 @@ impl Dump {
         let listener = stream::listen(work, stream::CAPTURE_SOCKET).map_err(broken)?;
         let (gate, theirs) = UnixStream::pair().map_err(broken)?;
         gate.set_nonblocking(true).map_err(broken)?;
-        let outside: Vec<String> = stdio::outside().into_iter().map(|file| file.key).collect();
-        let args = command::dump(root, work, command::number(theirs.as_fd()), watched, &outside, objects);
+        let args = command::dump(root, work, command::number(theirs.as_fd()), watched, &stdio::external(), objects);
         let time = Time::of(root).map_err(broken)?;
         let watch = fd::ExitWatch::prepare().map_err(broken)?;
         let since = Instant::now();

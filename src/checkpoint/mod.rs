@@ -28,7 +28,7 @@ use crate::criu::stats;
 use crate::fail_points::{Point, reach};
 use crate::files::capture::{self, CaptureError, Captured};
 use crate::files::ephemeral::Ephemeral;
-use crate::files::used::{self, LookupError, Rules};
+use crate::files::used::{self, LookupError, Rules, Used};
 use crate::host::pid_counting;
 use crate::image::{self, BodyId, CriuImage, Figures, File, ImageError, ImageWriter, Lease, Manifest, Vault, Written};
 use crate::job::reporter::Reporter;
@@ -206,9 +206,10 @@ fn take(
     // Processes may have come and gone between preflight and freeze.
     let tree = Tree::of_service(target.root, target.service)?;
     preflight::check_frozen(tree.processes(), &abilities)?;
-    let paths = used::paths(tree.processes(), &watched, &target.include, &rules)?;
-    let files = capture::capture(&paths, &writer)?;
+    let used = Used::by(tree.processes(), &watched)?;
+    let files = capture::capture(&used::paths(&used, &target.include, &rules)?, &writer)?;
     let mut manifest = describe::service(host, &tree, target.root, target.service).map_err(LookupError::Proc)?;
+    manifest.folder_links = used.folder_links(&rules);
     reach(Point::CheckpointFiles);
     if target.after_commit == AfterCommit::Resume {
         dump.release(Verdict::Run)?;

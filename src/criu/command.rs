@@ -49,6 +49,14 @@ pub struct Inherit {
     pub key: String,
 }
 
+/// A folder that has another name in this container than at the checkpoint. Both paths are absolute, without
+/// `.` and `..`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moved {
+    pub from: PathBuf,
+    pub to: PathBuf,
+}
+
 /// System V objects of the IPC namespace (criu/README.md, 0027).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SystemV {
@@ -60,14 +68,14 @@ pub enum SystemV {
 }
 
 /// Arguments of `criu dump` for the tree below `root`, which waits at the end for the gate `gate`. `watched`
-/// are the files under inotify watches; `outside` are CRIU's names of files on none of the container's
-/// mounts.
+/// are the files under inotify watches; `external` are CRIU's names of what the engine has given the
+/// container.
 pub fn dump(
     root: i32,
     work: &Path,
     gate: i32,
     watched: &[PathBuf],
-    outside: &[String],
+    external: &[String],
     objects: SystemV,
 ) -> Vec<OsString> {
     let mut args = common("dump", work, DUMP_LOG);
@@ -77,18 +85,21 @@ pub fn dump(
     args.extend(["--skip-in-flight", "--ghost-limit", GHOST_LIMIT, "--link-remap", "--gate-fd"].map(OsString::from));
     args.push(gate.to_string().into());
     args.extend(watched.iter().flat_map(|path| ["--irmap-scan-path".into(), path.into()]));
-    args.extend(outside.iter().flat_map(|file| ["--external".into(), file.into()]));
+    args.extend(external.iter().flat_map(|file| ["--external".into(), file.into()]));
     args
 }
 
 /// Arguments of `criu restore`. It detaches the tree, so init adopts it once CRIU and the worker have ended.
 /// It waits at the end for the gate `gate`.
-pub fn restore(work: &Path, inherit: &[Inherit], gate: i32, objects: SystemV) -> Vec<OsString> {
+pub fn restore(work: &Path, inherit: &[Inherit], moved: &[Moved], gate: i32, objects: SystemV) -> Vec<OsString> {
     let mut args = common("restore", work, RESTORE_LOG);
     args.extend((objects == SystemV::Reused).then(|| "--sysv-ipc-reuse".into()));
     // Engines give the root directory different modes: Docker 0755, Podman 0555.
     args.extend(["-d", "--skip-file-rwx-check", "--gate-fd"].map(OsString::from));
     args.push(gate.to_string().into());
+    for one in moved {
+        args.extend(["--moved".into(), [one.from.as_os_str(), one.to.as_os_str()].join("/".as_ref())]);
+    }
     for one in inherit {
         args.extend(["--inherit-fd".into(), format!("fd[{}]:{}", one.fd, one.key).into()]);
     }
@@ -171,6 +182,7 @@ mod tests {
     #[test]
     fn restore_line() {
         let inherit = [Inherit { fd: 1, key: "pipe:[12]".into() }, Inherit { fd: 2, key: "pipe:[13]".into() }];
-        insta::assert_snapshot!(text(restore(Path::new("/w"), &inherit, 7, SystemV::Reused)), @"restore --no-default-config --unprivileged --rootless --stream -v2 -o restore.log -D /w --file-locks --tcp-close --sysv-ipc-reuse -d --skip-file-rwx-check --gate-fd 7 --inherit-fd fd[1]:pipe:[12] --inherit-fd fd[2]:pipe:[13]");
+        let moved = [Moved { from: "/v/1".into(), to: "/v/2".into() }];
+        insta::assert_snapshot!(text(restore(Path::new("/w"), &inherit, &moved, 7, SystemV::Reused)), @"restore --no-default-config --unprivileged --rootless --stream -v2 -o restore.log -D /w --file-locks --tcp-close --sysv-ipc-reuse -d --skip-file-rwx-check --gate-fd 7 --moved /v/1//v/2 --inherit-fd fd[1]:pipe:[12] --inherit-fd fd[2]:pipe:[13]");
     }
 }

@@ -13,6 +13,7 @@ pub(crate) mod mounts;
 pub(crate) mod put_back;
 pub(crate) mod resolve;
 mod search;
+pub(crate) mod swapped;
 pub(crate) mod used;
 pub(crate) mod watched;
 

@@ -20,6 +20,8 @@ use super::bound;
 use super::entry;
 use super::mounts::{Kind, Mounts};
 use super::resolve::{self, Unresolved};
+use super::swapped;
+use crate::image::FolderLink;
 use crate::proc::fdinfo::FdInfo;
 use crate::proc::stat::Stat;
 use crate::proc::tree::Process;
@@ -84,22 +86,36 @@ impl Rules {
     }
 }
 
-/// Paths to capture: files that processes use or that were `found` for them by their inodes, `include` with
-/// everything below, and the folders that all these need, and that sockets need.
-pub fn paths(
-    processes: &[Process],
-    found_by_inode: &[PathBuf],
-    include: &[PathBuf],
-    rules: &Rules,
-) -> Result<BTreeSet<PathBuf>, LookupError> {
+/// Files that processes use, and whether one is open for writing.
+#[derive(Debug)]
+pub struct Used(BTreeMap<PathBuf, bool>);
+
+impl Used {
+    /// What the processes use, and what was found for them by its inode.
+    pub fn by(processes: &[Process], found_by_inode: &[PathBuf]) -> Result<Self, LookupError> {
+        let mut used = used_by(processes)?;
+        for path in found_by_inode.iter().filter_map(|path| in_place_of_socket(path)) {
+            used.entry(path.to_owned()).or_insert(false);
+        }
+        Ok(Self(used))
+    }
+
+    /// The folders on volumes that the next container may have under another name.
+    pub fn folder_links(&self, rules: &Rules) -> Vec<FolderLink> {
+        swapped::links(self.0.keys().filter(|path| rules.mounts.kind(path) == Kind::Foreign), &rules.mounts)
+    }
+}
+
+/// Paths to capture: files that are used, `include` with everything below, and the folders that all these
+/// need, and that sockets need.
+pub fn paths(used: &Used, include: &[PathBuf], rules: &Rules) -> Result<BTreeSet<PathBuf>, LookupError> {
     let mut found = BTreeSet::new();
-    let by_inode = found_by_inode.iter().filter_map(|path| Some((in_place_of_socket(path)?.to_owned(), false)));
-    for (path, written) in used_by(processes)?.into_iter().chain(by_inode) {
-        if let Ok(meta) = fs::symlink_metadata(&path)
+    for (path, written) in &used.0 {
+        if let Ok(meta) = fs::symlink_metadata(path)
             && captured_kind(&meta)
-            && rules.travels(&path, &meta, written)
+            && rules.travels(path, &meta, *written)
         {
-            found.insert(path);
+            found.insert(path.clone());
         }
     }
     for path in include {
@@ -271,6 +287,15 @@ mod tests {
         vec![proc::tree::read(std::process::id() as i32).unwrap()]
     }
 
+    fn paths_of(
+        processes: &[Process],
+        found_by_inode: &[PathBuf],
+        include: &[PathBuf],
+        rules: &Rules,
+    ) -> Result<BTreeSet<PathBuf>, LookupError> {
+        paths(&Used::by(processes, found_by_inode)?, include, rules)
+    }
+
     fn rules_of_us(ours: Vec<PathBuf>) -> Rules {
         Rules::of_this_container(std::process::id() as i32, ours).unwrap()
     }
@@ -354,7 +379,7 @@ mod tests {
         let _socket = UnixListener::bind(top.join("real/sock")).unwrap();
         fs::rename(top.join("real/sock"), top.join("new/sock")).unwrap();
         let rules = Rules { mounts: Mounts::of(mountinfo::parse(ROOT)), ..rules_of_us(Vec::new()) };
-        let found = paths(&this_process(), &[top.join("new/sock")], &[], &rules).unwrap();
+        let found = paths_of(&this_process(), &[top.join("new/sock")], &[], &rules).unwrap();
         assert!(["new", "real"].iter().all(|name| found.contains(&top.join(name))), "{found:?}");
         assert!(!found.contains(&top.join("new/sock")));
     }
@@ -365,7 +390,7 @@ mod tests {
         let _socket = UnixListener::bind(top.join("link/sock")).unwrap();
         fs::remove_file(top.join("link")).unwrap();
         symlink("link", top.join("link")).unwrap();
-        let said = paths(&this_process(), &[], &[], &rules_of_us(Vec::new())).unwrap_err().to_string();
+        let said = paths_of(&this_process(), &[], &[], &rules_of_us(Vec::new())).unwrap_err().to_string();
         assert!(said.contains(&format!("unix socket in {}", top.join("link").display())), "{said}");
         assert!(!said.contains("/proc"), "{said}");
     }
@@ -391,7 +416,7 @@ mod tests {
         let mine = folder.path().join("mine");
         File::create(&mine).unwrap();
         let rules = rules_of_us(vec![folder.path().join("store")]);
-        let found = paths(&[], &[], &[folder.path().to_owned()], &rules).unwrap();
+        let found = paths_of(&[], &[], &[folder.path().to_owned()], &rules).unwrap();
         assert!(found.contains(&mine) && !found.contains(&folder.path().join("store")), "{found:?}");
     }
 
@@ -412,7 +437,7 @@ mod tests {
         let (_folder, top) = real_and_link();
         let rules = Rules { mounts: Mounts::of(mountinfo::parse(ROOT)), ..rules_of_us(Vec::new()) };
         for path in ["link", "link/file"] {
-            let found = paths(&[], &[], &[top.join(path)], &rules).unwrap();
+            let found = paths_of(&[], &[], &[top.join(path)], &rules).unwrap();
             let below: Vec<&Path> = found.iter().filter_map(|path| path.strip_prefix(&top).ok()).collect();
             assert_eq!(below, ["", "link", "real", "real/file"].map(Path::new), "{path}");
         }
@@ -427,7 +452,7 @@ mod tests {
         for (fstype, path, link) in [("ext4", "mount/link", "mount/link"), ("tmpfs", "mount/link/file", "mount/link")] {
             let mounts = Mounts::of(mountinfo::parse(&[ROOT, mount(fstype).as_bytes()].concat()));
             let rules = Rules { mounts, ..rules_of_us(Vec::new()) };
-            let said = paths(&[], &[], &[top.join(path)], &rules).unwrap_err().to_string();
+            let said = paths_of(&[], &[], &[top.join(path)], &rules).unwrap_err().to_string();
             assert!(said.contains(&format!("the symbolic link {},", top.join(link).display())), "{said}");
         }
     }
@@ -437,7 +462,7 @@ mod tests {
         let (_folder, top) = real_and_link();
         let mount = format!("2 1 0:2 / {} rw - ext4 ext4 rw\n", top.join("real").display());
         let mounts = Mounts::of(mountinfo::parse(&[ROOT, mount.as_bytes()].concat()));
-        let found = paths(&[], &[], &[top.join("link")], &Rules { mounts, ..rules_of_us(Vec::new()) }).unwrap();
+        let found = paths_of(&[], &[], &[top.join("link")], &Rules { mounts, ..rules_of_us(Vec::new()) }).unwrap();
         assert!(["link", "real", "real/file"].iter().all(|name| found.contains(&top.join(name))), "{found:?}");
     }
 
@@ -447,7 +472,7 @@ mod tests {
         let (left, other) = (top.join(".freeze-0123456789abcdef"), top.join(".freeze-notes"));
         File::create(&left).unwrap();
         File::create(&other).unwrap();
-        let found = paths(&[], &[], std::slice::from_ref(&top), &rules_of_us(Vec::new())).unwrap();
+        let found = paths_of(&[], &[], std::slice::from_ref(&top), &rules_of_us(Vec::new())).unwrap();
         assert!(found.contains(&other) && !found.contains(&left), "{found:?}");
     }
 

@@ -20,7 +20,7 @@ pub use format::body::{Body, Extent, Slice};
 pub use format::chunk::Name;
 pub use format::chunk_table::{ChunkRef, ChunkTable};
 pub(crate) use format::manifest::{Clocks, Executable, Figures, SavedRegisters};
-pub use format::manifest::{CriuImage, File, Kind, Manifest, Process, Stdio};
+pub use format::manifest::{CriuImage, File, FolderLink, Kind, Manifest, Process, Stdio};
 pub(crate) use format::pack::Entry;
 pub use format::pack::PackInfo;
 pub use hex::Hex;

@@ -6,8 +6,8 @@ use std::io;
 
 use super::number;
 
-/// Number of fields between `session` and `starttime`.
-const BETWEEN: usize = 15;
+/// Number of fields between `tty_nr` and `starttime`.
+const BETWEEN: usize = 14;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stat {
@@ -21,6 +21,8 @@ pub struct Stat {
     pub ppid: i32,
     pub pgid: i32,
     pub sid: i32,
+    /// Device number of the controlling terminal; 0 if there is none.
+    pub terminal: i32,
     /// Start time in clock ticks since boot.
     pub start: u64,
 }
@@ -51,6 +53,7 @@ impl Stat {
             ppid: relation()?,
             pgid: relation()?,
             sid: relation()?,
+            terminal: relation()?,
             start: fields.nth(BETWEEN)?.parse().ok()?,
         })
     }
@@ -63,14 +66,14 @@ mod tests {
     use super::*;
     use crate::fuzz;
 
-    const REST: &str = "0 -1 4194304 102 0 0 0 0 0 0 0 20 0 1 0 41801 3133440 389 18446744073709551615 1 1 0 0 0 0";
+    const REST: &str = "-1 4194304 102 0 0 0 0 0 0 0 20 0 1 0 41801 3133440 389 18446744073709551615 1 1 0 0 0 0";
 
     #[test]
     fn a_name_may_hold_what_separates_fields() {
-        let text = [&b"7 (a) T 1 (\xff) b\n) S 42 7 9 "[..], REST.as_bytes(), b"\n"].concat();
+        let text = [&b"7 (a) T 1 (\xff) b\n) S 42 7 9 34816 "[..], REST.as_bytes(), b"\n"].concat();
         let stat = Stat::parse(&text).unwrap();
         assert_eq!((stat.pid, &*stat.comm, stat.state), (7, &b"a) T 1 (\xff) b\n"[..], 'S'));
-        assert_eq!((stat.ppid, stat.pgid, stat.sid, stat.start), (42, 7, 9, 41801));
+        assert_eq!((stat.ppid, stat.pgid, stat.sid, stat.terminal, stat.start), (42, 7, 9, 34816, 41801));
     }
 
     #[test]
@@ -91,20 +94,20 @@ mod tests {
         #[test]
         fn fuzz_any_bytes_parse_or_do_not(any: Vec<u8>, edits in fuzz::edits()) {
             let _ = Stat::parse(&any);
-            let _ = Stat::parse(&fuzz::damaged(format!("7 (cat) R 1 7 7 {REST}\n").as_bytes(), &edits));
+            let _ = Stat::parse(&fuzz::damaged(format!("7 (cat) R 1 7 7 0 {REST}\n").as_bytes(), &edits));
         }
 
         #[test]
         fn fuzz_a_process_comes_back(
             comm in prop::collection::vec(any::<u8>(), 0..64),
             state in "[A-Za-z]",
-            (pid, ppid, pgid, sid) in any::<(i32, i32, i32, i32)>(),
+            (pid, ppid, pgid, sid, terminal) in any::<(i32, i32, i32, i32, i32)>(),
             start: u64,
         ) {
             let state = state.chars().next().unwrap_or('R');
-            let rest = format!(") {state} {ppid} {pgid} {sid} {}\n", REST.replace("41801", &start.to_string()));
+            let rest = format!(") {state} {ppid} {pgid} {sid} {terminal} {}\n", REST.replace("41801", &start.to_string()));
             let text = [format!("{pid} (").as_bytes(), &comm, rest.as_bytes()].concat();
-            prop_assert_eq!(Stat::parse(&text), Some(Stat { pid, comm, state, ppid, pgid, sid, start }));
+            prop_assert_eq!(Stat::parse(&text), Some(Stat { pid, comm, state, ppid, pgid, sid, terminal, start }));
         }
     }
 }

@@ -17,6 +17,7 @@ use std::time::Duration;
 use crate::criu::command::{self, Criu, SystemV};
 use crate::criu::{log, stream};
 use crate::fail_points::{Point, reach};
+use crate::files::swapped;
 use crate::host::clock::{self, Time};
 use crate::image::{Body, Fetcher, Manifest};
 use crate::job::work_folder::Work;
@@ -75,7 +76,8 @@ impl RestoreGate {
             manifest.images.iter().filter_map(|image| Some((image.name.as_str(), image.body.as_ref()?))).collect();
         let (socket, theirs) = UnixStream::pair().map_err(broken)?;
         socket.set_nonblocking(true).map_err(broken)?;
-        let args = command::restore(work.path(), stdio.inherit(), command::number(theirs.as_fd()), objects);
+        let moved = swapped::moved(&manifest.folder_links);
+        let args = command::restore(work.path(), stdio.inherit(), &moved, command::number(theirs.as_fd()), objects);
         let mut keep = stdio.descriptors();
         keep.push(theirs.as_fd());
         let watch = fd::ExitWatch::prepare().map_err(broken)?;

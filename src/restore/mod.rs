@@ -259,7 +259,9 @@ impl<'a> Restore<'a> {
         if !self.plan().can_go_back() {
             found.vault.store().start_nothing_more();
         }
+        stdio::lost_terminal(&manifest.stdio).into_iter().for_each(|warning| self.reporter.warn(warning));
         self.reporter.send(&Event::Restoring { root: manifest.root_pid });
+        stdio::await_terminal(&manifest.stdio, parent_id() as i32);
         self.criu_ran = true;
         let criu = self.plan().criu;
         // A pod's IPC namespace outlives its containers. Only of an earlier start is it known that it has ended.

@@ -89,6 +89,7 @@ pub struct App {
     env: Vec<String>,
     denied: Vec<String>,
     groups: String,
+    terminal: bool,
     programs: PathBuf,
     binds: Vec<String>,
     /// PID of a process whose IPC namespace the containers share.
@@ -110,7 +111,8 @@ impl App {
         let url = "file:/store".to_owned();
         let programs = needed("FREEZE_TEST_OPT").into();
         let (env, denied, groups, binds, pod) = (vec![], vec![], String::new(), vec![], None);
-        let app = Self { setting, folder, options, command, url, env, denied, groups, programs, binds, pod };
+        let terminal = false;
+        let app = Self { setting, folder, options, command, url, env, denied, groups, terminal, programs, binds, pod };
         fs::create_dir(app.keys()).unwrap();
         setting.make_volume(&app.store());
         app
@@ -162,6 +164,12 @@ impl App {
         self
     }
 
+    /// One with a folder that containers find at `point`: a path, and `:ro` if they may not write to it.
+    pub fn with_folder(mut self, folder: &Path, point: &str) -> Self {
+        self.binds.push(format!("{}:{point}", folder.display()));
+        self
+    }
+
     /// The folder that is /volume inside, from outside.
     pub fn volume(&self) -> PathBuf {
         self.folder.path().join("volume")
@@ -180,6 +188,11 @@ impl App {
     /// Gives the containers that are started from now on these supplementary groups, `GID,…`.
     pub fn set_groups(&mut self, groups: &str) {
         groups.clone_into(&mut self.groups);
+    }
+
+    /// Gives the containers that are started from now on a terminal, or none.
+    pub fn set_terminal(&mut self, terminal: bool) {
+        self.terminal = terminal;
     }
 
     /// The store's folder, from outside.
@@ -262,6 +275,9 @@ impl App {
         args.extend(binds.iter().chain(&self.binds).flat_map(|bind| ["--bind", bind.as_str()]));
         args.extend(self.denied.iter().flat_map(|calls| ["--deny", calls.as_str()]));
         args.extend(["--groups", &self.groups]);
+        if self.terminal {
+            args.extend(["--tty", "--interactive"]);
+        }
         args.extend(self.env.iter().flat_map(|variable| ["--env", variable.as_str()]));
         args.extend(variables.iter().flat_map(|variable| ["--env", variable]));
         args.extend([root, "/opt/freeze/freeze", "run", "--store", &self.url]);
@@ -397,6 +413,12 @@ impl Container {
             act()
         });
         entered.join().unwrap()
+    }
+
+    /// The keys of its terminal. When they are dropped no others follow.
+    pub fn keys(&self) -> fs::File {
+        let folder = text(&sandbox(&["dir", &self.id]).stdout);
+        fs::OpenOptions::new().write(true).open(Path::new(folder.trim()).join("stdin")).unwrap()
     }
 
     /// Runs a command inside, as `docker exec` would.

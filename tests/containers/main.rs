@@ -28,6 +28,8 @@ mod stores;
 mod system_v;
 mod takeover;
 mod target;
+mod terminals;
 mod triggers;
 mod upkeep;
 mod uprobes;
+mod volumes;

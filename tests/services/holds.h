@@ -15,5 +15,7 @@ extern const struct object memory_objects[]; /* holds_memory.c */
 extern const struct object mode_objects[];   /* holds_modes.c */
 extern const struct object socket_objects[]; /* holds_sockets.c */
 extern const struct object task_objects[];   /* holds_tasks.c */
+extern const struct object terminal_objects[]; /* holds_terminals.c */
+extern const struct object volume_objects[]; /* holds_volumes.c */
 
 int had(int fd, const char *what); /* fd, or cannot(what) */

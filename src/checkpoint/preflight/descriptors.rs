@@ -46,7 +46,7 @@ pub fn anonymous(target: &str) -> Option<(String, &'static str)> {
 /// Returns the paths that the service watches.
 pub fn look(service: &Service, findings: &mut Findings) -> Vec<PathBuf> {
     let known = Mounts::read(service.init);
-    let terminals = devices::terminals(service);
+    let terminals = devices::Terminals::of(service);
     let watches = Watches::of(service);
     let pids: BTreeSet<i32> = service.all.iter().map(|process| process.pid).collect();
     for one in &service.processes {

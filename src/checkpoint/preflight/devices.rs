@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use nix::libc;
 
-use super::{Finding, Service};
-use crate::proc::fd::Descriptor;
+use super::{Finding, Inspected, Service};
+use crate::proc::fd::{self, Descriptor};
 use crate::proc::fdinfo::FdInfo;
 use crate::proc::tree::Process;
 
@@ -17,22 +17,41 @@ const TTY_AUX: u32 = 5;
 /// Major numbers of /dev/pts/N.
 const PTS: std::ops::RangeInclusive<u32> = 136..=143;
 
-/// Numbers of the terminals whose masters the service has open: both ends are carried.
-pub fn terminals(service: &Service) -> BTreeSet<i32> {
-    let all = service.processes.iter().flat_map(|one| one.descriptors.iter().map(move |descriptor| (one, descriptor)));
-    let masters = all.filter(|(_, descriptor)| descriptor.target.ends_with("/ptmx"));
-    masters.filter_map(|(one, descriptor)| FdInfo::read(one.process.pid, descriptor.fd).ok()?.terminal).collect()
+/// Terminals that move.
+#[derive(Debug, Default)]
+pub struct Terminals {
+    /// Numbers of those whose masters the service has open: both ends are carried.
+    masters: BTreeSet<i32>,
+    /// The container's own, by file system and device: the next container's takes its place.
+    container: BTreeSet<(u64, u64)>,
 }
 
-pub fn descriptor(process: &Process, descriptor: &Descriptor, terminals: &BTreeSet<i32>) -> Option<Finding> {
+impl Terminals {
+    pub fn of(service: &Service) -> Self {
+        let all =
+            service.processes.iter().flat_map(|one| one.descriptors.iter().map(move |descriptor| (one, descriptor)));
+        let masters = all.filter(|(_, descriptor)| descriptor.target.ends_with("/ptmx"));
+        let number =
+            |(one, descriptor): (&Inspected, &Descriptor)| FdInfo::read(one.process.pid, descriptor.fd).ok()?.terminal;
+        let stdio = fd::read(service.init).unwrap_or_default().into_iter().filter(|descriptor| descriptor.fd < 3);
+        Self {
+            masters: masters.filter_map(number).collect(),
+            container: stdio.map(|descriptor| (descriptor.device, descriptor.rdev)).collect(),
+        }
+    }
+
+    fn move_with(&self, descriptor: &Descriptor) -> bool {
+        let number = descriptor.target.strip_prefix("/dev/pts/").and_then(|number| number.parse().ok());
+        self.container.contains(&(descriptor.device, descriptor.rdev))
+            || number.is_some_and(|number: i32| self.masters.contains(&number))
+    }
+}
+
+pub fn descriptor(process: &Process, descriptor: &Descriptor, terminals: &Terminals) -> Option<Finding> {
     let (major, minor) = (libc::major(descriptor.rdev), libc::minor(descriptor.rdev));
     match descriptor.mode & libc::S_IFMT {
         libc::S_IFBLK => Some(device(process, &descriptor.target)),
-        libc::S_IFCHR if PTS.contains(&major) => {
-            let number = descriptor.target.strip_prefix("/dev/pts/").and_then(|number| number.parse().ok());
-            let ours = number.is_some_and(|number: i32| terminals.contains(&number));
-            (!ours).then(|| terminal(process))
-        }
+        libc::S_IFCHR if PTS.contains(&major) => (!terminals.move_with(descriptor)).then(|| terminal(process)),
         libc::S_IFCHR if major == TTY_AUX || is_memory(major, minor) => None,
         libc::S_IFCHR => Some(device(process, &descriptor.target)),
         _ => None,
@@ -46,8 +65,8 @@ fn is_memory(major: u32, minor: u32) -> bool {
 fn terminal(process: &Process) -> Finding {
     Finding::refused(
         Some(process),
-        "has a terminal, which cannot move to another container",
-        "run the service without a terminal (docker run without -t, no tty: true)",
+        "has a terminal that is neither the container's nor the service's own, which cannot be checkpointed",
+        "close it before a checkpoint",
     )
 }
 
@@ -70,11 +89,14 @@ fn advice(path: &str) -> &'static str {
 mod tests {
     use super::*;
 
+    /// The container's own terminal is /dev/pts/1.
     fn found(path: &str, kind: u32, major: u32, minor: u32, masters: &[i32]) -> Option<String> {
         let rdev = libc::makedev(major, minor);
         let device = Descriptor { fd: 3, target: path.into(), inode: Some(1), device: 5, mode: kind, rdev };
         let process = Process { pid: 7, comm: "app".into(), ..Process::default() };
-        descriptor(&process, &device, &masters.iter().copied().collect()).map(|finding| finding.to_string())
+        let masters = masters.iter().copied().collect();
+        let terminals = Terminals { masters, container: BTreeSet::from([(5, libc::makedev(136, 1))]) };
+        descriptor(&process, &device, &terminals).map(|finding| finding.to_string())
     }
 
     #[test]
@@ -88,9 +110,10 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_is_fine_with_its_master() {
+    fn a_terminal_is_fine_with_its_master_and_if_it_is_the_containers() {
         assert_eq!(found("/dev/pts/4", libc::S_IFCHR, 136, 4, &[4]), None);
-        insta::assert_snapshot!(found("/dev/pts/0", libc::S_IFCHR, 136, 0, &[4]).unwrap(), @"process 7 (app) has a terminal, which cannot move to another container; run the service without a terminal (docker run without -t, no tty: true)");
+        assert_eq!(found("/dev/console", libc::S_IFCHR, 136, 1, &[4]), None);
+        insta::assert_snapshot!(found("/dev/pts/0", libc::S_IFCHR, 136, 0, &[4]).unwrap(), @"process 7 (app) has a terminal that is neither the container's nor the service's own, which cannot be checkpointed; close it before a checkpoint");
     }
 
     #[test]

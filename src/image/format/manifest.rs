@@ -91,6 +91,10 @@ pub struct Manifest {
     /// How the kernel saves registers: x86 only, and not recorded by older versions of freeze.
     #[prost(message, optional, tag = "24")]
     pub saved_registers: Option<SavedRegisters>,
+    /// Symbolic links on volumes that lead to folders in use. The folder may have another name in the next
+    /// container. Not recorded by older versions of freeze.
+    #[prost(message, repeated, tag = "25")]
+    pub folder_links: Vec<FolderLink>,
     /// Chunks of the bodies, by index.
     #[prost(message, required, tag = "19")]
     pub chunks: ChunkTable,
@@ -104,6 +108,17 @@ pub struct Executable {
     pub path: Vec<u8>,
     #[prost(uint64, tag = "2")]
     pub size: u64,
+}
+
+/// A symbolic link that leads to a folder.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct FolderLink {
+    /// Real path of the folder, below the link's own folder.
+    #[prost(bytes = "vec", tag = "1")]
+    pub folder: Vec<u8>,
+    /// Real path of the link.
+    #[prost(bytes = "vec", tag = "2")]
+    pub link: Vec<u8>,
 }
 
 /// One process of the dumped tree.

@@ -53,8 +53,8 @@ mod tests {
     use crate::image::format::body::BODY_MAX;
     use crate::image::format::manifest::MAGIC;
     use crate::image::{
-        Body, ChunkRef, ChunkTable, Clocks, CriuImage, Extent, Figures, File, Kind, PackInfo, Process, SavedRegisters,
-        Slice, Stdio, test_vault,
+        Body, ChunkRef, ChunkTable, Clocks, CriuImage, Extent, Figures, File, FolderLink, Kind, PackInfo, Process,
+        SavedRegisters, Slice, Stdio, test_vault,
     };
 
     fn sample() -> Manifest {
@@ -70,6 +70,7 @@ mod tests {
             created_ms: 1_700_000_000_000,
             command: vec![b"sh".into(), b"-c".into()],
             processes: vec![Process { pid: 1000, comm: "sh".into(), threads: vec![1000, 1003], ..Process::default() }],
+            folder_links: vec![FolderLink { folder: b"/v/1".into(), link: b"/v/now".into() }],
             stdio: vec![Stdio { fd: 1, target: b"pipe:[5]".into() }],
             images: vec![CriuImage { name: "pages-1.img".into(), body: Some(body) }],
             files: vec![File { body: Some(Body::from_inline(b"abc".into())), ..file }, link],

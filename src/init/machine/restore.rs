@@ -44,7 +44,10 @@ impl Machine {
                 self.act(Action::UnlimitWorker);
             }
             Event::Chosen { message } => self.say(message),
-            Event::Restoring { root } => (restore.root, restore.ended) = (root, None),
+            Event::Restoring { root } => {
+                (restore.root, restore.ended) = (root, None);
+                self.act(Action::GiveUpTerminal);
+            }
             Event::Claimed => restore.claim_is_known = true,
             // A warning after the result says why head could not be claimed.
             Event::Warning { .. } => restore.claim_is_known = restore.result.is_some(),

@@ -109,6 +109,8 @@ pub enum Action {
     StartService,
     /// Sends a signal to the service's first process, or its group.
     Signal(Signal),
+    /// Gives up the terminal, for the session that is being restored.
+    GiveUpTerminal,
     /// Stops init for job control of a terminal.
     StopSelf,
     KillTree,

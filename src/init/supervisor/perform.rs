@@ -32,6 +32,7 @@ impl Supervisor {
                 let to_group = self.machine.config().to_group;
                 self.with_tree(|tree| tree.signal(signal, to_group));
             }
+            Action::GiveUpTerminal => tty::give_up(),
             Action::StopSelf => {
                 if std::process::id() != 1 {
                     tty::stop_self();

@@ -12,6 +12,7 @@ use nix::unistd::{AccessFlags, eaccess};
 
 use super::Unfit;
 use crate::files::resolve::{self, Unresolved};
+use crate::files::swapped;
 use crate::image::{File, Kind, Manifest};
 
 /// Programs and libraries that are missing here or have another size.
@@ -19,9 +20,10 @@ pub fn executables(manifest: &Manifest) -> Vec<Unfit> {
     // Files that were made at run time are in the checkpoint.
     let travels: BTreeSet<&[u8]> = manifest.files.iter().map(|file| file.path.as_slice()).collect();
     let stay = manifest.executables.iter().filter(|file| !travels.contains(file.path.as_slice()));
+    let moved = swapped::moved(&manifest.folder_links);
     let unfit = stay.filter_map(|file| {
         let path = Path::new(OsStr::from_bytes(&file.path));
-        let what = match fs::metadata(path) {
+        let what = match fs::metadata(swapped::here(path, &moved)) {
             Err(error) => format!("cannot be used here ({error})"),
             Ok(meta) if meta.len() != file.size => {
                 format!("has {} bytes here and had {} at the checkpoint", meta.len(), file.size)
@@ -101,7 +103,7 @@ fn can_stay(present: &fs::File, path: &Path, file: &File) -> Result<bool, String
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::Executable;
+    use crate::image::{Executable, FolderLink};
 
     fn bytes(path: &Path) -> Vec<u8> {
         path.as_os_str().as_bytes().to_vec()
@@ -122,6 +124,21 @@ mod tests {
         let files = vec![File { path: path.clone(), ..Default::default() }];
         let executables = vec![Executable { path, size: 5 }];
         assert_eq!(super::executables(&Manifest { executables, files, ..Manifest::default() }), []);
+    }
+
+    #[test]
+    fn a_library_in_a_folder_with_another_name_must_be_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let top = folder.path().canonicalize().unwrap();
+        fs::create_dir(top.join("2")).unwrap();
+        fs::write(top.join("2/lib"), "12345").unwrap();
+        std::os::unix::fs::symlink("2", top.join("current")).unwrap();
+        let unfit = |size: u64| {
+            let executables = vec![Executable { path: bytes(&top.join("1/lib")), size }];
+            let folder_links = vec![FolderLink { folder: bytes(&top.join("1")), link: bytes(&top.join("current")) }];
+            super::executables(&Manifest { executables, folder_links, ..Manifest::default() }).len()
+        };
+        assert_eq!((unfit(5), unfit(6)), (0, 1));
     }
 
     #[test]
