@@ -15,6 +15,8 @@ pub(crate) const MM: u32 = 0x5749_2820;
 /// `pagemap-PID.img` and `pagemap-shmem-N.img`.
 pub const PAGEMAP: u32 = 0x5608_4025;
 pub(crate) const CORE: u32 = 0x5505_3847;
+/// `ipcns-msg-PID.img`.
+pub(crate) const QUEUES: u32 = 0x5545_3737;
 /// `pstree.img`.
 pub const PSTREE: u32 = 0x5027_3030;
 
@@ -24,18 +26,40 @@ pub struct Malformed;
 
 /// The entries of an image of the kind `magic`.
 pub fn entries(image: &[u8], magic: u32) -> Result<Vec<&[u8]>, Malformed> {
-    let (head, mut rest) = image.split_first_chunk::<8>().ok_or(Malformed)?;
-    if *head != [COMMON.to_le_bytes(), magic.to_le_bytes()].concat()[..] {
-        return Err(Malformed);
-    }
+    let mut rest = body(image, magic)?;
     let mut entries = Vec::new();
     while !rest.is_empty() {
-        let (length, after) = rest.split_first_chunk::<4>().ok_or(Malformed)?;
-        let (entry, after) = after.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or(Malformed)?;
-        entries.push(entry);
-        rest = after;
+        entries.push(next(&mut rest)?);
     }
     Ok(entries)
+}
+
+fn body(image: &[u8], magic: u32) -> Result<&[u8], Malformed> {
+    let (head, body) = image.split_first_chunk::<8>().ok_or(Malformed)?;
+    if *head == [COMMON.to_le_bytes(), magic.to_le_bytes()].concat()[..] { Ok(body) } else { Err(Malformed) }
+}
+
+fn next<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], Malformed> {
+    let (length, after) = rest.split_first_chunk::<4>().ok_or(Malformed)?;
+    let (entry, after) = after.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or(Malformed)?;
+    *rest = after;
+    Ok(entry)
+}
+
+/// The System V message queues of an image. Behind each are its messages.
+pub(crate) fn queues(image: &[u8]) -> Result<Vec<Queue>, Malformed> {
+    let mut rest = body(image, QUEUES)?;
+    let mut queues = Vec::new();
+    while !rest.is_empty() {
+        let queue: Queue = decode(next(&mut rest)?)?;
+        for _ in 0..queue.messages {
+            let head: QueuedMessage = decode(next(&mut rest)?)?;
+            let padded = (head.size as usize).next_multiple_of(8);
+            rest = rest.split_at_checked(padded).ok_or(Malformed)?.1;
+        }
+        queues.push(queue);
+    }
+    Ok(queues)
 }
 
 /// An image of the kind `magic` with these entries.
@@ -184,6 +208,23 @@ pub(crate) struct Descriptor {
     pub fd: u32,
 }
 
+/// A System V message queue (`ipc_msg_entry`).
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Queue {
+    /// Bytes that it may hold.
+    #[prost(uint32, tag = "2")]
+    pub room: u32,
+    #[prost(uint32, tag = "3")]
+    pub messages: u32,
+}
+
+/// The head of a message (`ipc_msg`).
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct QueuedMessage {
+    #[prost(uint32, tag = "2")]
+    pub size: u32,
+}
+
 /// An open or mapped file (`file_entry`).
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct OpenFile {
@@ -265,6 +306,17 @@ mod tests {
     }
 
     #[test]
+    fn queues_are_found_behind_the_messages_of_others() {
+        let queue = |room, messages| Queue { room, messages }.encode_to_vec();
+        let message = QueuedMessage { size: 9 }.encode_to_vec();
+        let one = [image(QUEUES, &[queue(100, 1), message]), vec![0xff; 16]].concat();
+        let both = [&one[..], &image(QUEUES, &[queue(200, 0)])[8..]].concat();
+        let rooms: Vec<u32> = queues(&both).unwrap().iter().map(|queue| queue.room).collect();
+        assert_eq!(rooms, [100, 200]);
+        assert_eq!(queues(&one[..one.len() - 1]), Err(Malformed));
+    }
+
+    #[test]
     fn pages_that_are_elsewhere_are_not_saved() {
         let pages = |flags, nr_pages| Pages { vaddr: 0, compat_nr_pages: 3, flags, nr_pages }.saved();
         assert_eq!([pages(None, None), pages(Some(4), Some(2)), pages(Some(1), Some(2))], [3 * 4096, 2 * 4096, 0]);
@@ -272,6 +324,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn fuzz_any_bytes_are_queues_or_not(data in prop::collection::vec(any::<u8>(), 0..200)) {
+            let image = [&COMMON.to_le_bytes()[..], &QUEUES.to_le_bytes()[..], &data[..]].concat();
+            if let Ok(queues) = queues(&image) {
+                prop_assert!(queues.len() * 4 <= data.len());
+            }
+        }
+
         #[test]
         fn fuzz_any_bytes_are_entries_or_not(data in prop::collection::vec(any::<u8>(), 0..200)) {
             if let Ok(found) = entries(&image(FILES, std::slice::from_ref(&data)), FILES) {

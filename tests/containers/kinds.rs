@@ -1,5 +1,5 @@
 //! Kinds of objects that come back whole: a service that holds one is checkpointed and left running, and is moved twice
-//! after that. The objects are those of `tests/services/holds_modes.c` and `holds_mappings.c`.
+//! after that. The objects are those of `tests/services/holds_modes.c`, `holds_mappings.c` and `holds_tcp.c`.
 
 use crate::harness::{App, Container, Setting};
 
@@ -122,6 +122,48 @@ come_back! {
         chained_by_the_end_of_parents: "death-chain",
         ended_and_waited_for_by_nobody: "zombies",
         deleted_below_a_deleted_folder: "deleted-nested",
+    }
+}
+
+// TCP connections inside the service. What was on the way arrives.
+come_back! {
+    SETTINGS => {
+        tcp_quiet: "tcp-quiet",
+        tcp_unread: "tcp-unread",
+        tcp_full: "tcp-full",
+        tcp_small: "tcp-small",
+        tcp_corked: "tcp-corked",
+        tcp_shut: "tcp-shut",
+        tcp_shut_full: "tcp-shut-full",
+        tcp_last_words: "tcp-last-words",
+        tcp_last_words_full: "tcp-last-words-full",
+        tcp_last_words_shut: "tcp-last-words-shut",
+        tcp_waiting: "tcp-waiting",
+        tcp_no_listener: "tcp-no-listener",
+        tcp_ipv6: "tcp-ipv6",
+        tcp_ipv6_only: "tcp-ipv6-only",
+        tcp_mapped: "tcp-mapped",
+        tcp_mapped_client: "tcp-mapped-client",
+        tcp_addresses: "tcp-addresses",
+        tcp_one_port: "tcp-one-port",
+        tcp_child: "tcp-child",
+        tcp_stream: "tcp-stream",
+        tcp_in_flight: "tcp-in-flight",
+        tcp_options: "tcp-options",
+        tcp_many: "tcp-many",
+    }
+}
+
+/// By a restore, and not before.
+#[test]
+fn tcp_that_cannot_be_carried_is_closed() {
+    for object in ["tcp-urgent", "tcp-self", "tcp-waiting-data"] {
+        let app = App::new(Setting::Restricted, &["holds", object]);
+        let first = app.start();
+        first.checkpoint(&["--leave-running"]);
+        assert!(first.verified().contains("closed=0"), "{object}: {}", first.story());
+        let second = move_on(&app, &first);
+        assert!(second.verified().contains("closed=1"), "{object}: {}", second.story());
     }
 }
 

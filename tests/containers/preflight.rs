@@ -9,6 +9,7 @@ const EVERYWHERE: &[Setting] = &[Setting::Restricted, Setting::Caps];
 const ALL: &[Setting] = &[Setting::Restricted, Setting::Caps, Setting::Unconfined];
 const RESTRICTED: &[Setting] = &[Setting::Restricted];
 const PODMAN: &[Setting] = &[Setting::RestrictedPodman];
+const CLOSED: &str = "has TCP connections, which a restore closes";
 const UNCONFINED: &[Setting] = &[Setting::Unconfined];
 const PRIVILEGED: &[Setting] = &[Setting::Caps, Setting::Unconfined];
 
@@ -149,6 +150,9 @@ fn sockets_that_move() {
     moved(ALL, "multicast", "");
     moved(RESTRICTED, "tcp-wildcard", "");
     moved(RESTRICTED, "tcp-unconnected", "");
+    moved(RESTRICTED, "tcp-established", "");
+    moved(RESTRICTED, "tcp-half", "");
+    moved(RESTRICTED, "tcp-waiting", "");
 }
 
 /// Connections that nobody has accepted are nobody's loss.
@@ -158,13 +162,14 @@ fn connections_that_wait_never_fail_a_checkpoint() {
     moved(RESTRICTED, "unix-waiting-data", "");
     moved(RESTRICTED, "unix-waiting-half", "");
     moved(RESTRICTED, "tcp-waiting-closed", "");
-    moved(RESTRICTED, "tcp-connecting", "has TCP connections, which a restore closes");
+    moved(RESTRICTED, "tcp-connecting", CLOSED);
 }
 
 /// What is different after a restore is said, and refused is nothing.
 #[test]
 fn what_changes_is_said() {
-    moved(RESTRICTED, "tcp-established", "has TCP connections, which a restore closes");
+    moved(RESTRICTED, "tcp-self", CLOSED);
+    moved(RESTRICTED, "tcp-waiting-data", CLOSED);
     let (_app, container) = holder(Setting::Restricted, "udp-address");
     let (status, table) = doctor(&container, &[]);
     assert_eq!(status, Some(0), "{table}");

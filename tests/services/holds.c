@@ -1,8 +1,9 @@
 /* holds.c - the shape that holds one object which a checkpoint may have trouble with. */
 #include "holds.h"
 
-static const struct object *const lists[] = { file_objects, mapping_objects, memory_objects, mode_objects, socket_objects, task_objects,
-					     terminal_objects, volume_objects };
+static const struct object *const lists[] = { file_objects,	  mapping_objects, memory_objects,
+					     mode_objects,	  socket_objects,  task_objects,
+					     tcp_objects,	  terminal_objects, volume_objects };
 static const struct object *held;
 
 int had(int fd, const char *what)

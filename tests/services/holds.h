@@ -14,6 +14,7 @@ extern const struct object mapping_objects[]; /* holds_mappings.c */
 extern const struct object memory_objects[]; /* holds_memory.c */
 extern const struct object mode_objects[];   /* holds_modes.c */
 extern const struct object socket_objects[]; /* holds_sockets.c */
+extern const struct object tcp_objects[];    /* holds_tcp.c */
 extern const struct object task_objects[];   /* holds_tasks.c */
 extern const struct object terminal_objects[]; /* holds_terminals.c */
 extern const struct object volume_objects[]; /* holds_volumes.c */

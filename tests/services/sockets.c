@@ -178,6 +178,8 @@ static void check(void)
 		fail("the path of a connected socket is lost");
 	check_name(client, 0, in_folder("client.tmp"));
 	check_name(accepted, 1, in_folder("client.tmp"));
+	check_name(accepted, 0, all[0].first);
+	check_name(client, 1, all[0].first);
 	if (write(client, "x", 1) != 1 || read(accepted, &byte, 1) != 1)
 		fail("the connection is lost");
 }

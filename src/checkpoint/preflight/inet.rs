@@ -1,14 +1,16 @@
 //! TCP and UDP sockets, from the tables in /proc/PID/net.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 
 use super::Finding;
 use crate::proc::{self, tree::Process};
 
-const LISTEN: u8 = 0x0a;
+const ESTABLISHED: u8 = 0x01;
 const CLOSE: u8 = 0x07;
+const CLOSE_WAIT: u8 = 0x08;
+const LISTEN: u8 = 0x0a;
 
 const TABLES: [(&str, Protocol); 6] = [
     ("net/tcp", Protocol::Tcp),
@@ -31,10 +33,74 @@ pub struct Inet {
     local: SocketAddr,
     remote: SocketAddr,
     state: u8,
+    /// Bytes.
+    unread: u32,
+    /// 0 if nobody has it: it is closed, or waits to be accepted.
+    inode: u64,
+}
+
+/// All TCP and UDP sockets of a network namespace.
+#[derive(Default)]
+pub struct Sockets {
+    by_inode: BTreeMap<u64, Inet>,
+    /// TCP sockets without an owner, by their two addresses.
+    nobodys: BTreeMap<(SocketAddr, SocketAddr), Inet>,
+    /// Inodes of connected TCP sockets, by their two addresses.
+    ends: BTreeMap<(SocketAddr, SocketAddr), u64>,
+}
+
+impl Sockets {
+    pub fn of(pid: i32) -> Self {
+        let mut all = Self::default();
+        for (name, protocol) in TABLES {
+            let text = fs::read_to_string(proc::path(pid, name)).unwrap_or_default();
+            text.lines().skip(1).filter_map(|line| row(protocol, line)).for_each(|socket| all.add(socket));
+        }
+        all
+    }
+
+    fn add(&mut self, socket: Inet) {
+        let addresses = (socket.local, socket.remote);
+        match (socket.protocol, socket.inode) {
+            (Protocol::Tcp, 0) => drop(self.nobodys.insert(addresses, socket)),
+            (_, 0) => (),
+            (protocol, inode) => {
+                if protocol == Protocol::Tcp && socket.state != LISTEN {
+                    self.ends.insert(addresses, inode);
+                }
+                self.by_inode.insert(inode, socket);
+            }
+        }
+    }
+
+    /// `ours` are the inodes of the service's sockets.
+    pub fn finding(&self, inode: u64, ours: &BTreeSet<u64>, process: &Process) -> Option<Finding> {
+        let socket = self.by_inode.get(&inode)?;
+        if socket.protocol == Protocol::Tcp && self.is_inside(socket, ours) { None } else { socket.finding(process) }
+    }
+
+    /// Connections inside the service that CRIU makes again (criu/sk-tcp-pair.c).
+    fn is_inside(&self, socket: &Inet, ours: &BTreeSet<u64>) -> bool {
+        let peer = (socket.remote, socket.local);
+        if let Some(inode) = self.ends.get(&peer) {
+            return *inode != socket.inode && ours.contains(inode);
+        }
+        match self.nobodys.get(&peer) {
+            Some(peer) if peer.state == ESTABLISHED => {
+                socket.state == ESTABLISHED && peer.unread == 0 && self.listens(peer.local.port(), ours)
+            }
+            _ => socket.state == CLOSE_WAIT && socket.local.ip() == socket.remote.ip(),
+        }
+    }
+
+    fn listens(&self, port: u16, ours: &BTreeSet<u64>) -> bool {
+        let listener = |socket: &&Inet| socket.state == LISTEN && socket.local.port() == port;
+        self.by_inode.values().filter(listener).any(|socket| ours.contains(&socket.inode))
+    }
 }
 
 impl Inet {
-    pub fn finding(&self, process: &Process) -> Option<Finding> {
+    fn finding(&self, process: &Process) -> Option<Finding> {
         let local = self.local;
         match (self.protocol, self.state) {
             (Protocol::Tcp, CLOSE) => None,
@@ -62,21 +128,13 @@ impl Inet {
     }
 }
 
-/// All sockets of the process's network namespace, by inode.
-pub fn sockets(pid: i32) -> BTreeMap<u64, Inet> {
-    let table = |(name, protocol)| {
-        let text = fs::read_to_string(proc::path(pid, name)).unwrap_or_default();
-        text.lines().skip(1).filter_map(|line| row(protocol, line)).collect::<Vec<_>>()
-    };
-    TABLES.into_iter().flat_map(table).collect()
-}
-
 /// `0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000 1000 0 4242 …` (proc_pid_net(5)).
-fn row(protocol: Protocol, line: &str) -> Option<(u64, Inet)> {
+fn row(protocol: Protocol, line: &str) -> Option<Inet> {
     let mut fields = line.split_ascii_whitespace().skip(1);
     let (local, remote) = (address(fields.next()?)?, address(fields.next()?)?);
     let state = u8::from_str_radix(fields.next()?, 16).ok()?;
-    Some((fields.nth(5)?.parse().ok()?, Inet { protocol, local, remote, state }))
+    let unread = u32::from_str_radix(fields.next()?.split_once(':')?.1, 16).ok()?;
+    Some(Inet { protocol, local, remote, state, unread, inode: fields.nth(4)?.parse().ok()? })
 }
 
 /// The kernel prints each 32-bit word of an address as a number of this machine, so its bytes in memory are
@@ -99,13 +157,53 @@ mod tests {
 
     #[test]
     fn rows_of_both_tables() {
-        let four = "   0: 0100007F:1F90 0200000A:0050 01 00000000:00000000 00:00000000 00000000  1000        0 4242 1 0 100 0 0 10 0";
-        let (inode, tcp) = row(Protocol::Tcp, four).unwrap();
-        assert_eq!((inode, tcp.state), (4242, 1));
+        let four = "   0: 0100007F:1F90 0200000A:0050 01 00000000:00000012 00:00000000 00000000  1000        0 4242 1 0 100 0 0 10 0";
+        let tcp = row(Protocol::Tcp, four).unwrap();
+        assert_eq!((tcp.inode, tcp.state, tcp.unread), (4242, 1, 0x12));
         assert_eq!((tcp.local, tcp.remote), ("127.0.0.1:8080".parse().unwrap(), "10.0.0.2:80".parse().unwrap()));
         let six = "   0: 00000000000000000000000001000000:1F90 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 77 1 0 100 0 0 10 0";
-        assert_eq!(row(Protocol::Tcp, six).unwrap().1.local, "[::1]:8080".parse().unwrap());
+        assert_eq!(row(Protocol::Tcp, six).unwrap().local, "[::1]:8080".parse().unwrap());
         assert_eq!(row(Protocol::Tcp, "  sl  local_address rem_address   st"), None);
+    }
+
+    /// `12>34 state unread inode`, where 12 and 34 are ports of 127.0.0.1.
+    fn sockets(rows: &[&str]) -> Sockets {
+        let mut all = Sockets::default();
+        for text in rows {
+            let fields: Vec<_> = text.split(['>', ' ']).map(|field| u64::from_str_radix(field, 16).unwrap()).collect();
+            let [local, remote, state, unread, inode] = fields[..] else { panic!("{text}") };
+            let line = format!(
+                "0: 0100007F:{local:04X} 0100007F:{remote:04X} {state:02X} 00000000:{unread:08X} 0 0 1000 0 {inode}"
+            );
+            all.add(row(Protocol::Tcp, &line).unwrap());
+        }
+        all
+    }
+
+    fn closes(rows: &[&str]) -> bool {
+        let process = Process { pid: 7, comm: "app".into(), ..Process::default() };
+        sockets(rows).finding(1, &BTreeSet::from([1, 2, 3]), &process).is_some()
+    }
+
+    #[test]
+    fn a_connection_inside_the_service_is_carried() {
+        assert!(!closes(&["50>60 1 0 1", "60>50 1 0 2"]), "both ends are ours");
+        assert!(!closes(&["50>60 4 0 1", "60>50 8 0 2"]), "half-closed");
+        assert!(closes(&["50>60 1 0 1", "60>50 1 0 9"]), "the other end is another program's");
+        assert!(closes(&["50>60 1 0 1"]), "the other end is elsewhere");
+        assert!(closes(&["50>50 1 0 1"]), "it is its own other end");
+        assert!(!closes(&["50>60 8 0 1", "60>50 5 0 0"]), "the other end is closed");
+        assert!(!closes(&["50>60 8 0 1"]), "the other end is closed, and forgotten");
+        assert!(closes(&["50>60 2 0 1"]), "connecting");
+    }
+
+    #[test]
+    fn a_connection_that_waits_is_carried_if_nothing_was_written() {
+        let listener = "60>0 a 0 3";
+        assert!(!closes(&["50>60 1 0 1", "60>50 1 0 0", listener]));
+        assert!(closes(&["50>60 1 0 1", "60>50 1 5 0", listener]), "written to");
+        assert!(closes(&["50>60 1 0 1", "60>50 1 0 0", "60>0 a 0 9"]), "another program listens");
+        assert!(closes(&["50>60 4 0 1", "60>50 8 0 0", listener]), "half-closed");
     }
 
     #[test]
@@ -115,7 +213,7 @@ mod tests {
                 " 1234: {local} 00000000:0000 07 00000000:00000000 00:00000000 00000000  1000        0 4242 2 0 0"
             );
             let process = Process { pid: 7, comm: "app".into(), ..Process::default() };
-            row(Protocol::Udp, &line).unwrap().1.finding(&process).map(|finding| finding.what)
+            row(Protocol::Udp, &line).unwrap().finding(&process).map(|finding| finding.what)
         };
         insta::assert_snapshot!(found("0200000A:0050").unwrap(), @"has the UDP socket 10.0.0.2:80, an address that the next container must have too");
         for anywhere in ["00000000:0050", "0100007F:0050", "030201EF:0050"] {

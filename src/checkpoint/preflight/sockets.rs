@@ -33,7 +33,7 @@ pub fn look(service: &Service, findings: &mut Findings) -> Vec<PathBuf> {
     let ours: BTreeSet<u64> = protocols.keys().copied().collect();
     // If the kernel does not tell, CRIU judges.
     let unix = if has("UNIX") { sock_diag::unix_sockets().unwrap_or_default() } else { BTreeMap::new() };
-    let inet = if has("TCP") || has("UDP") { inet::sockets(service.init) } else { BTreeMap::new() };
+    let inet = if has("TCP") || has("UDP") { inet::Sockets::of(service.init) } else { inet::Sockets::default() };
     let names = Names::of(service, &unix);
     let peers = Peers::of(service, &unix, &ours);
     for one in &service.processes {
@@ -45,7 +45,7 @@ pub fn look(service: &Service, findings: &mut Findings) -> Vec<PathBuf> {
             let found = unsupported(one.process, protocol)
                 .or_else(|| names.finding(one.process, unix.get(&inode)?))
                 .or_else(|| peers.finding(one.process, unix.get(&inode)?))
-                .or_else(|| inet.get(&inode)?.finding(one.process));
+                .or_else(|| inet.finding(inode, &ours, one.process));
             if let Some(finding) = found {
                 findings.add(finding.at(Place::Descriptor(descriptor.fd)));
             }

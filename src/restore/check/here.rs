@@ -34,6 +34,8 @@ pub struct Here {
     pub processes: Option<u64>,
     /// Hard limit of open files.
     pub descriptors: Option<u64>,
+    /// Bytes that a System V message queue may hold; None if that is no limit.
+    pub queue: Option<u64>,
 }
 
 impl Here {
@@ -58,6 +60,7 @@ impl Here {
             host_memory: meminfo("MemAvailable").zip(meminfo("SwapFree")).map(|(memory, swap)| memory + swap),
             processes: PIDS.iter().find_map(|folder| number(&format!("{folder}/pids.max"))),
             descriptors: getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(_, hard)| hard),
+            queue: queue_limit(abilities),
         }
     }
 
@@ -95,6 +98,11 @@ fn memory_limit() -> Option<u64> {
     let limit: u64 = number("/sys/fs/cgroup/memory/memory.limit_in_bytes")?;
     let both = number("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").unwrap_or(u64::MAX);
     Some(limit.saturating_add(meminfo("SwapFree").unwrap_or(0)).min(both))
+}
+
+/// Whoever has SYS_RESOURCE may set any size (msgctl(2)).
+fn queue_limit(abilities: &Abilities) -> Option<u64> {
+    if abilities.facts.effective.contains("SYS_RESOURCE") { None } else { number("/proc/sys/kernel/msgmnb") }
 }
 
 /// A line of /proc/meminfo, in bytes.

@@ -67,6 +67,10 @@ pub enum Unfit {
         "the service has descriptor {wanted}, but this container's hard limit of open files is {limit}; raise it (--ulimit nofile={enough})", enough = .wanted + 1
     )]
     Descriptors { wanted: u64, limit: u64 },
+    #[error(
+        "the service has a System V message queue for {needed} bytes, but this container's limit is {limit}; raise it (--sysctl kernel.msgmnb={needed})"
+    )]
+    Queue { needed: u64, limit: u64 },
     /// A capability outside the bounding set cannot be restored.
     #[error(
         "the service has capabilities that this container does not have ({missing}); start the container with the same capabilities"

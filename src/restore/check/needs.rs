@@ -23,6 +23,8 @@ pub struct Needs<'a> {
     memory: u64,
     processes: u64,
     descriptor: Option<u64>,
+    /// Bytes that its largest System V message queue may hold.
+    queue: Option<u64>,
 }
 
 impl<'a> Needs<'a> {
@@ -39,6 +41,7 @@ impl<'a> Needs<'a> {
             memory: pages(manifest),
             processes: manifest.processes.iter().map(|process| process.threads.len() as u64).sum(),
             descriptor: inline(manifest, "fdinfo-").flat_map(descriptors).max(),
+            queue: inline(manifest, "ipcns-msg-").flat_map(queues).max(),
         }
     }
 
@@ -58,7 +61,7 @@ impl<'a> Needs<'a> {
             self.bounding(here),
         ];
         missing.extend(others.into_iter().flatten());
-        let amounts = [self.memory_limit(here), self.processes(here), self.descriptors(here)];
+        let amounts = [self.memory_limit(here), self.processes(here), self.descriptors(here), self.queues(here)];
         missing.extend(amounts.into_iter().flatten());
         missing
     }
@@ -115,6 +118,11 @@ impl<'a> Needs<'a> {
         let (wanted, limit) = (self.descriptor?, here.descriptors?);
         (wanted >= limit).then_some(Unfit::Descriptors { wanted, limit })
     }
+
+    fn queues(&self, here: &Here) -> Option<Unfit> {
+        let (needed, limit) = (self.queue?, here.queue?);
+        (needed > limit).then_some(Unfit::Queue { needed, limit })
+    }
 }
 
 fn pages(manifest: &Manifest) -> u64 {
@@ -146,10 +154,14 @@ fn descriptors(image: &[u8]) -> Vec<u64> {
     entries.into_iter().filter_map(|entry| Some(images::decode::<Descriptor>(entry).ok()?.fd.into())).collect()
 }
 
+fn queues(image: &[u8]) -> Vec<u64> {
+    images::queues(image).unwrap_or_default().into_iter().map(|queue| queue.room.into()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::criu::images::{Credentials, ThreadCore};
+    use crate::criu::images::{Credentials, Queue, ThreadCore};
     use crate::host::cpu::RegisterArea;
     use crate::image::{CriuImage, Process};
 
@@ -169,6 +181,7 @@ mod tests {
             images: vec![
                 image("core-1000.img", images::CORE, core),
                 image("fdinfo-2.img", images::FDINFO, Descriptor { id: 1, fd: 5000 }),
+                image("ipcns-msg-1000.img", images::QUEUES, Queue { room: 65_536, messages: 0 }),
                 CriuImage { name: "pages-1.img".into(), body: Some(Body::from_inline(vec![1; 4096])) },
             ],
             ..Manifest::default()
@@ -220,6 +233,7 @@ mod tests {
             memory: Some(1),
             processes: Some(3),
             descriptors: Some(1024),
+            queue: Some(16_384),
             ..here()
         };
         let found: Vec<String> = Needs::of(&manifest()).missing(&here).iter().map(ToString::to_string).collect();
@@ -234,6 +248,7 @@ mod tests {
         the service needs 0 MiB of memory, but this container may use 0 MiB; raise its memory limit
         the service has 6 processes and threads, but this container may have 3 more; raise its PIDs limit (--pids-limit, podPidsLimit)
         the service has descriptor 5000, but this container's hard limit of open files is 1024; raise it (--ulimit nofile=5001)
+        the service has a System V message queue for 65536 bytes, but this container's limit is 16384; raise it (--sysctl kernel.msgmnb=65536)
         ");
     }
 
