@@ -20,7 +20,7 @@ CLONE_NEWNET = 0x40000000
 # How long anything may take that is waited for, on a slow and busy machine.
 PATIENCE = 60
 # Closed files of the container's own layer travel only if they are named. Services keep theirs here.
-CLOSED_FILES = "/data"
+CLOSED_FILES = "/data,/dev/shm"
 
 libc = ctypes.CDLL(None, use_errno=True)
 

@@ -66,8 +66,8 @@ class Load:
         """Lets the clients ask for so long, and until some are served. None may be answered wrongly."""
         enough, begun = self.served + 5 * CLIENTS, time.monotonic()
         while not self.wrong and (self.served < enough or time.monotonic() < begun + seconds):
-            if time.monotonic() > begun + seconds + PATIENCE:
-                raise Wrong("clients are not served")
+            if self.container.has_ended() or time.monotonic() > begun + seconds + PATIENCE:
+                raise Wrong("the container has ended" if self.container.has_ended() else "clients are not served")
             time.sleep(0.02)
         if self.wrong:
             raise Wrong(self.wrong[0])

@@ -3,7 +3,7 @@
 import itertools
 
 from clients import answer, lines
-from load import Wrong, expect
+from load import Wrong, expect, served
 
 PORT = 7000
 numbers = itertools.count(1)
@@ -31,6 +31,9 @@ class Check:
 
     def holds(self, container):
         expect("processes", self.processes, container.processes("erl") | container.processes("epmd"))
-        # The connection between the node and epmd was closed.
+        # A move closes the connection between the node and epmd, and the node makes a new one.
+        served(container, "the node's name", lambda: self.is_known(container))
+
+    def is_known(self, container):
         if "name service at port" not in container.client("epmd", "-names").communicate()[0]:
-            raise EOFError("epmd does not know the node")
+            raise EOFError("epmd does not know it")

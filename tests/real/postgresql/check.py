@@ -2,9 +2,10 @@
 
 import contextlib
 import itertools
+import time
 
 from clients import Session
-from load import Wrong, expect
+from load import PATIENCE, Wrong, expect
 
 numbers = itertools.count(1)
 ADDRESS = ["-h", "127.0.0.1"]
@@ -14,15 +15,17 @@ SUMS = """SELECT count(*) FROM (
     SELECT sum(abalance) FROM pgbench_accounts UNION SELECT sum(bbalance) FROM pgbench_branches UNION
     SELECT sum(tbalance) FROM pgbench_tellers UNION SELECT coalesce(sum(delta), 0) FROM pgbench_history) sums"""
 
+REPLICATION = "SELECT pid, backend_start FROM pg_stat_replication WHERE application_name = 'walreceiver'"
 
-def psql(container):
+
+def psql(container, port=5432):
     # 2 is a connection that was lost, or that could not be made.
-    return Session(container, PSQL, "\\echo done", lambda status, _: status == 2)
+    return Session(container, [*PSQL, "-p", str(port)], "\\echo done", lambda status, _: status == 2)
 
 
 class Check:
     def __init__(self):
-        self.committed = 0
+        self.committed, self.replication, self.has_standby = 0, [], False
 
     def connect(self, container):
         return psql(container)
@@ -36,6 +39,8 @@ class Check:
     def begin(self, container):
         with psql(container) as session:
             session.ask("CREATE TABLE IF NOT EXISTS numbers (number bigint PRIMARY KEY)")
+            self.has_standby = bool(container.processes("/data/standby"))
+            self.replicates(container, session)
         pgbench = container.client("pgbench", *ADDRESS, "-iq", "postgres")
         said = pgbench.communicate()[1]
         if pgbench.returncode:
@@ -60,6 +65,7 @@ class Check:
             self.pgbench.communicate()
             expect("pgbench's sums", ["1"], session.ask(SUMS))
             session.ask("CHECKPOINT")
+            self.replicates(container, session)
         self.open(container)
 
     def go_on(self, session):
@@ -72,3 +78,20 @@ class Check:
             heard = " ".join(self.listener.ask("SELECT 1"))
             if "called" not in heard:
                 raise Wrong(f"the listener heard {heard!r}")
+
+    def replicates(self, container, session):
+        """The standby, if there is one, follows on the connection that it had at the beginning."""
+        if not self.has_standby:
+            return
+        connection = session.ask(REPLICATION)
+        self.replication = self.replication or connection
+        if not self.replication:
+            raise EOFError("there is no standby yet")
+        expect("replication", self.replication, connection)
+        (position,) = session.ask("SELECT pg_current_wal_lsn()")
+        with psql(container, port=5433) as standby:
+            until = time.monotonic() + PATIENCE
+            while standby.ask(f"SELECT pg_last_wal_replay_lsn() >= '{position}'") != ["t"]:
+                if time.monotonic() > until:
+                    raise Wrong("the standby does not follow")
+                time.sleep(0.05)

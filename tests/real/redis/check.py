@@ -78,6 +78,11 @@ class Check:
                 expect("BLPOP", ["list", "element"], self.blocked.answer())
             redis.ask("DEL", "list")
             if redis.ask("CONFIG", "GET", "appendonly")[1] == "yes":
+                while "aof_rewrite_in_progress:1" in redis.ask("INFO", "persistence"):
+                    pass
+                folder = container.path("/data/appendonlydir")
+                files = [line.split()[1] for line in (folder / "appendonly.aof.manifest").read_text().splitlines()]
+                expect("files of the manifest", files, [file for file in files if (folder / file).exists()])
                 expect("BGREWRITEAOF", "Background", redis.ask("BGREWRITEAOF").split()[0])
         self.blocked.close()
         self.waits(container)
