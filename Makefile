@@ -1,7 +1,7 @@
 # What can be done with freeze's source; `make help` says it. Debian or Ubuntu, as root or with sudo.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build criu image demo check test test-settings test-orchestrators test-machines bench book pictures lint clean
+.PHONY: help build criu image demo check test test-settings test-real test-orchestrators test-machines bench book pictures lint clean
 
 # Builds outlive the checkout here: they are named after what they are made of.
 export FREEZE_CACHE ?= $(or $(XDG_CACHE_HOME),$(or $(HOME),/root)/.cache)/freeze
@@ -55,6 +55,11 @@ test-settings: ## every privilege setting against services of every kind: prints
 	@integration/setup test
 	@integration/prepare demo $(DEVELOPMENT)
 	@tests/settings/run $(DEVELOPMENT)
+
+test-real: ## real services, from Debian's packages: prints the table of docs/reference/services.md; half an hour
+	@integration/setup test
+	@integration/prepare demo $(DEVELOPMENT)
+	@tests/real/run $(DEVELOPMENT)
 
 test-orchestrators: build ## migrations between real engines, brought up for it in a Debian tree of their own; as root
 	@integration/setup test

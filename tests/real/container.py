@@ -1,0 +1,171 @@
+"""Containers of one application, one after another, and clients of the service in them.
+
+A client enters the container's network, and for programs its files, but not its PIDs: so it takes none of those that a
+restore needs.
+"""
+
+import concurrent.futures
+import contextlib
+import ctypes
+import os
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+SANDBOX = str(CHECKOUT / "integration/sandbox/sandbox")
+USER = 1000
+CLONE_NEWNET = 0x40000000
+# How long anything may take that is waited for, on a slow and busy machine.
+PATIENCE = 60
+# Closed files of the container's own layer travel only if they are named. Services keep theirs here.
+CLOSED_FILES = "/data,/dev/shm"
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Failed(Exception):
+    """A step did not work; the sentence says why."""
+
+
+class Application:
+    """What its containers share: the command, a store, a volume, and what was built for it."""
+
+    def __init__(self, name, opt, command, work):
+        self.name, self.opt, self.command, self.work = name, opt, command, work
+        self.started = 0
+        for folder in ("store", "volume", "built"):
+            self.folder(folder)
+
+    def folder(self, name):
+        folder = self.work / name
+        folder.mkdir()
+        shutil.chown(folder, USER, USER)
+        return folder
+
+    def start(self, root, options=()):
+        """A fresh container: it restores where there is a generation, else it starts the service."""
+        self.started += 1
+        return Container(self, f"real-{self.name}-{self.started}", root, options)
+
+
+class Container:
+    """One container, in the setting restricted."""
+
+    def __init__(self, application, name, root, options):
+        self.id, self.opt, self.clients = name, application.opt, []
+        self.runtime = application.folder(name)
+        binds = [
+            f"{application.opt}:/opt/freeze:ro",
+            f"{CHECKOUT}/tests/real:/services:ro",
+            f"{application.work}/built:/built:ro",
+            f"{application.work}/store:/store",
+            f"{application.work}/volume:/volume",
+            f"{self.runtime}:/run/freeze",
+        ]
+        variables = ["FREEZE_STORE=file:/store", f"FREEZE_INCLUDE={CLOSED_FILES}"]
+        words = [word for bind in binds for word in ("--bind", bind)]
+        words += [word for variable in variables for word in ("--env", variable)]
+        command = ["/bin/sh", "-c", f"PATH=$PATH:/opt/freeze\n{application.command}"]
+        self.pid = int(sandbox("start", "--id", name, *words, *options, root, *command).stdout)
+
+    def remove(self):
+        sandbox("rm", self.id, check=False)
+        for client in self.clients:
+            client.kill()
+            client.wait()
+
+    def running(self):
+        """Waits until init says that the service runs."""
+        wait = [f"{self.opt}/freeze", "wait", "running", "--timeout", f"{PATIENCE}s", "--runtime-dir", self.runtime]
+        done = subprocess.run(wait, capture_output=True, text=True)
+        if done.returncode:
+            raise Failed(sentence(self.log()) or sentence(done.stderr))
+
+    def checkpoint(self, *options):
+        """Checkpoints by exec, as a user does. Without --leave-running the container ends with it."""
+        done = self.exec("/opt/freeze/freeze", "checkpoint", *options)
+        if done.returncode:
+            raise Failed(sentence(done.stderr))
+        if "--leave-running" not in options:
+            sandbox("wait", self.id, check=False)
+        return done.stdout.strip()
+
+    def exec(self, *command):
+        """Runs a command inside, as `docker exec` would."""
+        return sandbox("exec", self.id, *command, check=False)
+
+    def has_ended(self):
+        return (self.folder() / "status").exists()
+
+    def log(self):
+        """What it has written to stdout and stderr."""
+        done = sandbox("logs", self.id)
+        return done.stdout + done.stderr
+
+    def story(self):
+        """The last lines of its log, and what criu's log says was wrong."""
+        lines = self.log().splitlines()[-20:]
+        for log in ("dump.log", "restore.log"):
+            path = self.runtime / log
+            if path.exists():
+                text = path.read_text(errors="replace").splitlines()
+                lines += [f"{log}: {line}" for line in text if "Error" in line or "Warn" in line][-20:]
+        return "\n".join(lines)
+
+    def connect(self, port):
+        """A TCP connection to the service."""
+
+        def connected():
+            with open(f"/proc/{self.pid}/ns/net") as network:
+                if libc.setns(network.fileno(), CLONE_NEWNET):
+                    raise OSError(ctypes.get_errno(), "setns")
+            return socket.create_connection(("127.0.0.1", port), timeout=10)
+
+        # Sockets stay in the network where they were made; threads too, so this is one that ends.
+        with concurrent.futures.ThreadPoolExecutor(1) as thread:
+            return thread.submit(connected).result()
+
+    def folder(self):
+        """The sandbox's folder of it, with what it has printed and with its keyboard."""
+        return Path(sandbox("dir", self.id).stdout.strip())
+
+    def path(self, name):
+        """A path in the container, from outside."""
+        return Path(f"/proc/{self.pid}/root{name}")
+
+    def client(self, *command):
+        """Starts a program of the container's files as a client from outside."""
+        enter = ["nsenter", f"--target={self.pid}", "--net", "--mount", f"--setgid={USER}", f"--setuid={USER}"]
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        variables = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/", "LC_ALL": "C.UTF-8"}
+        self.clients.append(subprocess.Popen([*enter, "--", *command], env=variables, text=True, **pipes))
+        return self.clients[-1]
+
+    def processes(self, word):
+        """PIDs, in the container, of the service's processes whose command line has this word."""
+        space = os.readlink(f"/proc/{self.pid}/ns/pid")
+        found = set()
+        # Init's command line has the service's.
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                inside = entry.name.isdigit() and os.readlink(entry / "ns/pid") == space
+                if inside and word in (entry / "cmdline").read_text():
+                    pids = (entry / "status").read_text().partition("NSpid:")[2].splitlines()[0]
+                    found.add(int(pids.split()[-1]))
+        return found - {1}
+
+
+def sandbox(*words, check=True):
+    done = subprocess.run([SANDBOX, *map(str, words)], capture_output=True, text=True, errors="replace")
+    if check and done.returncode:
+        raise Failed(f"sandbox {words[0]}: {done.stderr.strip()}")
+    return done
+
+
+def sentence(text):
+    """The last that freeze said, but for where to read more."""
+    said = [line.removeprefix("freeze: ") for line in text.splitlines() if line.startswith("freeze: ")]
+    said = [line for line in said if not line.startswith("CRIU's log")]
+    return said[-1] if said else text.strip()

@@ -1,0 +1,42 @@
+"""nginx and php-fpm: the same processes go on, and sessions, which are closed files, are found again."""
+
+import itertools
+import threading
+
+from clients import get, http
+from load import Wrong, expect
+
+PORT = 8080
+numbers = itertools.count(1)
+
+
+class Check:
+    def __init__(self):
+        self.session = threading.local()
+
+    def connect(self, container):
+        return http(container, PORT)
+
+    def ask(self, connection):
+        number, before = next(numbers), getattr(self.session, "count", 0)
+        count, query = map(int, get(connection, number, {"Cookie": f"PHPSESSID=client{threading.get_ident()}"}))
+        expect("answer", number, query)
+        # A request whose connection was closed may have been counted.
+        if count <= before:
+            raise Wrong(f"the session was counted to {count} after {before}")
+        self.session.count = count
+
+    def begin(self, container):
+        if not container.path("/tmp/php-fpm.sock").exists():
+            raise EOFError
+        with self.connect(container) as connection:
+            self.ask(connection)
+        self.nginx = container.processes("nginx")
+
+    def holds(self, container):
+        expect("nginx's processes", self.nginx, container.processes("nginx"))
+        with self.connect(container) as connection:
+            self.ask(connection)
+        if container.path("/tmp/supervisord.pid").exists():
+            supervisorctl = container.client("supervisorctl", "-c", "/services/nginx-php/supervisord.conf", "status")
+            expect("programs that run", 2, supervisorctl.communicate()[0].count("RUNNING"))

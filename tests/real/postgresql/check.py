@@ -1,0 +1,97 @@
+"""PostgreSQL: what was committed is there, pgbench's sums agree, and what was open is rolled back or goes on."""
+
+import contextlib
+import itertools
+import time
+
+from clients import Session
+from load import PATIENCE, Wrong, expect
+
+numbers = itertools.count(1)
+ADDRESS = ["-h", "127.0.0.1"]
+PSQL = ["psql", *ADDRESS, "-qAtX", "-v", "ON_ERROR_STOP=1", "postgres"]
+# How many different sums there are.
+SUMS = """SELECT count(*) FROM (
+    SELECT sum(abalance) FROM pgbench_accounts UNION SELECT sum(bbalance) FROM pgbench_branches UNION
+    SELECT sum(tbalance) FROM pgbench_tellers UNION SELECT coalesce(sum(delta), 0) FROM pgbench_history) sums"""
+
+REPLICATION = "SELECT pid, backend_start FROM pg_stat_replication WHERE application_name = 'walreceiver'"
+
+
+def psql(container, port=5432):
+    # 2 is a connection that was lost, or that could not be made.
+    return Session(container, [*PSQL, "-p", str(port)], "\\echo done", lambda status, _: status == 2)
+
+
+class Check:
+    def __init__(self):
+        self.committed, self.replication, self.has_standby = 0, [], False
+
+    def connect(self, container):
+        return psql(container)
+
+    def ask(self, session):
+        number = next(numbers)
+        session.ask(f"INSERT INTO numbers VALUES ({number})")
+        self.committed = max(number, self.committed)
+        expect("number", [str(number)], session.ask(f"SELECT * FROM numbers WHERE number = {number}"))
+
+    def begin(self, container):
+        with psql(container) as session:
+            session.ask("CREATE TABLE IF NOT EXISTS numbers (number bigint PRIMARY KEY)")
+            self.has_standby = bool(container.processes("/data/standby"))
+            self.replicates(container, session)
+        pgbench = container.client("pgbench", *ADDRESS, "-iq", "postgres")
+        said = pgbench.communicate()[1]
+        if pgbench.returncode:
+            raise Wrong(said)
+        self.open(container)
+
+    def open(self, container):
+        """A transaction, a session that listens, and pgbench, which the next step finds open."""
+        self.transaction, self.listener = psql(container), psql(container)
+        self.transaction.ask("BEGIN; INSERT INTO numbers VALUES (-1)")
+        self.listener.ask("LISTEN channel")
+        self.pgbench = container.client("pgbench", *ADDRESS, "-n", "-c", "2", "-T", "1000", "postgres")
+
+    def holds(self, container):
+        with psql(container) as session:
+            expect("uncommitted", ["0"], session.ask("SELECT count(*) FROM numbers WHERE number < 0"))
+            committed, there = self.committed, int(session.ask("SELECT max(number) FROM numbers")[0])
+            if there < committed:
+                raise Wrong(f"{there} is there, and {committed} was committed")
+            self.go_on(session)
+            self.pgbench.kill()
+            self.pgbench.communicate()
+            expect("pgbench's sums", ["1"], session.ask(SUMS))
+            session.ask("CHECKPOINT")
+            self.replicates(container, session)
+        self.open(container)
+
+    def go_on(self, session):
+        """The sessions go on, unless their connections were closed."""
+        with contextlib.suppress(EOFError), self.transaction:
+            expect("its own", ["1"], self.transaction.ask("SELECT count(*) FROM numbers WHERE number < 0"))
+            self.transaction.ask("ROLLBACK")
+        with contextlib.suppress(EOFError), self.listener:
+            session.ask("NOTIFY channel, 'called'")
+            heard = " ".join(self.listener.ask("SELECT 1"))
+            if "called" not in heard:
+                raise Wrong(f"the listener heard {heard!r}")
+
+    def replicates(self, container, session):
+        """The standby, if there is one, follows on the connection that it had at the beginning."""
+        if not self.has_standby:
+            return
+        connection = session.ask(REPLICATION)
+        self.replication = self.replication or connection
+        if not self.replication:
+            raise EOFError("there is no standby yet")
+        expect("replication", self.replication, connection)
+        (position,) = session.ask("SELECT pg_current_wal_lsn()")
+        with psql(container, port=5433) as standby:
+            until = time.monotonic() + PATIENCE
+            while standby.ask(f"SELECT pg_last_wal_replay_lsn() >= '{position}'") != ["t"]:
+                if time.monotonic() > until:
+                    raise Wrong("the standby does not follow")
+                time.sleep(0.05)
