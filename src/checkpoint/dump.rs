@@ -76,7 +76,13 @@ struct Open {
 impl Dump {
     /// Starts `criu` on the tree below `root`, with its sockets and log in the folder `work`. `watched` are
     /// the files under inotify watches.
-    pub fn start(criu: Criu, root: i32, work: &Path, watched: &[PathBuf], objects: SystemV) -> Result<Self, DumpError> {
+    pub fn start(
+        criu: Criu,
+        root: i32,
+        work: &Path,
+        watched: &[PathBuf],
+        objects: Option<&SystemV>,
+    ) -> Result<Self, DumpError> {
         let broken = |error| DumpError::Broken { doing: "freeze prepared it", error };
         let listener = stream::listen(work, stream::CAPTURE_SOCKET).map_err(broken)?;
         let (gate, theirs) = UnixStream::pair().map_err(broken)?;

@@ -198,7 +198,8 @@ fn take(
     meter.begin(Phase::Dump);
     let by_user = StoppedByUser::of(&tree);
     let criu = DumpPlan::of(&abilities).criu;
-    let mut dump = Dump::start(criu, target.root, work.path(), &watched, SystemV::Carried)?;
+    let objects = SystemV::of(image::container_id(&vault, &common.instance));
+    let mut dump = Dump::start(criu, target.root, work.path(), &watched, Some(&objects))?;
     let images = dump.collect(&writer, meter)?;
     reach(Point::CheckpointHeld);
 

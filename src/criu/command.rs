@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::iter;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -57,30 +58,35 @@ pub struct Moved {
     pub to: PathBuf,
 }
 
-/// System V objects of the IPC namespace (criu/README.md, 0027).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SystemV {
-    /// They are none of the tree's.
-    Left,
-    Carried,
-    /// At a restore, those that an earlier start of this container has left are used.
-    Reused,
+/// The name under which criu records a container's System V objects in the IPC namespace, for its next start
+/// (criu/README.md, 0027). `id` tells the container from others that share the namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SystemV(String);
+
+impl SystemV {
+    pub fn of(id: impl std::fmt::Display) -> Self {
+        Self(format!("/freeze-{id}"))
+    }
+
+    fn option(&self) -> [OsString; 2] {
+        ["--sysv-ipc-record".into(), OsString::from(&self.0)]
+    }
 }
 
 /// Arguments of `criu dump` for the tree below `root`, which waits at the end for the gate `gate`. `watched`
 /// are the files under inotify watches; `external` are CRIU's names of what the engine has given the
-/// container.
+/// container. Without `objects`, the System V objects are none of the tree's.
 pub fn dump(
     root: i32,
     work: &Path,
     gate: i32,
     watched: &[PathBuf],
     external: &[String],
-    objects: SystemV,
+    objects: Option<&SystemV>,
 ) -> Vec<OsString> {
     let mut args = common("dump", work, DUMP_LOG);
     args.extend(["-t".into(), root.to_string().into()]);
-    args.extend((objects == SystemV::Carried).then(|| "--sysv-ipc".into()));
+    args.extend(objects.into_iter().flat_map(|objects| iter::once("--sysv-ipc".into()).chain(objects.option())));
     // A connection that waits for accept is lost, as open ones are. It must not fail the dump.
     args.extend(["--skip-in-flight", "--ghost-limit", GHOST_LIMIT, "--link-remap", "--gate-fd"].map(OsString::from));
     args.push(gate.to_string().into());
@@ -91,9 +97,15 @@ pub fn dump(
 
 /// Arguments of `criu restore`. It detaches the tree, so init adopts it once CRIU and the worker have ended.
 /// It waits at the end for the gate `gate`.
-pub fn restore(work: &Path, inherit: &[Inherit], moved: &[Moved], gate: i32, objects: SystemV) -> Vec<OsString> {
+pub fn restore(
+    work: &Path,
+    inherit: &[Inherit],
+    moved: &[Moved],
+    gate: i32,
+    objects: Option<&SystemV>,
+) -> Vec<OsString> {
     let mut args = common("restore", work, RESTORE_LOG);
-    args.extend((objects == SystemV::Reused).then(|| "--sysv-ipc-reuse".into()));
+    args.extend(objects.into_iter().flat_map(SystemV::option));
     // Engines give the root directory different modes: Docker 0755, Podman 0555.
     args.extend(["-d", "--skip-file-rwx-check", "--gate-fd"].map(OsString::from));
     args.push(gate.to_string().into());
@@ -176,13 +188,13 @@ mod tests {
 
     #[test]
     fn dump_line() {
-        insta::assert_snapshot!(text(dump(1000, Path::new("/run/freeze/w"), 7, &["/app".into()], &["file[1a:7b]".into()], SystemV::Carried)), @"dump --no-default-config --unprivileged --rootless --stream -v2 -o dump.log -D /run/freeze/w --file-locks --tcp-close -t 1000 --sysv-ipc --skip-in-flight --ghost-limit 4G --link-remap --gate-fd 7 --irmap-scan-path /app --external file[1a:7b]");
+        insta::assert_snapshot!(text(dump(1000, Path::new("/run/freeze/w"), 7, &["/app".into()], &["file[1a:7b]".into()], Some(&SystemV::of("ab")))), @"dump --no-default-config --unprivileged --rootless --stream -v2 -o dump.log -D /run/freeze/w --file-locks --tcp-close -t 1000 --sysv-ipc --sysv-ipc-record /freeze-ab --skip-in-flight --ghost-limit 4G --link-remap --gate-fd 7 --irmap-scan-path /app --external file[1a:7b]");
     }
 
     #[test]
     fn restore_line() {
         let inherit = [Inherit { fd: 1, key: "pipe:[12]".into() }, Inherit { fd: 2, key: "pipe:[13]".into() }];
         let moved = [Moved { from: "/v/1".into(), to: "/v/2".into() }];
-        insta::assert_snapshot!(text(restore(Path::new("/w"), &inherit, &moved, 7, SystemV::Reused)), @"restore --no-default-config --unprivileged --rootless --stream -v2 -o restore.log -D /w --file-locks --tcp-close --sysv-ipc-reuse -d --skip-file-rwx-check --gate-fd 7 --moved /v/1//v/2 --inherit-fd fd[1]:pipe:[12] --inherit-fd fd[2]:pipe:[13]");
+        insta::assert_snapshot!(text(restore(Path::new("/w"), &inherit, &moved, 7, Some(&SystemV::of("ab")))), @"restore --no-default-config --unprivileged --rootless --stream -v2 -o restore.log -D /w --file-locks --tcp-close --sysv-ipc-record /freeze-ab -d --skip-file-rwx-check --gate-fd 7 --moved /v/1//v/2 --inherit-fd fd[1]:pipe:[12] --inherit-fd fd[2]:pipe:[13]");
     }
 }

@@ -17,7 +17,7 @@ use super::subject::{self, Role};
 use super::watchdog::{Watchdog, Why};
 use crate::checkpoint::{self, Dump, DumpError, Verdict};
 use crate::control::protocol::millis;
-use crate::criu::command::{self, SystemV};
+use crate::criu::command;
 use crate::criu::{log, stream};
 use crate::image::{self, CriuImage, FetchThreads, Fetcher, ImageError, ImageWriter, KeyFiles, Lease, Manifest, Vault};
 use crate::job;
@@ -220,7 +220,7 @@ impl Proof<'_> {
         let begun = Instant::now();
         let work = self.work(command::DUMP_LOG)?;
         let writer = ImageWriter::new(vault, MEMORY, job::cores())?;
-        let mut dump = Dump::start(DumpPlan::of(self.abilities).criu, root, work.path(), &[], SystemV::Left)?;
+        let mut dump = Dump::start(DumpPlan::of(self.abilities).criu, root, work.path(), &[], None)?;
         let images = dump.collect(&writer, &checkpoint::Meter::noop())?;
         let mut written = writer.finish()?;
         let image = |(name, id)| CriuImage { name, body: Some(written.take(id)) };
@@ -244,15 +244,7 @@ impl Proof<'_> {
             let work = self.work(command::RESTORE_LOG)?;
             let us = std::process::id() as i32;
             let criu = RestorePlan::of(self.abilities).criu;
-            let gate = RestoreGate::restore(
-                criu,
-                &shifted,
-                &mut fetcher,
-                &work,
-                &mut restore::Meter::noop(),
-                us,
-                SystemV::Left,
-            );
+            let gate = RestoreGate::restore(criu, &shifted, &mut fetcher, &work, &mut restore::Meter::noop(), us, None);
             match gate.and_then(RestoreGate::let_go) {
                 Err(RestoreError::Criu(cause)) if log::numbers_were_taken(&cause) => {
                     if attempt == TRIES || self.watchdog.ended().is_some() {

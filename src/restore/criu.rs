@@ -66,7 +66,7 @@ impl RestoreGate {
         work: &Work,
         meter: &mut Meter,
         parent: i32,
-        objects: SystemV,
+        objects: Option<&SystemV>,
     ) -> Result<Self, RestoreError> {
         let unusable = |error| RestoreError::RuntimeDir { path: work.path().to_owned(), error };
         let broken = |error| RestoreError::Serve(ServeError::Broken(error));

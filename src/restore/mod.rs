@@ -265,10 +265,9 @@ impl<'a> Restore<'a> {
         self.criu_ran = true;
         let criu = self.plan().criu;
         // A pod's IPC namespace outlives its containers. Only of an earlier start is it known that it has ended.
-        let ours = manifest.instance == self.common.instance;
-        let objects = if ours { SystemV::Reused } else { SystemV::Carried };
-        let mut gate =
-            RestoreGate::restore(criu, manifest, &mut fetcher, work, &mut meter, parent_id() as i32, objects)?;
+        let objects = SystemV::of(image::container_id(&found.vault, &self.common.instance));
+        let parent = parent_id() as i32;
+        let mut gate = RestoreGate::restore(criu, manifest, &mut fetcher, work, &mut meter, parent, Some(&objects))?;
         reach(Point::RestoreHeld);
         let exclusive = self.policy.exclusive.is_some();
         if let Verdict::Lost(message) = take::take(found, &self.common.instance, exclusive, || gate.check())? {

@@ -554,6 +554,11 @@ impl Pod {
         }
         pod
     }
+
+    /// Of a process in the namespace, and in no container.
+    pub fn pid(&self) -> i32 {
+        self.0.id().try_into().unwrap()
+    }
 }
 
 impl Drop for Pod {

@@ -77,6 +77,25 @@ static void message_check(void)
 		fail("the queue is lost");
 }
 
+/* One that was used on both sides, and has a message in it */
+static void letter_hold(void)
+{
+	struct { long type; char text; } letter = { 1, 'a' };
+
+	message_hold();
+	for (int i = 0; i < 2; i++)
+		had(msgsnd(queue, &letter, 1, IPC_NOWAIT), "msgsnd");
+	had(msgrcv(queue, &letter, 1, 0, IPC_NOWAIT), "msgrcv");
+}
+
+static void letter_check(void)
+{
+	struct msqid_ds state;
+
+	if (msgctl(queue, IPC_STAT, &state) || state.msg_qnum < 1)
+		fail("the message is lost");
+}
+
 static void semaphore_hold(void)
 {
 	semaphore = had(semget(IPC_PRIVATE, 1, 0600), "semget");
@@ -313,6 +332,7 @@ const struct object memory_objects[] = {
 	{ "shm-unattached", shm_unattached_hold, shm_unattached_check },
 	{ "shm-part", shm_part_hold, memory_check },
 	{ "messages", message_hold, message_check },
+	{ "letter", letter_hold, letter_check },
 	{ "semaphores", semaphore_hold, semaphore_check },
 	{ "ring-mapped", ring_hold, NULL },
 	{ "aio", aio_hold, aio_check },

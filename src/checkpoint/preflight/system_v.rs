@@ -4,14 +4,15 @@
 //! containers may share the IPC namespace; an ID that one of them takes cannot be given to the service again.
 //! criu/sysv-ipc.c decides by the same rules.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use super::{Finding, Findings, Place, Service};
 use crate::privileges::Facts;
 use crate::proc::maps::{self, Mapping};
+use crate::proc::status::Status;
 use crate::proc::tree::Process;
-use crate::sys::system_v::{Kind, may_read, page_size, was_used_here};
+use crate::sys::system_v::{Kind, may_copy_messages, may_read, page_size, was_used_here};
 
 const KINDS: [(Kind, &str, &str); 3] = [
     (Kind::Memory, "shm", "System V shared memory"),
@@ -28,17 +29,22 @@ struct Object {
     size: u64,
     /// Attachments of memory.
     users: u64,
+    /// Messages in a queue.
+    messages: u64,
     /// A process of this container made or used it, or nobody did.
     ours: bool,
+    /// Another container sends to or receives from our queue.
+    shared: bool,
 }
 
 /// Attached parts of segments, counted by ID.
 type Attached = BTreeMap<u64, u64>;
 
 pub fn look(service: &Service, findings: &mut Findings) {
+    let users = service.all.iter().filter_map(|process| Status::read(process.pid).ok()?.uid).collect();
     let [memory, queues, semaphores] = KINDS.map(|(kind, file, _)| {
         let text = fs::read_to_string(format!("/proc/sysvipc/{file}")).unwrap_or_default();
-        text.lines().skip(1).filter_map(|line| object(kind, line)).collect::<Vec<_>>()
+        text.lines().skip(1).filter_map(|line| object(kind, line, &users)).collect::<Vec<_>>()
     });
     let mut attached = Attached::new();
     if !memory.is_empty() {
@@ -61,24 +67,44 @@ pub fn is_segment(mapping: &Mapping) -> bool {
     name.starts_with("/SYSV") && name.ends_with(" (deleted)")
 }
 
-fn object(kind: Kind, line: &str) -> Option<Object> {
+/// `users` are those of this container's processes.
+fn object(kind: Kind, line: &str, users: &BTreeSet<u32>) -> Option<Object> {
     let fields: Vec<&str> = line.split_ascii_whitespace().collect();
     let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
     let zero = |at: usize| number(at) == Some(0);
+    let user = |at: usize| number(at)?.try_into().ok();
     let id = fields.get(1)?.parse().ok()?;
-    let (uid, size, users, ours) = match kind {
+    let none = Object { id, uid: 0, size: 0, users: 0, messages: 0, ours: false, shared: false };
+    Some(match kind {
         // key shmid perms size cpid lpid nattch uid …
-        Kind::Memory => (7, number(3)?, number(6)?, !zero(4) || !zero(5)),
+        Kind::Memory => {
+            let ours = !zero(4) || !zero(5);
+            Object { uid: user(7)?, size: number(3)?, users: number(6)?, ours, ..none }
+        }
         // key msqid perms cbytes qnum lspid lrpid uid gid cuid cgid stime rtime ctime
-        Kind::Queue => (7, 0, 0, !zero(5) || !zero(6) || (zero(11) && zero(12))),
+        Kind::Queue => {
+            let ours = !zero(5) || !zero(6) || (zero(11) && zero(12));
+            let shared = ours && ((zero(5) && !zero(11)) || (zero(6) && !zero(12)));
+            Object { uid: user(7)?, messages: number(4)?, ours, shared, ..none }
+        }
         // key semid perms nsems uid gid cuid cgid otime ctime
-        Kind::Semaphores => (4, number(3)?, 0, zero(8) || was_used_here(id, number(3)?.try_into().ok()?)),
-    };
-    Some(Object { id, uid: number(uid)?.try_into().ok()?, size, users, ours })
+        Kind::Semaphores => {
+            let size = number(3)?;
+            let used = || was_used_here(id, size.try_into().unwrap_or(i32::MAX));
+            // Who may not even read them has hardly used them.
+            let ours = zero(8)
+                || used().unwrap_or_else(|| [4, 6].into_iter().filter_map(user).any(|user| users.contains(&user)));
+            Object { uid: user(4)?, size, ours, ..none }
+        }
+    })
 }
 
 fn judge(kind: Kind, name: &str, list: &[Object], attached: &Attached) -> Vec<Finding> {
-    let here = |one: &Object| attached.get(&(one.id as u64)).copied().unwrap_or_default();
+    // Each kind has IDs of its own, and only memory is attached.
+    let here = |one: &Object| match kind {
+        Kind::Memory => attached.get(&(one.id as u64)).copied().unwrap_or_default(),
+        Kind::Queue | Kind::Semaphores => 0,
+    };
     let (ours, others): (Vec<Object>, Vec<Object>) = list.iter().partition(|one| one.ours || here(one) > 0);
     let refused = |what: String, advice| Finding::refused(None, &what, advice);
     let mut found = Vec::new();
@@ -94,10 +120,19 @@ fn judge(kind: Kind, name: &str, list: &[Object], attached: &Attached) -> Vec<Fi
         ));
     }
     for one in &ours {
-        if kind == Kind::Memory && one.users > here(one) {
+        if one.users > here(one) {
             let what =
                 format!("has System V shared memory (ID {}) that a process outside the service has attached", one.id);
             found.push(refused(what, "let it detach the memory, or end it"));
+        }
+        if one.shared {
+            let what = format!("has a System V message queue (ID {}) that another container uses as well", one.id);
+            found.push(refused(what, "let each container have queues of its own, or run both in one container"));
+        }
+        if one.messages > 0 && !may_copy_messages(one.id) {
+            let what =
+                format!("has messages in a System V message queue (ID {}), which this kernel lets nobody copy", one.id);
+            found.push(refused(what, "empty the queue first, or use a kernel with CONFIG_CHECKPOINT_RESTORE"));
         }
         // criu becomes another user where it may.
         let reached = may_read(kind, one.id) || {
@@ -147,6 +182,11 @@ mod tests {
 
     /// IDs that are not there.
     const ID: i32 = i32::MAX;
+    const ONE: Object = Object { id: ID, uid: 999, size: 0, users: 0, messages: 0, ours: true, shared: false };
+
+    fn of_line(kind: Kind, line: &str) -> Option<Object> {
+        object(kind, line, &BTreeSet::from([999]))
+    }
 
     fn of(kind: Kind, list: &[Object], attached: &Attached) -> Vec<String> {
         let name = KINDS.iter().find(|one| one.0 == kind).unwrap().2;
@@ -156,20 +196,36 @@ mod tests {
     #[test]
     fn an_object_is_the_services_unless_only_others_have_used_it() {
         let memory =
-            |made, used| object(Kind::Memory, &format!("0 7 600 56 {made} {used} 2 999 0 999 0 0 0 0 4096 0")).unwrap();
-        assert_eq!(memory(1001, 0), Object { id: 7, uid: 999, size: 56, users: 2, ours: true });
-        assert!(memory(0, 5).ours && !memory(0, 0).ours);
-        let queue = |sender, receiver, sent| {
-            object(Kind::Queue, &format!("0 7 600 0 0 {sender} {receiver} 999 0 999 0 {sent} 0 1")).unwrap().ours
+            |made, used| of_line(Kind::Memory, &format!("0 7 600 56 {made} {used} 2 999 0 999 0 0 0 0 4096 0"));
+        assert_eq!(memory(1001, 0), Some(Object { id: 7, size: 56, users: 2, ..ONE }));
+        assert!(memory(0, 5).unwrap().ours && !memory(0, 0).unwrap().ours);
+        let queue = |users: [u8; 4]| {
+            let [sender, receiver, sent, received] = users;
+            let line = format!("0 7 600 0 0 {sender} {receiver} 999 0 999 0 {sent} {received} 1");
+            of_line(Kind::Queue, &line).map(|one| (one.ours, one.shared)).unwrap()
         };
-        assert_eq!([queue(0, 0, 0), queue(5, 0, 9), queue(0, 5, 9), queue(0, 0, 9)], [true, true, true, false]);
-        assert!(object(Kind::Semaphores, "0 7 600 2 999 0 999 0 0 1").unwrap().ours);
-        assert_eq!([object(Kind::Memory, "0 7 600"), object(Kind::Queue, "")], [None, None]);
+        let ours = [[0, 0, 0, 0], [5, 0, 9, 0], [0, 5, 0, 9], [5, 5, 9, 9]];
+        assert_eq!(ours.map(queue), [(true, false); 4]);
+        assert_eq!([[5, 0, 9, 9], [0, 5, 9, 9]].map(queue), [(true, true); 2]);
+        assert_eq!([[0, 0, 9, 0], [0, 0, 9, 9]].map(queue), [(false, false); 2]);
+        assert!(of_line(Kind::Semaphores, "0 7 600 2 999 0 999 0 0 1").unwrap().ours);
+        assert_eq!([of_line(Kind::Memory, "0 7 600"), of_line(Kind::Queue, "")], [None, None]);
+    }
+
+    #[test]
+    fn semaphores_that_cannot_be_read_are_those_of_who_could() {
+        let used = |by: u32| of_line(Kind::Semaphores, &format!("0 {ID} 600 2 5 0 {by} 0 9 1")).unwrap().ours;
+        assert_eq!([used(999), used(5)], [true, false]);
+    }
+
+    #[test]
+    fn a_queue_that_another_container_uses_is_refused() {
+        insta::assert_snapshot!(of(Kind::Queue, &[Object { shared: true, ..ONE }], &Attached::new()).concat(), @"the container has a System V message queue (ID 2147483647) that another container uses as well; let each container have queues of its own, or run both in one container");
     }
 
     #[test]
     fn what_clashes_with_a_neighbour_is_refused() {
-        let one = Object { id: ID, uid: 999, size: 1, users: 0, ours: true };
+        let one = ONE;
         let other = Object { id: 7, ours: false, ..one };
         let none = Attached::new();
         for list in [&[][..], &[one], &[other]] {
@@ -180,9 +236,11 @@ mod tests {
 
     #[test]
     fn what_others_have_attached_is_refused() {
-        let one = Object { id: ID, uid: 999, size: 1, users: 2, ours: false };
+        let one = Object { users: 2, ours: false, ..ONE };
         let attached = |parts| Attached::from([(ID as u64, parts)]);
         assert_eq!(of(Kind::Memory, &[one], &attached(2)), Vec::<String>::new());
+        // The memory with the ID of a neighbour's queue is no queue.
+        assert_eq!(of(Kind::Queue, &[Object { users: 0, ..one }, ONE], &attached(2)).len(), 1);
         insta::assert_snapshot!(of(Kind::Memory, &[one], &attached(1)).concat(), @"the container has System V shared memory (ID 2147483647) that a process outside the service has attached; let it detach the memory, or end it");
     }
 

@@ -32,7 +32,7 @@ pub enum Whereabouts {
 /// Finds the service of `instance`. The newest generation that names the instance decides, and its outcome
 /// precedes its lost mark.
 pub fn whereabouts(vault: &Vault, instance: &str) -> Result<Whereabouts> {
-    let own = hash(vault, instance);
+    let own = container_id(vault, instance);
     let mut reads = 0;
     for record in records(&**vault.store())?.into_iter().filter(|record| record.lost.is_none_or(|hash| hash == own)) {
         if record.lost.is_some() {
@@ -67,7 +67,7 @@ fn of(outcome: &Outcome, instance: &str, number: u64) -> Option<Whereabouts> {
 /// next start must not take the service for its own. It is also written for a container that has given the
 /// service away.
 pub fn mark_lost(vault: &Vault, generation: u64, instance: &str) -> Result<()> {
-    let key = lost_key(generation, hash(vault, instance));
+    let key = lost_key(generation, container_id(vault, instance));
     match vault.store().put(&key, vault.seal().seal_message(&key, b"").into(), PutMode::Overwrite) {
         // The put failed, but a mark stands. All marks of a key mean the same.
         Err(error) if vault.store().get(&key, LIMIT).is_err() => Err(error.into()),
@@ -75,8 +75,8 @@ pub fn mark_lost(vault: &Vault, generation: u64, instance: &str) -> Result<()> {
     }
 }
 
-/// Keyed hash of an instance's name, since keys are not encrypted.
-fn hash(vault: &Vault, instance: &str) -> Hex<16> {
+/// Keyed hash of an instance's name, for places that are not encrypted: keys, and what other containers see.
+pub fn container_id(vault: &Vault, instance: &str) -> Hex<16> {
     let [half, _] = *vault.seal().name(instance.as_bytes()).as_chunks::<16>().0 else {
         unreachable!("a hash has 32 bytes")
     };
