@@ -51,6 +51,7 @@ come_back! {
         opened_before_its_mode_ghost: "mode-ghost",
         opened_before_its_mode_small_ghost: "mode-ghost-small",
         opened_before_its_mode_write_only_ghost: "mode-ghost-write-only",
+        opened_before_its_mode_direct_ghost: "mode-ghost-direct",
         opened_before_its_mode_by_several: "mode-several",
         opened_before_its_mode_mapped: "mode-mapped",
         opened_before_its_mode_mapped_ghost: "mode-ghost-mapped",
@@ -58,6 +59,18 @@ come_back! {
         opened_before_its_mode_fifo: "mode-fifo",
         opened_before_its_mode_folder: "mode-folder",
         opened_before_its_mode_watched: "mode-watched",
+    }
+}
+
+/// The restored watch does not tell of the mode that the restore lends. A service that runs on is told: freeze reads the file.
+#[test]
+fn opened_before_its_mode_watched_for_that() {
+    for setting in SETTINGS {
+        let app = App::new(*setting, &["holds", "mode-watched-mode"]);
+        let first = app.start();
+        first.verified();
+        let second = move_on(&app, &first);
+        move_on(&app, &second);
     }
 }
 
