@@ -16,9 +16,10 @@ pub struct Names(Found);
 
 impl Names {
     pub fn of(service: &Service, unix: &BTreeMap<u64, Unix>) -> Self {
+        let named = bound::named(unix);
         let all = service.processes.iter().flat_map(|one| {
             let cwd = fs::read_link(proc::path(one.process.pid, "cwd")).unwrap_or_default();
-            let sockets = one.descriptors.iter().filter_map(move |descriptor| unix.get(&descriptor.inode?));
+            let sockets = one.descriptors.iter().filter_map(|descriptor| named.get(&descriptor.inode?).copied());
             sockets.map(move |socket| (socket, cwd.clone()))
         });
         Self(bound::find(all))
