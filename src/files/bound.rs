@@ -33,6 +33,19 @@ pub struct Found {
     pub missed: BTreeSet<SocketFile>,
 }
 
+/// Those that were bound themselves, as far as the kernel shows it. CRIU needs no file for the name that an accepted
+/// socket has of its listener, so nobody has to look for it. After a restore such a socket has the name alone.
+pub fn named(all: &BTreeMap<u64, Unix>) -> BTreeMap<u64, &Unix> {
+    let mut sharers: BTreeMap<_, usize> = BTreeMap::new();
+    for socket in all.values() {
+        *sharers.entry((&socket.name, socket.file)).or_default() += 1;
+    }
+    let listeners: BTreeSet<_> =
+        all.values().filter(|one| !one.is_connection && !one.is_datagram).map(|one| &one.name).collect();
+    let shares = |socket: &Unix| sharers[&(&socket.name, socket.file)] > 1 || listeners.contains(&socket.name);
+    all.iter().map(|(inode, socket)| (*inode, socket)).filter(|(_, it)| !it.is_connection || !shares(it)).collect()
+}
+
 /// Looks for the files of these sockets, each with the working directory of a process that has it.
 pub fn find<'a>(sockets: impl IntoIterator<Item = (&'a Unix, PathBuf)>) -> Found {
     let mut found = Found::default();
@@ -122,7 +135,7 @@ fn file_at(path: &Path) -> Option<SocketFile> {
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd;
-    use std::os::unix::net::UnixListener;
+    use std::os::unix::net::{UnixListener, UnixStream};
 
     use nix::sys::stat::fstat;
 
@@ -154,6 +167,20 @@ mod tests {
         assert_eq!(found(&socket), std::slice::from_ref(&second));
         fs::hard_link(&second, &third).unwrap();
         assert_eq!(found(&socket), [second, third]);
+    }
+
+    #[test]
+    fn an_accepted_socket_has_no_name_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(folder.path().join("socket")).unwrap();
+        let _client = UnixStream::connect(folder.path().join("socket")).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        let inodes = (fstat(&listener).unwrap().st_ino, fstat(&accepted).unwrap().st_ino);
+        let all = sock_diag::unix_sockets().unwrap();
+        assert!(named(&all).contains_key(&inodes.0) && !named(&all).contains_key(&inodes.1));
+        drop(listener);
+        // It may have been bound itself.
+        assert!(named(&sock_diag::unix_sockets().unwrap()).contains_key(&inodes.1));
     }
 
     #[test]

@@ -180,7 +180,7 @@ fn write_file(entry: &Entry, file: &image::File, fetcher: &mut Fetcher) -> Resul
 }
 
 /// Opens the existing file for writing. A mode that denies that to us, its owner, is changed; [`overwrite`] sets
-/// the captured one.
+/// the captured one. If the file cannot be opened even so, it has its mode again.
 fn open_present(entry: &Entry) -> io::Result<File> {
     let present = expect(entry.present()?, fs::Metadata::is_file)?;
     let open = || resolve::reopen(&present, OpenOptions::new().write(true));
@@ -189,8 +189,9 @@ fn open_present(entry: &Entry) -> io::Result<File> {
         if error.kind() != io::ErrorKind::PermissionDenied || !may_give(&meta) {
             return Err(error);
         }
-        fs::set_permissions(resolve::by_descriptor(&present), Permissions::from_mode(meta.mode() | libc::S_IWUSR))?;
-        open()
+        let set = |mode| fs::set_permissions(resolve::by_descriptor(&present), Permissions::from_mode(mode));
+        set(meta.mode() | libc::S_IWUSR)?;
+        open().inspect_err(|_| drop(set(meta.mode())))
     })
 }
 

@@ -3,10 +3,13 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, FileType, Metadata};
+use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use nix::unistd::{AccessFlags, access};
 
 use crate::proc::mountinfo;
 
@@ -22,7 +25,7 @@ pub struct Wanted<'a> {
 }
 
 /// Looks at every file of the type and every folder on the devices, until `look` has all that it wants. Returns
-/// whether it has, or has seen every file: beyond the limits there may be more.
+/// whether it has, or has seen every file: beyond the limits, and in folders that cannot be read, there may be more.
 pub fn all_mounts(wanted: Wanted, look: impl FnMut(PathBuf, &Metadata) -> ControlFlow<()>) -> bool {
     let mounts = mountinfo::read("self").unwrap_or_default();
     below(mounts.into_iter().map(|mount| mount.point).collect(), wanted, look)
@@ -36,24 +39,68 @@ pub fn below(
 ) -> bool {
     let until = Instant::now() + TIME;
     let mut left = LIMIT.saturating_sub(open.len());
+    let mut has_read_all = true;
     while let Some(path) = open.pop_front() {
         if Instant::now() >= until {
             return false;
         }
-        let Ok(meta) = fs::symlink_metadata(&path) else { continue };
+        let Ok(meta) = fs::symlink_metadata(&path).inspect_err(|error| has_read_all &= hides_nothing(&path, error))
+        else {
+            continue;
+        };
         if meta.is_dir() && wanted.devices.contains(&meta.dev()) {
-            let queued = open.len();
-            open.extend(entries(&path, wanted.kind).take(left));
-            left -= open.len() - queued;
+            let read = add_entries(&path, wanted.kind, &mut open, &mut left);
+            has_read_all &= read.map_or_else(|error| hides_nothing(&path, &error), |()| true);
         }
         if look(path, &meta).is_break() {
             return true;
         }
     }
-    left > 0
+    has_read_all && left > 0
 }
 
-fn entries(folder: &Path, kind: fn(FileType) -> bool) -> impl Iterator<Item = PathBuf> {
-    let is_wanted = move |entry: &fs::DirEntry| entry.file_type().is_ok_and(|it| it.is_dir() || kind(it));
-    fs::read_dir(folder).into_iter().flatten().flatten().filter(is_wanted).map(|entry| entry.path())
+/// Adds so many entries at most.
+fn add_entries(
+    folder: &Path,
+    kind: fn(FileType) -> bool,
+    to: &mut VecDeque<PathBuf>,
+    left: &mut usize,
+) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let is_wanted = entry.file_type().is_ok_and(|it| it.is_dir() || kind(it));
+        if is_wanted && *left > 0 {
+            to.push_back(entry.path());
+            *left -= 1;
+        }
+    }
+    Ok(())
+}
+
+/// Whether what could not be read there can have no name of a file of ours: it is gone, or nobody like us may go
+/// through the folder.
+fn hides_nothing(path: &Path, error: &io::Error) -> bool {
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => true,
+        io::ErrorKind::PermissionDenied => access(path, AccessFlags::X_OK).is_err(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::libc;
+
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_may_hide_a_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let hides_nothing = |path: &Path, errno| super::hides_nothing(path, &io::Error::from_raw_os_error(errno));
+        assert!(hides_nothing(&folder.path().join("gone"), libc::ENOENT));
+        // Its entries are secret, and can be reached by their names.
+        assert!(!hides_nothing(folder.path(), libc::EACCES));
+        assert!(hides_nothing(&folder.path().join("closed"), libc::EACCES));
+        assert!(!hides_nothing(folder.path(), libc::EIO));
+    }
 }

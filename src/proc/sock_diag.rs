@@ -8,14 +8,12 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use netlink_packet_core::{Emitable, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload};
+use netlink_packet_sock_diag::constants::TCP_ESTABLISHED;
 use netlink_packet_sock_diag::unix::nlas::{Nla, UnixDiagName, Vfs};
 use netlink_packet_sock_diag::unix::{ShowFlags, StateFlags, UnixRequest};
 use netlink_packet_sock_diag::{SOCK_DIAG_BY_FAMILY, SockDiagMessage};
 use nix::libc;
 use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendmsg, socket};
-
-/// Unix sockets have the states of TCP.
-const TCP_LISTEN: u8 = 10;
 
 /// Device of a file, and the lower half of its inode: the kernel tells no more.
 pub type SocketFile = (u64, u32);
@@ -24,7 +22,8 @@ pub type SocketFile = (u64, u32);
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Unix {
     pub is_datagram: bool,
-    pub listens: bool,
+    /// One end of a connection. If it was accepted, its name and file are the listener's.
+    pub is_connection: bool,
     /// Inode of the other end, if there is one.
     pub peer: Option<u64>,
     /// Path, or a zero byte and an abstract name; empty if unbound.
@@ -84,8 +83,8 @@ fn take(mut rest: &[u8], found: &mut BTreeMap<u64, Unix>) -> io::Result<bool> {
                 let peer = socket.peer().filter(|&peer| peer != 0).map(u64::from);
                 let file = socket.nlas.iter().find_map(|nla| if let Nla::Vfs(vfs) = nla { file(vfs) } else { None });
                 let is_datagram = i32::from(socket.header.kind) == libc::SOCK_DGRAM;
-                let listens = socket.header.state == TCP_LISTEN;
-                found.insert(socket.header.inode.into(), Unix { is_datagram, listens, peer, name, file });
+                let is_connection = !is_datagram && socket.header.state == TCP_ESTABLISHED;
+                found.insert(socket.header.inode.into(), Unix { is_datagram, is_connection, peer, name, file });
             }
             // One socket that cannot be read hides no other.
             Err(error) if frame.message_type() != SOCK_DIAG_BY_FAMILY => return Err(io::Error::other(error)),
@@ -127,7 +126,8 @@ mod tests {
     fn both_ends_know_each_other() {
         let (one, other) = UnixStream::pair().unwrap();
         let sockets = unix_sockets().unwrap();
-        assert_eq!((sockets[&inode(&one)].peer, sockets[&inode(&one)].listens), (Some(inode(&other)), false));
+        assert_eq!(sockets[&inode(&one)].peer, Some(inode(&other)));
+        assert!(sockets[&inode(&one)].is_connection);
         drop(other);
         assert_eq!(unix_sockets().unwrap()[&inode(&one)].peer, None);
     }
@@ -138,7 +138,7 @@ mod tests {
         let path = folder.path().join("socket");
         let listener = UnixListener::bind(&path).unwrap();
         let found = unix_sockets().unwrap()[&inode(&listener)].clone();
-        assert_eq!((found.path(), found.listens), (Some(&*path), true));
+        assert_eq!((found.path(), found.is_connection), (Some(&*path), false));
         let meta = std::fs::metadata(&path).unwrap();
         assert_eq!(found.file, Some((meta.dev(), meta.ino() as u32)));
     }

@@ -32,8 +32,8 @@ struct Open<'a> {
 }
 
 /// Opens the file of `place` for reading although its mode `meta` denies that to its owner. The file has its
-/// mode again in any case, also if this process is killed: another one does it, with this one's memory and
-/// descriptors.
+/// mode again also if this process is killed, or its process group: another one does it, in a session of its
+/// own, with this one's memory and descriptors. The OOM killer ends both, as they share memory.
 ///
 /// # Errors
 /// If a call fails, or the mode cannot be given back.
@@ -68,6 +68,7 @@ extern "C" fn lend(open: *mut libc::c_void) -> libc::c_int {
     let errno = || io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
     // SAFETY: a string that ends in NUL, and numbers.
     unsafe {
+        libc::setsid();
         if libc::chmod(open.path.as_ptr(), open.mode | libc::S_IRUSR) < 0 {
             open.result = Err(errno());
             return 0;
@@ -84,9 +85,16 @@ extern "C" fn lend(open: *mut libc::c_void) -> libc::c_int {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, Permissions};
+    use std::fs::{self, OpenOptions, Permissions};
     use std::io::Read;
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+    use std::process::exit;
+    use std::time::{Duration, Instant};
+
+    use nix::sys::signal::{Signal, killpg};
+    use nix::sys::stat::Mode;
+    use nix::sys::wait::waitpid;
+    use nix::unistd::{ForkResult, Pid, fork, mkfifo, setpgid};
 
     use super::*;
 
@@ -104,6 +112,35 @@ mod tests {
             open_to_read(&place, &meta).unwrap().read_to_string(&mut text).unwrap();
             assert_eq!((&*text, place.metadata().unwrap().mode() & PERMISSIONS), ("content", mode));
             fs::remove_file(&path).unwrap();
+        }
+    }
+
+    /// A fifo's open waits, so the kill comes in the middle.
+    #[test]
+    fn a_killed_process_group_leaves_no_other_mode() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("fifo");
+        mkfifo(&path, Mode::empty()).unwrap();
+        let place = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(&path).unwrap();
+        let meta = place.metadata().unwrap();
+        let mode = || fs::metadata(&path).unwrap().mode() & PERMISSIONS;
+        // SAFETY: the child makes no more than the calls of `open_to_read`.
+        let ForkResult::Parent { child } = (unsafe { fork() }).unwrap() else {
+            let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0)).map(|()| open_to_read(&place, &meta));
+            exit(0);
+        };
+        until(|| mode() == 0o400);
+        killpg(child, Signal::SIGKILL).unwrap();
+        waitpid(child, None).unwrap();
+        drop(OpenOptions::new().write(true).open(&path).unwrap());
+        until(|| mode() == 0);
+    }
+
+    fn until(is: impl Fn() -> bool) {
+        let end = Instant::now() + Duration::from_secs(10);
+        while !is() {
+            assert!(Instant::now() < end, "the mode has not changed");
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 

@@ -1,7 +1,7 @@
 //! Kinds of objects that come back whole: a service that holds one is checkpointed and left running, and is moved twice
 //! after that. The objects are those of `tests/services/holds_modes.c`, `holds_mappings.c` and `holds_tcp.c`.
 
-use crate::harness::{App, Container, Setting};
+use crate::harness::{App, Container, Setting, text};
 
 const SETTINGS: &[Setting] = &[Setting::Restricted, Setting::RestrictedPodman, Setting::Caps];
 /// With kcmp and without.
@@ -53,6 +53,7 @@ come_back! {
         opened_before_its_mode_ghost: "mode-ghost",
         opened_before_its_mode_small_ghost: "mode-ghost-small",
         opened_before_its_mode_write_only_ghost: "mode-ghost-write-only",
+        opened_before_its_mode_direct_ghost: "mode-ghost-direct",
         opened_before_its_mode_by_several: "mode-several",
         opened_before_its_mode_mapped: "mode-mapped",
         opened_before_its_mode_mapped_ghost: "mode-ghost-mapped",
@@ -60,6 +61,18 @@ come_back! {
         opened_before_its_mode_fifo: "mode-fifo",
         opened_before_its_mode_folder: "mode-folder",
         opened_before_its_mode_watched: "mode-watched",
+    }
+}
+
+/// The restored watch does not tell of the mode that the restore lends. A service that runs on is told: freeze reads the file.
+#[test]
+fn opened_before_its_mode_watched_for_that() {
+    for setting in SETTINGS {
+        let app = App::new(*setting, &["holds", "mode-watched-mode"]);
+        let first = app.start();
+        first.verified();
+        let second = move_on(&app, &first);
+        move_on(&app, &second);
     }
 }
 
@@ -87,6 +100,7 @@ come_back! {
         mapped_shared_and_private: "unreachable-both",
         mapped_as_a_library: "unreachable-library",
         mapped_beyond_its_end: "unreachable-end",
+        mapped_beyond_its_end_in_memory: "unreachable-end-shm",
         mapped_and_sparse: "unreachable-sparse",
         mapped_private: "deleted-mapped",
         mapped_private_memfd: "memfd-private-closed",
@@ -174,4 +188,31 @@ fn mapped_as_the_program() {
         let copy = "cp /services/service /tmp/program && exec /tmp/program holds upgraded";
         goes_on(&App::with_options(*setting, &[], &["sh", "-c", copy]));
     }
+}
+
+/// A page that cannot be read is no page of zeros: the checkpoint fails, and the service goes on.
+#[test]
+fn mapped_and_unreadable() {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split('.').map_while(|number| number.parse::<u32>().ok());
+    if (numbers.next(), numbers.next()) < (Some(6), Some(15)) {
+        return eprintln!("this kernel has no guards in files: nothing was tried");
+    }
+    refuses("unreadable", "can't be read, of a file that is mapped by");
+}
+
+/// The message would bring another file than the one that is mapped.
+#[test]
+fn mapped_and_in_flight() {
+    refuses("in-flight", "its only descriptor is in flight in a message");
+}
+
+fn refuses(object: &str, words: &str) {
+    let app = App::new(Setting::Restricted, &["holds", object]);
+    let container = app.start();
+    container.verified();
+    let out = container.try_checkpoint(&[]);
+    let said = text(&out.stderr);
+    assert!(!out.status.success() && said.contains(words), "{said}");
+    container.verified();
 }

@@ -25,6 +25,7 @@ mod shapes;
 mod sockets;
 mod standby;
 mod stores;
+mod swap;
 mod system_v;
 mod takeover;
 mod target;

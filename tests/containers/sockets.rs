@@ -1,7 +1,12 @@
 //! Unix sockets whose files have other names than they were bound to, or none, and those with a peer outside the
 //! service.
 
+use std::fs;
+use std::os::unix::fs::symlink;
 use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::path::Path;
+
+use freeze::exit;
 
 use crate::harness::{App, Container, Setting, in_all_settings, text};
 
@@ -39,6 +44,42 @@ fn names_in_memory(setting: Setting) {
 
 fn names_on_a_volume(setting: Setting) {
     names(setting, "/volume");
+}
+
+/// What another container puts on a shared volume meanwhile is neither removed nor followed.
+fn spares(exchange: impl Fn(&Path), words: &str) {
+    let app = App::new(Setting::Restricted, &["sockets", "/volume"]).with_volume(None);
+    let first = app.start();
+    first.verified();
+    first.checkpoint(&[]);
+    assert_eq!(first.wait(), 172, "{}", first.story());
+    exchange(&app.volume().join("sockets"));
+    let second = app.start();
+    assert_eq!(second.wait(), i32::from(exit::RESTORE_FAILED));
+    let said = second.logs().1;
+    assert!(said.contains(words), "{said}");
+}
+
+#[test]
+fn a_file_with_the_path_of_a_socket_stays() {
+    spares(
+        |folder| {
+            fs::remove_file(folder.join("renamed")).unwrap();
+            fs::write(folder.join("renamed"), "another's").unwrap();
+        },
+        "that is no socket",
+    );
+}
+
+#[test]
+fn a_link_in_the_path_of_a_socket_is_not_followed() {
+    spares(
+        |folder| {
+            fs::rename(folder.join("sub folder"), folder.join("before")).unwrap();
+            symlink("before", folder.join("sub folder")).unwrap();
+        },
+        "Not a directory",
+    );
 }
 
 fn says(container: &Container, words: &str) {

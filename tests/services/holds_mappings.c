@@ -1,6 +1,7 @@
 /* holds_mappings.c - mappings of what nothing else leads to, and mappings larger than all memory. */
 #include "holds.h"
 #include <semaphore.h>
+#include <sys/socket.h>
 #include <sys/sysinfo.h>
 #include <time.h>
 
@@ -301,27 +302,81 @@ static void upgraded_check(void)
 		fail("the data has changed");
 }
 
-/* It may be read, ends before its mapping does, and stays like that. */
-static void unreachable_end_hold(void)
+/* It may be read, ends before its mapping does, and stays like that. Another mapping is behind its end as a whole. */
+static void hold_end(const char *path)
 {
-	int fd = had(open("/tmp/end", O_RDWR | O_CREAT | O_TRUNC, 0600), "end"), reader;
+	int fd = had(open(path, O_RDWR | O_CREAT | O_TRUNC, 0600), path), reader;
 
 	if (pwrite(fd, text, sizeof text, PAGE) != sizeof text)
 		cannot("pwrite");
-	reader = had(open("/tmp/end", O_RDONLY), "end");
-	unlink("/tmp/end");
+	reader = had(open(path, O_RDONLY), path);
+	unlink(path);
 	memory = mapped(mmap(NULL, 4 * PAGE, PROT_READ, MAP_SHARED, reader, 0), "end");
+	again = mapped(mmap(NULL, PAGE, PROT_READ, MAP_SHARED, reader, 8 * PAGE), "behind the end");
 	close(fd);
 	close(reader);
+}
+
+static void unreachable_end_hold(void)
+{
+	hold_end("/tmp/end");
+}
+
+static void unreachable_end_shm_hold(void)
+{
+	hold_end("/dev/shm/end");
 }
 
 static void unreachable_end_check(void)
 {
 	check_text(memory + PAGE, "the memory");
-	if (is_there(memory + 2 * PAGE) || is_there(memory + 3 * PAGE))
+	if (is_there(memory + 2 * PAGE) || is_there(memory + 3 * PAGE) || is_there(again))
 		fail("the file has grown");
 	if (!mprotect(memory, PAGE, PROT_READ | PROT_WRITE))
 		fail("what was opened to be read can be written");
+}
+
+/* A page in its middle that the kernel lets nobody read, as after a fault of a disk (Linux 6.15). */
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102
+#endif
+
+static void unreadable_hold(void)
+{
+	int fd = unlinked("/tmp/unreadable", 3);
+
+	memory = mapped(mmap(NULL, 3 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0), "unreadable");
+	put(memory + 2 * PAGE);
+	had(madvise(memory + PAGE, PAGE, MADV_GUARD_INSTALL), "madvise");
+	close(fd);
+}
+
+static void unreadable_check(void)
+{
+	check_text(memory + 2 * PAGE, "the memory");
+}
+
+/* Its only descriptor is in a message that nobody has received yet. */
+static void in_flight_hold(void)
+{
+	int fd = unlinked("/dev/shm/in-flight", 1), ends[2];
+	char control[CMSG_SPACE(sizeof fd)] = "", byte = 0;
+	struct iovec one = { &byte, 1 };
+	struct msghdr message = { .msg_iov = &one, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control };
+	struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
+
+	memory = mapped(mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0), "in flight");
+	put(memory);
+	had(socketpair(AF_UNIX, SOCK_DGRAM, 0, ends), "socketpair");
+	*rights = (struct cmsghdr){ .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof fd) };
+	memcpy(CMSG_DATA(rights), &fd, sizeof fd);
+	had(sendmsg(ends[0], &message, 0), "sendmsg");
+	close(fd);
+}
+
+static void in_flight_check(void)
+{
+	check_text(memory, "the memory");
 }
 
 /* Nothing, with something at both ends. */
@@ -341,6 +396,37 @@ static void unreachable_sparse_check(void)
 	check_text(memory + 16383L * PAGE, "the end of the memory");
 }
 
+/* Swapped out, where the host has swap: every second page of shared memory, and of a file in memory. */
+enum { SWAPPED = 2048 };
+
+static void swap_out(void)
+{
+	had(madvise(memory, (long)SWAPPED * PAGE, MADV_PAGEOUT), "madvise");
+	had(madvise(again, (long)SWAPPED * PAGE, MADV_PAGEOUT), "madvise");
+}
+
+static void swapped_hold(void)
+{
+	int fd = unlinked("/dev/shm/swapped", SWAPPED);
+
+	memory = mapped(mmap(NULL, (long)SWAPPED * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0), "anonymous");
+	again = mapped(mmap(NULL, (long)SWAPPED * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0), "file");
+	close(fd);
+	for (long i = 0; i < SWAPPED; i += 2) {
+		put(memory + i * PAGE);
+		put(again + i * PAGE);
+	}
+	swap_out();
+}
+
+static void swapped_check(void)
+{
+	for (long i = 0; i < SWAPPED; i += 2) {
+		check_text(memory + i * PAGE, "the memory");
+		check_text(again + i * PAGE, "the file in memory");
+	}
+	swap_out();
+}
 
 static unsigned long size, middle;
 
@@ -533,7 +619,11 @@ const struct object mapping_objects[] = {
 	{ "unreachable-library", unreachable_library_hold, unreachable_library_check },
 	{ "upgraded", upgraded_hold, upgraded_check },
 	{ "unreachable-end", unreachable_end_hold, unreachable_end_check },
+	{ "unreachable-end-shm", unreachable_end_shm_hold, unreachable_end_check },
+	{ "unreadable", unreadable_hold, unreadable_check },
+	{ "in-flight", in_flight_hold, in_flight_check },
 	{ "unreachable-sparse", unreachable_sparse_hold, unreachable_sparse_check },
+	{ "swapped", swapped_hold, swapped_check },
 	{ "reserve-none", reserve_none_hold, reserve_none_check },
 	{ "reserve-used", reserve_used_hold, reserve_used_check },
 	{ "reserve-most", reserve_most_hold, reserve_most_check },

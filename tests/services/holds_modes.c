@@ -256,6 +256,38 @@ static void fifo_check(void)
 		fail("the pipe has changed");
 }
 
+/* As databases read and write, past the page cache: whole blocks, at whole blocks of memory. */
+static char *block(void)
+{
+	static char blocks[2 * PAGE];
+
+	return blocks + PAGE - (unsigned long)blocks % PAGE;
+}
+
+static void direct_hold(void)
+{
+	umask(0);
+	fd = had(open("/tmp/direct", O_CREAT | O_RDWR | O_DIRECT, 0600), "direct");
+	memset(block(), 'd', PAGE);
+	if (write(fd, block(), PAGE) != PAGE)
+		cannot("write");
+	had(ftruncate(fd, PAGE + 100), "ftruncate");
+	set_mode(0);
+	unlink("/tmp/direct");
+}
+
+static void direct_check(void)
+{
+	struct stat st;
+
+	check_mode();
+	memset(block(), 0, PAGE);
+	if (pread(fd, block(), PAGE, 0) != PAGE || block()[0] != 'd' || block()[PAGE - 1] != 'd')
+		fail("the content has changed");
+	if (fstat(fd, &st) || st.st_size != PAGE + 100)
+		fail("the size has changed");
+}
+
 static void folder_hold(void)
 {
 	had(mkdir("/tmp/folder", 0700), "mkdir");
@@ -263,12 +295,26 @@ static void folder_hold(void)
 	set_mode(0);
 }
 
-static void watched_hold(void)
+static void watch(unsigned mask)
 {
 	close(had(open("/tmp/watched", O_CREAT | O_RDWR, 0600), "watched"));
 	fd = had(inotify_init1(IN_NONBLOCK), "inotify_init1");
-	had(inotify_add_watch(fd, "/tmp/watched", IN_DELETE_SELF), "inotify_add_watch");
+	had(inotify_add_watch(fd, "/tmp/watched", mask), "inotify_add_watch");
 	had(chmod("/tmp/watched", 0), "chmod");
+}
+
+static void watched_hold(void)
+{
+	watch(IN_DELETE_SELF);
+}
+
+/* As tail -F watches: each change of the mode is an event. */
+static void watched_mode_hold(void)
+{
+	char event[512];
+
+	watch(IN_DELETE_SELF | IN_ATTRIB);
+	had(read(fd, event, sizeof event), "event");
 }
 
 static void watched_check(void)
@@ -291,6 +337,7 @@ const struct object mode_objects[] = {
 	{ "mode-ghost", ghost_hold, both_check },
 	{ "mode-ghost-small", ghost_small_hold, ghost_small_check },
 	{ "mode-ghost-write-only", ghost_write_only_hold, write_only_check },
+	{ "mode-ghost-direct", direct_hold, direct_check },
 	{ "mode-several", several_hold, both_check },
 	{ "mode-mapped", mapped_hold, mapped_check },
 	{ "mode-ghost-mapped", ghost_mapped_hold, ghost_mapped_check },
@@ -298,5 +345,6 @@ const struct object mode_objects[] = {
 	{ "mode-fifo", fifo_hold, fifo_check },
 	{ "mode-folder", folder_hold, check_mode },
 	{ "mode-watched", watched_hold, watched_check },
+	{ "mode-watched-mode", watched_mode_hold, watched_check },
 	{ 0 },
 };

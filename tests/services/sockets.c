@@ -1,5 +1,6 @@
 /* sockets.c - the shape that has unix sockets whose files are not where they were bound. */
 #include "service.h"
+#include <stddef.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -12,7 +13,7 @@ static struct bound {
 	char now[2][LENGTH]; /* where its file is */
 	const char *at;	     /* the folder of a relative name */
 } all[MOST];
-static int count, client, accepted;
+static int count, client, accepted, orphan, its_client;
 static char folder[64];
 
 static int had(int fd, const char *what)
@@ -90,8 +91,9 @@ static void hold(void)
 	bound(SOCK_STREAM, in_folder("reloaded"));
 	renamed(SOCK_STREAM, in_folder("reloaded.tmp"), in_folder("reloaded"));
 
-	/* The first name belongs to a file now, which travels as it is open. */
+	/* The first name belongs to a file now, which travels as it is open. It stays there, so the socket gets another name. */
 	renamed(SOCK_STREAM, in_folder("file"), in_folder("was at file"));
+	all[count - 1].first[0] = '\0';
 	had(open(in_folder("file"), O_CREAT | O_WRONLY | O_CLOEXEC, 0644), "file");
 
 	had(mkdir(in_folder("gone"), 0755), "mkdir");
@@ -120,6 +122,52 @@ static void hold(void)
 	had(rename(other, in_folder("client")), "rename");
 	had(connect(client, (void *)&addr, named(&addr, in_folder("renamed"))), "connect");
 	accepted = had(accept4(all[0].fd, NULL, NULL, SOCK_CLOEXEC), "accept");
+}
+
+static socklen_t abstract(struct sockaddr_un *addr)
+{
+	static const char name[] = "\0holds a listener that is closed";
+
+	memset(addr, 0, sizeof *addr);
+	addr->sun_family = AF_UNIX;
+	memcpy(addr->sun_path, name, sizeof name);
+	return offsetof(struct sockaddr_un, sun_path) + sizeof name;
+}
+
+static int listen_abstract(void)
+{
+	struct sockaddr_un addr;
+	int fd = had(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket");
+
+	if (bind(fd, (void *)&addr, abstract(&addr)) || listen(fd, 1)) {
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+/* A connection whose listener is closed: it has an abstract name that is free. */
+static void hold_orphan(void)
+{
+	int listener = had(listen_abstract(), "abstract name");
+	struct sockaddr_un addr;
+
+	its_client = had(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket");
+	had(connect(its_client, (void *)&addr, abstract(&addr)), "connect");
+	orphan = had(accept4(listener, NULL, NULL, SOCK_CLOEXEC), "accept");
+	close(listener);
+}
+
+static void check_orphan(void)
+{
+	int listener = listen_abstract();
+	char byte;
+
+	if (listener < 0)
+		fail("the abstract name is taken: %s", strerror(errno));
+	close(listener);
+	if (write(its_client, "x", 1) != 1 || read(orphan, &byte, 1) != 1)
+		fail("the connection of the closed listener is lost");
 }
 
 static void check_name(int fd, int peers, const char *wanted)
@@ -161,7 +209,8 @@ static void check(void)
 	for (struct bound *b = all; b < all + count; b++) {
 		if (b->kind != SOCK_DGRAM)
 			fcntl(b->fd, F_SETFL, O_NONBLOCK);
-		check_name(b->fd, 0, b->first);
+		if (*b->first)
+			check_name(b->fd, 0, b->first);
 		for (int i = 0; i < 2; i++)
 			if (*b->now[i])
 				check_path(b, b->now[i]);
@@ -182,6 +231,7 @@ static void check(void)
 	check_name(client, 1, all[0].first);
 	if (write(client, "x", 1) != 1 || read(accepted, &byte, 1) != 1)
 		fail("the connection is lost");
+	check_orphan();
 }
 
 static void sockets_start(int argc, char **argv)
@@ -189,6 +239,7 @@ static void sockets_start(int argc, char **argv)
 	snprintf(folder, sizeof folder, "%s/sockets", argc > 0 ? argv[0] : "/tmp");
 	had(mkdir(folder, 0755), folder);
 	hold();
+	hold_orphan();
 }
 
 const struct shape sockets = { "sockets", "FOLDER", sockets_start, NULL, check, NULL };

@@ -16,13 +16,11 @@ pub struct Names(Found);
 
 impl Names {
     pub fn of(service: &Service, unix: &BTreeMap<u64, Unix>) -> Self {
-        let listeners: BTreeSet<&[u8]> = unix.values().filter(|one| one.listens).map(|one| &one.name[..]).collect();
-        // One that was accepted has the listener's name. After a restore it has that alone.
-        let has_file = |socket: &&Unix| socket.listens || socket.is_datagram || !listeners.contains(&socket.name[..]);
+        let named = bound::named(unix);
         let all = service.processes.iter().flat_map(|one| {
             let cwd = fs::read_link(proc::path(one.process.pid, "cwd")).unwrap_or_default();
-            let sockets = one.descriptors.iter().filter_map(move |descriptor| unix.get(&descriptor.inode?));
-            sockets.filter(&has_file).map(move |socket| (socket, cwd.clone()))
+            let sockets = one.descriptors.iter().filter_map(|descriptor| named.get(&descriptor.inode?).copied());
+            sockets.map(move |socket| (socket, cwd.clone()))
         });
         Self(bound::find(all))
     }
