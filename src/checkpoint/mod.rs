@@ -28,6 +28,8 @@ use crate::criu::stats;
 use crate::fail_points::{Point, reach};
 use crate::files::capture::{self, CaptureError, Captured};
 use crate::files::ephemeral::Ephemeral;
+use crate::files::selection::{Scope, Selection};
+use crate::files::survey::Survey;
 use crate::files::used::{self, LookupError, Rules};
 use crate::host::pid_counting;
 use crate::image::{self, BodyId, CriuImage, Figures, File, ImageError, ImageWriter, Lease, Manifest, Vault, Written};
@@ -106,8 +108,8 @@ pub(crate) struct Target {
     pub service: i32,
     pub lease: Lease,
     pub after_commit: AfterCommit,
-    /// Captured beside the files that the service uses.
-    pub include: Vec<PathBuf>,
+    /// Which files are captured beside those that the service uses.
+    pub files: Selection,
     /// Lets the service end into a store that vanishes with the container.
     pub ephemeral_store: bool,
 }
@@ -170,12 +172,13 @@ fn take(
             .into_iter()
             .for_each(|message| reporter.warn(message));
     }
-    for path in target.include.iter().filter(|path| !path.exists()) {
+    for path in target.files.include.iter().filter(|path| !path.exists()) {
         // The file may come later, but a misspelt path must not go unnoticed.
         reporter.warn(format!("--include {}: there is no such file at the moment", path.display()));
     }
     let ours = describe::our_folders(common, work.path());
-    let rules = Rules::of_this_container(parent_id() as i32, ours).map_err(LookupError::Proc)?;
+    let rules = Rules::of_this_container(parent_id() as i32, ours, target.files.clone()).map_err(LookupError::Proc)?;
+    let survey = survey(&rules, target.files.limit)?;
     let host = describe::host().map_err(LookupError::Proc)?;
     let store = store::open(&common.store)?;
     let fencing = store.prepare()?;
@@ -206,7 +209,8 @@ fn take(
     // Processes may have come and gone between preflight and freeze.
     let tree = Tree::of_service(target.root, target.service)?;
     preflight::check_frozen(tree.processes(), &abilities)?;
-    let paths = used::paths(tree.processes(), &watched, &target.include, &rules)?;
+    let survey = survey.map(|survey| survey.again(&rules)).transpose()?.unwrap_or_default();
+    let paths = used::paths(tree.processes(), &watched, survey.changed.keys(), &rules)?;
     let files = capture::capture(&paths, &writer)?;
     let mut manifest = describe::service(host, &tree, target.root, target.service).map_err(LookupError::Proc)?;
     reach(Point::CheckpointFiles);
@@ -256,6 +260,16 @@ fn take(
         total_ms: millis(started.elapsed()),
         ended: target.after_commit != AfterCommit::Resume,
     })
+}
+
+/// Looks at what was changed in the container, if that travels.
+fn survey(rules: &Rules, limit: u64) -> Result<Option<Survey>, LookupError> {
+    if rules.scope() == Scope::Open {
+        return Ok(None);
+    }
+    let survey = Survey::look(rules)?;
+    survey.check(limit)?;
+    Ok(Some(survey))
 }
 
 /// Refuses to end the service if the store vanishes with the container.

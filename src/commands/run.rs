@@ -3,7 +3,7 @@
 use std::{
     ffi::{CString, OsString},
     os::unix::ffi::OsStringExt,
-    path::{Component, PathBuf},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -11,13 +11,14 @@ use clap::builder::FalseyValueParser;
 
 use crate::control::protocol::{MAX_LINE, millis};
 use crate::exit;
+use crate::files::selection::{Pattern, Scope, Selection};
 use crate::image::KeyFiles;
 use crate::init::{self, Config, Hook, Hooks, Isolate, OnTerm, Pair, ParseError, SignalArg, parse_choice, parse_size};
 use crate::job::{Choice, OnFailure, Standby};
 use crate::store::Location;
 
-/// Most bytes of `--include` paths: they must fit into the one line that a worker gets.
-const MAX_INCLUDE: usize = MAX_LINE / 2;
+/// Most bytes of `--include` and `--exclude`: they must fit into the one line that a worker gets.
+const MAX_SELECTION: usize = MAX_LINE / 2;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -58,9 +59,8 @@ pub struct Arguments {
     /// Give up a restore after this time
     #[arg(long, env = "FREEZE_RESTORE_TIMEOUT", value_name = "DURATION", default_value = "10min", value_parser = humantime::parse_duration)]
     restore_timeout: Duration,
-    /// Checkpoint this file or folder too, besides those that the service has open
-    #[arg(long, alias = "preserve-path", env = "FREEZE_INCLUDE", value_name = "PATH", value_delimiter = ',')]
-    include: Vec<PathBuf>,
+    #[command(flatten)]
+    files: FileArguments,
     /// Allow a checkpoint to end the service although the store is deleted with the container
     #[arg(long, env = "FREEZE_EPHEMERAL_STORE", value_parser = FalseyValueParser::new())]
     ephemeral_store: bool,
@@ -76,6 +76,23 @@ pub struct Arguments {
     /// The service's program and its arguments
     #[arg(required = true, trailing_var_arg = true)]
     command: Vec<OsString>,
+}
+
+/// Which files a checkpoint captures.
+#[derive(Debug, clap::Args)]
+struct FileArguments {
+    /// Which files of the container travel with a checkpoint
+    #[arg(long, env = "FREEZE_FILES", value_name = "WHICH", default_value = "changed")]
+    files: Scope,
+    /// The most that changed files may have together; a checkpoint with more is refused
+    #[arg(long, env = "FREEZE_FILES_LIMIT", value_name = "SIZE", default_value = "4GiB", value_parser = parse_size)]
+    files_limit: u64,
+    /// Checkpoint this file or folder in any case, also on a volume
+    #[arg(long, alias = "preserve-path", env = "FREEZE_INCLUDE", value_name = "PATH", value_delimiter = ',')]
+    include: Vec<PathBuf>,
+    /// Leave behind the files and folders of this path or name; it may have wildcards
+    #[arg(long, env = "FREEZE_EXCLUDE", value_name = "GLOB", value_delimiter = ',')]
+    exclude: Vec<Pattern>,
 }
 
 /// Triggers of a checkpoint besides `freeze checkpoint`.
@@ -186,15 +203,11 @@ pub fn main(arguments: Arguments) -> u8 {
         super::say(&error.to_string());
         return exit::USAGE;
     }
-    let include: Vec<PathBuf> = arguments.include.into_iter().map(plain).collect();
-    if let Some(path) = include.iter().find(|path| path.components().any(|part| part == Component::ParentDir)) {
-        super::say(&format!("--include {}: give the path without \"..\"", path.display()));
-        return exit::USAGE;
-    }
-    if include.iter().map(|path| path.as_os_str().len() + 4).sum::<usize>() > MAX_INCLUDE {
-        super::say(&format!(
-            "--include has more than {MAX_INCLUDE} bytes of paths: include their parent folders instead"
-        ));
+    let FileArguments { files, files_limit, include, exclude } = arguments.files;
+    let include = include.into_iter().map(plain).collect();
+    let files = Selection { scope: files, include, exclude, limit: files_limit };
+    if let Err(error) = files.check(MAX_SELECTION) {
+        super::say(&error.to_string());
         return exit::USAGE;
     }
     let Arguments { triggers, hooks, restore, .. } = arguments;
@@ -216,7 +229,7 @@ pub fn main(arguments: Arguments) -> u8 {
         checkpointed_status: arguments.checkpointed_status,
         checkpoint_timeout: arguments.checkpoint_timeout,
         restore_timeout: arguments.restore_timeout,
-        include,
+        files,
         ephemeral_store: arguments.ephemeral_store,
         memory: arguments.memory_limit,
         instance: restore.instance.unwrap_or_else(host_name),

@@ -20,9 +20,9 @@ pub fn main() -> u8 {
         }
     };
     let result = match job {
-        Job::Checkpoint { common, root, service, lease, after_commit, include, ephemeral_store } => checkpoint::run(
+        Job::Checkpoint { common, root, service, lease, after_commit, files, ephemeral_store } => checkpoint::run(
             &common,
-            &checkpoint::Target { root, service, lease, after_commit, include, ephemeral_store },
+            &checkpoint::Target { root, service, lease, after_commit, files, ephemeral_store },
             &reporter,
         )
         .map(Event::Checkpointed),

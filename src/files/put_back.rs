@@ -132,7 +132,9 @@ fn make_link(entry: &Entry, file: &image::File) -> io::Result<()> {
     }
     let temporary = entry.temporary();
     symlinkat(target, &entry.folder, temporary.name())?;
-    give(&expect(resolve::place_in(&entry.folder, temporary.name())?, |meta| meta.is_symlink())?, file);
+    let link = expect(resolve::place_in(&entry.folder, temporary.name())?, fs::Metadata::is_symlink)?;
+    give(&link, file);
+    set_time(&link, file)?;
     temporary.take_place()
 }
 
@@ -153,8 +155,7 @@ fn make_fifo(entry: &Entry, file: &image::File) -> io::Result<()> {
     mkfifoat(&entry.folder, temporary.name(), Mode::S_IRUSR | Mode::S_IWUSR)?;
     let is_ours = |meta: &fs::Metadata| meta.file_type().is_fifo() && meta.uid() == geteuid().as_raw();
     let fifo = expect(resolve::place_in(&entry.folder, temporary.name())?, is_ours)?;
-    give(&fifo, file);
-    set_mode(&fifo, file)?;
+    finish(&fifo, file)?;
     temporary.take_place()
 }
 

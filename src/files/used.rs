@@ -13,13 +13,16 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use bytesize::ByteSize;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{SysconfVar, sysconf};
 
 use super::bound;
 use super::entry;
+use super::groups::Group;
 use super::mounts::{Kind, Mounts};
 use super::resolve::{self, Unresolved};
+use super::selection::{Scope, Selection};
 use crate::proc::fdinfo::FdInfo;
 use crate::proc::stat::Stat;
 use crate::proc::tree::Process;
@@ -33,6 +36,15 @@ pub enum LookupError {
         "the service has bound a unix socket in {folder}, which freeze cannot look up: {error}. Repair the symbolic links on this path, or bind the socket elsewhere"
     )]
     Socket { folder: PathBuf, error: io::Error },
+    #[error(
+        "{path} was changed in this container and cannot be read ({error}), so it would be lost; make it readable for the container's user, or leave it behind with --exclude"
+    )]
+    Changed { path: PathBuf, error: io::Error },
+    #[error(
+        "the files that were changed in this container have {}, more than --files-limit allows ({}); exclude what the service can lose, keep large data on a volume, or raise the limit. The largest folders: {}",
+        ByteSize(*.bytes), ByteSize(*.limit), list(.largest)
+    )]
+    Large { bytes: u64, limit: u64, largest: Vec<Group> },
     #[error("--include cannot read {path} ({error}); make it readable for the container's user")]
     Include { path: PathBuf, error: io::Error },
     /// Another container may decide where the link leads.
@@ -42,25 +54,40 @@ pub enum LookupError {
     Link { path: PathBuf, link: PathBuf },
 }
 
+fn list(largest: &[Group]) -> String {
+    let each = largest.iter().map(|group| format!("{} ({})", group.folder.display(), ByteSize(group.bytes)));
+    each.collect::<Vec<_>>().join(", ")
+}
+
 /// Decides which files travel.
 #[derive(Debug)]
 pub struct Rules {
-    mounts: Mounts,
+    pub(super) mounts: Mounts,
     /// Files that the container image lacks are younger.
     container_start: SystemTime,
     /// freeze's own folders.
-    ours: Vec<PathBuf>,
+    pub(super) ours: Vec<PathBuf>,
+    pub(super) selection: Selection,
 }
 
 impl Rules {
     /// Rules for the container of this `init`. Nothing below the folders `ours` travels.
-    pub fn of_this_container(init: i32, ours: Vec<PathBuf>) -> io::Result<Self> {
+    pub fn of_this_container(init: i32, ours: Vec<PathBuf>, selection: Selection) -> io::Result<Self> {
         let mounts = Mounts::read()?;
         let born = mounts.root_is_overlay().then(|| fs::metadata("/")?.created()).transpose().ok().flatten();
-        Ok(Self { mounts, container_start: beginning(born, init)?, ours })
+        Ok(Self { mounts, container_start: beginning(born, init)?, ours, selection })
     }
 
-    fn is_ours(&self, path: &Path) -> bool {
+    #[cfg(test)]
+    pub(super) fn began(&mut self, start: SystemTime) {
+        self.container_start = start;
+    }
+
+    pub fn scope(&self) -> Scope {
+        self.selection.scope
+    }
+
+    pub(super) fn is_ours(&self, path: &Path) -> bool {
         self.ours.iter().any(|folder| path.starts_with(folder))
     }
 
@@ -77,22 +104,22 @@ impl Rules {
 
     /// Overlay file systems show one device number for a file's lower and upper copy, but a copy made here is
     /// born here.
-    fn is_new(&self, meta: &Metadata) -> bool {
+    pub(super) fn is_new(&self, meta: &Metadata) -> bool {
         let changed = Duration::new(meta.ctime().max(0) as u64, meta.ctime_nsec().clamp(0, 999_999_999) as u32);
         let changed = SystemTime::UNIX_EPOCH + changed;
         meta.created().is_ok_and(|born| born >= self.container_start) || changed >= self.container_start
     }
 }
 
-/// Paths to capture: files that processes use or that were `found` for them by their inodes, `include` with
-/// everything below, and the folders that all these need, and that sockets need.
-pub fn paths(
+/// Paths to capture: files that processes use or that were `found` for them by their inodes, what was `changed`,
+/// what is to be included with everything below, and the folders that all these need, and that sockets need.
+pub fn paths<'a>(
     processes: &[Process],
     found_by_inode: &[PathBuf],
-    include: &[PathBuf],
+    changed: impl Iterator<Item = &'a PathBuf>,
     rules: &Rules,
 ) -> Result<BTreeSet<PathBuf>, LookupError> {
-    let mut found = BTreeSet::new();
+    let mut found: BTreeSet<PathBuf> = changed.cloned().collect();
     let by_inode = found_by_inode.iter().filter_map(|path| Some((in_place_of_socket(path)?.to_owned(), false)));
     for (path, written) in used_by(processes)?.into_iter().chain(by_inode) {
         if let Ok(meta) = fs::symlink_metadata(&path)
@@ -102,11 +129,17 @@ pub fn paths(
             found.insert(path);
         }
     }
-    for path in include {
+    for path in &rules.selection.include {
         include_real(path, rules, &mut found)?;
     }
-    let parents: Vec<PathBuf> = found.iter().flat_map(|path| path.ancestors().skip(1)).map(Path::to_owned).collect();
-    for folder in parents {
+    let parents: BTreeSet<&Path> = found.iter().filter_map(|path| path.parent()).collect();
+    let folders: BTreeSet<PathBuf> = parents
+        .into_iter()
+        .flat_map(Path::ancestors)
+        .filter(|path| !found.contains(*path))
+        .map(Path::to_owned)
+        .collect();
+    for folder in folders {
         if fs::symlink_metadata(&folder).is_ok_and(|meta| rules.travels(&folder, &meta, false)) {
             found.insert(folder);
         }
@@ -122,7 +155,7 @@ fn in_place_of_socket(path: &Path) -> Option<&Path> {
 }
 
 /// The engine makes devices, and CRIU binds sockets again.
-fn captured_kind(meta: &Metadata) -> bool {
+pub(super) fn captured_kind(meta: &Metadata) -> bool {
     let kind = meta.file_type();
     kind.is_file() || kind.is_dir() || kind.is_fifo() || kind.is_symlink()
 }
@@ -138,12 +171,12 @@ fn include_real(path: &Path, rules: &Rules, found: &mut BTreeSet<PathBuf>) -> Re
     walk(&real, &real, rules, found)
 }
 
-/// Adds `path` and everything below it, without following links. Skips freeze's own files, temporary ones too, and
-/// volumes below a `top` that is on none.
+/// Adds `path` and everything below it, without following links. Skips freeze's own files, temporary ones too, what is
+/// excluded, and volumes below a `top` that is on none.
 fn walk(top: &Path, path: &Path, rules: &Rules, found: &mut BTreeSet<PathBuf>) -> Result<(), LookupError> {
     let foreign = |path: &Path| rules.mounts.kind(path) == Kind::Foreign;
     let temporary = path.file_name().is_some_and(entry::is_temporary);
-    if rules.is_ours(path) || temporary || (foreign(path) && !foreign(top)) {
+    if rules.is_ours(path) || temporary || rules.selection.excludes(path) || (foreign(path) && !foreign(top)) {
         return Ok(());
     }
     let meta = match resolve::place(path) {
@@ -257,6 +290,7 @@ fn start_of(pid: i32) -> io::Result<SystemTime> {
 mod tests {
     use std::ffi::OsStr;
     use std::fs::{File, OpenOptions};
+    use std::iter;
     use std::os::unix::fs::symlink;
     use std::os::unix::net::UnixListener;
 
@@ -267,8 +301,14 @@ mod tests {
         vec![proc::tree::read(std::process::id() as i32).unwrap()]
     }
 
+    /// What is captured besides what processes use.
+    fn included(include: &[PathBuf], rules: Rules) -> Result<BTreeSet<PathBuf>, LookupError> {
+        let selection = Selection { include: include.to_vec(), ..rules.selection };
+        paths(&[], &[], iter::empty(), &Rules { selection, ..rules })
+    }
+
     fn rules_of_us(ours: Vec<PathBuf>) -> Rules {
-        Rules::of_this_container(std::process::id() as i32, ours).unwrap()
+        Rules::of_this_container(std::process::id() as i32, ours, Selection::default()).unwrap()
     }
 
     #[test]
@@ -339,7 +379,7 @@ mod tests {
         let _socket = UnixListener::bind(top.join("real/sock")).unwrap();
         fs::rename(top.join("real/sock"), top.join("new/sock")).unwrap();
         let rules = Rules { mounts: Mounts::of(mountinfo::parse(ROOT)), ..rules_of_us(Vec::new()) };
-        let found = paths(&this_process(), &[top.join("new/sock")], &[], &rules).unwrap();
+        let found = paths(&this_process(), &[top.join("new/sock")], iter::empty(), &rules).unwrap();
         assert!(["new", "real"].iter().all(|name| found.contains(&top.join(name))), "{found:?}");
         assert!(!found.contains(&top.join("new/sock")));
     }
@@ -350,7 +390,7 @@ mod tests {
         let _socket = UnixListener::bind(top.join("link/sock")).unwrap();
         fs::remove_file(top.join("link")).unwrap();
         symlink("link", top.join("link")).unwrap();
-        let said = paths(&this_process(), &[], &[], &rules_of_us(Vec::new())).unwrap_err().to_string();
+        let said = paths(&this_process(), &[], iter::empty(), &rules_of_us(Vec::new())).unwrap_err().to_string();
         assert!(said.contains(&format!("unix socket in {}", top.join("link").display())), "{said}");
         assert!(!said.contains("/proc"), "{said}");
     }
@@ -361,6 +401,7 @@ mod tests {
             mounts: Mounts::read().unwrap(),
             container_start: SystemTime::now() + Duration::from_secs(3600),
             ours: vec!["/opt/freeze".into()],
+            selection: Selection::default(),
         };
         let meta = fs::metadata("/etc/passwd").unwrap();
         assert!(!rules.travels(Path::new("/etc/passwd"), &meta, false));
@@ -376,8 +417,24 @@ mod tests {
         let mine = folder.path().join("mine");
         File::create(&mine).unwrap();
         let rules = rules_of_us(vec![folder.path().join("store")]);
-        let found = paths(&[], &[], &[folder.path().to_owned()], &rules).unwrap();
+        let found = included(&[folder.path().to_owned()], rules).unwrap();
         assert!(found.contains(&mine) && !found.contains(&folder.path().join("store")), "{found:?}");
+    }
+
+    #[test]
+    fn what_is_excluded_stays_even_if_it_is_below_an_include() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["keep", "a.tmp", "cache/file"] {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            File::create(path).unwrap();
+        }
+        let exclude = ["*.tmp".to_owned(), folder.path().join("c*").display().to_string()];
+        let exclude = exclude.map(|pattern| pattern.parse().unwrap()).to_vec();
+        let rules = Rules { selection: Selection { exclude, ..Selection::default() }, ..rules_of_us(Vec::new()) };
+        let found = included(&[folder.path().to_owned()], rules).unwrap();
+        let files: Vec<_> = found.iter().filter(|path| path.starts_with(folder.path())).skip(1).collect();
+        assert_eq!(files, [&folder.path().join("keep")]);
     }
 
     const ROOT: &[u8] = b"1 0 0:1 / / rw - overlay overlay rw\n";
@@ -395,9 +452,9 @@ mod tests {
     #[test]
     fn an_include_through_a_link_takes_the_link_and_what_it_leads_to() {
         let (_folder, top) = real_and_link();
-        let rules = Rules { mounts: Mounts::of(mountinfo::parse(ROOT)), ..rules_of_us(Vec::new()) };
         for path in ["link", "link/file"] {
-            let found = paths(&[], &[], &[top.join(path)], &rules).unwrap();
+            let rules = Rules { mounts: Mounts::of(mountinfo::parse(ROOT)), ..rules_of_us(Vec::new()) };
+            let found = included(&[top.join(path)], rules).unwrap();
             let below: Vec<&Path> = found.iter().filter_map(|path| path.strip_prefix(&top).ok()).collect();
             assert_eq!(below, ["", "link", "real", "real/file"].map(Path::new), "{path}");
         }
@@ -412,7 +469,7 @@ mod tests {
         for (fstype, path, link) in [("ext4", "mount/link", "mount/link"), ("tmpfs", "mount/link/file", "mount/link")] {
             let mounts = Mounts::of(mountinfo::parse(&[ROOT, mount(fstype).as_bytes()].concat()));
             let rules = Rules { mounts, ..rules_of_us(Vec::new()) };
-            let said = paths(&[], &[], &[top.join(path)], &rules).unwrap_err().to_string();
+            let said = included(&[top.join(path)], rules).unwrap_err().to_string();
             assert!(said.contains(&format!("the symbolic link {},", top.join(link).display())), "{said}");
         }
     }
@@ -422,7 +479,7 @@ mod tests {
         let (_folder, top) = real_and_link();
         let mount = format!("2 1 0:2 / {} rw - ext4 ext4 rw\n", top.join("real").display());
         let mounts = Mounts::of(mountinfo::parse(&[ROOT, mount.as_bytes()].concat()));
-        let found = paths(&[], &[], &[top.join("link")], &Rules { mounts, ..rules_of_us(Vec::new()) }).unwrap();
+        let found = included(&[top.join("link")], Rules { mounts, ..rules_of_us(Vec::new()) }).unwrap();
         assert!(["link", "real", "real/file"].iter().all(|name| found.contains(&top.join(name))), "{found:?}");
     }
 
@@ -432,7 +489,7 @@ mod tests {
         let (left, other) = (top.join(".freeze-0123456789abcdef"), top.join(".freeze-notes"));
         File::create(&left).unwrap();
         File::create(&other).unwrap();
-        let found = paths(&[], &[], std::slice::from_ref(&top), &rules_of_us(Vec::new())).unwrap();
+        let found = included(std::slice::from_ref(&top), rules_of_us(Vec::new())).unwrap();
         assert!(found.contains(&other) && !found.contains(&left), "{found:?}");
     }
 
@@ -458,6 +515,7 @@ mod tests {
             mounts: Mounts::read().unwrap(),
             container_start: SystemTime::now() - Duration::from_secs(60),
             ours: Vec::new(),
+            selection: Selection::default(),
         };
         assert!(rules.is_new(&file.as_file().metadata().unwrap()));
     }

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::control::protocol::Phase;
+use crate::files::selection::Selection;
 use crate::image::{KeyFiles, Lease};
 use crate::store::Location;
 
@@ -35,8 +36,8 @@ pub enum Job {
         lease: Lease,
         /// What happens to the service after the commit.
         after_commit: AfterCommit,
-        /// Files and folders to capture in addition to those that the service has open.
-        include: Vec<PathBuf>,
+        /// Which files to capture.
+        files: Selection,
         /// Let the service stop even if the store is lost with the container.
         ephemeral_store: bool,
     },

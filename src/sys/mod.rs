@@ -3,6 +3,7 @@
 mod clone3;
 pub(crate) mod cpuid;
 pub(crate) mod fd;
+pub(crate) mod glob;
 pub(crate) mod memory;
 pub(crate) mod mode;
 pub(crate) mod namespace;

@@ -7,6 +7,7 @@ use crate::harness::{App, Container, Setting, in_all_settings, root, text};
 
 in_all_settings! {
     a_program_made_at_run_time;
+    what_was_changed;
     included_files;
 }
 
@@ -37,11 +38,43 @@ fn a_program_made_at_run_time(setting: Setting) {
     moved(&app);
 }
 
+/// Closed files come back as they were: new ones with their links, holes and times, and those of the image that were
+/// changed.
+fn what_was_changed(setting: Setting) {
+    let script = "umask 022; mkdir -p /data/new/empty /tmp/deep && cd /data/new && echo kept >file && ln file other && ln -s file link \
+                  && chmod 640 file && mkfifo pipe && echo end | dd of=holes bs=1M seek=64 2>/dev/null \
+                  && echo secret >/tmp/deep/closed && chmod 000 /tmp/deep/closed && touch -d '2001-02-03 04:05:06' link file && touch -d '2001-02-03 04:05:06' . && cd /";
+    let app = prepared(
+        setting,
+        &["--exclude", "*.lost,/tmp/gone"],
+        &format!("{script} && touch /data/a.lost && mkdir /tmp/gone"),
+    );
+    let first = app.start();
+    first.verified();
+    let states = "cd /data/new && stat -c '%n %F %s %a %u %g %Y %h' . file other link pipe empty holes && readlink link && cat other \
+                  && [ $(stat -c %b holes) -lt 100 ] && stat -c '%s %a' /tmp/deep/closed && ls -d /data/a.lost /tmp/gone";
+    let look = |container: &Container| text(&container.exec(&["sh", "-c", states]).stdout);
+    let before = look(&first);
+    assert!(before.ends_with("7 0\n/data/a.lost\n/tmp/gone\n"), "{before}");
+    first.checkpoint(&[]);
+    assert_eq!(first.wait(), 172, "{}", first.story());
+    let second = app.start();
+    second.verified();
+    let after = look(&second);
+    assert_eq!(after, before.replace("/data/a.lost\n/tmp/gone\n", ""));
+    // What a restore puts back was changed in the next container, too.
+    second.checkpoint(&[]);
+    assert_eq!(second.wait(), 172, "{}", second.story());
+    let third = app.start();
+    third.verified();
+    assert_eq!(look(&third), after);
+}
+
 /// Closed files travel when they are asked for, with the folders above them, even if those may not be written to.
 fn included_files(setting: Setting) {
     let script = "mkdir -p /data/keep/deep && echo kept >/data/keep/deep/file && ln -s deep/file /data/keep/link \
                   && chmod 500 /data/keep/deep && echo lost >/data/other";
-    let app = prepared(setting, &["--include", "/data/keep/"], script);
+    let app = prepared(setting, &["--files", "open", "--include", "/data/keep/"], script);
     let second = moved(&app);
     assert_eq!(read(&second, "/data/keep/link"), "kept\n");
     assert_eq!(read(&second, "/data/other"), "");

@@ -5,6 +5,7 @@ mod world;
 
 use super::*;
 use crate::control::protocol::{HeartbeatReport, Op, Phase, Report, RestoreReport, Wanted};
+use crate::files::selection::Selection;
 use crate::image::{Hex, KeyFiles};
 use crate::init::config::{Hook, Hooks, OnTerm};
 use crate::job::{AfterCommit, Choice, OnFailure, Standby};
@@ -34,7 +35,7 @@ fn config(busy: bool) -> Config {
         checkpointed_status: exit::CHECKPOINTED,
         checkpoint_timeout: Duration::from_secs(60),
         restore_timeout: Duration::from_secs(60),
-        include: vec![],
+        files: Selection::default(),
         ephemeral_store: false,
         memory: 1,
         instance: "one".to_owned(),

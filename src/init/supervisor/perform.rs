@@ -130,14 +130,14 @@ impl Supervisor {
                 standby: config.standby.clone(),
             },
             Task::Checkpoint(after_commit) => {
-                let (include, ephemeral_store) = (config.include.clone(), config.ephemeral_store);
+                let (files, ephemeral_store) = (config.files.clone(), config.ephemeral_store);
                 Job::Checkpoint {
                     common,
                     root: tree.root,
                     service: tree.service,
                     lease,
                     after_commit,
-                    include,
+                    files,
                     ephemeral_store,
                 }
             }
