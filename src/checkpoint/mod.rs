@@ -172,7 +172,7 @@ fn take(
             .into_iter()
             .for_each(|message| reporter.warn(message));
     }
-    for path in target.files.include.iter().filter(|path| !path.exists()) {
+    for path in target.files.named.include.iter().filter(|path| !path.exists()) {
         // The file may come later, but a misspelt path must not go unnoticed.
         reporter.warn(format!("--include {}: there is no such file at the moment", path.display()));
     }

@@ -11,14 +11,14 @@ use clap::builder::FalseyValueParser;
 
 use crate::control::protocol::{MAX_LINE, millis};
 use crate::exit;
-use crate::files::selection::{Pattern, Scope, Selection};
+use crate::files::selection::{Named, Pattern, Scope, Selection};
 use crate::image::KeyFiles;
 use crate::init::{self, Config, Hook, Hooks, Isolate, OnTerm, Pair, ParseError, SignalArg, parse_choice, parse_size};
 use crate::job::{Choice, OnFailure, Standby};
 use crate::store::Location;
 
 /// Most bytes of `--include` and `--exclude`: they must fit into the one line that a worker gets.
-const MAX_SELECTION: usize = MAX_LINE / 2;
+const MAX_NAMED: usize = MAX_LINE / 2;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -205,8 +205,8 @@ pub fn main(arguments: Arguments) -> u8 {
     }
     let FileArguments { files, files_limit, include, exclude } = arguments.files;
     let include = include.into_iter().map(plain).collect();
-    let files = Selection { scope: files, include, exclude, limit: files_limit };
-    if let Err(error) = files.check(MAX_SELECTION) {
+    let files = Selection { scope: files, named: Named { include, exclude }, limit: files_limit };
+    if let Err(error) = files.named.check(MAX_NAMED) {
         super::say(&error.to_string());
         return exit::USAGE;
     }
@@ -258,7 +258,7 @@ pub fn main(arguments: Arguments) -> u8 {
 }
 
 /// A path as the kernel shows it: absolute, without `.` and without double or trailing slashes.
-fn plain(path: PathBuf) -> PathBuf {
+pub(super) fn plain(path: PathBuf) -> PathBuf {
     std::path::absolute(&path).unwrap_or(path).components().collect()
 }
 

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::readlinkat;
 
+use super::attributes;
 use super::resolve::{self, Unresolved};
 use crate::image::{self, BodyId, ImageError, ImageWriter, Kind};
 
@@ -59,6 +60,9 @@ fn capture_one(path: &Path, names: &mut Names, writer: &ImageWriter) -> Result<C
         ..image::File::default()
     };
     let kind = meta.file_type();
+    if !kind.is_symlink() {
+        entry.attributes = attributes::read(&place).map_err(unreadable)?;
+    }
     if kind.is_dir() {
         entry.set_kind(Kind::Directory);
     } else if kind.is_fifo() {

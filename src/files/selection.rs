@@ -23,12 +23,21 @@ pub enum Scope {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Selection {
     pub scope: Scope,
-    /// Files and folders to capture in any case.
-    pub include: Vec<PathBuf>,
-    /// What stays behind.
-    pub exclude: Vec<Pattern>,
+    #[serde(flatten)]
+    pub named: Named,
     /// Most bytes of the files that travel because they were changed.
     pub limit: u64,
+}
+
+/// Files that are named one by one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Named {
+    /// Files and folders to capture in any case.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub include: Vec<PathBuf>,
+    /// What stays behind.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<Pattern>,
 }
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -42,6 +51,18 @@ pub enum SelectionError {
 }
 
 impl Selection {
+    /// Adds what a request names.
+    pub fn with(mut self, named: &Named) -> Self {
+        self.named.include.extend_from_slice(&named.include);
+        self.named.exclude.extend_from_slice(&named.exclude);
+        self
+    }
+}
+
+impl Named {
+    /// Names nothing.
+    pub const NONE: Self = Self { include: Vec::new(), exclude: Vec::new() };
+
     /// Checks what the user gave. `most` is the number of bytes that fit into a message to a worker.
     pub fn check(&self, most: usize) -> Result<(), SelectionError> {
         if let Some(path) = self.include.iter().find(|path| path.components().any(|part| part == Component::ParentDir))
@@ -54,6 +75,7 @@ impl Selection {
         if bytes > most { Err(SelectionError::Long(most)) } else { Ok(()) }
     }
 
+    /// Whether the path itself is to stay behind.
     pub fn excludes(&self, path: &Path) -> bool {
         self.exclude.iter().any(|pattern| pattern.matches(path))
     }
@@ -100,11 +122,11 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_into_a_message_is_refused() {
-        let of = |path: &str| Selection { include: vec![path.into()], ..Selection::default() };
+        let of = |path: &str| Named { include: vec![path.into()], ..Named::NONE };
         assert_eq!(of("/a").check(6), Ok(()));
         assert_eq!(of("/ab").check(6), Err(SelectionError::Long(6)));
         assert_eq!(of("/a/../b").check(100), Err(SelectionError::Parent("/a/../b".into())));
-        let both = Selection { exclude: vec!["*.tmp".parse().unwrap()], ..of("/a") };
+        let both = Named { exclude: vec!["*.tmp".parse().unwrap()], ..of("/a") };
         assert_eq!(both.check(14), Err(SelectionError::Long(14)));
     }
 }

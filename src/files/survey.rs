@@ -205,7 +205,7 @@ impl<'a> Walk<'a> {
     fn is_left_out(&self, path: &Path) -> bool {
         self.stops.contains(path)
             || path.file_name().is_some_and(entry::is_temporary)
-            || self.rules.selection.excludes(path)
+            || self.rules.selection.named.excludes(path)
     }
 
     fn add(&mut self, path: &Path, meta: &Metadata) -> Result<(), LookupError> {
@@ -226,12 +226,12 @@ mod tests {
 
     use super::*;
     use crate::files::mounts::Mounts;
-    use crate::files::selection::Selection;
+    use crate::files::selection::{Named, Selection};
     use crate::proc::mountinfo;
 
     /// Rules for a container whose root is `top`, which began when that was made.
     fn rules(top: &Path, mounts: &str) -> Rules {
-        let selection = Selection { exclude: vec!["*.tmp".parse().unwrap()], ..Selection::default() };
+        let selection = Selection::default().with(&Named { exclude: vec!["*.tmp".parse().unwrap()], ..Named::NONE });
         let mut rules = Rules::of_this_container(std::process::id() as i32, vec![top.join("ours")], selection).unwrap();
         let mounts = format!("1 0 0:1 / {} rw - overlay overlay rw\n{mounts}", top.display());
         rules.mounts = Mounts::at(top, mountinfo::parse(mounts.as_bytes()));

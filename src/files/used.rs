@@ -129,7 +129,7 @@ pub fn paths<'a>(
             found.insert(path);
         }
     }
-    for path in &rules.selection.include {
+    for path in &rules.selection.named.include {
         include_real(path, rules, &mut found)?;
     }
     let parents: BTreeSet<&Path> = found.iter().filter_map(|path| path.parent()).collect();
@@ -176,7 +176,7 @@ fn include_real(path: &Path, rules: &Rules, found: &mut BTreeSet<PathBuf>) -> Re
 fn walk(top: &Path, path: &Path, rules: &Rules, found: &mut BTreeSet<PathBuf>) -> Result<(), LookupError> {
     let foreign = |path: &Path| rules.mounts.kind(path) == Kind::Foreign;
     let temporary = path.file_name().is_some_and(entry::is_temporary);
-    if rules.is_ours(path) || temporary || rules.selection.excludes(path) || (foreign(path) && !foreign(top)) {
+    if rules.is_ours(path) || temporary || rules.selection.named.excludes(path) || (foreign(path) && !foreign(top)) {
         return Ok(());
     }
     let meta = match resolve::place(path) {
@@ -295,6 +295,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     use super::*;
+    use crate::files::selection::Named;
     use crate::proc::mountinfo;
 
     fn this_process() -> Vec<Process> {
@@ -303,7 +304,7 @@ mod tests {
 
     /// What is captured besides what processes use.
     fn included(include: &[PathBuf], rules: Rules) -> Result<BTreeSet<PathBuf>, LookupError> {
-        let selection = Selection { include: include.to_vec(), ..rules.selection };
+        let selection = rules.selection.clone().with(&Named { include: include.to_vec(), ..Named::NONE });
         paths(&[], &[], iter::empty(), &Rules { selection, ..rules })
     }
 
@@ -431,7 +432,8 @@ mod tests {
         }
         let exclude = ["*.tmp".to_owned(), folder.path().join("c*").display().to_string()];
         let exclude = exclude.map(|pattern| pattern.parse().unwrap()).to_vec();
-        let rules = Rules { selection: Selection { exclude, ..Selection::default() }, ..rules_of_us(Vec::new()) };
+        let selection = Selection::default().with(&Named { exclude, ..Named::NONE });
+        let rules = Rules { selection, ..rules_of_us(Vec::new()) };
         let found = included(&[folder.path().to_owned()], rules).unwrap();
         let files: Vec<_> = found.iter().filter(|path| path.starts_with(folder.path())).skip(1).collect();
         assert_eq!(files, [&folder.path().join("keep")]);

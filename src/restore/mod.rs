@@ -253,7 +253,8 @@ impl<'a> Restore<'a> {
         reach(Point::RestoreChecked);
         self.phase = Phase::Restore;
         let mut meter = Meter::start(self.reporter, manifest);
-        put_back::put_back(&manifest.files, &mut fetcher)?;
+        let lost = put_back::put_back(&manifest.files, &mut fetcher)?;
+        self.warn_of_lost(&lost);
         reach(Point::RestoreFiles);
         meter.add(meter::bytes_of_files(manifest));
         if !self.plan().can_go_back() {
@@ -293,6 +294,14 @@ impl<'a> Restore<'a> {
         reach(Point::RestoreClaimed);
         take::tell_former(found, &self.common.instance);
         Ok(claimed)
+    }
+
+    fn warn_of_lost(&self, lost: &[put_back::Lost]) {
+        if let [put_back::Lost { path, attribute, error }, more @ ..] = lost {
+            let more = if more.is_empty() { String::new() } else { format!(" (and {} more files)", more.len()) };
+            let path = path.display();
+            self.reporter.warn(format!("{path} has lost its attribute {attribute} here: {error}{more}"));
+        }
     }
 
     fn plan(&self) -> RestorePlan {

@@ -17,3 +17,4 @@ pub(crate) mod socket;
 pub(crate) mod stderr;
 pub(crate) mod system_v;
 pub(crate) mod tty;
+pub(crate) mod xattr;

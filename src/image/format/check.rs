@@ -11,6 +11,8 @@ use crate::image::layout::{NUMBER_MAX, is_pack_id};
 /// Linux's limit on a path, including the final zero byte.
 const PATH_MAX: usize = 4096;
 const NAME_MAX: usize = 255;
+/// Linux's limit on an extended attribute.
+const ATTRIBUTE_MAX: u64 = 64 << 10;
 
 /// Checks every property that readers rely on.
 pub(crate) fn manifest(manifest: &Manifest, generation: u64) -> Result<(), Flaw> {
@@ -71,6 +73,12 @@ fn check_file(file: &File, manifest: &Manifest) -> Result<(), Flaw> {
     }
     if file.mode > 0o7777 {
         return Err(Flaw::Bound { what: "mode of a file", found: file.mode.into(), limit: 0o7777 });
+    }
+    for attribute in &file.attributes {
+        if attribute.name.is_empty() || attribute.name.len() > NAME_MAX || attribute.name.contains(&0) {
+            return Err(Flaw::Name { what: "the attribute", name: lossy(&attribute.name) });
+        }
+        Flaw::bound("length of an attribute", attribute.value.len() as u64, ATTRIBUTE_MAX)?;
     }
     match (file.kind(), &file.body) {
         (Kind::Regular, Some(body)) => {

@@ -185,6 +185,20 @@ pub struct File {
     /// Target of a symbolic link, or the earlier path of a hard link.
     #[prost(bytes = "vec", tag = "9")]
     pub target: Vec<u8>,
+    /// Extended attributes. Older versions of freeze did not record them.
+    #[prost(message, repeated, tag = "10")]
+    pub attributes: Vec<Attribute>,
+}
+
+/// An extended attribute of a captured file.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Attribute {
+    /// Name, such as `user.one`.
+    #[prost(bytes = "vec", tag = "1")]
+    pub name: Vec<u8>,
+    /// Value; may be empty.
+    #[prost(bytes = "vec", tag = "2")]
+    pub value: Vec<u8>,
 }
 
 /// Type of a captured file.

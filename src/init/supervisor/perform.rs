@@ -130,7 +130,7 @@ impl Supervisor {
                 standby: config.standby.clone(),
             },
             Task::Checkpoint(after_commit) => {
-                let (files, ephemeral_store) = (config.files.clone(), config.ephemeral_store);
+                let (files, ephemeral_store) = (self.machine.files(), config.ephemeral_store);
                 Job::Checkpoint {
                     common,
                     root: tree.root,
