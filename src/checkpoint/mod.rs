@@ -26,6 +26,7 @@ use crate::control::protocol::{Event, Phase, Report, millis};
 use crate::criu::command::{self, SystemV};
 use crate::criu::stats;
 use crate::fail_points::{Point, reach};
+use crate::files::ahead::Ahead;
 use crate::files::capture::{self, CaptureError, Captured};
 use crate::files::ephemeral::Ephemeral;
 use crate::files::selection::{Scope, Selection};
@@ -196,6 +197,10 @@ fn take(
     let _heartbeats = Heartbeats::start(&vault, target.lease, &common.instance, interval);
     let writer = ImageWriter::new(&vault, common.memory, job::cores())?;
     let announced = announce::announce(&vault, target.lease, target.after_commit);
+    let ahead = match &survey {
+        Some(survey) => Ahead::read(&survey.changed, &used::written(tree.processes())?, &writer)?,
+        None => Ahead::default(),
+    };
     reach(Point::CheckpointChecked);
 
     meter.begin(Phase::Dump);
@@ -211,7 +216,7 @@ fn take(
     preflight::check_frozen(tree.processes(), &abilities)?;
     let survey = survey.map(|survey| survey.again(&rules)).transpose()?.unwrap_or_default();
     let paths = used::paths(tree.processes(), &watched, survey.changed.keys(), &rules)?;
-    let files = capture::capture(&paths, &writer)?;
+    let files = capture::capture(&paths, &ahead, &writer)?;
     let mut manifest = describe::service(host, &tree, target.root, target.service).map_err(LookupError::Proc)?;
     reach(Point::CheckpointFiles);
     if target.after_commit == AfterCommit::Resume {

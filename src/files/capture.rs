@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::readlinkat;
 
+use super::ahead::Ahead;
 use super::attributes;
 use super::resolve::{self, Unresolved};
 use crate::image::{self, BodyId, ImageError, ImageWriter, Kind};
@@ -34,17 +35,18 @@ pub type Captured = (image::File, Option<BodyId>);
 /// Captures `paths` in their order: sorted, so a folder comes before its content.
 pub fn capture<'a>(
     paths: impl IntoIterator<Item = &'a PathBuf>,
+    ahead: &Ahead,
     writer: &ImageWriter,
 ) -> Result<Vec<Captured>, CaptureError> {
     let mut names = Names::new();
-    paths.into_iter().map(|path| capture_one(path, &mut names, writer)).collect()
+    paths.into_iter().map(|path| capture_one(path, &mut names, ahead, writer)).collect()
 }
 
 /// First name of each file with several hard links, by device and inode.
 type Names = HashMap<(u64, u64), Vec<u8>>;
 
 /// Takes everything from one descriptor, since the path may lead to another file at any time.
-fn capture_one(path: &Path, names: &mut Names, writer: &ImageWriter) -> Result<Captured, CaptureError> {
+fn capture_one(path: &Path, names: &mut Names, ahead: &Ahead, writer: &ImageWriter) -> Result<Captured, CaptureError> {
     let unreadable = |error| CaptureError::Unreadable { path: path.to_owned(), error };
     let place = resolve::place(path).map_err(|error| match error {
         Unresolved::Link(link) => CaptureError::Link { path: path.to_owned(), link },
@@ -82,6 +84,9 @@ fn capture_one(path: &Path, names: &mut Names, writer: &ImageWriter) -> Result<C
         if meta.nlink() > 1 {
             names.insert((meta.dev(), meta.ino()), entry.path.clone());
         }
+        if let Some(body) = ahead.content(path, &meta) {
+            return Ok((entry, Some(body)));
+        }
         let file = resolve::open_to_read(&place).map_err(unreadable)?;
         return Ok((entry, Some(content(file, meta.len(), writer, unreadable)?)));
     }
@@ -89,7 +94,7 @@ fn capture_one(path: &Path, names: &mut Names, writer: &ImageWriter) -> Result<C
 }
 
 /// Copies exactly `size` bytes: CRIU compares sizes, and other processes may grow the file meanwhile.
-fn content(
+pub(super) fn content(
     file: File,
     size: u64,
     writer: &ImageWriter,

@@ -3,6 +3,7 @@
 //!
 //! Never captures a file on a volume that outlives the container, unless the user includes it.
 
+pub(crate) mod ahead;
 mod attributes;
 pub(crate) mod bound;
 pub(crate) mod capture;

@@ -4,7 +4,7 @@
 //! ([`Kind::Own`]), or if it is on the root and is open for writing, or was made or changed since the
 //! container started.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::io;
@@ -23,7 +23,7 @@ use super::groups::Group;
 use super::mounts::{Kind, Mounts};
 use super::resolve::{self, Unresolved};
 use super::selection::{Scope, Selection};
-use crate::proc::fdinfo::FdInfo;
+use crate::proc::fdinfo::{FdInfo, Inode};
 use crate::proc::stat::Stat;
 use crate::proc::tree::Process;
 use crate::proc::{self, fd, maps};
@@ -238,6 +238,13 @@ fn used_by(processes: &[Process]) -> Result<BTreeMap<PathBuf, bool>, LookupError
         }
     }
     Ok(used)
+}
+
+/// Files that are open for writing, or mapped shared and writable.
+pub fn written(processes: &[Process]) -> Result<HashSet<Inode>, LookupError> {
+    let written = used_by(processes)?.into_iter().filter(|(_, written)| *written);
+    let inode = |path: &PathBuf| fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+    Ok(written.filter_map(|(path, _)| inode(&path)).collect())
 }
 
 /// Programs and libraries of a process: its executable mappings. The path of a deleted one leads nowhere.
