@@ -18,6 +18,7 @@ mod tree_of_service;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::parent_id;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -178,7 +179,9 @@ fn take(
         reporter.warn(format!("--include {}: there is no such file at the moment", path.display()));
     }
     let ours = describe::our_folders(common, work.path());
-    let rules = Rules::of_this_container(parent_id() as i32, ours, target.files.clone()).map_err(LookupError::Proc)?;
+    let rules = Rules::of_this_container(parent_id() as i32, ours, target.files.clone())
+        .map_err(LookupError::Proc)?
+        .with_names(&common.runtime_dir);
     let survey = survey(&rules, target.files.limit)?;
     let host = describe::host().map_err(LookupError::Proc)?;
     let store = store::open(&common.store)?;
@@ -218,6 +221,9 @@ fn take(
     let paths = used::paths(tree.processes(), &watched, survey.changed.keys(), &rules)?;
     let files = capture::capture(&paths, &ahead, &writer)?;
     let mut manifest = describe::service(host, &tree, target.root, target.service).map_err(LookupError::Proc)?;
+    if rules.scope() == Scope::Changed {
+        manifest.deleted = rules.deleted().into_iter().map(|path| path.into_os_string().into_vec()).collect();
+    }
     reach(Point::CheckpointFiles);
     if target.after_commit == AfterCommit::Resume {
         dump.release(Verdict::Run)?;

@@ -29,9 +29,14 @@ pub fn main() -> u8 {
         Job::Settle { common, generation, remaining_ms, lease } => {
             Ok(checkpoint::settle(&common, generation, Duration::from_millis(remaining_ms), &lease, &reporter))
         }
-        Job::Restore { common, choice, failure, standby } => {
-            let policy =
-                restore::Policy { choice, failure, standby, exclusive: common.exclusive_ms.map(Duration::from_millis) };
+        Job::Restore { common, choice, failure, standby, files } => {
+            let policy = restore::Policy {
+                choice,
+                failure,
+                standby,
+                files,
+                exclusive: common.exclusive_ms.map(Duration::from_millis),
+            };
             restore::run(&common, &policy, &reporter)
         }
         Job::Heartbeat { common, lease } => restore::heartbeat(&common, &lease),

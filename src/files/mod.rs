@@ -12,12 +12,14 @@ pub(crate) mod ephemeral;
 mod folders;
 pub(crate) mod groups;
 pub(crate) mod mounts;
+pub(crate) mod names;
 pub(crate) mod put_back;
 pub(crate) mod resolve;
 mod search;
 pub(crate) mod selection;
 pub(crate) mod survey;
 pub(crate) mod used;
+mod user;
 pub(crate) mod watched;
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use nix::fcntl::{AT_FDCWD, AtFlags, readlinkat};
 use nix::libc;
 use nix::sys::stat::{Mode, UtimensatFlags, mkdirat, utimensat};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, Uid, fchownat, geteuid, linkat, mkfifoat, symlinkat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, geteuid, linkat, mkfifoat, symlinkat, unlinkat};
 
 use super::attributes;
 use super::entry::Entry;
@@ -45,12 +45,43 @@ pub enum PutBackError {
     Image(#[from] ImageError),
 }
 
-/// An extended attribute that could not be set.
-#[derive(Debug)]
-pub struct Lost {
-    pub path: PathBuf,
-    pub attribute: String,
-    pub error: io::Error,
+/// How a file differs from the captured one.
+#[derive(Debug, thiserror::Error)]
+pub enum Lost {
+    #[error("{path} has lost its attribute {attribute} here: {error}")]
+    Attribute { path: PathBuf, attribute: String, error: io::Error },
+    #[error("{path} was deleted by the service and is here again: {error}")]
+    Deletion { path: PathBuf, error: io::Error },
+}
+
+/// Deletes what was deleted in the container of the checkpoint. Returns what is still there.
+pub fn delete(paths: &[Vec<u8>]) -> Vec<Lost> {
+    let deleted = |path: &Vec<u8>| {
+        let path = Path::new(OsStr::from_bytes(path));
+        match path.parent().zip(path.file_name()).map(|(folder, name)| delete_one(&resolve::folder(folder)?, name)) {
+            Some(Err(Unresolved::Io(error))) if error.kind() != io::ErrorKind::NotFound => {
+                Some(Lost::Deletion { path: path.to_owned(), error })
+            }
+            // Where a link has the place of a folder, nothing is as it was at the checkpoint.
+            _ => None,
+        }
+    };
+    paths.iter().filter_map(deleted).collect()
+}
+
+/// Deletes an object of the root with everything in it. Leaves mounts as they are.
+fn delete_one(folder: &File, name: &OsStr) -> Result<(), Unresolved> {
+    let place = resolve::place_in(folder, name)?;
+    if !resolve::is_on_root(&place)? {
+        return Err(io::Error::from(io::ErrorKind::ResourceBusy).into());
+    }
+    if !place.metadata()?.is_dir() {
+        return Ok(unlinkat(folder, name, UnlinkatFlags::NoRemoveDir)?);
+    }
+    for entry in fs::read_dir(resolve::by_descriptor(&place))? {
+        delete_one(&place, &entry?.file_name())?;
+    }
+    Ok(unlinkat(folder, name, UnlinkatFlags::RemoveDir)?)
 }
 
 /// What the writing of every file needs.
@@ -257,7 +288,7 @@ fn finish(place: &File, file: &image::File, put: &mut Put) -> io::Result<()> {
     give(place, file);
     set_mode(place, file)?;
     if let Some((attribute, error)) = attributes::write(place, file) {
-        put.lost.push(Lost { path: path(file).to_owned(), attribute, error });
+        put.lost.push(Lost::Attribute { path: path(file).to_owned(), attribute, error });
     }
     set_time(place, file)
 }

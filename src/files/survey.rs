@@ -10,18 +10,14 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use caps::{CapSet, Capability};
-use nix::libc::S_ISVTX;
-use nix::unistd::{AccessFlags, eaccess, geteuid};
+use nix::unistd::{AccessFlags, eaccess};
 
 use super::entry;
 use super::groups;
 use super::mounts::Kind;
 use super::resolve;
 use super::used::{LookupError, Rules, captured_kind};
-
-/// Write permission of others than the owner.
-const WRITABLE: u32 = 0o022;
+use super::user::User;
 
 /// What was found in one look.
 #[derive(Debug, Default)]
@@ -84,39 +80,6 @@ impl Survey {
     }
 }
 
-/// The user whom freeze and the service run as.
-struct User {
-    uid: u32,
-    /// Permissions do not bind it.
-    is_free: bool,
-}
-
-impl User {
-    fn ours() -> Self {
-        let is_free = caps::has_cap(None, CapSet::Effective, Capability::CAP_DAC_OVERRIDE).unwrap_or(false);
-        Self { uid: geteuid().as_raw(), is_free }
-    }
-
-    fn owns(&self, meta: &Metadata) -> bool {
-        self.is_free || meta.uid() == self.uid
-    }
-
-    /// Whether the user may be able to change a file, or the names in a folder. The group's permission stands for
-    /// those of an access control list, too.
-    fn may_change(&self, meta: &Metadata) -> bool {
-        self.owns(meta) || (!meta.is_symlink() && meta.mode() & WRITABLE != 0)
-    }
-
-    fn can_write(&self, path: &Path, meta: &Metadata) -> bool {
-        self.owns(meta) || (self.may_change(meta) && eaccess(path, AccessFlags::W_OK).is_ok())
-    }
-
-    /// Whether the user can make, remove and rename any name in the folder.
-    fn can_rename_in(&self, folder: &Path, meta: &Metadata) -> bool {
-        self.owns(meta) || (meta.mode() & S_ISVTX == 0 && self.can_write(folder, meta))
-    }
-}
-
 struct Walk<'a> {
     rules: &'a Rules,
     user: User,
@@ -169,7 +132,7 @@ impl<'a> Walk<'a> {
                 meta => meta.map_err(failed)?,
             };
             is_live |= self.user.may_change(&meta_of);
-            if self.rules.is_new(&meta_of) || kind == Kind::Own {
+            if kind == Kind::Own || self.rules.is_new(&meta_of) {
                 let in_reach = self.user.owns(&meta_of)
                     || (kind == Kind::Root
                         && (*can_rename.get_or_insert_with(|| self.user.can_rename_in(folder, meta))
@@ -179,6 +142,9 @@ impl<'a> Walk<'a> {
                 }
             }
             if meta_of.is_dir() {
+                // What is in a folder that was moved may be as old as before.
+                let is_moved = kind == Kind::Root && self.rules.is_new(&meta_of) && self.rules.names.lack(&path);
+                let kind = if is_moved { Kind::Own } else { kind };
                 if self.known.contains(&path) || !self.folder(&path, &meta_of, kind)? {
                     still.push(path);
                 } else {

@@ -21,6 +21,7 @@ use super::bound;
 use super::entry;
 use super::groups::Group;
 use super::mounts::{Kind, Mounts};
+use super::names::{self, Names};
 use super::resolve::{self, Unresolved};
 use super::selection::{Scope, Selection};
 use crate::proc::fdinfo::{FdInfo, Inode};
@@ -68,19 +69,40 @@ pub struct Rules {
     /// freeze's own folders.
     pub(super) ours: Vec<PathBuf>,
     pub(super) selection: Selection,
+    pub(super) names: Names,
 }
 
 impl Rules {
     /// Rules for the container of this `init`. Nothing below the folders `ours` travels.
     pub fn of_this_container(init: i32, ours: Vec<PathBuf>, selection: Selection) -> io::Result<Self> {
         let mounts = Mounts::read()?;
-        let born = mounts.root_is_overlay().then(|| fs::metadata("/")?.created()).transpose().ok().flatten();
-        Ok(Self { mounts, container_start: beginning(born, init)?, ours, selection })
+        let container_start = container_start(&mounts, init)?;
+        Ok(Self { mounts, container_start, ours, selection, names: Names::default() })
     }
 
     #[cfg(test)]
     pub(super) fn began(&mut self, start: SystemTime) {
         self.container_start = start;
+    }
+
+    /// The same, with the names that the container began with, if they are in the runtime folder.
+    pub fn with_names(self, runtime_dir: &Path) -> Self {
+        let names = names::read(runtime_dir, self.container_start).unwrap_or_default();
+        Self { names, ..self }
+    }
+
+    /// What was deleted in the container.
+    pub fn deleted(&self) -> Vec<PathBuf> {
+        self.names.deleted(self)
+    }
+
+    pub(super) fn is_on_root(&self, path: &Path) -> bool {
+        self.mounts.kind(path) == Kind::Root
+    }
+
+    /// Whether the path, or a folder above it, is freeze's own or excluded.
+    pub(super) fn is_left_behind(&self, path: &Path) -> bool {
+        self.is_ours(path) || path.ancestors().any(|path| self.selection.named.excludes(path))
     }
 
     pub fn scope(&self) -> Scope {
@@ -276,6 +298,12 @@ fn names(link: &Path, target: &Path) -> Vec<PathBuf> {
     entries.filter(|path| same(path)).collect()
 }
 
+/// When the container of this `init` began, by the clock of file times.
+pub(super) fn container_start(mounts: &Mounts, init: i32) -> io::Result<SystemTime> {
+    let born = mounts.root_is_overlay().then(|| fs::metadata("/")?.created()).transpose().ok().flatten();
+    beginning(born, init)
+}
+
 /// When the container began: at the birth of an overlay's root folder, or at the start of init if that is
 /// earlier. A restarted container keeps its root folder. PID 1 is no measure: containers that share a PID
 /// namespace may have an older one.
@@ -410,6 +438,7 @@ mod tests {
             container_start: SystemTime::now() + Duration::from_secs(3600),
             ours: vec!["/opt/freeze".into()],
             selection: Selection::default(),
+            names: Names::default(),
         };
         let meta = fs::metadata("/etc/passwd").unwrap();
         assert!(!rules.travels(Path::new("/etc/passwd"), &meta, false));
@@ -525,6 +554,7 @@ mod tests {
             container_start: SystemTime::now() - Duration::from_secs(60),
             ours: Vec::new(),
             selection: Selection::default(),
+            names: Names::default(),
         };
         assert!(rules.is_new(&file.as_file().metadata().unwrap()));
     }

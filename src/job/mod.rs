@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::control::protocol::Phase;
-use crate::files::selection::Selection;
+use crate::files::selection::{Scope, Selection};
 use crate::image::{KeyFiles, Lease};
 use crate::store::Location;
 
@@ -63,6 +63,8 @@ pub enum Job {
         failure: OnFailure,
         /// How to wait for a generation.
         standby: Standby,
+        /// Which files the checkpoints of this container will carry.
+        files: Scope,
     },
     /// Check that this container still owns the lease, and write the heartbeat. Ends with `Event::StillOwner` or
     /// `Event::Lost`.

@@ -1,7 +1,7 @@
 //! Which files travel, and how they come back: as a fresh container lacks them, and no others.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 
 use crate::harness::{App, Container, Setting, in_all_settings, root, text};
 
@@ -90,6 +90,51 @@ fn a_name_as_of_a_deleted_file_and_an_include_through_a_link() {
     for setting in [Setting::Restricted, Setting::Caps] {
         let second = moved(&prepared(setting, &["--include", "/data/link"], script));
         assert_eq!(read(&second, "/data/link/file"), "kept\n");
+    }
+}
+
+/// A layer of an image with files that the container's user may change, above the test's root.
+fn image(setting: Setting, files: &[&str]) -> (tempfile::TempDir, String) {
+    let layer = tempfile::tempdir().unwrap();
+    fs::set_permissions(layer.path(), Permissions::from_mode(0o755)).unwrap();
+    for file in files {
+        let path = layer.path().join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "image\n").unwrap();
+        for path in path.ancestors().take_while(|path| *path != layer.path()) {
+            chown(path, Some(setting.owner()), Some(setting.owner())).unwrap();
+        }
+    }
+    let root = format!("{}:{}", layer.path().display(), root());
+    (layer, root)
+}
+
+/// Files of the image that were changed, moved or deleted are so in the next container, and in the one after that. A file
+/// that only another image has stays.
+#[test]
+fn what_was_changed_and_deleted_of_the_image() {
+    for setting in [Setting::Restricted, Setting::Caps] {
+        let files =
+            ["app/changed", "app/moved", "app/deleted", "app/gone/deep/file", "app/was-folder/file", "app/kept"];
+        let (_layer, first_root) = image(setting, &files);
+        let (_other, other_root) = image(setting, &[&files[..], &["app/other"]].concat());
+        let script = "cd /app && echo mine >>changed && mv moved new-name && rm deleted && rm -r gone was-folder \
+                      && echo file >was-folder && cd /";
+        let app = prepared(setting, &[], script);
+        let mut container = app.start_in(&first_root);
+        container.verified();
+        for (root, other) in [(&first_root, ""), (&other_root, "/app/other\n"), (&other_root, "/app/other\n")] {
+            container.checkpoint(&[]);
+            assert_eq!(container.wait(), 172, "{}", container.story());
+            container = app.start_in(root);
+            container.verified();
+            let found = text(
+                &container.exec(&["sh", "-c", "find /app -type f | sort && cat /app/changed /app/was-folder"]).stdout,
+            );
+            let expected =
+                format!("/app/changed\n/app/kept\n/app/new-name\n{other}/app/was-folder\nimage\nmine\nfile\n");
+            assert_eq!(found, expected, "{setting:?}");
+        }
     }
 }
 

@@ -48,6 +48,9 @@ pub(crate) fn manifest(manifest: &Manifest, generation: u64) -> Result<(), Flaw>
             return Err(Flaw::Twice { what: "the path", name: lossy(&file.path) });
         }
     }
+    for path in &manifest.deleted {
+        check_path(path)?;
+    }
     let total = manifest.bodies().fold(0, |sum: u64, body| sum.saturating_add(body.size()));
     Flaw::bound("size of all bodies", total, BODY_MAX).map(drop)
 }
@@ -64,13 +67,18 @@ fn check_name(name: &str) -> Result<(), Flaw> {
     Ok(())
 }
 
-fn check_file(file: &File, manifest: &Manifest) -> Result<(), Flaw> {
-    let parts_are_plain = file.path.strip_prefix(b"/").is_some_and(|rest| {
+fn check_path(path: &[u8]) -> Result<(), Flaw> {
+    let parts_are_plain = path.strip_prefix(b"/").is_some_and(|rest| {
         rest.split(|b| *b == b'/').all(|part| !matches!(part, b"" | b"." | b"..") && !part.contains(&0))
     });
-    if !parts_are_plain || file.path.len() >= PATH_MAX {
-        return Err(Flaw::Name { what: "the path", name: lossy(&file.path) });
+    if !parts_are_plain || path.len() >= PATH_MAX {
+        return Err(Flaw::Name { what: "the path", name: lossy(path) });
     }
+    Ok(())
+}
+
+fn check_file(file: &File, manifest: &Manifest) -> Result<(), Flaw> {
+    check_path(&file.path)?;
     if file.mode > 0o7777 {
         return Err(Flaw::Bound { what: "mode of a file", found: file.mode.into(), limit: 0o7777 });
     }

@@ -91,6 +91,9 @@ pub struct Manifest {
     /// How the kernel saves registers: x86 only, and not recorded by older versions of freeze.
     #[prost(message, optional, tag = "24")]
     pub saved_registers: Option<SavedRegisters>,
+    /// Paths that were deleted in the container, topmost only. Older versions of freeze did not record them.
+    #[prost(bytes = "vec", repeated, tag = "25")]
+    pub deleted: Vec<Vec<u8>>,
     /// Chunks of the bodies, by index.
     #[prost(message, required, tag = "19")]
     pub chunks: ChunkTable,

@@ -128,6 +128,7 @@ impl Supervisor {
                 choice: config.restore,
                 failure: config.restore_failure,
                 standby: config.standby.clone(),
+                files: config.files.scope,
             },
             Task::Checkpoint(after_commit) => {
                 let (files, ephemeral_store) = (self.machine.files(), config.ephemeral_store);
