@@ -12,6 +12,7 @@ mod fence;
 mod handover;
 mod heartbeat;
 mod meter;
+pub(crate) mod outlook;
 pub mod pid_order;
 pub(crate) mod preflight;
 mod tree_of_service;

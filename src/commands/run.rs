@@ -8,6 +8,7 @@ use std::{
 };
 
 use clap::builder::FalseyValueParser;
+use clap::{Args, FromArgMatches};
 
 use crate::control::protocol::{MAX_LINE, millis};
 use crate::exit;
@@ -93,6 +94,13 @@ struct FileArguments {
     /// Leave behind the files and folders of this path or name; it may have wildcards
     #[arg(long, env = "FREEZE_EXCLUDE", value_name = "GLOB", value_delimiter = ',')]
     exclude: Vec<Pattern>,
+}
+
+impl FileArguments {
+    fn selection(self) -> Selection {
+        let include = self.include.into_iter().map(plain).collect();
+        Selection { scope: self.files, named: Named { include, exclude: self.exclude }, limit: self.files_limit }
+    }
 }
 
 /// Triggers of a checkpoint besides `freeze checkpoint`.
@@ -193,6 +201,15 @@ fn host_name() -> String {
     name.filter(|name| parse_instance(name).is_ok()).unwrap_or_else(|| "localhost".to_owned())
 }
 
+/// The store, its keys and the files that the command line of an init names. None if it cannot be understood.
+pub(super) fn of_init(command_line: &[u8]) -> Option<(Location, KeyFiles, Selection)> {
+    let words = command_line.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.to_vec()));
+    let command = Arguments::augment_args(clap::Command::new("run"));
+    let matches = command.try_get_matches_from(words.skip_while(|word| word != "run")).ok()?;
+    let arguments = Arguments::from_arg_matches(&matches).ok()?;
+    Some((arguments.store, arguments.keys, arguments.files.selection()))
+}
+
 pub fn main(arguments: Arguments) -> u8 {
     let command: Result<Vec<_>, _> = arguments.command.into_iter().map(|text| CString::new(text.into_vec())).collect();
     let Ok(command) = command else {
@@ -203,9 +220,7 @@ pub fn main(arguments: Arguments) -> u8 {
         super::say(&error.to_string());
         return exit::USAGE;
     }
-    let FileArguments { files, files_limit, include, exclude } = arguments.files;
-    let include = include.into_iter().map(plain).collect();
-    let files = Selection { scope: files, named: Named { include, exclude }, limit: files_limit };
+    let files = arguments.files.selection();
     if let Err(error) = files.named.check(MAX_NAMED) {
         super::say(&error.to_string());
         return exit::USAGE;
@@ -265,6 +280,16 @@ pub(super) fn plain(path: PathBuf) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_files_of_an_init_are_known_from_its_command_line() {
+        let line =
+            b"/opt/freeze/freeze\0run\0--files-limit\x001k\0--exclude\0*.tmp\0--store\0file:/s\0app\0--files\0open\0";
+        let (store, _, files) = of_init(line).unwrap();
+        assert_eq!((store.url.as_str(), files.scope, files.limit), ("file:/s", Scope::Changed, 1024));
+        assert_eq!(files.named.exclude, ["*.tmp".parse().unwrap()]);
+        assert!(of_init(b"sleep\x0060\0").is_none() && of_init(b"freeze\0run\0--no-such-option\0app\0").is_none());
+    }
 
     #[test]
     fn paths_are_made_plain() {

@@ -18,9 +18,13 @@ pub enum Kind {
     Foreign,
 }
 
+/// File systems of the kernel, whose files nobody stores.
+const KERNELS: &[&str] = &["proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue", "devtmpfs", "tmpfs"];
+
 #[derive(Debug)]
 pub struct Mounts {
     mounts: Vec<(PathBuf, Kind)>,
+    volumes: Vec<PathBuf>,
     root_is_overlay: bool,
 }
 
@@ -47,6 +51,11 @@ impl Mounts {
         self.mounts.iter().map(|(point, _)| point)
     }
 
+    /// Folders on file systems that outlive the container.
+    pub fn volumes(&self) -> impl Iterator<Item = &Path> {
+        self.volumes.iter().map(PathBuf::as_path)
+    }
+
     /// The container's own file systems that are in sight. The engine fills /dev.
     pub fn own(&self) -> impl Iterator<Item = (&Path, Kind)> {
         let last =
@@ -67,11 +76,14 @@ impl Mounts {
 
     /// Mounts of a container whose root is at `root`.
     pub(super) fn at(root: &Path, all: Vec<Mount>) -> Self {
-        let mut mounts = Self { mounts: Vec::new(), root_is_overlay: false };
+        let mut mounts = Self { mounts: Vec::new(), volumes: Vec::new(), root_is_overlay: false };
         for mount in all {
             let kind = if mount.point == root { Kind::Root } else { kind(&mount) };
             if kind == Kind::Root {
                 mounts.root_is_overlay = mount.fstype == "overlay";
+            }
+            if kind == Kind::Foreign && mount.writable && !KERNELS.contains(&&*mount.fstype) && mount.point.is_dir() {
+                mounts.volumes.push(mount.point.clone());
             }
             mounts.mounts.push((mount.point, kind));
         }
@@ -129,6 +141,21 @@ mod tests {
         ] {
             assert_eq!(mounts.kind(Path::new(path)), kind, "{path}");
         }
+    }
+
+    #[test]
+    fn a_writable_folder_of_another_file_system_is_a_volume() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str, mode: &str| {
+            format!("510 500 254:0 /v {} {mode} - ext4 ext4 rw\n", folder.path().join(name).display())
+        };
+        for name in ["volume", "read-only"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        std::fs::write(folder.path().join("file"), "").unwrap();
+        let more = [at("volume", "rw"), at("read-only", "ro"), at("file", "rw")].concat();
+        let mounts = Mounts::of(mountinfo::parse(&[DOCKER, more.as_bytes()].concat()));
+        assert!(mounts.volumes().filter(|path| path.starts_with(folder.path())).eq([folder.path().join("volume")]));
     }
 
     #[test]

@@ -96,6 +96,11 @@ impl Rules {
         self.names.deleted(self)
     }
 
+    /// Volumes that the container can write to.
+    pub fn volumes(&self) -> Vec<PathBuf> {
+        self.mounts.volumes().filter(|volume| !self.is_ours(volume)).map(Path::to_owned).collect()
+    }
+
     pub(super) fn is_on_root(&self, path: &Path) -> bool {
         self.mounts.kind(path) == Kind::Root
     }

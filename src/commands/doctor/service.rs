@@ -1,17 +1,22 @@
 //! `freeze doctor --service`: lists what makes a checkpoint of the running service fail, and what a
 //! checkpoint would change. Reads /proc itself: init only answers a status request. Changes nothing.
 
+use std::fs;
 use std::io;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::checkpoint::outlook::{self, Outlook};
 use crate::checkpoint::preflight::{self, Finding, Findings, Severity};
-use crate::commands::{Folder, say, status_of, text};
+use crate::commands::{Folder, run, say, status_of, text};
 use crate::control::client::{Client, ClientError};
 use crate::control::protocol::{Event, Op, State, Status};
 use crate::exit;
+use crate::files::groups::Group;
+use crate::job::Common;
 use crate::privileges::Abilities;
-use crate::proc::tree;
+use crate::proc::{self, tree};
 
 #[derive(Debug, thiserror::Error)]
 enum ServiceError {
@@ -30,8 +35,8 @@ enum ServiceError {
 
 pub fn main(folder: &Folder, json: bool) -> u8 {
     match look(folder) {
-        Ok(findings) => {
-            let answer = Answer::new(findings);
+        Ok((findings, files)) => {
+            let answer = Answer { files, ..Answer::new(findings) };
             let printed = text::print(&if json { text::json(&answer) } else { answer.sentences() });
             if answer.can_be_checkpointed { printed } else { exit::FAILED }
         }
@@ -42,7 +47,7 @@ pub fn main(folder: &Folder, json: bool) -> u8 {
     }
 }
 
-fn look(folder: &Folder) -> Result<Findings, ServiceError> {
+fn look(folder: &Folder) -> Result<(Findings, Option<Outlook>), ServiceError> {
     let mut client = Client::ask(folder.runtime_dir.as_deref(), Op::Status)?;
     let init = client.peer();
     let status = match client.next_event()? {
@@ -69,7 +74,20 @@ fn look(folder: &Folder) -> Result<Findings, ServiceError> {
             "if an exec left it behind, end it; if it belongs to the service, restart the container",
         ));
     }
-    Ok(findings)
+    let files = client.folder().and_then(|folder| look_at_files(&folder, init));
+    if let Some(reason) = files.as_ref().and_then(|files| files.refused.as_ref()) {
+        let what = format!("cannot be saved with its changed files: {reason}");
+        findings.add(Finding::refused(None, &what, "do what the message says"));
+    }
+    Ok((findings, files))
+}
+
+/// None if the options of this init are not known.
+fn look_at_files(runtime_dir: &Path, init: i32) -> Option<Outlook> {
+    let (store, keys, files) = run::of_init(&fs::read(proc::path(init, "cmdline")).ok()?)?;
+    let (runtime_dir, instance) = (runtime_dir.to_owned(), String::new());
+    let common = Common { store, keys, runtime_dir, memory: 0, instance, exclusive_ms: None };
+    outlook::look(&common, files, init).ok()
 }
 
 fn running(status: &Status) -> Result<(), ServiceError> {
@@ -89,18 +107,20 @@ struct Answer {
     findings: Vec<Finding>,
     /// Number of findings beyond the limit of the list.
     left_out: usize,
+    /// What of the container's files travels.
+    files: Option<Outlook>,
 }
 
 impl Answer {
     fn new(findings: Findings) -> Self {
         let (findings, left_out) = findings.sorted();
         let can_be_checkpointed = findings.iter().all(|finding| finding.severity != Severity::Refused);
-        Self { can_be_checkpointed, findings, left_out }
+        Self { can_be_checkpointed, findings, left_out, files: None }
     }
 
     fn sentences(&self) -> String {
         if self.findings.is_empty() {
-            return "this service can be checkpointed\n".to_owned();
+            return self.files() + "this service can be checkpointed\n";
         }
         let titles = ["SEVERITY", "PROCESS", "WHERE", "WHAT", "WHAT TO DO"].map(String::from);
         let rows: Vec<_> = std::iter::once(titles).chain(self.findings.iter().map(cells)).collect();
@@ -110,7 +130,7 @@ impl Answer {
             let columns = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}  "));
             columns.chain([row[4].clone(), "\n".into()]).collect::<String>()
         };
-        rows.iter().map(line).collect::<String>() + &self.more() + &self.verdict()
+        rows.iter().map(line).collect::<String>() + &self.more() + &self.files() + &self.verdict()
     }
 
     fn more(&self) -> String {
@@ -118,6 +138,20 @@ impl Answer {
             0 => String::new(),
             left_out => format!("… and {left_out} more\n"),
         }
+    }
+
+    fn files(&self) -> String {
+        let Some(files) = &self.files else { return String::new() };
+        let travels = |group: &Group| {
+            let (folder, bytes) = (text::printable(&group.folder.to_string_lossy()), text::size(group.bytes));
+            format!("travels: {} below {folder}, {bytes}\n", text::count(group.files, "changed file"))
+        };
+        let mut lines: String = files.travel.iter().map(travels).collect();
+        if files.deleted > 0 {
+            lines += &format!("travels: {}\n", text::count(files.deleted as u64, "deletion"));
+        }
+        let stays = |path: &PathBuf| format!("stays: the volume {}\n", text::printable(&path.to_string_lossy()));
+        lines + &files.stay.iter().map(stays).collect::<String>()
     }
 
     fn verdict(&self) -> String {
@@ -179,8 +213,22 @@ mod tests {
     }
 
     #[test]
+    fn what_travels_and_what_stays_is_said() {
+        let group = |folder: &str, files, bytes| Group { folder: folder.into(), files, bytes };
+        let travel = vec![group("/data/pg", 412, 23 << 20), group("/tmp", 1, 5)];
+        let files = Some(Outlook { travel, deleted: 2, stay: vec!["/volume".into()], refused: None });
+        insta::assert_snapshot!(Answer { files, ..answer([]) }.sentences(), @"
+        travels: 412 changed files below /data/pg, 23.0 MiB
+        travels: 1 changed file below /tmp, 5 B
+        travels: 2 deletions
+        stays: the volume /volume
+        this service can be checkpointed
+        ");
+    }
+
+    #[test]
     fn the_same_in_json() {
-        insta::assert_snapshot!(text::json(&answer([connection(7), queue()])), @r#"{"can_be_checkpointed":false,"findings":[{"severity":"refused","process":null,"place":null,"others":0,"what":"has a System V message queue, which would be lost","advice":"use sockets"},{"severity":"changed","process":{"pid":1001,"name":"app"},"place":{"descriptor":7},"others":0,"what":"has TCP connections, which a restore closes","advice":"connect again"}],"left_out":0}"#);
+        insta::assert_snapshot!(text::json(&answer([connection(7), queue()])), @r#"{"can_be_checkpointed":false,"findings":[{"severity":"refused","process":null,"place":null,"others":0,"what":"has a System V message queue, which would be lost","advice":"use sockets"},{"severity":"changed","process":{"pid":1001,"name":"app"},"place":{"descriptor":7},"others":0,"what":"has TCP connections, which a restore closes","advice":"connect again"}],"left_out":0,"files":null}"#);
     }
 
     #[test]
