@@ -3,7 +3,7 @@
 use std::{
     ffi::{CString, OsString},
     os::unix::ffi::OsStringExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -97,9 +97,11 @@ struct FileArguments {
 }
 
 impl FileArguments {
-    fn selection(self) -> Selection {
+    /// What a standby has fetched ahead is left behind, too.
+    fn selection(self, standby_cache: &Path) -> Selection {
         let include = self.include.into_iter().map(plain).collect();
-        Selection { scope: self.files, named: Named { include, exclude: self.exclude }, limit: self.files_limit }
+        let exclude = self.exclude.into_iter().chain(Pattern::of_path(standby_cache)).collect();
+        Selection { scope: self.files, named: Named { include, exclude }, limit: self.files_limit }
     }
 }
 
@@ -207,7 +209,8 @@ pub(super) fn of_init(command_line: &[u8]) -> Option<(Location, KeyFiles, Select
     let command = Arguments::augment_args(clap::Command::new("run"));
     let matches = command.try_get_matches_from(words.skip_while(|word| word != "run")).ok()?;
     let arguments = Arguments::from_arg_matches(&matches).ok()?;
-    Some((arguments.store, arguments.keys, arguments.files.selection()))
+    let files = arguments.files.selection(&plain(arguments.restore.standby_cache));
+    Some((arguments.store, arguments.keys, files))
 }
 
 pub fn main(arguments: Arguments) -> u8 {
@@ -220,7 +223,7 @@ pub fn main(arguments: Arguments) -> u8 {
         super::say(&error.to_string());
         return exit::USAGE;
     }
-    let files = arguments.files.selection();
+    let files = arguments.files.selection(&plain(arguments.restore.standby_cache.clone()));
     if let Err(error) = files.named.check(MAX_NAMED) {
         super::say(&error.to_string());
         return exit::USAGE;
@@ -287,7 +290,7 @@ mod tests {
             b"/opt/freeze/freeze\0run\0--files-limit\x001k\0--exclude\0*.tmp\0--store\0file:/s\0app\0--files\0open\0";
         let (store, _, files) = of_init(line).unwrap();
         assert_eq!((store.url.as_str(), files.scope, files.limit), ("file:/s", Scope::Changed, 1024));
-        assert_eq!(files.named.exclude, ["*.tmp".parse().unwrap()]);
+        assert_eq!(files.named.exclude, ["*.tmp", "/tmp/freeze-cache"].map(|pattern| pattern.parse().unwrap()));
         assert!(of_init(b"sleep\x0060\0").is_none() && of_init(b"freeze\0run\0--no-such-option\0app\0").is_none());
     }
 

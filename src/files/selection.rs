@@ -97,6 +97,12 @@ impl std::str::FromStr for Pattern {
 }
 
 impl Pattern {
+    /// The pattern of exactly this path. None if it is no text.
+    pub fn of_path(path: &Path) -> Option<Self> {
+        let escaped = |letter: char| if "*?[\\".contains(letter) { vec!['\\', letter] } else { vec![letter] };
+        path.to_str()?.chars().flat_map(escaped).collect::<String>().parse().ok()
+    }
+
     fn matches(&self, path: &Path) -> bool {
         let text = if self.0.starts_with('/') { Some(path.as_os_str()) } else { path.file_name() };
         let text = text.and_then(|text| CString::new(text.as_bytes()).ok());
@@ -114,6 +120,9 @@ mod tests {
         let matches = |pattern: &str, path: &str| pattern.parse::<Pattern>().unwrap().matches(Path::new(path));
         assert!(matches("/var/cache", "/var/cache") && matches("/var/cache/", "/var/cache"));
         assert!(!matches("/var/cache", "/var/cached") && matches("/var/cache/*", "/var/cache/x"));
+        let exactly =
+            |pattern: &str, path: &str| Pattern::of_path(Path::new(pattern)).unwrap().matches(Path::new(path));
+        assert!(exactly("/a[b]*\\c", "/a[b]*\\c") && !exactly("/a*", "/ab"));
         assert!(matches("*.tmp", "/a/b/c.tmp") && !matches("*.tmp", "/a/b.tmp/c"));
         for text in ["", "a/b", "./a", "a\0"] {
             assert_eq!(text.parse::<Pattern>(), Err(SelectionError::Pattern(text.to_owned())));

@@ -1,8 +1,10 @@
 //! What was made or changed in the container's own file systems, and a fresh container would lack.
 //!
-//! The first look, at everything, is while the service runs. The second, while it stands still, passes over the
-//! folders in which the container's user can have changed nothing. So the service stands still for no longer
-//! than a look at its own folders takes.
+//! An overlay keeps what is changed in its upper layer, with all folders above, each made when the first thing in it
+//! is changed. So below a folder of the image that is as old as the image nothing was changed.
+//!
+//! The first look is while the service runs. The second, while it stands still, passes over the folders in which
+//! the container's user can have changed nothing: that saves time where the root is no overlay.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, Metadata, ReadDir};
@@ -145,7 +147,10 @@ impl<'a> Walk<'a> {
                 // What is in a folder that was moved may be as old as before.
                 let is_moved = kind == Kind::Root && self.rules.is_new(&meta_of) && self.rules.names.lack(&path);
                 let kind = if is_moved { Kind::Own } else { kind };
-                if self.known.contains(&path) || !self.folder(&path, &meta_of, kind)? {
+                if kind == Kind::Root && self.rules.mounts.root_is_overlay() && !self.rules.is_new(&meta_of) {
+                    // It may change until the second look.
+                    is_live = true;
+                } else if self.known.contains(&path) || !self.folder(&path, &meta_of, kind)? {
                     still.push(path);
                 } else {
                     is_live = true;
@@ -188,18 +193,20 @@ impl<'a> Walk<'a> {
 mod tests {
     use std::fs::{File, Permissions};
     use std::os::unix::fs::{PermissionsExt, chown, symlink};
+    use std::thread;
     use std::time::{Duration, SystemTime};
 
     use super::*;
     use crate::files::mounts::Mounts;
     use crate::files::selection::{Named, Selection};
+    use crate::files::tests::{mount, with_own_mounts};
     use crate::proc::mountinfo;
 
     /// Rules for a container whose root is `top`, which began when that was made.
     fn rules(top: &Path, mounts: &str) -> Rules {
         let selection = Selection::default().with(&Named { exclude: vec!["*.tmp".parse().unwrap()], ..Named::NONE });
         let mut rules = Rules::of_this_container(std::process::id() as i32, vec![top.join("ours")], selection).unwrap();
-        let mounts = format!("1 0 0:1 / {} rw - overlay overlay rw\n{mounts}", top.display());
+        let mounts = format!("1 0 0:1 / {} rw - ext4 ext4 rw\n{mounts}", top.display());
         rules.mounts = Mounts::at(top, mountinfo::parse(mounts.as_bytes()));
         rules.began(SystemTime::now() - Duration::from_secs(3600));
         rules
@@ -234,6 +241,39 @@ mod tests {
         let mut rules = rules(folder.path(), "");
         rules.began(SystemTime::now() + Duration::from_secs(3600));
         assert_eq!(Survey::look(&rules).unwrap().changed, BTreeMap::new());
+    }
+
+    /// On a real overlay: what is below an old folder need not be looked at, as nothing there can be new.
+    #[test]
+    fn as_root_on_an_overlay_every_change_makes_the_folders_above_it_new() {
+        let folder = resolve::folder_on_root();
+        let [lower, upper, work, root] = ["lower", "upper", "work", "root"].map(|name| folder.path().join(name));
+        for path in [&upper, &work, &root] {
+            fs::create_dir(path).unwrap();
+        }
+        for name in ["a/b/write", "a/b/stays", "c/d/mode", "e/f/gone", "g/h/stays"] {
+            fs::create_dir_all(lower.join(name).parent().unwrap()).unwrap();
+            fs::write(lower.join(name), "").unwrap();
+        }
+        thread::sleep(Duration::from_millis(50));
+        let began = SystemTime::now();
+        thread::sleep(Duration::from_millis(50));
+        let layers = format!("lowerdir={},upperdir={},workdir={}", lower.display(), upper.display(), work.display());
+        with_own_mounts(|| {
+            mount(&["-t".as_ref(), "overlay".as_ref(), "-o".as_ref(), layers.as_ref(), "none".as_ref(), root.as_ref()]);
+            let mut rules = rules(&root, "");
+            rules.mounts = Mounts::at(
+                &root,
+                mountinfo::parse(format!("1 0 0:1 / {} rw - overlay overlay rw\n", root.display()).as_bytes()),
+            );
+            rules.began(began);
+            assert_eq!(names(&Survey::look(&rules).unwrap(), &root), [""; 0]);
+            fs::write(root.join("a/b/write"), "new").unwrap();
+            fs::set_permissions(root.join("c/d/mode"), Permissions::from_mode(0o600)).unwrap();
+            fs::remove_file(root.join("e/f/gone")).unwrap();
+            let changed = ["a", "a/b", "a/b/write", "c", "c/d", "c/d/mode", "e", "e/f"];
+            assert_eq!(names(&Survey::look(&rules).unwrap(), &root), changed);
+        });
     }
 
     #[test]

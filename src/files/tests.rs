@@ -90,7 +90,7 @@ fn without(capabilities: &[Capability], act: impl FnOnce() + Send) {
 }
 
 /// Runs `act` in a thread with a mount namespace of its own.
-fn with_own_mounts(act: impl FnOnce() + Send) {
+pub(super) fn with_own_mounts(act: impl FnOnce() + Send) {
     thread::scope(|scope| {
         let own = scope.spawn(|| {
             unshare(CloneFlags::CLONE_NEWNS).unwrap();
@@ -101,7 +101,7 @@ fn with_own_mounts(act: impl FnOnce() + Send) {
     });
 }
 
-fn mount(args: &[&OsStr]) {
+pub(super) fn mount(args: &[&OsStr]) {
     assert!(Command::new("mount").args(args).status().unwrap().success());
 }
 

@@ -93,6 +93,50 @@ fn a_name_as_of_a_deleted_file_and_an_include_through_a_link() {
     }
 }
 
+/// With more than the limit nothing is frozen, and the largest folder is named. A request may leave it out.
+#[test]
+fn more_than_the_limit() {
+    let script =
+        "mkdir /tmp/large /tmp/small && head -c 3000000 /dev/urandom >/tmp/large/file && echo x >/tmp/small/file";
+    let app = prepared(Setting::Restricted, &["--files-limit", "2MiB"], script).with_volume(None);
+    let first = app.start();
+    first.verified();
+    let refused = first.try_checkpoint(&["--leave-running"]);
+    let said = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(4), "{said}");
+    assert!(
+        said.contains("more than --files-limit allows (2.0 MiB)") && said.contains("folders: /tmp/large (2.9 MiB)"),
+        "{said}"
+    );
+    let doctor = ["/opt/freeze/freeze", "doctor", "--service", "--runtime-dir", "/runtime"];
+    let doctor = text(&first.exec(&doctor).stdout);
+    assert!(doctor.contains("travels: 1 changed file below /tmp/large, 2.9 MiB\n"), "{doctor}");
+    assert!(doctor.contains("stays: the volume /volume\n") && doctor.contains("cannot be checkpointed"), "{doctor}");
+    first.checkpoint(&["--exclude", "/tmp/lar*"]);
+    assert_eq!(first.wait(), 172, "{}", first.story());
+    let second = app.start();
+    second.verified();
+    assert_eq!(text(&second.exec(&["find", "/tmp/large", "/tmp/small", "-type", "f"]).stdout), "/tmp/small/file\n");
+}
+
+/// The service goes on, and what it writes later is not in the checkpoint. An included file is of this request alone.
+#[test]
+fn a_checkpoint_that_leaves_the_service_running_has_its_moment() {
+    let app =
+        prepared(Setting::Restricted, &[], "echo early >/tmp/file && echo named >/dev/shm/x.tmp").with_volume(None);
+    let first = app.start();
+    first.verified();
+    first.exec(&["sh", "-c", "echo volume >/volume/file"]);
+    first.checkpoint(&["--leave-running", "--include", "/volume/file", "--exclude", "*.tmp"]);
+    first.exec(&["sh", "-c", "echo late >/tmp/file; echo late >/tmp/later; echo late >/volume/file"]);
+    drop(first);
+    let second = app.start();
+    second.verified();
+    let found =
+        text(&second.exec(&["sh", "-c", "cat /tmp/file /volume/file; ls /tmp /dev/shm | grep -E 'late|tmp$'"]).stdout);
+    assert_eq!(found, "early\nvolume\n");
+}
+
 /// A layer of an image with files that the container's user may change, above the test's root.
 fn image(setting: Setting, files: &[&str]) -> (tempfile::TempDir, String) {
     let layer = tempfile::tempdir().unwrap();
@@ -114,11 +158,18 @@ fn image(setting: Setting, files: &[&str]) -> (tempfile::TempDir, String) {
 #[test]
 fn what_was_changed_and_deleted_of_the_image() {
     for setting in [Setting::Restricted, Setting::Caps] {
-        let files =
-            ["app/changed", "app/moved", "app/deleted", "app/gone/deep/file", "app/was-folder/file", "app/kept"];
+        let files = [
+            "app/changed",
+            "app/moved",
+            "app/deleted",
+            "app/gone/deep/file",
+            "app/was-folder/file",
+            "app/deep/er/changed",
+            "app/kept",
+        ];
         let (_layer, first_root) = image(setting, &files);
         let (_other, other_root) = image(setting, &[&files[..], &["app/other"]].concat());
-        let script = "cd /app && echo mine >>changed && mv moved new-name && rm deleted && rm -r gone was-folder \
+        let script = "cd /app && echo mine >>changed && mv moved new-name && rm deleted && rm -r gone was-folder && echo mine >>deep/er/changed \
                       && echo file >was-folder && cd /";
         let app = prepared(setting, &[], script);
         let mut container = app.start_in(&first_root);
@@ -129,10 +180,17 @@ fn what_was_changed_and_deleted_of_the_image() {
             container = app.start_in(root);
             container.verified();
             let found = text(
-                &container.exec(&["sh", "-c", "find /app -type f | sort && cat /app/changed /app/was-folder"]).stdout,
+                &container
+                    .exec(&[
+                        "sh",
+                        "-c",
+                        "find /app -type f | sort && cat /app/changed /app/deep/er/changed /app/was-folder",
+                    ])
+                    .stdout,
             );
-            let expected =
-                format!("/app/changed\n/app/kept\n/app/new-name\n{other}/app/was-folder\nimage\nmine\nfile\n");
+            let expected = format!(
+                "/app/changed\n/app/deep/er/changed\n/app/kept\n/app/new-name\n{other}/app/was-folder\nimage\nmine\nimage\nmine\nfile\n"
+            );
             assert_eq!(found, expected, "{setting:?}");
         }
     }

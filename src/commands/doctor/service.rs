@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::checkpoint::outlook::{self, Outlook};
-use crate::checkpoint::preflight::{self, Finding, Findings, Severity};
+use crate::checkpoint::preflight::{self, Finding, Findings, Place, Severity};
 use crate::commands::{Folder, run, say, status_of, text};
 use crate::control::client::{Client, ClientError};
 use crate::control::protocol::{Event, Op, State, Status};
@@ -16,7 +16,8 @@ use crate::exit;
 use crate::files::groups::Group;
 use crate::job::Common;
 use crate::privileges::Abilities;
-use crate::proc::{self, tree};
+use crate::proc;
+use crate::proc::tree::{self, Process};
 
 #[derive(Debug, thiserror::Error)]
 enum ServiceError {
@@ -66,7 +67,7 @@ fn look(folder: &Folder) -> Result<(Findings, Option<Outlook>), ServiceError> {
         processes.retain(|process| process.pid != us);
         Ok::<_, ServiceError>(processes)
     };
-    let mut findings = preflight::look(read, init, &Abilities::probe())?;
+    let mut findings = preflight::look(&read, init, &Abilities::probe())?;
     for stray in tree::strays(&all, init, &[root]) {
         findings.add(Finding::refused(
             Some(stray),
@@ -74,20 +75,30 @@ fn look(folder: &Folder) -> Result<(Findings, Option<Outlook>), ServiceError> {
             "if an exec left it behind, end it; if it belongs to the service, restart the container",
         ));
     }
-    let files = client.folder().and_then(|folder| look_at_files(&folder, init));
+    let processes = read()?;
+    let files = client.folder().and_then(|folder| look_at_files(&folder, init, &processes));
     if let Some(reason) = files.as_ref().and_then(|files| files.refused.as_ref()) {
         let what = format!("cannot be saved with its changed files: {reason}");
         findings.add(Finding::refused(None, &what, "do what the message says"));
+    }
+    for database in files.iter().flat_map(|files| &files.databases) {
+        let process = processes.iter().find(|process| process.pid == database.pid);
+        let what = format!(
+            "has the SQLite database {} open, which gets another inode: SQLite then refuses to write",
+            database.path.display()
+        );
+        let advice = "keep it on a volume, use its journal mode WAL, or open it again after a restore (--on-restore)";
+        findings.add(Finding::changed(process, &what, advice).at(Place::Descriptor(database.fd)));
     }
     Ok((findings, files))
 }
 
 /// None if the options of this init are not known.
-fn look_at_files(runtime_dir: &Path, init: i32) -> Option<Outlook> {
+fn look_at_files(runtime_dir: &Path, init: i32, processes: &[Process]) -> Option<Outlook> {
     let (store, keys, files) = run::of_init(&fs::read(proc::path(init, "cmdline")).ok()?)?;
     let (runtime_dir, instance) = (runtime_dir.to_owned(), String::new());
     let common = Common { store, keys, runtime_dir, memory: 0, instance, exclusive_ms: None };
-    outlook::look(&common, files, init).ok()
+    outlook::look(&common, files, init, processes).ok()
 }
 
 fn running(status: &Status) -> Result<(), ServiceError> {
@@ -177,8 +188,6 @@ fn cells(finding: &Finding) -> [String; 5] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::preflight::Place;
-    use crate::proc::tree::Process;
 
     fn process(pid: i32, ppid: i32, comm: &str) -> Process {
         Process { pid, ppid, comm: comm.into(), ..Process::default() }
@@ -216,7 +225,7 @@ mod tests {
     fn what_travels_and_what_stays_is_said() {
         let group = |folder: &str, files, bytes| Group { folder: folder.into(), files, bytes };
         let travel = vec![group("/data/pg", 412, 23 << 20), group("/tmp", 1, 5)];
-        let files = Some(Outlook { travel, deleted: 2, stay: vec!["/volume".into()], refused: None });
+        let files = Some(Outlook { travel, deleted: 2, stay: vec!["/volume".into()], ..Outlook::default() });
         insta::assert_snapshot!(Answer { files, ..answer([]) }.sentences(), @"
         travels: 412 changed files below /data/pg, 23.0 MiB
         travels: 1 changed file below /tmp, 5 B
