@@ -32,18 +32,20 @@ def image(folder, files):
 
 class Container(pids.Containers):
     def __init__(self, opt, layer, setting, mode, made):
+        self.setting, self.mode, self.made_by = setting, mode, MAKE if made else ""
         super().__init__(opt, 1, 1000)
         self.root = f"{layer}:{self.root}"
-        if setting == "caps":
-            os.chown(self.store, 0, 0)
-        self.setting, self.mode, self.made_by = setting, mode, MAKE if made else ""
+
+    def made(self, folder):
+        super().made(folder)
+        if self.setting == "caps":
+            os.chown(folder, 0, 0)
+        return folder
 
     def start(self):
         self.command = ["--files", self.mode, "--", "/bin/sh", "-c", f"{self.made_by}exec /services/service one"]
         self.network = ["--setting", self.setting]
         self.name, self.runtime = super().start()
-        if self.setting == "caps":
-            os.chown(self.runtime, 0, 0)
         pids.running(self.runtime)
         pids.output(pids.SANDBOX, "exec", self.name, "sh", "-c",
                     "until grep -q service /proc/1001/comm; do sleep 0.1; done")
