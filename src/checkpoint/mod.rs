@@ -160,7 +160,7 @@ fn take(
     meter.begin(Phase::Preflight);
     let abilities = Abilities::probe();
     let read = || Tree::of_service(target.root, target.service).map_err(CheckpointError::from);
-    let (tree, watched) = preflight::check(read, parent_id() as i32, &abilities)?;
+    let (tree, watched) = preflight::check(&read, parent_id() as i32, &abilities)?;
     let ordered = pid_order::check(tree.processes());
     if RestorePlan::of(&abilities).can_go_back() {
         match ordered {
@@ -202,7 +202,10 @@ fn take(
     let writer = ImageWriter::new(&vault, common.memory, job::cores())?;
     let announced = announce::announce(&vault, target.lease, target.after_commit);
     let ahead = match &survey {
-        Some(survey) => Ahead::read(&survey.changed, &used::written(tree.processes())?, &writer)?,
+        Some(survey) => {
+            let written = used::written(read()?.processes()).map_err(LookupError::Proc)?;
+            Ahead::read(&survey.changed, &written, &writer)?
+        }
         None => Ahead::default(),
     };
     reach(Point::CheckpointChecked);

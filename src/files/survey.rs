@@ -124,7 +124,11 @@ impl<'a> Walk<'a> {
         let mut still = Vec::new();
         for entry in entries {
             let failed = |error| LookupError::Changed { path: folder.to_owned(), error };
-            let entry = entry.map_err(failed)?;
+            let entry = match entry {
+                // The folder was removed meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+                entry => entry.map_err(failed)?,
+            };
             let path = folder.join(entry.file_name());
             if self.is_left_out(&path) {
                 continue;

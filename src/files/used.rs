@@ -267,11 +267,21 @@ fn used_by(processes: &[Process]) -> Result<BTreeMap<PathBuf, bool>, LookupError
     Ok(used)
 }
 
-/// Files that are open for writing, or mapped shared and writable.
-pub fn written(processes: &[Process]) -> Result<HashSet<Inode>, LookupError> {
-    let written = used_by(processes)?.into_iter().filter(|(_, written)| *written);
-    let inode = |path: &PathBuf| fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
-    Ok(written.filter_map(|(path, _)| inode(&path)).collect())
+/// Files that may be written without a new time of change.
+#[derive(Debug)]
+pub struct Written {
+    pub inodes: HashSet<Inode>,
+    /// When freeze began to look, by the clock of file times.
+    pub since: Duration,
+}
+
+/// Files that running processes have open for writing, or mapped shared and writable. A process may end meanwhile.
+pub fn written(processes: &[Process]) -> io::Result<Written> {
+    let since = clock_gettime(ClockId::CLOCK_REALTIME_COARSE)?.into();
+    let used = processes.iter().filter_map(|process| used_by(std::slice::from_ref(process)).ok()).flatten();
+    let inode = |path: PathBuf| fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+    let inodes = used.filter(|(_, written)| *written).filter_map(|(path, _)| inode(path)).collect();
+    Ok(Written { inodes, since })
 }
 
 /// Programs and libraries of a process: its executable mappings. The path of a deleted one leads nowhere.
@@ -361,6 +371,17 @@ mod tests {
         let _writer = OpenOptions::new().create(true).append(true).open(&write).unwrap();
         let used = used_by(&this_process()).unwrap();
         assert_eq!((used.get(&read), used.get(&write)), (Some(&false), Some(&true)));
+    }
+
+    #[test]
+    fn what_is_written_is_known_although_a_process_has_ended() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let ended = Process { pid: child.id() as i32, state: 'R', ..Process::default() };
+        child.wait().unwrap();
+        let written = written(&[vec![ended], this_process()].concat()).unwrap();
+        let meta = file.as_file().metadata().unwrap();
+        assert!(written.inodes.contains(&(meta.dev(), meta.ino())));
     }
 
     #[test]
