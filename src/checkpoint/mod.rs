@@ -223,7 +223,7 @@ fn take(
     preflight::check_frozen(tree.processes(), &abilities)?;
     let survey = survey.map(|survey| survey.again(&rules)).transpose()?.unwrap_or_default();
     let paths = used::paths(tree.processes(), &watched, survey.changed.keys(), &rules)?;
-    let files = capture::capture(&paths, &ahead, &writer)?;
+    let files = capture::capture(&paths, &|path, meta| ahead.content(path, meta), &writer)?;
     let mut manifest = describe::service(host, &tree, target.root, target.service).map_err(LookupError::Proc)?;
     if rules.scope() == Scope::Changed {
         manifest.deleted = rules.deleted().into_iter().map(|path| path.into_os_string().into_vec()).collect();

@@ -17,6 +17,7 @@ pub(crate) mod put_back;
 pub(crate) mod resolve;
 mod search;
 pub(crate) mod selection;
+mod start;
 pub(crate) mod survey;
 pub(crate) mod used;
 mod user;

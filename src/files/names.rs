@@ -6,14 +6,14 @@
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
-use std::fs;
+use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::mounts::Mounts;
-use super::used::{self, Rules};
+use super::start::container_start;
 use super::user::User;
 
 /// Name of the file in the runtime folder.
@@ -37,7 +37,7 @@ pub struct Names {
 /// a restore.
 pub fn keep(runtime_dir: &Path, init: i32, deleted: Vec<PathBuf>) -> io::Result<()> {
     let mounts = Mounts::read()?;
-    let start = used::container_start(&mounts, init)?;
+    let start = container_start(&mounts, init)?;
     let known = read(runtime_dir, start);
     if known.is_some() && deleted.is_empty() {
         return Ok(());
@@ -94,14 +94,14 @@ impl Names {
         names.zip(path.file_name()).is_some_and(|(names, name)| !names.contains(name))
     }
 
-    /// What is no longer there, topmost first: paths below a deleted folder are left out.
-    pub fn deleted(&self, rules: &Rules) -> Vec<PathBuf> {
+    /// What is no longer there, but for what `stays`: paths below a deleted folder are left out.
+    pub fn deleted(&self, is_new: &dyn Fn(&Metadata) -> bool, stays: &dyn Fn(&Path) -> bool) -> Vec<PathBuf> {
         let mut deleted: Vec<PathBuf> = Vec::new();
         for (folder, names) in &self.listed {
             match fs::symlink_metadata(folder) {
                 // The folder above says so.
                 Err(_) => continue,
-                Ok(meta) if meta.is_dir() && !rules.is_new(&meta) => continue,
+                Ok(meta) if meta.is_dir() && !is_new(&meta) => continue,
                 Ok(_) => {}
             }
             let gone = |path: &PathBuf| fs::symlink_metadata(path).is_err_and(is_missing);
@@ -109,7 +109,7 @@ impl Names {
         }
         let gone = |path: &&PathBuf| fs::symlink_metadata(path).is_err_and(is_missing);
         deleted.extend(self.deleted.iter().filter(gone).cloned());
-        deleted.retain(|path| rules.is_on_root(path) && !rules.is_left_behind(path));
+        deleted.retain(|path| !stays(path));
         deleted.sort();
         deleted.dedup();
         deleted
@@ -169,7 +169,6 @@ mod tests {
     use std::os::unix::fs::chown;
 
     use super::*;
-    use crate::files::selection::{Named, Selection};
     use crate::proc::mountinfo;
 
     const USER: User = User { uid: 1000, is_free: false };
@@ -220,12 +219,9 @@ mod tests {
         // A file has the place of a folder.
         fs::write(top.join("mine/theirs"), "").unwrap();
         fs::write(top.join("mine/new"), "").unwrap();
-        let selection = Selection::default().with(&Named { exclude: vec!["*.tmp".parse().unwrap()], ..Named::NONE });
-        let mut rules = Rules::of_this_container(std::process::id() as i32, vec![], selection).unwrap();
-        rules.mounts = mounts(top, "");
-        rules.began(SystemTime::now() - Duration::from_secs(3600));
+        let is_temporary = |path: &Path| path.extension().is_some_and(|end| end == "tmp");
         let deleted = ["mine/one", "mine/theirs/deep", "theirs/earlier", "theirs/file"].map(|name| top.join(name));
-        assert_eq!(names.deleted(&rules), deleted);
+        assert_eq!(names.deleted(&|_| true, &is_temporary), deleted);
         assert!(
             names.lack(&top.join("mine/new"))
                 && !names.lack(&top.join("mine/one"))
@@ -239,7 +235,7 @@ mod tests {
         let init = std::process::id() as i32;
         let deleted = vec![PathBuf::from("/gone"), PathBuf::from(OsStr::from_bytes(b"/with \n and \xff"))];
         keep(folder.path(), init, deleted.clone()).unwrap();
-        let start = used::container_start(&Mounts::read().unwrap(), init).unwrap();
+        let start = container_start(&Mounts::read().unwrap(), init).unwrap();
         let names = read(folder.path(), start).unwrap();
         assert_eq!(names.deleted, deleted);
         assert!(names.listed.values().any(|names| !names.is_empty()));

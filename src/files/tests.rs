@@ -17,7 +17,6 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, mkfifo, setfsgid};
 
-use super::ahead::Ahead;
 use super::capture::{self, CaptureError};
 use super::put_back::{self, PutBackError};
 use super::resolve;
@@ -48,7 +47,7 @@ fn capture(paths: &[PathBuf]) -> Result<Captured, CaptureError> {
     let store = tempfile::tempdir().unwrap();
     let vault = test_vault(store.path());
     let writer = ImageWriter::new(&vault, MEMORY, 2).unwrap();
-    let captured = capture::capture(paths, &Ahead::default(), &writer)?;
+    let captured = capture::capture(paths, &|_, _| None, &writer)?;
     let mut written = writer.finish().unwrap();
     let with_body = |(file, id): capture::Captured| image::File { body: id.map(|id| written.take(id)), ..file };
     let files = captured.into_iter().map(with_body).collect();

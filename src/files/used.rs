@@ -15,7 +15,6 @@ use std::time::{Duration, SystemTime};
 
 use bytesize::ByteSize;
 use nix::time::{ClockId, clock_gettime};
-use nix::unistd::{SysconfVar, sysconf};
 
 use super::bound;
 use super::entry;
@@ -24,8 +23,8 @@ use super::mounts::{Kind, Mounts};
 use super::names::{self, Names};
 use super::resolve::{self, Unresolved};
 use super::selection::{Scope, Selection};
+use super::start::container_start;
 use crate::proc::fdinfo::{FdInfo, Inode};
-use crate::proc::stat::Stat;
 use crate::proc::tree::Process;
 use crate::proc::{self, fd, maps};
 
@@ -93,16 +92,13 @@ impl Rules {
 
     /// What was deleted in the container.
     pub fn deleted(&self) -> Vec<PathBuf> {
-        self.names.deleted(self)
+        let stays = |path: &Path| self.mounts.kind(path) != Kind::Root || self.is_left_behind(path);
+        self.names.deleted(&|meta| self.is_new(meta), &stays)
     }
 
     /// Volumes that the container can write to.
     pub fn volumes(&self) -> Vec<PathBuf> {
         self.mounts.volumes().filter(|volume| !self.is_ours(volume)).map(Path::to_owned).collect()
-    }
-
-    pub(super) fn is_on_root(&self, path: &Path) -> bool {
-        self.mounts.kind(path) == Kind::Root
     }
 
     /// Whether the path, or a folder above it, is freeze's own or excluded.
@@ -311,29 +307,6 @@ fn names(link: &Path, target: &Path) -> Vec<PathBuf> {
     let Some(folder) = target.parent().filter(|_| open.is_file() && open.nlink() > 0) else { return Vec::new() };
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     entries.filter(|path| same(path)).collect()
-}
-
-/// When the container of this `init` began, by the clock of file times.
-pub(super) fn container_start(mounts: &Mounts, init: i32) -> io::Result<SystemTime> {
-    let born = mounts.root_is_overlay().then(|| fs::metadata("/")?.created()).transpose().ok().flatten();
-    beginning(born, init)
-}
-
-/// When the container began: at the birth of an overlay's root folder, or at the start of init if that is
-/// earlier. A restarted container keeps its root folder. PID 1 is no measure: containers that share a PID
-/// namespace may have an older one.
-fn beginning(root_born: Option<SystemTime>, init: i32) -> io::Result<SystemTime> {
-    let started = start_of(init)?;
-    Ok(root_born.map_or(started, |born| born.min(started)))
-}
-
-/// When a process started, by the clock of file times, to 10 ms.
-fn start_of(pid: i32) -> io::Result<SystemTime> {
-    let ticks = Stat::read(pid)?.start;
-    let per_second = sysconf(SysconfVar::CLK_TCK)?.unwrap_or(100) as u64;
-    let uptime = Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME)?);
-    let age = uptime.saturating_sub(Duration::from_millis(ticks.saturating_mul(1000) / per_second));
-    Ok(SystemTime::now() - age)
 }
 
 #[cfg(test)]
@@ -558,21 +531,6 @@ mod tests {
     }
 
     #[test]
-    fn a_container_begins_with_its_own_init_and_its_own_root() {
-        let us = std::process::id() as i32;
-        let started = start_of(us).unwrap();
-        let apart =
-            |one: SystemTime, other: SystemTime| one.duration_since(other).unwrap_or_else(|error| error.duration());
-        let second = Duration::from_secs(1);
-        assert!(apart(beginning(None, us).unwrap(), started) < second);
-        assert_eq!(beginning(Some(started - second), us).unwrap(), started - second);
-        assert!(
-            apart(rules_of_us(Vec::new()).container_start, started) < second
-                || Mounts::read().unwrap().root_is_overlay()
-        );
-    }
-
-    #[test]
     fn a_file_made_since_the_start_is_new() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let rules = Rules {
@@ -583,15 +541,5 @@ mod tests {
             names: Names::default(),
         };
         assert!(rules.is_new(&file.as_file().metadata().unwrap()));
-    }
-
-    #[test]
-    fn a_process_starts_when_it_is_started() {
-        let before = SystemTime::now() - Duration::from_millis(20);
-        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-        let start = start_of(child.id() as i32).unwrap();
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert!(before <= start && start <= SystemTime::now());
     }
 }
