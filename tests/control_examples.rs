@@ -75,8 +75,9 @@ fn the_page_names_everything_in_a_message() {
     let (log, message) = (Some(PathBuf::from("/log")), String::new());
     let mut found = BTreeSet::new();
     let mut note = |value: serde_json::Result<Value>| names(&value.unwrap(), &mut found);
+    let named = Named { include: vec!["/a".into()], exclude: vec!["b".parse().unwrap()] };
     for op in [
-        Op::Checkpoint(Wanted { leave_running: true, handover_ms: Some(1) }),
+        Op::Checkpoint(Wanted { leave_running: true, handover_ms: Some(1), named }),
         Op::Status,
         Op::Cancel,
         Op::Subscribe,

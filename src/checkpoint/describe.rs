@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::tree_of_service::Tree;
 use crate::control::protocol::{SOCKET_NAME, now_ms};
 use crate::criu::command::{DUMP_LOG, RESTORE_LOG};
-use crate::files::{resolve, used};
+use crate::files::{names, resolve, used};
 use crate::host::cpu::RegisterArea;
 use crate::host::{clock, cpu, env, stdio};
 use crate::image::{Executable, Manifest, Process};
@@ -79,7 +79,7 @@ pub fn our_folders(common: &Common, work: &Path) -> Vec<PathBuf> {
     let store = common.store.url.strip_prefix("file:").map(PathBuf::from);
     let keys = common.keys.clone();
     let ours = [program, store, Some(work.to_owned()), keys.passphrase_file, keys.key_file];
-    let runtime = [SOCKET_NAME, DUMP_LOG, RESTORE_LOG].into_iter().chain(env::FILES);
+    let runtime = [SOCKET_NAME, DUMP_LOG, RESTORE_LOG].into_iter().chain(env::FILES).chain([names::FILE]);
     let runtime = runtime.map(|name| common.runtime_dir.join(name));
     // The engine's logs: in a container that has the host's root, their paths lead to them.
     let logs = stdio::outside().into_iter().map(|file| file.path);

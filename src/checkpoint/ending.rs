@@ -110,6 +110,7 @@ mod tests {
 
     use super::super::tree_of_service::Tree;
     use super::*;
+    use crate::files::selection::Selection;
     use crate::image::{KeyFiles, Lease, test_vault};
     use crate::proc::tree;
     use crate::store::Location;
@@ -134,7 +135,7 @@ mod tests {
             service: 0,
             lease: Lease::fresh(),
             after_commit: AfterCommit::Stop,
-            include: Vec::new(),
+            files: Selection::default(),
             ephemeral_store: false,
         };
         let (reporter, init) = Reporter::pair();

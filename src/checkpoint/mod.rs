@@ -12,12 +12,14 @@ mod fence;
 mod handover;
 mod heartbeat;
 mod meter;
+pub(crate) mod outlook;
 pub mod pid_order;
 pub(crate) mod preflight;
 mod tree_of_service;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::parent_id;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -26,8 +28,11 @@ use crate::control::protocol::{Event, Phase, Report, millis};
 use crate::criu::command::{self, SystemV};
 use crate::criu::stats;
 use crate::fail_points::{Point, reach};
+use crate::files::ahead::Ahead;
 use crate::files::capture::{self, CaptureError, Captured};
 use crate::files::ephemeral::Ephemeral;
+use crate::files::selection::{Scope, Selection};
+use crate::files::survey::Survey;
 use crate::files::used::{self, LookupError, Rules, Used};
 use crate::host::pid_counting;
 use crate::image::{self, BodyId, CriuImage, Figures, File, ImageError, ImageWriter, Lease, Manifest, Vault, Written};
@@ -106,8 +111,8 @@ pub(crate) struct Target {
     pub service: i32,
     pub lease: Lease,
     pub after_commit: AfterCommit,
-    /// Captured beside the files that the service uses.
-    pub include: Vec<PathBuf>,
+    /// Which files are captured beside those that the service uses.
+    pub files: Selection,
     /// Lets the service end into a store that vanishes with the container.
     pub ephemeral_store: bool,
 }
@@ -155,7 +160,7 @@ fn take(
     meter.begin(Phase::Preflight);
     let abilities = Abilities::probe();
     let read = || Tree::of_service(target.root, target.service).map_err(CheckpointError::from);
-    let (tree, watched) = preflight::check(read, parent_id() as i32, &abilities)?;
+    let (tree, watched) = preflight::check(&read, parent_id() as i32, &abilities)?;
     let ordered = pid_order::check(tree.processes());
     if RestorePlan::of(&abilities).can_go_back() {
         match ordered {
@@ -170,12 +175,15 @@ fn take(
             .into_iter()
             .for_each(|message| reporter.warn(message));
     }
-    for path in target.include.iter().filter(|path| !path.exists()) {
+    for path in target.files.named.include.iter().filter(|path| !path.exists()) {
         // The file may come later, but a misspelt path must not go unnoticed.
         reporter.warn(format!("--include {}: there is no such file at the moment", path.display()));
     }
     let ours = describe::our_folders(common, work.path());
-    let rules = Rules::of_this_container(parent_id() as i32, ours).map_err(LookupError::Proc)?;
+    let rules = Rules::of_this_container(parent_id() as i32, ours, target.files.clone())
+        .map_err(LookupError::Proc)?
+        .with_names(&common.runtime_dir);
+    let survey = survey(&rules, target.files.limit)?;
     let host = describe::host().map_err(LookupError::Proc)?;
     let store = store::open(&common.store)?;
     let fencing = store.prepare()?;
@@ -193,6 +201,13 @@ fn take(
     let _heartbeats = Heartbeats::start(&vault, target.lease, &common.instance, interval);
     let writer = ImageWriter::new(&vault, common.memory, job::cores())?;
     let announced = announce::announce(&vault, target.lease, target.after_commit);
+    let ahead = match &survey {
+        Some(survey) => {
+            let written = used::written(read()?.processes()).map_err(LookupError::Proc)?;
+            Ahead::read(&survey.changed, &written, &writer)?
+        }
+        None => Ahead::default(),
+    };
     reach(Point::CheckpointChecked);
 
     meter.begin(Phase::Dump);
@@ -208,9 +223,14 @@ fn take(
     let tree = Tree::of_service(target.root, target.service)?;
     preflight::check_frozen(tree.processes(), &abilities)?;
     let used = Used::by(tree.processes(), &watched)?;
-    let files = capture::capture(&used::paths(&used, &target.include, &rules)?, &writer)?;
+    let survey = survey.map(|survey| survey.again(&rules)).transpose()?.unwrap_or_default();
+    let paths = used::paths(&used, survey.changed.keys(), &rules)?;
+    let files = capture::capture(&paths, &|path, meta| ahead.content(path, meta), &writer)?;
     let mut manifest = describe::service(host, &tree, target.root, target.service).map_err(LookupError::Proc)?;
     manifest.folder_links = used.folder_links(&rules);
+    if rules.scope() == Scope::Changed {
+        manifest.deleted = rules.deleted().into_iter().map(|path| path.into_os_string().into_vec()).collect();
+    }
     reach(Point::CheckpointFiles);
     if target.after_commit == AfterCommit::Resume {
         dump.release(Verdict::Run)?;
@@ -258,6 +278,16 @@ fn take(
         total_ms: millis(started.elapsed()),
         ended: target.after_commit != AfterCommit::Resume,
     })
+}
+
+/// Looks at what was changed in the container, if that travels.
+fn survey(rules: &Rules, limit: u64) -> Result<Option<Survey>, LookupError> {
+    if rules.scope() == Scope::Open {
+        return Ok(None);
+    }
+    let survey = Survey::look(rules)?;
+    survey.check(limit)?;
+    Ok(Some(survey))
 }
 
 /// Refuses to end the service if the store vanishes with the container.

@@ -2,15 +2,17 @@
 
 use std::io::{IsTerminal, Write};
 use std::mem::ManuallyDrop;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{say, text};
 use crate::{
     control::{
         client::{Client, ClientError},
-        protocol::{Event, Op, Phase, Report, Wanted, millis},
+        protocol::{Event, MAX_NAMED, Op, Phase, Report, Wanted, millis},
     },
     exit,
+    files::selection::{Named, Pattern},
 };
 
 #[derive(Debug, clap::Args)]
@@ -24,12 +26,22 @@ pub struct Arguments {
     #[arg(long, value_name = "TIMEOUT", num_args = 0..=1, require_equals = true, default_missing_value = "60s",
           conflicts_with = "leave_running", value_parser = humantime::parse_duration)]
     handover: Option<Duration>,
+    /// Checkpoint this file or folder too, besides what `freeze run` includes
+    #[arg(long, value_name = "PATH", value_delimiter = ',')]
+    include: Vec<PathBuf>,
+    /// Leave behind the files and folders of this path or name too; it may have wildcards
+    #[arg(long, value_name = "GLOB", value_delimiter = ',')]
+    exclude: Vec<Pattern>,
     /// Print the result as one JSON object, and progress as JSON lines on standard error
     #[arg(long)]
     json: bool,
 }
 
 pub fn main(arguments: &Arguments) -> u8 {
+    if let Err(error) = named(arguments).check(MAX_NAMED) {
+        say(&error.to_string());
+        return exit::USAGE;
+    }
     match ask(arguments) {
         Ok(code) => code,
         Err(error) => {
@@ -39,9 +51,15 @@ pub fn main(arguments: &Arguments) -> u8 {
     }
 }
 
+/// Relative paths are those of this command, not of init.
+fn named(arguments: &Arguments) -> Named {
+    let include = arguments.include.iter().cloned().map(super::run::plain).collect();
+    Named { include, exclude: arguments.exclude.clone() }
+}
+
 fn ask(arguments: &Arguments) -> Result<u8, ClientError> {
     let handover_ms = arguments.handover.map(millis);
-    let op = Op::Checkpoint(Wanted { leave_running: arguments.leave_running, handover_ms });
+    let op = Op::Checkpoint(Wanted { leave_running: arguments.leave_running, handover_ms, named: named(arguments) });
     // Never dropped: the kernel closes the socket when this process ends, and init waits for that before it
     // ends the container.
     let mut client = ManuallyDrop::new(Client::ask(arguments.folder.runtime_dir.as_deref(), op)?);

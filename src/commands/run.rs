@@ -3,21 +3,23 @@
 use std::{
     ffi::{CString, OsString},
     os::unix::ffi::OsStringExt,
-    path::{Component, PathBuf},
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 use clap::builder::FalseyValueParser;
+use clap::{Args, FromArgMatches};
 
 use crate::control::protocol::{MAX_LINE, millis};
 use crate::exit;
+use crate::files::selection::{Named, Pattern, Scope, Selection};
 use crate::image::KeyFiles;
 use crate::init::{self, Config, Hook, Hooks, Isolate, OnTerm, Pair, ParseError, SignalArg, parse_choice, parse_size};
 use crate::job::{Choice, OnFailure, Standby};
 use crate::store::Location;
 
-/// Most bytes of `--include` paths: they must fit into the one line that a worker gets.
-const MAX_INCLUDE: usize = MAX_LINE / 2;
+/// Most bytes of `--include` and `--exclude`: they must fit into the one line that a worker gets.
+const MAX_NAMED: usize = MAX_LINE / 2;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -58,9 +60,8 @@ pub struct Arguments {
     /// Give up a restore after this time
     #[arg(long, env = "FREEZE_RESTORE_TIMEOUT", value_name = "DURATION", default_value = "10min", value_parser = humantime::parse_duration)]
     restore_timeout: Duration,
-    /// Checkpoint this file or folder too, besides those that the service has open
-    #[arg(long, alias = "preserve-path", env = "FREEZE_INCLUDE", value_name = "PATH", value_delimiter = ',')]
-    include: Vec<PathBuf>,
+    #[command(flatten)]
+    files: FileArguments,
     /// Allow a checkpoint to end the service although the store is deleted with the container
     #[arg(long, env = "FREEZE_EPHEMERAL_STORE", value_parser = FalseyValueParser::new())]
     ephemeral_store: bool,
@@ -76,6 +77,32 @@ pub struct Arguments {
     /// The service's program and its arguments
     #[arg(required = true, trailing_var_arg = true)]
     command: Vec<OsString>,
+}
+
+/// Which files a checkpoint captures.
+#[derive(Debug, clap::Args)]
+struct FileArguments {
+    /// Which files of the container travel with a checkpoint
+    #[arg(long, env = "FREEZE_FILES", value_name = "WHICH", default_value = "changed")]
+    files: Scope,
+    /// The most that changed files may have together; a checkpoint with more is refused
+    #[arg(long, env = "FREEZE_FILES_LIMIT", value_name = "SIZE", default_value = "4GiB", value_parser = parse_size)]
+    files_limit: u64,
+    /// Checkpoint this file or folder in any case, also on a volume
+    #[arg(long, alias = "preserve-path", env = "FREEZE_INCLUDE", value_name = "PATH", value_delimiter = ',')]
+    include: Vec<PathBuf>,
+    /// Leave behind the files and folders of this path or name; it may have wildcards
+    #[arg(long, env = "FREEZE_EXCLUDE", value_name = "GLOB", value_delimiter = ',')]
+    exclude: Vec<Pattern>,
+}
+
+impl FileArguments {
+    /// What a standby has fetched ahead is left behind, too.
+    fn selection(self, standby_cache: &Path) -> Selection {
+        let include = self.include.into_iter().map(plain).collect();
+        let exclude = self.exclude.into_iter().chain(Pattern::of_path(standby_cache)).collect();
+        Selection { scope: self.files, named: Named { include, exclude }, limit: self.files_limit }
+    }
 }
 
 /// Triggers of a checkpoint besides `freeze checkpoint`.
@@ -176,6 +203,16 @@ fn host_name() -> String {
     name.filter(|name| parse_instance(name).is_ok()).unwrap_or_else(|| "localhost".to_owned())
 }
 
+/// The store, its keys and the files that the command line of an init names. None if it cannot be understood.
+pub(super) fn of_init(command_line: &[u8]) -> Option<(Location, KeyFiles, Selection)> {
+    let words = command_line.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.to_vec()));
+    let command = Arguments::augment_args(clap::Command::new("run"));
+    let matches = command.try_get_matches_from(words.skip_while(|word| word != "run")).ok()?;
+    let arguments = Arguments::from_arg_matches(&matches).ok()?;
+    let files = arguments.files.selection(&plain(arguments.restore.standby_cache));
+    Some((arguments.store, arguments.keys, files))
+}
+
 pub fn main(arguments: Arguments) -> u8 {
     let command: Result<Vec<_>, _> = arguments.command.into_iter().map(|text| CString::new(text.into_vec())).collect();
     let Ok(command) = command else {
@@ -186,15 +223,9 @@ pub fn main(arguments: Arguments) -> u8 {
         super::say(&error.to_string());
         return exit::USAGE;
     }
-    let include: Vec<PathBuf> = arguments.include.into_iter().map(plain).collect();
-    if let Some(path) = include.iter().find(|path| path.components().any(|part| part == Component::ParentDir)) {
-        super::say(&format!("--include {}: give the path without \"..\"", path.display()));
-        return exit::USAGE;
-    }
-    if include.iter().map(|path| path.as_os_str().len() + 4).sum::<usize>() > MAX_INCLUDE {
-        super::say(&format!(
-            "--include has more than {MAX_INCLUDE} bytes of paths: include their parent folders instead"
-        ));
+    let files = arguments.files.selection(&plain(arguments.restore.standby_cache.clone()));
+    if let Err(error) = files.named.check(MAX_NAMED) {
+        super::say(&error.to_string());
         return exit::USAGE;
     }
     let Arguments { triggers, hooks, restore, .. } = arguments;
@@ -216,7 +247,7 @@ pub fn main(arguments: Arguments) -> u8 {
         checkpointed_status: arguments.checkpointed_status,
         checkpoint_timeout: arguments.checkpoint_timeout,
         restore_timeout: arguments.restore_timeout,
-        include,
+        files,
         ephemeral_store: arguments.ephemeral_store,
         memory: arguments.memory_limit,
         instance: restore.instance.unwrap_or_else(host_name),
@@ -245,13 +276,23 @@ pub fn main(arguments: Arguments) -> u8 {
 }
 
 /// A path as the kernel shows it: absolute, without `.` and without double or trailing slashes.
-fn plain(path: PathBuf) -> PathBuf {
+pub(super) fn plain(path: PathBuf) -> PathBuf {
     std::path::absolute(&path).unwrap_or(path).components().collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_files_of_an_init_are_known_from_its_command_line() {
+        let line =
+            b"/opt/freeze/freeze\0run\0--files-limit\x001k\0--exclude\0*.tmp\0--store\0file:/s\0app\0--files\0open\0";
+        let (store, _, files) = of_init(line).unwrap();
+        assert_eq!((store.url.as_str(), files.scope, files.limit), ("file:/s", Scope::Changed, 1024));
+        assert_eq!(files.named.exclude, ["*.tmp", "/tmp/freeze-cache"].map(|pattern| pattern.parse().unwrap()));
+        assert!(of_init(b"sleep\x0060\0").is_none() && of_init(b"freeze\0run\0--no-such-option\0app\0").is_none());
+    }
 
     #[test]
     fn paths_are_made_plain() {

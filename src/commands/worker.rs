@@ -20,18 +20,23 @@ pub fn main() -> u8 {
         }
     };
     let result = match job {
-        Job::Checkpoint { common, root, service, lease, after_commit, include, ephemeral_store } => checkpoint::run(
+        Job::Checkpoint { common, root, service, lease, after_commit, files, ephemeral_store } => checkpoint::run(
             &common,
-            &checkpoint::Target { root, service, lease, after_commit, include, ephemeral_store },
+            &checkpoint::Target { root, service, lease, after_commit, files, ephemeral_store },
             &reporter,
         )
         .map(Event::Checkpointed),
         Job::Settle { common, generation, remaining_ms, lease } => {
             Ok(checkpoint::settle(&common, generation, Duration::from_millis(remaining_ms), &lease, &reporter))
         }
-        Job::Restore { common, choice, failure, standby } => {
-            let policy =
-                restore::Policy { choice, failure, standby, exclusive: common.exclusive_ms.map(Duration::from_millis) };
+        Job::Restore { common, choice, failure, standby, files } => {
+            let policy = restore::Policy {
+                choice,
+                failure,
+                standby,
+                files,
+                exclusive: common.exclusive_ms.map(Duration::from_millis),
+            };
             restore::run(&common, &policy, &reporter)
         }
         Job::Heartbeat { common, lease } => restore::heartbeat(&common, &lease),

@@ -123,6 +123,11 @@ impl Client {
         }
     }
 
+    /// Init's runtime folder.
+    pub fn folder(&self) -> Option<PathBuf> {
+        Some(self.stream.peer_addr().ok()?.as_pathname()?.parent()?.to_owned())
+    }
+
     /// Init's PID in this process's PID namespace; `None` if init has none there.
     pub fn peer(&self) -> Option<i32> {
         getsockopt(&self.stream, PeerCredentials).ok().map(|peer| peer.pid()).filter(|pid| *pid > 0)

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::files::selection::Named;
 use crate::image::Lease;
 
 /// Protocol version. Init refuses a request of any other version and names both.
@@ -51,8 +52,8 @@ pub enum Op {
     Subscribe,
 }
 
-/// Options of a checkpoint. The two exclude each other.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Options of a checkpoint. The first two exclude each other.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wanted {
     /// Resume the service after the dump instead of stopping it after the commit.
     #[serde(default, skip_serializing_if = "is_false")]
@@ -61,7 +62,13 @@ pub struct Wanted {
     /// this many milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handover_ms: Option<u64>,
+    /// Files of this checkpoint, beside those that the container's options name.
+    #[serde(flatten)]
+    pub named: Named,
 }
+
+/// Most bytes of the paths and patterns in a request.
+pub const MAX_NAMED: usize = MAX_LINE / 8;
 
 fn is_false(value: &bool) -> bool {
     !value
@@ -451,7 +458,7 @@ mod tests {
         let request: Request = serde_json::from_str(text).unwrap();
         assert_eq!(
             request,
-            Request { version: 1, op: Op::Checkpoint(Wanted { leave_running: true, handover_ms: None }) }
+            Request { version: 1, op: Op::Checkpoint(Wanted { leave_running: true, ..Wanted::default() }) }
         );
     }
 

@@ -1,7 +1,7 @@
 //! Captures files while the service stands still, with exact sizes and metadata.
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::readlinkat;
 
+use super::attributes;
 use super::resolve::{self, Unresolved};
 use crate::image::{self, BodyId, ImageError, ImageWriter, Kind};
 
@@ -30,20 +31,24 @@ pub enum CaptureError {
 /// A captured file, and its content in the generation that is being written.
 pub type Captured = (image::File, Option<BodyId>);
 
-/// Captures `paths` in their order: sorted, so a folder comes before its content.
+/// Content that is in the generation already.
+pub type Known<'a> = &'a dyn Fn(&Path, &Metadata) -> Option<BodyId>;
+
+/// Captures `paths` in their order: sorted, so a folder comes before its content. Reads no content that is `known`.
 pub fn capture<'a>(
     paths: impl IntoIterator<Item = &'a PathBuf>,
+    known: Known,
     writer: &ImageWriter,
 ) -> Result<Vec<Captured>, CaptureError> {
     let mut names = Names::new();
-    paths.into_iter().map(|path| capture_one(path, &mut names, writer)).collect()
+    paths.into_iter().map(|path| capture_one(path, &mut names, known, writer)).collect()
 }
 
 /// First name of each file with several hard links, by device and inode.
 type Names = HashMap<(u64, u64), Vec<u8>>;
 
 /// Takes everything from one descriptor, since the path may lead to another file at any time.
-fn capture_one(path: &Path, names: &mut Names, writer: &ImageWriter) -> Result<Captured, CaptureError> {
+fn capture_one(path: &Path, names: &mut Names, known: Known, writer: &ImageWriter) -> Result<Captured, CaptureError> {
     let unreadable = |error| CaptureError::Unreadable { path: path.to_owned(), error };
     let place = resolve::place(path).map_err(|error| match error {
         Unresolved::Link(link) => CaptureError::Link { path: path.to_owned(), link },
@@ -59,6 +64,9 @@ fn capture_one(path: &Path, names: &mut Names, writer: &ImageWriter) -> Result<C
         ..image::File::default()
     };
     let kind = meta.file_type();
+    if !kind.is_symlink() {
+        entry.attributes = attributes::read(&place).map_err(unreadable)?;
+    }
     if kind.is_dir() {
         entry.set_kind(Kind::Directory);
     } else if kind.is_fifo() {
@@ -78,6 +86,9 @@ fn capture_one(path: &Path, names: &mut Names, writer: &ImageWriter) -> Result<C
         if meta.nlink() > 1 {
             names.insert((meta.dev(), meta.ino()), entry.path.clone());
         }
+        if let Some(body) = known(path, &meta) {
+            return Ok((entry, Some(body)));
+        }
         let file = resolve::open_to_read(&place).map_err(unreadable)?;
         return Ok((entry, Some(content(file, meta.len(), writer, unreadable)?)));
     }
@@ -85,7 +96,7 @@ fn capture_one(path: &Path, names: &mut Names, writer: &ImageWriter) -> Result<C
 }
 
 /// Copies exactly `size` bytes: CRIU compares sizes, and other processes may grow the file meanwhile.
-fn content(
+pub(super) fn content(
     file: File,
     size: u64,
     writer: &ImageWriter,

@@ -1,20 +1,28 @@
 //! The service's files. A CRIU image names files without their content, so the files that the service needs
 //! and a fresh container lacks travel beside it.
 //!
-//! Never captures a file on a volume unless the user includes it: a volume outlives the container.
+//! Never captures a file on a volume that outlives the container, unless the user includes it.
 
+pub(crate) mod ahead;
+mod attributes;
 pub(crate) mod bound;
 pub(crate) mod capture;
 mod entry;
 pub(crate) mod ephemeral;
 mod folders;
+pub(crate) mod groups;
 pub(crate) mod mapped;
 pub(crate) mod mounts;
+pub(crate) mod names;
 pub(crate) mod put_back;
 pub(crate) mod resolve;
 mod search;
+pub(crate) mod selection;
+mod start;
+pub(crate) mod survey;
 pub(crate) mod swapped;
 pub(crate) mod used;
+mod user;
 pub(crate) mod watched;
 
 #[cfg(test)]

@@ -18,9 +18,13 @@ pub enum Kind {
     Foreign,
 }
 
+/// File systems of the kernel, whose files nobody stores.
+const KERNELS: &[&str] = &["proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue", "devtmpfs", "tmpfs"];
+
 #[derive(Debug)]
 pub struct Mounts {
     mounts: Vec<(PathBuf, Kind)>,
+    volumes: Vec<PathBuf>,
     root_is_overlay: bool,
 }
 
@@ -42,16 +46,44 @@ impl Mounts {
         best.1
     }
 
+    /// All mount points.
+    pub fn points(&self) -> impl Iterator<Item = &PathBuf> {
+        self.mounts.iter().map(|(point, _)| point)
+    }
+
+    /// Folders on file systems that outlive the container.
+    pub fn volumes(&self) -> impl Iterator<Item = &Path> {
+        self.volumes.iter().map(PathBuf::as_path)
+    }
+
+    /// The container's own file systems that are in sight. The engine fills /dev.
+    pub fn own(&self) -> impl Iterator<Item = (&Path, Kind)> {
+        let last =
+            self.mounts.iter().enumerate().filter(|(index, (point, _))| {
+                !self.mounts[index + 1..].iter().any(|(later, _)| point.starts_with(later))
+            });
+        last.map(|(_, (point, kind))| (point.as_path(), *kind))
+            .filter(|(point, kind)| *kind != Kind::Foreign && *point != Path::new("/dev"))
+    }
+
     pub fn root_is_overlay(&self) -> bool {
         self.root_is_overlay
     }
 
     pub(super) fn of(all: Vec<Mount>) -> Self {
-        let mut mounts = Self { mounts: Vec::new(), root_is_overlay: false };
+        Self::at(Path::new("/"), all)
+    }
+
+    /// Mounts of a container whose root is at `root`.
+    pub(super) fn at(root: &Path, all: Vec<Mount>) -> Self {
+        let mut mounts = Self { mounts: Vec::new(), volumes: Vec::new(), root_is_overlay: false };
         for mount in all {
-            let kind = kind(&mount);
+            let kind = if mount.point == root { Kind::Root } else { kind(&mount) };
             if kind == Kind::Root {
                 mounts.root_is_overlay = mount.fstype == "overlay";
+            }
+            if kind == Kind::Foreign && mount.writable && !KERNELS.contains(&&*mount.fstype) && mount.point.is_dir() {
+                mounts.volumes.push(mount.point.clone());
             }
             mounts.mounts.push((mount.point, kind));
         }
@@ -61,7 +93,6 @@ impl Mounts {
 
 fn kind(mount: &Mount) -> Kind {
     match &*mount.fstype {
-        _ if mount.point == Path::new("/") => Kind::Root,
         // A mount of a folder inside a larger tmpfs is the engine's: a secret, a config map, /etc/hosts.
         "tmpfs" | "ramfs" if mount.root == Path::new("/") && mount.writable => Kind::Own,
         _ if is_empty_volume(mount.root.as_os_str().as_bytes()) && mount.writable => Kind::Own,
@@ -113,9 +144,34 @@ mod tests {
     }
 
     #[test]
+    fn a_writable_folder_of_another_file_system_is_a_volume() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str, mode: &str| {
+            format!("510 500 254:0 /v {} {mode} - ext4 ext4 rw\n", folder.path().join(name).display())
+        };
+        for name in ["volume", "read-only"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        std::fs::write(folder.path().join("file"), "").unwrap();
+        let more = [at("volume", "rw"), at("read-only", "ro"), at("file", "rw")].concat();
+        let mounts = Mounts::of(mountinfo::parse(&[DOCKER, more.as_bytes()].concat()));
+        assert!(mounts.volumes().filter(|path| path.starts_with(folder.path())).eq([folder.path().join("volume")]));
+    }
+
+    #[test]
     fn the_last_mount_on_a_point_counts() {
         let both = [DOCKER, b"507 500 0:56 / /data rw - tmpfs tmpfs rw\n"].concat();
         assert_eq!(Mounts::of(mountinfo::parse(&both)).kind(Path::new("/data/db")), Kind::Own);
+    }
+
+    #[test]
+    fn what_a_later_mount_hides_is_out_of_sight() {
+        let both = [DOCKER, b"507 500 0:56 / /cache rw - ext4 ext4 rw\n"].concat();
+        let mounts = Mounts::of(mountinfo::parse(&both));
+        let own: Vec<_> = mounts.own().collect();
+        let anonymous = (Path::new("/anonymous"), Kind::Own);
+        let expected = [("/", Kind::Root), ("/dev/shm", Kind::Own)].map(|(at, kind)| (Path::new(at), kind));
+        assert_eq!(own, [expected.as_slice(), &[anonymous, (Path::new("/with space"), Kind::Own)]].concat());
     }
 
     #[test]

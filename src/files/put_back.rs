@@ -18,8 +18,9 @@ use nix::fcntl::{AT_FDCWD, AtFlags, readlinkat};
 use nix::libc;
 use nix::sys::stat::{Mode, UtimensatFlags, mkdirat, utimensat};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, Uid, fchownat, geteuid, linkat, mkfifoat, symlinkat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, geteuid, linkat, mkfifoat, symlinkat, unlinkat};
 
+use super::attributes;
 use super::entry::Entry;
 use super::folders::{Folders, inode};
 use super::resolve::{self, Unresolved};
@@ -44,20 +45,66 @@ pub enum PutBackError {
     Image(#[from] ImageError),
 }
 
+/// How a file differs from the captured one.
+#[derive(Debug, thiserror::Error)]
+pub enum Lost {
+    #[error("{path} has lost its attribute {attribute} here: {error}")]
+    Attribute { path: PathBuf, attribute: String, error: io::Error },
+    #[error("{path} was deleted by the service and is here again: {error}")]
+    Deletion { path: PathBuf, error: io::Error },
+}
+
+/// Deletes what was deleted in the container of the checkpoint. Returns what is still there.
+pub fn delete(paths: &[Vec<u8>]) -> Vec<Lost> {
+    let deleted = |path: &Vec<u8>| {
+        let path = Path::new(OsStr::from_bytes(path));
+        match path.parent().zip(path.file_name()).map(|(folder, name)| delete_one(&resolve::folder(folder)?, name)) {
+            Some(Err(Unresolved::Io(error))) if error.kind() != io::ErrorKind::NotFound => {
+                Some(Lost::Deletion { path: path.to_owned(), error })
+            }
+            // Where a link has the place of a folder, nothing is as it was at the checkpoint.
+            _ => None,
+        }
+    };
+    paths.iter().filter_map(deleted).collect()
+}
+
+/// Deletes an object of the root with everything in it. Leaves mounts as they are.
+fn delete_one(folder: &File, name: &OsStr) -> Result<(), Unresolved> {
+    let place = resolve::place_in(folder, name)?;
+    if !resolve::is_on_root(&place)? {
+        return Err(io::Error::from(io::ErrorKind::ResourceBusy).into());
+    }
+    if !place.metadata()?.is_dir() {
+        return Ok(unlinkat(folder, name, UnlinkatFlags::NoRemoveDir)?);
+    }
+    for entry in fs::read_dir(resolve::by_descriptor(&place))? {
+        delete_one(&place, &entry?.file_name())?;
+    }
+    Ok(unlinkat(folder, name, UnlinkatFlags::RemoveDir)?)
+}
+
+/// What the writing of every file needs.
+struct Put<'a> {
+    fetcher: &'a mut Fetcher,
+    lost: Vec<Lost>,
+}
+
 /// Puts back `files` in their order, then owners, modes and times of the folders, innermost first: a folder
-/// that is read-only, or another's, must be filled before.
-pub fn put_back(files: &[image::File], fetcher: &mut Fetcher) -> Result<(), PutBackError> {
+/// that is read-only, or another's, must be filled before. Returns what is lost.
+pub fn put_back(files: &[image::File], fetcher: &mut Fetcher) -> Result<Vec<Lost>, PutBackError> {
     let mut folders = Folders::default();
+    let mut put = Put { fetcher, lost: Vec::new() };
     for file in files {
-        put_one(path(file), file, &mut folders, fetcher)?;
+        put_one(path(file), file, &mut folders, &mut put)?;
     }
     for file in files.iter().rev().filter(|file| file.kind() == Kind::Directory) {
         let folder = resolve::folder(path(file)).map_err(|error| unresolved(path(file), error))?;
         check_same(path(file), path(file), &folder, &folders)?;
         // Only the owner may set these; a folder of the container image keeps its own.
-        let _ = finish_folder(&folder, file);
+        let _ = finish_folder(&folder, file, &mut put);
     }
-    Ok(())
+    Ok(put.lost)
 }
 
 fn check_same(path: &Path, folder: &Path, place: &File, folders: &Folders) -> Result<(), PutBackError> {
@@ -86,27 +133,27 @@ fn unresolved(path: &Path, error: Unresolved) -> PutBackError {
     }
 }
 
-fn put_one(path: &Path, file: &image::File, folders: &mut Folders, fetcher: &mut Fetcher) -> Result<(), PutBackError> {
+fn put_one(path: &Path, file: &image::File, folders: &mut Folders, put: &mut Put) -> Result<(), PutBackError> {
     let entry = entry_at(path, folders)?;
     if path.parent().is_some_and(|folder| folders.visit(folder)) {
         // They take room, and harm nothing else.
         let _ = entry.remove_leftovers();
     }
-    let put = match file.kind() {
+    let done = match file.kind() {
         Kind::Directory => make_folder(&entry, path, file.mode).and_then(|place| Ok(folders.note(path, &place)?)),
         Kind::Symlink => make_link(&entry, file).map_err(Unresolved::Io),
-        Kind::Fifo => make_fifo(&entry, file).map_err(Unresolved::Io),
+        Kind::Fifo => make_fifo(&entry, file, put).map_err(Unresolved::Io),
         Kind::HardLink => {
             let first = entry_at(Path::new(OsStr::from_bytes(&file.target)), folders)?;
             add_name(&entry, &first).map_err(Unresolved::Io)
         }
         // The manifest was checked: it has no other kind.
-        Kind::Regular | Kind::Unknown => match write_file(&entry, file, fetcher) {
+        Kind::Regular | Kind::Unknown => match write_file(&entry, file, put) {
             Err(ImageError::Sink(error)) => Err(error.into()),
             result => return Ok(result?),
         },
     };
-    put.map_err(|error| unresolved(path, error))
+    done.map_err(|error| unresolved(path, error))
 }
 
 /// Sets owner and mode last, in [`put_back`].
@@ -119,10 +166,10 @@ fn make_folder(entry: &Entry, path: &Path, mode: u32) -> Result<File, Unresolved
 }
 
 /// A folder on a volume that belongs to somebody else stays as it is.
-fn finish_folder(folder: &File, file: &image::File) -> io::Result<()> {
+fn finish_folder(folder: &File, file: &image::File, put: &mut Put) -> io::Result<()> {
     let owner = folder.metadata()?.uid();
     let is_anothers = owner != file.uid && owner != geteuid().as_raw();
-    if is_anothers && !resolve::is_on_root(folder)? { Ok(()) } else { finish(folder, file) }
+    if is_anothers && !resolve::is_on_root(folder)? { Ok(()) } else { finish(folder, file, put) }
 }
 
 fn make_link(entry: &Entry, file: &image::File) -> io::Result<()> {
@@ -132,7 +179,9 @@ fn make_link(entry: &Entry, file: &image::File) -> io::Result<()> {
     }
     let temporary = entry.temporary();
     symlinkat(target, &entry.folder, temporary.name())?;
-    give(&expect(resolve::place_in(&entry.folder, temporary.name())?, |meta| meta.is_symlink())?, file);
+    let link = expect(resolve::place_in(&entry.folder, temporary.name())?, fs::Metadata::is_symlink)?;
+    give(&link, file);
+    set_time(&link, file)?;
     temporary.take_place()
 }
 
@@ -148,13 +197,12 @@ fn add_name(entry: &Entry, first: &Entry) -> io::Result<()> {
     temporary.take_place()
 }
 
-fn make_fifo(entry: &Entry, file: &image::File) -> io::Result<()> {
+fn make_fifo(entry: &Entry, file: &image::File, put: &mut Put) -> io::Result<()> {
     let temporary = entry.temporary();
     mkfifoat(&entry.folder, temporary.name(), Mode::S_IRUSR | Mode::S_IWUSR)?;
     let is_ours = |meta: &fs::Metadata| meta.file_type().is_fifo() && meta.uid() == geteuid().as_raw();
     let fifo = expect(resolve::place_in(&entry.folder, temporary.name())?, is_ours)?;
-    give(&fifo, file);
-    set_mode(&fifo, file)?;
+    finish(&fifo, file, put)?;
     temporary.take_place()
 }
 
@@ -165,14 +213,14 @@ fn expect(place: File, is_right: impl Fn(&fs::Metadata) -> bool) -> io::Result<F
 }
 
 /// Every system error comes as [`ImageError::Sink`].
-fn write_file(entry: &Entry, file: &image::File, fetcher: &mut Fetcher) -> Result<(), ImageError> {
+fn write_file(entry: &Entry, file: &image::File, put: &mut Put) -> Result<(), ImageError> {
     let is_anothers = entry.present().and_then(|present| present.metadata()).is_ok_and(|meta| !may_give(&meta));
     if is_anothers && let Ok(out) = open_present(entry) {
-        return overwrite(out, file, fetcher);
+        return overwrite(out, file, put);
     }
-    match replace(entry, file, fetcher) {
+    match replace(entry, file, put) {
         Err(ImageError::Sink(error)) if hinders(&error) => match open_present(entry) {
-            Ok(out) => overwrite(out, file, fetcher),
+            Ok(out) => overwrite(out, file, put),
             Err(_) => Err(ImageError::Sink(error)),
         },
         done => done,
@@ -204,18 +252,18 @@ fn hinders(error: &io::Error) -> bool {
     )
 }
 
-fn replace(entry: &Entry, file: &image::File, fetcher: &mut Fetcher) -> Result<(), ImageError> {
+fn replace(entry: &Entry, file: &image::File, put: &mut Put) -> Result<(), ImageError> {
     let temporary = entry.temporary();
     let mut out = temporary.create().map_err(ImageError::Sink)?;
-    fill(&mut out, file, fetcher)?;
-    finish(&out, file).and_then(|()| temporary.take_place()).map_err(ImageError::Sink)
+    fill(&mut out, file, put.fetcher)?;
+    finish(&out, file, put).and_then(|()| temporary.take_place()).map_err(ImageError::Sink)
 }
 
 /// Writes into an existing file. Another user's file keeps its owner, mode and times.
-fn overwrite(mut out: File, file: &image::File, fetcher: &mut Fetcher) -> Result<(), ImageError> {
+fn overwrite(mut out: File, file: &image::File, put: &mut Put) -> Result<(), ImageError> {
     out.set_len(0).map_err(ImageError::Sink)?;
-    fill(&mut out, file, fetcher)?;
-    let finished = out.metadata().and_then(|meta| if may_give(&meta) { finish(&out, file) } else { Ok(()) });
+    fill(&mut out, file, put.fetcher)?;
+    let finished = out.metadata().and_then(|meta| if may_give(&meta) { finish(&out, file, put) } else { Ok(()) });
     finished.map_err(ImageError::Sink)
 }
 
@@ -237,9 +285,12 @@ fn may_give(meta: &fs::Metadata) -> bool {
 }
 
 /// Owner first: changing it clears the set-ID bits of the mode (chown(2)).
-fn finish(place: &File, file: &image::File) -> io::Result<()> {
+fn finish(place: &File, file: &image::File, put: &mut Put) -> io::Result<()> {
     give(place, file);
     set_mode(place, file)?;
+    if let Some((attribute, error)) = attributes::write(place, file) {
+        put.lost.push(Lost::Attribute { path: path(file).to_owned(), attribute, error });
+    }
     set_time(place, file)
 }
 

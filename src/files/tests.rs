@@ -1,8 +1,9 @@
 //! Captures and puts back files while other processes change the paths.
 
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::Write;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,6 +21,7 @@ use super::capture::{self, CaptureError};
 use super::put_back::{self, PutBackError};
 use super::resolve;
 use crate::image::{self, Fetcher, ImageWriter, Manifest, test_vault};
+use crate::sys::xattr;
 
 const MEMORY: u64 = 64 << 20;
 
@@ -31,7 +33,7 @@ struct Captured {
 }
 
 impl Captured {
-    fn put_back(&mut self) -> Result<(), PutBackError> {
+    fn put_back(&mut self) -> Result<Vec<put_back::Lost>, PutBackError> {
         put_back::put_back(&self.files, &mut self.fetcher)
     }
 
@@ -45,7 +47,7 @@ fn capture(paths: &[PathBuf]) -> Result<Captured, CaptureError> {
     let store = tempfile::tempdir().unwrap();
     let vault = test_vault(store.path());
     let writer = ImageWriter::new(&vault, MEMORY, 2).unwrap();
-    let captured = capture::capture(paths, &writer)?;
+    let captured = capture::capture(paths, &|_, _| None, &writer)?;
     let mut written = writer.finish().unwrap();
     let with_body = |(file, id): capture::Captured| image::File { body: id.map(|id| written.take(id)), ..file };
     let files = captured.into_iter().map(with_body).collect();
@@ -87,7 +89,7 @@ fn without(capabilities: &[Capability], act: impl FnOnce() + Send) {
 }
 
 /// Runs `act` in a thread with a mount namespace of its own.
-fn with_own_mounts(act: impl FnOnce() + Send) {
+pub(super) fn with_own_mounts(act: impl FnOnce() + Send) {
     thread::scope(|scope| {
         let own = scope.spawn(|| {
             unshare(CloneFlags::CLONE_NEWNS).unwrap();
@@ -98,7 +100,7 @@ fn with_own_mounts(act: impl FnOnce() + Send) {
     });
 }
 
-fn mount(args: &[&OsStr]) {
+pub(super) fn mount(args: &[&OsStr]) {
     assert!(Command::new("mount").args(args).status().unwrap().success());
 }
 
@@ -414,7 +416,7 @@ fn as_root_without_the_power_to_give_files_anothers_file_stays_theirs() {
     chown(&path, Some(1000), Some(1000)).unwrap();
     let mut captured = capture(std::slice::from_ref(&path)).unwrap();
     fs::write(&path, "of the image").unwrap();
-    without(&[Capability::CAP_CHOWN, Capability::CAP_FOWNER], || captured.put_back().unwrap());
+    without(&[Capability::CAP_CHOWN, Capability::CAP_FOWNER], || drop(captured.put_back().unwrap()));
     assert_eq!((owner(&path).0, fs::read_to_string(&path).unwrap().as_str()), (1000, "captured"));
 }
 
@@ -473,4 +475,75 @@ fn what_a_killed_restore_left_is_removed() {
     files[1].try_lock().unwrap();
     captured.put_back().unwrap();
     assert_eq!([left, live, other].map(|path| path.exists()), [false, true, true]);
+}
+
+/// A list of one named user besides owner, group and others, as the kernel has it (posix_acl_xattr.h).
+fn list_for(user: u32) -> Vec<u8> {
+    let entries = [(1u16, 6u16, u32::MAX), (2, 6, user), (4, 4, u32::MAX), (16, 6, u32::MAX), (32, 4, u32::MAX)];
+    let entry = |(tag, rights, id): (u16, u16, u32)| {
+        [&tag.to_le_bytes()[..], &rights.to_le_bytes(), &id.to_le_bytes()].concat()
+    };
+    [2u32.to_le_bytes().to_vec(), entries.map(entry).concat()].concat()
+}
+
+#[test]
+fn as_root_attributes_and_access_control_lists_come_back() {
+    let (_folder, top) = folder();
+    let [file, inner, pipe] = ["file", "inner", "pipe"].map(|name| top.join(name));
+    fs::write(&file, "content").unwrap();
+    fs::create_dir(&inner).unwrap();
+    mkfifo(&pipe, Mode::S_IRWXU).unwrap();
+    chown(&file, Some(1000), Some(1000)).unwrap();
+    let set: [(&PathBuf, &CStr, Vec<u8>); 5] = [
+        (&file, c"user.note", b"kept".to_vec()),
+        (&file, c"security.capability", [&0x0200_0000u32.to_le_bytes()[..], &[0, 4, 0, 0], &[0; 12]].concat().to_vec()),
+        (&file, c"system.posix_acl_access", list_for(1234)),
+        (&inner, c"system.posix_acl_default", list_for(1235)),
+        (&pipe, c"system.posix_acl_access", list_for(1236)),
+    ];
+    for (path, name, value) in &set {
+        xattr::set(path, name, value).unwrap();
+    }
+    let all = [file.clone(), inner.clone(), pipe.clone()];
+    let mut captured = capture(&all).unwrap();
+    let before = all.each_ref().map(|path| owner(path));
+    fs::remove_file(&file).unwrap();
+    fs::remove_dir(&inner).unwrap();
+    fs::remove_file(&pipe).unwrap();
+    assert!(captured.put_back().unwrap().is_empty());
+    for (path, name, value) in &set {
+        assert_eq!(&xattr::get(path, name).unwrap(), value, "{name:?}");
+    }
+    assert_eq!(all.each_ref().map(|path| owner(path)), before);
+    // What may not be set is named, and the file is there.
+    fs::remove_file(&file).unwrap();
+    without(&[Capability::CAP_SETFCAP], || {
+        let lost = captured.put_back().unwrap();
+        let said = lost.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        assert!(
+            said.starts_with(&format!("{} has lost its attribute security.capability here", file.display())),
+            "{said}"
+        );
+    });
+    assert_eq!(xattr::get(&file, c"user.note").unwrap(), b"kept");
+}
+
+#[test]
+fn what_was_deleted_is_deleted_on_the_root_alone_and_through_no_link() {
+    let (_folder, top) = folder();
+    let (_volume, other) = volume();
+    for name in ["a/b/file", "a/file", "keep/file"] {
+        fs::create_dir_all(top.join(name).parent().unwrap()).unwrap();
+        fs::write(top.join(name), "").unwrap();
+    }
+    fs::write(other.join("file"), "").unwrap();
+    symlink(top.join("keep"), top.join("link")).unwrap();
+    symlink(top.join("keep"), top.join("a/b/link")).unwrap();
+    let deleted = [top.join("a/b"), top.join("a/file"), top.join("none"), top.join("link/file"), other.join("file")];
+    let paths = deleted.map(|path| path.into_os_string().into_vec());
+    let said: Vec<String> = put_back::delete(&paths).iter().map(ToString::to_string).collect();
+    let busy = format!("{} was deleted by the service and is here again: ", other.join("file").display());
+    assert!(matches!(said.as_slice(), [one] if one.starts_with(&busy)), "{said:?}");
+    assert_eq!(fs::read_dir(top.join("a")).unwrap().count(), 0);
+    assert!(top.join("keep/file").exists() && other.join("file").exists());
 }

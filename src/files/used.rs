@@ -4,7 +4,7 @@
 //! ([`Kind::Own`]), or if it is on the root and is open for writing, or was made or changed since the
 //! container started.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::io;
@@ -13,17 +13,20 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use bytesize::ByteSize;
 use nix::time::{ClockId, clock_gettime};
-use nix::unistd::{SysconfVar, sysconf};
 
 use super::bound;
 use super::entry;
+use super::groups::Group;
 use super::mounts::{Kind, Mounts};
+use super::names::{self, Names};
 use super::resolve::{self, Unresolved};
+use super::selection::{Scope, Selection};
+use super::start::container_start;
 use super::swapped;
 use crate::image::FolderLink;
-use crate::proc::fdinfo::FdInfo;
-use crate::proc::stat::Stat;
+use crate::proc::fdinfo::{FdInfo, Inode};
 use crate::proc::tree::Process;
 use crate::proc::{self, fd, maps};
 
@@ -35,6 +38,15 @@ pub enum LookupError {
         "the service has bound a unix socket in {folder}, which freeze cannot look up: {error}. Repair the symbolic links on this path, or bind the socket elsewhere"
     )]
     Socket { folder: PathBuf, error: io::Error },
+    #[error(
+        "{path} was changed in this container and cannot be read ({error}), so it would be lost; make it readable for the container's user, or leave it behind with --exclude"
+    )]
+    Changed { path: PathBuf, error: io::Error },
+    #[error(
+        "the files that were changed in this container have {}, more than --files-limit allows ({}); exclude what the service can lose, keep large data on a volume, or raise the limit. The largest folders: {}",
+        ByteSize(*.bytes), ByteSize(*.limit), list(.largest)
+    )]
+    Large { bytes: u64, limit: u64, largest: Vec<Group> },
     #[error("--include cannot read {path} ({error}); make it readable for the container's user")]
     Include { path: PathBuf, error: io::Error },
     /// Another container may decide where the link leads.
@@ -44,25 +56,63 @@ pub enum LookupError {
     Link { path: PathBuf, link: PathBuf },
 }
 
+fn list(largest: &[Group]) -> String {
+    let each = largest.iter().map(|group| format!("{} ({})", group.folder.display(), ByteSize(group.bytes)));
+    each.collect::<Vec<_>>().join(", ")
+}
+
 /// Decides which files travel.
 #[derive(Debug)]
 pub struct Rules {
-    mounts: Mounts,
+    pub(super) mounts: Mounts,
     /// Files that the container image lacks are younger.
     container_start: SystemTime,
     /// freeze's own folders.
-    ours: Vec<PathBuf>,
+    pub(super) ours: Vec<PathBuf>,
+    pub(super) selection: Selection,
+    pub(super) names: Names,
 }
 
 impl Rules {
     /// Rules for the container of this `init`. Nothing below the folders `ours` travels.
-    pub fn of_this_container(init: i32, ours: Vec<PathBuf>) -> io::Result<Self> {
+    pub fn of_this_container(init: i32, ours: Vec<PathBuf>, selection: Selection) -> io::Result<Self> {
         let mounts = Mounts::read()?;
-        let born = mounts.root_is_overlay().then(|| fs::metadata("/")?.created()).transpose().ok().flatten();
-        Ok(Self { mounts, container_start: beginning(born, init)?, ours })
+        let container_start = container_start(&mounts, init)?;
+        Ok(Self { mounts, container_start, ours, selection, names: Names::default() })
     }
 
-    fn is_ours(&self, path: &Path) -> bool {
+    #[cfg(test)]
+    pub(super) fn began(&mut self, start: SystemTime) {
+        self.container_start = start;
+    }
+
+    /// The same, with the names that the container began with, if they are in the runtime folder.
+    pub fn with_names(self, runtime_dir: &Path) -> Self {
+        let names = names::read(runtime_dir, self.container_start).unwrap_or_default();
+        Self { names, ..self }
+    }
+
+    /// What was deleted in the container.
+    pub fn deleted(&self) -> Vec<PathBuf> {
+        let stays = |path: &Path| self.mounts.kind(path) != Kind::Root || self.is_left_behind(path);
+        self.names.deleted(&|meta| self.is_new(meta), &stays)
+    }
+
+    /// Volumes that the container can write to.
+    pub fn volumes(&self) -> Vec<PathBuf> {
+        self.mounts.volumes().filter(|volume| !self.is_ours(volume)).map(Path::to_owned).collect()
+    }
+
+    /// Whether the path, or a folder above it, is freeze's own or excluded.
+    pub(super) fn is_left_behind(&self, path: &Path) -> bool {
+        self.is_ours(path) || path.ancestors().any(|path| self.selection.named.excludes(path))
+    }
+
+    pub fn scope(&self) -> Scope {
+        self.selection.scope
+    }
+
+    pub(super) fn is_ours(&self, path: &Path) -> bool {
         self.ours.iter().any(|folder| path.starts_with(folder))
     }
 
@@ -79,7 +129,7 @@ impl Rules {
 
     /// Overlay file systems show one device number for a file's lower and upper copy, but a copy made here is
     /// born here.
-    fn is_new(&self, meta: &Metadata) -> bool {
+    pub(super) fn is_new(&self, meta: &Metadata) -> bool {
         let changed = Duration::new(meta.ctime().max(0) as u64, meta.ctime_nsec().clamp(0, 999_999_999) as u32);
         let changed = SystemTime::UNIX_EPOCH + changed;
         meta.created().is_ok_and(|born| born >= self.container_start) || changed >= self.container_start
@@ -106,10 +156,14 @@ impl Used {
     }
 }
 
-/// Paths to capture: files that are used, `include` with everything below, and the folders that all these
-/// need, and that sockets need.
-pub fn paths(used: &Used, include: &[PathBuf], rules: &Rules) -> Result<BTreeSet<PathBuf>, LookupError> {
-    let mut found = BTreeSet::new();
+/// Paths to capture: files that are used, what was `changed`, what is to be included with everything below, and the
+/// folders that all these need, and that sockets need.
+pub fn paths<'a>(
+    used: &Used,
+    changed: impl Iterator<Item = &'a PathBuf>,
+    rules: &Rules,
+) -> Result<BTreeSet<PathBuf>, LookupError> {
+    let mut found: BTreeSet<PathBuf> = changed.cloned().collect();
     for (path, written) in &used.0 {
         if let Ok(meta) = fs::symlink_metadata(path)
             && captured_kind(&meta)
@@ -118,11 +172,17 @@ pub fn paths(used: &Used, include: &[PathBuf], rules: &Rules) -> Result<BTreeSet
             found.insert(path.clone());
         }
     }
-    for path in include {
+    for path in &rules.selection.named.include {
         include_real(path, rules, &mut found)?;
     }
-    let parents: Vec<PathBuf> = found.iter().flat_map(|path| path.ancestors().skip(1)).map(Path::to_owned).collect();
-    for folder in parents {
+    let parents: BTreeSet<&Path> = found.iter().filter_map(|path| path.parent()).collect();
+    let folders: BTreeSet<PathBuf> = parents
+        .into_iter()
+        .flat_map(Path::ancestors)
+        .filter(|path| !found.contains(*path))
+        .map(Path::to_owned)
+        .collect();
+    for folder in folders {
         if fs::symlink_metadata(&folder).is_ok_and(|meta| rules.travels(&folder, &meta, false)) {
             found.insert(folder);
         }
@@ -138,7 +198,7 @@ fn in_place_of_socket(path: &Path) -> Option<&Path> {
 }
 
 /// The engine makes devices, and CRIU binds sockets again.
-fn captured_kind(meta: &Metadata) -> bool {
+pub(super) fn captured_kind(meta: &Metadata) -> bool {
     let kind = meta.file_type();
     kind.is_file() || kind.is_dir() || kind.is_fifo() || kind.is_symlink()
 }
@@ -154,12 +214,12 @@ fn include_real(path: &Path, rules: &Rules, found: &mut BTreeSet<PathBuf>) -> Re
     walk(&real, &real, rules, found)
 }
 
-/// Adds `path` and everything below it, without following links. Skips freeze's own files, temporary ones too, and
-/// volumes below a `top` that is on none.
+/// Adds `path` and everything below it, without following links. Skips freeze's own files, temporary ones too, what is
+/// excluded, and volumes below a `top` that is on none.
 fn walk(top: &Path, path: &Path, rules: &Rules, found: &mut BTreeSet<PathBuf>) -> Result<(), LookupError> {
     let foreign = |path: &Path| rules.mounts.kind(path) == Kind::Foreign;
     let temporary = path.file_name().is_some_and(entry::is_temporary);
-    if rules.is_ours(path) || temporary || (foreign(path) && !foreign(top)) {
+    if rules.is_ours(path) || temporary || rules.selection.named.excludes(path) || (foreign(path) && !foreign(top)) {
         return Ok(());
     }
     let meta = match resolve::place(path) {
@@ -223,6 +283,23 @@ fn used_by(processes: &[Process]) -> Result<BTreeMap<PathBuf, bool>, LookupError
     Ok(used)
 }
 
+/// Files that may be written without a new time of change.
+#[derive(Debug)]
+pub struct Written {
+    pub inodes: HashSet<Inode>,
+    /// When freeze began to look, by the clock of file times.
+    pub since: Duration,
+}
+
+/// Files that running processes have open for writing, or mapped shared and writable. A process may end meanwhile.
+pub fn written(processes: &[Process]) -> io::Result<Written> {
+    let since = clock_gettime(ClockId::CLOCK_REALTIME_COARSE)?.into();
+    let used = processes.iter().filter_map(|process| used_by(std::slice::from_ref(process)).ok()).flatten();
+    let inode = |path: PathBuf| fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+    let inodes = used.filter(|(_, written)| *written).filter_map(|(path, _)| inode(path)).collect();
+    Ok(Written { inodes, since })
+}
+
 /// Programs and libraries of a process: its executable mappings. The path of a deleted one leads nowhere.
 pub fn executed(pid: i32) -> io::Result<BTreeSet<PathBuf>> {
     let maps = maps::read(pid)?.into_iter().filter(|mapping| mapping.executable);
@@ -256,48 +333,39 @@ fn names(link: &Path, target: &Path) -> Vec<PathBuf> {
     entries.filter(|path| same(path)).collect()
 }
 
-/// When the container began: at the birth of an overlay's root folder, or at the start of init if that is
-/// earlier. A restarted container keeps its root folder. PID 1 is no measure: containers that share a PID
-/// namespace may have an older one.
-fn beginning(root_born: Option<SystemTime>, init: i32) -> io::Result<SystemTime> {
-    let started = start_of(init)?;
-    Ok(root_born.map_or(started, |born| born.min(started)))
-}
-
-/// When a process started, by the clock of file times, to 10 ms.
-fn start_of(pid: i32) -> io::Result<SystemTime> {
-    let ticks = Stat::read(pid)?.start;
-    let per_second = sysconf(SysconfVar::CLK_TCK)?.unwrap_or(100) as u64;
-    let uptime = Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME)?);
-    let age = uptime.saturating_sub(Duration::from_millis(ticks.saturating_mul(1000) / per_second));
-    Ok(SystemTime::now() - age)
-}
-
 #[cfg(test)]
 mod tests {
     use std::ffi::OsStr;
     use std::fs::{File, OpenOptions};
+    use std::iter;
     use std::os::unix::fs::symlink;
     use std::os::unix::net::UnixListener;
 
     use super::*;
+    use crate::files::selection::Named;
     use crate::proc::mountinfo;
 
     fn this_process() -> Vec<Process> {
         vec![proc::tree::read(std::process::id() as i32).unwrap()]
     }
 
+    /// What is captured of what processes use.
     fn paths_of(
         processes: &[Process],
         found_by_inode: &[PathBuf],
-        include: &[PathBuf],
         rules: &Rules,
     ) -> Result<BTreeSet<PathBuf>, LookupError> {
-        paths(&Used::by(processes, found_by_inode)?, include, rules)
+        paths(&Used::by(processes, found_by_inode)?, iter::empty(), rules)
+    }
+
+    /// What is captured besides what processes use.
+    fn included(include: &[PathBuf], rules: Rules) -> Result<BTreeSet<PathBuf>, LookupError> {
+        let selection = rules.selection.clone().with(&Named { include: include.to_vec(), ..Named::NONE });
+        paths_of(&[], &[], &Rules { selection, ..rules })
     }
 
     fn rules_of_us(ours: Vec<PathBuf>) -> Rules {
-        Rules::of_this_container(std::process::id() as i32, ours).unwrap()
+        Rules::of_this_container(std::process::id() as i32, ours, Selection::default()).unwrap()
     }
 
     #[test]
@@ -309,6 +377,17 @@ mod tests {
         let _writer = OpenOptions::new().create(true).append(true).open(&write).unwrap();
         let used = used_by(&this_process()).unwrap();
         assert_eq!((used.get(&read), used.get(&write)), (Some(&false), Some(&true)));
+    }
+
+    #[test]
+    fn what_is_written_is_known_although_a_process_has_ended() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let ended = Process { pid: child.id() as i32, state: 'R', ..Process::default() };
+        child.wait().unwrap();
+        let written = written(&[vec![ended], this_process()].concat()).unwrap();
+        let meta = file.as_file().metadata().unwrap();
+        assert!(written.inodes.contains(&(meta.dev(), meta.ino())));
     }
 
     #[test]
@@ -379,7 +458,7 @@ mod tests {
         let _socket = UnixListener::bind(top.join("real/sock")).unwrap();
         fs::rename(top.join("real/sock"), top.join("new/sock")).unwrap();
         let rules = Rules { mounts: Mounts::of(mountinfo::parse(ROOT)), ..rules_of_us(Vec::new()) };
-        let found = paths_of(&this_process(), &[top.join("new/sock")], &[], &rules).unwrap();
+        let found = paths_of(&this_process(), &[top.join("new/sock")], &rules).unwrap();
         assert!(["new", "real"].iter().all(|name| found.contains(&top.join(name))), "{found:?}");
         assert!(!found.contains(&top.join("new/sock")));
     }
@@ -390,7 +469,7 @@ mod tests {
         let _socket = UnixListener::bind(top.join("link/sock")).unwrap();
         fs::remove_file(top.join("link")).unwrap();
         symlink("link", top.join("link")).unwrap();
-        let said = paths_of(&this_process(), &[], &[], &rules_of_us(Vec::new())).unwrap_err().to_string();
+        let said = paths_of(&this_process(), &[], &rules_of_us(Vec::new())).unwrap_err().to_string();
         assert!(said.contains(&format!("unix socket in {}", top.join("link").display())), "{said}");
         assert!(!said.contains("/proc"), "{said}");
     }
@@ -401,6 +480,8 @@ mod tests {
             mounts: Mounts::read().unwrap(),
             container_start: SystemTime::now() + Duration::from_secs(3600),
             ours: vec!["/opt/freeze".into()],
+            selection: Selection::default(),
+            names: Names::default(),
         };
         let meta = fs::metadata("/etc/passwd").unwrap();
         assert!(!rules.travels(Path::new("/etc/passwd"), &meta, false));
@@ -416,8 +497,25 @@ mod tests {
         let mine = folder.path().join("mine");
         File::create(&mine).unwrap();
         let rules = rules_of_us(vec![folder.path().join("store")]);
-        let found = paths_of(&[], &[], &[folder.path().to_owned()], &rules).unwrap();
+        let found = included(&[folder.path().to_owned()], rules).unwrap();
         assert!(found.contains(&mine) && !found.contains(&folder.path().join("store")), "{found:?}");
+    }
+
+    #[test]
+    fn what_is_excluded_stays_even_if_it_is_below_an_include() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["keep", "a.tmp", "cache/file"] {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            File::create(path).unwrap();
+        }
+        let exclude = ["*.tmp".to_owned(), folder.path().join("c*").display().to_string()];
+        let exclude = exclude.map(|pattern| pattern.parse().unwrap()).to_vec();
+        let selection = Selection::default().with(&Named { exclude, ..Named::NONE });
+        let rules = Rules { selection, ..rules_of_us(Vec::new()) };
+        let found = included(&[folder.path().to_owned()], rules).unwrap();
+        let files: Vec<_> = found.iter().filter(|path| path.starts_with(folder.path())).skip(1).collect();
+        assert_eq!(files, [&folder.path().join("keep")]);
     }
 
     const ROOT: &[u8] = b"1 0 0:1 / / rw - overlay overlay rw\n";
@@ -435,9 +533,9 @@ mod tests {
     #[test]
     fn an_include_through_a_link_takes_the_link_and_what_it_leads_to() {
         let (_folder, top) = real_and_link();
-        let rules = Rules { mounts: Mounts::of(mountinfo::parse(ROOT)), ..rules_of_us(Vec::new()) };
         for path in ["link", "link/file"] {
-            let found = paths_of(&[], &[], &[top.join(path)], &rules).unwrap();
+            let rules = Rules { mounts: Mounts::of(mountinfo::parse(ROOT)), ..rules_of_us(Vec::new()) };
+            let found = included(&[top.join(path)], rules).unwrap();
             let below: Vec<&Path> = found.iter().filter_map(|path| path.strip_prefix(&top).ok()).collect();
             assert_eq!(below, ["", "link", "real", "real/file"].map(Path::new), "{path}");
         }
@@ -452,7 +550,7 @@ mod tests {
         for (fstype, path, link) in [("ext4", "mount/link", "mount/link"), ("tmpfs", "mount/link/file", "mount/link")] {
             let mounts = Mounts::of(mountinfo::parse(&[ROOT, mount(fstype).as_bytes()].concat()));
             let rules = Rules { mounts, ..rules_of_us(Vec::new()) };
-            let said = paths_of(&[], &[], &[top.join(path)], &rules).unwrap_err().to_string();
+            let said = included(&[top.join(path)], rules).unwrap_err().to_string();
             assert!(said.contains(&format!("the symbolic link {},", top.join(link).display())), "{said}");
         }
     }
@@ -462,7 +560,7 @@ mod tests {
         let (_folder, top) = real_and_link();
         let mount = format!("2 1 0:2 / {} rw - ext4 ext4 rw\n", top.join("real").display());
         let mounts = Mounts::of(mountinfo::parse(&[ROOT, mount.as_bytes()].concat()));
-        let found = paths_of(&[], &[], &[top.join("link")], &Rules { mounts, ..rules_of_us(Vec::new()) }).unwrap();
+        let found = included(&[top.join("link")], Rules { mounts, ..rules_of_us(Vec::new()) }).unwrap();
         assert!(["link", "real", "real/file"].iter().all(|name| found.contains(&top.join(name))), "{found:?}");
     }
 
@@ -472,23 +570,8 @@ mod tests {
         let (left, other) = (top.join(".freeze-0123456789abcdef"), top.join(".freeze-notes"));
         File::create(&left).unwrap();
         File::create(&other).unwrap();
-        let found = paths_of(&[], &[], std::slice::from_ref(&top), &rules_of_us(Vec::new())).unwrap();
+        let found = included(std::slice::from_ref(&top), rules_of_us(Vec::new())).unwrap();
         assert!(found.contains(&other) && !found.contains(&left), "{found:?}");
-    }
-
-    #[test]
-    fn a_container_begins_with_its_own_init_and_its_own_root() {
-        let us = std::process::id() as i32;
-        let started = start_of(us).unwrap();
-        let apart =
-            |one: SystemTime, other: SystemTime| one.duration_since(other).unwrap_or_else(|error| error.duration());
-        let second = Duration::from_secs(1);
-        assert!(apart(beginning(None, us).unwrap(), started) < second);
-        assert_eq!(beginning(Some(started - second), us).unwrap(), started - second);
-        assert!(
-            apart(rules_of_us(Vec::new()).container_start, started) < second
-                || Mounts::read().unwrap().root_is_overlay()
-        );
     }
 
     #[test]
@@ -498,17 +581,9 @@ mod tests {
             mounts: Mounts::read().unwrap(),
             container_start: SystemTime::now() - Duration::from_secs(60),
             ours: Vec::new(),
+            selection: Selection::default(),
+            names: Names::default(),
         };
         assert!(rules.is_new(&file.as_file().metadata().unwrap()));
-    }
-
-    #[test]
-    fn a_process_starts_when_it_is_started() {
-        let before = SystemTime::now() - Duration::from_millis(20);
-        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-        let start = start_of(child.id() as i32).unwrap();
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert!(before <= start && start <= SystemTime::now());
     }
 }

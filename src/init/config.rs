@@ -5,6 +5,7 @@ use std::{ffi::CString, path::PathBuf, str::FromStr, time::Duration};
 use bytesize::ByteSize;
 
 use super::isolate::Isolate;
+use crate::files::selection::Selection;
 use crate::image::KeyFiles;
 use crate::job::{Choice, OnFailure, Standby};
 use crate::store::Location;
@@ -36,8 +37,8 @@ pub struct Config {
     pub checkpointed_status: u8,
     pub checkpoint_timeout: Duration,
     pub restore_timeout: Duration,
-    /// Files and folders to capture besides those that the service has open.
-    pub include: Vec<PathBuf>,
+    /// Which files a checkpoint captures.
+    pub files: Selection,
     /// Lets a checkpoint end the service although the store is lost with the container.
     pub ephemeral_store: bool,
     /// Most bytes of page data in a worker's memory.

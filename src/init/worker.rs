@@ -6,6 +6,7 @@ use std::{
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::UnixStream,
+        unix::process::parent_id,
     },
     time::{Duration, Instant},
 };
@@ -14,6 +15,8 @@ use super::{config::is_missing, isolate};
 use crate::control::lines::{self, Got, Lines};
 use crate::control::protocol::Event;
 use crate::exit;
+use crate::files::names;
+use crate::files::selection::Scope;
 use crate::image::Lease;
 use crate::job::{Choice, Job, Order, SOCKET_FD};
 use crate::sys::process::{self, Ending, Fork};
@@ -212,13 +215,17 @@ impl Worker {
 /// hang init.
 fn be_worker(socket: &OwnedFd, job: &Job) -> ! {
     process::lead_session();
-    if let Job::Restore { common, choice: Choice::Newest, standby, .. } = job
+    if let Job::Restore { common, choice: Choice::Newest, standby, files, .. } = job
         && !standby.always
         && common.exclusive_ms.is_none()
         && is_missing(&common.store)
         && !common.keys.are_given()
         && let Ok(socket) = socket.try_clone()
     {
+        if *files == Scope::Changed {
+            // Without them, what the service deletes comes back at the next restore.
+            let _ = names::keep(&common.runtime_dir, parent_id() as i32, Vec::new());
+        }
         let mut socket = UnixStream::from(socket);
         let message =
             format!("starting the command: {} does not exist, so there is nothing to restore", common.store.url);

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::control::protocol::Phase;
+use crate::files::selection::{Scope, Selection};
 use crate::image::{KeyFiles, Lease};
 use crate::store::Location;
 
@@ -35,8 +36,8 @@ pub enum Job {
         lease: Lease,
         /// What happens to the service after the commit.
         after_commit: AfterCommit,
-        /// Files and folders to capture in addition to those that the service has open.
-        include: Vec<PathBuf>,
+        /// Which files to capture.
+        files: Selection,
         /// Let the service stop even if the store is lost with the container.
         ephemeral_store: bool,
     },
@@ -62,6 +63,8 @@ pub enum Job {
         failure: OnFailure,
         /// How to wait for a generation.
         standby: Standby,
+        /// Which files the checkpoints of this container will carry.
+        files: Scope,
     },
     /// Check that this container still owns the lease, and write the heartbeat. Ends with `Event::StillOwner` or
     /// `Event::Lost`.

@@ -22,7 +22,9 @@ mod wait;
 pub(crate) use check::{Here, missing, pid_max, short_host};
 pub(crate) use exclusive::heartbeat;
 
+use std::ffi::OsString;
 use std::io;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::parent_id;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,7 +34,8 @@ use std::time::{Duration, Instant};
 use crate::control::protocol::{Event, Phase, RestoreReport, millis, now_ms};
 use crate::criu::command::{self, SystemV};
 use crate::fail_points::{Point, reach};
-use crate::files::put_back;
+use crate::files::selection::Scope;
+use crate::files::{names, put_back};
 use crate::host::{clock, env, pid_counting};
 use crate::image::{self, FetchThreads, Fetcher, ImageError, Lease, Manifest, Vault};
 use crate::job::reporter::Reporter;
@@ -62,12 +65,18 @@ pub struct Policy {
     pub standby: Standby,
     /// Interval of heartbeats; None without `--exclusive`.
     pub exclusive: Option<Duration>,
+    /// Which files the checkpoints of this container will carry.
+    pub files: Scope,
 }
 
 /// Restores a generation according to `policy`, or lets init start the command. Returns the last event for
 /// init.
 pub(crate) fn run(common: &Common, policy: &Policy, reporter: &Reporter) -> Result<Event, Failure> {
     reach(Point::RestoreBegun);
+    if policy.files == Scope::Changed {
+        // Without them, what the service deletes comes back at the next restore.
+        let _ = names::keep(&common.runtime_dir, parent_id() as i32, Vec::new());
+    }
     Restore::new(common, policy, reporter).insist()
 }
 
@@ -253,7 +262,13 @@ impl<'a> Restore<'a> {
         reach(Point::RestoreChecked);
         self.phase = Phase::Restore;
         let mut meter = Meter::start(self.reporter, manifest);
-        put_back::put_back(&manifest.files, &mut fetcher)?;
+        let mut lost = put_back::delete(&manifest.deleted);
+        lost.extend(put_back::put_back(&manifest.files, &mut fetcher)?);
+        self.warn_of_lost(&lost);
+        if self.policy.files == Scope::Changed && !manifest.deleted.is_empty() {
+            let deleted = manifest.deleted.iter().map(|path| OsString::from_vec(path.clone()).into()).collect();
+            let _ = names::keep(&self.common.runtime_dir, parent_id() as i32, deleted);
+        }
         reach(Point::RestoreFiles);
         meter.add(meter::bytes_of_files(manifest));
         if !self.plan().can_go_back() {
@@ -294,6 +309,13 @@ impl<'a> Restore<'a> {
         reach(Point::RestoreClaimed);
         take::tell_former(found, &self.common.instance);
         Ok(claimed)
+    }
+
+    fn warn_of_lost(&self, lost: &[put_back::Lost]) {
+        if let [first, more @ ..] = lost {
+            let more = if more.is_empty() { String::new() } else { format!(" (and {} more)", more.len()) };
+            self.reporter.warn(format!("{first}{more}"));
+        }
     }
 
     fn plan(&self) -> RestorePlan {

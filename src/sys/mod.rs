@@ -3,6 +3,7 @@
 mod clone3;
 pub(crate) mod cpuid;
 pub(crate) mod fd;
+pub(crate) mod glob;
 pub(crate) mod memory;
 pub(crate) mod mode;
 pub(crate) mod namespace;
@@ -16,3 +17,4 @@ pub(crate) mod socket;
 pub(crate) mod stderr;
 pub(crate) mod system_v;
 pub(crate) mod tty;
+pub(crate) mod xattr;

@@ -1,12 +1,13 @@
 //! Which files travel, and how they come back: as a fresh container lacks them, and no others.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 
 use crate::harness::{App, Container, Setting, in_all_settings, root, text};
 
 in_all_settings! {
     a_program_made_at_run_time;
+    what_was_changed;
     included_files;
 }
 
@@ -37,11 +38,43 @@ fn a_program_made_at_run_time(setting: Setting) {
     moved(&app);
 }
 
+/// Closed files come back as they were: new ones with their links, holes and times, and those of the image that were
+/// changed.
+fn what_was_changed(setting: Setting) {
+    let script = "umask 022; mkdir -p /data/new/empty /tmp/deep && cd /data/new && echo kept >file && ln file other && ln -s file link \
+                  && chmod 640 file && mkfifo pipe && echo end | dd of=holes bs=1M seek=64 2>/dev/null \
+                  && echo secret >/tmp/deep/closed && chmod 000 /tmp/deep/closed && touch -d '2001-02-03 04:05:06' link file && touch -d '2001-02-03 04:05:06' . && cd /";
+    let app = prepared(
+        setting,
+        &["--exclude", "*.lost,/tmp/gone"],
+        &format!("{script} && touch /data/a.lost && mkdir /tmp/gone"),
+    );
+    let first = app.start();
+    first.verified();
+    let states = "cd /data/new && stat -c '%n %F %s %a %u %g %Y %h' . file other link pipe empty holes && readlink link && cat other \
+                  && [ $(stat -c %b holes) -lt 100 ] && stat -c '%s %a' /tmp/deep/closed && ls -d /data/a.lost /tmp/gone";
+    let look = |container: &Container| text(&container.exec(&["sh", "-c", states]).stdout);
+    let before = look(&first);
+    assert!(before.ends_with("7 0\n/data/a.lost\n/tmp/gone\n"), "{before}");
+    first.checkpoint(&[]);
+    assert_eq!(first.wait(), 172, "{}", first.story());
+    let second = app.start();
+    second.verified();
+    let after = look(&second);
+    assert_eq!(after, before.replace("/data/a.lost\n/tmp/gone\n", ""));
+    // What a restore puts back was changed in the next container, too.
+    second.checkpoint(&[]);
+    assert_eq!(second.wait(), 172, "{}", second.story());
+    let third = app.start();
+    third.verified();
+    assert_eq!(look(&third), after);
+}
+
 /// Closed files travel when they are asked for, with the folders above them, even if those may not be written to.
 fn included_files(setting: Setting) {
     let script = "mkdir -p /data/keep/deep && echo kept >/data/keep/deep/file && ln -s deep/file /data/keep/link \
                   && chmod 500 /data/keep/deep && echo lost >/data/other";
-    let app = prepared(setting, &["--include", "/data/keep/"], script);
+    let app = prepared(setting, &["--files", "open", "--include", "/data/keep/"], script);
     let second = moved(&app);
     assert_eq!(read(&second, "/data/keep/link"), "kept\n");
     assert_eq!(read(&second, "/data/other"), "");
@@ -57,6 +90,109 @@ fn a_name_as_of_a_deleted_file_and_an_include_through_a_link() {
     for setting in [Setting::Restricted, Setting::Caps] {
         let second = moved(&prepared(setting, &["--include", "/data/link"], script));
         assert_eq!(read(&second, "/data/link/file"), "kept\n");
+    }
+}
+
+/// With more than the limit nothing is frozen, and the largest folder is named. A request may leave it out.
+#[test]
+fn more_than_the_limit() {
+    let script =
+        "mkdir /tmp/large /tmp/small && head -c 3000000 /dev/urandom >/tmp/large/file && echo x >/tmp/small/file";
+    let app = prepared(Setting::Restricted, &["--files-limit", "2MiB"], script).with_volume(None);
+    let first = app.start();
+    first.verified();
+    let refused = first.try_checkpoint(&["--leave-running"]);
+    let said = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(4), "{said}");
+    assert!(
+        said.contains("more than --files-limit allows (2.0 MiB)") && said.contains("folders: /tmp/large (2.9 MiB)"),
+        "{said}"
+    );
+    let doctor = ["/opt/freeze/freeze", "doctor", "--service", "--runtime-dir", "/runtime"];
+    let doctor = text(&first.exec(&doctor).stdout);
+    assert!(doctor.contains("travels: 1 changed file below /tmp/large, 2.9 MiB\n"), "{doctor}");
+    assert!(doctor.contains("stays: the volume /volume\n") && doctor.contains("cannot be checkpointed"), "{doctor}");
+    first.checkpoint(&["--exclude", "/tmp/lar*"]);
+    assert_eq!(first.wait(), 172, "{}", first.story());
+    let second = app.start();
+    second.verified();
+    assert_eq!(text(&second.exec(&["find", "/tmp/large", "/tmp/small", "-type", "f"]).stdout), "/tmp/small/file\n");
+}
+
+/// The service goes on, and what it writes later is not in the checkpoint. An included file is of this request alone.
+#[test]
+fn a_checkpoint_that_leaves_the_service_running_has_its_moment() {
+    let app =
+        prepared(Setting::Restricted, &[], "echo early >/tmp/file && echo named >/dev/shm/x.tmp").with_volume(None);
+    let first = app.start();
+    first.verified();
+    first.exec(&["sh", "-c", "echo volume >/volume/file"]);
+    first.checkpoint(&["--leave-running", "--include", "/volume/file", "--exclude", "*.tmp"]);
+    first.exec(&["sh", "-c", "echo late >/tmp/file; echo late >/tmp/later; echo late >/volume/file"]);
+    drop(first);
+    let second = app.start();
+    second.verified();
+    let found =
+        text(&second.exec(&["sh", "-c", "cat /tmp/file /volume/file; ls /tmp /dev/shm | grep -E 'late|tmp$'"]).stdout);
+    assert_eq!(found, "early\nvolume\n");
+}
+
+/// A layer of an image with files that the container's user may change, above the test's root.
+fn image(setting: Setting, files: &[&str]) -> (tempfile::TempDir, String) {
+    let layer = tempfile::tempdir().unwrap();
+    fs::set_permissions(layer.path(), Permissions::from_mode(0o755)).unwrap();
+    for file in files {
+        let path = layer.path().join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "image\n").unwrap();
+        for path in path.ancestors().take_while(|path| *path != layer.path()) {
+            chown(path, Some(setting.owner()), Some(setting.owner())).unwrap();
+        }
+    }
+    let root = format!("{}:{}", layer.path().display(), root());
+    (layer, root)
+}
+
+/// Files of the image that were changed, moved or deleted are so in the next container, and in the one after that. A file
+/// that only another image has stays.
+#[test]
+fn what_was_changed_and_deleted_of_the_image() {
+    for setting in [Setting::Restricted, Setting::Caps] {
+        let files = [
+            "app/changed",
+            "app/moved",
+            "app/deleted",
+            "app/gone/deep/file",
+            "app/was-folder/file",
+            "app/deep/er/changed",
+            "app/kept",
+        ];
+        let (_layer, first_root) = image(setting, &files);
+        let (_other, other_root) = image(setting, &[&files[..], &["app/other"]].concat());
+        let script = "cd /app && echo mine >>changed && mv moved new-name && rm deleted && rm -r gone was-folder && echo mine >>deep/er/changed \
+                      && echo file >was-folder && cd /";
+        let app = prepared(setting, &[], script);
+        let mut container = app.start_in(&first_root);
+        container.verified();
+        for (root, other) in [(&first_root, ""), (&other_root, "/app/other\n"), (&other_root, "/app/other\n")] {
+            container.checkpoint(&[]);
+            assert_eq!(container.wait(), 172, "{}", container.story());
+            container = app.start_in(root);
+            container.verified();
+            let found = text(
+                &container
+                    .exec(&[
+                        "sh",
+                        "-c",
+                        "find /app -type f | sort && cat /app/changed /app/deep/er/changed /app/was-folder",
+                    ])
+                    .stdout,
+            );
+            let expected = format!(
+                "/app/changed\n/app/deep/er/changed\n/app/kept\n/app/new-name\n{other}/app/was-folder\nimage\nmine\nimage\nmine\nfile\n"
+            );
+            assert_eq!(found, expected, "{setting:?}");
+        }
     }
 }
 

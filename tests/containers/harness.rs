@@ -93,7 +93,7 @@ pub struct App {
     programs: PathBuf,
     binds: Vec<String>,
     /// PID of a process whose IPC namespace the containers share.
-    pod: Option<u32>,
+    pod: Option<i32>,
 }
 
 impl App {
@@ -124,8 +124,8 @@ impl App {
     }
 
     /// One whose containers share the IPC namespace of this pod.
-    pub fn in_pod(self, pod: &Pod) -> Self {
-        Self { pod: Some(pod.0.id()), ..self }
+    pub fn in_pod(self, pod: &crate::pod::Pod) -> Self {
+        Self { pod: Some(pod.pid()), ..self }
     }
 
     /// One with variables, `NAME=VALUE`, in all its containers.
@@ -311,11 +311,6 @@ pub struct Container {
 }
 
 impl Container {
-    /// PID outside of its init.
-    pub fn init(&self) -> i32 {
-        self.pid
-    }
-
     /// Waits until the service runs, started or restored, and answers its first question.
     pub fn verified(&self) -> String {
         self.running();
@@ -540,32 +535,6 @@ fn run(outer: &[&str], args: &[&str]) -> Output {
     let mut command = Command::new("timeout");
     command.arg(PATIENCE.as_secs().to_string()).args(outer);
     command.arg(script).args(args).output().unwrap()
-}
-
-/// An IPC namespace that outlives containers, as a pod's.
-pub struct Pod(std::process::Child);
-
-impl Pod {
-    pub fn new() -> Self {
-        let pod = Self(Command::new("unshare").args(["--ipc", "sleep", "infinity"]).spawn().unwrap());
-        let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/ipc")).unwrap();
-        while namespace("self") == namespace(&pod.0.id().to_string()) {
-            std::thread::yield_now();
-        }
-        pod
-    }
-
-    /// Of a process in the namespace, and in no container.
-    pub fn pid(&self) -> i32 {
-        self.0.id().try_into().unwrap()
-    }
-}
-
-impl Drop for Pod {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// Asks at a socket as another user: in a user namespace root of outside is nobody.

@@ -17,6 +17,7 @@ mod kinds;
 mod limits;
 mod migrate;
 mod order;
+mod pod;
 mod preflight;
 mod s3;
 #[path = "../s3_support/mod.rs"]

@@ -6,7 +6,8 @@ use freeze::fail_points::Point;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::{App, Container, Pod, Setting, text};
+use crate::harness::{App, Container, Setting, text};
+use crate::pod::Pod;
 
 fn holder(object: &str) -> (App, Container) {
     let app = App::new(Setting::Restricted, &["holds", object]);
@@ -53,7 +54,7 @@ fn is_refused(container: &Container, words: &str) {
 #[test]
 fn what_may_clash_with_a_neighbour_is_refused() {
     let (_app, container) = holder("shm");
-    neighbour_makes(container.init(), &["-M", "4096"]);
+    neighbour_makes(container.pid(), &["-M", "4096"]);
     is_refused(&container, "shares its IPC namespace with another container that has System V shared memory as well");
 }
 
@@ -61,7 +62,7 @@ fn what_may_clash_with_a_neighbour_is_refused() {
 #[test]
 fn a_queue_that_a_neighbour_uses_is_refused() {
     let (_app, container) = holder("letter");
-    neighbour_does(container.init(), "0", r#"msgsnd($id, pack("l! a*", 1, "x"), 0)"#);
+    neighbour_does(container.pid(), "0", r#"msgsnd($id, pack("l! a*", 1, "x"), 0)"#);
     is_refused(&container, "has a System V message queue (ID 0) that another container uses as well");
 }
 
@@ -69,8 +70,8 @@ fn a_queue_that_a_neighbour_uses_is_refused() {
 #[test]
 fn semaphores_that_only_a_neighbour_may_read_are_the_neighbours() {
     let (app, container) = holder("shm");
-    let id = neighbour_makes(container.init(), &["-S", "1", "-p", "0600"]);
-    neighbour_does(container.init(), &id, r#"semop($id, pack("s!3", 0, 1, 0))"#);
+    let id = neighbour_makes(container.pid(), &["-S", "1", "-p", "0600"]);
+    neighbour_does(container.pid(), &id, r#"semop($id, pack("s!3", 0, 1, 0))"#);
     container.checkpoint(&[]);
     assert_eq!(container.wait(), 172, "{}", container.story());
     app.start().verified();
@@ -80,7 +81,7 @@ fn semaphores_that_only_a_neighbour_may_read_are_the_neighbours() {
 #[test]
 fn what_a_neighbour_has_stays_behind() {
     let (app, container) = holder("semaphores");
-    neighbour_makes(container.init(), &["-M", "4096"]);
+    neighbour_makes(container.pid(), &["-M", "4096"]);
     container.checkpoint(&[]);
     assert_eq!(container.wait(), 172, "{}", container.story());
     let moved = app.start();
@@ -98,7 +99,7 @@ fn an_id_that_is_taken_is_named() {
     assert_eq!(first.wait(), 172, "{}", first.story());
     let second = app.start_stopping_at(Some(Point::RestoreChecked), &[]);
     let worker = second.stopped();
-    neighbour_makes(second.init(), &["-M", "4096"]);
+    neighbour_makes(second.pid(), &["-M", "4096"]);
     kill(Pid::from_raw(worker), Signal::SIGCONT).unwrap();
     assert_eq!(second.wait(), i32::from(exit::RESTORE_FAILED), "{}", second.story());
     let said = second.logs().1;

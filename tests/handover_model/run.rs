@@ -99,7 +99,13 @@ impl Run<'_> {
             exclusive_ms: None,
         };
         let standby = Standby { always: self.who == STANDBY, poll_ms: 1, cache: PathBuf::new(), cache_bytes: 0 };
-        let policy = Policy { choice: Choice::Newest, failure: OnFailure::Fail, standby, exclusive: None };
+        let policy = Policy {
+            choice: Choice::Newest,
+            failure: OnFailure::Fail,
+            standby,
+            exclusive: None,
+            files: Default::default(),
+        };
         Ok(reason_to_wait(Some(vault), found, &common, &policy)?.is_some())
     }
 

@@ -19,8 +19,6 @@ USER = 1000
 CLONE_NEWNET = 0x40000000
 # How long anything may take that is waited for, on a slow and busy machine.
 PATIENCE = 60
-# Closed files of the container's own layer travel only if they are named. Services keep theirs here.
-CLOSED_FILES = "/data,/dev/shm"
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -64,9 +62,8 @@ class Container:
             f"{application.work}/volume:/volume",
             f"{self.runtime}:/run/freeze",
         ]
-        variables = ["FREEZE_STORE=file:/store", f"FREEZE_INCLUDE={CLOSED_FILES}"]
         words = [word for bind in binds for word in ("--bind", bind)]
-        words += [word for variable in variables for word in ("--env", variable)]
+        words += ["--env", "FREEZE_STORE=file:/store"]
         command = ["/bin/sh", "-c", f"PATH=$PATH:/opt/freeze\n{application.command}"]
         self.pid = int(sandbox("start", "--id", name, *words, *options, root, *command).stdout)
 

@@ -1,17 +1,23 @@
 //! `freeze doctor --service`: lists what makes a checkpoint of the running service fail, and what a
 //! checkpoint would change. Reads /proc itself: init only answers a status request. Changes nothing.
 
+use std::fs;
 use std::io;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::checkpoint::preflight::{self, Finding, Findings, Severity};
-use crate::commands::{Folder, say, status_of, text};
+use crate::checkpoint::outlook::{self, Outlook};
+use crate::checkpoint::preflight::{self, Finding, Findings, Place, Severity};
+use crate::commands::{Folder, run, say, status_of, text};
 use crate::control::client::{Client, ClientError};
 use crate::control::protocol::{Event, Op, State, Status};
 use crate::exit;
+use crate::files::groups::Group;
+use crate::job::Common;
 use crate::privileges::Abilities;
-use crate::proc::tree;
+use crate::proc;
+use crate::proc::tree::{self, Process};
 
 #[derive(Debug, thiserror::Error)]
 enum ServiceError {
@@ -30,8 +36,8 @@ enum ServiceError {
 
 pub fn main(folder: &Folder, json: bool) -> u8 {
     match look(folder) {
-        Ok(findings) => {
-            let answer = Answer::new(findings);
+        Ok((findings, files)) => {
+            let answer = Answer { files, ..Answer::new(findings) };
             let printed = text::print(&if json { text::json(&answer) } else { answer.sentences() });
             if answer.can_be_checkpointed { printed } else { exit::FAILED }
         }
@@ -42,7 +48,7 @@ pub fn main(folder: &Folder, json: bool) -> u8 {
     }
 }
 
-fn look(folder: &Folder) -> Result<Findings, ServiceError> {
+fn look(folder: &Folder) -> Result<(Findings, Option<Outlook>), ServiceError> {
     let mut client = Client::ask(folder.runtime_dir.as_deref(), Op::Status)?;
     let init = client.peer();
     let status = match client.next_event()? {
@@ -61,7 +67,7 @@ fn look(folder: &Folder) -> Result<Findings, ServiceError> {
         processes.retain(|process| process.pid != us);
         Ok::<_, ServiceError>(processes)
     };
-    let mut findings = preflight::look(read, init, &Abilities::probe())?;
+    let mut findings = preflight::look(&read, init, &Abilities::probe())?;
     for stray in tree::strays(&all, init, &[root]) {
         findings.add(Finding::refused(
             Some(stray),
@@ -69,7 +75,30 @@ fn look(folder: &Folder) -> Result<Findings, ServiceError> {
             "if an exec left it behind, end it; if it belongs to the service, restart the container",
         ));
     }
-    Ok(findings)
+    let processes = read()?;
+    let files = client.folder().and_then(|folder| look_at_files(&folder, init, &processes));
+    if let Some(reason) = files.as_ref().and_then(|files| files.refused.as_ref()) {
+        let what = format!("cannot be saved with its changed files: {reason}");
+        findings.add(Finding::refused(None, &what, "do what the message says"));
+    }
+    for database in files.iter().flat_map(|files| &files.databases) {
+        let process = processes.iter().find(|process| process.pid == database.pid);
+        let what = format!(
+            "has the SQLite database {} open, which gets another inode: SQLite then refuses to write",
+            database.path.display()
+        );
+        let advice = "keep it on a volume, use its journal mode WAL, or open it again after a restore (--on-restore)";
+        findings.add(Finding::changed(process, &what, advice).at(Place::Descriptor(database.fd)));
+    }
+    Ok((findings, files))
+}
+
+/// None if the options of this init are not known.
+fn look_at_files(runtime_dir: &Path, init: i32, processes: &[Process]) -> Option<Outlook> {
+    let (store, keys, files) = run::of_init(&fs::read(proc::path(init, "cmdline")).ok()?)?;
+    let (runtime_dir, instance) = (runtime_dir.to_owned(), String::new());
+    let common = Common { store, keys, runtime_dir, memory: 0, instance, exclusive_ms: None };
+    outlook::look(&common, files, init, processes).ok()
 }
 
 fn running(status: &Status) -> Result<(), ServiceError> {
@@ -89,18 +118,20 @@ struct Answer {
     findings: Vec<Finding>,
     /// Number of findings beyond the limit of the list.
     left_out: usize,
+    /// What of the container's files travels.
+    files: Option<Outlook>,
 }
 
 impl Answer {
     fn new(findings: Findings) -> Self {
         let (findings, left_out) = findings.sorted();
         let can_be_checkpointed = findings.iter().all(|finding| finding.severity != Severity::Refused);
-        Self { can_be_checkpointed, findings, left_out }
+        Self { can_be_checkpointed, findings, left_out, files: None }
     }
 
     fn sentences(&self) -> String {
         if self.findings.is_empty() {
-            return "this service can be checkpointed\n".to_owned();
+            return self.files() + "this service can be checkpointed\n";
         }
         let titles = ["SEVERITY", "PROCESS", "WHERE", "WHAT", "WHAT TO DO"].map(String::from);
         let rows: Vec<_> = std::iter::once(titles).chain(self.findings.iter().map(cells)).collect();
@@ -110,7 +141,7 @@ impl Answer {
             let columns = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}  "));
             columns.chain([row[4].clone(), "\n".into()]).collect::<String>()
         };
-        rows.iter().map(line).collect::<String>() + &self.more() + &self.verdict()
+        rows.iter().map(line).collect::<String>() + &self.more() + &self.files() + &self.verdict()
     }
 
     fn more(&self) -> String {
@@ -118,6 +149,20 @@ impl Answer {
             0 => String::new(),
             left_out => format!("… and {left_out} more\n"),
         }
+    }
+
+    fn files(&self) -> String {
+        let Some(files) = &self.files else { return String::new() };
+        let travels = |group: &Group| {
+            let (folder, bytes) = (text::printable(&group.folder.to_string_lossy()), text::size(group.bytes));
+            format!("travels: {} below {folder}, {bytes}\n", text::count(group.files, "changed file"))
+        };
+        let mut lines: String = files.travel.iter().map(travels).collect();
+        if files.deleted > 0 {
+            lines += &format!("travels: {}\n", text::count(files.deleted as u64, "deletion"));
+        }
+        let stays = |path: &PathBuf| format!("stays: the volume {}\n", text::printable(&path.to_string_lossy()));
+        lines + &files.stay.iter().map(stays).collect::<String>()
     }
 
     fn verdict(&self) -> String {
@@ -143,8 +188,6 @@ fn cells(finding: &Finding) -> [String; 5] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::preflight::Place;
-    use crate::proc::tree::Process;
 
     fn process(pid: i32, ppid: i32, comm: &str) -> Process {
         Process { pid, ppid, comm: comm.into(), ..Process::default() }
@@ -179,8 +222,22 @@ mod tests {
     }
 
     #[test]
+    fn what_travels_and_what_stays_is_said() {
+        let group = |folder: &str, files, bytes| Group { folder: folder.into(), files, bytes };
+        let travel = vec![group("/data/pg", 412, 23 << 20), group("/tmp", 1, 5)];
+        let files = Some(Outlook { travel, deleted: 2, stay: vec!["/volume".into()], ..Outlook::default() });
+        insta::assert_snapshot!(Answer { files, ..answer([]) }.sentences(), @"
+        travels: 412 changed files below /data/pg, 23.0 MiB
+        travels: 1 changed file below /tmp, 5 B
+        travels: 2 deletions
+        stays: the volume /volume
+        this service can be checkpointed
+        ");
+    }
+
+    #[test]
     fn the_same_in_json() {
-        insta::assert_snapshot!(text::json(&answer([connection(7), queue()])), @r#"{"can_be_checkpointed":false,"findings":[{"severity":"refused","process":null,"place":null,"others":0,"what":"has a System V message queue, which would be lost","advice":"use sockets"},{"severity":"changed","process":{"pid":1001,"name":"app"},"place":{"descriptor":7},"others":0,"what":"has TCP connections, which a restore closes","advice":"connect again"}],"left_out":0}"#);
+        insta::assert_snapshot!(text::json(&answer([connection(7), queue()])), @r#"{"can_be_checkpointed":false,"findings":[{"severity":"refused","process":null,"place":null,"others":0,"what":"has a System V message queue, which would be lost","advice":"use sockets"},{"severity":"changed","process":{"pid":1001,"name":"app"},"place":{"descriptor":7},"others":0,"what":"has TCP connections, which a restore closes","advice":"connect again"}],"left_out":0,"files":null}"#);
     }
 
     #[test]

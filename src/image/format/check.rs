@@ -11,6 +11,8 @@ use crate::image::layout::{NUMBER_MAX, is_pack_id};
 /// Linux's limit on a path, including the final zero byte.
 const PATH_MAX: usize = 4096;
 const NAME_MAX: usize = 255;
+/// Linux's limit on an extended attribute.
+const ATTRIBUTE_MAX: u64 = 64 << 10;
 
 /// Checks every property that readers rely on.
 pub(crate) fn manifest(manifest: &Manifest, generation: u64) -> Result<(), Flaw> {
@@ -46,6 +48,9 @@ pub(crate) fn manifest(manifest: &Manifest, generation: u64) -> Result<(), Flaw>
             return Err(Flaw::Twice { what: "the path", name: lossy(&file.path) });
         }
     }
+    for path in &manifest.deleted {
+        check_path(path)?;
+    }
     let total = manifest.bodies().fold(0, |sum: u64, body| sum.saturating_add(body.size()));
     Flaw::bound("size of all bodies", total, BODY_MAX).map(drop)
 }
@@ -62,15 +67,26 @@ fn check_name(name: &str) -> Result<(), Flaw> {
     Ok(())
 }
 
-fn check_file(file: &File, manifest: &Manifest) -> Result<(), Flaw> {
-    let parts_are_plain = file.path.strip_prefix(b"/").is_some_and(|rest| {
+fn check_path(path: &[u8]) -> Result<(), Flaw> {
+    let parts_are_plain = path.strip_prefix(b"/").is_some_and(|rest| {
         rest.split(|b| *b == b'/').all(|part| !matches!(part, b"" | b"." | b"..") && !part.contains(&0))
     });
-    if !parts_are_plain || file.path.len() >= PATH_MAX {
-        return Err(Flaw::Name { what: "the path", name: lossy(&file.path) });
+    if !parts_are_plain || path.len() >= PATH_MAX {
+        return Err(Flaw::Name { what: "the path", name: lossy(path) });
     }
+    Ok(())
+}
+
+fn check_file(file: &File, manifest: &Manifest) -> Result<(), Flaw> {
+    check_path(&file.path)?;
     if file.mode > 0o7777 {
         return Err(Flaw::Bound { what: "mode of a file", found: file.mode.into(), limit: 0o7777 });
+    }
+    for attribute in &file.attributes {
+        if attribute.name.is_empty() || attribute.name.len() > NAME_MAX || attribute.name.contains(&0) {
+            return Err(Flaw::Name { what: "the attribute", name: lossy(&attribute.name) });
+        }
+        Flaw::bound("length of an attribute", attribute.value.len() as u64, ATTRIBUTE_MAX)?;
     }
     match (file.kind(), &file.body) {
         (Kind::Regular, Some(body)) => {

@@ -95,6 +95,9 @@ pub struct Manifest {
     /// container. Not recorded by older versions of freeze.
     #[prost(message, repeated, tag = "25")]
     pub folder_links: Vec<FolderLink>,
+    /// Paths that were deleted in the container, topmost only. Older versions of freeze did not record them.
+    #[prost(bytes = "vec", repeated, tag = "26")]
+    pub deleted: Vec<Vec<u8>>,
     /// Chunks of the bodies, by index.
     #[prost(message, required, tag = "19")]
     pub chunks: ChunkTable,
@@ -200,6 +203,20 @@ pub struct File {
     /// Target of a symbolic link, or the earlier path of a hard link.
     #[prost(bytes = "vec", tag = "9")]
     pub target: Vec<u8>,
+    /// Extended attributes. Older versions of freeze did not record them.
+    #[prost(message, repeated, tag = "10")]
+    pub attributes: Vec<Attribute>,
+}
+
+/// An extended attribute of a captured file.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Attribute {
+    /// Name, such as `user.one`.
+    #[prost(bytes = "vec", tag = "1")]
+    pub name: Vec<u8>,
+    /// Value; may be empty.
+    #[prost(bytes = "vec", tag = "2")]
+    pub value: Vec<u8>,
 }
 
 /// Type of a captured file.

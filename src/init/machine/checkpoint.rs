@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::{Action, Asker, Busy, HookCall, Machine, Moment, Task, Term, Timer, Waiting};
 use crate::control::protocol::{CheckpointReport, Event, FailureReport, Phase, Reason, Report};
 use crate::control::server::failed;
+use crate::files::selection::Named;
 use crate::image::Lease;
 use crate::job::AfterCommit;
 
@@ -22,6 +23,8 @@ pub(super) struct Checkpoint {
     /// Why the first of them asked.
     reason: Reason,
     after_commit: AfterCommit,
+    /// Files that the first of them named.
+    pub(super) named: Named,
     began_ms: u64,
     stage: Stage,
     /// The generation whose commit has begun.
@@ -81,6 +84,7 @@ impl Checkpoint {
             askers: vec![waiting.asker],
             reason: waiting.asker.reason(),
             after_commit: waiting.after_commit,
+            named: waiting.named,
             began_ms,
             stage: Stage::NotStarted,
             committing: None,
@@ -116,9 +120,10 @@ impl Checkpoint {
     }
 
     /// Whether this checkpoint also answers a request that comes now.
-    fn serves(&self, waiting: Waiting) -> bool {
-        let alike = self.after_commit == waiting.after_commit
+    fn serves(&self, waiting: &Waiting) -> bool {
+        let ends_alike = self.after_commit == waiting.after_commit
             || (self.is_handover() && matches!(waiting.after_commit, AfterCommit::HandOver { .. }));
+        let alike = ends_alike && self.named == waiting.named;
         // SIGTERM only needs the service to end. Requests that the service answered before SIGTERM are in the checkpoint.
         let suits_term = waiting.asker == Asker::Init(Reason::Term) && self.after_commit != AfterCommit::Resume;
         self.given_up.is_none() && self.result.is_none() && ((alike && self.stage != Stage::Frozen) || suits_term)
@@ -185,7 +190,7 @@ impl Machine {
         match &mut self.busy {
             Busy::Nothing => self.start_checkpoint(waiting),
             Busy::Before(checkpoint) | Busy::WaitingForLeaseCheck(checkpoint) | Busy::Checkpoint(checkpoint)
-                if checkpoint.serves(waiting) =>
+                if checkpoint.serves(&waiting) =>
             {
                 if !checkpoint.askers.contains(&waiting.asker) {
                     checkpoint.askers.push(waiting.asker);
@@ -383,7 +388,7 @@ impl Machine {
         self.send_early();
         let call = self.record(done);
         if self.last.as_ref().is_some_and(Result::is_err) {
-            let term = Waiting { asker: Asker::Init(Reason::Term), after_commit: AfterCommit::Stop };
+            let term = Waiting::of_init(Reason::Term, AfterCommit::Stop);
             let waits = self.queue.iter().any(|waiting| waiting.asker == term.asker);
             if was_handover && self.term == Term::Trying && !waits {
                 // SIGTERM gets a checkpoint of its own: the state is kept even if no container takes it over.

@@ -22,6 +22,7 @@ use super::tree::Tree;
 use crate::control::protocol::{Awaited, Event, Isolation, Phase, Reason, State, Status};
 use crate::control::server::{ClientId, failed};
 use crate::exit;
+use crate::files::selection::{Named, Selection};
 use crate::image::Lease;
 use crate::sys::process::Ending;
 use crate::sys::signals::{Set, Signal};
@@ -67,10 +68,18 @@ enum Term {
 }
 
 /// A queued request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Waiting {
     asker: Asker,
     after_commit: crate::job::AfterCommit,
+    named: Named,
+}
+
+impl Waiting {
+    /// A request of init itself.
+    fn of_init(reason: Reason, after_commit: crate::job::AfterCommit) -> Self {
+        Self { asker: Asker::Init(reason), after_commit, named: Named::NONE }
+    }
 }
 
 /// Who asked for a checkpoint and gets the answer.
@@ -161,6 +170,12 @@ impl Machine {
     /// The service's processes, while it runs.
     pub fn tree(&self) -> Option<Tree> {
         self.tree
+    }
+
+    /// Which files the checkpoint under way captures.
+    pub fn files(&self) -> Selection {
+        let named = if let Busy::Checkpoint(checkpoint) = &self.busy { &checkpoint.named } else { &Named::NONE };
+        self.config.files.clone().with(named)
     }
 
     pub fn lease(&self) -> Lease {

@@ -1,16 +1,16 @@
 //! Requests of clients and their answers.
 
 use super::{Action, Asker, Busy, Machine, Waiting};
-use crate::control::protocol::{Awaited, Event, Op, State, Wanted};
+use crate::control::protocol::{Awaited, Event, MAX_NAMED, Op, State, Wanted};
 use crate::control::server::{ClientId, failed};
 use crate::job::AfterCommit;
 
 impl Machine {
     pub(super) fn asked(&mut self, client: ClientId, op: Op) {
         match op {
-            Op::Checkpoint(wanted) => match after_commit(wanted) {
-                Ok(after_commit) => self.ask(Waiting { asker: Asker::Client(client), after_commit }),
-                Err(message) => self.act(Action::Finish(client, failed(message.to_owned()))),
+            Op::Checkpoint(wanted) => match waiting(client, wanted) {
+                Ok(waiting) => self.ask(waiting),
+                Err(message) => self.act(Action::Finish(client, failed(message))),
             },
             Op::Status => {
                 let status = self.status();
@@ -115,11 +115,13 @@ impl Machine {
     }
 }
 
-fn after_commit(wanted: Wanted) -> Result<AfterCommit, &'static str> {
-    match (wanted.leave_running, wanted.handover_ms) {
-        (true, Some(_)) => Err("--handover and --leave-running exclude each other"),
-        (true, None) => Ok(AfterCommit::Resume),
-        (false, Some(timeout_ms)) => Ok(AfterCommit::HandOver { timeout_ms }),
-        (false, None) => Ok(AfterCommit::Stop),
-    }
+fn waiting(client: ClientId, wanted: Wanted) -> Result<Waiting, String> {
+    let after_commit = match (wanted.leave_running, wanted.handover_ms) {
+        (true, Some(_)) => return Err("--handover and --leave-running exclude each other".to_owned()),
+        (true, None) => AfterCommit::Resume,
+        (false, Some(timeout_ms)) => AfterCommit::HandOver { timeout_ms },
+        (false, None) => AfterCommit::Stop,
+    };
+    wanted.named.check(MAX_NAMED).map_err(|error| error.to_string())?;
+    Ok(Waiting { asker: Asker::Client(client), after_commit, named: wanted.named })
 }

@@ -4,7 +4,8 @@ mod heartbeats;
 mod world;
 
 use super::*;
-use crate::control::protocol::{HeartbeatReport, Op, Phase, Report, RestoreReport, Wanted};
+use crate::control::protocol::{HeartbeatReport, MAX_NAMED, Op, Phase, Report, RestoreReport, Wanted};
+use crate::files::selection::{Named, Selection};
 use crate::image::{Hex, KeyFiles};
 use crate::init::config::{Hook, Hooks, OnTerm};
 use crate::job::{AfterCommit, Choice, OnFailure, Standby};
@@ -34,7 +35,7 @@ fn config(busy: bool) -> Config {
         checkpointed_status: exit::CHECKPOINTED,
         checkpoint_timeout: Duration::from_secs(60),
         restore_timeout: Duration::from_secs(60),
-        include: vec![],
+        files: Selection::default(),
         ephemeral_store: false,
         memory: 1,
         instance: "one".to_owned(),
@@ -104,8 +105,8 @@ fn said_failed() -> Input {
     Input::Said(failed("no luck".to_owned()))
 }
 
-const END: Op = Op::Checkpoint(Wanted { leave_running: false, handover_ms: None });
-const HANDOVER: Op = Op::Checkpoint(Wanted { leave_running: false, handover_ms: Some(1000) });
+const END: Op = Op::Checkpoint(Wanted { leave_running: false, handover_ms: None, named: Named::NONE });
+const HANDOVER: Op = Op::Checkpoint(Wanted { leave_running: false, handover_ms: Some(1000), named: Named::NONE });
 
 fn starts(actions: &[Action], task: Task) -> bool {
     actions.contains(&Action::StartWorker(task))
@@ -118,6 +119,24 @@ fn a_failed_checkpoint_does_not_keep_sigterm_from_another() {
     does(&mut machine, said_failed());
     does(&mut machine, gone());
     assert!(starts(&does(&mut machine, Input::Signal(15)), Task::Checkpoint(AfterCommit::Stop)));
+}
+
+#[test]
+fn files_that_a_request_names_are_for_its_checkpoint_alone() {
+    let mut machine = running(|_| ());
+    let named = Named { include: vec!["/a".into()], ..Named::NONE };
+    let wanted = Op::Checkpoint(Wanted { leave_running: true, named: named.clone(), ..Wanted::default() });
+    does(&mut machine, asked(0, wanted));
+    assert_eq!(machine.files().named, named);
+    // One that names nothing waits for its own.
+    does(&mut machine, asked(1, Op::Checkpoint(Wanted { leave_running: true, ..Wanted::default() })));
+    does(&mut machine, said_failed());
+    does(&mut machine, gone());
+    assert_eq!(machine.files().named, Named::NONE);
+    assert_eq!(machine.state(), State::Checkpointing);
+    let long = Named { include: vec!["/".repeat(MAX_NAMED).into()], ..Named::NONE };
+    let refused = does(&mut machine, asked(2, Op::Checkpoint(Wanted { named: long, ..Wanted::default() })));
+    assert!(matches!(refused.first(), Some(Action::Finish(_, Event::Failed { .. }))), "{refused:?}");
 }
 
 #[test]
@@ -162,7 +181,7 @@ fn what_is_about_to_end_is_not_checkpointed_by_the_timer() {
 #[test]
 fn a_frozen_service_gets_its_signals_later() {
     let term = Action::Signal(15);
-    for (op, thaws) in [(END, false), (Op::Checkpoint(Wanted { leave_running: true, handover_ms: None }), true)] {
+    for (op, thaws) in [(END, false), (Op::Checkpoint(Wanted { leave_running: true, ..Wanted::default() }), true)] {
         let mut machine = running(|_| ());
         does(&mut machine, asked(0, op));
         does(&mut machine, progress(Phase::Dump));

@@ -19,7 +19,7 @@ impl Machine {
         match self.tree {
             None if ends => self.cancel_start(signal),
             _ if self.config.checkpoint_signal == Some(signal) => {
-                self.ask(Waiting { asker: Asker::Init(Reason::Signal), after_commit: AfterCommit::Stop });
+                self.ask(Waiting::of_init(Reason::Signal, AfterCommit::Stop));
             }
             Some(_) if signal == libc::SIGTERM && self.config.on_term == OnTerm::Checkpoint => self.terminate(),
             _ => self.forward(signal),
@@ -76,7 +76,7 @@ impl Machine {
                 self.term = Term::Trying;
                 let grace = self.config.term_grace;
                 self.set(Timer::Term, grace.saturating_sub(MARGIN.min(grace / 5)));
-                self.ask(Waiting { asker: Asker::Init(Reason::Term), after_commit: AfterCommit::Stop });
+                self.ask(Waiting::of_init(Reason::Term, AfterCommit::Stop));
             }
         }
     }
@@ -98,7 +98,7 @@ impl Machine {
                 }
                 // A service that is about to end must not become the newest generation.
                 if matches!(self.busy, Busy::Nothing) && !self.dying {
-                    self.ask(Waiting { asker: Asker::Init(Reason::Timer), after_commit: AfterCommit::Resume });
+                    self.ask(Waiting::of_init(Reason::Timer, AfterCommit::Resume));
                 }
             }
             Timer::Term => self.term_over(),

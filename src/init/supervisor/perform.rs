@@ -129,16 +129,17 @@ impl Supervisor {
                 choice: config.restore,
                 failure: config.restore_failure,
                 standby: config.standby.clone(),
+                files: config.files.scope,
             },
             Task::Checkpoint(after_commit) => {
-                let (include, ephemeral_store) = (config.include.clone(), config.ephemeral_store);
+                let (files, ephemeral_store) = (self.machine.files(), config.ephemeral_store);
                 Job::Checkpoint {
                     common,
                     root: tree.root,
                     service: tree.service,
                     lease,
                     after_commit,
-                    include,
+                    files,
                     ephemeral_store,
                 }
             }

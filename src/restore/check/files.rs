@@ -37,13 +37,15 @@ pub fn executables(manifest: &Manifest) -> Vec<Unfit> {
 
 /// Captured files that cannot be put back, at most one per folder.
 pub fn unwritable(manifest: &Manifest) -> Vec<Unfit> {
+    let deleted: BTreeSet<&Path> =
+        manifest.deleted.iter().filter_map(|path| Path::new(OsStr::from_bytes(path)).parent()).collect();
     let mut folders = BTreeSet::new();
     let mut unfit = Vec::new();
     for file in &manifest.files {
         let path = Path::new(OsStr::from_bytes(&file.path));
         let reason = match link_on(path, file) {
             Some(link) => Unfit::Link { path: path.to_owned(), link },
-            None => match can_put_back(path, file) {
+            None => match can_put_back(path, file, &deleted) {
                 Err(reason) => Unfit::Unwritable { path: path.to_owned(), reason },
                 Ok(()) => continue,
             },
@@ -64,11 +66,12 @@ fn link_on(path: &Path, file: &File) -> Option<PathBuf> {
     }
 }
 
-/// Mirrors `files::put_back`: existing files are overwritten or replaced, folders are created.
-fn can_put_back(path: &Path, file: &File) -> Result<(), String> {
+/// Mirrors `files::put_back`: existing files are overwritten or replaced, folders are created. The folders `deleted` have
+/// lost their content by then.
+fn can_put_back(path: &Path, file: &File, deleted: &BTreeSet<&Path>) -> Result<(), String> {
     let place = |(parent, name)| resolve::place_in(&resolve::folder(parent).ok()?, name).ok();
     if let Some(present) = path.parent().zip(path.file_name()).and_then(place)
-        && can_stay(&present, path, file)?
+        && can_stay(&present, path, file, deleted)?
     {
         return Ok(());
     }
@@ -86,10 +89,10 @@ fn can_put_back(path: &Path, file: &File) -> Result<(), String> {
 }
 
 /// Whether what is at `path` need not be replaced; an error if it cannot be.
-fn can_stay(present: &fs::File, path: &Path, file: &File) -> Result<bool, String> {
+fn can_stay(present: &fs::File, path: &Path, file: &File, deleted: &BTreeSet<&Path>) -> Result<bool, String> {
     let at = resolve::by_descriptor(present);
     let is = |kind: fn(&fs::Metadata) -> bool| present.metadata().is_ok_and(|meta| kind(&meta));
-    let has_content = || fs::read_dir(&at).is_ok_and(|mut names| names.next().is_some());
+    let has_content = || !deleted.contains(path) && fs::read_dir(&at).is_ok_and(|mut names| names.next().is_some());
     match file.kind() {
         Kind::Directory if resolve::folder(path).is_ok() => Ok(true),
         Kind::Directory => Err("it is not a folder here".into()),
@@ -201,5 +204,9 @@ mod tests {
             assert_eq!((unfit("empty", kind), unfit("to-full", kind)), (vec![], vec![]), "{kind:?}");
         }
         assert_eq!(unfit("file", Kind::Directory), because("file", "it is not a folder here"));
+        // Its content was deleted, and is deleted before the file is put back.
+        let deleted = vec![bytes(&top.join("full/content"))];
+        let files = vec![file("full", Kind::Regular)];
+        assert_eq!(unwritable(&Manifest { files, deleted, ..Manifest::default() }), []);
     }
 }

@@ -29,7 +29,13 @@ pub fn common(folder: &Path, instance: &str) -> Common {
 pub fn policy(common: &Common, always: bool, exclusive: Option<Duration>) -> Policy {
     let cache = common.runtime_dir.join("cache");
     let standby = Standby { always, poll_ms: 1, cache, cache_bytes: 1 << 30 };
-    Policy { choice: Choice::Newest, failure: OnFailure::Fail, standby, exclusive }
+    Policy {
+        choice: Choice::Newest,
+        failure: OnFailure::Fail,
+        standby,
+        exclusive,
+        files: crate::files::selection::Scope::Open,
+    }
 }
 
 /// A store that records reads and can become unreachable.

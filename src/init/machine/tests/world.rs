@@ -231,8 +231,9 @@ impl World {
     }
 
     fn requests(&self) -> Vec<Input> {
-        let wanted = [(false, None), (true, None), (false, Some(1000))]
-            .map(|(leave_running, handover_ms)| Op::Checkpoint(Wanted { leave_running, handover_ms }));
+        let wanted = [(false, None), (true, None), (false, Some(1000))].map(|(leave_running, handover_ms)| {
+            Op::Checkpoint(Wanted { leave_running, handover_ms, ..Wanted::default() })
+        });
         let waits = [Awaited::Running, Awaited::Restored, Awaited::Checkpointed, Awaited::Idle];
         let others = waits.map(|until| Op::Wait { until }).into_iter().chain([Op::Cancel, Op::Status]);
         wanted.into_iter().chain(others).map(|op| Input::Asked(ClientId::of(self.asked), op)).collect()
