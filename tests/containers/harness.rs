@@ -123,9 +123,9 @@ impl App {
         Self { url: url.to_owned(), env, ..self }
     }
 
-    /// One whose containers share the IPC namespace of this pod.
-    pub fn in_pod(self, pod: &crate::pod::Pod) -> Self {
-        Self { pod: Some(pod.pid()), ..self }
+    /// One whose containers share the IPC namespace of this process.
+    pub fn in_pod(self, pod: i32) -> Self {
+        Self { pod: Some(pod), ..self }
     }
 
     /// One with variables, `NAME=VALUE`, in all its containers.

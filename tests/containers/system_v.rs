@@ -113,7 +113,7 @@ fn an_id_that_is_taken_is_named() {
 fn a_container_that_starts_again_in_its_pod_finds_its_objects() {
     for object in ["shm", "shm-removed", "shm-unattached", "messages", "letter", "semaphores"] {
         let pod = Pod::new();
-        let app = App::new(Setting::Restricted, &["holds", object]).in_pod(&pod);
+        let app = App::new(Setting::Restricted, &["holds", object]).in_pod(pod.pid());
         let again = || app.start_with(&["--instance", "it"]);
         let first = again();
         first.verified();
@@ -135,7 +135,7 @@ fn a_container_that_starts_again_in_its_pod_finds_its_objects() {
 #[test]
 fn another_container_of_the_pod_does_not_use_them() {
     let pod = Pod::new();
-    let app = App::new(Setting::Restricted, &["holds", "semaphores"]).in_pod(&pod);
+    let app = App::new(Setting::Restricted, &["holds", "semaphores"]).in_pod(pod.pid());
     let first = app.start_with(&["--instance", "one"]);
     first.verified();
     first.checkpoint(&["--leave-running"]);
@@ -149,12 +149,12 @@ fn another_container_of_the_pod_does_not_use_them() {
 fn a_container_that_fails_after_a_move_finds_its_objects() {
     for object in ["shm", "shm-removed", "shm-unattached", "messages", "letter", "semaphores"] {
         let pods = [Pod::new(), Pod::new()];
-        let app = App::new(Setting::Restricted, &["holds", object]).with_fail_points().in_pod(&pods[0]);
+        let app = App::new(Setting::Restricted, &["holds", object]).with_fail_points().in_pod(pods[0].pid());
         let first = app.start_with(&["--instance", "one"]);
         first.verified();
         first.checkpoint(&[]);
         assert_eq!(first.wait(), 172, "{}", first.story());
-        let app = app.in_pod(&pods[1]);
+        let app = app.in_pod(pods[1].pid());
         let options = ["--instance", "two"];
         for point in [Point::RestoreCriu, Point::RestoreHeld] {
             let killed = app.start_stopping_at(Some(point), &options);
@@ -182,7 +182,7 @@ fn what_a_neighbour_has_begun_to_use_is_left_alone() {
         ("semaphores", &["-S", "1", "-p", "0666"], r#"semop($id, pack("s!3", 0, 1, 0))"#, "sem", 8),
     ] {
         let pod = Pod::new();
-        let app = App::new(Setting::Restricted, &["holds", object]).in_pod(&pod);
+        let app = App::new(Setting::Restricted, &["holds", object]).in_pod(pod.pid());
         let again = || app.start_with(&["--instance", "it"]);
         let first = again();
         first.verified();

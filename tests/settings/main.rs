@@ -8,8 +8,6 @@
 mod harness;
 mod matrix;
 mod older;
-#[path = "../containers/pod.rs"]
-mod pod;
 
 use harness::{App, Container, needed};
 
