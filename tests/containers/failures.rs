@@ -119,7 +119,8 @@ fn a_full_log_stops_no_checkpoint() {
     let runtime = folder.path().join("run");
     let mut init = Command::new("unshare")
         .args(["--pid", "--fork", "--mount-proc", "--kill-child", &freeze, "run", "--include", "/no/such"])
-        .args(["--checkpoint-timeout", "20s", "--", "sleep", "1000"])
+        // Its root is the machine's, of which all is changed.
+        .args(["--files", "open", "--checkpoint-timeout", "20s", "--", "sleep", "1000"])
         .env("FREEZE_STORE", format!("file:{}", folder.path().join("store").display()))
         .env("FREEZE_RUNTIME_DIR", &runtime)
         .stdin(Stdio::null())
