@@ -7,11 +7,14 @@
 //! the container's user can have changed nothing: that saves time where the root is no overlay.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::{self, Metadata, ReadDir};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, Metadata};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use nix::dir::Dir;
 use nix::unistd::{AccessFlags, eaccess};
 
 use super::entry;
@@ -82,6 +85,8 @@ impl Survey {
     }
 }
 
+type Entries = Box<dyn Iterator<Item = io::Result<(OsString, io::Result<Metadata>)>>>;
+
 struct Walk<'a> {
     rules: &'a Rules,
     user: User,
@@ -124,16 +129,16 @@ impl<'a> Walk<'a> {
         let mut still = Vec::new();
         for entry in entries {
             let failed = |error| LookupError::Changed { path: folder.to_owned(), error };
-            let entry = match entry {
+            let (name, meta_of) = match entry {
                 // The folder was removed meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => break,
                 entry => entry.map_err(failed)?,
             };
-            let path = folder.join(entry.file_name());
+            let path = folder.join(name);
             if self.is_left_out(&path) {
                 continue;
             }
-            let meta_of = match entry.metadata() {
+            let meta_of = match meta_of {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 meta => meta.map_err(failed)?,
             };
@@ -167,13 +172,21 @@ impl<'a> Walk<'a> {
         Ok(is_live)
     }
 
-    fn entries(&self, folder: &Path, meta: &Metadata) -> io::Result<ReadDir> {
+    /// What is in a folder, also if its mode no longer lets its owner read it.
+    fn entries(&self, folder: &Path, meta: &Metadata) -> io::Result<Entries> {
         match fs::read_dir(folder) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied && self.user.owns(meta) => {
                 let place = resolve::place(folder).map_err(|_| error)?;
-                fs::read_dir(resolve::by_descriptor(&resolve::open_to_read(&place)?))
+                let opened = Dir::from_fd(resolve::open_to_read(&place)?.into())?;
+                let folder = folder.to_owned();
+                let listed = opened.into_iter().map(move |entry| {
+                    let name = OsStr::from_bytes(entry?.file_name().to_bytes()).to_owned();
+                    let meta = fs::symlink_metadata(folder.join(&name));
+                    Ok((name, meta))
+                });
+                Ok(Box::new(listed.filter(|entry| !entry.as_ref().is_ok_and(|(name, _)| name == "." || name == ".."))))
             }
-            entries => entries,
+            entries => Ok(Box::new(entries?.map(|entry| entry.map(|entry| (entry.file_name(), entry.metadata()))))),
         }
     }
 
