@@ -1,5 +1,6 @@
 //! What of the container's files a checkpoint would carry, for the doctor. Changes nothing.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -7,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::describe;
+use super::preflight::write_leases;
 use crate::files::groups::{self, Group};
 use crate::files::selection::{Scope, Selection};
 use crate::files::survey::Survey;
@@ -74,7 +76,9 @@ fn databases(processes: &[Process], survey: &Survey) -> Vec<Database> {
         let links = fd::links(process.pid).unwrap_or_default();
         links.into_iter().map(|(fd, path)| Database { pid: process.pid, fd, path })
     });
-    open.filter(|open| survey.changed.contains_key(&open.path) && is_database(&open.path)).collect()
+    let leased: HashSet<u64> = write_leases().into_iter().map(|(_, inode)| inode).collect();
+    let may_open = |path: &Path| survey.changed.get(path).is_some_and(|stamp| !leased.contains(&stamp.inode.1));
+    open.filter(|open| may_open(&open.path) && is_database(&open.path)).collect()
 }
 
 fn is_database(path: &Path) -> bool {

@@ -23,8 +23,7 @@ fn impossible(service: &Service, findings: &mut Findings) {
 /// handler dies. Read leases are carried.
 fn leases(service: &Service, findings: &mut Findings) {
     let processes: BTreeMap<i32, _> = service.processes.iter().map(|one| (one.process.pid, one)).collect();
-    let text = fs::read_to_string("/proc/locks").unwrap_or_default();
-    for (pid, inode) in text.lines().filter_map(lease) {
+    for (pid, inode) in write_leases() {
         let Some(one) = processes.get(&pid) else { continue };
         let finding = Finding::refused(
             Some(one.process),
@@ -37,6 +36,12 @@ fn leases(service: &Service, findings: &mut Findings) {
             None => finding,
         });
     }
+}
+
+/// PIDs and inodes of write leases. Whoever opens such a file breaks the lease.
+pub fn write_leases() -> Vec<(i32, u64)> {
+    let text = fs::read_to_string("/proc/locks").unwrap_or_default();
+    text.lines().filter_map(lease).collect()
 }
 
 /// PID and inode of `1: LEASE  ACTIVE    WRITE 1234 00:2b:77 0 EOF` (proc_locks(5)).

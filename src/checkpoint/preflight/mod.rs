@@ -19,6 +19,7 @@ mod threads;
 mod unix;
 mod watches;
 
+pub use container::write_leases;
 pub use finding::{Finding, Findings, Place, Severity};
 
 use std::io;
