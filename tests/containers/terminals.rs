@@ -196,7 +196,8 @@ fn an_interactive_shell_comes_back() {
         first.eventually(&format!("{shown} is not shown"), || first.logs().0.contains(shown).then_some(()));
     };
     types("N=41; /services/service holds churn & echo begun\n", "\nbegun");
-    types("cat\n", "cat");
+    // The shell gives the terminal the settings of its jobs before it starts one: what is typed earlier is lost.
+    types("echo up; cat\n", "\nup");
     types("first\n", "first\r\nfirst");
     types("\x1a", "Stopped");
     first.checkpoint(&[]);
