@@ -66,6 +66,8 @@ class Container:
         words += ["--env", "FREEZE_STORE=file:/store"]
         command = ["/bin/sh", "-c", f"PATH=$PATH:/opt/freeze\n{application.command}"]
         self.pid = int(sandbox("start", "--id", name, *words, *options, root, *command).stdout)
+        # The sandbox's folder of it, with what it has printed and with its keyboard.
+        self.folder = Path(sandbox("dir", name).stdout.strip())
 
     def remove(self):
         sandbox("rm", self.id, check=False)
@@ -94,7 +96,7 @@ class Container:
         return sandbox("exec", self.id, *command, check=False)
 
     def has_ended(self):
-        return (self.folder() / "status").exists()
+        return (self.folder / "status").exists()
 
     def log(self):
         """What it has written to stdout and stderr."""
@@ -123,10 +125,6 @@ class Container:
         # Sockets stay in the network where they were made; threads too, so this is one that ends.
         with concurrent.futures.ThreadPoolExecutor(1) as thread:
             return thread.submit(connected).result()
-
-    def folder(self):
-        """The sandbox's folder of it, with what it has printed and with its keyboard."""
-        return Path(sandbox("dir", self.id).stdout.strip())
 
     def path(self, name):
         """A path in the container, from outside."""

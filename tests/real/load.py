@@ -8,6 +8,8 @@ import threading
 import time
 
 CLIENTS = 2
+# After 1000 requests nginx closes a connection of itself.
+REQUESTS = 500
 # How long an answer is waited for, on a slow and busy machine.
 PATIENCE = 60
 CLOSED = (OSError, EOFError, http.client.HTTPException)
@@ -51,10 +53,12 @@ class Load:
         while not self.stopping.is_set():
             try:
                 with self.check.connect(self.container) as connection:
-                    while not self.stopping.is_set():
+                    for _ in range(REQUESTS):
                         self.check.ask(connection)
                         self.served += 1
                         time.sleep(0.005)
+                        if self.stopping.is_set():
+                            break
             except CLOSED:
                 self.closed += 1
                 time.sleep(0.02)

@@ -19,7 +19,7 @@ class Terminal:
     turn = threading.Lock()
 
     def __init__(self, container):
-        self.folder = container.folder()
+        self.folder = container.folder
 
     @functools.cached_property
     def keyboard(self):
@@ -39,7 +39,8 @@ class Terminal:
             while time.monotonic() < until:
                 shown = (self.folder / "stdout.log").read_text(errors="replace").replace("\r", "")
                 if f"\n{end}\n" in shown:
-                    return shown.rpartition(f"'end' {end[4:]}\n")[2].splitlines()[:-2]
+                    lines = shown.rpartition(f"'end' {end[4:]}\n")[2].splitlines()
+                    return lines[: lines.index(end)]
                 time.sleep(0.01)
         raise TimeoutError(f"nothing answers {command}")
 

@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+import time
 
 from clients import get, http
 from load import Wrong, expect
@@ -31,7 +32,11 @@ class Check:
             raise EOFError
         with self.connect(container) as connection:
             self.ask(connection)
-        self.nginx = container.processes("nginx")
+        # As a daemon, nginx begins with processes that end.
+        self.nginx = None
+        while self.nginx != (now := container.processes("nginx")):
+            self.nginx = now
+            time.sleep(0.5)
 
     def holds(self, container):
         expect("nginx's processes", self.nginx, container.processes("nginx"))
