@@ -1,7 +1,7 @@
 //! Which files travel, and how they come back: as a fresh container lacks them, and no others.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
 use crate::harness::{App, Container, Setting, in_all_settings, root, text};
 
@@ -164,13 +164,17 @@ fn what_was_changed_and_deleted_of_the_image() {
             "app/deleted",
             "app/gone/deep/file",
             "app/was-folder/file",
+            "app/linked/file",
             "app/deep/er/changed",
             "app/kept",
         ];
-        let (_layer, first_root) = image(setting, &files);
-        let (_other, other_root) = image(setting, &[&files[..], &["app/other"]].concat());
+        let (layer, first_root) = image(setting, &files);
+        let (other, other_root) = image(setting, &[&files[..], &["app/other"]].concat());
+        for layer in [&layer, &other] {
+            symlink("deep", layer.path().join("app/was-link")).unwrap();
+        }
         let script = "cd /app && echo mine >>changed && mv moved new-name && rm deleted && rm -r gone was-folder && echo mine >>deep/er/changed \
-                      && echo file >was-folder && cd /";
+                      && echo file >was-folder && rm -r linked && ln -s deep linked && rm was-link && mkdir was-link && echo mine >was-link/new && cd /";
         let app = prepared(setting, &[], script);
         let mut container = app.start_in(&first_root);
         container.verified();
@@ -184,12 +188,12 @@ fn what_was_changed_and_deleted_of_the_image() {
                     .exec(&[
                         "sh",
                         "-c",
-                        "find /app -type f | sort && cat /app/changed /app/deep/er/changed /app/was-folder",
+                        "find /app -type f | sort && cat /app/changed /app/deep/er/changed /app/was-folder && readlink /app/linked",
                     ])
                     .stdout,
             );
             let expected = format!(
-                "/app/changed\n/app/deep/er/changed\n/app/kept\n/app/new-name\n{other}/app/was-folder\nimage\nmine\nimage\nmine\nfile\n"
+                "/app/changed\n/app/deep/er/changed\n/app/kept\n/app/new-name\n{other}/app/was-folder\n/app/was-link/new\nimage\nmine\nimage\nmine\nfile\ndeep\n"
             );
             assert_eq!(found, expected, "{setting:?}");
         }
