@@ -19,6 +19,8 @@ use super::user::User;
 
 /// Name of the file in the runtime folder.
 pub const FILE: &str = "names";
+/// Its name while it is written.
+pub const NEW: &str = ".names.new";
 /// How long the listing may keep the service from starting.
 const TIME: Duration = Duration::from_millis(200);
 /// Most bytes of the list.
@@ -48,7 +50,7 @@ pub fn keep(runtime_dir: &Path, init: i32, deleted: Vec<PathBuf>) -> io::Result<
     }
     let listed = known.map_or_else(|| list(Path::new("/"), &mounts, User::ours(), TIME), |names| names.listed);
     let path = runtime_dir.join(FILE);
-    let new = runtime_dir.join(format!(".{FILE}.new"));
+    let new = runtime_dir.join(NEW);
     fs::write(&new, encode(&Names { listed, deleted }, start)?)?;
     fs::rename(new, path)
 }
