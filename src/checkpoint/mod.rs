@@ -225,7 +225,7 @@ fn take(
     let used = Used::by(tree.processes(), &watched)?;
     let survey = survey.map(|survey| survey.again(&rules)).transpose()?.unwrap_or_default();
     let paths = used::paths(&used, survey.changed.keys(), &rules)?;
-    let files = capture::capture(&paths, &|path, meta| ahead.content(path, meta), &writer)?;
+    let files = capture::capture(&paths, &used, &|path, meta| ahead.content(path, meta), &writer)?;
     let mut manifest = describe::service(host, &tree, target.root, target.service).map_err(LookupError::Proc)?;
     manifest.folder_links = used.folder_links(&rules);
     if rules.scope() == Scope::Changed {

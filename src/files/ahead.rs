@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 
-use super::capture::{CaptureError, content};
+use super::capture::content;
 use super::resolve;
 use super::survey::Stamp;
 use super::used::Written;
-use crate::image::{BodyId, ImageWriter};
+use crate::image::{BodyId, ImageError, ImageWriter};
 
 /// More than a tick of the clock that stamps files: 10 ms with 100 Hz.
 const TICK: Duration = Duration::from_millis(20);
@@ -32,7 +32,7 @@ impl Ahead {
         changed: &BTreeMap<PathBuf, Stamp>,
         written: &Written,
         writer: &ImageWriter,
-    ) -> Result<Self, CaptureError> {
+    ) -> Result<Self, ImageError> {
         let mut read = HashMap::new();
         for path in changed.iter().filter(|(_, stamp)| stamp.is_file).map(|(path, _)| path) {
             let Some((file, stamp)) =
@@ -40,11 +40,8 @@ impl Ahead {
             else {
                 continue;
             };
-            match content(file, stamp.size, writer, |error| CaptureError::Unreadable { path: path.clone(), error }) {
-                Ok(body) => drop(read.insert(path.clone(), (stamp, body))),
-                // It is changing; the second look decides.
-                Err(CaptureError::Unreadable { .. }) => {}
-                Err(error) => return Err(error),
+            if let (body, 0) = content(file, stamp.size, writer)? {
+                read.insert(path.clone(), (stamp, body));
             }
         }
         Ok(Self(read))

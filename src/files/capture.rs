@@ -1,4 +1,5 @@
-//! Captures files while the service stands still, with exact sizes and metadata.
+//! Captures files while the service stands still, with exact sizes and metadata. Others than the service may change
+//! them meanwhile, so what the service does not use is taken as it is found, or not at all.
 
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
@@ -11,6 +12,7 @@ use nix::fcntl::readlinkat;
 
 use super::attributes;
 use super::resolve::{self, Unresolved};
+use super::used::Used;
 use crate::image::{self, BodyId, ImageError, ImageWriter, Kind};
 
 #[derive(Debug, thiserror::Error)]
@@ -35,20 +37,40 @@ pub type Captured = (image::File, Option<BodyId>);
 pub type Known<'a> = &'a dyn Fn(&Path, &Metadata) -> Option<BodyId>;
 
 /// Captures `paths` in their order: sorted, so a folder comes before its content. Reads no content that is `known`.
+/// What is gone and not `used` is left out.
 pub fn capture<'a>(
     paths: impl IntoIterator<Item = &'a PathBuf>,
+    used: &Used,
     known: Known,
     writer: &ImageWriter,
 ) -> Result<Vec<Captured>, CaptureError> {
     let mut names = Names::new();
-    paths.into_iter().map(|path| capture_one(path, &mut names, known, writer)).collect()
+    let captured = paths.into_iter().filter_map(|path| {
+        let is_used = used.contains(path);
+        match capture_one(path, is_used, &mut names, known, writer) {
+            Err(CaptureError::Unreadable { error, .. }) if !is_used && is_gone(&error) => None,
+            captured => Some(captured),
+        }
+    });
+    captured.collect()
+}
+
+/// Whether a file was removed, or has become something that is not captured.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidInput)
 }
 
 /// First name of each file with several hard links, by device and inode.
 type Names = HashMap<(u64, u64), Vec<u8>>;
 
 /// Takes everything from one descriptor, since the path may lead to another file at any time.
-fn capture_one(path: &Path, names: &mut Names, known: Known, writer: &ImageWriter) -> Result<Captured, CaptureError> {
+fn capture_one(
+    path: &Path,
+    is_used: bool,
+    names: &mut Names,
+    known: Known,
+    writer: &ImageWriter,
+) -> Result<Captured, CaptureError> {
     let unreadable = |error| CaptureError::Unreadable { path: path.to_owned(), error };
     let place = resolve::place(path).map_err(|error| match error {
         Unresolved::Link(link) => CaptureError::Link { path: path.to_owned(), link },
@@ -90,23 +112,21 @@ fn capture_one(path: &Path, names: &mut Names, known: Known, writer: &ImageWrite
             return Ok((entry, Some(body)));
         }
         let file = resolve::open_to_read(&place).map_err(unreadable)?;
-        return Ok((entry, Some(content(file, meta.len(), writer, unreadable)?)));
+        let (body, missing) = content(file, meta.len(), writer)?;
+        if missing > 0 && is_used {
+            return Err(unreadable(io::Error::new(io::ErrorKind::UnexpectedEof, "it shrank while it was read")));
+        }
+        entry.size -= missing;
+        return Ok((entry, Some(body)));
     }
     Ok((entry, None))
 }
 
-/// Copies exactly `size` bytes: CRIU compares sizes, and other processes may grow the file meanwhile.
-pub(super) fn content(
-    file: File,
-    size: u64,
-    writer: &ImageWriter,
-    unreadable: impl Fn(io::Error) -> CaptureError,
-) -> Result<BodyId, CaptureError> {
+/// Copies `size` bytes, and no more: CRIU compares sizes, and other processes may grow the file meanwhile. Returns
+/// also how many bytes are missing, if the file shrank.
+pub(super) fn content(file: File, size: u64, writer: &ImageWriter) -> Result<(BodyId, u64), ImageError> {
     let mut body = writer.begin();
     let mut file = file.take(size);
     while body.fill_from(&mut file)? > 0 {}
-    if file.limit() > 0 {
-        return Err(unreadable(io::Error::new(io::ErrorKind::UnexpectedEof, "it shrank while it was read")));
-    }
-    Ok(body.finish()?)
+    Ok((body.finish()?, file.limit()))
 }

@@ -15,6 +15,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::dir::Dir;
+use nix::errno::Errno;
 use nix::unistd::{AccessFlags, eaccess};
 
 use super::entry;
@@ -122,13 +123,13 @@ impl<'a> Walk<'a> {
             // Nobody but its owner can have changed it.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !self.user.owns(meta) => return Ok(false),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(LookupError::Changed { path: folder.to_owned(), error }),
+            Err(error) => return Err(unreadable(folder, error)),
         };
         let mut is_live = self.user.may_change(meta);
         let mut can_rename = None;
         let mut still = Vec::new();
         for entry in entries {
-            let failed = |error| LookupError::Changed { path: folder.to_owned(), error };
+            let failed = |error| unreadable(folder, error);
             let (name, meta_of) = match entry {
                 // The folder was removed meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => break,
@@ -198,12 +199,18 @@ impl<'a> Walk<'a> {
 
     fn add(&mut self, path: &Path, meta: &Metadata) -> Result<(), LookupError> {
         if meta.is_file() && !self.user.owns(meta) {
-            let readable = eaccess(path, AccessFlags::R_OK);
-            readable.map_err(|errno| LookupError::Changed { path: path.to_owned(), error: errno.into() })?;
+            match eaccess(path, AccessFlags::R_OK) {
+                Err(Errno::ENOENT) => return Ok(()),
+                readable => readable.map_err(|errno| unreadable(path, errno))?,
+            }
         }
         self.found.changed.insert(path.to_owned(), Stamp::of(meta));
         Ok(())
     }
+}
+
+fn unreadable(path: &Path, error: impl Into<io::Error>) -> LookupError {
+    LookupError::Changed { path: path.to_owned(), error: error.into() }
 }
 
 #[cfg(test)]

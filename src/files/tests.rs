@@ -20,6 +20,7 @@ use nix::unistd::{Gid, mkfifo, setfsgid};
 use super::capture::{self, CaptureError};
 use super::put_back::{self, PutBackError};
 use super::resolve;
+use super::used::Used;
 use crate::image::{self, Fetcher, ImageWriter, Manifest, test_vault};
 use crate::sys::xattr;
 
@@ -43,11 +44,16 @@ impl Captured {
     }
 }
 
+/// Captures files that processes use.
 fn capture(paths: &[PathBuf]) -> Result<Captured, CaptureError> {
+    capture_of(paths, &Used(paths.iter().map(|path| (path.clone(), false)).collect()))
+}
+
+fn capture_of(paths: &[PathBuf], used: &Used) -> Result<Captured, CaptureError> {
     let store = tempfile::tempdir().unwrap();
     let vault = test_vault(store.path());
     let writer = ImageWriter::new(&vault, MEMORY, 2).unwrap();
-    let captured = capture::capture(paths, &|_, _| None, &writer)?;
+    let captured = capture::capture(paths, used, &|_, _| None, &writer)?;
     let mut written = writer.finish().unwrap();
     let with_body = |(file, id): capture::Captured| image::File { body: id.map(|id| written.take(id)), ..file };
     let files = captured.into_iter().map(with_body).collect();
@@ -212,6 +218,25 @@ fn a_file_that_grows_or_shrinks_is_captured_whole_or_refused() {
             Err(error) => assert!(error.to_string().contains("it shrank while it was read"), "{error}"),
         }
     }
+}
+
+#[test]
+fn a_closed_file_may_vanish_shrink_or_change_its_kind_meanwhile() {
+    let (_folder, top) = folder();
+    let paths = ["gone", "shrinks", "stays"].map(|name| top.join(name));
+    for _ in 0..20 {
+        fs::write(&paths[1], noise(8 << 20)).unwrap();
+        fs::write(&paths[2], "content").unwrap();
+        let cut = || OpenOptions::new().write(true).open(&paths[1]).and_then(|file| file.set_len(1 << 20)).unwrap();
+        let mut captured = during(cut, || capture_of(&paths, &Used::default())).unwrap();
+        assert_eq!(captured.files.len(), 2);
+        assert_eq!(captured.files[0].body.as_ref().unwrap().size(), captured.files[0].size);
+        assert_eq!(captured.content(1), b"content");
+    }
+    fs::remove_file(&paths[1]).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(&paths[1]).unwrap();
+    assert_eq!(capture_of(&paths, &Used::default()).unwrap().files.len(), 1);
+    assert!(capture(&paths).is_err());
 }
 
 #[test]

@@ -137,8 +137,8 @@ impl Rules {
 }
 
 /// Files that processes use, and whether one is open for writing.
-#[derive(Debug)]
-pub struct Used(BTreeMap<PathBuf, bool>);
+#[derive(Debug, Default)]
+pub struct Used(pub(super) BTreeMap<PathBuf, bool>);
 
 impl Used {
     /// What the processes use, and what was found for them by its inode.
@@ -148,6 +148,10 @@ impl Used {
             used.entry(path.to_owned()).or_insert(false);
         }
         Ok(Self(used))
+    }
+
+    pub(super) fn contains(&self, path: &Path) -> bool {
+        self.0.contains_key(path)
     }
 
     /// The folders on volumes that the next container may have under another name.
