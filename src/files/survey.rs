@@ -120,13 +120,16 @@ impl<'a> Walk<'a> {
     fn folder(&mut self, folder: &Path, meta: &Metadata, kind: Kind) -> Result<bool, LookupError> {
         let entries = match self.entries(folder, meta) {
             Ok(entries) => entries,
-            // Nobody but its owner can have changed it.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !self.user.owns(meta) => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !self.user.owns(meta) => {
+                // Others than its owner can have changed what is in it if they can enter it.
+                let is_changed = kind == Kind::Own || self.rules.is_new(meta);
+                let may_be_lost = is_changed && eaccess(folder, AccessFlags::X_OK).is_ok();
+                return if may_be_lost { Err(unreadable(folder, error)) } else { Ok(false) };
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(unreadable(folder, error)),
         };
         let mut is_live = self.user.may_change(meta);
-        let mut can_rename = None;
         let mut still = Vec::new();
         for entry in entries {
             let failed = |error| unreadable(folder, error);
@@ -144,20 +147,18 @@ impl<'a> Walk<'a> {
                 meta => meta.map_err(failed)?,
             };
             is_live |= self.user.may_change(&meta_of);
-            if kind == Kind::Own || self.rules.is_new(&meta_of) {
-                let in_reach = self.user.owns(&meta_of)
-                    || (kind == Kind::Root
-                        && (*can_rename.get_or_insert_with(|| self.user.can_rename_in(folder, meta))
-                            || (meta_of.is_file() && self.user.can_write(&path, &meta_of))));
-                if in_reach && captured_kind(&meta_of) {
-                    self.add(&path, &meta_of)?;
-                }
+            let is_new = self.rules.is_new(&meta_of);
+            if (kind == Kind::Own || is_new)
+                && captured_kind(&meta_of)
+                && self.in_reach(&path, &meta_of, kind, (folder, meta))
+            {
+                self.add(&path, &meta_of)?;
             }
             if meta_of.is_dir() {
                 // What is in a folder that was moved may be as old as before.
-                let is_moved = kind == Kind::Root && self.rules.is_new(&meta_of) && self.rules.names.lack(&path);
+                let is_moved = kind == Kind::Root && is_new && self.rules.names.lack(&path);
                 let kind = if is_moved { Kind::Own } else { kind };
-                if kind == Kind::Root && self.rules.mounts.root_is_overlay() && !self.rules.is_new(&meta_of) {
+                if kind == Kind::Root && self.rules.mounts.root_is_overlay() && !is_new {
                     // It may change until the second look.
                     is_live = true;
                 } else if self.known.contains(&path) || !self.folder(&path, &meta_of, kind)? {
@@ -191,6 +192,14 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// Whether the user can have made or changed the file at `path`, in a folder.
+    fn in_reach(&self, path: &Path, meta: &Metadata, kind: Kind, (folder, above): (&Path, &Metadata)) -> bool {
+        let can_write = || meta.is_file() && self.user.can_write(path, meta);
+        self.user.owns(meta)
+            || (self.rules.is_new(meta)
+                && (can_write() || (kind == Kind::Root && self.user.can_rename_in(folder, above))))
+    }
+
     fn is_left_out(&self, path: &Path) -> bool {
         self.stops.contains(path)
             || path.file_name().is_some_and(entry::is_temporary)
@@ -219,6 +228,8 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, chown, symlink};
     use std::thread;
     use std::time::{Duration, SystemTime};
+
+    use nix::unistd::{Uid, setfsuid};
 
     use super::*;
     use crate::files::mounts::Mounts;
@@ -337,5 +348,49 @@ mod tests {
         assert_eq!(survey.still, HashSet::from([top.join("theirs")]));
         // This test is root, so access(2) lets it write everything.
         assert_eq!(names(&survey, top), ["mine", "mine/file", "open"]);
+    }
+
+    /// What uid 1000 finds without privileges.
+    fn look_as_user(rules: &Rules) -> Result<Survey, LookupError> {
+        let look = || {
+            setfsuid(Uid::from_raw(1000));
+            Walk { user: User { uid: 1000, is_free: false }, ..Walk::new(rules, &HashSet::new()) }.all()
+        };
+        thread::scope(|scope| scope.spawn(look).join().unwrap())
+    }
+
+    /// /var/lib/php/sessions is such a folder.
+    #[test]
+    fn as_root_a_folder_of_another_that_can_be_entered_and_not_listed_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let top = folder.path();
+        fs::create_dir(top.join("sessions")).unwrap();
+        fs::set_permissions(top, Permissions::from_mode(0o755)).unwrap();
+        let mut rules = rules(top, "");
+        fs::set_permissions(top.join("sessions"), Permissions::from_mode(0o1733)).unwrap();
+        let said = look_as_user(&rules).unwrap_err().to_string();
+        assert!(
+            said.starts_with(&format!("{} was changed in this container", top.join("sessions").display())),
+            "{said}"
+        );
+        rules.began(SystemTime::now() + Duration::from_secs(3600));
+        assert_eq!(names(&look_as_user(&rules).unwrap(), top), [""; 0]);
+    }
+
+    #[test]
+    fn as_root_in_a_tmpfs_what_the_user_has_written_of_anothers_files_travels() {
+        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+        let top = folder.path();
+        for (name, mode) in [("open", 0o666), ("theirs", 0o644)] {
+            File::create(top.join(name)).unwrap();
+            fs::set_permissions(top.join(name), Permissions::from_mode(mode)).unwrap();
+        }
+        fs::set_permissions(top, Permissions::from_mode(0o1777)).unwrap();
+        let mut rules = rules(top, "");
+        rules.mounts = Mounts::at(
+            Path::new("/"),
+            mountinfo::parse(format!("1 0 0:1 / {} rw - tmpfs tmpfs rw\n", top.display()).as_bytes()),
+        );
+        assert_eq!(names(&look_as_user(&rules).unwrap(), top), ["open"]);
     }
 }
