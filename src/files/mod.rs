@@ -22,7 +22,7 @@ mod start;
 pub(crate) mod survey;
 pub(crate) mod swapped;
 pub(crate) mod used;
-mod user;
+pub(crate) mod user;
 pub(crate) mod watched;
 
 #[cfg(test)]
