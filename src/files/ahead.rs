@@ -40,8 +40,11 @@ impl Ahead {
             else {
                 continue;
             };
-            if let (body, 0) = content(file, stamp.size, writer)? {
-                read.insert(path.clone(), (stamp, body));
+            match content(&file, stamp.size, writer) {
+                Ok(content) if content.is_whole => drop(read.insert(path.clone(), (stamp, content.body))),
+                // The second look decides.
+                Ok(_) | Err(ImageError::Source(_)) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(Self(read))

@@ -3,17 +3,22 @@
 
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::fcntl::readlinkat;
+use nix::unistd::{Whence, lseek};
 
 use super::attributes;
 use super::resolve::{self, Unresolved};
 use super::used::Used;
 use crate::image::{self, BodyId, ImageError, ImageWriter, Kind};
+
+/// Holes count in whole pages, as in bodies.
+const PAGE: u64 = 4096;
 
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
@@ -112,21 +117,57 @@ fn capture_one(
             return Ok((entry, Some(body)));
         }
         let file = resolve::open_to_read(&place).map_err(unreadable)?;
-        let (body, missing) = content(file, meta.len(), writer)?;
-        if missing > 0 && is_used {
+        let content = content(&file, meta.len(), writer).map_err(|error| match error {
+            ImageError::Source(error) => unreadable(error),
+            error => error.into(),
+        })?;
+        if !content.is_whole && is_used {
             return Err(unreadable(io::Error::new(io::ErrorKind::UnexpectedEof, "it shrank while it was read")));
         }
-        entry.size -= missing;
-        return Ok((entry, Some(body)));
+        entry.size = content.size;
+        return Ok((entry, Some(content.body)));
     }
     Ok((entry, None))
 }
 
-/// Copies `size` bytes, and no more: CRIU compares sizes, and other processes may grow the file meanwhile. Returns
-/// also how many bytes are missing, if the file shrank.
-pub(super) fn content(file: File, size: u64, writer: &ImageWriter) -> Result<(BodyId, u64), ImageError> {
+/// What was read of a file.
+pub(super) struct Content {
+    pub body: BodyId,
+    pub size: u64,
+    /// The file did not shrink meanwhile.
+    pub is_whole: bool,
+}
+
+/// Copies `size` bytes, and no more: CRIU compares sizes, and other processes may grow the file meanwhile. Reads no
+/// holes, which may be larger than any disk.
+pub(super) fn content(mut file: &File, size: u64, writer: &ImageWriter) -> Result<Content, ImageError> {
     let mut body = writer.begin();
-    let mut file = file.take(size);
-    while body.fill_from(&mut file)? > 0 {}
-    Ok((body.finish()?, file.limit()))
+    let mut at = 0;
+    while at < size {
+        let data = match next(file, Whence::SeekData, at) {
+            Ok(data) if data < size => data / PAGE * PAGE,
+            Ok(_) | Err(Errno::ENXIO) => size,
+            // The file system knows no holes.
+            Err(_) => at,
+        };
+        if data > at {
+            body.skip(data - at)?;
+            at = data;
+            continue;
+        }
+        let hole = next(file, Whence::SeekHole, at).map_or(size, |hole| hole.next_multiple_of(PAGE).min(size));
+        file.seek(SeekFrom::Start(at)).map_err(ImageError::Source)?;
+        let mut part = file.take(hole - at);
+        while body.fill_from(&mut part)? > 0 {}
+        at = hole - part.limit();
+        if part.limit() > 0 {
+            break;
+        }
+    }
+    let is_whole = at == size && file.metadata().map_err(ImageError::Source)?.len() >= size;
+    Ok(Content { body: body.finish()?, size: at, is_whole })
+}
+
+fn next(file: &File, what: Whence, at: u64) -> nix::Result<u64> {
+    lseek(file, at as i64, what).map(|at| at as u64)
 }

@@ -2,14 +2,14 @@
 
 use std::ffi::{CStr, OsStr};
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::Write;
+use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use caps::{CapSet, Capability};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
@@ -217,6 +217,35 @@ fn a_file_that_grows_or_shrinks_is_captured_whole_or_refused() {
             Ok(captured) => assert_eq!(captured.files[0].body.as_ref().unwrap().size(), captured.files[0].size),
             Err(error) => assert!(error.to_string().contains("it shrank while it was read"), "{error}"),
         }
+    }
+}
+
+#[test]
+fn holes_are_not_read_and_come_back() {
+    let (_folder, top) = folder();
+    let path = top.join("file");
+    let mut file = File::create(&path).unwrap();
+    let mut put = |at: u64, data: &[u8]| {
+        file.seek(SeekFrom::Start(at)).unwrap();
+        file.write_all(data).unwrap();
+    };
+    put(3 << 20, b"middle");
+    put((1 << 40) - 5000, b"near the end");
+    file.set_len(1 << 40).unwrap();
+    let began = Instant::now();
+    let mut captured = capture(std::slice::from_ref(&path)).unwrap();
+    assert!(began.elapsed() < Duration::from_secs(10));
+    assert_eq!((captured.files[0].size, captured.files[0].body.as_ref().unwrap().size()), (1 << 40, 1 << 40));
+    fs::remove_file(&path).unwrap();
+    captured.put_back().unwrap();
+    let meta = path.metadata().unwrap();
+    assert_eq!(meta.len(), 1 << 40);
+    assert!(meta.blocks() <= 32, "{}", meta.blocks());
+    let file = File::open(&path).unwrap();
+    for (at, data) in [(3 << 20, b"middle".as_slice()), ((1 << 40) - 5000, b"near the end")] {
+        let mut found = vec![0; data.len()];
+        file.read_exact_at(&mut found, at).unwrap();
+        assert_eq!(found, data);
     }
 }
 

@@ -100,6 +100,22 @@ impl Feeder {
         Ok(read)
     }
 
+    /// Appends zeros that need not be read. The body has whole pages so far.
+    pub(crate) fn skip(&mut self, body: usize, length: u64) -> Result<()> {
+        self.pipeline()?.check()?;
+        let draft = &mut self.bodies[body];
+        draft.size += length;
+        if draft.is_small() {
+            draft.waiting.resize(draft.size as usize, 0);
+            return Ok(());
+        }
+        self.enter(body)?;
+        self.cut_scanned(body);
+        self.push_zeros(body, length as usize);
+        self.close_gap();
+        Ok(())
+    }
+
     pub(crate) fn end(&mut self, body: usize) -> Result<()> {
         self.pipeline()?.check()?;
         if !self.bodies[body].is_small() {
@@ -310,5 +326,19 @@ mod tests {
             .map(|length| length / PAGE as isize)
             .collect();
         assert_eq!(lengths, [10, -4, 4, -2]);
+    }
+
+    #[test]
+    fn what_is_skipped_is_one_piece_of_zeros() {
+        let (_folder, mut feeder) = feeder();
+        let body = feeder.begin();
+        feeder.skip(body, PAGE as u64).unwrap();
+        feeder.fill(body, &mut &[1; PAGE][..]).unwrap();
+        feeder.skip(body, 1 << 40).unwrap();
+        feeder.skip(body, 5).unwrap();
+        feeder.end(body).unwrap();
+        let (bytes, placed) = feeder.finish().unwrap();
+        assert_eq!((bytes, placed.bodies[body].size()), ((1 << 40) + 2 * PAGE as u64 + 5, bytes));
+        assert_eq!(placed.bodies[body].extents().count(), 3);
     }
 }
