@@ -26,7 +26,7 @@ use super::selection::{Scope, Selection};
 use super::start::container_start;
 use super::swapped;
 use crate::image::FolderLink;
-use crate::proc::fdinfo::{FdInfo, Inode};
+use crate::proc::fdinfo::FdInfo;
 use crate::proc::tree::Process;
 use crate::proc::{self, fd, maps};
 
@@ -290,17 +290,28 @@ fn used_by(processes: &[Process]) -> Result<BTreeMap<PathBuf, bool>, LookupError
 /// Files that may be written without a new time of change.
 #[derive(Debug)]
 pub struct Written {
-    pub inodes: HashSet<Inode>,
+    /// Their inode numbers, on any device: on an overlay a mapping has another one than stat(2) tells.
+    pub inodes: HashSet<u64>,
     /// When freeze began to look, by the clock of file times.
     pub since: Duration,
 }
 
-/// Files that running processes have open for writing, or mapped shared and writable. A process may end meanwhile.
+/// Files that running processes have open for writing, or mapped shared and writable, whatever names they have left. A
+/// process may end meanwhile.
 pub fn written(processes: &[Process]) -> io::Result<Written> {
     let since = clock_gettime(ClockId::CLOCK_REALTIME_COARSE)?.into();
-    let used = processes.iter().filter_map(|process| used_by(std::slice::from_ref(process)).ok()).flatten();
-    let inode = |path: PathBuf| fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
-    let inodes = used.filter(|(_, written)| *written).filter_map(|(path, _)| inode(path)).collect();
+    let mut inodes = HashSet::new();
+    for Process { pid, .. } in processes {
+        let links = fd::links(*pid).unwrap_or_default().into_iter();
+        let open = links.filter(|(fd, _)| FdInfo::read(*pid, *fd).unwrap_or_default().is_writable());
+        let open = open.filter_map(|(fd, _)| fs::metadata(proc::path(*pid, &format!("fd/{fd}"))).ok());
+        inodes.extend(open.map(|meta| meta.ino()));
+        let mapped = maps::read(*pid).unwrap_or_default().into_iter();
+        for mapping in mapped.filter(|mapping| mapping.writable && mapping.shared) {
+            inodes.extend(mapping.path().and_then(|path| fs::symlink_metadata(path).ok()).map(|meta| meta.ino()));
+            inodes.insert(mapping.inode);
+        }
+    }
     Ok(Written { inodes, since })
 }
 
@@ -384,14 +395,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_known_although_a_process_has_ended() {
-        let file = tempfile::NamedTempFile::new().unwrap();
+    fn what_is_written_is_known_although_a_process_or_the_name_is_gone() {
+        let (_folder, top) = real_and_link();
+        let open = OpenOptions::new().write(true).open(top.join("real/file")).unwrap();
+        fs::hard_link(top.join("real/file"), top.join("left")).unwrap();
+        fs::remove_dir_all(top.join("real")).unwrap();
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let ended = Process { pid: child.id() as i32, state: 'R', ..Process::default() };
         child.wait().unwrap();
         let written = written(&[vec![ended], this_process()].concat()).unwrap();
-        let meta = file.as_file().metadata().unwrap();
-        assert!(written.inodes.contains(&(meta.dev(), meta.ino())));
+        assert!(written.inodes.contains(&open.metadata().unwrap().ino()));
     }
 
     #[test]
