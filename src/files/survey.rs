@@ -25,6 +25,9 @@ use super::resolve;
 use super::used::{LookupError, Rules, captured_kind};
 use super::user::User;
 
+/// Most files that travel: half of what a manifest may hold.
+const MOST: usize = 1 << 19;
+
 /// What was found in one look.
 #[derive(Debug, Default)]
 pub struct Survey {
@@ -69,8 +72,13 @@ impl Survey {
         Walk::new(rules, &self.still).all()
     }
 
-    /// Bytes that travel, and the folders that hold most of them.
+    /// Refuses more bytes than the `limit`, and more files than a manifest holds.
     pub fn check(&self, limit: u64) -> Result<(), LookupError> {
+        if self.changed.len() > MOST {
+            let mut fullest = groups::groups(self.changed.keys().map(|path| (path.as_path(), 1)), 8);
+            fullest.truncate(3);
+            return Err(LookupError::Many { files: self.changed.len(), limit: MOST, fullest });
+        }
         let bytes = self.changed.values().map(|stamp| stamp.bytes).sum();
         if bytes <= limit {
             return Ok(());
@@ -267,6 +275,21 @@ mod tests {
         assert!(survey.check(5).is_ok());
         let said = survey.check(4).unwrap_err().to_string();
         assert!(said.contains("have 5 B") && said.ends_with(&format!("{} (5 B)", top.join("a").display())), "{said}");
+    }
+
+    #[test]
+    fn more_files_than_a_manifest_holds_are_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let stamp = Stamp::of(&file.as_file().metadata().unwrap());
+        let at = |number: usize| (PathBuf::from(format!("/many/{number}")), stamp);
+        let mut survey = Survey { changed: (0..MOST).map(at).collect(), ..Survey::default() };
+        assert!(survey.check(u64::MAX).is_ok());
+        survey.changed.extend([at(MOST)]);
+        let said = survey.check(u64::MAX).unwrap_err().to_string();
+        assert!(
+            said.starts_with("524289 files were changed") && said.ends_with("The fullest folders: /many"),
+            "{said}"
+        );
     }
 
     #[test]

@@ -47,6 +47,11 @@ pub enum LookupError {
         ByteSize(*.bytes), ByteSize(*.limit), list(.largest)
     )]
     Large { bytes: u64, limit: u64, largest: Vec<Group> },
+    #[error(
+        "{files} files were changed in this container, more than a checkpoint can hold ({limit}); exclude what the service can lose, or keep many files on a volume. The fullest folders: {}",
+        .fullest.iter().map(|group| group.folder.display().to_string()).collect::<Vec<_>>().join(", ")
+    )]
+    Many { files: usize, limit: usize, fullest: Vec<Group> },
     #[error("--include cannot read {path} ({error}); make it readable for the container's user")]
     Include { path: PathBuf, error: io::Error },
     /// Another container may decide where the link leads.
