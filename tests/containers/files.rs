@@ -93,6 +93,25 @@ fn a_name_as_of_a_deleted_file_and_an_include_through_a_link() {
     }
 }
 
+/// More of them than fit into the manifest.
+#[test]
+fn many_small_files() {
+    let script = r#"mkdir /tmp/many && awk 'BEGIN { for (i = 0; i < 2000; i++) { f = "/tmp/many/" i; for (j = 0; j < 512; j++) printf "%016d", i * 512 + j >f; close(f) } }'"#;
+    let app = prepared(Setting::Restricted, &[], script);
+    let first = app.start();
+    first.verified();
+    let sum = |container: &Container| {
+        text(&container.exec(&["sh", "-c", "cat /tmp/many/* | sha256sum; ls /tmp/many | wc -l"]).stdout)
+    };
+    let before = sum(&first);
+    assert!(before.ends_with("\n2000\n"), "{before}");
+    first.checkpoint(&[]);
+    assert_eq!(first.wait(), 172, "{}", first.story());
+    let second = app.start();
+    second.verified();
+    assert_eq!(sum(&second), before);
+}
+
 /// With more than the limit nothing is frozen, and the largest folder is named. A request may leave it out.
 #[test]
 fn more_than_the_limit() {
