@@ -181,6 +181,13 @@ fn take(
     let rules = Rules::of_this_container(parent_id() as i32, ours, target.files.clone())
         .map_err(LookupError::Proc)?
         .with_names(&common.runtime_dir);
+    if rules.scope() == Scope::Changed && rules.may_miss_deletions() {
+        reporter.warn(
+            "the names of the image's files were not all listed when the container started, so some of what the service \
+             has deleted may be there again after a restore"
+                .into(),
+        );
+    }
     let survey = survey(&rules, target.files.limit)?;
     let host = describe::host().map_err(LookupError::Proc)?;
     let store = store::open(&common.store)?;

@@ -35,24 +35,38 @@ type Listed = BTreeMap<PathBuf, HashMap<OsString, bool>>;
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Names {
     listed: Listed,
+    /// Every folder in which the user can delete is listed.
+    pub is_complete: bool,
     /// Paths that were deleted before the service came into this container.
     deleted: Vec<PathBuf>,
 }
 
 /// Lists the names of this container for later, unless that was done at an earlier start. `deleted` was deleted before
 /// a restore.
-pub fn keep(runtime_dir: &Path, init: i32, deleted: Vec<PathBuf>) -> io::Result<()> {
+fn keep(runtime_dir: &Path, init: i32, deleted: Vec<PathBuf>) -> io::Result<()> {
     let mounts = Mounts::read()?;
     let start = container_start(&mounts, init)?;
     let known = read(runtime_dir, start);
     if known.is_some() && deleted.is_empty() {
         return Ok(());
     }
-    let listed = known.map_or_else(|| list(Path::new("/"), &mounts, User::ours(), TIME), |names| names.listed);
+    let (listed, is_complete) = known
+        .map(|names| (names.listed, names.is_complete))
+        .unwrap_or_else(|| list(Path::new("/"), &mounts, User::ours(), TIME));
     let path = runtime_dir.join(FILE);
     let new = runtime_dir.join(NEW);
-    fs::write(&new, encode(&Names { listed, deleted }, start)?)?;
+    fs::write(&new, encode(&Names { listed, is_complete, deleted }, start)?)?;
     fs::rename(new, path)
+}
+
+/// As [`keep`]. Returns what to tell the user if it fails.
+pub fn keep_or_warn(runtime_dir: &Path, init: i32, deleted: Vec<PathBuf>) -> Option<String> {
+    let error = keep(runtime_dir, init, deleted).err()?;
+    Some(format!(
+        "the names of the image's files cannot be kept in {} ({error}), so what the service deletes is there again \
+         after its next restore",
+        runtime_dir.display()
+    ))
 }
 
 /// The names of the container that began at `start`.
@@ -60,7 +74,8 @@ pub fn read(runtime_dir: &Path, start: SystemTime) -> Option<Names> {
     decode(&fs::read(runtime_dir.join(FILE)).ok()?, start)
 }
 
-fn list(root: &Path, mounts: &Mounts, user: User, time: Duration) -> Listed {
+/// Lists for about this `time`. Returns also whether that was enough.
+fn list(root: &Path, mounts: &Mounts, user: User, time: Duration) -> (Listed, bool) {
     let until = Instant::now() + time;
     let points: HashSet<&PathBuf> = mounts.points().collect();
     let mut listed = BTreeMap::new();
@@ -92,7 +107,7 @@ fn list(root: &Path, mounts: &Mounts, user: User, time: Duration) -> Listed {
             break;
         }
     }
-    listed
+    (listed, open.is_empty())
 }
 
 impl Names {
@@ -129,11 +144,12 @@ fn is_gone((path, was_folder): &(PathBuf, bool)) -> bool {
     }
 }
 
-/// The start, then each folder with its names, each ended by NUL, and an empty name after the last; a first folder
+/// The start, whether the list is complete, then each folder with its names, each ended by NUL, and an empty name after the last; a first folder
 /// without a path has the deleted paths. A name of a folder has a slash after it.
 fn encode(names: &Names, start: SystemTime) -> io::Result<Vec<u8>> {
     let age = start.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let mut text = (age.as_nanos() as u64).to_le_bytes().to_vec();
+    text.push(names.is_complete.into());
     let mut add = |folder: &OsStr, names: &[&OsStr]| {
         for part in [&[folder], names, &[OsStr::new("")]].into_iter().flatten() {
             text.extend_from_slice(part.as_bytes());
@@ -165,7 +181,8 @@ fn name_and_kind(name: OsString) -> (OsString, bool) {
 
 fn decode(object: &[u8], start: SystemTime) -> Option<Names> {
     let text = zstd::bulk::decompress(object, LIMIT).ok()?;
-    let (age, mut text) = text.split_first_chunk::<8>()?;
+    let (age, text) = text.split_first_chunk::<8>()?;
+    let (is_complete, mut text) = text.split_first()?;
     let written = SystemTime::UNIX_EPOCH + Duration::from_nanos(u64::from_le_bytes(*age));
     let apart = written.duration_since(start).unwrap_or_else(|error| error.duration());
     if apart > TOLERANCE {
@@ -177,7 +194,7 @@ fn decode(object: &[u8], start: SystemTime) -> Option<Names> {
         text = &rest[1..];
         Some(OsString::from_vec(part.to_vec()))
     };
-    let mut names = Names::default();
+    let mut names = Names { is_complete: *is_complete != 0, ..Names::default() };
     while let Some(folder) = next() {
         let all = std::iter::from_fn(|| next().filter(|name| !name.is_empty()));
         if folder.is_empty() {
@@ -217,7 +234,9 @@ mod tests {
 
     fn listed(top: &Path) -> Listed {
         let volume = format!("2 1 0:2 / {} rw - ext4 ext4 rw\n", top.join("mine/volume").display());
-        list(top, &mounts(top, &volume), USER, Duration::from_secs(60))
+        let (listed, is_complete) = list(top, &mounts(top, &volume), USER, Duration::from_secs(60));
+        assert!(is_complete);
+        listed
     }
 
     #[test]
@@ -229,7 +248,7 @@ mod tests {
         assert_eq!(folders, ["mine", "mine/theirs", "mine/theirs/deep"]);
         let names = [("one", false), ("two.tmp", false), ("theirs", true)];
         assert_eq!(listed[&top.join("mine")], names.map(|(name, is_folder)| (name.into(), is_folder)).into());
-        assert_eq!(list(top, &mounts(top, ""), USER, Duration::ZERO).len(), 0);
+        assert_eq!(list(top, &mounts(top, ""), USER, Duration::ZERO), (Listed::new(), false));
     }
 
     #[test]
@@ -237,7 +256,7 @@ mod tests {
         let folder = tree();
         let top = folder.path();
         let earlier = vec![top.join("theirs/earlier"), top.join("theirs/file")];
-        let names = Names { listed: listed(top), deleted: earlier };
+        let names = Names { listed: listed(top), deleted: earlier, is_complete: true };
         for name in ["mine/one", "mine/two.tmp", "theirs/file"] {
             fs::remove_file(top.join(name)).unwrap();
         }
@@ -256,7 +275,7 @@ mod tests {
     fn as_root_a_link_in_place_of_a_folder_is_followed_by_nobody() {
         let folder = tree();
         let top = folder.path().canonicalize().unwrap();
-        let names = Names { listed: listed(&top), deleted: vec![] };
+        let names = Names { listed: listed(&top), ..Names::default() };
         fs::rename(top.join("mine/theirs"), top.join("elsewhere")).unwrap();
         symlink("../elsewhere", top.join("mine/theirs")).unwrap();
         fs::remove_file(top.join("elsewhere/deep/file")).unwrap();

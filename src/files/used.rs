@@ -103,6 +103,11 @@ impl Rules {
         self.names.deleted(&|meta| self.is_new(meta), &stays)
     }
 
+    /// Whether some deletions may not be known.
+    pub fn may_miss_deletions(&self) -> bool {
+        !self.names.is_complete
+    }
+
     /// Volumes that the container can write to.
     pub fn volumes(&self) -> Vec<PathBuf> {
         self.mounts.volumes().filter(|volume| !self.is_ours(volume)).map(Path::to_owned).collect()
