@@ -11,6 +11,7 @@ mod entry;
 pub(crate) mod ephemeral;
 mod folders;
 pub(crate) mod groups;
+mod lookup_error;
 pub(crate) mod mapped;
 pub(crate) mod mounts;
 pub(crate) mod names;
