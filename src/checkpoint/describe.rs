@@ -1,6 +1,7 @@
 //! The manifest's description of the service, apart from its memory and files.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::tree_of_service::Tree;
 use crate::control::protocol::{SOCKET_NAME, now_ms};
-use crate::criu::command::{DUMP_LOG, RESTORE_LOG};
+use crate::criu::command::{self, DUMP_LOG, RESTORE_LOG};
 use crate::files::{names, resolve, used};
 use crate::host::cpu::RegisterArea;
 use crate::host::{clock, cpu, env, stdio};
@@ -71,19 +72,35 @@ fn executables(tree: &Tree) -> io::Result<Vec<Executable>> {
     Ok(paths.into_iter().filter_map(file).collect())
 }
 
+/// What is installed with freeze, in one folder.
+const INSTALLED: [&str; 6] =
+    ["freeze", command::PLAIN, command::WITH_CAPABILITIES, "docker-seccomp.json", "sbom.cdx.json", "licences"];
+
+/// The folder of `freeze`, if it has nothing but what is installed with it; else that alone, as it may be one of many
+/// programs in a folder such as `/usr/local/bin`.
+fn installed(freeze: &Path) -> Vec<PathBuf> {
+    let Some(folder) = freeze.parent() else { return Vec::new() };
+    let is_installed = |name: &OsStr| freeze.file_name() == Some(name) || INSTALLED.iter().any(|it| *it == name);
+    let is_its_own = |entries: fs::ReadDir| entries.flatten().all(|entry| is_installed(&entry.file_name()));
+    if folder.parent().is_some() && fs::read_dir(folder).is_ok_and(is_its_own) {
+        return vec![folder.to_owned()];
+    }
+    INSTALLED.iter().map(|name| folder.join(name)).chain([freeze.to_owned()]).collect()
+}
+
 /// freeze's own folders and files: its programs, its files in the runtime folder with the folder `work`, a
 /// store in a folder, the key files. Each by its given path and its real path, since open files show real
 /// paths.
 pub fn our_folders(common: &Common, work: &Path) -> Vec<PathBuf> {
-    let program = std::env::current_exe().ok().and_then(|path| Some(path.parent()?.to_owned()));
+    let programs = std::env::current_exe().map(|freeze| installed(&freeze)).unwrap_or_default();
     let store = common.store.url.strip_prefix("file:").map(PathBuf::from);
     let keys = common.keys.clone();
-    let ours = [program, store, Some(work.to_owned()), keys.passphrase_file, keys.key_file];
-    let runtime = [SOCKET_NAME, DUMP_LOG, RESTORE_LOG].into_iter().chain(env::FILES).chain([names::FILE]);
+    let ours = [store, Some(work.to_owned()), keys.passphrase_file, keys.key_file];
+    let runtime = [SOCKET_NAME, DUMP_LOG, RESTORE_LOG].into_iter().chain(env::FILES).chain([names::FILE, names::NEW]);
     let runtime = runtime.map(|name| common.runtime_dir.join(name));
     // The engine's logs: in a container that has the host's root, their paths lead to them.
     let logs = stdio::outside().into_iter().map(|file| file.path);
-    let named: Vec<PathBuf> = ours.into_iter().flatten().chain(runtime).chain(logs).collect();
+    let named: Vec<PathBuf> = ours.into_iter().flatten().chain(programs).chain(runtime).chain(logs).collect();
     let real: Vec<PathBuf> = named.iter().filter_map(|path| Some(resolve::follow(path).ok()?.1)).collect();
     [named, real].concat()
 }
@@ -94,8 +111,6 @@ fn bytes(path: &Path) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use std::ffi::OsStr;
-
     use super::*;
 
     #[test]
@@ -146,13 +161,29 @@ mod tests {
         }
     }
 
+    #[test]
+    fn other_programs_beside_freeze_are_not_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let top = folder.path();
+        fs::write(top.join("freeze"), "").unwrap();
+        fs::create_dir(top.join("licences")).unwrap();
+        assert_eq!(installed(&top.join("freeze")), [top]);
+        fs::write(top.join("tool"), "").unwrap();
+        let ours = installed(&top.join("freeze"));
+        let is_ours = |name: &str| ours.iter().any(|path| top.join(name).starts_with(path));
+        assert!(is_ours("freeze") && is_ours("criu") && is_ours("docker-seccomp.json") && !is_ours("tool"));
+        assert!(!installed(Path::new("/freeze")).contains(&PathBuf::from("/")));
+    }
+
     /// The service may use the runtime folder too.
     #[test]
     fn of_the_runtime_folder_only_what_freeze_made_is_ours() {
         let runtime = Path::new("/run/freeze");
         let ours = our_folders(&common(runtime, Path::new("/store"), Path::new("/key")), &runtime.join("work-1"));
         let is_ours = |name: &str| ours.iter().any(|path| runtime.join(name).starts_with(path));
-        for name in ["control.sock", "dump.log", "restore.log", "env", "generation-id", "work-1/criu.sock"] {
+        for name in
+            ["control.sock", "dump.log", "restore.log", "env", "generation-id", ".names.new", "work-1/criu.sock"]
+        {
             assert!(is_ours(name), "{name}");
         }
         assert!(!is_ours("data") && !is_ours("work-of-the-service"));

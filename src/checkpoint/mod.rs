@@ -34,6 +34,7 @@ use crate::files::ephemeral::Ephemeral;
 use crate::files::selection::{Scope, Selection};
 use crate::files::survey::Survey;
 use crate::files::used::{self, LookupError, Rules, Used};
+use crate::files::user::User;
 use crate::host::pid_counting;
 use crate::image::{self, BodyId, CriuImage, Figures, File, ImageError, ImageWriter, Lease, Manifest, Vault, Written};
 use crate::job::reporter::Reporter;
@@ -160,20 +161,17 @@ fn take(
     meter.begin(Phase::Preflight);
     let abilities = Abilities::probe();
     let read = || Tree::of_service(target.root, target.service).map_err(CheckpointError::from);
-    let (tree, watched) = preflight::check(&read, parent_id() as i32, &abilities)?;
-    let ordered = pid_order::check(tree.processes());
-    if RestorePlan::of(&abilities).can_go_back() {
-        match ordered {
-            Err(disorder) if disorder.is_final() => return Err(disorder.into()),
-            Err(disorder) => reporter.warn(disorder.to_string()),
-            Ok(()) => {}
-        }
-    } else {
-        ordered?;
-        tree::highest(tree.processes())
+    let (tree, _, disorder) = check(&read, &abilities)?;
+    match disorder {
+        Some(disorder) => reporter.warn(disorder.to_string()),
+        None if RestorePlan::of(&abilities).can_go_back() => {}
+        None => tree::highest(tree.processes())
             .and_then(pid_counting::at_checkpoint)
             .into_iter()
-            .for_each(|message| reporter.warn(message));
+            .for_each(|message| reporter.warn(message)),
+    }
+    if let Some(uid) = User::ours().does_not_reach(tree.processes()) {
+        reporter.warn(unreached(uid));
     }
     for path in target.files.named.include.iter().filter(|path| !path.exists()) {
         // The file may come later, but a misspelt path must not go unnoticed.
@@ -183,6 +181,13 @@ fn take(
     let rules = Rules::of_this_container(parent_id() as i32, ours, target.files.clone())
         .map_err(LookupError::Proc)?
         .with_names(&common.runtime_dir);
+    if rules.scope() == Scope::Changed && rules.may_miss_deletions() {
+        reporter.warn(
+            "the names of the image's files were not all listed when the container started, so some of what the service \
+             has deleted may be there again after a restore"
+                .into(),
+        );
+    }
     let survey = survey(&rules, target.files.limit)?;
     let host = describe::host().map_err(LookupError::Proc)?;
     let store = store::open(&common.store)?;
@@ -200,7 +205,6 @@ fn take(
     let interval = common.exclusive_ms.map(Duration::from_millis);
     let _heartbeats = Heartbeats::start(&vault, target.lease, &common.instance, interval);
     let writer = ImageWriter::new(&vault, common.memory, job::cores())?;
-    let announced = announce::announce(&vault, target.lease, target.after_commit);
     let ahead = match &survey {
         Some(survey) => {
             let written = used::written(read()?.processes()).map_err(LookupError::Proc)?;
@@ -208,6 +212,9 @@ fn take(
         }
         None => Ahead::default(),
     };
+    // Reading may have taken minutes.
+    let (tree, watched, _) = check(&read, &abilities)?;
+    let announced = announce::announce(&vault, target.lease, target.after_commit);
     reach(Point::CheckpointChecked);
 
     meter.begin(Phase::Dump);
@@ -225,7 +232,7 @@ fn take(
     let used = Used::by(tree.processes(), &watched)?;
     let survey = survey.map(|survey| survey.again(&rules)).transpose()?.unwrap_or_default();
     let paths = used::paths(&used, survey.changed.keys(), &rules)?;
-    let files = capture::capture(&paths, &|path, meta| ahead.content(path, meta), &writer)?;
+    let files = capture::capture(&paths, &used, &|path, meta| ahead.content(path, meta), &writer)?;
     let mut manifest = describe::service(host, &tree, target.root, target.service).map_err(LookupError::Proc)?;
     manifest.folder_links = used.folder_links(&rules);
     if rules.scope() == Scope::Changed {
@@ -280,6 +287,19 @@ fn take(
     })
 }
 
+/// Refuses what cannot be carried. Returns the processes, their files that only the preflight finds, and what is wrong
+/// with the order of their PIDs if they can be restored in spite of it.
+fn check(
+    read: &impl Fn() -> Result<Tree, CheckpointError>,
+    abilities: &Abilities,
+) -> Result<(Tree, Vec<PathBuf>, Option<Disorder>), CheckpointError> {
+    let (tree, watched) = preflight::check(read, parent_id() as i32, abilities)?;
+    match pid_order::check(tree.processes()) {
+        Err(disorder) if disorder.is_final() || !RestorePlan::of(abilities).can_go_back() => Err(disorder.into()),
+        ordered => Ok((tree, watched, ordered.err())),
+    }
+}
+
 /// Looks at what was changed in the container, if that travels.
 fn survey(rules: &Rules, limit: u64) -> Result<Option<Survey>, LookupError> {
     if rules.scope() == Scope::Open {
@@ -300,6 +320,13 @@ fn check_lasting(store: &Location, target: &Target) -> Result<(), CheckpointErro
         Some(place) => Err(CheckpointError::Ephemeral { url: store.url.clone(), place }),
         None => Ok(()),
     }
+}
+
+fn unreached(uid: u32) -> String {
+    format!(
+        "the service has a process of uid {uid}, and freeze may not read that user's files, so those that were changed \
+         may stay behind; run the service as one user, or add the capability DAC_OVERRIDE"
+    )
 }
 
 fn unfenced(url: &str) -> String {

@@ -32,6 +32,8 @@ pub struct Outlook {
     pub travel: Vec<Group>,
     /// Number of deleted names that travel.
     pub deleted: usize,
+    /// Names of the image were not all listed at the start, so others may be gone.
+    pub may_miss_deletions: bool,
     /// Volumes, whose files stay.
     pub stay: Vec<PathBuf>,
     /// Open SQLite databases that travel, by process and descriptor.
@@ -64,6 +66,7 @@ pub fn look(common: &Common, files: Selection, init: i32, processes: &[Process])
             outlook.travel = groups::groups(survey.files(), GROUPS);
             outlook.databases = databases(processes, &survey);
             outlook.deleted = rules.deleted().len();
+            outlook.may_miss_deletions = rules.may_miss_deletions();
             outlook.refused = survey.check(limit).err().map(|error| error.to_string());
         }
         Err(error) => outlook.refused = Some(error.to_string()),

@@ -13,14 +13,16 @@ use std::time::Duration;
 
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 
-use super::capture::{CaptureError, content};
+use super::capture::content;
 use super::resolve;
 use super::survey::Stamp;
 use super::used::Written;
-use crate::image::{BodyId, ImageWriter};
+use crate::image::{BodyId, ImageError, ImageWriter};
 
 /// More than a tick of the clock that stamps files: 10 ms with 100 Hz.
 const TICK: Duration = Duration::from_millis(20);
+/// The same for a clock of seconds.
+const COARSE_TICK: Duration = Duration::from_secs(2);
 
 /// Contents that were read ahead.
 #[derive(Debug, Default)]
@@ -32,18 +34,18 @@ impl Ahead {
         changed: &BTreeMap<PathBuf, Stamp>,
         written: &Written,
         writer: &ImageWriter,
-    ) -> Result<Self, CaptureError> {
+    ) -> Result<Self, ImageError> {
         let mut read = HashMap::new();
         for path in changed.iter().filter(|(_, stamp)| stamp.is_file).map(|(path, _)| path) {
             let Some((file, stamp)) =
-                open(path, written.since).ok().filter(|(_, stamp)| !written.inodes.contains(&stamp.inode))
+                open(path, written.since).ok().filter(|(_, stamp)| !written.inodes.contains(&stamp.inode.1))
             else {
                 continue;
             };
-            match content(file, stamp.size, writer, |error| CaptureError::Unreadable { path: path.clone(), error }) {
-                Ok(body) => drop(read.insert(path.clone(), (stamp, body))),
-                // It is changing; the second look decides.
-                Err(CaptureError::Unreadable { .. }) => {}
+            match content(&file, stamp.size, writer) {
+                Ok(content) if content.is_whole => drop(read.insert(path.clone(), (stamp, content.body))),
+                // The second look decides.
+                Ok(_) | Err(ImageError::Source(_)) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -59,11 +61,21 @@ impl Ahead {
 /// Opens a file that was last changed before `since`, so that its stamp will tell of any change.
 fn open(path: &Path, since: Duration) -> io::Result<(File, Stamp)> {
     let place = resolve::place(path).map_err(io::Error::other)?;
+    // Opening a pipe or a device may block or act.
+    if !place.metadata()?.is_file() {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
     let file = resolve::reopen(&place, fs::OpenOptions::new().read(true))?;
     let meta = file.metadata()?;
     let changed = Duration::new(meta.ctime().max(0) as u64, meta.ctime_nsec() as u32);
-    let is_settled = meta.is_file() && changed + TICK <= since && fstatfs(&file)?.filesystem_type() != TMPFS_MAGIC;
+    let is_settled = is_settled(changed, since) && fstatfs(&file)?.filesystem_type() != TMPFS_MAGIC;
     if is_settled { Ok((file, Stamp::of(&meta))) } else { Err(io::ErrorKind::WouldBlock.into()) }
+}
+
+/// Whether another change would have another time. File systems with small inodes, such as ext3, note whole seconds.
+fn is_settled(changed: Duration, since: Duration) -> bool {
+    let tick = if changed.subsec_nanos() == 0 { COARSE_TICK } else { TICK };
+    changed + tick <= since
 }
 
 #[cfg(test)]
@@ -94,7 +106,7 @@ mod tests {
         let changed = all.into_iter().map(|path| (path.clone(), Stamp::of(&meta(path)))).collect();
         let store = tempfile::tempdir().unwrap();
         let writer = ImageWriter::new(&test_vault(store.path()), 64 << 20, 1).unwrap();
-        let open = Written { inodes: [(meta(&written).dev(), meta(&written).ino())].into(), since: now() };
+        let open = Written { inodes: [meta(&written).ino()].into(), since: now() };
         let ahead = Ahead::read(&changed, &open, &writer).unwrap();
         File::options().append(true).open(&grows).unwrap().write_all(b"!").unwrap();
         let counts = all.map(|path| ahead.content(path, &meta(path)).is_some());
@@ -112,5 +124,21 @@ mod tests {
         // What happened since freeze looked at the processes may have been by a mapping.
         assert!(super::open(&path, since).is_err());
         assert!(super::open(&path, now()).is_ok());
+    }
+
+    #[test]
+    fn a_time_in_whole_seconds_may_be_that_of_a_later_change() {
+        let changed = Duration::new(1_700_000_000, 1);
+        assert!(is_settled(changed, changed + TICK));
+        let whole = Duration::from_secs(changed.as_secs());
+        assert!(!is_settled(whole, whole + Duration::from_secs(1)) && is_settled(whole, whole + COARSE_TICK));
+    }
+
+    #[test]
+    fn a_pipe_blocks_nobody() {
+        let folder = resolve::folder_on_root();
+        let path = folder.path().canonicalize().unwrap().join("pipe");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        assert!(super::open(&path, now()).is_err());
     }
 }

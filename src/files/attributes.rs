@@ -2,10 +2,12 @@
 //! named: the file itself is worth more.
 
 use std::ffi::{CStr, CString};
-use std::fs::File;
+use std::fs::{self, File, Permissions};
 use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use nix::errno::Errno;
+use nix::libc::S_IRWXU;
 
 use super::resolve;
 use crate::image::{self, Attribute};
@@ -17,20 +19,44 @@ fn travels(name: &CStr) -> bool {
     name.to_bytes().starts_with(b"user.") || lists.contains(&name)
 }
 
-/// The attributes of the file of `place`.
+/// The attributes of the file of `place`. Leaves out those that its mode lets nobody read, not even its owner.
 pub fn read(place: &File) -> io::Result<Vec<Attribute>> {
     let path = resolve::by_descriptor(place);
     let names = match xattr::names(&path) {
         Err(error) if error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) => return Ok(Vec::new()),
         names => names?,
     };
-    let attribute = |name: CString| Ok(Attribute { value: xattr::get(&path, &name)?, name: name.into_bytes() });
-    names.into_iter().filter(|name| travels(name)).map(attribute).collect()
+    let attribute = |name: CString| match xattr::get(&path, &name) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
+        value => Some(value.map(|value| Attribute { value, name: name.into_bytes() })),
+    };
+    names.into_iter().filter(|name| travels(name)).filter_map(attribute).collect()
 }
 
-/// Sets the captured attributes. Returns what of them is lost, and why. Changing the owner clears capabilities, and
-/// changing the mode the mask of a list: set them before.
-pub fn write(place: &File, file: &image::File) -> Option<(String, io::Error)> {
+/// Whether only who may write to the file may set the attribute.
+fn is_users(name: &[u8]) -> bool {
+    name.starts_with(b"user.")
+}
+
+/// Sets the captured attributes that need a mode with which the file can be written to. Returns what of them is lost,
+/// and why.
+pub fn write_users(place: &File, file: &image::File) -> Option<(String, io::Error)> {
+    if !file.attributes.iter().any(|attribute| is_users(&attribute.name)) {
+        return None;
+    }
+    if let Ok(meta) = place.metadata() {
+        // If it fails, so do the attributes, which tell why.
+        let _ = fs::set_permissions(resolve::by_descriptor(place), Permissions::from_mode(meta.mode() | S_IRWXU));
+    }
+    write(place, file, is_users)
+}
+
+/// Sets the others. Changing the owner clears capabilities, and changing the mode the mask of a list: do that before.
+pub fn write_others(place: &File, file: &image::File) -> Option<(String, io::Error)> {
+    write(place, file, |name| !is_users(name))
+}
+
+fn write(place: &File, file: &image::File, which: impl Fn(&[u8]) -> bool) -> Option<(String, io::Error)> {
     let path = resolve::by_descriptor(place);
     let set = |attribute: &Attribute| {
         let name = CString::new(attribute.name.as_slice()).map_err(io::Error::from);
@@ -38,5 +64,5 @@ pub fn write(place: &File, file: &image::File) -> Option<(String, io::Error)> {
             name.and_then(|name| if travels(&name) { xattr::set(&path, &name, &attribute.value) } else { Ok(()) });
         set.err().map(|error| (String::from_utf8_lossy(&attribute.name).into_owned(), error))
     };
-    file.attributes.iter().map(set).fold(None, Option::or)
+    file.attributes.iter().filter(|attribute| which(&attribute.name)).map(set).fold(None, Option::or)
 }

@@ -11,6 +11,7 @@ mod entry;
 pub(crate) mod ephemeral;
 mod folders;
 pub(crate) mod groups;
+mod lookup_error;
 pub(crate) mod mapped;
 pub(crate) mod mounts;
 pub(crate) mod names;
@@ -22,7 +23,7 @@ mod start;
 pub(crate) mod survey;
 pub(crate) mod swapped;
 pub(crate) mod used;
-mod user;
+pub(crate) mod user;
 pub(crate) mod watched;
 
 #[cfg(test)]

@@ -100,13 +100,19 @@ fn kind(mount: &Mount) -> Kind {
     }
 }
 
-/// A volume that ends with the pod or the container: Kubernetes' emptyDir, or an anonymous volume of Docker
-/// or Podman.
+/// A volume that ends with the pod or the container: Kubernetes' emptyDir, or an anonymous volume of Docker, Podman,
+/// nerdctl (in a folder named after its namespace), containerd's CRI plugin or CRI-O (in a folder of the container).
 fn is_empty_volume(root: &[u8]) -> bool {
     let anonymous = |name: &[u8]| name.len() == 64 && name.iter().all(u8::is_ascii_hexdigit);
     let parts: Vec<&[u8]> = root.split(|&byte| byte == b'/').collect();
     parts.contains(&b"kubernetes.io~empty-dir".as_slice())
-        || matches!(parts.as_slice(), [.., b"volumes", name, b"_data"] if anonymous(name))
+        || match parts.as_slice() {
+            [.., b"volumes", name, b"_data"] | [.., b"volumes", _, name, b"_data"] => anonymous(name),
+            [.., b"containers", container, b"volumes", name] | [.., container, b"userdata", b"mounts", name] => {
+                anonymous(container) && anonymous(name)
+            }
+            _ => false,
+        }
 }
 
 #[cfg(test)]
@@ -140,6 +146,21 @@ mod tests {
             ("/anonymous/x", Kind::Own),
         ] {
             assert_eq!(mounts.kind(Path::new(path)), kind, "{path}");
+        }
+    }
+
+    #[test]
+    fn unnamed_volumes_of_all_engines_are_known() {
+        let id = "0123456789abcdef".repeat(4);
+        for (root, is_empty) in [
+            (format!("/var/lib/containerd/io.containerd.grpc.v1.cri/containers/{id}/volumes/{id}"), true),
+            (format!("/containers/storage/overlay-containers/{id}/userdata/mounts/{id}"), true),
+            (format!("/var/lib/nerdctl/1935db59/volumes/default/{id}/_data"), true),
+            ("/var/lib/nerdctl/1935db59/volumes/default/named/_data".into(), false),
+            (format!("/home/containers/{id}/volumes/named"), false),
+            (format!("/backups/volumes/{id}"), false),
+        ] {
+            assert_eq!(is_empty_volume(root.as_bytes()), is_empty, "{root}");
         }
     }
 

@@ -4,7 +4,7 @@
 //! They are listed before the service starts, where its user can delete anything, and for at most [`TIME`]. What is
 //! deleted in a folder that was not listed comes back at a restore; a name that was not listed is never removed.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, Metadata};
 use std::io;
@@ -13,11 +13,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::mounts::Mounts;
+use super::resolve;
 use super::start::container_start;
 use super::user::User;
 
 /// Name of the file in the runtime folder.
 pub const FILE: &str = "names";
+/// Its name while it is written.
+pub const NEW: &str = ".names.new";
 /// How long the listing may keep the service from starting.
 const TIME: Duration = Duration::from_millis(200);
 /// Most bytes of the list.
@@ -25,28 +28,45 @@ const LIMIT: usize = 32 << 20;
 /// Most that two readings of one start may differ: one of them is computed from an age.
 const TOLERANCE: Duration = Duration::from_secs(1);
 
+/// The names in each folder, and whether each is that of a folder.
+type Listed = BTreeMap<PathBuf, HashMap<OsString, bool>>;
+
 /// Names at the start.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Names {
-    listed: BTreeMap<PathBuf, HashSet<OsString>>,
+    listed: Listed,
+    /// Every folder in which the user can delete is listed.
+    pub is_complete: bool,
     /// Paths that were deleted before the service came into this container.
     deleted: Vec<PathBuf>,
 }
 
 /// Lists the names of this container for later, unless that was done at an earlier start. `deleted` was deleted before
 /// a restore.
-pub fn keep(runtime_dir: &Path, init: i32, deleted: Vec<PathBuf>) -> io::Result<()> {
+fn keep(runtime_dir: &Path, init: i32, deleted: Vec<PathBuf>) -> io::Result<()> {
     let mounts = Mounts::read()?;
     let start = container_start(&mounts, init)?;
     let known = read(runtime_dir, start);
     if known.is_some() && deleted.is_empty() {
         return Ok(());
     }
-    let listed = known.map_or_else(|| list(Path::new("/"), &mounts, User::ours(), TIME), |names| names.listed);
+    let (listed, is_complete) = known
+        .map(|names| (names.listed, names.is_complete))
+        .unwrap_or_else(|| list(Path::new("/"), &mounts, User::ours(), TIME));
     let path = runtime_dir.join(FILE);
-    let new = runtime_dir.join(format!(".{FILE}.new"));
-    fs::write(&new, encode(&Names { listed, deleted }, start)?)?;
+    let new = runtime_dir.join(NEW);
+    fs::write(&new, encode(&Names { listed, is_complete, deleted }, start)?)?;
     fs::rename(new, path)
+}
+
+/// As [`keep`]. Returns what to tell the user if it fails.
+pub fn keep_or_warn(runtime_dir: &Path, init: i32, deleted: Vec<PathBuf>) -> Option<String> {
+    let error = keep(runtime_dir, init, deleted).err()?;
+    Some(format!(
+        "the names of the image's files cannot be kept in {} ({error}), so what the service deletes is there again \
+         after its next restore",
+        runtime_dir.display()
+    ))
 }
 
 /// The names of the container that began at `start`.
@@ -54,7 +74,8 @@ pub fn read(runtime_dir: &Path, start: SystemTime) -> Option<Names> {
     decode(&fs::read(runtime_dir.join(FILE)).ok()?, start)
 }
 
-fn list(root: &Path, mounts: &Mounts, user: User, time: Duration) -> BTreeMap<PathBuf, HashSet<OsString>> {
+/// Lists for about this `time`. Returns also whether that was enough.
+fn list(root: &Path, mounts: &Mounts, user: User, time: Duration) -> (Listed, bool) {
     let until = Instant::now() + time;
     let points: HashSet<&PathBuf> = mounts.points().collect();
     let mut listed = BTreeMap::new();
@@ -63,18 +84,20 @@ fn list(root: &Path, mounts: &Mounts, user: User, time: Duration) -> BTreeMap<Pa
     while let Some((folder, above)) = open.pop_front() {
         let Ok(meta) = fs::symlink_metadata(&folder) else { continue };
         let is_wanted = above || user.may_change(&meta);
-        let mut names = HashSet::new();
-        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+        let Ok(entries) = fs::read_dir(&folder) else { continue };
+        let mut names = HashMap::new();
+        for entry in entries.flatten() {
             let name = entry.file_name();
             let path = folder.join(&name);
             if points.contains(&path) {
                 continue;
             }
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            if is_folder {
                 open.push_back((path, is_wanted));
             }
-            bytes += name.len() + 1;
-            names.insert(name);
+            bytes += name.len() + 2;
+            names.insert(name, is_folder);
         }
         if is_wanted {
             bytes += folder.as_os_str().len() + 2;
@@ -84,31 +107,28 @@ fn list(root: &Path, mounts: &Mounts, user: User, time: Duration) -> BTreeMap<Pa
             break;
         }
     }
-    listed
+    (listed, open.is_empty())
 }
 
 impl Names {
-    /// Whether the name of `path` is known to be new.
+    /// Whether the folder at `path` is known to be new.
     pub fn lack(&self, path: &Path) -> bool {
         let names = path.parent().and_then(|folder| self.listed.get(folder));
-        names.zip(path.file_name()).is_some_and(|(names, name)| !names.contains(name))
+        names.zip(path.file_name()).is_some_and(|(names, name)| names.get(name) != Some(&true))
     }
 
-    /// What is no longer there, but for what `stays`: paths below a deleted folder are left out.
+    /// What is no longer there, or no longer a folder, or has become one, but for what `stays`. Paths below such a
+    /// folder are left out.
     pub fn deleted(&self, is_new: &dyn Fn(&Metadata) -> bool, stays: &dyn Fn(&Path) -> bool) -> Vec<PathBuf> {
-        let mut deleted: Vec<PathBuf> = Vec::new();
+        let mut deleted = self.deleted.clone();
         for (folder, names) in &self.listed {
-            match fs::symlink_metadata(folder) {
-                // The folder above says so.
-                Err(_) => continue,
-                Ok(meta) if meta.is_dir() && !is_new(&meta) => continue,
-                Ok(_) => {}
+            // If it is gone, or a link has its place or one above, a folder above says so.
+            let Ok(meta) = resolve::folder(folder).and_then(|place| Ok(place.metadata()?)) else { continue };
+            if is_new(&meta) {
+                let gone = names.iter().map(|(name, is_folder)| (folder.join(name), *is_folder)).filter(is_gone);
+                deleted.extend(gone.map(|(path, _)| path));
             }
-            let gone = |path: &PathBuf| fs::symlink_metadata(path).is_err_and(is_missing);
-            deleted.extend(names.iter().map(|name| folder.join(name)).filter(gone));
         }
-        let gone = |path: &&PathBuf| fs::symlink_metadata(path).is_err_and(is_missing);
-        deleted.extend(self.deleted.iter().filter(gone).cloned());
         deleted.retain(|path| !stays(path));
         deleted.sort();
         deleted.dedup();
@@ -116,15 +136,20 @@ impl Names {
     }
 }
 
-fn is_missing(error: io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+/// Whether what was at the path, a folder or not, is there no more.
+fn is_gone((path, was_folder): &(PathBuf, bool)) -> bool {
+    match fs::symlink_metadata(path) {
+        Ok(meta) => meta.is_dir() != *was_folder,
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
 }
 
-/// The start, then each folder with its names, each ended by NUL, and an empty name after the last; a first folder
-/// without a path has the deleted paths.
+/// The start, whether the list is complete, then each folder with its names, each ended by NUL, and an empty name after the last; a first folder
+/// without a path has the deleted paths. A name of a folder has a slash after it.
 fn encode(names: &Names, start: SystemTime) -> io::Result<Vec<u8>> {
     let age = start.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let mut text = (age.as_nanos() as u64).to_le_bytes().to_vec();
+    text.push(names.is_complete.into());
     let mut add = |folder: &OsStr, names: &[&OsStr]| {
         for part in [&[folder], names, &[OsStr::new("")]].into_iter().flatten() {
             text.extend_from_slice(part.as_bytes());
@@ -133,14 +158,31 @@ fn encode(names: &Names, start: SystemTime) -> io::Result<Vec<u8>> {
     };
     add(OsStr::new(""), &names.deleted.iter().map(|path| path.as_os_str()).collect::<Vec<_>>());
     for (folder, names) in &names.listed {
+        let names: Vec<OsString> = names.iter().map(with_kind).collect();
         add(folder.as_os_str(), &names.iter().map(OsString::as_os_str).collect::<Vec<_>>());
     }
     zstd::bulk::compress(&text, 1)
 }
 
+fn with_kind((name, is_folder): (&OsString, &bool)) -> OsString {
+    let mut name = name.clone();
+    if *is_folder {
+        name.push("/");
+    }
+    name
+}
+
+fn name_and_kind(name: OsString) -> (OsString, bool) {
+    match name.as_bytes().strip_suffix(b"/") {
+        Some(folder) => (OsStr::from_bytes(folder).to_owned(), true),
+        None => (name, false),
+    }
+}
+
 fn decode(object: &[u8], start: SystemTime) -> Option<Names> {
     let text = zstd::bulk::decompress(object, LIMIT).ok()?;
-    let (age, mut text) = text.split_first_chunk::<8>()?;
+    let (age, text) = text.split_first_chunk::<8>()?;
+    let (is_complete, mut text) = text.split_first()?;
     let written = SystemTime::UNIX_EPOCH + Duration::from_nanos(u64::from_le_bytes(*age));
     let apart = written.duration_since(start).unwrap_or_else(|error| error.duration());
     if apart > TOLERANCE {
@@ -152,13 +194,13 @@ fn decode(object: &[u8], start: SystemTime) -> Option<Names> {
         text = &rest[1..];
         Some(OsString::from_vec(part.to_vec()))
     };
-    let mut names = Names::default();
+    let mut names = Names { is_complete: *is_complete != 0, ..Names::default() };
     while let Some(folder) = next() {
         let all = std::iter::from_fn(|| next().filter(|name| !name.is_empty()));
         if folder.is_empty() {
             names.deleted = all.map(PathBuf::from).collect();
         } else {
-            names.listed.insert(folder.into(), all.collect());
+            names.listed.insert(folder.into(), all.map(name_and_kind).collect());
         }
     }
     Some(names)
@@ -166,7 +208,7 @@ fn decode(object: &[u8], start: SystemTime) -> Option<Names> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::chown;
+    use std::os::unix::fs::{chown, symlink};
 
     use super::*;
     use crate::proc::mountinfo;
@@ -190,9 +232,11 @@ mod tests {
         folder
     }
 
-    fn listed(top: &Path) -> BTreeMap<PathBuf, HashSet<OsString>> {
+    fn listed(top: &Path) -> Listed {
         let volume = format!("2 1 0:2 / {} rw - ext4 ext4 rw\n", top.join("mine/volume").display());
-        list(top, &mounts(top, &volume), USER, Duration::from_secs(60))
+        let (listed, is_complete) = list(top, &mounts(top, &volume), USER, Duration::from_secs(60));
+        assert!(is_complete);
+        listed
     }
 
     #[test]
@@ -202,8 +246,9 @@ mod tests {
         let listed = listed(top);
         let folders: Vec<_> = listed.keys().map(|path| path.strip_prefix(top).unwrap().to_str().unwrap()).collect();
         assert_eq!(folders, ["mine", "mine/theirs", "mine/theirs/deep"]);
-        assert_eq!(listed[&top.join("mine")], HashSet::from(["one", "two.tmp", "theirs"].map(OsString::from)));
-        assert_eq!(list(top, &mounts(top, ""), USER, Duration::ZERO).len(), 0);
+        let names = [("one", false), ("two.tmp", false), ("theirs", true)];
+        assert_eq!(listed[&top.join("mine")], names.map(|(name, is_folder)| (name.into(), is_folder)).into());
+        assert_eq!(list(top, &mounts(top, ""), USER, Duration::ZERO), (Listed::new(), false));
     }
 
     #[test]
@@ -211,7 +256,7 @@ mod tests {
         let folder = tree();
         let top = folder.path();
         let earlier = vec![top.join("theirs/earlier"), top.join("theirs/file")];
-        let names = Names { listed: listed(top), deleted: earlier };
+        let names = Names { listed: listed(top), deleted: earlier, is_complete: true };
         for name in ["mine/one", "mine/two.tmp", "theirs/file"] {
             fs::remove_file(top.join(name)).unwrap();
         }
@@ -220,13 +265,24 @@ mod tests {
         fs::write(top.join("mine/theirs"), "").unwrap();
         fs::write(top.join("mine/new"), "").unwrap();
         let is_temporary = |path: &Path| path.extension().is_some_and(|end| end == "tmp");
-        let deleted = ["mine/one", "mine/theirs/deep", "theirs/earlier", "theirs/file"].map(|name| top.join(name));
+        let deleted = ["mine/one", "mine/theirs", "theirs/earlier", "theirs/file"].map(|name| top.join(name));
         assert_eq!(names.deleted(&|_| true, &is_temporary), deleted);
-        assert!(
-            names.lack(&top.join("mine/new"))
-                && !names.lack(&top.join("mine/one"))
-                && !names.lack(&top.join("theirs/new"))
-        );
+        assert!(names.lack(&top.join("mine/new")) && names.lack(&top.join("mine/one")));
+        assert!(!names.lack(&top.join("mine/theirs")) && !names.lack(&top.join("theirs/new")));
+    }
+
+    #[test]
+    fn as_root_a_link_in_place_of_a_folder_is_followed_by_nobody() {
+        let folder = tree();
+        let top = folder.path().canonicalize().unwrap();
+        let names = Names { listed: listed(&top), ..Names::default() };
+        fs::rename(top.join("mine/theirs"), top.join("elsewhere")).unwrap();
+        symlink("../elsewhere", top.join("mine/theirs")).unwrap();
+        fs::remove_file(top.join("elsewhere/deep/file")).unwrap();
+        fs::remove_file(top.join("mine/one")).unwrap();
+        fs::create_dir(top.join("mine/one")).unwrap();
+        let deleted = ["mine/one", "mine/theirs"].map(|name| top.join(name));
+        assert_eq!(names.deleted(&|_| true, &|_| false), deleted);
     }
 
     #[test]

@@ -287,8 +287,9 @@ fn may_give(meta: &fs::Metadata) -> bool {
 /// Owner first: changing it clears the set-ID bits of the mode (chown(2)).
 fn finish(place: &File, file: &image::File, put: &mut Put) -> io::Result<()> {
     give(place, file);
+    let of_the_user = attributes::write_users(place, file);
     set_mode(place, file)?;
-    if let Some((attribute, error)) = attributes::write(place, file) {
+    if let Some((attribute, error)) = of_the_user.or(attributes::write_others(place, file)) {
         put.lost.push(Lost::Attribute { path: path(file).to_owned(), attribute, error });
     }
     set_time(place, file)

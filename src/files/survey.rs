@@ -15,6 +15,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::dir::Dir;
+use nix::errno::Errno;
 use nix::unistd::{AccessFlags, eaccess};
 
 use super::entry;
@@ -23,6 +24,9 @@ use super::mounts::Kind;
 use super::resolve;
 use super::used::{LookupError, Rules, captured_kind};
 use super::user::User;
+
+/// Most files that travel: half of what a manifest may hold.
+const MOST: usize = 1 << 19;
 
 /// What was found in one look.
 #[derive(Debug, Default)]
@@ -68,8 +72,13 @@ impl Survey {
         Walk::new(rules, &self.still).all()
     }
 
-    /// Bytes that travel, and the folders that hold most of them.
+    /// Refuses more bytes than the `limit`, and more files than a manifest holds.
     pub fn check(&self, limit: u64) -> Result<(), LookupError> {
+        if self.changed.len() > MOST {
+            let mut fullest = groups::groups(self.changed.keys().map(|path| (path.as_path(), 1)), 8);
+            fullest.truncate(3);
+            return Err(LookupError::Many { files: self.changed.len(), limit: MOST, fullest });
+        }
         let bytes = self.changed.values().map(|stamp| stamp.bytes).sum();
         if bytes <= limit {
             return Ok(());
@@ -119,16 +128,19 @@ impl<'a> Walk<'a> {
     fn folder(&mut self, folder: &Path, meta: &Metadata, kind: Kind) -> Result<bool, LookupError> {
         let entries = match self.entries(folder, meta) {
             Ok(entries) => entries,
-            // Nobody but its owner can have changed it.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !self.user.owns(meta) => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !self.user.owns(meta) => {
+                // Others than its owner can have changed what is in it if they can enter it.
+                let is_changed = kind == Kind::Own || self.rules.is_new(meta);
+                let may_be_lost = is_changed && eaccess(folder, AccessFlags::X_OK).is_ok();
+                return if may_be_lost { Err(unreadable(folder, error)) } else { Ok(false) };
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(LookupError::Changed { path: folder.to_owned(), error }),
+            Err(error) => return Err(unreadable(folder, error)),
         };
         let mut is_live = self.user.may_change(meta);
-        let mut can_rename = None;
         let mut still = Vec::new();
         for entry in entries {
-            let failed = |error| LookupError::Changed { path: folder.to_owned(), error };
+            let failed = |error| unreadable(folder, error);
             let (name, meta_of) = match entry {
                 // The folder was removed meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => break,
@@ -143,20 +155,18 @@ impl<'a> Walk<'a> {
                 meta => meta.map_err(failed)?,
             };
             is_live |= self.user.may_change(&meta_of);
-            if kind == Kind::Own || self.rules.is_new(&meta_of) {
-                let in_reach = self.user.owns(&meta_of)
-                    || (kind == Kind::Root
-                        && (*can_rename.get_or_insert_with(|| self.user.can_rename_in(folder, meta))
-                            || (meta_of.is_file() && self.user.can_write(&path, &meta_of))));
-                if in_reach && captured_kind(&meta_of) {
-                    self.add(&path, &meta_of)?;
-                }
+            let is_new = self.rules.is_new(&meta_of);
+            if (kind == Kind::Own || is_new)
+                && captured_kind(&meta_of)
+                && self.in_reach(&path, &meta_of, kind, (folder, meta))
+            {
+                self.add(&path, &meta_of)?;
             }
             if meta_of.is_dir() {
                 // What is in a folder that was moved may be as old as before.
-                let is_moved = kind == Kind::Root && self.rules.is_new(&meta_of) && self.rules.names.lack(&path);
+                let is_moved = kind == Kind::Root && is_new && self.rules.names.lack(&path);
                 let kind = if is_moved { Kind::Own } else { kind };
-                if kind == Kind::Root && self.rules.mounts.root_is_overlay() && !self.rules.is_new(&meta_of) {
+                if kind == Kind::Root && self.rules.mounts.root_is_overlay() && !is_new {
                     // It may change until the second look.
                     is_live = true;
                 } else if self.known.contains(&path) || !self.folder(&path, &meta_of, kind)? {
@@ -190,6 +200,14 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// Whether the user can have made or changed the file at `path`, in a folder.
+    fn in_reach(&self, path: &Path, meta: &Metadata, kind: Kind, (folder, above): (&Path, &Metadata)) -> bool {
+        let can_write = || meta.is_file() && self.user.can_write(path, meta);
+        self.user.owns(meta)
+            || (self.rules.is_new(meta)
+                && (can_write() || (kind == Kind::Root && self.user.can_rename_in(folder, above))))
+    }
+
     fn is_left_out(&self, path: &Path) -> bool {
         self.stops.contains(path)
             || path.file_name().is_some_and(entry::is_temporary)
@@ -198,12 +216,18 @@ impl<'a> Walk<'a> {
 
     fn add(&mut self, path: &Path, meta: &Metadata) -> Result<(), LookupError> {
         if meta.is_file() && !self.user.owns(meta) {
-            let readable = eaccess(path, AccessFlags::R_OK);
-            readable.map_err(|errno| LookupError::Changed { path: path.to_owned(), error: errno.into() })?;
+            match eaccess(path, AccessFlags::R_OK) {
+                Err(Errno::ENOENT) => return Ok(()),
+                readable => readable.map_err(|errno| unreadable(path, errno))?,
+            }
         }
         self.found.changed.insert(path.to_owned(), Stamp::of(meta));
         Ok(())
     }
+}
+
+fn unreadable(path: &Path, error: impl Into<io::Error>) -> LookupError {
+    LookupError::Changed { path: path.to_owned(), error: error.into() }
 }
 
 #[cfg(test)]
@@ -212,6 +236,8 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, chown, symlink};
     use std::thread;
     use std::time::{Duration, SystemTime};
+
+    use nix::unistd::{Uid, setfsuid};
 
     use super::*;
     use crate::files::mounts::Mounts;
@@ -249,6 +275,21 @@ mod tests {
         assert!(survey.check(5).is_ok());
         let said = survey.check(4).unwrap_err().to_string();
         assert!(said.contains("have 5 B") && said.ends_with(&format!("{} (5 B)", top.join("a").display())), "{said}");
+    }
+
+    #[test]
+    fn more_files_than_a_manifest_holds_are_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let stamp = Stamp::of(&file.as_file().metadata().unwrap());
+        let at = |number: usize| (PathBuf::from(format!("/many/{number}")), stamp);
+        let mut survey = Survey { changed: (0..MOST).map(at).collect(), ..Survey::default() };
+        assert!(survey.check(u64::MAX).is_ok());
+        survey.changed.extend([at(MOST)]);
+        let said = survey.check(u64::MAX).unwrap_err().to_string();
+        assert!(
+            said.starts_with("524289 files were changed") && said.ends_with("The fullest folders: /many"),
+            "{said}"
+        );
     }
 
     #[test]
@@ -330,5 +371,49 @@ mod tests {
         assert_eq!(survey.still, HashSet::from([top.join("theirs")]));
         // This test is root, so access(2) lets it write everything.
         assert_eq!(names(&survey, top), ["mine", "mine/file", "open"]);
+    }
+
+    /// What uid 1000 finds without privileges.
+    fn look_as_user(rules: &Rules) -> Result<Survey, LookupError> {
+        let look = || {
+            setfsuid(Uid::from_raw(1000));
+            Walk { user: User { uid: 1000, is_free: false }, ..Walk::new(rules, &HashSet::new()) }.all()
+        };
+        thread::scope(|scope| scope.spawn(look).join().unwrap())
+    }
+
+    /// /var/lib/php/sessions is such a folder.
+    #[test]
+    fn as_root_a_folder_of_another_that_can_be_entered_and_not_listed_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let top = folder.path();
+        fs::create_dir(top.join("sessions")).unwrap();
+        fs::set_permissions(top, Permissions::from_mode(0o755)).unwrap();
+        let mut rules = rules(top, "");
+        fs::set_permissions(top.join("sessions"), Permissions::from_mode(0o1733)).unwrap();
+        let said = look_as_user(&rules).unwrap_err().to_string();
+        assert!(
+            said.starts_with(&format!("{} was changed in this container", top.join("sessions").display())),
+            "{said}"
+        );
+        rules.began(SystemTime::now() + Duration::from_secs(3600));
+        assert_eq!(names(&look_as_user(&rules).unwrap(), top), [""; 0]);
+    }
+
+    #[test]
+    fn as_root_in_a_tmpfs_what_the_user_has_written_of_anothers_files_travels() {
+        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+        let top = folder.path();
+        for (name, mode) in [("open", 0o666), ("theirs", 0o644)] {
+            File::create(top.join(name)).unwrap();
+            fs::set_permissions(top.join(name), Permissions::from_mode(mode)).unwrap();
+        }
+        fs::set_permissions(top, Permissions::from_mode(0o1777)).unwrap();
+        let mut rules = rules(top, "");
+        rules.mounts = Mounts::at(
+            Path::new("/"),
+            mountinfo::parse(format!("1 0 0:1 / {} rw - tmpfs tmpfs rw\n", top.display()).as_bytes()),
+        );
+        assert_eq!(names(&look_as_user(&rules).unwrap(), top), ["open"]);
     }
 }

@@ -1,15 +1,15 @@
 //! Captures and puts back files while other processes change the paths.
 
-use std::ffi::{CStr, OsStr};
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::Write;
+use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use caps::{CapSet, Capability};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
@@ -20,8 +20,10 @@ use nix::unistd::{Gid, mkfifo, setfsgid};
 use super::capture::{self, CaptureError};
 use super::put_back::{self, PutBackError};
 use super::resolve;
+use super::used::Used;
 use crate::image::{self, Fetcher, ImageWriter, Manifest, test_vault};
-use crate::sys::xattr;
+
+mod attributes;
 
 const MEMORY: u64 = 64 << 20;
 
@@ -43,11 +45,16 @@ impl Captured {
     }
 }
 
+/// Captures files that processes use.
 fn capture(paths: &[PathBuf]) -> Result<Captured, CaptureError> {
+    capture_of(paths, &Used(paths.iter().map(|path| (path.clone(), false)).collect()))
+}
+
+fn capture_of(paths: &[PathBuf], used: &Used) -> Result<Captured, CaptureError> {
     let store = tempfile::tempdir().unwrap();
     let vault = test_vault(store.path());
     let writer = ImageWriter::new(&vault, MEMORY, 2).unwrap();
-    let captured = capture::capture(paths, &|_, _| None, &writer)?;
+    let captured = capture::capture(paths, used, &|_, _| None, &writer)?;
     let mut written = writer.finish().unwrap();
     let with_body = |(file, id): capture::Captured| image::File { body: id.map(|id| written.take(id)), ..file };
     let files = captured.into_iter().map(with_body).collect();
@@ -212,6 +219,54 @@ fn a_file_that_grows_or_shrinks_is_captured_whole_or_refused() {
             Err(error) => assert!(error.to_string().contains("it shrank while it was read"), "{error}"),
         }
     }
+}
+
+#[test]
+fn holes_are_not_read_and_come_back() {
+    let (_folder, top) = folder();
+    let path = top.join("file");
+    let mut file = File::create(&path).unwrap();
+    let mut put = |at: u64, data: &[u8]| {
+        file.seek(SeekFrom::Start(at)).unwrap();
+        file.write_all(data).unwrap();
+    };
+    put(3 << 20, b"middle");
+    put((1 << 40) - 5000, b"near the end");
+    file.set_len(1 << 40).unwrap();
+    let began = Instant::now();
+    let mut captured = capture(std::slice::from_ref(&path)).unwrap();
+    assert!(began.elapsed() < Duration::from_secs(10));
+    assert_eq!((captured.files[0].size, captured.files[0].body.as_ref().unwrap().size()), (1 << 40, 1 << 40));
+    fs::remove_file(&path).unwrap();
+    captured.put_back().unwrap();
+    let meta = path.metadata().unwrap();
+    assert_eq!(meta.len(), 1 << 40);
+    assert!(meta.blocks() <= 32, "{}", meta.blocks());
+    let file = File::open(&path).unwrap();
+    for (at, data) in [(3 << 20, b"middle".as_slice()), ((1 << 40) - 5000, b"near the end")] {
+        let mut found = vec![0; data.len()];
+        file.read_exact_at(&mut found, at).unwrap();
+        assert_eq!(found, data);
+    }
+}
+
+#[test]
+fn a_closed_file_may_vanish_shrink_or_change_its_kind_meanwhile() {
+    let (_folder, top) = folder();
+    let paths = ["gone", "shrinks", "stays"].map(|name| top.join(name));
+    for _ in 0..20 {
+        fs::write(&paths[1], noise(8 << 20)).unwrap();
+        fs::write(&paths[2], "content").unwrap();
+        let cut = || OpenOptions::new().write(true).open(&paths[1]).and_then(|file| file.set_len(1 << 20)).unwrap();
+        let mut captured = during(cut, || capture_of(&paths, &Used::default())).unwrap();
+        assert_eq!(captured.files.len(), 2);
+        assert_eq!(captured.files[0].body.as_ref().unwrap().size(), captured.files[0].size);
+        assert_eq!(captured.content(1), b"content");
+    }
+    fs::remove_file(&paths[1]).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(&paths[1]).unwrap();
+    assert_eq!(capture_of(&paths, &Used::default()).unwrap().files.len(), 1);
+    assert!(capture(&paths).is_err());
 }
 
 #[test]
@@ -475,57 +530,6 @@ fn what_a_killed_restore_left_is_removed() {
     files[1].try_lock().unwrap();
     captured.put_back().unwrap();
     assert_eq!([left, live, other].map(|path| path.exists()), [false, true, true]);
-}
-
-/// A list of one named user besides owner, group and others, as the kernel has it (posix_acl_xattr.h).
-fn list_for(user: u32) -> Vec<u8> {
-    let entries = [(1u16, 6u16, u32::MAX), (2, 6, user), (4, 4, u32::MAX), (16, 6, u32::MAX), (32, 4, u32::MAX)];
-    let entry = |(tag, rights, id): (u16, u16, u32)| {
-        [&tag.to_le_bytes()[..], &rights.to_le_bytes(), &id.to_le_bytes()].concat()
-    };
-    [2u32.to_le_bytes().to_vec(), entries.map(entry).concat()].concat()
-}
-
-#[test]
-fn as_root_attributes_and_access_control_lists_come_back() {
-    let (_folder, top) = folder();
-    let [file, inner, pipe] = ["file", "inner", "pipe"].map(|name| top.join(name));
-    fs::write(&file, "content").unwrap();
-    fs::create_dir(&inner).unwrap();
-    mkfifo(&pipe, Mode::S_IRWXU).unwrap();
-    chown(&file, Some(1000), Some(1000)).unwrap();
-    let set: [(&PathBuf, &CStr, Vec<u8>); 5] = [
-        (&file, c"user.note", b"kept".to_vec()),
-        (&file, c"security.capability", [&0x0200_0000u32.to_le_bytes()[..], &[0, 4, 0, 0], &[0; 12]].concat().to_vec()),
-        (&file, c"system.posix_acl_access", list_for(1234)),
-        (&inner, c"system.posix_acl_default", list_for(1235)),
-        (&pipe, c"system.posix_acl_access", list_for(1236)),
-    ];
-    for (path, name, value) in &set {
-        xattr::set(path, name, value).unwrap();
-    }
-    let all = [file.clone(), inner.clone(), pipe.clone()];
-    let mut captured = capture(&all).unwrap();
-    let before = all.each_ref().map(|path| owner(path));
-    fs::remove_file(&file).unwrap();
-    fs::remove_dir(&inner).unwrap();
-    fs::remove_file(&pipe).unwrap();
-    assert!(captured.put_back().unwrap().is_empty());
-    for (path, name, value) in &set {
-        assert_eq!(&xattr::get(path, name).unwrap(), value, "{name:?}");
-    }
-    assert_eq!(all.each_ref().map(|path| owner(path)), before);
-    // What may not be set is named, and the file is there.
-    fs::remove_file(&file).unwrap();
-    without(&[Capability::CAP_SETFCAP], || {
-        let lost = captured.put_back().unwrap();
-        let said = lost.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-        assert!(
-            said.starts_with(&format!("{} has lost its attribute security.capability here", file.display())),
-            "{said}"
-        );
-    });
-    assert_eq!(xattr::get(&file, c"user.note").unwrap(), b"kept");
 }
 
 #[test]

@@ -13,12 +13,11 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use bytesize::ByteSize;
 use nix::time::{ClockId, clock_gettime};
 
 use super::bound;
 use super::entry;
-use super::groups::Group;
+pub use super::lookup_error::LookupError;
 use super::mounts::{Kind, Mounts};
 use super::names::{self, Names};
 use super::resolve::{self, Unresolved};
@@ -26,40 +25,9 @@ use super::selection::{Scope, Selection};
 use super::start::container_start;
 use super::swapped;
 use crate::image::FolderLink;
-use crate::proc::fdinfo::{FdInfo, Inode};
+use crate::proc::fdinfo::FdInfo;
 use crate::proc::tree::Process;
 use crate::proc::{self, fd, maps};
-
-#[derive(Debug, thiserror::Error)]
-pub enum LookupError {
-    #[error("the service's files cannot be looked up ({0}); freeze needs /proc mounted")]
-    Proc(io::Error),
-    #[error(
-        "the service has bound a unix socket in {folder}, which freeze cannot look up: {error}. Repair the symbolic links on this path, or bind the socket elsewhere"
-    )]
-    Socket { folder: PathBuf, error: io::Error },
-    #[error(
-        "{path} was changed in this container and cannot be read ({error}), so it would be lost; make it readable for the container's user, or leave it behind with --exclude"
-    )]
-    Changed { path: PathBuf, error: io::Error },
-    #[error(
-        "the files that were changed in this container have {}, more than --files-limit allows ({}); exclude what the service can lose, keep large data on a volume, or raise the limit. The largest folders: {}",
-        ByteSize(*.bytes), ByteSize(*.limit), list(.largest)
-    )]
-    Large { bytes: u64, limit: u64, largest: Vec<Group> },
-    #[error("--include cannot read {path} ({error}); make it readable for the container's user")]
-    Include { path: PathBuf, error: io::Error },
-    /// Another container may decide where the link leads.
-    #[error(
-        "--include {path} leads through the symbolic link {link}, which freeze does not follow because it is on a volume or in shared memory, where others may change it; include the link's target by its own path"
-    )]
-    Link { path: PathBuf, link: PathBuf },
-}
-
-fn list(largest: &[Group]) -> String {
-    let each = largest.iter().map(|group| format!("{} ({})", group.folder.display(), ByteSize(group.bytes)));
-    each.collect::<Vec<_>>().join(", ")
-}
 
 /// Decides which files travel.
 #[derive(Debug)]
@@ -96,6 +64,11 @@ impl Rules {
     pub fn deleted(&self) -> Vec<PathBuf> {
         let stays = |path: &Path| self.mounts.kind(path) != Kind::Root || self.is_left_behind(path);
         self.names.deleted(&|meta| self.is_new(meta), &stays)
+    }
+
+    /// Whether some deletions may not be known.
+    pub fn may_miss_deletions(&self) -> bool {
+        !self.names.is_complete
     }
 
     /// Volumes that the container can write to.
@@ -137,8 +110,8 @@ impl Rules {
 }
 
 /// Files that processes use, and whether one is open for writing.
-#[derive(Debug)]
-pub struct Used(BTreeMap<PathBuf, bool>);
+#[derive(Debug, Default)]
+pub struct Used(pub(super) BTreeMap<PathBuf, bool>);
 
 impl Used {
     /// What the processes use, and what was found for them by its inode.
@@ -148,6 +121,10 @@ impl Used {
             used.entry(path.to_owned()).or_insert(false);
         }
         Ok(Self(used))
+    }
+
+    pub(super) fn contains(&self, path: &Path) -> bool {
+        self.0.contains_key(path)
     }
 
     /// The folders on volumes that the next container may have under another name.
@@ -286,17 +263,28 @@ fn used_by(processes: &[Process]) -> Result<BTreeMap<PathBuf, bool>, LookupError
 /// Files that may be written without a new time of change.
 #[derive(Debug)]
 pub struct Written {
-    pub inodes: HashSet<Inode>,
+    /// Their inode numbers, on any device: on an overlay a mapping has another one than stat(2) tells.
+    pub inodes: HashSet<u64>,
     /// When freeze began to look, by the clock of file times.
     pub since: Duration,
 }
 
-/// Files that running processes have open for writing, or mapped shared and writable. A process may end meanwhile.
+/// Files that running processes have open for writing, or mapped shared and writable, whatever names they have left. A
+/// process may end meanwhile.
 pub fn written(processes: &[Process]) -> io::Result<Written> {
     let since = clock_gettime(ClockId::CLOCK_REALTIME_COARSE)?.into();
-    let used = processes.iter().filter_map(|process| used_by(std::slice::from_ref(process)).ok()).flatten();
-    let inode = |path: PathBuf| fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
-    let inodes = used.filter(|(_, written)| *written).filter_map(|(path, _)| inode(path)).collect();
+    let mut inodes = HashSet::new();
+    for Process { pid, .. } in processes {
+        let links = fd::links(*pid).unwrap_or_default().into_iter();
+        let open = links.filter(|(fd, _)| FdInfo::read(*pid, *fd).unwrap_or_default().is_writable());
+        let open = open.filter_map(|(fd, _)| fs::metadata(proc::path(*pid, &format!("fd/{fd}"))).ok());
+        inodes.extend(open.map(|meta| meta.ino()));
+        let mapped = maps::read(*pid).unwrap_or_default().into_iter();
+        for mapping in mapped.filter(|mapping| mapping.writable && mapping.shared) {
+            inodes.extend(mapping.path().and_then(|path| fs::symlink_metadata(path).ok()).map(|meta| meta.ino()));
+            inodes.insert(mapping.inode);
+        }
+    }
     Ok(Written { inodes, since })
 }
 
@@ -380,14 +368,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_known_although_a_process_has_ended() {
-        let file = tempfile::NamedTempFile::new().unwrap();
+    fn what_is_written_is_known_although_a_process_or_the_name_is_gone() {
+        let (_folder, top) = real_and_link();
+        let open = OpenOptions::new().write(true).open(top.join("real/file")).unwrap();
+        fs::hard_link(top.join("real/file"), top.join("left")).unwrap();
+        fs::remove_dir_all(top.join("real")).unwrap();
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let ended = Process { pid: child.id() as i32, state: 'R', ..Process::default() };
         child.wait().unwrap();
         let written = written(&[vec![ended], this_process()].concat()).unwrap();
-        let meta = file.as_file().metadata().unwrap();
-        assert!(written.inodes.contains(&(meta.dev(), meta.ino())));
+        assert!(written.inodes.contains(&open.metadata().unwrap().ino()));
     }
 
     #[test]

@@ -8,6 +8,9 @@ use caps::{CapSet, Capability};
 use nix::libc::S_ISVTX;
 use nix::unistd::{AccessFlags, eaccess, geteuid};
 
+use crate::proc::status::Status;
+use crate::proc::tree::Process;
+
 /// Write permission of others than the owner.
 const WRITABLE: u32 = 0o022;
 
@@ -22,6 +25,12 @@ impl User {
     pub fn ours() -> Self {
         let is_free = caps::has_cap(None, CapSet::Effective, Capability::CAP_DAC_OVERRIDE).unwrap_or(false);
         Self { uid: geteuid().as_raw(), is_free }
+    }
+
+    /// The user of one of the processes whose own files are out of reach.
+    pub fn does_not_reach(&self, processes: &[Process]) -> Option<u32> {
+        let mut users = processes.iter().filter_map(|process| Status::read(process.pid).ok()?.uid);
+        users.find(|uid| !self.is_free && *uid != self.uid)
     }
 
     pub fn owns(&self, meta: &Metadata) -> bool {
@@ -67,5 +76,14 @@ mod tests {
         }
         symlink("x", folder.path().join("link")).unwrap();
         assert!(!other.may_change(&fs::symlink_metadata(folder.path().join("link")).unwrap()));
+    }
+
+    #[test]
+    fn files_of_a_process_of_another_user_are_out_of_reach() {
+        let us = [crate::proc::tree::read(std::process::id() as i32).unwrap()];
+        let uid = geteuid().as_raw();
+        let user = |uid, is_free| User { uid, is_free };
+        let found = [user(uid, false), user(uid + 1, false), user(uid + 1, true)].map(|user| user.does_not_reach(&us));
+        assert_eq!(found, [None, Some(uid), None]);
     }
 }

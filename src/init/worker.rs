@@ -222,11 +222,12 @@ fn be_worker(socket: &OwnedFd, job: &Job) -> ! {
         && !common.keys.are_given()
         && let Ok(socket) = socket.try_clone()
     {
-        if *files == Scope::Changed {
-            // Without them, what the service deletes comes back at the next restore.
-            let _ = names::keep(&common.runtime_dir, parent_id() as i32, Vec::new());
-        }
         let mut socket = UnixStream::from(socket);
+        if *files == Scope::Changed
+            && let Some(message) = names::keep_or_warn(&common.runtime_dir, parent_id() as i32, Vec::new())
+        {
+            let _ = lines::write(&mut socket, &Event::Warning { message });
+        }
         let message =
             format!("starting the command: {} does not exist, so there is nothing to restore", common.store.url);
         let told = lines::write(&mut socket, &Event::Chosen { message })

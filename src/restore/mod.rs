@@ -75,7 +75,8 @@ pub(crate) fn run(common: &Common, policy: &Policy, reporter: &Reporter) -> Resu
     reach(Point::RestoreBegun);
     if policy.files == Scope::Changed {
         // Without them, what the service deletes comes back at the next restore.
-        let _ = names::keep(&common.runtime_dir, parent_id() as i32, Vec::new());
+        let failed = names::keep_or_warn(&common.runtime_dir, parent_id() as i32, Vec::new());
+        failed.into_iter().for_each(|message| reporter.warn(message));
     }
     Restore::new(common, policy, reporter).insist()
 }
@@ -100,6 +101,8 @@ struct Restore<'a> {
     decided: Instant,
     /// The generation that is being restored, once it is known.
     generation: Option<u64>,
+    /// The generation whose files are here, wholly or in part.
+    files_of: Option<u64>,
     /// PIDs of the service may be used up.
     criu_ran: bool,
 }
@@ -138,6 +141,7 @@ impl<'a> Restore<'a> {
             phase: Phase::Check,
             decided: Instant::now(),
             generation: None,
+            files_of: None,
             criu_ran: false,
         }
     }
@@ -159,10 +163,14 @@ impl<'a> Restore<'a> {
                 }
                 Next::Earlier(generation) => {
                     self.reporter.warn(failure.message);
+                    self.warn_of_files();
                     self.pick = Pick::Instead { generation, of: self.generation.unwrap_or(generation) };
                     self.found.iter().for_each(|found| self.announce(found));
                 }
-                Next::Afresh => return self.start_instead(failure),
+                Next::Afresh => {
+                    self.warn_of_files();
+                    return self.start_instead(failure);
+                }
                 Next::Fail => return Err(failure),
             }
         }
@@ -262,12 +270,16 @@ impl<'a> Restore<'a> {
         reach(Point::RestoreChecked);
         self.phase = Phase::Restore;
         let mut meter = Meter::start(self.reporter, manifest);
+        if !(manifest.files.is_empty() && manifest.deleted.is_empty()) {
+            self.files_of = Some(manifest.generation);
+        }
         let mut lost = put_back::delete(&manifest.deleted);
         lost.extend(put_back::put_back(&manifest.files, &mut fetcher)?);
         self.warn_of_lost(&lost);
         if self.policy.files == Scope::Changed && !manifest.deleted.is_empty() {
             let deleted = manifest.deleted.iter().map(|path| OsString::from_vec(path.clone()).into()).collect();
-            let _ = names::keep(&self.common.runtime_dir, parent_id() as i32, deleted);
+            let failed = names::keep_or_warn(&self.common.runtime_dir, parent_id() as i32, deleted);
+            failed.into_iter().for_each(|message| self.reporter.warn(message));
         }
         reach(Point::RestoreFiles);
         meter.add(meter::bytes_of_files(manifest));
@@ -315,6 +327,16 @@ impl<'a> Restore<'a> {
         if let [first, more @ ..] = lost {
             let more = if more.is_empty() { String::new() } else { format!(" (and {} more)", more.len()) };
             self.reporter.warn(format!("{first}{more}"));
+        }
+    }
+
+    /// Says that something else starts among the files of a generation.
+    fn warn_of_files(&self) {
+        if let Some(generation) = self.files_of {
+            self.reporter.warn(format!(
+                "the files of generation {generation} were put back here before, and what it had deleted is gone; \
+                 for a clean file system, start a fresh container"
+            ));
         }
     }
 

@@ -344,3 +344,21 @@ fn what_a_dead_container_proposed_becomes_nothing_once_another_one_runs() {
     let (result, _) = run_with(&common, Choice::Never, OnFailure::Fail);
     assert!(matches!(result, Ok(Event::Lost { .. })), "{result:?}");
 }
+
+/// What comes instead finds the files of what failed.
+#[test]
+fn files_that_a_failed_restore_has_left_are_told_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let common = common(folder.path());
+    let vault = vault(&common);
+    let (arch, uid) = (std::env::consts::ARCH.to_owned(), nix::unistd::geteuid().as_raw());
+    let deleted = vec![folder.path().join("gone").into_os_string().into_vec()];
+    let mut manifest = Manifest { arch, uid, deleted, ..Manifest::default() };
+    commit(&vault, &mut manifest, Lease::fresh(), Instant::now()).unwrap();
+    let (result, said) = run_with(&common, Choice::Newest, OnFailure::Start);
+    assert!(matches!(result, Ok(Event::NothingToRestore { .. })), "{result:?}");
+    assert!(
+        said.iter().any(|said| said.starts_with("warning: the files of generation 1 were put back here before")),
+        "{said:?}"
+    );
+}

@@ -1,7 +1,7 @@
 //! Which files travel, and how they come back: as a fresh container lacks them, and no others.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
 use crate::harness::{App, Container, Setting, in_all_settings, root, text};
 
@@ -93,6 +93,25 @@ fn a_name_as_of_a_deleted_file_and_an_include_through_a_link() {
     }
 }
 
+/// More of them than fit into the manifest.
+#[test]
+fn many_small_files() {
+    let script = r#"mkdir /tmp/many && awk 'BEGIN { for (i = 0; i < 2000; i++) { f = "/tmp/many/" i; for (j = 0; j < 512; j++) printf "%016d", i * 512 + j >f; close(f) } }'"#;
+    let app = prepared(Setting::Restricted, &[], script);
+    let first = app.start();
+    first.verified();
+    let sum = |container: &Container| {
+        text(&container.exec(&["sh", "-c", "cat /tmp/many/* | sha256sum; ls /tmp/many | wc -l"]).stdout)
+    };
+    let before = sum(&first);
+    assert!(before.ends_with("\n2000\n"), "{before}");
+    first.checkpoint(&[]);
+    assert_eq!(first.wait(), 172, "{}", first.story());
+    let second = app.start();
+    second.verified();
+    assert_eq!(sum(&second), before);
+}
+
 /// With more than the limit nothing is frozen, and the largest folder is named. A request may leave it out.
 #[test]
 fn more_than_the_limit() {
@@ -164,13 +183,17 @@ fn what_was_changed_and_deleted_of_the_image() {
             "app/deleted",
             "app/gone/deep/file",
             "app/was-folder/file",
+            "app/linked/file",
             "app/deep/er/changed",
             "app/kept",
         ];
-        let (_layer, first_root) = image(setting, &files);
-        let (_other, other_root) = image(setting, &[&files[..], &["app/other"]].concat());
+        let (layer, first_root) = image(setting, &files);
+        let (other, other_root) = image(setting, &[&files[..], &["app/other"]].concat());
+        for layer in [&layer, &other] {
+            symlink("deep", layer.path().join("app/was-link")).unwrap();
+        }
         let script = "cd /app && echo mine >>changed && mv moved new-name && rm deleted && rm -r gone was-folder && echo mine >>deep/er/changed \
-                      && echo file >was-folder && cd /";
+                      && echo file >was-folder && rm -r linked && ln -s deep linked && rm was-link && mkdir was-link && echo mine >was-link/new && cd /";
         let app = prepared(setting, &[], script);
         let mut container = app.start_in(&first_root);
         container.verified();
@@ -184,12 +207,12 @@ fn what_was_changed_and_deleted_of_the_image() {
                     .exec(&[
                         "sh",
                         "-c",
-                        "find /app -type f | sort && cat /app/changed /app/deep/er/changed /app/was-folder",
+                        "find /app -type f | sort && cat /app/changed /app/deep/er/changed /app/was-folder && readlink /app/linked",
                     ])
                     .stdout,
             );
             let expected = format!(
-                "/app/changed\n/app/deep/er/changed\n/app/kept\n/app/new-name\n{other}/app/was-folder\nimage\nmine\nimage\nmine\nfile\n"
+                "/app/changed\n/app/deep/er/changed\n/app/kept\n/app/new-name\n{other}/app/was-folder\n/app/was-link/new\nimage\nmine\nimage\nmine\nfile\ndeep\n"
             );
             assert_eq!(found, expected, "{setting:?}");
         }

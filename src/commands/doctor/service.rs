@@ -161,6 +161,9 @@ impl Answer {
         if files.deleted > 0 {
             lines += &format!("travels: {}\n", text::count(files.deleted as u64, "deletion"));
         }
+        if files.may_miss_deletions {
+            lines += "may be missed: more deletions, as not all names were listed when the container started\n";
+        }
         let stays = |path: &PathBuf| format!("stays: the volume {}\n", text::printable(&path.to_string_lossy()));
         lines + &files.stay.iter().map(stays).collect::<String>()
     }
@@ -225,11 +228,18 @@ mod tests {
     fn what_travels_and_what_stays_is_said() {
         let group = |folder: &str, files, bytes| Group { folder: folder.into(), files, bytes };
         let travel = vec![group("/data/pg", 412, 23 << 20), group("/tmp", 1, 5)];
-        let files = Some(Outlook { travel, deleted: 2, stay: vec!["/volume".into()], ..Outlook::default() });
+        let files = Some(Outlook {
+            travel,
+            deleted: 2,
+            may_miss_deletions: true,
+            stay: vec!["/volume".into()],
+            ..Outlook::default()
+        });
         insta::assert_snapshot!(Answer { files, ..answer([]) }.sentences(), @"
         travels: 412 changed files below /data/pg, 23.0 MiB
         travels: 1 changed file below /tmp, 5 B
         travels: 2 deletions
+        may be missed: more deletions, as not all names were listed when the container started
         stays: the volume /volume
         this service can be checkpointed
         ");

@@ -48,7 +48,8 @@ pub(crate) fn manifest(manifest: &Manifest, generation: u64) -> Result<(), Flaw>
             return Err(Flaw::Twice { what: "the path", name: lossy(&file.path) });
         }
     }
-    for path in &manifest.deleted {
+    let links = manifest.folder_links.iter().flat_map(|it| [&it.folder, &it.link]);
+    for path in manifest.deleted.iter().chain(links) {
         check_path(path)?;
     }
     let total = manifest.bodies().fold(0, |sum: u64, body| sum.saturating_add(body.size()));

@@ -5,10 +5,13 @@ use crate::image::error::Flaw;
 /// Most fields of the outermost message: CRIU images, files, processes, packs, etc. A field takes two bytes
 /// in a message and some hundred in memory.
 const FIELDS_MAX: u64 = 1 << 20;
-/// Most fields and numbers of all inner messages together: threads of processes, columns of bodies and of the
-/// chunk table. A number takes one byte in a message and up to eight in memory. Enough for a service of 1
-/// TiB.
+/// Most fields of inner messages: of files, their attributes and bodies. A field takes two bytes in a message and some
+/// fifty in memory. Enough for any outermost message.
+const INNER_MAX: u64 = FIELDS_MAX << 4;
+/// Most numbers of all inner messages together: threads of processes, columns of bodies and of the chunk table. A number
+/// takes one byte in a message and up to eight in memory. Enough for a service of 1 TiB.
 const NUMBERS_MAX: u64 = 1 << 26;
+
 /// The part of a field's type that determines how much decoding allocates.
 enum Shape {
     /// A packed list of numbers.
@@ -29,35 +32,45 @@ const BODY: Shape = Shape::Message(&[(2, Shape::Numbers), (3, Shape::Numbers), (
 
 /// Fails if decoding a manifest's message would allocate too much.
 pub(crate) fn count_entries(message: &[u8]) -> Result<(), Flaw> {
-    count_within(message, FIELDS_MAX, NUMBERS_MAX)
+    let most = Entries { fields: FIELDS_MAX, inner: INNER_MAX, numbers: NUMBERS_MAX };
+    count_within(message, &most)
 }
 
-fn count_within(message: &[u8], fields_max: u64, numbers_max: u64) -> Result<(), Flaw> {
-    let (mut fields, mut numbers) = (0, 0);
+/// How many there are of each kind, or may be.
+#[derive(Debug, Default, Clone, Copy)]
+struct Entries {
+    fields: u64,
+    inner: u64,
+    numbers: u64,
+}
+
+fn count_within(message: &[u8], most: &Entries) -> Result<(), Flaw> {
+    let mut found = Entries::default();
     each_field(message, &mut |tag, content| {
-        fields += 1;
-        Flaw::bound("number of entries", fields, fields_max)?;
-        count_numbers(MANIFEST, tag, content, &mut numbers, numbers_max)
+        found.fields += 1;
+        Flaw::bound("number of entries", found.fields, most.fields)?;
+        count_inner(MANIFEST, tag, content, &mut found, most)
     })
 }
 
-fn count_numbers(
+fn count_inner(
     message: &[(usize, Shape)],
     tag: usize,
     content: &[u8],
-    numbers: &mut u64,
-    limit: u64,
+    found: &mut Entries,
+    most: &Entries,
 ) -> Result<(), Flaw> {
     match message.iter().find(|(known, _)| *known == tag) {
         None => return Ok(()),
         // A varint ends with its only byte below 128.
-        Some((_, Shape::Numbers)) => *numbers += content.iter().filter(|byte| **byte < 128).count() as u64,
+        Some((_, Shape::Numbers)) => found.numbers += content.iter().filter(|byte| **byte < 128).count() as u64,
         Some((_, Shape::Message(inner))) => each_field(content, &mut |tag, content| {
-            *numbers += 1;
-            count_numbers(inner, tag, content, numbers, limit)
+            found.inner += 1;
+            Flaw::bound("number of entries", found.inner, most.inner)?;
+            count_inner(inner, tag, content, found, most)
         })?,
     }
-    Flaw::bound("number of entries", *numbers, limit).map(drop)
+    Flaw::bound("number of entries", found.numbers, most.numbers).map(drop)
 }
 
 /// Calls `with` for the number and content of each field. A varint's content is empty.
@@ -115,11 +128,11 @@ mod tests {
         ];
         for path in lists {
             let message = path.iter().rev().fold(numbers.clone(), |content, tag| within(*tag, &content));
-            let fields = path.len() as u64 - 1;
-            assert_eq!(count_within(&message, 1, 10 + fields), Ok(()), "{path:?}");
-            assert!(
-                matches!(count_within(&message, 1, 9 + fields), Err(Flaw::Bound { found, .. }) if found == 10 + fields)
-            );
+            let most = Entries { fields: 1, inner: path.len() as u64 - 1, numbers: 10 };
+            assert_eq!(count_within(&message, &most), Ok(()), "{path:?}");
+            for less in [Entries { numbers: 9, ..most }, Entries { inner: most.inner - 1, ..most }] {
+                assert!(matches!(count_within(&message, &less), Err(Flaw::Bound { .. })), "{path:?}");
+            }
         }
     }
 }

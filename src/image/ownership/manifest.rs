@@ -121,6 +121,20 @@ mod tests {
     }
 
     #[test]
+    fn every_path_that_a_restore_follows_is_whole() {
+        let (_folder, vault) = vault();
+        let link = |folder: &str, link: &str| FolderLink { folder: folder.into(), link: link.into() };
+        for forged in [
+            Manifest { deleted: vec![b"/a/../b".into()], ..sample() },
+            Manifest { folder_links: vec![link("/v/..", "/v/now")], ..sample() },
+            Manifest { folder_links: vec![link("/v/1", "now")], ..sample() },
+        ] {
+            let error = open(&wrap(&forged.encode_to_vec(), &vault), 7, &vault).unwrap_err();
+            assert!(matches!(error, ImageError::Damaged { flaw: Flaw::Name { what: "the path", .. }, .. }), "{error}");
+        }
+    }
+
+    #[test]
     fn numbers_in_a_body_are_counted_before_they_are_decoded() {
         let (_folder, vault) = vault();
         let tagged = |tag: u8, content: &[u8]| {

@@ -15,6 +15,9 @@ use crate::image::format::chunk::{self, PAGE, ZERO_RUN};
 
 /// A segment with less room than this is passed on, so reads stay large.
 const ROOM_MIN: usize = 64 << 10;
+/// Most bytes of small bodies that are inline in the manifest, which is whole in memory. Those that follow are stored as
+/// larger ones are.
+const INLINE_TOTAL: u64 = 8 << 20;
 /// Bytes of one read for a small body.
 const SMALL_READ: usize = 2 * INLINE_MAX;
 
@@ -25,12 +28,14 @@ struct Draft {
     /// Bytes that are neither in a piece nor in the segment.
     waiting: Vec<u8>,
     ended: bool,
+    /// It is small, and there is no room for it in the manifest.
+    is_crowded_out: bool,
 }
 
 impl Draft {
     /// Whether the body still fits into the manifest. Its bytes are in `waiting`, never in a segment.
     fn is_small(&self) -> bool {
-        self.size <= INLINE_MAX as u64
+        self.size <= INLINE_MAX as u64 && !self.is_crowded_out
     }
 }
 
@@ -49,6 +54,8 @@ pub(crate) struct Feeder {
     zeros: usize,
     pieces: Vec<Piece>,
     next_segment: u64,
+    /// Bytes of ended small bodies.
+    inline: u64,
     scratch: Box<[u8]>,
 }
 
@@ -66,6 +73,7 @@ impl Feeder {
             zeros: 0,
             pieces: Vec::new(),
             next_segment: 0,
+            inline: 0,
             scratch: vec![0; SMALL_READ].into(),
         })
     }
@@ -100,9 +108,29 @@ impl Feeder {
         Ok(read)
     }
 
+    /// Appends zeros that need not be read. The body has whole pages so far.
+    pub(crate) fn skip(&mut self, body: usize, length: u64) -> Result<()> {
+        self.pipeline()?.check()?;
+        let draft = &mut self.bodies[body];
+        draft.size += length;
+        if draft.is_small() {
+            draft.waiting.resize(draft.size as usize, 0);
+            return Ok(());
+        }
+        self.enter(body)?;
+        self.cut_scanned(body);
+        self.push_zeros(body, length as usize);
+        self.close_gap();
+        Ok(())
+    }
+
     pub(crate) fn end(&mut self, body: usize) -> Result<()> {
         self.pipeline()?.check()?;
-        if !self.bodies[body].is_small() {
+        let draft = &mut self.bodies[body];
+        draft.is_crowded_out = draft.is_small() && self.inline + draft.size > INLINE_TOTAL;
+        if draft.is_small() {
+            self.inline += draft.size;
+        } else {
             self.enter(body)?;
             self.cut_scanned(body);
             let rest = self.start..self.filled;
@@ -310,5 +338,38 @@ mod tests {
             .map(|length| length / PAGE as isize)
             .collect();
         assert_eq!(lengths, [10, -4, 4, -2]);
+    }
+
+    #[test]
+    fn what_is_skipped_is_one_piece_of_zeros() {
+        let (_folder, mut feeder) = feeder();
+        let body = feeder.begin();
+        feeder.skip(body, PAGE as u64).unwrap();
+        feeder.fill(body, &mut &[1; PAGE][..]).unwrap();
+        feeder.skip(body, 1 << 40).unwrap();
+        feeder.skip(body, 5).unwrap();
+        feeder.end(body).unwrap();
+        let (bytes, placed) = feeder.finish().unwrap();
+        assert_eq!((bytes, placed.bodies[body].size()), ((1 << 40) + 2 * PAGE as u64 + 5, bytes));
+        assert_eq!(placed.bodies[body].extents().count(), 3);
+    }
+
+    #[test]
+    fn small_bodies_beyond_a_total_are_not_inline() {
+        let (_folder, mut feeder) = feeder();
+        let data = vec![7; INLINE_MAX - 1];
+        let most = INLINE_TOTAL as usize / data.len();
+        for _ in 0..most + 3 {
+            let body = feeder.begin();
+            let mut rest = &data[..];
+            while !rest.is_empty() {
+                feeder.fill(body, &mut rest).unwrap();
+            }
+            feeder.end(body).unwrap();
+        }
+        let (_, placed) = feeder.finish().unwrap();
+        assert!(placed.bodies.iter().all(|body| body.size() == data.len() as u64));
+        let inline = placed.bodies.iter().map(|body| body.inline().len()).filter(|length| *length > 0);
+        assert_eq!((inline.count(), placed.chunks.len()), (most, 1));
     }
 }

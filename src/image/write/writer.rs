@@ -96,6 +96,11 @@ impl BodyWriter {
         lock(&self.feeder).fill(self.id.0, source)
     }
 
+    /// Appends zeros that need not be read. The body has whole pages so far.
+    pub fn skip(&mut self, length: u64) -> Result<()> {
+        lock(&self.feeder).skip(self.id.0, length)
+    }
+
     /// Appends all of `data`.
     pub fn write_all(&mut self, mut data: &[u8]) -> Result<()> {
         while !data.is_empty() {

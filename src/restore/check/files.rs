@@ -37,15 +37,15 @@ pub fn executables(manifest: &Manifest) -> Vec<Unfit> {
 
 /// Captured files that cannot be put back, at most one per folder.
 pub fn unwritable(manifest: &Manifest) -> Vec<Unfit> {
-    let deleted: BTreeSet<&Path> =
-        manifest.deleted.iter().filter_map(|path| Path::new(OsStr::from_bytes(path)).parent()).collect();
+    let deleted: BTreeSet<&Path> = manifest.deleted.iter().map(|path| Path::new(OsStr::from_bytes(path))).collect();
+    let is_deleted = |path: &Path| path.ancestors().any(|path| deleted.contains(path));
     let mut folders = BTreeSet::new();
     let mut unfit = Vec::new();
     for file in &manifest.files {
         let path = Path::new(OsStr::from_bytes(&file.path));
-        let reason = match link_on(path, file) {
+        let reason = match link_on(path, file).filter(|link| !is_deleted(link)) {
             Some(link) => Unfit::Link { path: path.to_owned(), link },
-            None => match can_put_back(path, file, &deleted) {
+            None => match can_put_back(path, file, &is_deleted) {
                 Err(reason) => Unfit::Unwritable { path: path.to_owned(), reason },
                 Ok(()) => continue,
             },
@@ -66,16 +66,17 @@ fn link_on(path: &Path, file: &File) -> Option<PathBuf> {
     }
 }
 
-/// Mirrors `files::put_back`: existing files are overwritten or replaced, folders are created. The folders `deleted` have
-/// lost their content by then.
-fn can_put_back(path: &Path, file: &File, deleted: &BTreeSet<&Path>) -> Result<(), String> {
+/// Mirrors `files::put_back`: existing files are overwritten or replaced, folders are created. What `is_deleted` is
+/// gone by then.
+fn can_put_back(path: &Path, file: &File, is_deleted: &dyn Fn(&Path) -> bool) -> Result<(), String> {
     let place = |(parent, name)| resolve::place_in(&resolve::folder(parent).ok()?, name).ok();
-    if let Some(present) = path.parent().zip(path.file_name()).and_then(place)
-        && can_stay(&present, path, file, deleted)?
+    if !is_deleted(path)
+        && let Some(present) = path.parent().zip(path.file_name()).and_then(place)
+        && can_stay(&present, path, file)?
     {
         return Ok(());
     }
-    for folder in path.ancestors().skip(1) {
+    for folder in path.ancestors().skip(1).filter(|folder| !is_deleted(folder)) {
         match resolve::folder(folder) {
             Err(Unresolved::Io(error)) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error.to_string()),
@@ -89,10 +90,10 @@ fn can_put_back(path: &Path, file: &File, deleted: &BTreeSet<&Path>) -> Result<(
 }
 
 /// Whether what is at `path` need not be replaced; an error if it cannot be.
-fn can_stay(present: &fs::File, path: &Path, file: &File, deleted: &BTreeSet<&Path>) -> Result<bool, String> {
+fn can_stay(present: &fs::File, path: &Path, file: &File) -> Result<bool, String> {
     let at = resolve::by_descriptor(present);
     let is = |kind: fn(&fs::Metadata) -> bool| present.metadata().is_ok_and(|meta| kind(&meta));
-    let has_content = || !deleted.contains(path) && fs::read_dir(&at).is_ok_and(|mut names| names.next().is_some());
+    let has_content = || fs::read_dir(&at).is_ok_and(|mut names| names.next().is_some());
     match file.kind() {
         Kind::Directory if resolve::folder(path).is_ok() => Ok(true),
         Kind::Directory => Err("it is not a folder here".into()),
@@ -204,9 +205,26 @@ mod tests {
             assert_eq!((unfit("empty", kind), unfit("to-full", kind)), (vec![], vec![]), "{kind:?}");
         }
         assert_eq!(unfit("file", Kind::Directory), because("file", "it is not a folder here"));
-        // Its content was deleted, and is deleted before the file is put back.
-        let deleted = vec![bytes(&top.join("full/content"))];
-        let files = vec![file("full", Kind::Regular)];
-        assert_eq!(unwritable(&Manifest { files, deleted, ..Manifest::default() }), []);
+    }
+
+    #[test]
+    fn what_was_deleted_at_the_checkpoint_is_not_in_the_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let top = folder.path().canonicalize().unwrap();
+        fs::create_dir(top.join("full")).unwrap();
+        fs::write(top.join("full/content"), "").unwrap();
+        std::os::unix::fs::symlink("full", top.join("link")).unwrap();
+        let file = |name: &str, kind: Kind| File { path: bytes(&top.join(name)), kind: kind.into(), ..File::default() };
+        let files = vec![
+            file("full", Kind::Symlink),
+            file("link", Kind::Directory),
+            file("link/folder", Kind::Directory),
+            file("link/folder/one", Kind::Regular),
+        ];
+        let unfit = |deleted: &[&str]| {
+            let deleted = deleted.iter().map(|name| bytes(&top.join(name))).collect();
+            unwritable(&Manifest { files: files.clone(), deleted, ..Manifest::default() }).len()
+        };
+        assert_eq!((unfit(&["full", "link"]), unfit(&["full"]), unfit(&["link"])), (0, 3, 1));
     }
 }
