@@ -116,6 +116,18 @@ come_back! {
     }
 }
 
+/// What is told once is armed again by nothing that a dump does.
+#[test]
+fn watched_by_one_number_and_fired() {
+    for setting in EVERYWHERE {
+        let app = App::new(*setting, &["holds", "epoll-fired"]);
+        let first = app.start();
+        first.checkpoint(&["--leave-running"]);
+        assert!(first.verified().contains("fired=1"), "{}", first.story());
+        move_on(&app, &first);
+    }
+}
+
 come_back! {
     EVERYWHERE => {
         descriptors_of_a_parent_and_a_child: "shared-files",
