@@ -91,7 +91,22 @@ fn an_affinity_to_cpus_that_are_not_there_is_dropped() {
     sched_setaffinity(Pid::from_raw(0), &all).unwrap();
     second.verified();
     assert!(second.ask("changed").contains("process sched_setaffinity (1, 2)"), "{}", second.ask("changed"));
-    assert!(second.story().contains("it is dropped"), "{}", second.story());
+    second.eventually("no warning", || second.story().contains("it is dropped").then_some(()));
+}
+
+/// What locks memory is lost where the container of the target does not allow it, but not in silence.
+#[test]
+fn a_lock_that_is_not_allowed_is_warned_of() {
+    let app = App::new(Setting::Restricted, &["attributes", "MCL_FUTURE MCL_ONFAULT"]);
+    let first = app.start();
+    first.verified();
+    first.checkpoint(&[]);
+    assert_eq!(first.wait(), 172, "{}", first.story());
+    let app = app.denying("EPERM=mlockall");
+    let second = app.start();
+    second.verified();
+    assert!(second.ask("changed").contains("MCL_FUTURE"), "{}", second.ask("changed"));
+    second.eventually("no warning", || second.story().contains("can't set MCL_FUTURE as it was").then_some(()));
 }
 
 /// They are refused, and stay as they are.

@@ -1,6 +1,10 @@
 //! Kinds of objects that come back whole: a service that holds one is checkpointed and left running, and is moved twice
 //! after that. The objects are those of `tests/services/holds_modes.c`, `holds_mappings.c` and `holds_tcp.c`.
 
+use freeze::fail_points::Point;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::harness::{App, Container, Setting, text};
 
 const SETTINGS: &[Setting] = &[Setting::Restricted, Setting::RestrictedPodman, Setting::Caps];
@@ -116,6 +120,18 @@ come_back! {
     }
 }
 
+/// What is told once is armed again by nothing that a dump does.
+#[test]
+fn watched_by_one_number_and_fired() {
+    for setting in EVERYWHERE {
+        let app = App::new(*setting, &["holds", "epoll-fired"]);
+        let first = app.start();
+        first.checkpoint(&["--leave-running"]);
+        assert!(first.verified().contains("fired=1"), "{}", first.story());
+        move_on(&app, &first);
+    }
+}
+
 come_back! {
     EVERYWHERE => {
         descriptors_of_a_parent_and_a_child: "shared-files",
@@ -165,6 +181,7 @@ come_back! {
         tcp_in_flight: "tcp-in-flight",
         tcp_options: "tcp-options",
         tcp_many: "tcp-many",
+        tcp_many_of_a_child: "tcp-many-shared",
     }
 }
 
@@ -179,6 +196,24 @@ fn tcp_that_cannot_be_carried_is_closed() {
         let second = move_on(&app, &first);
         assert!(second.verified().contains("closed=1"), "{object}: {}", second.story());
     }
+}
+
+/// It listens where the service is restored, too.
+#[test]
+fn tcp_to_a_neighbour_that_has_not_accepted_is_closed() {
+    let app = App::new(Setting::Restricted, &["holds", "tcp-neighbour"]).with_fail_points();
+    let first = app.start();
+    let neighbour = first.listen(7001);
+    assert!(first.verified().contains("closed=0"), "{}", first.story());
+    first.checkpoint(&[]);
+    drop(neighbour);
+    let second = app.start_stopping_at(Some(Point::RestoreBegun), &[]);
+    let worker = Pid::from_raw(second.stopped());
+    let neighbour = second.listen(7001);
+    kill(worker, Signal::SIGCONT).unwrap();
+    assert!(second.verified().contains("closed=1"), "{}", second.story());
+    neighbour.set_nonblocking(true).unwrap();
+    assert!(neighbour.accept().is_err(), "the neighbour has a new client");
 }
 
 /// As a service whose package is upgraded while it runs.

@@ -568,12 +568,15 @@ static void in_flight_check(void)
 	send_away(pair.client);
 }
 
+enum { BUF_LOCK = 72 }; /* newer than the headers: sizes that are set are locked */
+
 static const struct option {
 	int level, name, value;
 } options[] = {
 	{ SOL_SOCKET, SO_KEEPALIVE, 1 }, { SOL_SOCKET, SO_RCVLOWAT, 3 },  { SOL_SOCKET, SO_RCVBUF, 50000 },
 	{ SOL_SOCKET, SO_SNDBUF, 40000 }, { SOL_SOCKET, SO_OOBINLINE, 1 }, { SOL_SOCKET, SO_REUSEADDR, 0 },
 	{ SOL_TCP, TCP_NODELAY, 1 },	 { SOL_TCP, TCP_KEEPIDLE, 77 },	  { IPPROTO_IP, IP_TOS, 16 },
+	{ SOL_SOCKET, BUF_LOCK, 3 },
 };
 
 static int option(int fd, const struct option *o)
@@ -642,15 +645,65 @@ static int is_closed(int fd)
 	       (send(fd, "x", 1, MSG_DONTWAIT) < 0 && (errno == EPIPE || errno == ENOTCONN));
 }
 
+static void closed_check(void)
+{
+	say("closed=%d", is_closed(pair.client));
+}
+
+/* A client of a listener that isn't the service's, which has written nothing. */
+static void neighbour_hold(void)
+{
+	pair.client = -1;
+}
+
+static void neighbour_check(void)
+{
+	char x;
+
+	if (pair.client < 0)
+		pair.client = connect_to(server_ip, 0);
+	say("closed=%d", recv(pair.client, &x, 1, MSG_DONTWAIT) == 0 || errno != EAGAIN);
+}
+
+/* A child has the other ends of connections, pipes and socketpairs: more than fit into what a restore hands over by. */
+enum { SHARED = 100 };
+static int pipes[SHARED][2], local[SHARED][2];
+
+static void many_shared_hold(void)
+{
+	listener = listen_at("0.0.0.0", PORT);
+	for (int i = 0; i < SHARED; i++) {
+		make(&many[i]);
+		had(pipe(pipes[i]), "pipe");
+		had(socketpair(AF_UNIX, SOCK_STREAM, 0, local[i]), "socketpair");
+	}
+	if (!had(fork(), "fork")) {
+		for (int i = 0; i < SHARED; i++) {
+			close(many[i].server);
+			close(pipes[i][i % 2]);
+			close(local[i][0]);
+		}
+		for (;;)
+			pause();
+	}
+	for (int i = 0; i < SHARED; i++) {
+		close(many[i].client);
+		close(pipes[i][!(i % 2)]);
+		close(local[i][1]);
+	}
+}
+
+static void many_shared_check(void)
+{
+	for (int i = 0; i < SHARED; i++)
+		if (fcntl(many[i].server, F_GETFD) < 0 || write(many[i].server, "x", 1) != 1)
+			fail("connection %d is closed: %s", i, strerror(errno));
+}
+
 static void urgent_hold(void)
 {
 	unread_hold();
 	had(send(pair.client, "!", 1, MSG_OOB), "MSG_OOB");
-}
-
-static void closed_check(void)
-{
-	say("closed=%d", is_closed(pair.client));
 }
 
 /* A socket that is connected to itself. */
@@ -689,6 +742,8 @@ const struct object tcp_objects[] = {
 	{ "tcp-in-flight", in_flight_hold, in_flight_check },
 	{ "tcp-options", options_hold, options_check },
 	{ "tcp-many", many_hold, many_check },
+	{ "tcp-neighbour", neighbour_hold, neighbour_check },
+	{ "tcp-many-shared", many_shared_hold, many_shared_check },
 	{ "tcp-urgent", urgent_hold, closed_check },
 	{ "tcp-self", self_hold, closed_check },
 	{ "tcp-waiting-data", waiting_data_hold, closed_check },
