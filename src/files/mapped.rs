@@ -7,11 +7,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::ops::ControlFlow;
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::search::{self, Wanted};
+use super::search;
 use crate::proc::fdinfo::Inode;
 use crate::proc::maps::Mapping;
 use crate::proc::mountinfo;
@@ -32,32 +31,19 @@ pub fn find(mut wanted: BTreeMap<Inode, PathBuf>) -> Vec<PathBuf> {
         }
         None => true,
     });
-    let mounts = mountinfo::read("self").unwrap_or_default();
-    let in_memory: BTreeSet<u64> =
-        mounts.iter().filter(|mount| mount.fstype == "tmpfs").map(|mount| mount.device).collect();
-    wanted.retain(|(device, _), _| in_memory.contains(device));
-    found.extend(through_all(&wanted));
+    if !wanted.is_empty() {
+        let mounts = mountinfo::read("self").unwrap_or_default();
+        let in_memory: BTreeSet<u64> =
+            mounts.iter().filter(|mount| mount.fstype == "tmpfs").map(|mount| mount.device).collect();
+        let wanted = wanted.into_keys().filter(|(device, _)| in_memory.contains(device)).collect();
+        found.extend(search::by_inode(&wanted, |kind| kind.is_file()).into_values());
+    }
     found
 }
 
 fn beside(folder: &Path, (device, inode): Inode) -> Option<PathBuf> {
     let mut entries = fs::read_dir(folder).ok()?.flatten().filter(|entry| entry.ino() == inode);
     entries.find_map(|entry| entry.metadata().is_ok_and(|meta| meta.dev() == device).then(|| entry.path()))
-}
-
-fn through_all(wanted: &BTreeMap<Inode, PathBuf>) -> Vec<PathBuf> {
-    let mut found = BTreeMap::new();
-    if !wanted.is_empty() {
-        let devices = wanted.keys().map(|(device, _)| *device).collect();
-        search::all_mounts(Wanted { devices: &devices, kind: |kind| kind.is_file() }, |path, meta| {
-            let inode = (meta.dev(), meta.ino());
-            if wanted.contains_key(&inode) {
-                found.entry(inode).or_insert(path);
-            }
-            if found.len() == wanted.len() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
-    }
-    found.into_values().collect()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Finds the paths of files of which only device and inode are known. The search is breadth-first, over all
 //! mounts.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{self, FileType, Metadata};
 use std::io;
 use std::ops::ControlFlow;
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::{AccessFlags, access};
 
+use crate::proc::fdinfo::Inode;
 use crate::proc::mountinfo;
 
 /// Limits of the search: folders and files of the wanted types on all mounts together, and time.
@@ -22,6 +23,35 @@ const TIME: Duration = Duration::from_secs(2);
 pub struct Wanted<'a> {
     pub devices: &'a BTreeSet<u64>,
     pub kind: fn(FileType) -> bool,
+}
+
+/// A path of each of these files that is found on its mount. One that the search does not reach counts as not found.
+pub fn by_inode(wanted: &BTreeSet<Inode>, kind: fn(FileType) -> bool) -> BTreeMap<Inode, PathBuf> {
+    by_inode_with(wanted, kind, |wanted, look| all_mounts(wanted, look))
+}
+
+/// The same with another search.
+pub(super) fn by_inode_with<S>(
+    wanted: &BTreeSet<Inode>,
+    kind: fn(FileType) -> bool,
+    search: S,
+) -> BTreeMap<Inode, PathBuf>
+where
+    S: FnOnce(Wanted, &mut dyn FnMut(PathBuf, &Metadata) -> ControlFlow<()>) -> bool,
+{
+    let mut found = BTreeMap::new();
+    if wanted.is_empty() {
+        return found;
+    }
+    let devices = wanted.iter().map(|(device, _)| *device).collect();
+    search(Wanted { devices: &devices, kind }, &mut |path, meta| {
+        let inode = (meta.dev(), meta.ino());
+        if wanted.contains(&inode) {
+            found.entry(inode).or_insert(path);
+        }
+        if found.len() == wanted.len() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    found
 }
 
 /// Looks at every file of the type and every folder on the devices, until `look` has all that it wants. Returns
@@ -59,7 +89,7 @@ pub fn below(
     has_read_all && left > 0
 }
 
-/// Adds so many entries at most.
+/// Adds the entries of the wanted types, but no more than are `left`.
 fn add_entries(
     folder: &Path,
     kind: fn(FileType) -> bool,

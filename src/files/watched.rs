@@ -2,46 +2,27 @@
 //! since it opens files by handle only with CAP_DAC_READ_SEARCH. A fresh container needs the files.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::Metadata;
-use std::ops::ControlFlow;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use super::search::{self, Wanted};
+use super::search;
 use crate::proc::fdinfo::Inode;
 
-/// Paths of the files that are found on their mounts. One that the search does not reach counts as not found.
+/// Paths of the files that are found on their mounts.
 pub fn find(wanted: &BTreeSet<Inode>) -> BTreeMap<Inode, PathBuf> {
-    find_with(wanted, |wanted, look| search::all_mounts(wanted, look))
-}
-
-fn find_with<S>(wanted: &BTreeSet<Inode>, search: S) -> BTreeMap<Inode, PathBuf>
-where
-    S: FnOnce(Wanted, &mut dyn FnMut(PathBuf, &Metadata) -> ControlFlow<()>) -> bool,
-{
-    let mut found = BTreeMap::new();
-    if wanted.is_empty() {
-        return found;
-    }
-    let devices = wanted.iter().map(|(device, _)| *device).collect();
-    search(Wanted { devices: &devices, kind: |_| true }, &mut |path, meta| {
-        let inode = (meta.dev(), meta.ino());
-        if wanted.contains(&inode) {
-            found.entry(inode).or_insert(path);
-        }
-        if found.len() == wanted.len() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
-    found
+    search::by_inode(wanted, |_| true)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::fs::{self, Metadata};
+    use std::ops::ControlFlow;
     use std::os::fd::{AsFd, AsRawFd};
+    use std::os::unix::fs::MetadataExt;
     use std::path::Path;
 
     use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
+    use super::search::Wanted;
     use super::*;
     use crate::proc::fdinfo::FdInfo;
 
@@ -59,7 +40,10 @@ mod tests {
         fs::write(&file, "").unwrap();
         let elsewhere = tempfile::tempdir().unwrap();
         let wanted = BTreeSet::from([watched(&file), watched(elsewhere.path())]);
-        let found = find_with(&wanted, |wanted, look| search::below([folder.path().to_owned()].into(), wanted, look));
+        let below = |wanted: Wanted, look: &mut dyn FnMut(PathBuf, &Metadata) -> ControlFlow<()>| {
+            search::below([folder.path().to_owned()].into(), wanted, look)
+        };
+        let found = search::by_inode_with(&wanted, |_| true, below);
         assert_eq!(found, BTreeMap::from([(watched(&file), file)]));
     }
 
