@@ -161,7 +161,7 @@ fn take(
     meter.begin(Phase::Preflight);
     let abilities = Abilities::probe();
     let read = || Tree::of_service(target.root, target.service).map_err(CheckpointError::from);
-    let (tree, _, disorder) = check(&read, &abilities)?;
+    let (mut tree, mut watched, disorder) = check(&read, &abilities)?;
     match disorder {
         Some(disorder) => reporter.warn(disorder.to_string()),
         None if RestorePlan::of(&abilities).can_go_back() => {}
@@ -212,8 +212,10 @@ fn take(
         }
         None => Ahead::default(),
     };
-    // Reading may have taken minutes.
-    let (tree, watched, _) = check(&read, &abilities)?;
+    if !ahead.is_empty() {
+        // Reading may have taken minutes.
+        (tree, watched, _) = check(&read, &abilities)?;
+    }
     let announced = announce::announce(&vault, target.lease, target.after_commit);
     reach(Point::CheckpointChecked);
 

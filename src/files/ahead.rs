@@ -52,6 +52,10 @@ impl Ahead {
         Ok(Self(read))
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The content of the file at `path`, if it is still the one that was read.
     pub fn content(&self, path: &Path, meta: &Metadata) -> Option<BodyId> {
         self.0.get(path).filter(|(stamp, _)| *stamp == Stamp::of(meta)).map(|(_, body)| *body)

@@ -50,10 +50,12 @@ pub fn look(service: &Service, findings: &mut Findings) {
     if !memory.is_empty() {
         let sizes = memory.iter().map(|one| (one.id as u64, one.size.next_multiple_of(page_size()))).collect();
         for one in &service.processes {
-            for mapping in maps::read(one.process.pid).unwrap_or_default().into_iter().filter(is_segment) {
-                *attached.entry(mapping.inode).or_default() += 1;
+            let mapped = maps::read(one.process.pid).unwrap_or_default();
+            let segments: Vec<Mapping> = mapped.into_iter().filter(is_segment).collect();
+            for segment in &segments {
+                *attached.entry(segment.inode).or_default() += 1;
             }
-            parts(one.process, &sizes, findings);
+            parts(one.process, &segments, &sizes, findings);
         }
     }
     for ((kind, _, name), list) in KINDS.into_iter().zip([memory, queues, semaphores]) {
@@ -148,9 +150,8 @@ fn judge(kind: Kind, name: &str, list: &[Object], attached: &Attached) -> Vec<Fi
 }
 
 /// Segments of which a process has unmapped a part: shmat(2) always attaches the whole.
-fn parts(process: &Process, sizes: &BTreeMap<u64, u64>, findings: &mut Findings) {
-    let list = maps::read(process.pid).unwrap_or_default();
-    for start in incomplete(&list, sizes) {
+fn parts(process: &Process, segments: &[Mapping], sizes: &BTreeMap<u64, u64>, findings: &mut Findings) {
+    for start in incomplete(segments, sizes) {
         let what = "has attached System V shared memory and unmapped a part of it, which cannot be restored";
         let finding = Finding::refused(Some(process), what, "attach it again as a whole before a checkpoint");
         findings.add(finding.at(Place::Mapping(start)));
@@ -158,15 +159,14 @@ fn parts(process: &Process, sizes: &BTreeMap<u64, u64>, findings: &mut Findings)
 }
 
 /// Start addresses of mappings that begin or end within a segment.
-fn incomplete(list: &[Mapping], sizes: &BTreeMap<u64, u64>) -> Vec<u64> {
-    let segments: Vec<&Mapping> = list.iter().filter(|one| is_segment(one)).collect();
+fn incomplete(segments: &[Mapping], sizes: &BTreeMap<u64, u64>) -> Vec<u64> {
     // Where it ends in the segment.
     let ends = |one: &Mapping| one.offset.saturating_add(one.end.saturating_sub(one.start));
     let follows =
         |one: &Mapping, next: &Mapping| (next.inode, next.start, next.offset) == (one.inode, one.end, ends(one));
     let mut found = Vec::new();
     for (at, one) in segments.iter().enumerate() {
-        let begins = one.offset == 0 || at.checked_sub(1).is_some_and(|before| follows(segments[before], one));
+        let begins = one.offset == 0 || at.checked_sub(1).is_some_and(|before| follows(&segments[before], one));
         let whole = sizes.get(&one.inode).is_none_or(|size| ends(one) == *size);
         let goes_on = segments.get(at + 1).is_some_and(|next| follows(one, next));
         if !begins || !(whole || goes_on) {
@@ -246,7 +246,10 @@ mod tests {
 
     #[test]
     fn a_segment_is_attached_as_a_whole() {
-        let starts = |text: &str| incomplete(&maps::parse(text.as_bytes()), &BTreeMap::from([(7, 0x3000)]));
+        let starts = |text: &str| {
+            let segments: Vec<Mapping> = maps::parse(text.as_bytes()).into_iter().filter(is_segment).collect();
+            incomplete(&segments, &BTreeMap::from([(7, 0x3000)]))
+        };
         let line = |range: &str, offset: &str| format!("{range} rw-s {offset} 00:01 7 /SYSV00000000 (deleted)\n");
         let whole = line("1000-4000", "0");
         let cut = line("1000-2000", "0") + &line("2000-4000", "1000");
