@@ -119,8 +119,7 @@ impl Mounted {
 
     /// The kernel's number for the file system at `path`.
     fn device(&self, path: &Path) -> Option<u64> {
-        let at = self.0.iter().filter(|mount| path.starts_with(&mount.point));
-        Some(at.max_by_key(|mount| mount.point.components().count())?.device)
+        Some(mountinfo::holding(&self.0, |mount| &mount.point, path)?.device)
     }
 }
 

@@ -15,10 +15,9 @@ use crate::proc::fdinfo::Inode;
 use crate::proc::maps::Mapping;
 use crate::proc::mountinfo;
 
-/// The former path of a file whose name was removed; None for all other mappings.
+/// A file whose name was removed, and its former path; None for all other mappings.
 pub fn former_path(mapping: &Mapping) -> Option<(Inode, PathBuf)> {
-    let path = mapping.path()?.to_str()?.strip_suffix(" (deleted)")?;
-    Some(((mapping.device, mapping.inode), path.into()))
+    Some(((mapping.device, mapping.inode), mapping.former_path()?.to_owned()))
 }
 
 /// Present paths of the files, by their former ones.

@@ -35,15 +35,7 @@ impl Mounts {
 
     /// Kind of the mount that holds `path`.
     pub fn kind(&self, path: &Path) -> Kind {
-        // The last of several mounts on one point hides the others.
-        let mut best = (0, Kind::Foreign);
-        for (point, kind) in &self.mounts {
-            let depth = point.components().count();
-            if path.starts_with(point) && depth >= best.0 {
-                best = (depth, *kind);
-            }
-        }
-        best.1
+        mountinfo::holding(&self.mounts, |(point, _)| point, path).map_or(Kind::Foreign, |(_, kind)| *kind)
     }
 
     /// All mount points.

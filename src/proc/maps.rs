@@ -1,10 +1,10 @@
 //! /proc/PID/maps (proc_pid_maps(5)): a process's memory mappings.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use super::{hexadecimal, lines, number, unescape};
@@ -34,6 +34,12 @@ impl Mapping {
     /// The file's path; None if the name is not a path.
     pub fn path(&self) -> Option<&Path> {
         Some(Path::new(&self.name)).filter(|path| path.is_absolute())
+    }
+
+    /// The file's former path if that was removed.
+    pub fn former_path(&self) -> Option<&Path> {
+        let name = self.path()?.as_os_str().as_bytes().strip_suffix(b" (deleted)")?;
+        Some(Path::new(OsStr::from_bytes(name)))
     }
 }
 
@@ -86,8 +92,6 @@ fn blanks(name: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::ffi::OsStrExt;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -116,6 +120,8 @@ mod tests {
         assert_eq!(files, [(device(0x32), 1024), (0, 0), (device(1), 9), (0, 0), (0, 0)]);
         let paths: Vec<_> = maps.iter().map(|one| one.path().is_some()).collect();
         assert_eq!(paths, [true, false, true, false, false]);
+        let former: Vec<_> = maps.iter().map(Mapping::former_path).collect();
+        assert_eq!(former, [None, None, Some(Path::new("/memfd:x")), None, None]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{lines, number, unescape};
 
@@ -58,6 +58,12 @@ fn mount(line: &[u8]) -> Option<Mount> {
         fstype: text(fields.next()?),
         options: text(fields.nth(1).unwrap_or_default()),
     })
+}
+
+/// Which of `mounts` holds `path`: the deepest, and of several on one point the last, which hides the others.
+pub fn holding<'a, M>(mounts: &'a [M], point: impl Fn(&M) -> &Path, path: &Path) -> Option<&'a M> {
+    let at = mounts.iter().filter(|mount| path.starts_with(point(mount)));
+    at.max_by_key(|mount| point(mount).components().count())
 }
 
 fn device(field: &[u8]) -> Option<u64> {

@@ -11,8 +11,6 @@ use crate::files::mapped;
 use crate::proc::maps::{self, Mapping};
 use crate::proc::tree::Process;
 
-const DELETED: &str = " (deleted)";
-
 /// Returns the present paths of files that are mapped under a former one.
 pub fn look(service: &Service, findings: &mut Findings) -> Vec<PathBuf> {
     let mut former = BTreeMap::new();
@@ -50,7 +48,8 @@ fn judge(process: &Process, mapping: &Mapping) -> Option<Finding> {
     if name.starts_with("/anon_hugepage") {
         return Some(descriptors::huge_pages(process));
     }
-    (name.starts_with("/dev/") && !name.ends_with(DELETED) && is_device(name)).then(|| devices::device(process, name))
+    let is_there = mapping.former_path().is_none();
+    (name.starts_with("/dev/") && is_there && is_device(name)).then(|| devices::device(process, name))
 }
 
 fn is_device(path: &str) -> bool {

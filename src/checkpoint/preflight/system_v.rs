@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 
 use super::{Finding, Findings, Place, Service};
 use crate::privileges::Facts;
@@ -65,8 +66,7 @@ pub fn look(service: &Service, findings: &mut Findings) {
 
 /// A mapping of a segment, whose inode is its ID (ipc/shm.c).
 pub fn is_segment(mapping: &Mapping) -> bool {
-    let name = mapping.name.to_string_lossy();
-    name.starts_with("/SYSV") && name.ends_with(" (deleted)")
+    mapping.former_path().is_some_and(|path| path.as_os_str().as_bytes().starts_with(b"/SYSV"))
 }
 
 /// `users` are those of this container's processes.
