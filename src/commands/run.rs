@@ -19,7 +19,7 @@ use crate::job::{Choice, OnFailure, Standby};
 use crate::store::Location;
 
 /// Most bytes of `--include` and `--exclude`: they must fit into the one line that a worker gets.
-const MAX_NAMED: usize = MAX_LINE / 2;
+const MAX_FILE_OPTIONS: usize = MAX_LINE / 2;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -224,7 +224,7 @@ pub fn main(arguments: Arguments) -> u8 {
         return exit::USAGE;
     }
     let files = arguments.files.selection(&plain(arguments.restore.standby_cache.clone()));
-    if let Err(error) = files.named.check(MAX_NAMED) {
+    if let Err(error) = files.named.check(MAX_FILE_OPTIONS) {
         super::say(&error.to_string());
         return exit::USAGE;
     }

@@ -19,7 +19,7 @@ use nix::errno::Errno;
 use nix::unistd::{AccessFlags, eaccess};
 
 use super::entry;
-use super::groups;
+use super::groups::{self, Group};
 use super::mounts::Kind;
 use super::resolve;
 use super::used::{LookupError, Rules, captured_kind};
@@ -75,23 +75,27 @@ impl Survey {
     /// Refuses more bytes than the `limit`, and more files than a manifest holds.
     pub fn check(&self, limit: u64) -> Result<(), LookupError> {
         if self.changed.len() > MOST {
-            let mut fullest = groups::groups(self.changed.keys().map(|path| (path.as_path(), 1)), 8);
-            fullest.truncate(3);
+            let fullest = largest(self.changed.keys().map(|path| (path.as_path(), 1)));
             return Err(LookupError::Many { files: self.changed.len(), limit: MOST, fullest });
         }
         let bytes = self.changed.values().map(|stamp| stamp.bytes).sum();
         if bytes <= limit {
             return Ok(());
         }
-        let mut largest = groups::groups(self.files(), 8);
-        largest.truncate(3);
-        Err(LookupError::Large { bytes, limit, largest })
+        Err(LookupError::Large { bytes, limit, largest: largest(self.files()) })
     }
 
     /// Regular files with their sizes.
     pub fn files(&self) -> impl Iterator<Item = (&Path, u64)> {
         self.changed.iter().filter(|(_, stamp)| stamp.is_file).map(|(path, stamp)| (path.as_path(), stamp.bytes))
     }
+}
+
+/// The folders that a message names.
+fn largest<'a>(files: impl Iterator<Item = (&'a Path, u64)>) -> Vec<Group> {
+    let mut largest = groups::groups(files, 8);
+    largest.truncate(3);
+    largest
 }
 
 type Entries = Box<dyn Iterator<Item = io::Result<(OsString, io::Result<Metadata>)>>>;

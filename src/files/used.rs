@@ -238,13 +238,13 @@ fn used_by(processes: &[Process]) -> Result<BTreeMap<PathBuf, bool>, LookupError
     for process in processes.iter().filter(|process| !process.is_zombie()) {
         let cwd = proc::path(process.pid, "cwd");
         if let Ok(target) = fs::read_link(&cwd) {
-            names(&cwd, &target).into_iter().for_each(|path| note(path, false));
+            names_of(&cwd, &target).into_iter().for_each(|path| note(path, false));
         }
         for (fd, target) in fd::links(process.pid).map_err(LookupError::Proc)? {
             if target.is_absolute() {
                 let written = FdInfo::read(process.pid, fd).unwrap_or_default().is_writable();
                 let link = proc::path(process.pid, &format!("fd/{fd}"));
-                names(&link, &target).into_iter().for_each(|path| note(path, written));
+                names_of(&link, &target).into_iter().for_each(|path| note(path, written));
             } else if let Some(path) = sockets.get(target.as_os_str().as_bytes()) {
                 for folder in folders_of_socket(path)? {
                     note(folder, false);
@@ -306,7 +306,7 @@ fn folders_of_socket(path: &Path) -> Result<Vec<PathBuf>, LookupError> {
 /// Names of the file behind `link` in /proc: `target`, if that leads to the same file. A file without its
 /// name may have hard links in the same folder, such as CRIU's own `link_remap.N`, which the restore needs. If that
 /// folder is deleted too, CRIU links the file into the closest one above.
-fn names(link: &Path, target: &Path) -> Vec<PathBuf> {
+fn names_of(link: &Path, target: &Path) -> Vec<PathBuf> {
     let Ok(open) = fs::metadata(link) else { return Vec::new() };
     let same =
         |path: &Path| fs::symlink_metadata(path).is_ok_and(|meta| (meta.dev(), meta.ino()) == (open.dev(), open.ino()));
