@@ -23,12 +23,7 @@ fn a_service_without_inotify_needs_no_instance() {
     let first = app.start();
     first.verified();
     no_instances(&first);
-    first.checkpoint(&[]);
-    assert_eq!(first.wait(), 172, "{}", first.story());
-    let second = app.start_stopping_at(Some(Point::RestoreBegun), &[]);
-    let worker = second.stopped();
-    no_instances(&second);
-    go_on(worker);
+    let second = moved_without_instances(&app, &first);
     second.verified();
 }
 
@@ -37,17 +32,19 @@ fn a_service_that_needs_an_instance_is_told_of_the_limit() {
     let app = App::new(Setting::UserNamespace, &["holds", "inotify-none"]).with_fail_points();
     let first = app.start();
     first.verified();
-    first.checkpoint(&[]);
-    assert_eq!(first.wait(), 172, "{}", first.story());
-    let second = app.start_stopping_at(Some(Point::RestoreBegun), &[]);
-    let worker = second.stopped();
-    no_instances(&second);
-    go_on(worker);
+    let second = moved_without_instances(&app, &first);
     assert_eq!(second.wait(), i32::from(exit::RESTORE_FAILED));
     let said = second.logs().1;
     assert!(said.contains("raise the sysctl fs.inotify.max_user_instances on the host"), "{said}");
 }
 
-fn go_on(worker: i32) {
+/// The next container has no instances by the time that it restores.
+fn moved_without_instances(app: &App, first: &Container) -> Container {
+    first.checkpoint(&[]);
+    assert_eq!(first.wait(), 172, "{}", first.story());
+    let second = app.start_stopping_at(Some(Point::RestoreBegun), &[]);
+    let worker = second.stopped();
+    no_instances(&second);
     kill(Pid::from_raw(worker), Signal::SIGCONT).unwrap();
+    second
 }

@@ -1,9 +1,10 @@
 """Clients of services: HTTP, lines over TCP, and the command-line client of a database."""
 
 import contextlib
+import itertools
 from http.client import HTTPConnection
 
-from load import Wrong
+from load import Wrong, expect
 
 
 def http(container, port):
@@ -73,3 +74,36 @@ class Session:
         if status < 0 or "nsenter" in said or self.is_lost(status, said):
             raise EOFError(said)
         raise Wrong(said)
+
+
+class Numbers:
+    """A table `numbers` of a database, to which clients commit numbers, and an open transaction with a negative one."""
+
+    numbers = itertools.count(1)
+
+    def __init__(self):
+        self.committed = 0
+
+    def commit(self, session):
+        number = next(self.numbers)
+        session.ask(f"INSERT INTO numbers VALUES ({number})")
+        self.committed = max(number, self.committed)
+        expect("number", [str(number)], session.ask(f"SELECT * FROM numbers WHERE number = {number}"))
+
+    def open(self, transaction):
+        """A transaction that the next step finds open."""
+        self.transaction = transaction
+        self.transaction.ask("BEGIN; INSERT INTO numbers VALUES (-1)")
+
+    def are_there(self, session):
+        """All that was committed, and nothing else."""
+        expect("uncommitted", ["0"], session.ask("SELECT count(*) FROM numbers WHERE number < 0"))
+        committed, there = self.committed, int(session.ask("SELECT max(number) FROM numbers")[0])
+        if there < committed:
+            raise Wrong(f"{there} is there, and {committed} was committed")
+
+    def roll_back(self):
+        """The transaction goes on, unless its connection was closed."""
+        with contextlib.suppress(EOFError), self.transaction:
+            expect("its own", ["1"], self.transaction.ask("SELECT count(*) FROM numbers WHERE number < 0"))
+            self.transaction.ask("ROLLBACK")

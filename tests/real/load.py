@@ -37,6 +37,22 @@ def served(container, what, ask):
             time.sleep(0.05)
 
 
+class Counters:
+    """What each process or session of the service counts. It only grows, whichever client asks."""
+
+    def __init__(self):
+        self.counts = {}
+
+    def goes_on(self, answer):
+        """Calls `answer`, which gives whose count it is, the count, and the rest of what was said. Returns the rest."""
+        before = dict(self.counts)
+        who, count, *rest = answer()
+        self.counts[who] = max(count, self.counts.get(who, 0))
+        if count <= before.get(who, 0):
+            raise Wrong(f"the counter of {who} shows {count} after {before.get(who, 0)}")
+        return rest
+
+
 class Load:
     def __init__(self, check):
         self.check, self.container = check, None

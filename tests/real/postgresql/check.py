@@ -1,13 +1,11 @@
 """PostgreSQL: what was committed is there, pgbench's sums agree, and what was open is rolled back or goes on."""
 
 import contextlib
-import itertools
 import time
 
-from clients import Session
+from clients import Numbers, Session
 from load import PATIENCE, Wrong, expect
 
-numbers = itertools.count(1)
 ADDRESS = ["-h", "127.0.0.1"]
 PSQL = ["psql", *ADDRESS, "-qAtX", "-v", "ON_ERROR_STOP=1", "postgres"]
 # How many different sums there are.
@@ -25,16 +23,13 @@ def psql(container, port=5432):
 
 class Check:
     def __init__(self):
-        self.committed, self.replication, self.has_standby = 0, [], False
+        self.numbers, self.replication, self.has_standby = Numbers(), [], False
 
     def connect(self, container):
         return psql(container)
 
     def ask(self, session):
-        number = next(numbers)
-        session.ask(f"INSERT INTO numbers VALUES ({number})")
-        self.committed = max(number, self.committed)
-        expect("number", [str(number)], session.ask(f"SELECT * FROM numbers WHERE number = {number}"))
+        self.numbers.commit(session)
 
     def begin(self, container):
         with psql(container) as session:
@@ -49,17 +44,14 @@ class Check:
 
     def open(self, container):
         """A transaction, a session that listens, and pgbench, which the next step finds open."""
-        self.transaction, self.listener = psql(container), psql(container)
-        self.transaction.ask("BEGIN; INSERT INTO numbers VALUES (-1)")
+        self.numbers.open(psql(container))
+        self.listener = psql(container)
         self.listener.ask("LISTEN channel")
         self.pgbench = container.client("pgbench", *ADDRESS, "-n", "-c", "2", "-T", "1000", "postgres")
 
     def holds(self, container):
         with psql(container) as session:
-            expect("uncommitted", ["0"], session.ask("SELECT count(*) FROM numbers WHERE number < 0"))
-            committed, there = self.committed, int(session.ask("SELECT max(number) FROM numbers")[0])
-            if there < committed:
-                raise Wrong(f"{there} is there, and {committed} was committed")
+            self.numbers.are_there(session)
             self.go_on(session)
             self.pgbench.kill()
             self.pgbench.communicate()
@@ -70,9 +62,7 @@ class Check:
 
     def go_on(self, session):
         """The sessions go on, unless their connections were closed."""
-        with contextlib.suppress(EOFError), self.transaction:
-            expect("its own", ["1"], self.transaction.ask("SELECT count(*) FROM numbers WHERE number < 0"))
-            self.transaction.ask("ROLLBACK")
+        self.numbers.roll_back()
         with contextlib.suppress(EOFError), self.listener:
             session.ask("NOTIFY channel, 'called'")
             heard = " ".join(self.listener.ask("SELECT 1"))
