@@ -134,7 +134,7 @@ fn sigterm_joins_and_overtakes() {
     assert_eq!(play.init.end().0, 172);
 }
 
-/// A hook that writes down what it is told.
+/// A hook that writes down its environment.
 fn note(play_folder: &str) -> String {
     let text = "echo $FREEZE_HOOK,$FREEZE_HOOK_GENERATION,$FREEZE_HOOK_REASON,$FREEZE_HOOK_RESULT,$FREEZE_HOOK_PEER";
     format!("sh -c '{text} >>{play_folder}'")
@@ -202,7 +202,7 @@ fn a_hook_that_fails_stops_the_checkpoint() {
 fn a_hook_has_its_time() {
     let play = running(Place::Pid1, &["--before-checkpoint", "sleep 1000", "--hook-timeout", "100ms"], "");
     assert!(play.refused().contains("took too long"));
-    // Whoever asked is not there any more.
+    // The client has gone.
     let play = running(Place::Pid1, &["--before-checkpoint", "sleep 1000"], "");
     let client = play.checkpoint();
     wait_for(|| (play.state() == State::Checkpointing).then_some(()));

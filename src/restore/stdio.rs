@@ -97,8 +97,8 @@ pub fn lost_terminal(recorded: &[Recorded]) -> Option<String> {
     })
 }
 
-/// Waits until no session has this container's terminal, if the service had one. `init` is told to give it
-/// up.
+/// Waits until no session has this container's terminal, if the service had one. `init` gives it up when the
+/// restore begins.
 pub fn await_terminal(recorded: &[Recorded], init: i32) {
     let until = Instant::now() + PATIENCE;
     let is_taken = || Stat::read(init).is_ok_and(|stat| stat.terminal != 0);

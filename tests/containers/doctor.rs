@@ -122,7 +122,7 @@ fn without_criu_the_proof_fails_and_says_why() {
 
 #[test]
 fn a_proof_that_failed_leaves_no_process_and_no_file() {
-    // Whoever asks is the parent of orphans here, as PID 1.
+    // The process that runs doctor is the parent of orphans here, as PID 1.
     let script =
         "/opt/freeze/freeze doctor > /dev/null; echo ended with $?; cat /proc/[0-9]*/comm; ls /run /dev/shm /tmp";
     let criu = opt(Some("#!/bin/sh\nexit 7\n"));

@@ -248,7 +248,7 @@ fn a_restored_program_is_the_file_that_it_was() {
     }
 }
 
-/// Whoever is executed in the container sees other PIDs, and reaches init all the same, also as a user that means nothing inside.
+/// A program that is executed in the container sees other PIDs, and reaches init all the same, also as a user without a name inside.
 #[test]
 fn exec_reaches_init() {
     let app = isolated(Setting::Nested, &["one"]);

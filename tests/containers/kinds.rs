@@ -68,7 +68,7 @@ come_back! {
     }
 }
 
-/// The restored watch does not tell of the mode that the restore lends. A service that runs on is told: freeze reads the file.
+/// The restored watch reports no event of the mode that the restore lends. A service that runs on gets the event of freeze's own read.
 #[test]
 fn opened_before_its_mode_watched_for_that() {
     for setting in SETTINGS {
@@ -120,7 +120,7 @@ come_back! {
     }
 }
 
-/// What is told once is armed again by nothing that a dump does.
+/// An entry with EPOLLONESHOT that has fired stays disarmed through a dump.
 #[test]
 fn watched_by_one_number_and_fired() {
     for setting in EVERYWHERE {
@@ -146,7 +146,7 @@ come_back! {
     }
 }
 
-// Who is told of whose end, and who has ended.
+// Signals at the end of a parent, and processes that have ended.
 come_back! {
     EVERYWHERE => {
         chained_by_the_end_of_parents: "death-chain",

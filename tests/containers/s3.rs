@@ -146,7 +146,7 @@ fn a_checkpoint_whose_replies_are_lost_is_committed_once() {
     assert_eq!(remote.store().list("generations/").unwrap().len(), 1);
 }
 
-/// What is not true is found out; and where it is told again and again, nothing is committed.
+/// A wrong answer is found out. Where the store repeats it, nothing is committed.
 #[test]
 fn conditions_that_are_said_not_to_hold() {
     let remote = Remote::new(&[]);

@@ -177,7 +177,7 @@ fn a_window_of_another_size_is_told_to_the_foreground() {
     assert!(resized.success());
     kill(Pid::from_raw(worker), Signal::SIGCONT).unwrap();
     says(&second, "size=40x120 interrupted=0");
-    second.eventually("nobody is told", || {
+    second.eventually("no process gets SIGWINCH", || {
         let told = second.verified();
         (!told.contains("resized=0")).then_some(())
     });

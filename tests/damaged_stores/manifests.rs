@@ -69,7 +69,7 @@ fn forged_names() {
     ]));
 }
 
-/// The longest is told by its length alone, so that the snapshot stays readable.
+/// The longest path is shown by its length alone, so that the snapshot stays readable.
 #[test]
 fn paths_longer_than_linux_allows_are_refused() {
     let said = say(&[("a path of 4096 bytes", |f| add(f, &[b"/", &[b'a'; 4095][..]].concat(), Kind::Fifo, b""))]);

@@ -28,7 +28,7 @@ impl World {
             What::WorkerDies => "the worker dies".to_owned(),
             What::CriuDies => "CRIU dies".to_owned(),
             What::ReplacesTheOthers => "starts in the place of the others".to_owned(),
-            What::CarriesOut(_) => unreachable!("it is told above"),
+            What::CarriesOut(_) => unreachable!("the arm above has it"),
         };
         let mark = if surprises > 0 { "! " } else { "" };
         format!("{mark}{} ({}): {what}", NAMES[at.who], at.step)

@@ -142,7 +142,7 @@ pub const REPORT: Report =
     Report { generation: 5, bytes: 1, stored: 2, new: 1, shared: 0, frozen_ms: 3, total_ms: 4, ended: true };
 pub const LEFT_RUNNING: Op = Op::Checkpoint(Wanted { leave_running: true, handover_ms: None, named: Named::NONE });
 
-/// What this container is told that it holds.
+/// The lease that this container holds.
 pub const LEASE: Lease = Lease { generation: 4, epoch: 2, writer: Hex([1; 8]) };
 
 /// A worker that waits goes on when this file exists.

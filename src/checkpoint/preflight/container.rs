@@ -38,7 +38,7 @@ fn leases(service: &Service, findings: &mut Findings) {
     }
 }
 
-/// PIDs and inodes of write leases. Whoever opens such a file breaks the lease.
+/// PIDs and inodes of write leases. An open of such a file by another process breaks the lease (fcntl(2)).
 pub fn write_leases() -> Vec<(i32, u64)> {
     let text = fs::read_to_string("/proc/locks").unwrap_or_default();
     text.lines().filter_map(lease).collect()

@@ -100,7 +100,7 @@ fn memory_limit() -> Option<u64> {
     Some(limit.saturating_add(meminfo("SwapFree").unwrap_or(0)).min(both))
 }
 
-/// Whoever has SYS_RESOURCE may set any size (msgctl(2)).
+/// A process with SYS_RESOURCE may set any size (msgctl(2)).
 fn queue_limit(abilities: &Abilities) -> Option<u64> {
     if abilities.facts.effective.contains("SYS_RESOURCE") { None } else { number("/proc/sys/kernel/msgmnb") }
 }

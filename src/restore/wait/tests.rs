@@ -206,7 +206,7 @@ fn what_is_offered_is_chosen_at_once_with_what_was_fetched_before() {
     let [Event::Waiting { generation: 1 }, Event::Chosen { message }, Event::Progress { phase: Phase::Check, .. }] =
         &fixture.told()[..]
     else {
-        panic!("the choice is told before the restore begins")
+        panic!("the choice is logged before the restore begins")
     };
     assert!(message.contains("generation 2") && message.contains("them"), "{message}");
     fixture.spied.read();
