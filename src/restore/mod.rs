@@ -19,7 +19,7 @@ mod take;
 mod verify;
 mod wait;
 
-pub(crate) use check::{Here, missing, pid_max, short_host};
+pub(crate) use check::{missing, short_host};
 pub(crate) use exclusive::heartbeat;
 
 use std::ffi::OsString;
@@ -33,10 +33,11 @@ use std::time::{Duration, Instant};
 
 use crate::control::protocol::{Event, Phase, RestoreReport, millis, now_ms};
 use crate::criu::command::{self, SystemV};
+use crate::demands::Means;
 use crate::fail_points::{Point, reach};
 use crate::files::selection::Scope;
 use crate::files::{names, put_back};
-use crate::host::{clock, env, pid_counting};
+use crate::host::{clock, env, limits, pid_counting};
 use crate::image::{self, FetchThreads, Fetcher, ImageError, Lease, Manifest, Vault};
 use crate::job::reporter::Reporter;
 use crate::job::work_folder::Work;
@@ -257,13 +258,14 @@ impl<'a> Restore<'a> {
 
     /// Check, files, CRIU up to the gate, take, open the gate, claim.
     fn restore(&mut self, found: &Found, manifest: &Manifest, work: &Work) -> Result<Event, RestoreError> {
-        if let Some(warning) = check::check(manifest, &Here::with(&self.abilities))? {
+        if let Some(warning) = check::check(manifest, &Means::with(&self.abilities))? {
             self.reporter.warn(warning);
         }
         let counted_up_to = manifest.highest_id().filter(|_| !self.plan().can_go_back());
         if let Some(message) = counted_up_to.and_then(pid_counting::before_restore) {
             self.reporter.send(&Event::Chosen { message });
         }
+        limits::raise();
         // Before any page is read: a full disk must not discard a restored service.
         env::write(&self.common.runtime_dir).map_err(|error| self.unusable_folder(error))?;
         let mut fetcher = Fetcher::on(&self.threads(&found.vault)?, &found.vault, manifest, self.common.memory);

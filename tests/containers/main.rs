@@ -5,6 +5,7 @@
 //! and an S3 server by `integration/s3/server run`.
 
 mod attributes;
+mod demands;
 mod doctor;
 mod failures;
 mod files;

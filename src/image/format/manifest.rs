@@ -4,6 +4,7 @@
 
 use super::body::{Body, Extent, Slice};
 use super::chunk_table::ChunkTable;
+use super::demands::{Demands, SavedRegisters};
 use super::pack::PackInfo;
 use super::wire;
 use crate::image::crypto::seal::Seal;
@@ -98,6 +99,9 @@ pub struct Manifest {
     /// Paths that were deleted in the container, topmost only. Older versions of freeze did not record them.
     #[prost(bytes = "vec", repeated, tag = "26")]
     pub deleted: Vec<Vec<u8>>,
+    /// What a restore will ask of a container. Older versions of freeze did not record it.
+    #[prost(message, optional, tag = "27")]
+    pub demands: Option<Demands>,
     /// Chunks of the bodies, by index.
     #[prost(message, required, tag = "19")]
     pub chunks: ChunkTable,
@@ -244,24 +248,6 @@ pub struct Clocks {
     pub monotonic_ns: u64,
     #[prost(uint64, tag = "2")]
     pub boottime_ns: u64,
-}
-
-/// How the kernel saves the registers of an x86 thread.
-#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
-pub struct SavedRegisters {
-    /// XCR0, one bit per component, without the two of MPX.
-    #[prost(uint64, tag = "1")]
-    pub components: u64,
-    /// Bytes of the XSAVE area in the standard format.
-    #[prost(uint64, tag = "2")]
-    pub bytes: u64,
-}
-
-/// `832 bytes (XCR0 0x7)`.
-impl std::fmt::Display for SavedRegisters {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} bytes (XCR0 {:#x})", self.bytes, self.components)
-    }
 }
 
 /// Sizes and times of a checkpoint.

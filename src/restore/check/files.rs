@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::readlinkat;
 use nix::unistd::{AccessFlags, eaccess};
 
-use super::Unfit;
+use crate::demands::Unfit;
 use crate::files::resolve::{self, Unresolved};
 use crate::files::swapped;
 use crate::image::{File, Kind, Manifest};
