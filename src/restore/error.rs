@@ -7,6 +7,7 @@ use super::check::NotFit;
 use super::look::is_of_one_generation;
 use super::serve::ServeError;
 use crate::criu::command::NotStarted;
+use crate::criu::log::Cause;
 use crate::files::put_back::PutBackError;
 use crate::image::ImageError;
 use crate::store::StoreError;
@@ -30,7 +31,7 @@ pub enum RestoreError {
     Serve(#[from] ServeError),
     /// The cause according to CRIU's log.
     #[error("{0}")]
-    Criu(String),
+    Criu(Cause),
     /// The store did not answer which container may run the service.
     #[error(
         "the store does not say whether another container has taken it ({0}), so nothing of the service was run here. \
@@ -41,7 +42,7 @@ pub enum RestoreError {
     #[error(
         "{0}. The service may have run for a moment before freeze ended it; start this container again to restore it from the checkpoint"
     )]
-    AfterLettingGo(String),
+    AfterLettingGo(Cause),
 }
 
 /// Which attempt can help.

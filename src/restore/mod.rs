@@ -33,6 +33,7 @@ use std::time::{Duration, Instant};
 
 use crate::control::protocol::{Event, Phase, RestoreReport, millis, now_ms};
 use crate::criu::command::{self, SystemV};
+use crate::criu::log;
 use crate::demands::Means;
 use crate::fail_points::{Point, reach};
 use crate::files::selection::Scope;
@@ -44,6 +45,7 @@ use crate::job::work_folder::Work;
 use crate::job::{self, Choice, Common, Failure, OnFailure, Standby};
 use crate::privileges::{Abilities, RestorePlan};
 use crate::store::{self, Store};
+use crate::sys::stderr::say;
 use choose::Pick;
 pub(crate) use criu::RestoreGate;
 pub(crate) use error::RestoreError;
@@ -155,6 +157,10 @@ impl<'a> Restore<'a> {
                 Ok(event) => return Ok(event),
                 Err(failed) => failed,
             };
+            // The log is in a folder that goes with the container.
+            for line in log.iter().flat_map(|log| log::last_errors(log)) {
+                say(&format!("CRIU's log: {line}"));
+            }
             let failure = Failure { message: self.sentence(&error), log, phase: Some(self.phase) };
             let more = !self.criu_ran || self.plan().can_go_back();
             match tries.after(error.hope(), more, || self.earlier()) {

@@ -20,6 +20,7 @@ mod migrate;
 mod order;
 mod pod;
 mod preflight;
+mod reasons;
 mod s3;
 #[path = "../s3_support/mod.rs"]
 mod s3_support;
