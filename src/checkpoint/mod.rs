@@ -31,6 +31,7 @@ use crate::fail_points::{Point, reach};
 use crate::files::ahead::Ahead;
 use crate::files::capture::{self, CaptureError, Captured};
 use crate::files::ephemeral::Ephemeral;
+use crate::files::identity::Identities;
 use crate::files::selection::{Scope, Selection};
 use crate::files::survey::Survey;
 use crate::files::used::{self, LookupError, Rules, Used};
@@ -207,6 +208,8 @@ fn take(
     let interval = common.exclusive_ms.map(Duration::from_millis);
     let _heartbeats = Heartbeats::start(&vault, target.lease, &common.instance, interval);
     let writer = ImageWriter::new(&vault, common.memory, job::cores())?;
+    let written = used::written(tree.processes()).map_err(LookupError::Proc)?;
+    let identities = Identities::read(&common.runtime_dir, &used::mapped(tree.processes(), &rules), &written);
     let ahead = match &survey {
         Some(survey) => {
             let written = used::written(read()?.processes()).map_err(LookupError::Proc)?;
@@ -214,7 +217,7 @@ fn take(
         }
         None => Ahead::default(),
     };
-    if !ahead.is_empty() {
+    if !ahead.is_empty() || identities.are_new() {
         // Reading may have taken minutes.
         seen = check(&read, &abilities)?;
     }
@@ -237,7 +240,9 @@ fn take(
     let survey = survey.map(|survey| survey.again(&rules)).transpose()?.unwrap_or_default();
     let paths = used::paths(&used, survey.changed.keys(), &rules)?;
     let files = capture::capture(&paths, &used, &|path, meta| ahead.content(path, meta), &writer)?;
-    let mut manifest = describe::service(host, &tree, target.root, target.service).map_err(LookupError::Proc)?;
+    let mapped = describe::executables(&tree, &rules, &identities);
+    let mut manifest =
+        describe::service(host, &tree, target.root, target.service, mapped).map_err(LookupError::Proc)?;
     manifest.demands = Some(seen.demands);
     manifest.folder_links = used.folder_links(&rules);
     if rules.scope() == Scope::Changed {

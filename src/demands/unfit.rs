@@ -135,7 +135,7 @@ pub enum Unfit {
         "the service's file {path} cannot be put back: {link} is a symbolic link here, and was a folder at the checkpoint; replace the link by a folder, because freeze does not follow it"
     )]
     Link { path: PathBuf, link: PathBuf },
-    #[error("the application's file {path} {what}; restore it with the same application files")]
+    #[error("the application's file {path} {what}; start the same image")]
     Executable { path: PathBuf, what: String },
 }
 

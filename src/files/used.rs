@@ -50,7 +50,7 @@ impl Rules {
     }
 
     #[cfg(test)]
-    pub(super) fn began(&mut self, start: SystemTime) {
+    pub(crate) fn began(&mut self, start: SystemTime) {
         self.container_start = start;
     }
 
@@ -288,10 +288,24 @@ pub fn written(processes: &[Process]) -> io::Result<Written> {
     Ok(Written { inodes, since })
 }
 
-/// Programs and libraries of a process: its executable mappings. The path of a deleted one leads nowhere.
-pub fn executed(pid: i32) -> io::Result<BTreeSet<PathBuf>> {
-    let maps = maps::read(pid)?.into_iter().filter(|mapping| mapping.executable);
-    Ok(maps.filter_map(|mapping| mapping.path().map(Path::to_owned)).collect())
+/// Mapped files that do not travel and must be the same at a restore: programs and libraries, and whatever else is
+/// mapped of the image. A volume's data may change. A process may end meanwhile.
+pub fn mapped(processes: &[Process], rules: &Rules) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    for process in processes {
+        for mapping in maps::read(process.pid).unwrap_or_default() {
+            // The path of a deleted one leads nowhere.
+            let Some((path, meta)) = mapping.path().and_then(|path| Some((path, fs::symlink_metadata(path).ok()?)))
+            else {
+                continue;
+            };
+            let is_needed = mapping.executable || rules.mounts.kind(path) == Kind::Root;
+            if is_needed && meta.is_file() && !rules.travels(path, &meta, mapping.writable && mapping.shared) {
+                found.insert(path.to_owned());
+            }
+        }
+    }
+    found
 }
 
 /// The folder, and the links that lead to it, in which the restore binds a socket again by its name.

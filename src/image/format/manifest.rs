@@ -72,7 +72,8 @@ pub struct Manifest {
     /// Sizes and times of the checkpoint.
     #[prost(message, optional, tag = "17")]
     pub figures: Option<Figures>,
-    /// Programs and libraries that the service has mapped. A restore needs the same ones.
+    /// Programs and libraries that the service has mapped, and the image's other files that it has mapped. A restore
+    /// needs the same ones.
     #[prost(message, repeated, tag = "18")]
     pub executables: Vec<Executable>,
     /// The newest generation at the time of the commit; 0 for none. Set by
@@ -107,7 +108,7 @@ pub struct Manifest {
     pub chunks: ChunkTable,
 }
 
-/// A mapped program or library.
+/// A mapped file that is not captured.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Executable {
     /// Absolute path.
@@ -115,6 +116,12 @@ pub struct Executable {
     pub path: Vec<u8>,
     #[prost(uint64, tag = "2")]
     pub size: u64,
+    /// The linker's; empty if the file has none. Like the hash, not recorded by older versions of freeze.
+    #[prost(bytes = "vec", tag = "3")]
+    pub build_id: Vec<u8>,
+    /// BLAKE3 of the content; empty if freeze may not read the file.
+    #[prost(bytes = "vec", tag = "4")]
+    pub hash: Vec<u8>,
 }
 
 /// A symbolic link that leads to a folder.
