@@ -31,6 +31,7 @@ use crate::fail_points::{Point, reach};
 use crate::files::ahead::Ahead;
 use crate::files::capture::{self, CaptureError, Captured};
 use crate::files::ephemeral::Ephemeral;
+use crate::files::gone_on;
 use crate::files::selection::{Scope, Selection};
 use crate::files::survey::Survey;
 use crate::files::used::{self, LookupError, Rules, Used};
@@ -237,6 +238,7 @@ fn take(
     let files = capture::capture(&paths, &used, &|path, meta| ahead.content(path, meta), &writer)?;
     let mut manifest = describe::service(host, &tree, target.root, target.service).map_err(LookupError::Proc)?;
     manifest.folder_links = used.folder_links(&rules);
+    manifest.volume_files = gone_on::record(&used, &rules);
     if rules.scope() == Scope::Changed {
         manifest.deleted = rules.deleted().into_iter().map(|path| path.into_os_string().into_vec()).collect();
     }

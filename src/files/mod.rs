@@ -10,6 +10,7 @@ pub(crate) mod capture;
 mod entry;
 pub(crate) mod ephemeral;
 mod folders;
+pub(crate) mod gone_on;
 pub(crate) mod groups;
 mod lookup_error;
 pub(crate) mod mapped;

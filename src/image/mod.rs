@@ -19,7 +19,7 @@ pub use error::{ImageError, KeyError, Result};
 pub use format::body::{Body, Extent, Slice};
 pub use format::chunk::Name;
 pub use format::chunk_table::{ChunkRef, ChunkTable};
-pub use format::manifest::{Attribute, CriuImage, File, FolderLink, Kind, Manifest, Process, Stdio};
+pub use format::manifest::{Attribute, CriuImage, File, FolderLink, Kind, Manifest, Process, Stdio, VolumeFile};
 pub(crate) use format::manifest::{Clocks, Executable, Figures, SavedRegisters};
 pub(crate) use format::pack::Entry;
 pub use format::pack::PackInfo;

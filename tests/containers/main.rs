@@ -8,6 +8,7 @@ mod attributes;
 mod doctor;
 mod failures;
 mod files;
+mod gone_on;
 mod handover;
 mod harness;
 mod isolate;
