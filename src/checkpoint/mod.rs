@@ -31,6 +31,7 @@ use crate::fail_points::{Point, reach};
 use crate::files::ahead::Ahead;
 use crate::files::capture::{self, CaptureError, Captured};
 use crate::files::ephemeral::Ephemeral;
+use crate::files::gone_on;
 use crate::files::identity::Identities;
 use crate::files::selection::{Scope, Selection};
 use crate::files::survey::Survey;
@@ -245,6 +246,7 @@ fn take(
         describe::service(host, &tree, target.root, target.service, mapped).map_err(LookupError::Proc)?;
     manifest.demands = Some(seen.demands);
     manifest.folder_links = used.folder_links(&rules);
+    manifest.volume_files = gone_on::record(&used, &rules);
     if rules.scope() == Scope::Changed {
         manifest.deleted = rules.deleted().into_iter().map(|path| path.into_os_string().into_vec()).collect();
     }

@@ -28,6 +28,10 @@ pub struct Candidate {
     pub fits: bool,
     /// One sentence for each obstacle.
     pub missing: Vec<String>,
+    /// One sentence for each file on a volume that has changed since. A restore is refused unless
+    /// `--volume-changed` permits it; a new checkpoint would have the files as they are.
+    #[serde(default)]
+    pub changed: Vec<String>,
     /// Sentences about facts that are no obstacle.
     pub remarks: Vec<String>,
     pub time: Time,
@@ -86,7 +90,8 @@ pub fn candidate(vault: &Vault, generation: Option<u64>, abilities: &Abilities) 
     let count = (plan.pids == Pids::CountedUp).then_some((here.used.unwrap_or(1), highest));
     let sample = sample(vault, &manifest)?;
     let time = time(count, bytes(&manifest), sample);
-    Ok(Candidate { generation: manifest.generation, fits: missing.is_empty(), missing, remarks, time })
+    let changed = restore::changed(&manifest);
+    Ok(Candidate { generation: manifest.generation, fits: missing.is_empty(), missing, changed, remarks, time })
 }
 
 /// Judges a service by what it asks.

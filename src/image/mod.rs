@@ -21,7 +21,7 @@ pub use format::chunk::Name;
 pub use format::chunk_table::{ChunkRef, ChunkTable};
 pub(crate) use format::demands::SavedRegisters;
 pub use format::demands::{Bound, Demands};
-pub use format::manifest::{Attribute, CriuImage, File, FolderLink, Kind, Manifest, Process, Stdio};
+pub use format::manifest::{Attribute, CriuImage, File, FolderLink, Kind, Manifest, Process, Stdio, VolumeFile};
 pub(crate) use format::manifest::{Clocks, Executable, Figures};
 pub(crate) use format::pack::Entry;
 pub use format::pack::PackInfo;

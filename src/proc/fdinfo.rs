@@ -60,6 +60,11 @@ impl FdInfo {
         found
     }
 
+    /// Whether each write goes to the end of the file.
+    pub fn appends(&self) -> bool {
+        self.flags & libc::O_APPEND != 0
+    }
+
     pub fn is_writable(&self) -> bool {
         self.flags & libc::O_ACCMODE != libc::O_RDONLY
     }

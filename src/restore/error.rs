@@ -27,6 +27,10 @@ pub enum RestoreError {
     NotStarted(#[from] NotStarted),
     #[error("the folder {path} cannot be used ({error}); set FREEZE_RUNTIME_DIR to a writable folder")]
     RuntimeDir { path: PathBuf, error: io::Error },
+    #[error(
+        "this container's mounts cannot be read ({0}), so freeze cannot tell whether a volume has changed since the checkpoint; mount /proc"
+    )]
+    Volumes(io::Error),
     #[error(transparent)]
     Serve(#[from] ServeError),
     /// The cause according to CRIU's log.
@@ -69,7 +73,7 @@ impl RestoreError {
             }
             Self::Store(_) | Self::Files(_) | Self::Serve(_) | Self::Criu(_) => Hope::Again,
             Self::Unfit(_) => Hope::OtherGeneration,
-            Self::NotStarted(_) | Self::RuntimeDir { .. } | Self::Undecided(_) => Hope::None,
+            Self::NotStarted(_) | Self::RuntimeDir { .. } | Self::Volumes(_) | Self::Undecided(_) => Hope::None,
             Self::AfterLettingGo(_) => Hope::HasRun,
         }
     }

@@ -17,6 +17,7 @@ mod serve;
 mod stdio;
 mod take;
 mod verify;
+mod volumes;
 mod wait;
 
 pub(crate) use check::{missing, short_host};
@@ -42,7 +43,7 @@ use crate::host::{clock, env, limits, pid_counting};
 use crate::image::{self, FetchThreads, Fetcher, ImageError, Lease, Manifest, Vault};
 use crate::job::reporter::Reporter;
 use crate::job::work_folder::Work;
-use crate::job::{self, Choice, Common, Failure, OnFailure, Standby};
+use crate::job::{self, Choice, Common, Failure, OnFailure, Standby, VolumeChanged};
 use crate::privileges::{Abilities, RestorePlan};
 use crate::store::{self, Store};
 use crate::sys::stderr::say;
@@ -55,6 +56,8 @@ pub(crate) use meter::Meter;
 pub use owner::reason_to_wait;
 use retry::{Next, Tries};
 use take::Verdict;
+use volumes::Decision;
+pub(crate) use volumes::changed;
 use wait::{Ready, Woken};
 
 /// Which generation to restore, when, and what to do if that fails.
@@ -64,6 +67,8 @@ pub struct Policy {
     pub choice: Choice,
     /// What follows a restore that fails.
     pub failure: OnFailure,
+    /// What to do if a volume has changed since.
+    pub volume_changed: VolumeChanged,
     /// How this container waits for a handover.
     pub standby: Standby,
     /// Interval of heartbeats; None without `--exclusive`.
@@ -267,6 +272,9 @@ impl<'a> Restore<'a> {
         if let Some(warning) = check::check(manifest, &Means::with(&self.abilities))? {
             self.reporter.warn(warning);
         }
+        if let Some(event) = self.look_at_volumes(found, manifest)? {
+            return Ok(event);
+        }
         let counted_up_to = manifest.highest_id().filter(|_| !self.plan().can_go_back());
         if let Some(message) = counted_up_to.and_then(pid_counting::before_restore) {
             self.reporter.send(&Event::Chosen { message });
@@ -331,6 +339,33 @@ impl<'a> Restore<'a> {
         Ok(claimed)
     }
 
+    /// Compares the volumes. Returns the last event for init if the generation is not restored beside them.
+    fn look_at_volumes(&self, found: &Found, manifest: &Manifest) -> Result<Option<Event>, RestoreError> {
+        match volumes::decide(manifest, self.policy.volume_changed)? {
+            Decision::Unchanged => Ok(None),
+            Decision::Restore(message) => {
+                self.reporter.warn(message);
+                Ok(None)
+            }
+            Decision::Refuse(message) => Ok(Some(Event::VolumeChanged { message })),
+            Decision::Start(message) => {
+                let event = self.start_beside(found)?;
+                if matches!(event, Event::NothingToRestore { .. }) {
+                    self.reporter.send(&Event::Chosen { message });
+                }
+                Ok(Some(event))
+            }
+        }
+    }
+
+    /// Lets init start the command in the place of what was found, once the right to that is this container's.
+    fn start_beside(&self, found: &Found) -> Result<Event, RestoreError> {
+        Ok(match take::take(found, &self.common.instance, self.policy.exclusive.is_some(), || Ok(()))? {
+            Verdict::Ours => Event::NothingToRestore { lease: found.lease },
+            Verdict::Lost(message) => Event::Lost { message },
+        })
+    }
+
     fn warn_of_lost(&self, lost: &[put_back::Lost]) {
         if let [first, more @ ..] = lost {
             let more = if more.is_empty() { String::new() } else { format!(" (and {} more)", more.len()) };
@@ -393,23 +428,24 @@ impl<'a> Restore<'a> {
     /// have it.
     fn start_instead(&self, failure: Failure) -> Result<Event, Failure> {
         let (us, exclusive) = (&self.common.instance, self.policy.exclusive.is_some());
-        let lease = match &self.found {
+        let event = match &self.found {
             Some(found) => {
                 let right = take::remember(found, us).map_err(RestoreError::Undecided);
-                match right.and_then(|()| take::take(found, us, exclusive, || Ok(()))) {
-                    Ok(Verdict::Ours) => found.lease,
-                    Ok(Verdict::Lost(message)) => return Ok(Event::Lost { message }),
+                match right.and_then(|()| self.start_beside(found)) {
+                    Ok(event) => event,
                     Err(error) => return Err(nor_started(failure, &error.to_string())),
                 }
             }
             None if exclusive => {
                 return Err(nor_started(failure, "with --exclusive, this container must hold the lease first"));
             }
-            None => Lease::unknown(),
+            None => Event::NothingToRestore { lease: Lease::unknown() },
         };
-        let message = format!("starting the command afresh: the restore failed: {}", failure.message);
-        self.reporter.send(&Event::Chosen { message });
-        Ok(Event::NothingToRestore { lease })
+        if matches!(event, Event::NothingToRestore { .. }) {
+            let message = format!("starting the command afresh: the restore failed: {}", failure.message);
+            self.reporter.send(&Event::Chosen { message });
+        }
+        Ok(event)
     }
 
     /// The newest generation before the one that cannot be restored.

@@ -9,6 +9,7 @@ mod demands;
 mod doctor;
 mod failures;
 mod files;
+mod gone_on;
 mod handover;
 mod harness;
 mod isolate;

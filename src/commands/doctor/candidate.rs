@@ -37,7 +37,7 @@ pub fn main(which: &Which, store: &StoreArguments, as_json: bool) -> u8 {
     match look(number, store) {
         Ok(found) => {
             let status = print(&if as_json { json(&found) } else { text(&found) });
-            if found.fits { status } else { exit::FAILED }
+            if found.fits && found.changed.is_empty() { status } else { exit::FAILED }
         }
         Err(error) => {
             say(&error.to_string());
@@ -60,12 +60,14 @@ fn suit(found: &Suited, as_json: bool) -> u8 {
 
 fn text(found: &Candidate) -> String {
     let number = found.generation;
-    let mut text = if found.fits {
-        format!("generation {number} can be restored here: {}\n", time(&found.time))
-    } else {
+    let mut text = if !found.fits {
         format!("generation {number} cannot be restored here:\n")
+    } else if !found.changed.is_empty() {
+        format!("generation {number} is restored here only with --volume-changed restore:\n")
+    } else {
+        format!("generation {number} can be restored here: {}\n", time(&found.time))
     };
-    for sentence in &found.missing {
+    for sentence in found.missing.iter().chain(&found.changed) {
         text += &format!("- {}\n", printable(sentence));
     }
     for remark in &found.remarks {
@@ -102,7 +104,14 @@ mod tests {
             bytes_ms: 1500,
             total_ms: 1620,
         };
-        Candidate { generation: 3, fits: true, missing: vec![], remarks: vec!["the kernel\nis older".into()], time }
+        Candidate {
+            generation: 3,
+            fits: true,
+            missing: vec![],
+            changed: vec![],
+            remarks: vec!["the kernel\nis older".into()],
+            time,
+        }
     }
 
     #[test]
@@ -120,6 +129,16 @@ mod tests {
         generation 3 cannot be restored here:
         - this CPU lacks bmi2
         - the service ran as uid 7
+        note: the kernel\nis older
+        ");
+    }
+
+    #[test]
+    fn a_volume_that_has_gone_on_is_said() {
+        let changed = vec!["/data/db has changed since the checkpoint: 1 bytes then, 2 now".to_owned()];
+        insta::assert_snapshot!(text(&Candidate { changed, ..found() }), @r"
+        generation 3 is restored here only with --volume-changed restore:
+        - /data/db has changed since the checkpoint: 1 bytes then, 2 now
         note: the kernel\nis older
         ");
     }

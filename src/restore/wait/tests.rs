@@ -4,7 +4,7 @@ use super::*;
 use crate::image::{
     CriuImage, Hex, ImageWriter, KeyFiles, Manifest, Outcome, PackInfo, Party, Process, commit, decide,
 };
-use crate::job::{Choice, OnFailure, Standby};
+use crate::job::{Choice, OnFailure, Standby, VolumeChanged};
 use crate::store::{self, Fencing, Location, ObjectMeta, PutMode, Version};
 use bytes::Bytes;
 use std::cell::RefCell;
@@ -32,6 +32,7 @@ pub fn policy(common: &Common, always: bool, exclusive: Option<Duration>) -> Pol
     Policy {
         choice: Choice::Newest,
         failure: OnFailure::Fail,
+        volume_changed: VolumeChanged::Refuse,
         standby,
         exclusive,
         files: crate::files::selection::Scope::Open,

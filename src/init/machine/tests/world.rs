@@ -269,6 +269,7 @@ fn restore_events() -> Vec<Input> {
         failed(message()),
         Event::Lost { message: message() },
         Event::PidsExhausted { message: message() },
+        Event::VolumeChanged { message: message() },
     ]
     .map(Input::Said)
     .into()
