@@ -209,8 +209,8 @@ fn take(
     let interval = common.exclusive_ms.map(Duration::from_millis);
     let _heartbeats = Heartbeats::start(&vault, target.lease, &common.instance, interval);
     let writer = ImageWriter::new(&vault, common.memory, job::cores())?;
-    let written = used::written(tree.processes()).map_err(LookupError::Proc)?;
-    let identities = Identities::read(&common.runtime_dir, &used::mapped(tree.processes(), &rules), &written);
+    let written = used::written(seen.tree.processes()).map_err(LookupError::Proc)?;
+    let identities = Identities::read(&common.runtime_dir, &used::mapped(seen.tree.processes(), &rules), &written);
     let ahead = match &survey {
         Some(survey) => {
             let written = used::written(read()?.processes()).map_err(LookupError::Proc)?;
