@@ -227,7 +227,9 @@ impl<'a> Restore<'a> {
             Some(reason) => {
                 self.reporter.send(&Event::Chosen { message: format!("waiting for a generation: {reason}") });
                 let pids_matter = !self.plan().can_go_back();
-                match wait::wait(store, self.common, self.policy, pids_matter, &|event| self.reporter.send(event))? {
+                let unfit = |manifest: &Manifest| check::foretell(manifest, &self.abilities);
+                let tell = |event: &Event| self.reporter.send(event);
+                match wait::wait(store, self.common, self.policy, pids_matter, &unfit, &tell)? {
                     Woken::PidsExhausted(message) => Turn::Over(Event::PidsExhausted { message }),
                     Woken::Start { vault, lease } => Turn::Start(Some(vault), lease),
                     Woken::Restore(ready) => {

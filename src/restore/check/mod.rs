@@ -5,10 +5,12 @@
 
 mod files;
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::demands::{self, Means, Unfit};
 use crate::image::Manifest;
+use crate::privileges::Abilities;
 
 /// Why the restore cannot work here. Nothing was started or changed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +32,12 @@ impl fmt::Display for NotFit {
 pub fn check(manifest: &Manifest, here: &Means) -> Result<Option<String>, NotFit> {
     let missing = missing(manifest, here);
     if missing.is_empty() { Ok(short_host(manifest, here)) } else { Err(NotFit(missing)) }
+}
+
+/// Why a restore here would fail once the generation's service has ended elsewhere, and has freed its ports.
+pub fn foretell(manifest: &Manifest, abilities: &Abilities) -> Option<String> {
+    let missing = missing(manifest, &Means { taken: BTreeSet::new(), ..Means::with(abilities) });
+    (!missing.is_empty()).then(|| NotFit(missing).to_string())
 }
 
 /// A warning if the host has less memory left than the service needs. No error, as that changes at any
@@ -58,7 +66,6 @@ pub fn missing(manifest: &Manifest, here: &Means) -> Vec<Unfit> {
 mod tests {
     use super::*;
     use crate::image::{Body, CriuImage};
-    use crate::privileges::Abilities;
 
     #[test]
     fn the_first_is_said_and_the_others_are_counted() {
