@@ -90,7 +90,7 @@ impl Means {
             memory: memory_limit(),
             host_memory: meminfo("MemAvailable").zip(meminfo("SwapFree")).map(|(memory, swap)| memory + swap),
             processes: PIDS.iter().find_map(|folder| number(&format!("{folder}/pids.max"))),
-            user_processes: unless(abilities, &["SYS_RESOURCE", "SYS_ADMIN"], limits.hard("Max processes")),
+            user_processes: of_user(abilities, limits.hard("Max processes")),
             descriptors: limits.hard("Max open files"),
             locked: unless(abilities, &["IPC_LOCK"], limits.hard("Max locked memory")),
             address_space: limits.hard("Max address space"),
@@ -148,6 +148,11 @@ fn memory_limit() -> Option<u64> {
 /// The limit, if none of the capabilities that exempt from it is effective.
 fn unless<T>(abilities: &Abilities, exempt: &[&str], limit: Option<T>) -> Option<T> {
     limit.filter(|_| !exempt.iter().any(|capability| abilities.facts.has(capability)))
+}
+
+/// The limit of a user's processes, which root does not have (getrlimit(2)).
+fn of_user(abilities: &Abilities, limit: Option<u64>) -> Option<u64> {
+    unless(abilities, &["SYS_RESOURCE", "SYS_ADMIN"], limit).filter(|_| abilities.facts.uid != 0)
 }
 
 /// All that the host promises, in mode 2 of overcommit (proc_sys_vm(5)).

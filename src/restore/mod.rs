@@ -260,7 +260,7 @@ impl<'a> Restore<'a> {
 
     /// Check, files, CRIU up to the gate, take, open the gate, claim.
     fn restore(&mut self, found: &Found, manifest: &Manifest, work: &Work) -> Result<Event, RestoreError> {
-        if let Some(warning) = check::check(manifest, &Means::with(&self.abilities))? {
+        if let Some(warning) = check::check(manifest, || Means::with(&self.abilities))? {
             self.reporter.warn(warning);
         }
         let counted_up_to = manifest.highest_id().filter(|_| !self.plan().can_go_back());
