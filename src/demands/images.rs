@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use crate::criu::images::{self, Core, Descriptor};
-use crate::image::{Body, Demands, Manifest};
+use crate::criu::images::{self, Core, Descriptor, OpenFile};
+use crate::image::{Body, Bound, Demands, Manifest};
 
 /// What a restore of this generation asks.
 pub fn of(manifest: &Manifest) -> Cow<'_, Demands> {
@@ -14,7 +14,14 @@ impl Demands {
     /// Adds what the rest of the manifest tells. Looks only at images that are in it itself.
     pub fn with(self, manifest: &Manifest) -> Self {
         let highest = inline(manifest, "fdinfo-").flat_map(descriptors).max();
+        let free: Vec<(Vec<u8>, u32)> = inline(manifest, "files.img").flat_map(free_sockets).collect();
+        let needs_address = |bound: &Bound| !free.contains(&(bound.address.clone(), bound.port));
         Self {
+            bound: self
+                .bound
+                .into_iter()
+                .map(|bound| if needs_address(&bound) { bound } else { anywhere(bound) })
+                .collect(),
             arch: manifest.arch.clone(),
             cpu_features: manifest.cpu_features.clone(),
             saved_registers: manifest.saved_registers,
@@ -55,6 +62,19 @@ fn descriptors(image: &[u8]) -> Vec<u64> {
     entries.into_iter().filter_map(|entry| Some(images::decode::<Descriptor>(entry).ok()?.fd.into())).collect()
 }
 
+/// Addresses and ports of sockets that may be bound to any address.
+fn free_sockets(image: &[u8]) -> Vec<(Vec<u8>, u32)> {
+    let entries = images::entries(image, images::FILES).unwrap_or_default();
+    let inet = entries.into_iter().filter_map(|entry| images::decode::<OpenFile>(entry).ok()?.inet);
+    let free = inet.filter(|inet| inet.options.as_ref().is_some_and(|options| options.any_address == Some(true)));
+    free.map(|inet| (inet.src_addr.iter().flat_map(|word| word.to_le_bytes()).collect(), inet.src_port)).collect()
+}
+
+/// The same port at no address of a container.
+fn anywhere(bound: Bound) -> Bound {
+    Bound { address: vec![0; bound.address.len()], ..bound }
+}
+
 fn queues(image: &[u8]) -> Vec<u64> {
     images::queues(image).unwrap_or_default().into_iter().map(|queue| queue.room.into()).collect()
 }
@@ -62,7 +82,7 @@ fn queues(image: &[u8]) -> Vec<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::criu::images::{Credentials, Queue, ThreadCore};
+    use crate::criu::images::{Credentials, Inet, InetOptions, Queue, ThreadCore};
     use crate::image::{CriuImage, File, Process, SavedRegisters};
 
     fn image<M: prost::Message>(name: &str, magic: u32, entry: M) -> CriuImage {
@@ -107,6 +127,24 @@ mod tests {
             ..Demands::default()
         };
         assert_eq!(*of(&manifest()), expected);
+    }
+
+    #[test]
+    fn a_socket_that_may_have_any_address_needs_none() {
+        let inet = |freely, port| Inet {
+            src_port: port,
+            src_addr: vec![u32::from_le_bytes([10, 0, 0, 2])],
+            options: Some(InetOptions { any_address: Some(freely) }),
+            ..Inet::default()
+        };
+        let file = |inet| OpenFile { inet: Some(inet), ..OpenFile::default() };
+        let files = images::encode(images::FILES, &[file(inet(true, 80)), file(inet(false, 81))]);
+        let image = CriuImage { name: "files.img".into(), body: Some(Body::from_inline(files)) };
+        let manifest = Manifest { images: vec![image], ..Manifest::default() };
+        let bound = |address: &[u8], port| Bound { address: address.into(), port, datagrams: false };
+        let seen = Demands { bound: [80, 81].map(|port| bound(&[10, 0, 0, 2], port)).into(), ..Demands::default() };
+        let expected = [bound(&[0; 4], 80), bound(&[10, 0, 0, 2], 81)];
+        assert_eq!(seen.with(&manifest).bound, expected);
     }
 
     #[test]

@@ -4,11 +4,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
 
-use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
-
 use super::inet;
 use crate::host::cpu::{RegisterArea, cpu_features};
 use crate::privileges::{Abilities, Ability, Answer, RestorePlan};
+use crate::proc::limits::Limits;
 use crate::sys::pids;
 
 /// What this container has. None is unknown or unlimited, and refuses nothing.
@@ -69,14 +68,16 @@ impl Means {
     /// For a restore in this container.
     pub fn with(abilities: &Abilities) -> Self {
         let used = if RestorePlan::of(abilities).can_go_back() { None } else { pids::newest() };
-        let fresh = Self::fresh(abilities);
+        let fresh = Self::fresh(abilities, std::process::id() as i32);
         let processes = fresh.processes.map(|limit| limit.saturating_sub(taken_processes()));
         let commit = fresh.commit.map(|limit| limit.saturating_sub(meminfo("Committed_AS").unwrap_or(0)));
         Self { used, processes, commit, taken: inet::listening("self"), ..fresh }
     }
 
-    /// For a restore in a fresh container like this one: ignores the PIDs, processes, memory and ports in use.
-    pub fn fresh(abilities: &Abilities) -> Self {
+    /// For a restore in a fresh container like the one of `init`: ignores the PIDs, processes, memory and ports in use.
+    /// The limits are those of `init`. An exec may have others.
+    pub fn fresh(abilities: &Abilities, init: i32) -> Self {
+        let limits = Limits::read(init);
         Self {
             arch: std::env::consts::ARCH.to_owned(),
             features: cpu_features(),
@@ -89,13 +90,13 @@ impl Means {
             memory: memory_limit(),
             host_memory: meminfo("MemAvailable").zip(meminfo("SwapFree")).map(|(memory, swap)| memory + swap),
             processes: PIDS.iter().find_map(|folder| number(&format!("{folder}/pids.max"))),
-            user_processes: unless(abilities, &["SYS_RESOURCE", "SYS_ADMIN"], hard(Resource::RLIMIT_NPROC)),
-            descriptors: hard(Resource::RLIMIT_NOFILE),
-            locked: unless(abilities, &["IPC_LOCK"], hard(Resource::RLIMIT_MEMLOCK)),
-            address_space: hard(Resource::RLIMIT_AS),
-            data: hard(Resource::RLIMIT_DATA),
-            file_size: hard(Resource::RLIMIT_FSIZE),
-            signals: hard(Resource::RLIMIT_SIGPENDING),
+            user_processes: of_user(abilities, limits.hard("Max processes")),
+            descriptors: limits.hard("Max open files"),
+            locked: unless(abilities, &["IPC_LOCK"], limits.hard("Max locked memory")),
+            address_space: limits.hard("Max address space"),
+            data: limits.hard("Max data size"),
+            file_size: limits.hard("Max file size"),
+            signals: limits.hard("Max pending signals"),
             mappings: number("/proc/sys/vm/max_map_count"),
             commit: promised(),
             inotify_instances: number("/proc/sys/fs/inotify/max_user_instances"),
@@ -149,9 +150,9 @@ fn unless<T>(abilities: &Abilities, exempt: &[&str], limit: Option<T>) -> Option
     limit.filter(|_| !exempt.iter().any(|capability| abilities.facts.has(capability)))
 }
 
-/// None if there is no limit.
-fn hard(resource: Resource) -> Option<u64> {
-    getrlimit(resource).ok().map(|(_, hard)| hard).filter(|hard| *hard != RLIM_INFINITY)
+/// The limit of a user's processes, which root does not have (getrlimit(2)).
+fn of_user(abilities: &Abilities, limit: Option<u64>) -> Option<u64> {
+    unless(abilities, &["SYS_RESOURCE", "SYS_ADMIN"], limit).filter(|_| abilities.facts.uid != 0)
 }
 
 /// All that the host promises, in mode 2 of overcommit (proc_sys_vm(5)).

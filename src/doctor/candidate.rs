@@ -20,6 +20,8 @@ const SAMPLE_TIME: Duration = Duration::from_secs(3);
 /// Milliseconds that CRIU itself takes, for a service of a few processes.
 const CRIU_MS: u64 = 100;
 const MEMORY: u64 = 64 << 20;
+/// PID of the container's init.
+const INIT: i32 = 1;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Candidate {
@@ -102,7 +104,7 @@ pub fn suited(demands: &Demands, abilities: &Abilities) -> Suited {
 }
 
 fn means(abilities: &Abilities) -> Means {
-    if is_executed() { Means::fresh(abilities) } else { Means::with(abilities) }
+    if is_executed() { Means::fresh(abilities, INIT) } else { Means::with(abilities) }
 }
 
 /// An exec in a running container: not this container will restore, but a fresh one like it.

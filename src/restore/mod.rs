@@ -238,7 +238,9 @@ impl<'a> Restore<'a> {
             Some(reason) => {
                 self.reporter.send(&Event::Chosen { message: format!("waiting for a generation: {reason}") });
                 let pids_matter = !self.plan().can_go_back();
-                match wait::wait(store, self.common, self.policy, pids_matter, &|event| self.reporter.send(event))? {
+                let unfit = |manifest: &Manifest| check::foretell(manifest, &self.abilities);
+                let tell = |event: &Event| self.reporter.send(event);
+                match wait::wait(store, self.common, self.policy, pids_matter, &unfit, &tell)? {
                     Woken::PidsExhausted(message) => Turn::Over(Event::PidsExhausted { message }),
                     Woken::Start { vault, lease } => Turn::Start(Some(vault), lease),
                     Woken::Restore(ready) => {
@@ -269,7 +271,7 @@ impl<'a> Restore<'a> {
 
     /// Check, files, CRIU up to the gate, take, open the gate, claim.
     fn restore(&mut self, found: &Found, manifest: &Manifest, work: &Work) -> Result<Event, RestoreError> {
-        if let Some(warning) = check::check(manifest, &Means::with(&self.abilities))? {
+        if let Some(warning) = check::check(manifest, || Means::with(&self.abilities))? {
             self.reporter.warn(warning);
         }
         if let Some(event) = self.look_at_volumes(found, manifest)? {

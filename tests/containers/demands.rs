@@ -36,6 +36,7 @@ fn is_asked_for(object: &str, source: &[&str], too_little: &[&str], enough: &[&s
     assert!(!app.store().join("manifests").exists(), "a checkpoint was taken");
     first.verified();
     first.checkpoint(&["--leave-running"]);
+    standby.eventually("the standby says nothing", || standby.logs().1.contains(words).then_some(()));
     let doctor = standby.exec(&[FREEZE, "doctor", "--for", "newest"]);
     let said = text(&doctor.stdout);
     assert!(!doctor.status.success() && said.contains(words), "{said}");
@@ -83,22 +84,41 @@ fn a_port_that_not_everybody_may_bind_is_asked_for() {
     is_asked_for("port-80", &["--sysctl", &source], &["--sysctl", &too_high], &["--sysctl", &enough], words);
 }
 
-/// The service itself has what its container no longer allows.
+/// The container no longer allows what the service has already.
 #[test]
 fn what_could_not_come_back_here_is_refused() {
     let (_app, container) = held("high-descriptor", &[]);
-    let init = container.pid().to_string();
-    let limit = |nofile: &str| {
-        let set = Command::new("prlimit").args(["--pid", &init, &format!("--nofile={nofile}")]).output().unwrap();
-        assert!(set.status.success(), "{}", text(&set.stderr));
+    // As the container's user: only that one needs no capability to lower a limit.
+    let prlimit = ["--reuid", "1000", "--regid", "1000", "--clear-groups", "prlimit", "--nofile=1024:1024"];
+    done(Command::new("setpriv").args(prlimit).arg("--pid").arg(container.pid().to_string()));
+    is_refused(&container, "a restore of the service needs 1152 descriptors in one process");
+
+    let (app, container) = held("port-80", &["--sysctl", &format!("{PORT}=0")]);
+    let network = format!("--net=/proc/{}/ns/net", container.pid());
+    let from = |port: &str| {
+        let set = format!("echo {port} >/proc/sys/{}", PORT.replace('.', "/"));
+        done(Command::new("nsenter").args([&network, "sh", "-c", &set]));
     };
-    limit("1024:1024");
-    let words = "the container could not restore this service: a restore of the service needs 1152 descriptors";
-    let refused = container.try_checkpoint(&[]);
-    let said = text(&refused.stderr);
-    assert!(refused.status.code() == Some(exit::PREFLIGHT.into()) && said.contains(words), "{said}");
-    container.verified();
-    limit("1024:1152");
+    from("81");
+    is_refused(&container, "the service has port 80, but this container's user may only bind ports from 81 on");
+    from("80");
     container.checkpoint(&[]);
     assert_eq!(container.wait(), 172, "{}", container.story());
+    app.start().verified();
+}
+
+/// Before the freeze, and the service runs on.
+fn is_refused(container: &Container, words: &str) {
+    let refused = container.try_checkpoint(&[]);
+    let said = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(exit::PREFLIGHT.into()), "{said}");
+    assert!(said.contains(&format!("the container could not restore this service: {words}")), "{said}");
+    let doctor = container.exec(&[FREEZE, "doctor", "--service"]);
+    assert!(!doctor.status.success() && text(&doctor.stdout).contains(words), "{}", text(&doctor.stdout));
+    container.verified();
+}
+
+fn done(command: &mut Command) {
+    let out = command.output().unwrap();
+    assert!(out.status.success(), "{command:?}: {}", text(&out.stderr));
 }

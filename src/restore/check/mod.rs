@@ -5,10 +5,14 @@
 
 mod files;
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::demands::{self, Means, Unfit};
 use crate::image::Manifest;
+use crate::privileges::Abilities;
 
 /// Why the restore cannot work here. Nothing was started or changed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,10 +30,30 @@ impl fmt::Display for NotFit {
     }
 }
 
+/// How long a port may take to become free, and the pause between two looks: in a pod, the former container's
+/// processes may not have ended yet.
+const PORT_LIMIT: Duration = Duration::from_secs(5);
+const PORT_PAUSE: Duration = Duration::from_millis(50);
+
 /// Runs all checks. Returns a warning about a risk that does not refuse the restore.
-pub fn check(manifest: &Manifest, here: &Means) -> Result<Option<String>, NotFit> {
-    let missing = missing(manifest, here);
-    if missing.is_empty() { Ok(short_host(manifest, here)) } else { Err(NotFit(missing)) }
+pub fn check(manifest: &Manifest, means: impl Fn() -> Means) -> Result<Option<String>, NotFit> {
+    let begun = Instant::now();
+    loop {
+        let here = means();
+        let missing = missing(manifest, &here);
+        let only_ports = missing.iter().all(|unfit| matches!(unfit, Unfit::PortTaken { .. }));
+        match missing.is_empty() {
+            true => return Ok(short_host(manifest, &here)),
+            false if only_ports && begun.elapsed() < PORT_LIMIT => thread::sleep(PORT_PAUSE),
+            false => return Err(NotFit(missing)),
+        }
+    }
+}
+
+/// Why a restore here would fail once the generation's service has ended elsewhere, and has freed its ports.
+pub fn foretell(manifest: &Manifest, abilities: &Abilities) -> Option<String> {
+    let missing = missing(manifest, &Means { taken: BTreeSet::new(), ..Means::with(abilities) });
+    (!missing.is_empty()).then(|| NotFit(missing).to_string())
 }
 
 /// A warning if the host has less memory left than the service needs. No error, as that changes at any
@@ -57,8 +81,9 @@ pub fn missing(manifest: &Manifest, here: &Means) -> Vec<Unfit> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::{Body, CriuImage};
-    use crate::privileges::Abilities;
+    use std::cell::Cell;
+
+    use crate::image::{Body, Bound, CriuImage, Demands};
 
     #[test]
     fn the_first_is_said_and_the_others_are_counted() {
@@ -71,7 +96,20 @@ mod tests {
     fn an_empty_generation_of_this_machine_fits() {
         let (arch, uid) = (std::env::consts::ARCH.to_owned(), nix::unistd::geteuid().as_raw());
         let here = Means::with(&Abilities::probe());
-        assert_eq!(check(&Manifest { arch, uid, ..Manifest::default() }, &here), Ok(None));
+        assert_eq!(check(&Manifest { arch, uid, ..Manifest::default() }, || here.clone()), Ok(None));
+    }
+
+    #[test]
+    fn a_port_that_becomes_free_is_waited_for() {
+        let bound = vec![Bound { address: vec![0; 4], port: 80, datagrams: false }];
+        let demands = Some(Demands { bound, ..Demands::default() });
+        let manifest = Manifest { demands, ..Manifest::default() };
+        let looks = Cell::new(0);
+        let means = || {
+            looks.set(looks.get() + 1);
+            Means { taken: if looks.get() < 3 { [80].into() } else { [].into() }, ..Means::default() }
+        };
+        assert_eq!((check(&manifest, means), looks.get()), (Ok(None), 3));
     }
 
     #[test]
@@ -79,7 +117,7 @@ mod tests {
         let pages = CriuImage { name: "pages-1.img".into(), body: Some(Body::from_inline(vec![1; 3 << 20])) };
         let manifest = Manifest { images: vec![pages], ..Manifest::default() };
         let here = |left| Means { host_memory: Some(left), ..Means::default() };
-        assert_eq!(check(&manifest, &here(3 << 20)), Ok(None));
-        insta::assert_snapshot!(check(&manifest, &here(1 << 20)).unwrap().unwrap(), @"the service needs 3 MiB of memory, but the host has 1 MiB left, swap included: the host may kill processes for lack of memory");
+        assert_eq!(check(&manifest, || here(3 << 20)), Ok(None));
+        insta::assert_snapshot!(check(&manifest, || here(1 << 20)).unwrap().unwrap(), @"the service needs 3 MiB of memory, but the host has 1 MiB left, swap included: the host may kill processes for lack of memory");
     }
 }
