@@ -188,6 +188,7 @@ fn take(
                 .into(),
         );
     }
+    used::check_included(&rules)?;
     let survey = survey(&rules, target.files.limit)?;
     let host = describe::host().map_err(LookupError::Proc)?;
     let store = store::open(&common.store)?;
