@@ -266,7 +266,10 @@ impl<'a> Restore<'a> {
         let manifest = found.manifest(generation)?;
         let work = Work::new(&self.common.runtime_dir, command::RESTORE_LOG).map_err(|e| self.unusable_folder(e))?;
         let restored = self.restore(found, &manifest, &work);
-        restored.map(Some).map_err(|error| Failed { error: Box::new(error), log: work.kept_log() })
+        restored.map(Some).map_err(|error| {
+            let log = if error.is_of_criu() { work.kept_log() } else { None };
+            Failed { error: Box::new(error), log }
+        })
     }
 
     /// Check, files, CRIU up to the gate, take, open the gate, claim.
