@@ -3,5 +3,6 @@
 pub(crate) mod command;
 pub mod images;
 pub(crate) mod log;
+pub(crate) mod named;
 pub(crate) mod stats;
 pub(crate) mod stream;

@@ -89,7 +89,7 @@ impl Rules {
         self.ours.iter().any(|folder| path.starts_with(folder))
     }
 
-    fn travels(&self, path: &Path, meta: &Metadata, written: bool) -> bool {
+    pub(super) fn travels(&self, path: &Path, meta: &Metadata, written: bool) -> bool {
         if self.is_ours(path) {
             return false;
         }
@@ -125,6 +125,11 @@ impl Used {
 
     pub(super) fn contains(&self, path: &Path) -> bool {
         self.0.contains_key(path)
+    }
+
+    /// Whether the file is open for writing.
+    pub(super) fn is_written(&self, path: &Path) -> bool {
+        self.0.get(path).copied().unwrap_or_default()
     }
 
     /// The folders on volumes that the next container may have under another name.
