@@ -43,6 +43,8 @@ pub const REPLACED: u8 = 173;
 /// `freeze run --standby`: the container's PIDs are nearly used up, so only a new container can restore the
 /// service.
 pub const PIDS_EXHAUSTED: u8 = 174;
+/// `freeze run`: files on a volume have changed since the checkpoint, and `--volume-changed` is `refuse`.
+pub const VOLUME_CHANGED: u8 = 175;
 
 /// The status in a row of the [`TABLE`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,6 +159,11 @@ pub(crate) const TABLE: &[Row] = &[
         "Another container took the generation or holds the lease: freeze ended the service, or did not start it",
     ),
     row(PIDS_EXHAUSTED, RUN, "A standby has used up nearly all its PIDs: only a new container can restore the service"),
+    row(
+        VOLUME_CHANGED,
+        RUN,
+        "Files on a volume have changed since the checkpoint; nothing was changed or run (`--volume-changed`)",
+    ),
 ];
 
 /// The exit statuses in `freeze COMMAND --help`, 80 columns wide.

@@ -75,6 +75,7 @@ fn values_that_cannot_be_used_are_refused_at_the_start() {
         &["--on-restore", "signal:NONE"],
         &["--restore", "newest"],
         &["--restore-failure", "hope"],
+        &["--volume-changed", "hope"],
         &["--standby-poll", "1"],
         &["--instance", "two words"],
     ] {

@@ -344,9 +344,11 @@ fn a_standby_waits_without_a_limit() {
 }
 
 fn who_has_lost_ends() {
-    for (steps, code, why) in
-        [("lost", 173, "another container has it"), ("waiting pids-exhausted", 174, "no PIDs are left")]
-    {
+    for (steps, code, why) in [
+        ("lost", 173, "another container has it"),
+        ("waiting pids-exhausted", 174, "no PIDs are left"),
+        ("volume-changed", 175, "the volume is newer"),
+    ] {
         let (status, error) = start(Place::Pid1, &[], steps, "").init.end();
         assert_eq!(status, code);
         assert!(error.contains(why), "{error}");

@@ -32,13 +32,16 @@ use crate::files::ahead::Ahead;
 use crate::files::capture::{self, CaptureError, Captured};
 use crate::files::complete::{self, Incomplete};
 use crate::files::ephemeral::Ephemeral;
+use crate::files::gone_on;
 use crate::files::identity::Identities;
 use crate::files::selection::{Scope, Selection};
 use crate::files::survey::Survey;
 use crate::files::used::{self, LookupError, Rules, Used};
 use crate::files::user::User;
 use crate::host::pid_counting;
-use crate::image::{self, BodyId, CriuImage, Figures, File, ImageError, ImageWriter, Lease, Manifest, Vault, Written};
+use crate::image::{
+    self, BodyId, CriuImage, Demands, Figures, File, ImageError, ImageWriter, Lease, Manifest, Vault, Written,
+};
 use crate::job::reporter::Reporter;
 use crate::job::work_folder::Work;
 use crate::job::{self, AfterCommit, Common, Failure};
@@ -165,16 +168,16 @@ fn take(
     meter.begin(Phase::Preflight);
     let abilities = Abilities::probe();
     let read = || Tree::of_service(target.root, target.service).map_err(CheckpointError::from);
-    let (mut tree, mut watched, disorder) = check(&read, &abilities)?;
-    match disorder {
+    let mut seen = check(&read, &abilities)?;
+    match &seen.disorder {
         Some(disorder) => reporter.warn(disorder.to_string()),
         None if RestorePlan::of(&abilities).can_go_back() => {}
-        None => tree::highest(tree.processes())
+        None => tree::highest(seen.tree.processes())
             .and_then(pid_counting::at_checkpoint)
             .into_iter()
             .for_each(|message| reporter.warn(message)),
     }
-    if let Some(uid) = User::ours().does_not_reach(tree.processes()) {
+    if let Some(uid) = User::ours().does_not_reach(seen.tree.processes()) {
         reporter.warn(unreached(uid));
     }
     for path in target.files.named.include.iter().filter(|path| !path.exists()) {
@@ -209,8 +212,8 @@ fn take(
     let interval = common.exclusive_ms.map(Duration::from_millis);
     let _heartbeats = Heartbeats::start(&vault, target.lease, &common.instance, interval);
     let writer = ImageWriter::new(&vault, common.memory, job::cores())?;
-    let written = used::written(tree.processes()).map_err(LookupError::Proc)?;
-    let identities = Identities::read(&common.runtime_dir, &used::mapped(tree.processes(), &rules), &written);
+    let written = used::written(seen.tree.processes()).map_err(LookupError::Proc)?;
+    let identities = Identities::read(&common.runtime_dir, &used::mapped(seen.tree.processes(), &rules), &written);
     let ahead = match &survey {
         Some(survey) => {
             let written = used::written(read()?.processes()).map_err(LookupError::Proc)?;
@@ -220,16 +223,16 @@ fn take(
     };
     if !ahead.is_empty() || identities.are_new() {
         // Reading may have taken minutes.
-        (tree, watched, _) = check(&read, &abilities)?;
+        seen = check(&read, &abilities)?;
     }
     let announced = announce::announce(&vault, target.lease, target.after_commit);
     reach(Point::CheckpointChecked);
 
     meter.begin(Phase::Dump);
-    let by_user = StoppedByUser::of(&tree);
+    let by_user = StoppedByUser::of(&seen.tree);
     let criu = DumpPlan::of(&abilities).criu;
     let objects = SystemV::of(image::container_id(&vault, &common.instance));
-    let mut dump = Dump::start(criu, target.root, work.path(), &watched, Some(&objects))?;
+    let mut dump = Dump::start(criu, target.root, work.path(), &seen.watched, Some(&objects))?;
     let images = dump.collect(&writer, meter)?;
     reach(Point::CheckpointHeld);
 
@@ -237,7 +240,7 @@ fn take(
     // Processes may have come and gone between preflight and freeze.
     let tree = Tree::of_service(target.root, target.service)?;
     preflight::check_frozen(tree.processes(), &abilities)?;
-    let used = Used::by(tree.processes(), &watched)?;
+    let used = Used::by(tree.processes(), &seen.watched)?;
     let survey = survey.map(|survey| survey.again(&rules)).transpose()?.unwrap_or_default();
     let paths = used::paths(&used, survey.changed.keys(), &rules)?;
     let files = capture::capture(&paths, &used, &|path, meta| ahead.content(path, meta), &writer)?;
@@ -245,7 +248,9 @@ fn take(
     let mapped = describe::executables(&tree, &rules, &identities);
     let mut manifest =
         describe::service(host, &tree, target.root, target.service, mapped).map_err(LookupError::Proc)?;
+    manifest.demands = Some(seen.demands);
     manifest.folder_links = used.folder_links(&rules);
+    manifest.volume_files = gone_on::record(&used, &rules);
     if rules.scope() == Scope::Changed {
         manifest.deleted = rules.deleted().into_iter().map(|path| path.into_os_string().into_vec()).collect();
     }
@@ -298,16 +303,22 @@ fn take(
     })
 }
 
-/// Refuses what cannot be carried. Returns the processes, their files that only the preflight finds, and what is wrong
-/// with the order of their PIDs if they can be restored in spite of it.
-fn check(
-    read: &impl Fn() -> Result<Tree, CheckpointError>,
-    abilities: &Abilities,
-) -> Result<(Tree, Vec<PathBuf>, Option<Disorder>), CheckpointError> {
-    let (tree, watched) = preflight::check(read, parent_id() as i32, abilities)?;
+/// What the preflight has seen.
+struct Seen {
+    tree: Tree,
+    /// Files that only the preflight finds.
+    watched: Vec<PathBuf>,
+    demands: Demands,
+    /// What is wrong with the order of the PIDs, if the processes can be restored in spite of it.
+    disorder: Option<Disorder>,
+}
+
+/// Refuses what cannot be carried.
+fn check(read: &impl Fn() -> Result<Tree, CheckpointError>, abilities: &Abilities) -> Result<Seen, CheckpointError> {
+    let (tree, watched, demands) = preflight::check(read, parent_id() as i32, abilities)?;
     match pid_order::check(tree.processes()) {
         Err(disorder) if disorder.is_final() || !RestorePlan::of(abilities).can_go_back() => Err(disorder.into()),
-        ordered => Ok((tree, watched, ordered.err())),
+        ordered => Ok(Seen { tree, watched, demands, disorder: ordered.err() }),
     }
 }
 
@@ -361,6 +372,7 @@ fn fill(
     manifest.packs = written.packs;
     manifest.chunks = written.chunks;
     manifest.figures = Some(figures);
+    manifest.demands = manifest.demands.take().map(|seen| seen.with(manifest));
 }
 
 /// Makes the OOM killer choose the checkpoint and not the service. Raising the score needs no privilege

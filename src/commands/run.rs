@@ -15,7 +15,7 @@ use crate::exit;
 use crate::files::selection::{Named, Pattern, Scope, Selection};
 use crate::image::KeyFiles;
 use crate::init::{self, Config, Hook, Hooks, Isolate, OnTerm, Pair, ParseError, SignalArg, parse_choice, parse_size};
-use crate::job::{Choice, OnFailure, Standby};
+use crate::job::{Choice, OnFailure, Standby, VolumeChanged};
 use crate::store::Location;
 
 /// Most bytes of `--include` and `--exclude`: they must fit into the one line that a worker gets.
@@ -157,6 +157,9 @@ struct RestoreArguments {
     /// What to do if the restore fails
     #[arg(long, env = "FREEZE_RESTORE_FAILURE", value_name = "WHAT", default_value = "fail")]
     restore_failure: OnFailure,
+    /// What to do if files on a volume have changed since the checkpoint
+    #[arg(long, env = "FREEZE_VOLUME_CHANGED", value_name = "WHAT", default_value = "refuse")]
+    volume_changed: VolumeChanged,
     /// Wait for a generation to be handed over, and restore it
     #[arg(long, env = "FREEZE_STANDBY", value_parser = FalseyValueParser::new())]
     standby: bool,
@@ -265,6 +268,7 @@ pub fn main(arguments: Arguments) -> u8 {
         },
         restore: if restore.no_restore { Choice::Never } else { restore.restore },
         restore_failure: restore.restore_failure,
+        volume_changed: restore.volume_changed,
         standby: Standby {
             always: restore.standby,
             poll_ms: millis(restore.standby_poll),

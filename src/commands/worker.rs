@@ -29,10 +29,11 @@ pub fn main() -> u8 {
         Job::Settle { common, generation, remaining_ms, lease } => {
             Ok(checkpoint::settle(&common, generation, Duration::from_millis(remaining_ms), &lease, &reporter))
         }
-        Job::Restore { common, choice, failure, standby, files } => {
+        Job::Restore { common, choice, failure, volume_changed, standby, files } => {
             let policy = restore::Policy {
                 choice,
                 failure,
+                volume_changed,
                 standby,
                 files,
                 exclusive: common.exclusive_ms.map(Duration::from_millis),

@@ -168,6 +168,11 @@ pub enum Event {
         /// One sentence.
         message: String,
     },
+    /// From a restore worker, as its result: files on a volume have changed since the checkpoint.
+    VolumeChanged {
+        /// One or two sentences.
+        message: String,
+    },
     /// From a heartbeat worker, as its result: this container still has the lease.
     StillOwner,
     /// From a restore worker, as its result: there is no generation to restore, so init starts the command.
@@ -203,7 +208,8 @@ impl Event {
             | Self::Failed { message, .. }
             | Self::Chosen { message }
             | Self::Lost { message }
-            | Self::PidsExhausted { message } => Some(message),
+            | Self::PidsExhausted { message }
+            | Self::VolumeChanged { message } => Some(message),
             Self::Settled { taken_by } => taken_by.as_mut(),
             Self::Restored { restore, .. } => Some(&mut restore.from),
             Self::Progress { .. }

@@ -107,6 +107,7 @@ mod tests {
 
     use super::*;
     use crate::files::selection::Selection;
+    use crate::files::used::Use;
     use crate::image::File;
 
     /// A folder on the root whose files the container has made.
@@ -181,7 +182,7 @@ mod tests {
         }
         rules.began(SystemTime::now() + Duration::from_secs(3600));
         assert_eq!(of(&files(&[&file]), &[], &rules), Ok(()), "of the image");
-        let written = Used([(file.clone(), true)].into());
+        let written = Used([(file.clone(), Use { written: true, ..Use::default() })].into());
         let said = check(&files(&[&file]), &[], &written, &rules, &[]);
         assert_eq!(said, left_out(&file), "a file of the image that is open for writing");
     }

@@ -12,6 +12,7 @@ pub(crate) mod complete;
 mod entry;
 pub(crate) mod ephemeral;
 mod folders;
+pub(crate) mod gone_on;
 pub(crate) mod groups;
 pub(crate) mod identity;
 mod lookup_error;

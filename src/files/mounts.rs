@@ -22,8 +22,16 @@ pub enum Kind {
 const KERNELS: &[&str] = &["proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue", "devtmpfs", "tmpfs"];
 
 #[derive(Debug)]
+struct At {
+    point: PathBuf,
+    kind: Kind,
+    /// Whether its files are data that the container can write and does not lose.
+    is_volume: bool,
+}
+
+#[derive(Debug)]
 pub struct Mounts {
-    mounts: Vec<(PathBuf, Kind)>,
+    mounts: Vec<At>,
     volumes: Vec<PathBuf>,
     root_is_overlay: bool,
 }
@@ -35,12 +43,21 @@ impl Mounts {
 
     /// Kind of the mount that holds `path`.
     pub fn kind(&self, path: &Path) -> Kind {
-        mountinfo::holding(&self.mounts, |(point, _)| point, path).map_or(Kind::Foreign, |(_, kind)| *kind)
+        self.holding(path).map_or(Kind::Foreign, |at| at.kind)
+    }
+
+    /// Whether `path` is on a volume that the container can write to and that outlives it.
+    pub fn is_on_volume(&self, path: &Path) -> bool {
+        self.holding(path).is_some_and(|at| at.is_volume)
+    }
+
+    fn holding(&self, path: &Path) -> Option<&At> {
+        mountinfo::holding(&self.mounts, |at| &at.point, path)
     }
 
     /// All mount points.
     pub fn points(&self) -> impl Iterator<Item = &PathBuf> {
-        self.mounts.iter().map(|(point, _)| point)
+        self.mounts.iter().map(|at| &at.point)
     }
 
     /// Folders on file systems that outlive the container.
@@ -50,11 +67,12 @@ impl Mounts {
 
     /// The container's own file systems that are in sight. The engine fills /dev.
     pub fn own(&self) -> impl Iterator<Item = (&Path, Kind)> {
-        let last =
-            self.mounts.iter().enumerate().filter(|(index, (point, _))| {
-                !self.mounts[index + 1..].iter().any(|(later, _)| point.starts_with(later))
-            });
-        last.map(|(_, (point, kind))| (point.as_path(), *kind))
+        let last = self
+            .mounts
+            .iter()
+            .enumerate()
+            .filter(|(index, at)| !self.mounts[index + 1..].iter().any(|later| at.point.starts_with(&later.point)));
+        last.map(|(_, at)| (at.point.as_path(), at.kind))
             .filter(|(point, kind)| *kind != Kind::Foreign && *point != Path::new("/dev"))
     }
 
@@ -74,10 +92,11 @@ impl Mounts {
             if kind == Kind::Root {
                 mounts.root_is_overlay = mount.fstype == "overlay";
             }
-            if kind == Kind::Foreign && mount.writable && !KERNELS.contains(&&*mount.fstype) && mount.point.is_dir() {
+            let is_volume = kind == Kind::Foreign && mount.writable && !KERNELS.contains(&&*mount.fstype);
+            if is_volume && mount.point.is_dir() {
                 mounts.volumes.push(mount.point.clone());
             }
-            mounts.mounts.push((mount.point, kind));
+            mounts.mounts.push(At { point: mount.point, kind, is_volume });
         }
         mounts
     }
@@ -138,6 +157,7 @@ mod tests {
             ("/anonymous/x", Kind::Own),
         ] {
             assert_eq!(mounts.kind(Path::new(path)), kind, "{path}");
+            assert_eq!(mounts.is_on_volume(Path::new(path)), path == "/data/db", "{path}");
         }
     }
 

@@ -47,7 +47,7 @@ impl Captured {
 
 /// Captures files that processes use.
 fn capture(paths: &[PathBuf]) -> Result<Captured, CaptureError> {
-    capture_of(paths, &Used(paths.iter().map(|path| (path.clone(), false)).collect()))
+    capture_of(paths, &Used(paths.iter().map(|path| (path.clone(), Default::default())).collect()))
 }
 
 fn capture_of(paths: &[PathBuf], used: &Used) -> Result<Captured, CaptureError> {

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::io;
+use std::ops::BitOrAssign;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -26,8 +27,9 @@ use super::start::container_start;
 use super::swapped;
 use crate::image::FolderLink;
 use crate::proc::fdinfo::FdInfo;
+use crate::proc::maps::{self, Mapping};
 use crate::proc::tree::Process;
-use crate::proc::{self, fd, maps};
+use crate::proc::{self, fd};
 
 /// Decides which files travel.
 #[derive(Debug)]
@@ -109,16 +111,49 @@ impl Rules {
     }
 }
 
-/// Files that processes use, and whether one is open for writing.
+/// Files that processes use, and how.
 #[derive(Debug, Default)]
-pub struct Used(pub(super) BTreeMap<PathBuf, bool>);
+pub struct Used(pub(super) BTreeMap<PathBuf, Use>);
+
+/// How processes use a file.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Use {
+    /// Open for writing, or mapped so that writes reach it.
+    pub written: bool,
+    /// Written elsewhere than at its end.
+    pub overwritten: bool,
+    pub mapped: bool,
+    /// A program or library.
+    pub executed: bool,
+}
+
+impl Use {
+    fn open(info: &FdInfo) -> Self {
+        let written = info.is_writable();
+        Self { written, overwritten: written && !info.appends(), ..Self::default() }
+    }
+
+    fn mapped(mapping: &Mapping) -> Self {
+        let written = mapping.writable && mapping.shared;
+        Self { written, overwritten: written, mapped: true, executed: mapping.executable }
+    }
+}
+
+impl BitOrAssign for Use {
+    fn bitor_assign(&mut self, other: Self) {
+        self.written |= other.written;
+        self.overwritten |= other.overwritten;
+        self.mapped |= other.mapped;
+        self.executed |= other.executed;
+    }
+}
 
 impl Used {
     /// What the processes use, and what was found for them by its inode.
     pub fn by(processes: &[Process], found_by_inode: &[PathBuf]) -> Result<Self, LookupError> {
         let mut used = used_by(processes)?;
         for path in found_by_inode.iter().filter_map(|path| in_place_of_socket(path)) {
-            used.entry(path.to_owned()).or_insert(false);
+            used.entry(path.to_owned()).or_default();
         }
         Ok(Self(used))
     }
@@ -129,7 +164,7 @@ impl Used {
 
     /// Whether the file is open for writing.
     pub(super) fn is_written(&self, path: &Path) -> bool {
-        self.0.get(path).copied().unwrap_or_default()
+        self.0.get(path).is_some_and(|how| how.written)
     }
 
     /// The folders on volumes that the next container may have under another name.
@@ -146,10 +181,10 @@ pub fn paths<'a>(
     rules: &Rules,
 ) -> Result<BTreeSet<PathBuf>, LookupError> {
     let mut found: BTreeSet<PathBuf> = changed.cloned().collect();
-    for (path, written) in &used.0 {
+    for (path, how) in &used.0 {
         if let Ok(meta) = fs::symlink_metadata(path)
             && captured_kind(&meta)
-            && rules.travels(path, &meta, *written)
+            && rules.travels(path, &meta, how.written)
         {
             found.insert(path.clone());
         }
@@ -234,31 +269,30 @@ fn names_in(path: &Path) -> Result<Vec<OsString>, Unresolved> {
     Ok(names.collect::<io::Result<_>>()?)
 }
 
-/// Paths that a process has open, mapped, bound or as its working directory, and whether one is open for
-/// writing.
-fn used_by(processes: &[Process]) -> Result<BTreeMap<PathBuf, bool>, LookupError> {
+/// Paths that a process has open, mapped, bound or as its working directory.
+fn used_by(processes: &[Process]) -> Result<BTreeMap<PathBuf, Use>, LookupError> {
     let sockets = bound::sockets();
     let mut used = BTreeMap::new();
-    let mut note = |path: PathBuf, written: bool| *used.entry(path).or_insert(false) |= written;
+    let mut note = |path: PathBuf, how: Use| *used.entry(path).or_default() |= how;
     for process in processes.iter().filter(|process| !process.is_zombie()) {
         let cwd = proc::path(process.pid, "cwd");
         if let Ok(target) = fs::read_link(&cwd) {
-            names_of(&cwd, &target).into_iter().for_each(|path| note(path, false));
+            names_of(&cwd, &target).into_iter().for_each(|path| note(path, Use::default()));
         }
         for (fd, target) in fd::links(process.pid).map_err(LookupError::Proc)? {
             if target.is_absolute() {
-                let written = FdInfo::read(process.pid, fd).unwrap_or_default().is_writable();
+                let how = Use::open(&FdInfo::read(process.pid, fd).unwrap_or_default());
                 let link = proc::path(process.pid, &format!("fd/{fd}"));
-                names_of(&link, &target).into_iter().for_each(|path| note(path, written));
+                names_of(&link, &target).into_iter().for_each(|path| note(path, how));
             } else if let Some(path) = sockets.get(target.as_os_str().as_bytes()) {
                 for folder in folders_of_socket(path)? {
-                    note(folder, false);
+                    note(folder, Use::default());
                 }
             }
         }
         for mapping in maps::read(process.pid).map_err(LookupError::Proc)? {
             if let Some(path) = mapping.path() {
-                note(path.to_owned(), mapping.writable && mapping.shared);
+                note(path.to_owned(), Use::mapped(&mapping));
             }
         }
     }
@@ -383,7 +417,8 @@ mod tests {
         let _reader = File::open(&read).unwrap();
         let _writer = OpenOptions::new().create(true).append(true).open(&write).unwrap();
         let used = used_by(&this_process()).unwrap();
-        assert_eq!((used.get(&read), used.get(&write)), (Some(&false), Some(&true)));
+        let appended = Use { written: true, ..Use::default() };
+        assert_eq!((used.get(&read), used.get(&write)), (Some(&Use::default()), Some(&appended)));
     }
 
     #[test]
@@ -438,7 +473,8 @@ mod tests {
         let stranger = folder.path().join("y (deleted)");
         File::create(&stranger).unwrap();
         let used = used_by(&this_process()).unwrap();
-        assert_eq!((used.get(&live), used.get(&stranger)), (Some(&true), None));
+        let written = Use { written: true, overwritten: true, ..Use::default() };
+        assert_eq!((used.get(&live), used.get(&stranger)), (Some(&written), None));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use bytesize::ByteSize;
 use super::isolate::Isolate;
 use crate::files::selection::Selection;
 use crate::image::KeyFiles;
-use crate::job::{Choice, OnFailure, Standby};
+use crate::job::{Choice, OnFailure, Standby, VolumeChanged};
 use crate::store::Location;
 use crate::sys::signals::{self, Signal};
 
@@ -55,6 +55,7 @@ pub struct Config {
     pub hooks: Hooks,
     pub restore: Choice,
     pub restore_failure: OnFailure,
+    pub volume_changed: VolumeChanged,
     pub standby: Standby,
     /// Heartbeat interval of an exclusive container; `None` if it is not exclusive.
     pub exclusive: Option<Duration>,

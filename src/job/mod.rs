@@ -61,6 +61,8 @@ pub enum Job {
         choice: Choice,
         /// What to do if it cannot be restored.
         failure: OnFailure,
+        /// What to do if a volume has changed since.
+        volume_changed: VolumeChanged,
         /// How to wait for a generation.
         standby: Standby,
         /// Which files the checkpoints of this container will carry.
@@ -125,6 +127,19 @@ pub enum OnFailure {
     Retry,
     /// Try the same generation again, then earlier ones: later state is lost
     RetryEarlier,
+}
+
+/// What to do if files on a volume have changed since the checkpoint.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum VolumeChanged {
+    /// Exit with status 175
+    #[default]
+    Refuse,
+    /// Start the command with the volume as it is: the service's state is lost
+    Start,
+    /// Restore the generation all the same: the service may damage its data
+    Restore,
 }
 
 /// How a container waits for a generation.

@@ -166,6 +166,7 @@ mod tests {
             Event::Chosen { message: text() },
             Event::Lost { message: text() },
             Event::PidsExhausted { message: text() },
+            Event::VolumeChanged { message: text() },
             Event::Settled { taken_by: Some(text()) },
             Event::Restored { root: 1, service: 2, lease: Lease::fresh(), restore },
         ] {

@@ -7,6 +7,7 @@ use super::check::NotFit;
 use super::look::is_of_one_generation;
 use super::serve::ServeError;
 use crate::criu::command::NotStarted;
+use crate::criu::log::Cause;
 use crate::files::put_back::PutBackError;
 use crate::image::ImageError;
 use crate::store::StoreError;
@@ -26,11 +27,15 @@ pub enum RestoreError {
     NotStarted(#[from] NotStarted),
     #[error("the folder {path} cannot be used ({error}); set FREEZE_RUNTIME_DIR to a writable folder")]
     RuntimeDir { path: PathBuf, error: io::Error },
+    #[error(
+        "this container's mounts cannot be read ({0}), so freeze cannot tell whether a volume has changed since the checkpoint; mount /proc"
+    )]
+    Volumes(io::Error),
     #[error(transparent)]
     Serve(#[from] ServeError),
     /// The cause according to CRIU's log.
     #[error("{0}")]
-    Criu(String),
+    Criu(Cause),
     /// The store did not answer which container may run the service.
     #[error(
         "the store does not say whether another container has taken it ({0}), so nothing of the service was run here. \
@@ -41,7 +46,7 @@ pub enum RestoreError {
     #[error(
         "{0}. The service may have run for a moment before freeze ended it; start this container again to restore it from the checkpoint"
     )]
-    AfterLettingGo(String),
+    AfterLettingGo(Cause),
 }
 
 /// Which attempt can help.
@@ -68,7 +73,7 @@ impl RestoreError {
             }
             Self::Store(_) | Self::Files(_) | Self::Serve(_) | Self::Criu(_) => Hope::Again,
             Self::Unfit(_) => Hope::OtherGeneration,
-            Self::NotStarted(_) | Self::RuntimeDir { .. } | Self::Undecided(_) => Hope::None,
+            Self::NotStarted(_) | Self::RuntimeDir { .. } | Self::Volumes(_) | Self::Undecided(_) => Hope::None,
             Self::AfterLettingGo(_) => Hope::HasRun,
         }
     }

@@ -17,9 +17,10 @@ mod serve;
 mod stdio;
 mod take;
 mod verify;
+mod volumes;
 mod wait;
 
-pub(crate) use check::{Here, missing, pid_max, short_host};
+pub(crate) use check::{missing, short_host};
 pub(crate) use exclusive::heartbeat;
 
 use std::ffi::OsString;
@@ -33,16 +34,19 @@ use std::time::{Duration, Instant};
 
 use crate::control::protocol::{Event, Phase, RestoreReport, millis, now_ms};
 use crate::criu::command::{self, SystemV};
+use crate::criu::log;
+use crate::demands::Means;
 use crate::fail_points::{Point, reach};
 use crate::files::selection::Scope;
 use crate::files::{names, put_back};
-use crate::host::{clock, env, pid_counting};
+use crate::host::{clock, env, limits, pid_counting};
 use crate::image::{self, FetchThreads, Fetcher, ImageError, Lease, Manifest, Vault};
 use crate::job::reporter::Reporter;
 use crate::job::work_folder::Work;
-use crate::job::{self, Choice, Common, Failure, OnFailure, Standby};
+use crate::job::{self, Choice, Common, Failure, OnFailure, Standby, VolumeChanged};
 use crate::privileges::{Abilities, RestorePlan};
 use crate::store::{self, Store};
+use crate::sys::stderr::say;
 use choose::Pick;
 pub(crate) use criu::RestoreGate;
 pub(crate) use error::RestoreError;
@@ -52,6 +56,8 @@ pub(crate) use meter::Meter;
 pub use owner::reason_to_wait;
 use retry::{Next, Tries};
 use take::Verdict;
+use volumes::Decision;
+pub(crate) use volumes::changed;
 use wait::{Ready, Woken};
 
 /// Which generation to restore, when, and what to do if that fails.
@@ -61,6 +67,8 @@ pub struct Policy {
     pub choice: Choice,
     /// What follows a restore that fails.
     pub failure: OnFailure,
+    /// What to do if a volume has changed since.
+    pub volume_changed: VolumeChanged,
     /// How this container waits for a handover.
     pub standby: Standby,
     /// Interval of heartbeats; None without `--exclusive`.
@@ -154,6 +162,10 @@ impl<'a> Restore<'a> {
                 Ok(event) => return Ok(event),
                 Err(failed) => failed,
             };
+            // The log is in a folder that goes with the container.
+            for line in log.iter().flat_map(|log| log::last_errors(log)) {
+                say(&format!("CRIU's log: {line}"));
+            }
             let failure = Failure { message: self.sentence(&error), log, phase: Some(self.phase) };
             let more = !self.criu_ran || self.plan().can_go_back();
             match tries.after(error.hope(), more, || self.earlier()) {
@@ -226,7 +238,9 @@ impl<'a> Restore<'a> {
             Some(reason) => {
                 self.reporter.send(&Event::Chosen { message: format!("waiting for a generation: {reason}") });
                 let pids_matter = !self.plan().can_go_back();
-                match wait::wait(store, self.common, self.policy, pids_matter, &|event| self.reporter.send(event))? {
+                let unfit = |manifest: &Manifest| check::foretell(manifest, &self.abilities);
+                let tell = |event: &Event| self.reporter.send(event);
+                match wait::wait(store, self.common, self.policy, pids_matter, &unfit, &tell)? {
                     Woken::PidsExhausted(message) => Turn::Over(Event::PidsExhausted { message }),
                     Woken::Start { vault, lease } => Turn::Start(Some(vault), lease),
                     Woken::Restore(ready) => {
@@ -257,13 +271,17 @@ impl<'a> Restore<'a> {
 
     /// Check, files, CRIU up to the gate, take, open the gate, claim.
     fn restore(&mut self, found: &Found, manifest: &Manifest, work: &Work) -> Result<Event, RestoreError> {
-        if let Some(warning) = check::check(manifest, &Here::with(&self.abilities))? {
+        if let Some(warning) = check::check(manifest, || Means::with(&self.abilities))? {
             self.reporter.warn(warning);
+        }
+        if let Some(event) = self.look_at_volumes(found, manifest)? {
+            return Ok(event);
         }
         let counted_up_to = manifest.highest_id().filter(|_| !self.plan().can_go_back());
         if let Some(message) = counted_up_to.and_then(pid_counting::before_restore) {
             self.reporter.send(&Event::Chosen { message });
         }
+        limits::raise();
         // Before any page is read: a full disk must not discard a restored service.
         env::write(&self.common.runtime_dir).map_err(|error| self.unusable_folder(error))?;
         let mut fetcher = Fetcher::on(&self.threads(&found.vault)?, &found.vault, manifest, self.common.memory);
@@ -321,6 +339,33 @@ impl<'a> Restore<'a> {
         reach(Point::RestoreClaimed);
         take::tell_former(found, &self.common.instance);
         Ok(claimed)
+    }
+
+    /// Compares the volumes. Returns the last event for init if the generation is not restored beside them.
+    fn look_at_volumes(&self, found: &Found, manifest: &Manifest) -> Result<Option<Event>, RestoreError> {
+        match volumes::decide(manifest, self.policy.volume_changed)? {
+            Decision::Unchanged => Ok(None),
+            Decision::Restore(message) => {
+                self.reporter.warn(message);
+                Ok(None)
+            }
+            Decision::Refuse(message) => Ok(Some(Event::VolumeChanged { message })),
+            Decision::Start(message) => {
+                let event = self.start_beside(found)?;
+                if matches!(event, Event::NothingToRestore { .. }) {
+                    self.reporter.send(&Event::Chosen { message });
+                }
+                Ok(Some(event))
+            }
+        }
+    }
+
+    /// Lets init start the command in the place of what was found, once the right to that is this container's.
+    fn start_beside(&self, found: &Found) -> Result<Event, RestoreError> {
+        Ok(match take::take(found, &self.common.instance, self.policy.exclusive.is_some(), || Ok(()))? {
+            Verdict::Ours => Event::NothingToRestore { lease: found.lease },
+            Verdict::Lost(message) => Event::Lost { message },
+        })
     }
 
     fn warn_of_lost(&self, lost: &[put_back::Lost]) {
@@ -385,23 +430,24 @@ impl<'a> Restore<'a> {
     /// have it.
     fn start_instead(&self, failure: Failure) -> Result<Event, Failure> {
         let (us, exclusive) = (&self.common.instance, self.policy.exclusive.is_some());
-        let lease = match &self.found {
+        let event = match &self.found {
             Some(found) => {
                 let right = take::remember(found, us).map_err(RestoreError::Undecided);
-                match right.and_then(|()| take::take(found, us, exclusive, || Ok(()))) {
-                    Ok(Verdict::Ours) => found.lease,
-                    Ok(Verdict::Lost(message)) => return Ok(Event::Lost { message }),
+                match right.and_then(|()| self.start_beside(found)) {
+                    Ok(event) => event,
                     Err(error) => return Err(nor_started(failure, &error.to_string())),
                 }
             }
             None if exclusive => {
                 return Err(nor_started(failure, "with --exclusive, this container must hold the lease first"));
             }
-            None => Lease::unknown(),
+            None => Event::NothingToRestore { lease: Lease::unknown() },
         };
-        let message = format!("starting the command afresh: the restore failed: {}", failure.message);
-        self.reporter.send(&Event::Chosen { message });
-        Ok(Event::NothingToRestore { lease })
+        if matches!(event, Event::NothingToRestore { .. }) {
+            let message = format!("starting the command afresh: the restore failed: {}", failure.message);
+            self.reporter.send(&Event::Chosen { message });
+        }
+        Ok(event)
     }
 
     /// The newest generation before the one that cannot be restored.

@@ -154,7 +154,7 @@ fn a_checkpoint_that_leaves_the_service_running_has_its_moment() {
     first.checkpoint(&["--leave-running", "--include", "/volume/file", "--exclude", "*.tmp"]);
     first.exec(&["sh", "-c", "echo late >/tmp/file; echo late >/tmp/later; echo late >/volume/file"]);
     drop(first);
-    let second = app.start();
+    let second = app.start_with(&["--volume-changed", "restore"]);
     second.verified();
     let found =
         text(&second.exec(&["sh", "-c", "cat /tmp/file /volume/file; ls /tmp /dev/shm | grep -E 'late|tmp$'"]).stdout);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use freeze::image::{self, ImageError, Lease, Outcome, Result, Vault, Whereabouts};
-use freeze::job::{Choice, Common, OnFailure, Standby};
+use freeze::job::{Choice, Common, OnFailure, Standby, VolumeChanged};
 use freeze::restore::{Newest, Policy, reason_to_wait};
 use freeze::store::Location;
 
@@ -102,6 +102,7 @@ impl Run<'_> {
         let policy = Policy {
             choice: Choice::Newest,
             failure: OnFailure::Fail,
+            volume_changed: VolumeChanged::Refuse,
             standby,
             exclusive: None,
             files: Default::default(),

@@ -437,6 +437,16 @@ static void few_hold(void)
 	close(30);
 }
 
+static void high_descriptor_hold(void)
+{
+	struct rlimit limit;
+
+	getrlimit(RLIMIT_NOFILE, &limit);
+	limit.rlim_cur = limit.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &limit);
+	fd = had(dup2(2, 1000), "dup2");
+}
+
 static void deleted_folder_hold(void)
 {
 	mkdir("/dev/shm/gone", 0700);
@@ -548,6 +558,7 @@ const struct object file_objects[] = {
 	{ "epoll-fired", epoll_fired_hold, epoll_fired_check },
 	{ "epoll-closed", epoll_closed_hold, open_still },
 	{ "few-descriptors", few_hold, NULL },
+	{ "high-descriptor", high_descriptor_hold, open_still },
 	{ "deleted-folder", deleted_folder_hold, open_still },
 	{ "deleted-both", deleted_both_hold, open_still },
 	{ "deleted-nested", deleted_nested_hold, deleted_nested_check },

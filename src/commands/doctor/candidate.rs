@@ -2,15 +2,18 @@
 
 use crate::commands::text::{json, print, printable, size};
 use crate::commands::{StoreArguments, say};
-use crate::doctor::candidate::{self, Candidate, Time};
+use crate::doctor::candidate::{self, Candidate, Suited, Time};
 use crate::exit;
+use crate::image::Demands;
 use crate::privileges::Abilities;
 use crate::upkeep::UpkeepError;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Which {
     Newest,
     Number(u64),
+    /// A service without a generation, by what it asks.
+    Demands(Box<Demands>),
 }
 
 /// Parses the value of `--for`.
@@ -18,15 +21,23 @@ pub fn generation(text: &str) -> Result<Which, String> {
     match (text, text.parse()) {
         ("newest", _) => Ok(Which::Newest),
         (_, Ok(number)) => Ok(Which::Number(number)),
-        _ => Err(format!("{text:?} is neither a number nor `newest`")),
+        _ => match Demands::from_word(text) {
+            Some(demands) => Ok(Which::Demands(Box::new(demands))),
+            None => Err(format!("{text:?} is neither a number nor `newest`, nor the demands of a service")),
+        },
     }
 }
 
-pub fn main(which: Which, store: &StoreArguments, as_json: bool) -> u8 {
-    match look(which, store) {
+pub fn main(which: &Which, store: &StoreArguments, as_json: bool) -> u8 {
+    let number = match which {
+        Which::Demands(demands) => return suit(&candidate::suited(demands, &Abilities::probe()), as_json),
+        Which::Newest => None,
+        Which::Number(number) => Some(*number),
+    };
+    match look(number, store) {
         Ok(found) => {
             let status = print(&if as_json { json(&found) } else { text(&found) });
-            if found.fits { status } else { exit::FAILED }
+            if found.fits && found.changed.is_empty() { status } else { exit::FAILED }
         }
         Err(error) => {
             say(&error.to_string());
@@ -35,22 +46,28 @@ pub fn main(which: Which, store: &StoreArguments, as_json: bool) -> u8 {
     }
 }
 
-fn look(which: Which, store: &StoreArguments) -> Result<Candidate, UpkeepError> {
-    let number = match which {
-        Which::Newest => None,
-        Which::Number(number) => Some(number),
-    };
+fn look(number: Option<u64>, store: &StoreArguments) -> Result<Candidate, UpkeepError> {
     Ok(candidate::candidate(&store.open_full()?, number, &Abilities::probe())?)
+}
+
+fn suit(found: &Suited, as_json: bool) -> u8 {
+    let lines = found.missing.iter().map(|sentence| format!("- {}\n", printable(sentence)));
+    let head = if found.fits { "the service can be restored here\n" } else { "the service cannot be restored here:\n" };
+    let text = || std::iter::once(head.to_owned()).chain(lines).collect::<String>();
+    let status = print(&if as_json { json(found) } else { text() });
+    if found.fits { status } else { exit::FAILED }
 }
 
 fn text(found: &Candidate) -> String {
     let number = found.generation;
-    let mut text = if found.fits {
-        format!("generation {number} can be restored here: {}\n", time(&found.time))
-    } else {
+    let mut text = if !found.fits {
         format!("generation {number} cannot be restored here:\n")
+    } else if !found.changed.is_empty() {
+        format!("generation {number} is restored here only with --volume-changed restore:\n")
+    } else {
+        format!("generation {number} can be restored here: {}\n", time(&found.time))
     };
-    for sentence in &found.missing {
+    for sentence in found.missing.iter().chain(&found.changed) {
         text += &format!("- {}\n", printable(sentence));
     }
     for remark in &found.remarks {
@@ -87,7 +104,14 @@ mod tests {
             bytes_ms: 1500,
             total_ms: 1620,
         };
-        Candidate { generation: 3, fits: true, missing: vec![], remarks: vec!["the kernel\nis older".into()], time }
+        Candidate {
+            generation: 3,
+            fits: true,
+            missing: vec![],
+            changed: vec![],
+            remarks: vec!["the kernel\nis older".into()],
+            time,
+        }
     }
 
     #[test]
@@ -110,8 +134,20 @@ mod tests {
     }
 
     #[test]
+    fn a_volume_that_has_gone_on_is_said() {
+        let changed = vec!["/data/db has changed since the checkpoint: 1 bytes then, 2 now".to_owned()];
+        insta::assert_snapshot!(text(&Candidate { changed, ..found() }), @r"
+        generation 3 is restored here only with --volume-changed restore:
+        - /data/db has changed since the checkpoint: 1 bytes then, 2 now
+        note: the kernel\nis older
+        ");
+    }
+
+    #[test]
     fn a_generation_is_a_number_or_the_newest() {
         assert_eq!([generation("newest"), generation("7")], [Ok(Which::Newest), Ok(Which::Number(7))]);
         assert!(generation("new").is_err() && generation("-1").is_err());
+        let demands = Demands { locked: 7, ..Demands::default() };
+        assert_eq!(generation(&demands.to_word().unwrap()), Ok(Which::Demands(Box::new(demands))));
     }
 }

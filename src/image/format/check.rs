@@ -49,7 +49,8 @@ pub(crate) fn manifest(manifest: &Manifest, generation: u64) -> Result<(), Flaw>
         }
     }
     let links = manifest.folder_links.iter().flat_map(|it| [&it.folder, &it.link]);
-    for path in manifest.deleted.iter().chain(links) {
+    let on_volumes = manifest.volume_files.iter().map(|file| &file.path);
+    for path in manifest.deleted.iter().chain(links).chain(on_volumes) {
         check_path(path)?;
     }
     let total = manifest.bodies().fold(0, |sum: u64, body| sum.saturating_add(body.size()));

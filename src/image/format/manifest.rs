@@ -4,6 +4,7 @@
 
 use super::body::{Body, Extent, Slice};
 use super::chunk_table::ChunkTable;
+use super::demands::{Demands, SavedRegisters};
 use super::pack::PackInfo;
 use super::wire;
 use crate::image::crypto::seal::Seal;
@@ -99,6 +100,12 @@ pub struct Manifest {
     /// Paths that were deleted in the container, topmost only. Older versions of freeze did not record them.
     #[prost(bytes = "vec", repeated, tag = "26")]
     pub deleted: Vec<Vec<u8>>,
+    /// What a restore will ask of a container. Older versions of freeze did not record it.
+    #[prost(message, optional, tag = "27")]
+    pub demands: Option<Demands>,
+    /// Files on volumes that the service writes or maps. Older versions of freeze did not record them.
+    #[prost(message, repeated, tag = "28")]
+    pub volume_files: Vec<VolumeFile>,
     /// Chunks of the bodies, by index.
     #[prost(message, required, tag = "19")]
     pub chunks: ChunkTable,
@@ -118,6 +125,32 @@ pub struct Executable {
     /// BLAKE3 of the content; empty if freeze may not read the file.
     #[prost(bytes = "vec", tag = "4")]
     pub hash: Vec<u8>,
+}
+
+/// A file on a volume, as it was while the service stood still. Times are nanoseconds since 1970.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct VolumeFile {
+    /// Absolute path.
+    #[prost(bytes = "vec", tag = "1")]
+    pub path: Vec<u8>,
+    /// Bytes.
+    #[prost(uint64, tag = "2")]
+    pub size: u64,
+    /// Time of modification.
+    #[prost(int64, tag = "3")]
+    pub mtime_ns: i64,
+    /// Time of change.
+    #[prost(int64, tag = "4")]
+    pub ctime_ns: i64,
+    /// Number of its file system.
+    #[prost(uint64, tag = "5")]
+    pub device: u64,
+    /// Number in its file system.
+    #[prost(uint64, tag = "6")]
+    pub inode: u64,
+    /// The service only reads it and appends to it.
+    #[prost(bool, tag = "7")]
+    pub appended: bool,
 }
 
 /// A symbolic link that leads to a folder.
@@ -251,24 +284,6 @@ pub struct Clocks {
     pub monotonic_ns: u64,
     #[prost(uint64, tag = "2")]
     pub boottime_ns: u64,
-}
-
-/// How the kernel saves the registers of an x86 thread.
-#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
-pub struct SavedRegisters {
-    /// XCR0, one bit per component, without the two of MPX.
-    #[prost(uint64, tag = "1")]
-    pub components: u64,
-    /// Bytes of the XSAVE area in the standard format.
-    #[prost(uint64, tag = "2")]
-    pub bytes: u64,
-}
-
-/// `832 bytes (XCR0 0x7)`.
-impl std::fmt::Display for SavedRegisters {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} bytes (XCR0 {:#x})", self.bytes, self.components)
-    }
 }
 
 /// Sizes and times of a checkpoint.

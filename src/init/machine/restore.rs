@@ -68,7 +68,8 @@ impl Machine {
             Event::NothingToRestore { .. }
             | Event::Failed { .. }
             | Event::Lost { .. }
-            | Event::PidsExhausted { .. } => {
+            | Event::PidsExhausted { .. }
+            | Event::VolumeChanged { .. } => {
                 restore.result = Some(event);
                 self.act(Action::HurryWorker);
             }
@@ -100,6 +101,7 @@ impl Machine {
             }
             (None, Some(Event::Lost { message })) => self.fail(&message, exit::REPLACED),
             (None, Some(Event::PidsExhausted { message })) => self.fail(&message, exit::PIDS_EXHAUSTED),
+            (None, Some(Event::VolumeChanged { message })) => self.fail(&message, exit::VOLUME_CHANGED),
             (None, Some(Event::Failed { message, log, .. })) => {
                 let log = log.map(|path| format!(" (log: {})", path.display())).unwrap_or_default();
                 self.fail(&format!("{message}{log}"), exit::RESTORE_FAILED);

@@ -8,7 +8,7 @@ use crate::control::protocol::{HeartbeatReport, MAX_NAMED, Op, Phase, Report, Re
 use crate::files::selection::{Named, Selection};
 use crate::image::{Hex, KeyFiles};
 use crate::init::config::{Hook, Hooks, OnTerm};
-use crate::job::{AfterCommit, Choice, OnFailure, Standby};
+use crate::job::{AfterCommit, Choice, OnFailure, Standby, VolumeChanged};
 use crate::store::Location;
 
 const LEASE: Lease = Lease { generation: 4, epoch: 2, writer: Hex([1; 8]) };
@@ -53,6 +53,7 @@ fn config(busy: bool) -> Config {
         },
         restore: Choice::Newest,
         restore_failure: OnFailure::Fail,
+        volume_changed: VolumeChanged::Refuse,
         standby: Standby { always: false, poll_ms: 1000, cache: "/c".into(), cache_bytes: 1 },
         exclusive: busy.then(|| Duration::from_secs(10)),
     }

@@ -128,6 +128,7 @@ impl Supervisor {
                 common,
                 choice: config.restore,
                 failure: config.restore_failure,
+                volume_changed: config.volume_changed,
                 standby: config.standby.clone(),
                 files: config.files.scope,
             },

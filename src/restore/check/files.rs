@@ -11,7 +11,7 @@ use data_encoding::HEXLOWER;
 use nix::fcntl::readlinkat;
 use nix::unistd::{AccessFlags, eaccess};
 
-use super::Unfit;
+use crate::demands::Unfit;
 use crate::files::resolve::{self, Unresolved};
 use crate::files::{identity, swapped};
 use crate::image::{Executable, File, Kind, Manifest};

@@ -1,0 +1,248 @@
+//! Files on volumes that go on without the service: a checkpoint is older than what the service, or another
+//! program, writes there afterwards.
+//!
+//! A checkpoint records the files that the service writes or maps, and a restore compares them. A file is the
+//! same if its size and its time of modification are: copies keep both (`rsync -a`, `cp -a`), while device,
+//! inode and time of change are new in each copy, and change without a write. What a service only reads, and
+//! folders, are not compared: others change them as a matter of course.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
+
+use nix::sys::stat::major;
+
+use super::mounts::{Kind, Mounts};
+use super::swapped;
+use super::used::{Rules, Used};
+use crate::image::{self, Manifest, VolumeFile};
+
+const SECOND: i64 = 1_000_000_000;
+
+/// Records the files that are `used` on volumes, while the service stands still. Of a file system of this
+/// container alone too, which another container of its pod may outlive it with. A program is not data.
+pub fn record(used: &Used, rules: &Rules) -> Vec<VolumeFile> {
+    let matters = used.0.iter().filter(|(_, how)| how.written || (how.mapped && !how.executed));
+    let recorded = matters.filter_map(|(path, how)| {
+        let outlives = rules.mounts.is_on_volume(path) || rules.mounts.kind(path) == Kind::Own;
+        let meta = fs::symlink_metadata(path).ok().filter(|meta| outlives && meta.is_file() && !rules.is_ours(path))?;
+        let appended = how.written && !how.overwritten && !how.mapped;
+        Some(VolumeFile {
+            path: path.as_os_str().as_bytes().to_vec(),
+            size: meta.len(),
+            mtime_ns: nanos(meta.mtime(), meta.mtime_nsec()),
+            ctime_ns: nanos(meta.ctime(), meta.ctime_nsec()),
+            device: meta.dev(),
+            inode: meta.ino(),
+            appended,
+        })
+    });
+    recorded.collect()
+}
+
+/// A file that is not what it was at the checkpoint.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Change {
+    pub path: PathBuf,
+    /// Bytes at the checkpoint.
+    then: u64,
+    now: Now,
+    /// Whether the service can go on with the file, or has its own content put back.
+    pub can_go_on: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Now {
+    Written { size: u64, mtime_ns: i64 },
+    Absent(io::ErrorKind),
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (path, then) = (self.path.display(), self.then);
+        match self.now {
+            Now::Written { size, mtime_ns } => {
+                let at = UNIX_EPOCH + Duration::from_nanos(u64::try_from(mtime_ns).unwrap_or(0));
+                let at = humantime::format_rfc3339_seconds(at);
+                write!(f, "{path} has changed since the checkpoint: {then} bytes then, {size} now, written at {at}")
+            }
+            Now::Absent(why) => write!(f, "{path} had {then} bytes at the checkpoint and cannot be found now ({why})"),
+        }
+    }
+}
+
+/// The files of a generation that have gone on. A captured one has if it is newer here: a restore would put the
+/// old content in its place.
+pub fn changes(manifest: &Manifest) -> io::Result<Vec<Change>> {
+    if manifest.volume_files.is_empty() && manifest.files.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mounts = Mounts::read()?;
+    let moved = swapped::moved(&manifest.folder_links);
+    let recorded: BTreeMap<&[u8], &VolumeFile> =
+        manifest.volume_files.iter().map(|file| (file.path.as_slice(), file)).collect();
+    let captured: BTreeMap<&[u8], &image::File> =
+        manifest.files.iter().map(|file| (file.path.as_slice(), file)).collect();
+    let in_use = recorded.values().filter(|file| !captured.contains_key(file.path.as_slice()));
+    let in_use = in_use.filter_map(|file| change(file, fs::metadata(swapped::here(path(&file.path), &moved))));
+    let overwritten = captured.values().filter(|file| file.kind() == image::Kind::Regular).filter_map(|file| {
+        let at = path(&file.path);
+        let meta = fs::symlink_metadata(at).ok().filter(Metadata::is_file)?;
+        let same_file = || recorded.get(file.path.as_slice()).is_some_and(|then| is_same_file(then, &meta));
+        let outlived = mounts.is_on_volume(at) || (mounts.kind(at) == Kind::Own && same_file());
+        if outlived { newer(file, &meta) } else { None }
+    });
+    Ok(in_use.chain(overwritten).collect())
+}
+
+fn change(then: &VolumeFile, now: io::Result<Metadata>) -> Option<Change> {
+    let (now, can_go_on) = match now {
+        Err(error) => (Now::Absent(error.kind()), false),
+        Ok(meta) => {
+            let (size, mtime_ns) = (meta.len(), nanos(meta.mtime(), meta.mtime_nsec()));
+            if size == then.size && is_same_time(mtime_ns, then.mtime_ns) {
+                return None;
+            }
+            (Now::Written { size, mtime_ns }, size == then.size || (then.appended && size > then.size))
+        }
+    };
+    Some(Change { path: path(&then.path).to_owned(), then: then.size, now, can_go_on })
+}
+
+fn newer(captured: &image::File, meta: &Metadata) -> Option<Change> {
+    let mtime_ns = nanos(meta.mtime(), meta.mtime_nsec());
+    let is_newer = mtime_ns > captured.mtime_ns && !is_same_time(mtime_ns, captured.mtime_ns);
+    let now = Now::Written { size: meta.len(), mtime_ns };
+    is_newer.then(|| Change { path: path(&captured.path).to_owned(), then: captured.size, now, can_go_on: true })
+}
+
+/// Device numbers of file systems without a device name another one after the next mount.
+fn is_same_file(then: &VolumeFile, meta: &Metadata) -> bool {
+    major(then.device) != 0 && (then.device, then.inode) == (meta.dev(), meta.ino())
+}
+
+/// A copy may keep whole seconds only.
+fn is_same_time(one: i64, other: i64) -> bool {
+    let is_cut = |cut: i64, whole: i64| cut % SECOND == 0 && whole.div_euclid(SECOND) == cut.div_euclid(SECOND);
+    one == other || is_cut(one, other) || is_cut(other, one)
+}
+
+fn nanos(seconds: i64, nanos: i64) -> i64 {
+    seconds.saturating_mul(SECOND).saturating_add(nanos)
+}
+
+fn path(bytes: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{File, FileTimes};
+    use std::time::SystemTime;
+
+    use super::*;
+
+    fn recorded(at: &Path, appended: bool) -> VolumeFile {
+        let meta = fs::metadata(at).unwrap();
+        VolumeFile {
+            path: at.as_os_str().as_bytes().to_vec(),
+            size: meta.len(),
+            mtime_ns: nanos(meta.mtime(), meta.mtime_nsec()),
+            ctime_ns: nanos(meta.ctime(), meta.ctime_nsec()),
+            device: meta.dev(),
+            inode: meta.ino(),
+            appended,
+        }
+    }
+
+    /// A file of five bytes, and what a checkpoint says of it.
+    fn file(appended: bool) -> (tempfile::TempDir, PathBuf, Manifest) {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path().canonicalize().unwrap().join("data");
+        fs::write(&at, "12345").unwrap();
+        set_time(&at, Duration::from_nanos(1_000_000_000_123_456_789));
+        let manifest = Manifest { volume_files: vec![recorded(&at, appended)], ..Manifest::default() };
+        (folder, at, manifest)
+    }
+
+    fn set_time(at: &Path, since_1970: Duration) {
+        let times = FileTimes::new().set_modified(SystemTime::UNIX_EPOCH + since_1970);
+        File::options().write(true).open(at).unwrap().set_times(times).unwrap();
+    }
+
+    /// The sentence, and whether the service can go on.
+    fn said(manifest: &Manifest, at: &Path) -> Vec<(String, bool)> {
+        let sentence = |change: &Change| change.to_string().replace(at.to_str().unwrap(), "PATH");
+        changes(manifest).unwrap().iter().map(|change| (sentence(change), change.can_go_on)).collect()
+    }
+
+    #[test]
+    fn a_copy_with_size_and_time_is_the_same() {
+        let (_folder, at, manifest) = file(false);
+        assert_eq!(said(&manifest, &at), []);
+        fs::copy(&at, at.with_extension("new")).unwrap();
+        fs::rename(at.with_extension("new"), &at).unwrap();
+        for time in [1_000_000_000_123_456_789, 1_000_000_000_000_000_000] {
+            set_time(&at, Duration::from_nanos(time));
+            assert_eq!(said(&manifest, &at), [], "{time}");
+        }
+    }
+
+    #[test]
+    fn what_was_written_is_said_with_its_time() {
+        let (_folder, at, manifest) = file(false);
+        set_time(&at, Duration::from_secs(1_000_000_060));
+        let same_size = "PATH has changed since the checkpoint: 5 bytes then, 5 now, written at 2001-09-09T01:47:40Z";
+        assert_eq!(said(&manifest, &at), [(same_size.to_owned(), true)]);
+        set_time(&at, Duration::from_secs(999_999_999));
+        assert_eq!(said(&manifest, &at).len(), 1, "an older copy is another file, too");
+    }
+
+    /// A descriptor that writes at a position of its own would write over what has come.
+    #[test]
+    fn a_service_goes_on_with_a_longer_file_only_if_it_appends() {
+        for (appended, content, can_go_on) in [(true, "123456", true), (true, "1234", false), (false, "123456", false)]
+        {
+            let (_folder, at, manifest) = file(appended);
+            fs::write(&at, content).unwrap();
+            assert_eq!(said(&manifest, &at)[0].1, can_go_on, "{appended} {content}");
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_said() {
+        let (_folder, at, manifest) = file(true);
+        fs::remove_file(&at).unwrap();
+        let gone = "PATH had 5 bytes at the checkpoint and cannot be found now (entity not found)";
+        assert_eq!(said(&manifest, &at), [(gone.to_owned(), false)]);
+    }
+
+    /// Of the root: what a container image has there is overwritten, whatever its time.
+    #[test]
+    fn a_captured_file_matters_only_where_it_outlives_the_container() {
+        let folder = crate::files::resolve::folder_on_root();
+        let at = folder.path().canonicalize().unwrap().join("data");
+        fs::write(&at, "12345").unwrap();
+        let kind = image::Kind::Regular.into();
+        let files = vec![image::File { kind, path: at.as_os_str().as_bytes().to_vec(), ..image::File::default() }];
+        let manifest = Manifest { files, volume_files: vec![recorded(&at, false)], ..Manifest::default() };
+        fs::write(&at, "123456").unwrap();
+        assert_eq!(said(&manifest, &at), []);
+    }
+
+    #[test]
+    fn a_captured_file_that_is_newer_here_would_be_lost() {
+        let captured = |mtime_ns| image::File { path: b"/v/log".into(), size: 5, mtime_ns, ..image::File::default() };
+        let (_folder, at, _) = file(false);
+        let meta = fs::metadata(at).unwrap();
+        let is_newer = |mtime_ns| newer(&captured(mtime_ns), &meta).is_some();
+        let modified = 1_000_000_000_123_456_789;
+        assert_eq!([modified - 1, modified, modified + 1].map(is_newer), [true, false, false]);
+    }
+}
