@@ -110,6 +110,13 @@ enum CheckpointError {
     Lookup(#[from] LookupError),
 }
 
+impl CheckpointError {
+    /// Whether CRIU's log has more. Of other failures it has the consequence alone: that CRIU had to give up.
+    fn is_of_criu(&self) -> bool {
+        matches!(self, Self::Dump(DumpError::Refused(_) | DumpError::Broken { .. }))
+    }
+}
+
 /// The service to checkpoint, and how.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
@@ -132,7 +139,7 @@ pub(crate) fn run(common: &Common, target: &Target, reporter: &Reporter) -> Resu
     let meter = Meter::new(reporter);
     take(common, target, reporter, &meter, &work).map_err(|error| Failure {
         message: error.to_string(),
-        log: work.kept_log(),
+        log: if error.is_of_criu() { work.kept_log() } else { None },
         phase: meter.phase(),
     })
 }
@@ -195,6 +202,7 @@ fn take(
                 .into(),
         );
     }
+    used::check_included(&rules)?;
     let survey = survey(&rules, target.files.limit)?;
     let host = describe::host().map_err(LookupError::Proc)?;
     let store = store::open(&common.store)?;

@@ -58,6 +58,15 @@ pub struct Moved {
     pub to: PathBuf,
 }
 
+/// Files that criu does not find as they were at the checkpoint.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// Folders, or single files, that have another name.
+    pub moved: Vec<Moved>,
+    /// Files that may have another size (criu/README.md, 0054).
+    pub resized: Vec<PathBuf>,
+}
+
 /// The name under which criu records a container's System V objects in the IPC namespace, for its next start
 /// (criu/README.md, 0027). `id` tells the container from others that share the namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,7 +109,7 @@ pub fn dump(
 pub fn restore(
     work: &Path,
     inherit: &[Inherit],
-    moved: &[Moved],
+    elsewhere: &Elsewhere,
     gate: i32,
     objects: Option<&SystemV>,
 ) -> Vec<OsString> {
@@ -109,7 +118,8 @@ pub fn restore(
     // Engines give the root directory different modes: Docker 0755, Podman 0555.
     args.extend(["-d", "--skip-file-rwx-check", "--gate-fd"].map(OsString::from));
     args.push(gate.to_string().into());
-    for one in moved {
+    args.extend(elsewhere.resized.iter().flat_map(|path| ["--resized".into(), path.into()]));
+    for one in &elsewhere.moved {
         args.extend(["--moved".into(), [one.from.as_os_str(), one.to.as_os_str()].join("/".as_ref())]);
     }
     for one in inherit {
@@ -194,7 +204,8 @@ mod tests {
     #[test]
     fn restore_line() {
         let inherit = [Inherit { fd: 1, key: "pipe:[12]".into() }, Inherit { fd: 2, key: "pipe:[13]".into() }];
-        let moved = [Moved { from: "/v/1".into(), to: "/v/2".into() }];
-        insta::assert_snapshot!(text(restore(Path::new("/w"), &inherit, &moved, 7, Some(&SystemV::of("ab")))), @"restore --no-default-config --unprivileged --rootless --stream -v2 -o restore.log -D /w --file-locks --tcp-close --sysv-ipc-record /freeze-ab -d --skip-file-rwx-check --gate-fd 7 --moved /v/1//v/2 --inherit-fd fd[1]:pipe:[12] --inherit-fd fd[2]:pipe:[13]");
+        let moved = vec![Moved { from: "/v/1".into(), to: "/v/2".into() }];
+        let elsewhere = Elsewhere { moved, resized: vec!["/v/log".into()] };
+        insta::assert_snapshot!(text(restore(Path::new("/w"), &inherit, &elsewhere, 7, Some(&SystemV::of("ab")))), @"restore --no-default-config --unprivileged --rootless --stream -v2 -o restore.log -D /w --file-locks --tcp-close --sysv-ipc-record /freeze-ab -d --skip-file-rwx-check --gate-fd 7 --resized /v/log --moved /v/1//v/2 --inherit-fd fd[1]:pipe:[12] --inherit-fd fd[2]:pipe:[13]");
     }
 }

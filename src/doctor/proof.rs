@@ -25,7 +25,7 @@ use crate::job;
 use crate::job::work_folder::Work;
 use crate::privileges::{Abilities, DumpPlan, RestorePlan};
 use crate::proc::tree;
-use crate::restore::{self, RestoreError, RestoreGate};
+use crate::restore::{self, OfContainer, RestoreError, RestoreGate};
 use crate::store::{self, Location, StoreError};
 use crate::sys::{pids, process};
 
@@ -245,7 +245,15 @@ impl Proof<'_> {
             let work = self.work(command::RESTORE_LOG)?;
             let us = std::process::id() as i32;
             let criu = RestorePlan::of(self.abilities).criu;
-            let gate = RestoreGate::restore(criu, &shifted, &mut fetcher, &work, &mut restore::Meter::noop(), us, None);
+            let gate = RestoreGate::restore(
+                criu,
+                &shifted,
+                &mut fetcher,
+                &work,
+                &mut restore::Meter::noop(),
+                us,
+                OfContainer::default(),
+            );
             match gate.and_then(RestoreGate::let_go) {
                 Err(RestoreError::Criu(cause)) if cause.numbers_were_taken => {
                     if attempt == TRIES || self.watchdog.ended().is_some() {

@@ -4,6 +4,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -46,6 +47,11 @@ impl Entry {
         let mut number = [0; 8];
         random::fill(&mut number);
         Temporary { entry: self, name: format!("{PREFIX}{:016x}", u64::from_ne_bytes(number)).into() }
+    }
+
+    /// What was left under a temporary name.
+    pub fn left(&self, name: OsString) -> Temporary<'_> {
+        Temporary { entry: self, name }
     }
 
     /// Removes temporary files that a killed restore left in the folder. A living one holds locks on its own.
@@ -92,6 +98,11 @@ impl Temporary<'_> {
         // For `remove_leftovers` of another restore on the same volume.
         let _ = file.try_lock();
         Ok(file)
+    }
+
+    /// Leaves the object where it is, for [`Entry::left`].
+    pub fn leave(self) -> OsString {
+        ManuallyDrop::new(self).name.clone()
     }
 
     /// Renames the object to the entry's name and replaces what was there, an empty folder too.

@@ -31,7 +31,13 @@ pub fn record(used: &Used, rules: &Rules) -> Vec<VolumeFile> {
     let matters = used.0.iter().filter(|(_, how)| how.written || (how.mapped && !how.executed));
     let recorded = matters.filter_map(|(path, how)| {
         let outlives = rules.mounts.is_on_volume(path) || rules.mounts.kind(path) == Kind::Own;
-        let meta = fs::symlink_metadata(path).ok().filter(|meta| outlives && meta.is_file() && !rules.is_ours(path))?;
+        let mut meta =
+            fs::symlink_metadata(path).ok().filter(|meta| outlives && meta.is_file() && !rules.is_ours(path))?;
+        if how.mapped && how.written {
+            // Else the kernel may let a mapping write on without a new time, to a page that it has not saved yet.
+            let _ = fs::File::open(path).and_then(|file| file.sync_data());
+            meta = fs::symlink_metadata(path).ok()?;
+        }
         let appended = how.written && !how.overwritten && !how.mapped;
         Some(VolumeFile {
             path: path.as_os_str().as_bytes().to_vec(),
@@ -61,6 +67,12 @@ pub struct Change {
 enum Now {
     Written { size: u64, mtime_ns: i64 },
     Absent(io::ErrorKind),
+}
+
+impl Change {
+    pub fn is_longer(&self) -> bool {
+        matches!(self.now, Now::Written { size, .. } if size > self.then)
+    }
 }
 
 impl fmt::Display for Change {

@@ -1,9 +1,12 @@
-//! Puts captured files back into a fresh container, before CRIU opens them.
+//! Puts captured files back into a fresh container, before CRIU opens them. What others see too, is only
+//! [`staged`] by then.
 //!
 //! Resolves each path once, to a descriptor. A file is written under a temporary name and renamed, so other
 //! hard links of a replaced file keep their content. A file is written in place if its folder is not
 //! writable, if it is a mount point, if there is no room for old and new together, or if it belongs to
 //! another user, whom a replacement would deprive of it.
+
+pub mod staged;
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -21,7 +24,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, geteuid, linkat, mkfifoat, symlinkat, unlinkat};
 
 use super::attributes;
-use super::entry::Entry;
+use super::entry::{Entry, Temporary};
 use super::folders::{Folders, inode};
 use super::resolve::{self, Unresolved};
 use crate::image::{self, Fetcher, ImageError, Kind, Piece};
@@ -90,21 +93,27 @@ struct Put<'a> {
     lost: Vec<Lost>,
 }
 
-/// Puts back `files` in their order, then owners, modes and times of the folders, innermost first: a folder
-/// that is read-only, or another's, must be filled before. Returns what is lost.
-pub fn put_back(files: &[image::File], fetcher: &mut Fetcher) -> Result<Vec<Lost>, PutBackError> {
+/// Puts back `files` in their order, then their folders' attributes. Returns what is lost.
+pub fn put_back(files: &[&image::File], fetcher: &mut Fetcher) -> Result<Vec<Lost>, PutBackError> {
     let mut folders = Folders::default();
     let mut put = Put { fetcher, lost: Vec::new() };
     for file in files {
         put_one(path(file), file, &mut folders, &mut put)?;
     }
+    finish_folders(files, &folders, &mut put)?;
+    Ok(put.lost)
+}
+
+/// Sets owners, modes and times of the folders, innermost first: a folder that is read-only, or another's, must
+/// be filled before.
+fn finish_folders(files: &[&image::File], folders: &Folders, put: &mut Put) -> Result<(), PutBackError> {
     for file in files.iter().rev().filter(|file| file.kind() == Kind::Directory) {
         let folder = resolve::folder(path(file)).map_err(|error| unresolved(path(file), error))?;
-        check_same(path(file), path(file), &folder, &folders)?;
+        check_same(path(file), path(file), &folder, folders)?;
         // Only the owner may set these; a folder of the container image keeps its own.
-        let _ = finish_folder(&folder, file, &mut put);
+        let _ = finish_folder(&folder, file, put);
     }
-    Ok(put.lost)
+    Ok(())
 }
 
 fn check_same(path: &Path, folder: &Path, place: &File, folders: &Folders) -> Result<(), PutBackError> {
@@ -199,11 +208,15 @@ fn add_name(entry: &Entry, first: &Entry) -> io::Result<()> {
 
 fn make_fifo(entry: &Entry, file: &image::File, put: &mut Put) -> io::Result<()> {
     let temporary = entry.temporary();
+    new_fifo(&temporary, entry, file, put)?;
+    temporary.take_place()
+}
+
+fn new_fifo(temporary: &Temporary, entry: &Entry, file: &image::File, put: &mut Put) -> io::Result<()> {
     mkfifoat(&entry.folder, temporary.name(), Mode::S_IRUSR | Mode::S_IWUSR)?;
     let is_ours = |meta: &fs::Metadata| meta.file_type().is_fifo() && meta.uid() == geteuid().as_raw();
     let fifo = expect(resolve::place_in(&entry.folder, temporary.name())?, is_ours)?;
-    finish(&fifo, file, put)?;
-    temporary.take_place()
+    finish(&fifo, file, put)
 }
 
 /// Checks the object, since another container may have exchanged it, and opening a pipe or a device may block

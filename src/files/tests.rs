@@ -24,6 +24,7 @@ use super::used::Used;
 use crate::image::{self, Fetcher, ImageWriter, Manifest, test_vault};
 
 mod attributes;
+mod staged;
 
 const MEMORY: u64 = 64 << 20;
 
@@ -36,7 +37,7 @@ struct Captured {
 
 impl Captured {
     fn put_back(&mut self) -> Result<Vec<put_back::Lost>, PutBackError> {
-        put_back::put_back(&self.files, &mut self.fetcher)
+        put_back::put_back(&self.files.iter().collect::<Vec<_>>(), &mut self.fetcher)
     }
 
     fn content(&mut self, index: usize) -> Vec<u8> {

@@ -14,7 +14,9 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use nix::errno::Errno;
 use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{AccessFlags, eaccess};
 
 use super::bound;
 use super::entry;
@@ -206,6 +208,20 @@ pub fn paths<'a>(
     }
     found.remove(Path::new("/"));
     Ok(found)
+}
+
+/// Looks up what is to be included, to refuse what cannot be read before anything is frozen.
+pub fn check_included(rules: &Rules) -> Result<(), LookupError> {
+    let mut found = BTreeSet::new();
+    rules.selection.named.include.iter().try_for_each(|path| include_real(path, rules, &mut found))?;
+    let closed = |path: &PathBuf| {
+        let is_file = fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file());
+        is_file && eaccess(path, AccessFlags::R_OK) == Err(Errno::EACCES)
+    };
+    match found.into_iter().find(closed) {
+        Some(path) => Err(LookupError::Include { path, error: Errno::EACCES.into() }),
+        None => Ok(()),
+    }
 }
 
 /// CRIU binds a socket again, and needs its folder.

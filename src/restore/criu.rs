@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::process::{Child, ExitStatus};
 use std::time::Duration;
 
-use crate::criu::command::{self, Criu, SystemV};
+use crate::criu::command::{self, Criu, Elsewhere, SystemV};
 use crate::criu::log::{self, Cause};
 use crate::criu::stream;
 use crate::fail_points::{Point, reach};
@@ -53,6 +53,14 @@ pub(crate) struct RestoreGate {
     state: State,
 }
 
+/// What CRIU must know of this container.
+#[derive(Debug, Default)]
+pub(crate) struct OfContainer {
+    /// Its System V objects.
+    pub objects: Option<SystemV>,
+    pub elsewhere: Elsewhere,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// CRIU creates the processes.
@@ -73,7 +81,7 @@ impl RestoreGate {
         work: &Work,
         meter: &mut Meter,
         parent: i32,
-        objects: Option<&SystemV>,
+        of_container: OfContainer,
     ) -> Result<Self, RestoreError> {
         let unusable = |error| RestoreError::RuntimeDir { path: work.path().to_owned(), error };
         let broken = |error| RestoreError::Serve(ServeError::Broken(error));
@@ -83,8 +91,10 @@ impl RestoreGate {
             manifest.images.iter().filter_map(|image| Some((image.name.as_str(), image.body.as_ref()?))).collect();
         let (socket, theirs) = UnixStream::pair().map_err(broken)?;
         socket.set_nonblocking(true).map_err(broken)?;
-        let moved = swapped::moved(&manifest.folder_links);
-        let args = command::restore(work.path(), stdio.inherit(), &moved, command::number(theirs.as_fd()), objects);
+        let OfContainer { objects, mut elsewhere } = of_container;
+        elsewhere.moved.extend(swapped::moved(&manifest.folder_links));
+        let gate = command::number(theirs.as_fd());
+        let args = command::restore(work.path(), stdio.inherit(), &elsewhere, gate, objects.as_ref());
         let mut keep = stdio.descriptors();
         keep.push(theirs.as_fd());
         let watch = fd::ExitWatch::prepare().map_err(broken)?;

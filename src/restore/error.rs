@@ -65,6 +65,11 @@ pub(super) enum Hope {
 }
 
 impl RestoreError {
+    /// Whether CRIU's log has more. Of other failures it has the consequence alone: that CRIU had to give up.
+    pub(super) fn is_of_criu(&self) -> bool {
+        matches!(self, Self::Criu(_) | Self::AfterLettingGo(_) | Self::Serve(ServeError::Broken(_)))
+    }
+
     pub(super) fn hope(&self) -> Hope {
         let of_image = |error| if is_of_one_generation(error) { Hope::OtherBytes } else { Hope::Again };
         match self {

@@ -37,8 +37,9 @@ use crate::criu::command::{self, SystemV};
 use crate::criu::log;
 use crate::demands::Means;
 use crate::fail_points::{Point, reach};
+use crate::files::names;
+use crate::files::put_back::{self, staged};
 use crate::files::selection::Scope;
-use crate::files::{names, put_back};
 use crate::host::{clock, env, limits, pid_counting};
 use crate::image::{self, FetchThreads, Fetcher, ImageError, Lease, Manifest, Vault};
 use crate::job::reporter::Reporter;
@@ -48,7 +49,7 @@ use crate::privileges::{Abilities, RestorePlan};
 use crate::store::{self, Store};
 use crate::sys::stderr::say;
 use choose::Pick;
-pub(crate) use criu::RestoreGate;
+pub(crate) use criu::{OfContainer, RestoreGate};
 pub(crate) use error::RestoreError;
 use look::Found;
 pub use look::Newest;
@@ -120,6 +121,14 @@ enum Turn {
     Restore(Box<Found>),
     Start(Option<Vault>, Lease),
     /// End with this event.
+    Over(Event),
+}
+
+/// What becomes of a generation beside its volumes.
+enum Beside {
+    /// It is restored, with these files that have grown.
+    Restore { longer: Vec<PathBuf> },
+    /// It is not; end with this event.
     Over(Event),
 }
 
@@ -266,7 +275,10 @@ impl<'a> Restore<'a> {
         let manifest = found.manifest(generation)?;
         let work = Work::new(&self.common.runtime_dir, command::RESTORE_LOG).map_err(|e| self.unusable_folder(e))?;
         let restored = self.restore(found, &manifest, &work);
-        restored.map(Some).map_err(|error| Failed { error: Box::new(error), log: work.kept_log() })
+        restored.map(Some).map_err(|error| {
+            let log = if error.is_of_criu() { work.kept_log() } else { None };
+            Failed { error: Box::new(error), log }
+        })
     }
 
     /// Check, files, CRIU up to the gate, take, open the gate, claim.
@@ -274,9 +286,10 @@ impl<'a> Restore<'a> {
         if let Some(warning) = check::check(manifest, || Means::with(&self.abilities))? {
             self.reporter.warn(warning);
         }
-        if let Some(event) = self.look_at_volumes(found, manifest)? {
-            return Ok(event);
-        }
+        let longer = match self.look_at_volumes(found, manifest)? {
+            Beside::Over(event) => return Ok(event),
+            Beside::Restore { longer } => longer,
+        };
         let counted_up_to = manifest.highest_id().filter(|_| !self.plan().can_go_back());
         if let Some(message) = counted_up_to.and_then(pid_counting::before_restore) {
             self.reporter.send(&Event::Chosen { message });
@@ -292,8 +305,13 @@ impl<'a> Restore<'a> {
             self.files_of = Some(manifest.generation);
         }
         let mut lost = put_back::delete(&manifest.deleted);
-        lost.extend(put_back::put_back(&manifest.files, &mut fetcher)?);
+        let (own, shared) = staged::split(&manifest.files).map_err(RestoreError::Volumes)?;
+        lost.extend(put_back::put_back(&own, &mut fetcher)?);
+        let (staged, more) = staged::stage(shared, &mut fetcher)?;
+        lost.extend(more);
         self.warn_of_lost(&lost);
+        let mut elsewhere = volumes::elsewhere(&staged, manifest, &mut fetcher)?;
+        elsewhere.resized.extend(longer);
         if self.policy.files == Scope::Changed && !manifest.deleted.is_empty() {
             let deleted = manifest.deleted.iter().map(|path| OsString::from_vec(path.clone()).into()).collect();
             let failed = names::keep_or_warn(&self.common.runtime_dir, parent_id() as i32, deleted);
@@ -310,15 +328,16 @@ impl<'a> Restore<'a> {
         self.criu_ran = true;
         let criu = self.plan().criu;
         // A pod's IPC namespace outlives its containers. Only of an earlier start is it known that it has ended.
-        let objects = SystemV::of(image::container_id(&found.vault, &self.common.instance));
-        let parent = parent_id() as i32;
-        let mut gate = RestoreGate::restore(criu, manifest, &mut fetcher, work, &mut meter, parent, Some(&objects))?;
+        let objects = Some(SystemV::of(image::container_id(&found.vault, &self.common.instance)));
+        let (parent, of_container) = (parent_id() as i32, OfContainer { objects, elsewhere });
+        let mut gate = RestoreGate::restore(criu, manifest, &mut fetcher, work, &mut meter, parent, of_container)?;
         reach(Point::RestoreHeld);
         let exclusive = self.policy.exclusive.is_some();
         if let Verdict::Lost(message) = take::take(found, &self.common.instance, exclusive, || gate.check())? {
             return Ok(Event::Lost { message });
         }
         reach(Point::RestoreTaken);
+        self.warn_of_lost(&staged.take_places(&mut fetcher)?);
         let clock_jump = gate.clock_jump();
         let away_ms = now_ms().saturating_sub(manifest.created_ms);
         if let Some(warning) = clock_jump.and_then(|jump| clock::warning(jump, away_ms)) {
@@ -341,23 +360,23 @@ impl<'a> Restore<'a> {
         Ok(claimed)
     }
 
-    /// Compares the volumes. Returns the last event for init if the generation is not restored beside them.
-    fn look_at_volumes(&self, found: &Found, manifest: &Manifest) -> Result<Option<Event>, RestoreError> {
-        match volumes::decide(manifest, self.policy.volume_changed)? {
-            Decision::Unchanged => Ok(None),
-            Decision::Restore(message) => {
+    /// Compares the volumes.
+    fn look_at_volumes(&self, found: &Found, manifest: &Manifest) -> Result<Beside, RestoreError> {
+        Ok(match volumes::decide(manifest, self.policy.volume_changed)? {
+            Decision::Unchanged => Beside::Restore { longer: Vec::new() },
+            Decision::Restore { message, longer } => {
                 self.reporter.warn(message);
-                Ok(None)
+                Beside::Restore { longer }
             }
-            Decision::Refuse(message) => Ok(Some(Event::VolumeChanged { message })),
+            Decision::Refuse(message) => Beside::Over(Event::VolumeChanged { message }),
             Decision::Start(message) => {
                 let event = self.start_beside(found)?;
                 if matches!(event, Event::NothingToRestore { .. }) {
                     self.reporter.send(&Event::Chosen { message });
                 }
-                Ok(Some(event))
+                Beside::Over(event)
             }
-        }
+        })
     }
 
     /// Lets init start the command in the place of what was found, once the right to that is this container's.

@@ -1,11 +1,17 @@
 //! What becomes of a generation whose files on volumes have gone on. Changes nothing.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::error::RestoreError;
+use crate::criu::command::Elsewhere;
+use crate::criu::images;
 use crate::files::gone_on::{self, Change};
-use crate::image::Manifest;
+use crate::files::put_back::staged::Staged;
+use crate::image::{Fetcher, Manifest};
 use crate::job::VolumeChanged;
 
 /// What follows, with the sentence for the user.
@@ -16,13 +22,28 @@ pub(super) enum Decision {
     Refuse(String),
     /// The command is started.
     Start(String),
-    /// The generation is restored all the same.
-    Restore(String),
+    /// The generation is restored all the same, with these files that have grown.
+    Restore {
+        message: String,
+        longer: Vec<PathBuf>,
+    },
 }
 
 /// Compares the files and applies the policy.
 pub(super) fn decide(manifest: &Manifest, policy: VolumeChanged) -> Result<Decision, RestoreError> {
     Ok(judge(manifest, &gone_on::changes(manifest).map_err(RestoreError::Volumes)?, policy))
+}
+
+/// Where CRIU finds the files that it opens.
+pub(super) fn elsewhere(
+    staged: &Staged,
+    manifest: &Manifest,
+    fetcher: &mut Fetcher,
+) -> Result<Elsewhere, RestoreError> {
+    let Some(body) = manifest.image("files.img") else { return Ok(Elsewhere::default()) };
+    let image = fetcher.read_to_vec(body, "files.img", images::LIMIT)?;
+    let paths: BTreeSet<Vec<u8>> = images::paths(&image).unwrap_or_default().into_iter().collect();
+    Ok(staged.elsewhere(|path| paths.contains(path.as_os_str().as_bytes())))
 }
 
 /// One sentence for each file that has gone on, for the doctor.
@@ -44,7 +65,10 @@ fn judge(manifest: &Manifest, changes: &[Change], policy: VolumeChanged) -> Deci
              the same: logs)"
         )),
         VolumeChanged::Restore => match sum_up(changes.iter().filter(|change| !change.can_go_on)) {
-            None => Decision::Restore(format!("generation {number} of {at} is restored beside newer files: {what}")),
+            None => Decision::Restore {
+                message: format!("generation {number} of {at} is restored beside newer files: {what}"),
+                longer: changes.iter().filter(|change| change.is_longer()).map(|change| change.path.clone()).collect(),
+            },
             Some(what) => Decision::Refuse(format!(
                 "{what}. Not even --volume-changed restore can go on with it: only a file that is rewritten at the \
                  same size, or that the service appends to and that is longer now, can be kept open. Put back the \
@@ -66,8 +90,6 @@ fn sum_up<'a>(mut changes: impl Iterator<Item = &'a Change>) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::ffi::OsStrExt;
-
     use super::*;
     use crate::image::VolumeFile;
 
@@ -95,7 +117,10 @@ mod tests {
             Decision::Unchanged => Decision::Unchanged,
             Decision::Refuse(text) => Decision::Refuse(plain(text)),
             Decision::Start(text) => Decision::Start(plain(text)),
-            Decision::Restore(text) => Decision::Restore(plain(text)),
+            Decision::Restore { message, longer } => {
+                assert_eq!(longer, std::slice::from_ref(&at));
+                Decision::Restore { message: plain(message), longer: vec![] }
+            }
         }
     }
 
@@ -109,7 +134,7 @@ mod tests {
         let text = |policy, content| format!("{:?}", decided(policy, content, 1));
         insta::assert_snapshot!(text(VolumeChanged::Refuse, "123456"), @r#"Refuse("/data/log has changed since the checkpoint: 5 bytes then, 6 now, written at 2001-09-09T01:46:40Z. Generation 7 is of 2001-09-09T01:46:39Z, and a service that goes on from there may damage newer data. Choose --volume-changed start (begin afresh with the volume as it is: databases) or restore (go on all the same: logs)")"#);
         insta::assert_snapshot!(text(VolumeChanged::Start, "123456"), @r#"Start("starting the command afresh beside its volume instead of restoring generation 7 of 2001-09-09T01:46:39Z: /data/log has changed since the checkpoint: 5 bytes then, 6 now, written at 2001-09-09T01:46:40Z")"#);
-        insta::assert_snapshot!(text(VolumeChanged::Restore, "123456"), @r#"Restore("generation 7 of 2001-09-09T01:46:39Z is restored beside newer files: /data/log has changed since the checkpoint: 5 bytes then, 6 now, written at 2001-09-09T01:46:40Z")"#);
+        insta::assert_snapshot!(text(VolumeChanged::Restore, "123456"), @r#"Restore { message: "generation 7 of 2001-09-09T01:46:39Z is restored beside newer files: /data/log has changed since the checkpoint: 5 bytes then, 6 now, written at 2001-09-09T01:46:40Z", longer: [] }"#);
         insta::assert_snapshot!(text(VolumeChanged::Restore, "1234"), @r#"Refuse("/data/log has changed since the checkpoint: 5 bytes then, 4 now, written at 2001-09-09T01:46:40Z. Not even --volume-changed restore can go on with it: only a file that is rewritten at the same size, or that the service appends to and that is longer now, can be kept open. Put back the volume of generation 7, or choose --volume-changed start")"#);
     }
 

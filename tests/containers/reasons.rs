@@ -11,7 +11,7 @@ use freeze::fail_points::Point;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::{App, Container, Setting, text};
+use crate::harness::{App, Container, Setting, needed, text};
 
 fn run(command: &[&str]) {
     let out = Command::new(command[0]).args(&command[1..]).output().unwrap();
@@ -49,6 +49,11 @@ impl Target {
 
     fn holding(object: &str) -> Self {
         Self::of(holds(object), Point::RestoreChecked)
+    }
+
+    /// It waits for the worker.
+    fn criu(&self) -> i32 {
+        self.container.find(&["/opt/freeze/criu", "restore"]).expect("there is a criu")
     }
 
     /// Lets the worker go on. The restore fails, and says why. Returns all that it says.
@@ -109,6 +114,21 @@ fn few_descriptors() {
     target.fails_in_criu("raise the hard limit of open files");
 }
 
+#[test]
+fn few_processes() {
+    let target = Target::of(holds("tcp-wildcard"), Point::RestoreCriu);
+    limit(target.criu(), "--nproc=1:1");
+    target.fails_in_criu("the service needs more processes and threads than this container may have");
+}
+
+#[test]
+fn little_address_space() {
+    let app = App::new(Setting::Restricted, &["big", "256"]).with_fail_points();
+    let target = Target::of(app, Point::RestoreCriu);
+    limit(target.criu(), "--as=200000000:200000000");
+    target.fails_in_criu("the service has reserved more memory than this host lets it");
+}
+
 /// A folder with a file that the service has open, as on a volume.
 fn volume() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -155,11 +175,38 @@ fn a_file_that_is_closed_missing_or_another() {
     );
 }
 
+/// The same program, built once more: of the same size, with another build ID.
+#[test]
+fn another_build_of_the_program() {
+    let folder = volume();
+    let program = folder.path().join("service");
+    fs::copy(Path::new(&needed("FREEZE_TEST_SERVICES")).join("service"), &program).unwrap();
+    let app = App::with_options(Setting::Restricted, &[], &["/programs/service", "one"]).with_fail_points();
+    let target = Target::of(app.with_folder(folder.path(), "/programs"), Point::RestoreChecked);
+    let mut bytes = fs::read(&program).unwrap();
+    let note = bytes.windows(8).position(|bytes| bytes == b"\x03\0\0\0GNU\0").expect("the program has a build ID");
+    bytes[note + 8] ^= 1;
+    fs::write(&program, bytes).unwrap();
+    target.fails_in_criu("/programs/service is another build of a program or library that the service runs");
+}
+
+#[test]
+fn packets_that_nobody_has_read() {
+    let app = holds("packets");
+    let container = app.start();
+    container.verified();
+    let out = container.try_checkpoint(&[]);
+    let said = text(&out.stderr);
+    assert_eq!(out.status.code(), Some(exit::DUMP.into()), "{said}");
+    assert!(said.contains("a pipe of the service has packets (O_DIRECT) that nobody has read"), "{said}");
+    assert!(said.contains("CRIU's log: "), "{said}");
+    container.verified();
+}
+
 #[test]
 fn criu_was_killed_and_memory_did_not_run_out() {
     let target = Target::of(holds("tcp-wildcard"), Point::RestoreCriu);
-    let criu = target.container.find(&["/opt/freeze/criu", "restore"]).expect("there is a criu");
-    kill(Pid::from_raw(criu), Signal::SIGKILL).unwrap();
+    kill(Pid::from_raw(target.criu()), Signal::SIGKILL).unwrap();
     target.fails("CRIU was killed");
 }
 
@@ -193,4 +240,26 @@ fn a_store_that_has_become_read_only_is_told_at_once() {
     assert!(said.contains("permission denied for uid 1000"), "{said}");
     drop(second);
     app.start().verified();
+}
+
+/// Before anything is frozen.
+#[test]
+fn what_is_to_be_included_and_is_closed_is_refused() {
+    let folder = volume();
+    let app = App::with_options(Setting::Restricted, &["--include", "/data"], &["/services/service", "one"]);
+    let app = app.with_folder(folder.path(), "/data");
+    let container = app.start();
+    container.verified();
+    for (name, open) in [("sub", 0o755), ("sub/key", 0o644)] {
+        let mode = |mode| fs::set_permissions(folder.path().join(name), fs::Permissions::from_mode(mode)).unwrap();
+        mode(0o600);
+        let out = container.try_checkpoint(&[]);
+        let said = text(&out.stderr);
+        mode(open);
+        assert_eq!(out.status.code(), Some(exit::PREFLIGHT.into()), "{said}");
+        assert!(said.contains(&format!("--include cannot read /data/{name} (Permission denied")), "{said}");
+        assert!(!said.contains("CRIU's log"), "{said}");
+    }
+    container.checkpoint(&[]);
+    assert_eq!(container.wait(), 172, "{}", container.story());
 }

@@ -277,6 +277,16 @@ static void opath_link_hold(void)
 	fd = had(open("/dev/shm/link", O_PATH | O_NOFOLLOW), "O_PATH");
 }
 
+/* One end, with a packet that nobody has read. */
+static void packets_hold(void)
+{
+	int ends[2];
+
+	had(pipe2(ends, O_CLOEXEC | O_DIRECT), "pipe2");
+	had(write(ends[1], "x", 1), "write");
+	fd = ends[0];
+}
+
 static void lease_hold(void)
 {
 	fd = had(open("/dev/shm/leased", O_CREAT | O_RDWR, 0600), "leased");
@@ -548,6 +558,7 @@ const struct object file_objects[] = {
 	{ "sysfs", sysfs_hold, open_still },
 	{ "opath", opath_hold, open_still },
 	{ "opath-link", opath_link_hold, open_still },
+	{ "packets", packets_hold, open_still },
 	{ "lease", lease_hold, lease_check },
 	{ "lease-read", lease_read_hold, lease_read_check },
 	{ "dnotify", dnotify_hold, open_still },
