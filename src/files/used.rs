@@ -125,6 +125,8 @@ pub(super) struct Use {
     pub mapped: bool,
     /// A program or library.
     pub executed: bool,
+    /// A working directory.
+    pub worked_in: bool,
 }
 
 impl Use {
@@ -135,7 +137,7 @@ impl Use {
 
     fn mapped(mapping: &Mapping) -> Self {
         let written = mapping.writable && mapping.shared;
-        Self { written, overwritten: written, mapped: true, executed: mapping.executable }
+        Self { written, overwritten: written, mapped: true, executed: mapping.executable, worked_in: false }
     }
 }
 
@@ -145,6 +147,7 @@ impl BitOrAssign for Use {
         self.overwritten |= other.overwritten;
         self.mapped |= other.mapped;
         self.executed |= other.executed;
+        self.worked_in |= other.worked_in;
     }
 }
 
@@ -272,7 +275,8 @@ fn used_by(processes: &[Process]) -> Result<BTreeMap<PathBuf, Use>, LookupError>
     for process in processes.iter().filter(|process| !process.is_zombie()) {
         let cwd = proc::path(process.pid, "cwd");
         if let Ok(target) = fs::read_link(&cwd) {
-            names_of(&cwd, &target).into_iter().for_each(|path| note(path, Use::default()));
+            let how = Use { worked_in: true, ..Use::default() };
+            names_of(&cwd, &target).into_iter().for_each(|path| note(path, how));
         }
         for (fd, target) in fd::links(process.pid).map_err(LookupError::Proc)? {
             if target.is_absolute() {
