@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod commands;
 pub mod control;
 pub mod criu;
+pub(crate) mod demands;
 pub mod doctor;
 pub mod exit;
 pub mod fail_points;

@@ -157,8 +157,34 @@ id_mapping() { printf '\n    "%sMappings": [{"containerID": 0, "hostID": %s, "si
 # cgroup_path ID: prints the container's cgroup. The name is flat, so that no cgroup is shared with another state folder.
 cgroup_path() { printf '/freeze%s.%s' "${state//\//.}" "$1"; }
 
+# rlimits: prints the limits of PID 1: those of --ulimit, and a soft one of 1024 open files.
+rlimits() {
+	local one nofile between=''
+	nofile=$(ulimit -Hn)
+	[[ $nofile != unlimited && $nofile -le 524288 ]] || nofile=524288
+	[[ " ${ulimits[*]}" == *' nofile='* ]] || {
+		printf '{"type": "RLIMIT_NOFILE", "soft": 1024, "hard": %s}' "$nofile"
+		between=', '
+	}
+	for one in "${ulimits[@]}"; do
+		[[ $one =~ ^([a-z]+)=([0-9]+)$ ]] || die "--ulimit $one: it is NAME=N"
+		printf '%s{"type": "RLIMIT_%s", "soft": %s, "hard": %s}' "$between" "${BASH_REMATCH[1]^^}" "${BASH_REMATCH[2]}" "${BASH_REMATCH[2]}"
+		between=', '
+	done
+}
+
+# sysctl: prints those of --sysctl.
+sysctl() {
+	local one between=''
+	for one in "${sysctls[@]}"; do
+		[[ $one =~ ^([a-z0-9_.]+)=(.*)$ ]] || die "--sysctl $one: it is NAME=VALUE"
+		printf '%s"%s": %s' "$between" "${BASH_REMATCH[1]}" "$(json "${BASH_REMATCH[2]}")"
+		between=', '
+	done
+}
+
 write_config() {
-	local held filter paths='' kinds kind limit='' nofile argv environ mounts name=''
+	local held filter paths='' kinds kind limit='' argv environ mounts name=''
 	held=$(json_list "${caps[@]}")
 	argv=$(json_list "${args[@]}")
 	environ=$(json_list PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/ "${env[@]}")
@@ -180,8 +206,6 @@ write_config() {
 	fi
 	paths+=$(protected_paths)
 	if [ -n "$memory" ]; then limit=", \"memory\": {\"limit\": $((memory << 20)), \"swap\": $((memory << 20))}"; fi
-	nofile=$(ulimit -Hn)
-	[[ $nofile != unlimited && $nofile -le 524288 ]] || nofile=524288
 	cat <<-END
 		{
 		  "ociVersion": "1.0.2",
@@ -197,7 +221,7 @@ write_config() {
 		      "effective": [$(json_list "${effective[@]}")], "permitted": [$(json_list "${effective[@]}")],
 		      "inheritable": [$(json_list "${ambient[@]}")], "ambient": [$(json_list "${ambient[@]}")]},
 		    "noNewPrivileges": $no_new_privs,
-		    "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 1024, "hard": $nofile}]
+		    "rlimits": [$(rlimits)]
 		  },
 		  "mounts": [
 		    {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
@@ -209,6 +233,7 @@ write_config() {
 		  ],
 		  "linux": {$paths
 		    "namespaces": [{"type": "mount"}$(for kind in "${kinds[@]}"; do printf ', {"type": "%s"}' "$kind"; done)],
+		    "sysctl": {$(sysctl)},
 		    "cgroupsPath": "$(cgroup_path "$id")",
 		    "resources": {"devices": [
 		      {"allow": false, "access": "rwm"},

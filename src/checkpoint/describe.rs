@@ -1,6 +1,5 @@
 //! The manifest's description of the service, apart from its memory and files.
 
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -10,6 +9,8 @@ use std::path::{Path, PathBuf};
 use super::tree_of_service::Tree;
 use crate::control::protocol::{SOCKET_NAME, now_ms};
 use crate::criu::command::{self, DUMP_LOG, RESTORE_LOG};
+use crate::files::identity::{self, Identities, Identity};
+use crate::files::used::Rules;
 use crate::files::{names, resolve, used};
 use crate::host::cpu::RegisterArea;
 use crate::host::{clock, cpu, env, stdio};
@@ -35,7 +36,13 @@ pub fn host() -> io::Result<Manifest> {
 }
 
 /// Adds the facts that need a frozen service. CRIU images, files and figures follow later.
-pub fn service(host: Manifest, tree: &Tree, root: i32, service: i32) -> io::Result<Manifest> {
+pub fn service(
+    host: Manifest,
+    tree: &Tree,
+    root: i32,
+    service: i32,
+    executables: Vec<Executable>,
+) -> io::Result<Manifest> {
     let command = fs::read(proc::path(service, "cmdline"))?;
     Ok(Manifest {
         created_ms: now_ms(),
@@ -44,7 +51,7 @@ pub fn service(host: Manifest, tree: &Tree, root: i32, service: i32) -> io::Resu
         service_pid: service,
         command: command.strip_suffix(b"\0").unwrap_or(&command).split(|&byte| byte == 0).map(<[u8]>::to_vec).collect(),
         processes: tree.processes().iter().map(process).collect(),
-        executables: executables(tree)?,
+        executables,
         ..host
     })
 }
@@ -62,14 +69,14 @@ fn process(process: &tree::Process) -> Process {
     }
 }
 
-/// Programs and libraries: files mapped as executable. A restore needs the same files.
-fn executables(tree: &Tree) -> io::Result<Vec<Executable>> {
-    let mut paths = BTreeSet::new();
-    for process in tree.processes().iter().filter(|process| !process.is_zombie()) {
-        paths.extend(used::executed(process.pid)?);
-    }
-    let file = |path: PathBuf| Some(Executable { size: fs::metadata(&path).ok()?.len(), path: bytes(&path) });
-    Ok(paths.into_iter().filter_map(file).collect())
+/// Mapped files that a restore needs unchanged.
+pub fn executables(tree: &Tree, rules: &Rules, identities: &Identities) -> Vec<Executable> {
+    let file = |path: PathBuf| {
+        let meta = fs::symlink_metadata(&path).ok()?;
+        let Identity { build_id, hash } = identities.of(&path, &meta);
+        Some(Executable { size: meta.len(), path: bytes(&path), build_id, hash })
+    };
+    used::mapped(tree.processes(), rules).into_iter().filter_map(file).collect()
 }
 
 /// What is installed with freeze, in one folder.
@@ -96,7 +103,12 @@ pub fn our_folders(common: &Common, work: &Path) -> Vec<PathBuf> {
     let store = common.store.url.strip_prefix("file:").map(PathBuf::from);
     let keys = common.keys.clone();
     let ours = [store, Some(work.to_owned()), keys.passphrase_file, keys.key_file];
-    let runtime = [SOCKET_NAME, DUMP_LOG, RESTORE_LOG].into_iter().chain(env::FILES).chain([names::FILE, names::NEW]);
+    let runtime = [SOCKET_NAME, DUMP_LOG, RESTORE_LOG].into_iter().chain(env::FILES).chain([
+        names::FILE,
+        names::NEW,
+        identity::FILE,
+        identity::NEW,
+    ]);
     let runtime = runtime.map(|name| common.runtime_dir.join(name));
     // The engine's logs: in a container that has the host's root, their paths lead to them.
     let logs = stdio::outside().into_iter().map(|file| file.path);
@@ -111,19 +123,25 @@ fn bytes(path: &Path) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, SystemTime};
+
     use super::*;
+    use crate::files::selection::Selection;
 
     #[test]
     fn this_process_is_described() {
         let us = std::process::id() as i32;
         let tree = Tree::of_processes(vec![tree::read(us).unwrap()]);
-        let manifest = service(host().unwrap(), &tree, 1, us).unwrap();
+        let mut rules = Rules::of_this_container(us, Vec::new(), Selection::default()).unwrap();
+        rules.began(SystemTime::now() + Duration::from_secs(3600));
+        let mapped = executables(&tree, &rules, &Identities::default());
+        let manifest = service(host().unwrap(), &tree, 1, us, mapped).unwrap();
         let exe = std::env::current_exe().unwrap();
         assert_eq!(manifest.service_pid, us);
         assert_eq!(OsStr::from_bytes(&manifest.processes[0].exe), exe.as_os_str());
-        assert!(
-            manifest.executables.iter().any(|file| OsStr::from_bytes(&file.path) == exe.as_os_str() && file.size > 0)
-        );
+        let program =
+            manifest.executables.iter().find(|file| OsStr::from_bytes(&file.path) == exe.as_os_str()).unwrap();
+        assert!(program.size > 0 && !program.build_id.is_empty() && program.hash.len() == 32);
         assert_eq!(manifest.saved_registers, RegisterArea::here().map(|area| area.saved()));
         assert!(!manifest.command.is_empty() && manifest.created_ms > 1_600_000_000_000);
     }

@@ -16,9 +16,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::meter::Meter;
 use crate::criu::command::{self, Criu, NotStarted, SystemV};
-use crate::criu::{log, stream};
+use crate::criu::log::{self, Cause};
+use crate::criu::stream;
 use crate::fail_points::{Point, reach};
 use crate::host::clock::Time;
+use crate::host::oom::OomKills;
 use crate::host::stdio;
 use crate::image::{BodyId, BodyWriter, ImageError, ImageWriter};
 use crate::sys::fd;
@@ -34,7 +36,7 @@ pub enum DumpError {
     #[error(transparent)]
     NotStarted(#[from] NotStarted),
     #[error("the service could not be dumped: {0}")]
-    Refused(String),
+    Refused(Cause),
     #[error(
         "the dump failed while {doing} ({error}); try again, and check the container's memory limit if it fails again"
     )]
@@ -61,6 +63,8 @@ pub struct Dump {
     gate: Option<UnixStream>,
     listener: UnixListener,
     log: PathBuf,
+    /// Before CRIU was there.
+    oom_kills: OomKills,
     /// Start of the time in which the service may stand still.
     since: Instant,
     released: Option<Instant>,
@@ -90,14 +94,15 @@ impl Dump {
         let args = command::dump(root, work, command::number(theirs.as_fd()), watched, &stdio::external(), objects);
         let time = Time::of(root).map_err(broken)?;
         let watch = fd::ExitWatch::prepare().map_err(broken)?;
-        let since = Instant::now();
+        let (since, oom_kills) = (Instant::now(), OomKills::now());
         let mut child = command::spawn(criu, &args, &[theirs.as_fd()], |command| time.apply(command))?;
         let exit = watch.of(&child).map_err(|error| {
             let _ = child.kill();
             let _ = child.wait();
             broken(error)
         })?;
-        Ok(Self { child, exit, gate: Some(gate), listener, log: work.join(command::DUMP_LOG), since, released: None })
+        let log = work.join(command::DUMP_LOG);
+        Ok(Self { child, exit, gate: Some(gate), listener, log, oom_kills, since, released: None })
     }
 
     /// Receives all CRIU images until the dump is complete and the service stands still.
@@ -199,7 +204,8 @@ impl Dump {
             (stream::listen(work, stream::CAPTURE_SOCKET), std::process::Command::new("false").spawn());
         let (listener, child, log) = (listener.unwrap(), child.unwrap(), work.join(command::DUMP_LOG));
         let exit = fd::ExitWatch::prepare().and_then(|watch| watch.of(&child)).unwrap();
-        Self { child, exit, gate: None, listener, log, since: Instant::now(), released: None }
+        let (oom_kills, since) = (OomKills::now(), Instant::now());
+        Self { child, exit, gate: None, listener, log, oom_kills, since, released: None }
     }
 
     /// Whether CRIU says that the dump is complete. The end of the gate means that CRIU gave up.
@@ -224,7 +230,7 @@ impl Dump {
     }
 
     fn refused(&self) -> DumpError {
-        DumpError::Refused(log::cause(&self.log))
+        DumpError::Refused(log::cause(&self.log, self.oom_kills.since()))
     }
 }
 

@@ -32,12 +32,15 @@ use crate::files::ahead::Ahead;
 use crate::files::capture::{self, CaptureError, Captured};
 use crate::files::ephemeral::Ephemeral;
 use crate::files::gone_on;
+use crate::files::identity::Identities;
 use crate::files::selection::{Scope, Selection};
 use crate::files::survey::Survey;
 use crate::files::used::{self, LookupError, Rules, Used};
 use crate::files::user::User;
 use crate::host::pid_counting;
-use crate::image::{self, BodyId, CriuImage, Figures, File, ImageError, ImageWriter, Lease, Manifest, Vault, Written};
+use crate::image::{
+    self, BodyId, CriuImage, Demands, Figures, File, ImageError, ImageWriter, Lease, Manifest, Vault, Written,
+};
 use crate::job::reporter::Reporter;
 use crate::job::work_folder::Work;
 use crate::job::{self, AfterCommit, Common, Failure};
@@ -104,6 +107,13 @@ enum CheckpointError {
     Lookup(#[from] LookupError),
 }
 
+impl CheckpointError {
+    /// Whether CRIU's log has more. Of other failures it has the consequence alone: that CRIU had to give up.
+    fn is_of_criu(&self) -> bool {
+        matches!(self, Self::Dump(DumpError::Refused(_) | DumpError::Broken { .. }))
+    }
+}
+
 /// The service to checkpoint, and how.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
@@ -126,7 +136,7 @@ pub(crate) fn run(common: &Common, target: &Target, reporter: &Reporter) -> Resu
     let meter = Meter::new(reporter);
     take(common, target, reporter, &meter, &work).map_err(|error| Failure {
         message: error.to_string(),
-        log: work.kept_log(),
+        log: if error.is_of_criu() { work.kept_log() } else { None },
         phase: meter.phase(),
     })
 }
@@ -162,16 +172,16 @@ fn take(
     meter.begin(Phase::Preflight);
     let abilities = Abilities::probe();
     let read = || Tree::of_service(target.root, target.service).map_err(CheckpointError::from);
-    let (mut tree, mut watched, disorder) = check(&read, &abilities)?;
-    match disorder {
+    let mut seen = check(&read, &abilities)?;
+    match &seen.disorder {
         Some(disorder) => reporter.warn(disorder.to_string()),
         None if RestorePlan::of(&abilities).can_go_back() => {}
-        None => tree::highest(tree.processes())
+        None => tree::highest(seen.tree.processes())
             .and_then(pid_counting::at_checkpoint)
             .into_iter()
             .for_each(|message| reporter.warn(message)),
     }
-    if let Some(uid) = User::ours().does_not_reach(tree.processes()) {
+    if let Some(uid) = User::ours().does_not_reach(seen.tree.processes()) {
         reporter.warn(unreached(uid));
     }
     for path in target.files.named.include.iter().filter(|path| !path.exists()) {
@@ -189,6 +199,7 @@ fn take(
                 .into(),
         );
     }
+    used::check_included(&rules)?;
     let survey = survey(&rules, target.files.limit)?;
     let host = describe::host().map_err(LookupError::Proc)?;
     let store = store::open(&common.store)?;
@@ -206,6 +217,8 @@ fn take(
     let interval = common.exclusive_ms.map(Duration::from_millis);
     let _heartbeats = Heartbeats::start(&vault, target.lease, &common.instance, interval);
     let writer = ImageWriter::new(&vault, common.memory, job::cores())?;
+    let written = used::written(seen.tree.processes()).map_err(LookupError::Proc)?;
+    let identities = Identities::read(&common.runtime_dir, &used::mapped(seen.tree.processes(), &rules), &written);
     let ahead = match &survey {
         Some(survey) => {
             let written = used::written(read()?.processes()).map_err(LookupError::Proc)?;
@@ -213,18 +226,18 @@ fn take(
         }
         None => Ahead::default(),
     };
-    if !ahead.is_empty() {
+    if !ahead.is_empty() || identities.are_new() {
         // Reading may have taken minutes.
-        (tree, watched, _) = check(&read, &abilities)?;
+        seen = check(&read, &abilities)?;
     }
     let announced = announce::announce(&vault, target.lease, target.after_commit);
     reach(Point::CheckpointChecked);
 
     meter.begin(Phase::Dump);
-    let by_user = StoppedByUser::of(&tree);
+    let by_user = StoppedByUser::of(&seen.tree);
     let criu = DumpPlan::of(&abilities).criu;
     let objects = SystemV::of(image::container_id(&vault, &common.instance));
-    let mut dump = Dump::start(criu, target.root, work.path(), &watched, Some(&objects))?;
+    let mut dump = Dump::start(criu, target.root, work.path(), &seen.watched, Some(&objects))?;
     let images = dump.collect(&writer, meter)?;
     reach(Point::CheckpointHeld);
 
@@ -232,11 +245,14 @@ fn take(
     // Processes may have come and gone between preflight and freeze.
     let tree = Tree::of_service(target.root, target.service)?;
     preflight::check_frozen(tree.processes(), &abilities)?;
-    let used = Used::by(tree.processes(), &watched)?;
+    let used = Used::by(tree.processes(), &seen.watched)?;
     let survey = survey.map(|survey| survey.again(&rules)).transpose()?.unwrap_or_default();
     let paths = used::paths(&used, survey.changed.keys(), &rules)?;
     let files = capture::capture(&paths, &used, &|path, meta| ahead.content(path, meta), &writer)?;
-    let mut manifest = describe::service(host, &tree, target.root, target.service).map_err(LookupError::Proc)?;
+    let mapped = describe::executables(&tree, &rules, &identities);
+    let mut manifest =
+        describe::service(host, &tree, target.root, target.service, mapped).map_err(LookupError::Proc)?;
+    manifest.demands = Some(seen.demands);
     manifest.folder_links = used.folder_links(&rules);
     manifest.volume_files = gone_on::record(&used, &rules);
     if rules.scope() == Scope::Changed {
@@ -291,16 +307,22 @@ fn take(
     })
 }
 
-/// Refuses what cannot be carried. Returns the processes, their files that only the preflight finds, and what is wrong
-/// with the order of their PIDs if they can be restored in spite of it.
-fn check(
-    read: &impl Fn() -> Result<Tree, CheckpointError>,
-    abilities: &Abilities,
-) -> Result<(Tree, Vec<PathBuf>, Option<Disorder>), CheckpointError> {
-    let (tree, watched) = preflight::check(read, parent_id() as i32, abilities)?;
+/// What the preflight has seen.
+struct Seen {
+    tree: Tree,
+    /// Files that only the preflight finds.
+    watched: Vec<PathBuf>,
+    demands: Demands,
+    /// What is wrong with the order of the PIDs, if the processes can be restored in spite of it.
+    disorder: Option<Disorder>,
+}
+
+/// Refuses what cannot be carried.
+fn check(read: &impl Fn() -> Result<Tree, CheckpointError>, abilities: &Abilities) -> Result<Seen, CheckpointError> {
+    let (tree, watched, demands) = preflight::check(read, parent_id() as i32, abilities)?;
     match pid_order::check(tree.processes()) {
         Err(disorder) if disorder.is_final() || !RestorePlan::of(abilities).can_go_back() => Err(disorder.into()),
-        ordered => Ok((tree, watched, ordered.err())),
+        ordered => Ok(Seen { tree, watched, demands, disorder: ordered.err() }),
     }
 }
 
@@ -354,6 +376,7 @@ fn fill(
     manifest.packs = written.packs;
     manifest.chunks = written.chunks;
     manifest.figures = Some(figures);
+    manifest.demands = manifest.demands.take().map(|seen| seen.with(manifest));
 }
 
 /// Makes the OOM killer choose the checkpoint and not the service. Raising the score needs no privilege

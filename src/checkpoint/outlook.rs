@@ -12,7 +12,7 @@ use super::preflight::write_leases;
 use crate::files::groups::{self, Group};
 use crate::files::selection::{Scope, Selection};
 use crate::files::survey::Survey;
-use crate::files::used::{LookupError, Rules};
+use crate::files::used::{self, LookupError, Rules};
 use crate::job::Common;
 use crate::proc::fd;
 use crate::proc::tree::Process;
@@ -57,7 +57,8 @@ pub fn look(common: &Common, files: Selection, init: i32, processes: &[Process])
     let (scope, limit) = (files.scope, files.limit);
     let ours = describe::our_folders(common, &common.runtime_dir);
     let rules = Rules::of_this_container(init, ours, files).map_err(LookupError::Proc)?.with_names(&common.runtime_dir);
-    let mut outlook = Outlook { stay: rules.volumes(), ..Outlook::default() };
+    let refused = used::check_included(&rules).err().map(|error| error.to_string());
+    let mut outlook = Outlook { stay: rules.volumes(), refused, ..Outlook::default() };
     if scope == Scope::Open {
         return Ok(outlook);
     }
@@ -67,7 +68,7 @@ pub fn look(common: &Common, files: Selection, init: i32, processes: &[Process])
             outlook.databases = databases(processes, &survey);
             outlook.deleted = rules.deleted().len();
             outlook.may_miss_deletions = rules.may_miss_deletions();
-            outlook.refused = survey.check(limit).err().map(|error| error.to_string());
+            outlook.refused = outlook.refused.or(survey.check(limit).err().map(|error| error.to_string()));
         }
         Err(error) => outlook.refused = Some(error.to_string()),
     }

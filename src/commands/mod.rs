@@ -29,7 +29,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::exit;
 use crate::image::layout;
-use crate::sys::process;
+use crate::sys::{process, signals};
 use shared::{Folder, StoreArguments, finish, json, refused, status_of};
 use text::say;
 
@@ -96,11 +96,22 @@ enum Verb {
     Worker,
 }
 
+impl Verb {
+    /// Of a store or of its content, and executes nothing of a user's.
+    fn writes_files(&self) -> bool {
+        matches!(self, Self::Worker | Self::Copy(_) | Self::Extract(_) | Self::Prune(_) | Self::Rekey(_))
+    }
+}
+
 /// Runs the verb that the command line names.
 pub fn main() -> ExitCode {
     // An empty variable in a pod manifest means "not set"; clap would take it as a value.
     process::forget_empty_variables("FREEZE_");
-    ExitCode::from(match Cli::parse().verb {
+    let verb = Cli::parse().verb;
+    if verb.writes_files() {
+        signals::ignore_sigxfsz();
+    }
+    ExitCode::from(match verb {
         Verb::Run(arguments) => run::main(*arguments),
         Verb::Checkpoint(arguments) => checkpoint::main(&arguments),
         Verb::Cancel(arguments) => cancel::main(&arguments),

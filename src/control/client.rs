@@ -83,8 +83,15 @@ impl Client {
     /// # Errors
     /// [`ClientError::NoInit`] if there is none, and [`ClientError::Io`].
     pub fn ask(named: Option<&Path>, op: Op) -> Result<Client, ClientError> {
-        let mut stream = connect(named)?;
-        lines::write(&mut stream, &Request { version: VERSION, op })?;
+        Client::over(connect(named)?, op)
+    }
+
+    /// Sends the request. An init that has no room for this client says so and closes, without reading.
+    fn over(mut stream: UnixStream, op: Op) -> Result<Client, ClientError> {
+        match lines::write(&mut stream, &Request { version: VERSION, op }) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            written => written?,
+        }
         Ok(Client { stream, lines: Lines::default(), deadline: None })
     }
 
@@ -224,6 +231,17 @@ mod tests {
         assert_eq!(client.next_event().unwrap(), Event::Reached);
         assert!(matches!(client.next_event(), Err(ClientError::Closed)));
         init.join().unwrap();
+    }
+
+    #[test]
+    fn an_init_that_closes_at_once_is_heard() {
+        let (stream, mut init) = UnixStream::pair().unwrap();
+        let full = Event::Failed { message: "16 clients are already waiting".into(), log: None, phase: None };
+        lines::write(&mut init, &full).unwrap();
+        drop(init);
+        let mut client = Client::over(stream, Op::Status).unwrap();
+        assert_eq!(client.next_event().unwrap(), full);
+        assert!(matches!(client.next_event(), Err(ClientError::Closed)));
     }
 
     /// Only root can chown.

@@ -272,6 +272,16 @@ pub(crate) struct Inet {
     pub src_addr: Vec<u32>,
     #[prost(uint32, repeated, packed = "false", tag = "12")]
     pub dst_addr: Vec<u32>,
+    #[prost(message, optional, tag = "16")]
+    pub options: Option<InetOptions>,
+}
+
+/// Options of an internet socket (`ip_opts_entry`).
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct InetOptions {
+    /// Any address may be bound (IP_FREEBIND).
+    #[prost(bool, optional, tag = "1")]
+    pub any_address: Option<bool>,
 }
 
 /// A unix socket (`unix_sk_entry`).

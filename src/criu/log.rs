@@ -1,86 +1,67 @@
-//! Explains CRIU's log in words that a user can act on. Reads a bounded part of the log; never fails.
+//! Why CRIU failed, by its log. Reads a bounded part of the log; never fails.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
+use super::reasons::{Failure, printable};
+
 /// Bytes that are read from the end of a log, where errors stand.
 const TAIL: u64 = 1 << 20;
+/// Lines of a log that a message repeats.
+const LAST: usize = 8;
 
-const TAKEN: &str = "another process, such as a probe or an exec, took a PID that the service needs; start a new container, which has fresh PIDs";
-
-/// Parts of CRIU's messages, and their meaning for a user. The first that matches wins.
-const CAUSES: &[(&str, &str)] = &[
-    (
-        "has bad size",
-        "a file that the service uses differs from the file at the checkpoint; use the same application files",
-    ),
-    (
-        "on restore: Permission denied",
-        "a file that the service had open may not be opened by this container's user; give the user the right that its mode, or its folder's, denies",
-    ),
-    (
-        "Can't open file",
-        "a file that the service had open is missing here; provide it, or --include it at the checkpoint",
-    ),
-    ("was taken during restore", TAKEN),
-    ("IDs in this container have reached", TAKEN),
-    (
-        "Can't bind inet socket",
-        "the service listens on an address that this container does not have; listen on 0.0.0.0, or provide the address",
-    ),
-    (
-        "Unseizable non-zombie",
-        "a process runs as a different user than freeze; run the service as one user, or add the capability SYS_PTRACE",
-    ),
-    (
-        "fs.inotify.max_user_instances",
-        "the service needs an inotify instance, and none is left: the kernel counts those of all containers of this host that run as the same user; raise the sysctl fs.inotify.max_user_instances on the host, or use another host",
-    ),
-    (
-        "fs.inotify.max_user_watches",
-        "the service needs inotify watches, and too few are left: the kernel counts those of all containers of this host that run as the same user; raise the sysctl fs.inotify.max_user_watches on the host, or use another host",
-    ),
-    (
-        "fs.pipe-user-pages-soft",
-        "a pipe of the service has more data than the kernel lets its user keep in pipes: it counts the pipes of all containers of this host that run as the same user; raise the sysctl fs.pipe-user-pages-soft on the host, or use another host",
-    ),
-    (
-        "can't be had in this IPC namespace",
-        "a System V object of the service needs an ID or a key that this IPC namespace does not give any more; start a container or a pod with an IPC namespace of its own, and nothing else that uses it",
-    ),
-    ("No space left", "no space is left; free some, or give the container more"),
-    (
-        "Can't reserve",
-        "the service has reserved more memory than this host lets it; set vm.overcommit_memory to 0 or 1 on the host, or raise the container's limit of address space (ulimit -v and -d)",
-    ),
-    ("Cannot allocate memory", "the container does not have enough memory for the service; raise its memory limit"),
-    (
-        "has died",
-        "a process of the service died during the restore, most often for lack of memory; raise the memory limit",
-    ),
-];
-
-/// Why CRIU failed: the first known cause among the errors of its log, or else the first error.
-pub fn cause(log: &Path) -> String {
-    let killed = || "CRIU was killed, probably for lack of memory; raise the container's memory limit".to_owned();
-    tail(log).and_then(|text| explain(&text)).unwrap_or_else(killed)
+/// Why CRIU failed, in a sentence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cause {
+    sentence: String,
+    /// Fresh PIDs or another attempt may help.
+    pub numbers_were_taken: bool,
 }
 
-/// Whether fresh PIDs or another attempt may cure this cause.
-pub fn numbers_were_taken(cause: &str) -> bool {
-    cause.starts_with(TAKEN)
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.sentence)
+    }
 }
 
-fn explain(text: &str) -> Option<String> {
-    let errors = || text.lines().filter(|line| line.contains("Error ("));
-    let known = CAUSES.iter().find_map(|(part, meaning)| Some((errors().find(|line| line.contains(part))?, meaning)));
-    let line = known.map(|(line, _)| line).or_else(|| errors().next())?;
-    let message = line.split_once("): ").map_or(line, |(_, message)| message).trim();
-    Some(match known {
-        Some((_, meaning)) => format!("{meaning} (CRIU: {message})"),
-        None => format!("CRIU: {message}"),
-    })
+/// Why CRIU failed. `for_memory` is whether the kernel has killed a process of this container meanwhile, as its memory
+/// ran out; None if it does not tell.
+pub fn cause(log: &Path, for_memory: Option<bool>) -> Cause {
+    explain(&tail(log).unwrap_or_default(), for_memory)
+}
+
+/// The last errors of a log.
+pub fn last_errors(log: &Path) -> Vec<String> {
+    let text = tail(log).unwrap_or_default();
+    let all: Vec<&str> = text.lines().filter(|line| is_error(line)).collect();
+    all.iter().skip(all.len().saturating_sub(LAST)).map(|line| printable(line.trim())).collect()
+}
+
+/// The first failing call is the cause. A death is one only if no error stands before it: CRIU kills what it has
+/// created when it fails.
+fn explain(text: &str, for_memory: Option<bool>) -> Cause {
+    let first_error = text.lines().find(|line| is_error(line));
+    let failure = text.lines().find_map(Failure::parse).filter(|failure| {
+        !failure.is_death() || text.lines().find(|line| is_error(line) || Failure::parse(line).is_some()) != first_error
+    });
+    if let Some(failure) = failure {
+        let failure = failure.with_memory(for_memory);
+        return Cause { sentence: failure.sentence(), numbers_were_taken: failure.numbers_were_taken() };
+    }
+    let sentence = match first_error {
+        Some(line) => {
+            let message = line.split_once("): ").map_or(line, |(_, message)| message);
+            format!("CRIU: {}", printable(message.trim()))
+        }
+        None => Failure::of_criu().with_memory(for_memory).sentence(),
+    };
+    Cause { sentence, numbers_were_taken: false }
+}
+
+fn is_error(line: &str) -> bool {
+    line.contains("Error (")
 }
 
 fn tail(log: &Path) -> Option<String> {
@@ -96,33 +77,60 @@ fn tail(log: &Path) -> Option<String> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_known_cause_is_explained() {
-        let log = "(00.01) 1000: Error (criu/files-reg.c:2144): File a/log has bad size 150 (expect 55)\n(00.02) Error (criu/cr-restore.c:1): Restoring FAILED.\n";
-        insta::assert_snapshot!(explain(log).unwrap(), @"a file that the service uses differs from the file at the checkpoint; use the same application files (CRIU: File a/log has bad size 150 (expect 55))");
+    fn sentence(text: &str) -> String {
+        explain(text, None).to_string()
     }
 
     #[test]
-    fn a_reservation_is_no_lack_of_memory() {
-        let log =
-            "(00.01) 1000: Error (criu/mem.c:1): Can't reserve 8 KiB of memory for a mapping: Cannot allocate memory\n";
-        insta::assert_snapshot!(explain(log).unwrap(), @"the service has reserved more memory than this host lets it; set vm.overcommit_memory to 0 or 1 on the host, or raise the container's limit of address space (ulimit -v and -d) (CRIU: Can't reserve 8 KiB of memory for a mapping: Cannot allocate memory)");
+    fn the_first_failing_call_is_the_cause_and_not_the_first_error() {
+        let log = "  1000: Error (criu/x.c:1): Noise\n  1001: Failure: call=bind errno=13 kind=inet object=0.0.0.0:80\n  1001: Error (criu/sk-inet.c:1132): Can't bind inet socket (id 3): Permission denied\n  1002: Failure: call=open errno=2 kind=file object=/late\nError (criu/cr-restore.c:1): Restoring FAILED.\n";
+        assert!(sentence(log).starts_with("the service uses 0.0.0.0:80, and this container's user may not"));
+        assert!(!explain(log, None).numbers_were_taken);
     }
 
     #[test]
-    fn a_limit_that_the_errno_hides_is_named() {
-        let log = "(00.01) 1000: Error (criu/fsnotify.c:560): No inotify watch is left for this user: fs.inotify.max_user_watches\n(00.01) 1000: Error (criu/fsnotify.c:590): Can't add watch for 0x5 with 0x1: No space left on device\n";
-        assert!(explain(log).unwrap().contains("raise the sysctl fs.inotify.max_user_watches on the host"));
+    fn a_number_that_was_taken_is_known_by_its_failure() {
+        let cause = explain("  1001: Failure: call=clone errno=17 kind=pid object=1003\n", None);
+        assert!(cause.numbers_were_taken, "{cause}");
     }
 
     #[test]
-    fn an_unknown_one_is_quoted() {
-        assert_eq!(explain("Error (criu/x.c:1): Odd thing\n").unwrap(), "CRIU: Odd thing");
+    fn a_death_is_for_lack_of_memory_if_the_kernel_says_so() {
+        let log = "Failure: call=wait errno=0 kind=death object=9\nError (criu/cr-restore.c:1): 1001 killed by signal 9: Killed\n";
+        let said = [Some(true), Some(false), None].map(|known| explain(log, known).to_string());
+        insta::assert_snapshot!(said.join("\n"), @r"
+        the kernel killed a process of the service, or CRIU, for lack of memory; raise the container's memory limit
+        a process of the service was killed, and not for lack of memory; find out who killed it, and start the container again
+        a process of the service died during the restore (signal 9), most often for lack of memory; raise the memory limit
+        ");
+        let other = explain(&log.replace("object=9", "object=11"), Some(false)).to_string();
+        assert!(other.contains("(signal 11)"), "{other}");
     }
 
     #[test]
-    fn a_log_without_errors_has_no_cause() {
-        assert_eq!(explain("(00.01) all is well\n"), None);
-        assert!(cause(Path::new("/nonexistent/log")).starts_with("CRIU was killed"));
+    fn a_death_after_an_error_is_its_consequence() {
+        let log = "  1001: Error (criu/x.c:1): Odd thing\nFailure: call=wait errno=0 kind=death object=9\n";
+        assert_eq!(sentence(log), "CRIU: Odd thing");
+    }
+
+    #[test]
+    fn a_log_without_errors_is_of_a_criu_that_was_killed() {
+        let known = |known| cause(Path::new("/nonexistent/log"), known).to_string();
+        insta::assert_snapshot!([known(None), known(Some(true)), known(Some(false))].join("\n"), @r"
+        CRIU was killed, probably for lack of memory; raise the container's memory limit
+        the kernel killed a process of the service, or CRIU, for lack of memory; raise the container's memory limit
+        CRIU was killed, and not for lack of memory; find out who killed it, and try again
+        ");
+    }
+
+    #[test]
+    fn the_last_errors_are_few_and_short() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let lines =
+            (0..20).map(|n| format!("  1001: Error (criu/x.c:{n}): {}\x1b\nWarn  (criu/y.c:1): w\n", "x".repeat(1000)));
+        std::fs::write(file.path(), lines.collect::<String>()).unwrap();
+        let last = last_errors(file.path());
+        assert_eq!((last.len(), last[0].starts_with("1001: Error (criu/x.c:12)")), (LAST, true), "{last:?}");
+        assert!(last.iter().all(|line| line.chars().count() < 310));
     }
 }

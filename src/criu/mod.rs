@@ -3,5 +3,6 @@
 pub(crate) mod command;
 pub mod images;
 pub(crate) mod log;
+mod reasons;
 pub(crate) mod stats;
 pub(crate) mod stream;

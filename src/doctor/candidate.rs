@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::criu::command;
-use crate::image::{Body, Fetcher, Figures, ImageError, Manifest, Piece, Result, Vault};
+use crate::demands::Means;
+use crate::image::{Body, Demands, Fetcher, Figures, ImageError, Manifest, Piece, Result, Vault};
 use crate::job;
 use crate::privileges::{Abilities, Pids, RestorePlan};
-use crate::restore::{self, Here};
+use crate::restore;
 use crate::sys::pids;
 
 /// Bounds of the measurement of the store's speed: bytes, and time.
@@ -19,6 +20,8 @@ const SAMPLE_TIME: Duration = Duration::from_secs(3);
 /// Milliseconds that CRIU itself takes, for a service of a few processes.
 const CRIU_MS: u64 = 100;
 const MEMORY: u64 = 64 << 20;
+/// PID of the container's init.
+const INIT: i32 = 1;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Candidate {
@@ -34,6 +37,15 @@ pub struct Candidate {
     /// Sentences about facts that are no obstacle.
     pub remarks: Vec<String>,
     pub time: Time,
+}
+
+/// Whether this container suits a service that has no generation yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suited {
+    /// Whether `missing` is empty.
+    pub fits: bool,
+    /// One sentence for each obstacle.
+    pub missing: Vec<String>,
 }
 
 /// How long a restore is predicted to take.
@@ -64,11 +76,9 @@ pub fn candidate(vault: &Vault, generation: Option<u64>, abilities: &Abilities) 
         Some(generation) => ImageError::NoGeneration { url: vault.url().to_owned(), generation },
         None => ImageError::NoHead { url: vault.url().to_owned() },
     })?;
-    // An exec in a running container: not this container will restore, but a fresh one like it.
-    let executed = std::process::id() != 1;
-    let here = if executed { Here::fresh(abilities) } else { Here::with(abilities) };
+    let here = means(abilities);
     let mut remarks = Vec::new();
-    if executed {
+    if is_executed() {
         let used =
             pids::newest().map(|used| format!("; this container has used PIDs up to {used}")).unwrap_or_default();
         remarks.push(format!("the answer is for a fresh container like this one{used}"));
@@ -84,6 +94,22 @@ pub fn candidate(vault: &Vault, generation: Option<u64>, abilities: &Abilities) 
     let time = time(count, bytes(&manifest), sample);
     let changed = restore::changed(&manifest);
     Ok(Candidate { generation: manifest.generation, fits: missing.is_empty(), missing, changed, remarks, time })
+}
+
+/// Judges a service by what it asks.
+pub fn suited(demands: &Demands, abilities: &Abilities) -> Suited {
+    let mut missing: Vec<String> = demands.missing(&means(abilities)).iter().map(ToString::to_string).collect();
+    missing.extend(command::look_for(RestorePlan::of(abilities).criu).err().map(|error| error.to_string()));
+    Suited { fits: missing.is_empty(), missing }
+}
+
+fn means(abilities: &Abilities) -> Means {
+    if is_executed() { Means::fresh(abilities, INIT) } else { Means::with(abilities) }
+}
+
+/// An exec in a running container: not this container will restore, but a fresh one like it.
+fn is_executed() -> bool {
+    std::process::id() != 1
 }
 
 /// Bytes that are not zero pages.

@@ -18,7 +18,8 @@ use super::watchdog::{Watchdog, Why};
 use crate::checkpoint::{self, Dump, DumpError, Verdict};
 use crate::control::protocol::millis;
 use crate::criu::command;
-use crate::criu::{log, stream};
+use crate::criu::stream;
+use crate::demands;
 use crate::image::{self, CriuImage, FetchThreads, Fetcher, ImageError, ImageWriter, KeyFiles, Lease, Manifest, Vault};
 use crate::job;
 use crate::job::work_folder::Work;
@@ -254,7 +255,7 @@ impl Proof<'_> {
                 OfContainer::default(),
             );
             match gate.and_then(RestoreGate::let_go) {
-                Err(RestoreError::Criu(cause)) if log::numbers_were_taken(&cause) => {
+                Err(RestoreError::Criu(cause)) if cause.numbers_were_taken => {
                     if attempt == TRIES || self.watchdog.ended().is_some() {
                         return Err(ProofError::Busy);
                     }
@@ -274,7 +275,7 @@ impl Proof<'_> {
         let used = pids::newest().unwrap_or(root);
         // Past pid_max the counter wraps around, and the PIDs of a service beside us would no longer be
         // ascending.
-        if let Some(max) = restore::pid_max()
+        if let Some(max) = demands::pid_max()
             && used.saturating_add(SPAN) >= max
         {
             return Err(ProofError::PidsExhausted { used, max });

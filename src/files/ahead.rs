@@ -63,7 +63,7 @@ impl Ahead {
 }
 
 /// Opens a file that was last changed before `since`, so that its stamp will tell of any change.
-fn open(path: &Path, since: Duration) -> io::Result<(File, Stamp)> {
+pub(super) fn open(path: &Path, since: Duration) -> io::Result<(File, Stamp)> {
     let place = resolve::place(path).map_err(io::Error::other)?;
     // Opening a pipe or a device may block or act.
     if !place.metadata()?.is_file() {

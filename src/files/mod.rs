@@ -6,12 +6,14 @@
 pub(crate) mod ahead;
 mod attributes;
 pub(crate) mod bound;
+mod build_id;
 pub(crate) mod capture;
 mod entry;
 pub(crate) mod ephemeral;
 mod folders;
 pub(crate) mod gone_on;
 pub(crate) mod groups;
+pub(crate) mod identity;
 mod lookup_error;
 pub(crate) mod mapped;
 pub(crate) mod mounts;

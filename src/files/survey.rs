@@ -37,7 +37,7 @@ pub struct Survey {
 }
 
 /// What changes when a file changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Stamp {
     pub inode: (u64, u64),
     /// Time of the last change: seconds and nanoseconds.

@@ -14,7 +14,9 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use nix::errno::Errno;
 use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{AccessFlags, eaccess};
 
 use super::bound;
 use super::entry;
@@ -52,7 +54,7 @@ impl Rules {
     }
 
     #[cfg(test)]
-    pub(super) fn began(&mut self, start: SystemTime) {
+    pub(crate) fn began(&mut self, start: SystemTime) {
         self.container_start = start;
     }
 
@@ -206,6 +208,20 @@ pub fn paths<'a>(
     Ok(found)
 }
 
+/// Looks up what is to be included, to refuse what cannot be read before anything is frozen.
+pub fn check_included(rules: &Rules) -> Result<(), LookupError> {
+    let mut found = BTreeSet::new();
+    rules.selection.named.include.iter().try_for_each(|path| include_real(path, rules, &mut found))?;
+    let closed = |path: &PathBuf| {
+        let is_file = fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file());
+        is_file && eaccess(path, AccessFlags::R_OK) == Err(Errno::EACCES)
+    };
+    match found.into_iter().find(closed) {
+        Some(path) => Err(LookupError::Include { path, error: Errno::EACCES.into() }),
+        None => Ok(()),
+    }
+}
+
 /// CRIU binds a socket again, and needs its folder.
 fn in_place_of_socket(path: &Path) -> Option<&Path> {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
@@ -326,10 +342,24 @@ pub fn written(processes: &[Process]) -> io::Result<Written> {
     Ok(Written { inodes, since })
 }
 
-/// Programs and libraries of a process: its executable mappings. The path of a deleted one leads nowhere.
-pub fn executed(pid: i32) -> io::Result<BTreeSet<PathBuf>> {
-    let maps = maps::read(pid)?.into_iter().filter(|mapping| mapping.executable);
-    Ok(maps.filter_map(|mapping| mapping.path().map(Path::to_owned)).collect())
+/// Mapped files that do not travel and must be the same at a restore: programs and libraries, and whatever else is
+/// mapped of the image. A volume's data may change. A process may end meanwhile.
+pub fn mapped(processes: &[Process], rules: &Rules) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    for process in processes {
+        for mapping in maps::read(process.pid).unwrap_or_default() {
+            // The path of a deleted one leads nowhere.
+            let Some((path, meta)) = mapping.path().and_then(|path| Some((path, fs::symlink_metadata(path).ok()?)))
+            else {
+                continue;
+            };
+            let is_needed = mapping.executable || rules.mounts.kind(path) == Kind::Root;
+            if is_needed && meta.is_file() && !rules.travels(path, &meta, mapping.writable && mapping.shared) {
+                found.insert(path.to_owned());
+            }
+        }
+    }
+    found
 }
 
 /// The folder, and the links that lead to it, in which the restore binds a socket again by its name.

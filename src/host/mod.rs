@@ -5,5 +5,7 @@
 pub(crate) mod clock;
 pub(crate) mod cpu;
 pub(crate) mod env;
+pub(crate) mod limits;
+pub(crate) mod oom;
 pub(crate) mod pid_counting;
 pub(crate) mod stdio;

@@ -86,6 +86,8 @@ pub enum MigrateError {
         "the target cannot read generation {generation} of the source: {error}. Both containers need the same FREEZE_STORE and key in their environment"
     )]
     NotSeen { generation: u64, error: NoAnswer },
+    #[error("the target cannot be asked whether it could restore the service: {0}")]
+    NotAsked(NoAnswer),
     #[error("the target cannot restore the service: {}", .0.join("; "))]
     Unfit(Vec<String>),
     #[error("the handover failed: {0}")]

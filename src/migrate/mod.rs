@@ -136,7 +136,9 @@ impl Mover<'_> {
 
     fn move_from(&self, source: &Status) -> Result<Moved> {
         let instance = self.standby(source)?.instance;
-        look_for_refusals(self.source, self.timeout, self.tell).map_err(|error| self.failed(error, 0))?;
+        let demands = look_for_refusals(self.source, self.timeout, self.tell);
+        let suits = demands.and_then(|demands| demands.map_or(Ok(()), |demands| self.target.suits(&demands)));
+        suits.map_err(|error| self.failed(error, 0))?;
         let base = self.prepare()?;
         let failed = |error| self.failed(error, base.generation);
         let restore_ms = self.target.restore_ms(base.generation).map_err(failed)?;
@@ -319,19 +321,20 @@ fn patiently(limit: Duration, ask: impl Fn() -> Answer, will_do: impl Fn(&Answer
     }
 }
 
-/// Reports what a restore would change, and fails if a checkpoint would be refused.
+/// Reports what a restore would change, and fails if a checkpoint would be refused. Returns what a restore will ask, if
+/// the source says that.
 fn look_for_refusals(
     source: &Side,
     timeout: Duration,
     tell: &dyn Fn(Note<'_>),
-) -> std::result::Result<(), MigrateError> {
+) -> std::result::Result<Option<String>, MigrateError> {
     // The service cannot be inspected while a checkpoint is under way, such as that of a timer.
     let found = source.findings().or_else(|_| source.wait("idle", timeout + TAKEN).and_then(|_| source.findings()));
     let found = found.map_err(MigrateError::NoFindings)?;
     let of = |severity| found.findings.iter().filter(move |finding| finding.severity == severity);
     of("changed").for_each(|finding| tell(Note::Changed(finding)));
     if found.can_be_checkpointed {
-        return Ok(());
+        return Ok(found.demands);
     }
     Err(MigrateError::Refused(of("refused").map(|finding| format!("{finding} ({})", finding.advice)).collect()))
 }

@@ -47,8 +47,11 @@ pub fn rehearse(migration: &Migration, tell: &dyn Fn(Note<'_>)) -> Result<Rehear
     };
     // A dry run does not touch the service.
     let here = |error| Failure { error, runs: Runs::Source };
-    look_for_refusals(side, *timeout, tell).map_err(here)?;
+    let demands = look_for_refusals(side, *timeout, tell).map_err(here)?;
     let standby = standby(target, &source).map_err(here)?;
+    if let Some(demands) = demands.filter(|_| standby.is_some()) {
+        target.suits(&demands).map_err(here)?;
+    }
     let frozen_ms = source.checkpoint.as_ref().map(|last| last.report.frozen_ms);
     let restore_ms = match (&standby, source.generation) {
         (Some(_), generation @ 1..) => Some(target.restore_ms(generation).map_err(here)?),

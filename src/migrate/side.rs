@@ -13,7 +13,8 @@ use super::error::MigrateError;
 use super::execute::{Limit, NoAnswer, Ran, execute};
 use super::template::Template;
 use crate::control::protocol::{Event, Report, Status, millis};
-use crate::doctor::candidate::Candidate;
+use crate::doctor::candidate::{Candidate, Suited};
+use crate::exit;
 
 /// Limit for a query that init or /proc answers, over a slow connection.
 const ANSWER: Duration = Duration::from_secs(60);
@@ -36,6 +37,9 @@ pub struct Findings {
     pub can_be_checkpointed: bool,
     /// In descending order of severity.
     pub findings: Vec<Finding>,
+    /// What a restore will ask. Older versions of freeze do not say.
+    #[serde(default)]
+    pub demands: Option<String>,
 }
 
 /// Something that a checkpoint is refused for, or that a restore changes.
@@ -95,6 +99,21 @@ impl Side {
     /// There is no answer.
     pub fn findings(&self) -> Result<Findings, NoAnswer> {
         self.answer(&["doctor", "--service", "--json"])
+    }
+
+    /// Asks whether a service with these demands can be restored there. An older freeze does not understand the
+    /// question, and is asked about a generation later.
+    ///
+    /// # Errors
+    /// The side lacks something, or does not answer.
+    pub fn suits(&self, demands: &str) -> Result<(), MigrateError> {
+        let words = ["doctor", "--for", demands, "--json"];
+        match self.ask::<Suited>(&words).map_err(MigrateError::NotAsked)? {
+            (_, Some(found)) if found.fits => Ok(()),
+            (_, Some(found)) => Err(MigrateError::Unfit(found.missing)),
+            (ran, None) if ran.status.code() == Some(exit::USAGE.into()) => Ok(()),
+            (ran, None) => Err(MigrateError::NotAsked(self.no_answer(&["doctor", "--for", "demands:…"], &ran))),
+        }
     }
 
     /// Predicts how long a restore of `generation` would take there, in ms.

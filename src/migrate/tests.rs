@@ -42,8 +42,14 @@ case "$2 $3" in
 	refused=false found=changed
 	! broken refused || { refused=true found=refused; }
 	[ $refused = true ] && can=false || can=true
-	echo "{\"can_be_checkpointed\":$can,\"findings\":[{\"severity\":\"$found\",\"process\":{\"pid\":7,\"name\":\"app\"},\"place\":null,\"others\":0,\"what\":\"has a thing\",\"advice\":\"mind it\"}],\"left_out\":0}" ;;
+	echo "{\"can_be_checkpointed\":$can,\"findings\":[{\"severity\":\"$found\",\"process\":{\"pid\":7,\"name\":\"app\"},\"place\":null,\"others\":0,\"what\":\"has a thing\",\"advice\":\"mind it\"}],\"left_out\":0,\"demands\":\"demands:00\"}" ;;
 "doctor --for")
+	if [ "$4" = demands:00 ]; then
+		! broken old || exit 2
+		! broken unsuited || { echo '{"fits":false,"missing":["the service has port 80"]}'; exit 1; }
+		echo '{"fits":true,"missing":[]}'
+		exit
+	fi
 	fits=true missing=
 	! broken unfit || { fits=false missing='"this CPU lacks bmi2"'; }
 	echo "{\"generation\":$4,\"fits\":$fits,\"missing\":[$missing],\"remarks\":[],\"time\":{\"count\":null,\"pids_ms\":0,\"bytes\":1,\"sampled\":1,\"rate\":null,\"bytes_ms\":0,\"total_ms\":90}}" ;;
@@ -144,6 +150,7 @@ fn a_service_moves_by_few_questions() {
     source status --json
     target status --json
     source doctor --service
+    target doctor --for
     source checkpoint --leave-running
     target doctor --for
     target status --json
@@ -180,6 +187,7 @@ fn what_is_in_the_way_leaves_the_service_where_it_is() {
         "source fetch",
         "source handover",
         "source doctor",
+        "target unsuited",
         "target unfit",
         "target status",
         "target doctor",
@@ -198,10 +206,26 @@ fn what_is_in_the_way_leaves_the_service_where_it_is() {
     source fetch: the target is not a standby: it is ending. Run this command again when `freeze status` there says standby. The service keeps running in the source
     source handover: the handover failed: nobody took the service. The service keeps running in the source
     source doctor: the source cannot run the preflight: `HERE/source/exec freeze doctor --service --json` ended with exit status: 1: no such container. The service keeps running in the source
+    target unsuited: the target cannot restore the service: the service has port 80. The service keeps running in the source
     target unfit: the target cannot restore the service: this CPU lacks bmi2. The service keeps running in the source
     target status: the target is not a standby: `HERE/target/exec freeze status --json` ended with exit status: 1: no such container. Start its container with FREEZE_STANDBY=1 and the source's FREEZE_STORE, or use --start-target. The service keeps running in the source
-    target doctor: the target cannot read generation 4 of the source: `HERE/target/exec freeze doctor --for 4 --json` ended with exit status: 1: no such container. Both containers need the same FREEZE_STORE and key in their environment. The service keeps running in the source
+    target doctor: the target cannot be asked whether it could restore the service: `HERE/target/exec freeze doctor --for demands:…` ended with exit status: 1: no such container. The service keeps running in the source
     ");
+}
+
+#[test]
+fn the_target_is_asked_before_the_source_takes_a_checkpoint() {
+    let play = Play::new();
+    play.broken(&["target unsuited"]);
+    play.migrate().0.unwrap_err();
+    assert!(!play.asked().contains("checkpoint"), "{}", play.asked());
+}
+
+#[test]
+fn an_older_freeze_in_the_target_is_asked_about_a_generation_alone() {
+    let play = Play::new();
+    play.broken(&["target old"]);
+    play.migrate().0.unwrap();
 }
 
 #[test]

@@ -26,6 +26,8 @@ pub struct FdInfo {
     pub in_flight: Option<u32>,
     /// Files that an inotify instance watches.
     pub watches: Vec<Inode>,
+    /// Number of descriptors that an epoll watches.
+    pub polled: u64,
 }
 
 impl FdInfo {
@@ -46,6 +48,7 @@ impl FdInfo {
                 continue;
             }
             match field(line) {
+                Some((b"tfd", _)) => found.polled += 1,
                 Some((b"flags", digits)) => found.flags = octal(digits).unwrap_or_default(),
                 Some((b"mnt_id", digits)) => found.mount = number(digits),
                 Some((b"Pid", digits)) => found.process = number(digits),
@@ -96,6 +99,7 @@ mod tests {
             terminal: Some(4),
             in_flight: Some(3),
             watches: vec![(libc::makedev(8, 0x13), 0x9e7e), (libc::makedev(0, 0x15), 1)],
+            polled: 1,
         };
         assert_eq!(FdInfo::parse(SAMPLE), expected);
     }

@@ -7,6 +7,8 @@
 
 pub(crate) mod fd;
 pub(crate) mod fdinfo;
+pub(crate) mod inet;
+pub(crate) mod limits;
 pub(crate) mod maps;
 pub(crate) mod mountinfo;
 pub(crate) mod sock_diag;

@@ -32,6 +32,14 @@ pub struct Status {
     pub seccomp: Option<u32>,
     /// Number of filters; Linux 5.9.
     pub seccomp_filters: Option<u32>,
+    /// Bytes of addresses that it has mapped, and of those that are private and writable.
+    pub size: Option<u64>,
+    pub data: Option<u64>,
+    /// Bytes that it has locked, as RLIMIT_MEMLOCK counts them.
+    pub locked: Option<u64>,
+    /// Pending signals of the thread and of the process, one bit each.
+    pub pending: Option<u64>,
+    pub shared_pending: Option<u64>,
     /// Voluntary context switches: how often it went to sleep by itself.
     pub voluntary_switches: Option<u64>,
 }
@@ -65,12 +73,22 @@ impl Status {
                 b"NoNewPrivs" => found.no_new_privs = number(value),
                 b"Seccomp" => found.seccomp = number(value),
                 b"Seccomp_filters" => found.seccomp_filters = number(value),
+                b"VmSize" => found.size = bytes(value),
+                b"VmData" => found.data = bytes(value),
+                b"VmLck" => found.locked = bytes(value),
+                b"SigPnd" => found.pending = hexadecimal(value),
+                b"ShdPnd" => found.shared_pending = hexadecimal(value),
                 b"voluntary_ctxt_switches" => found.voluntary_switches = number(value),
                 _ => {}
             }
         }
         found
     }
+}
+
+/// Of `    3060 kB`.
+fn bytes(value: &[u8]) -> Option<u64> {
+    number::<u64>(value.strip_suffix(b" kB")?)?.checked_mul(1024)
 }
 
 fn words(value: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -85,7 +103,8 @@ mod tests {
     use crate::fuzz;
 
     const SAMPLE: &str = "Name:\tsleep\nUmask:\t0022\nState:\tD (disk sleep)\nTgid:\t7\nPid:\t7\nPPid:\t1\nTracerPid:\t5\n\
-        Uid:\t1000\t1001\t1002\t1003\nFDSize:\t256\nGroups:\t \nNSpid:\t107\t7\nKthread:\t0\nVmPeak:\t    3060 kB\n\
+        Uid:\t1000\t1001\t1002\t1003\nFDSize:\t256\nGroups:\t \nNSpid:\t107\t7\nKthread:\t0\nVmPeak:\t    3061 kB\n\
+        VmSize:\t    3060 kB\nVmLck:\t       8 kB\nVmData:\t     200 kB\nSigPnd:\t0000000000000001\nShdPnd:\t0000000000000002\n\
         CapInh:\t0000000000000000\nCapPrm:\t000001fffeffffff\nCapEff:\t0000000000000400\nCapBnd:\t00000000a80425fb\n\
         CapAmb:\t0000000000000001\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t3\nCpus_allowed:\t3\n\
         voluntary_ctxt_switches:\t9\nnonvoluntary_ctxt_switches:\t4\n";
@@ -106,6 +125,11 @@ mod tests {
             no_new_privs: Some(1),
             seccomp: Some(2),
             seccomp_filters: Some(3),
+            size: Some(3060 << 10),
+            data: Some(200 << 10),
+            locked: Some(8 << 10),
+            pending: Some(1),
+            shared_pending: Some(2),
             voluntary_switches: Some(9),
         }
     }

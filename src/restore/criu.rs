@@ -15,10 +15,12 @@ use std::process::{Child, ExitStatus};
 use std::time::Duration;
 
 use crate::criu::command::{self, Criu, Elsewhere, SystemV};
-use crate::criu::{log, stream};
+use crate::criu::log::{self, Cause};
+use crate::criu::stream;
 use crate::fail_points::{Point, reach};
 use crate::files::swapped;
 use crate::host::clock::{self, Time};
+use crate::host::oom::OomKills;
 use crate::image::{Body, Fetcher, Manifest};
 use crate::job::work_folder::Work;
 use crate::restore::error::RestoreError;
@@ -33,6 +35,9 @@ const RUN: u8 = b'r';
 /// Time that CRIU may take to release or kill the tasks. After that it is killed.
 const LET_GO: Duration = Duration::from_secs(20);
 
+/// Time between the end of CRIU's socket and its own.
+const END: Duration = Duration::from_secs(1);
+
 /// A restored service that has not run. Dropping it kills it.
 #[derive(Debug)]
 pub(crate) struct RestoreGate {
@@ -41,6 +46,8 @@ pub(crate) struct RestoreGate {
     exit: OwnedFd,
     socket: UnixStream,
     log: PathBuf,
+    /// Before CRIU was there.
+    oom_kills: OomKills,
     strays: Strays,
     clock_jump: Option<io::Result<i64>>,
     state: State,
@@ -93,6 +100,7 @@ impl RestoreGate {
         let watch = fd::ExitWatch::prepare().map_err(broken)?;
         let strays = Strays::from_now_on(parent);
         let time = manifest.clocks.map_or(Time::Ours, Time::Continued);
+        let oom_kills = OomKills::now();
         let mut child = command::spawn(criu, &args, &keep, |command| time.apply(command))?;
         drop(theirs);
         let exit = watch.of(&child).map_err(|error| {
@@ -105,13 +113,18 @@ impl RestoreGate {
         // By now CRIU is in the service's future time namespace.
         let clock_jump = manifest.clocks.map(|before| clock::jump(child.id() as i32, &before));
         let log = work.path().join(command::RESTORE_LOG);
-        let mut gate = Self { child, exit, socket, log, strays, clock_jump, state: State::Coming };
-        match serve::serve(&mut gate.child, gate.exit.as_fd(), &gate.socket, &listener, &images, fetcher, meter)? {
-            Served::AtGate => {
+        let mut gate = Self { child, exit, socket, log, oom_kills, strays, clock_jump, state: State::Coming };
+        match serve::serve(&mut gate.child, gate.exit.as_fd(), &gate.socket, &listener, &images, fetcher, meter) {
+            Ok(Served::AtGate) => {
                 gate.state = State::AtGate;
                 Ok(gate)
             }
-            Served::Ended => Err(RestoreError::Criu(log::cause(&gate.log))),
+            Ok(Served::Ended) => Err(RestoreError::Criu(gate.cause())),
+            // The socket of a CRIU that ends may break before its end is seen.
+            Err(ServeError::Broken(_)) if fd::is_readable_within(gate.exit.as_fd(), END) => {
+                Err(RestoreError::Criu(gate.cause()))
+            }
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -125,7 +138,7 @@ impl RestoreGate {
     pub(super) fn check(&mut self) -> Result<(), RestoreError> {
         match self.child.try_wait() {
             Ok(None) => Ok(()),
-            _ => Err(RestoreError::Criu(log::cause(&self.log))),
+            _ => Err(RestoreError::Criu(self.cause())),
         }
     }
 
@@ -133,14 +146,19 @@ impl RestoreGate {
     pub(crate) fn let_go(mut self) -> Result<(), RestoreError> {
         if self.socket.write_all(&[RUN]).is_err() {
             // CRIU has ended, and its tasks with it.
-            return Err(RestoreError::Criu(log::cause(&self.log)));
+            return Err(RestoreError::Criu(self.cause()));
         }
         reach(Point::RestoreLetGo);
         if !self.wait().is_some_and(|status| status.success()) {
-            return Err(RestoreError::AfterLettingGo(log::cause(&self.log)));
+            return Err(RestoreError::AfterLettingGo(self.cause()));
         }
         self.state = State::Gone;
         Ok(())
+    }
+
+    /// Why CRIU has ended.
+    fn cause(&self) -> Cause {
+        log::cause(&self.log, self.oom_kills.since())
     }
 
     /// Waits until CRIU ends, and kills it after [`LET_GO`].

@@ -7,6 +7,7 @@ use super::check::NotFit;
 use super::look::is_of_one_generation;
 use super::serve::ServeError;
 use crate::criu::command::NotStarted;
+use crate::criu::log::Cause;
 use crate::files::put_back::PutBackError;
 use crate::image::ImageError;
 use crate::store::StoreError;
@@ -34,7 +35,7 @@ pub enum RestoreError {
     Serve(#[from] ServeError),
     /// The cause according to CRIU's log.
     #[error("{0}")]
-    Criu(String),
+    Criu(Cause),
     /// The store did not answer which container may run the service.
     #[error(
         "the store does not say whether another container has taken it ({0}), so nothing of the service was run here. \
@@ -45,7 +46,7 @@ pub enum RestoreError {
     #[error(
         "{0}. The service may have run for a moment before freeze ended it; start this container again to restore it from the checkpoint"
     )]
-    AfterLettingGo(String),
+    AfterLettingGo(Cause),
 }
 
 /// Which attempt can help.
@@ -64,6 +65,11 @@ pub(super) enum Hope {
 }
 
 impl RestoreError {
+    /// Whether CRIU's log has more. Of other failures it has the consequence alone: that CRIU had to give up.
+    pub(super) fn is_of_criu(&self) -> bool {
+        matches!(self, Self::Criu(_) | Self::AfterLettingGo(_) | Self::Serve(ServeError::Broken(_)))
+    }
+
     pub(super) fn hope(&self) -> Hope {
         let of_image = |error| if is_of_one_generation(error) { Hope::OtherBytes } else { Hope::Again };
         match self {

@@ -20,7 +20,7 @@ mod verify;
 mod volumes;
 mod wait;
 
-pub(crate) use check::{Here, missing, pid_max, short_host};
+pub(crate) use check::{missing, short_host};
 pub(crate) use exclusive::heartbeat;
 
 use std::ffi::OsString;
@@ -34,17 +34,20 @@ use std::time::{Duration, Instant};
 
 use crate::control::protocol::{Event, Phase, RestoreReport, millis, now_ms};
 use crate::criu::command::{self, SystemV};
+use crate::criu::log;
+use crate::demands::Means;
 use crate::fail_points::{Point, reach};
 use crate::files::names;
 use crate::files::put_back::{self, staged};
 use crate::files::selection::Scope;
-use crate::host::{clock, env, pid_counting};
+use crate::host::{clock, env, limits, pid_counting};
 use crate::image::{self, FetchThreads, Fetcher, ImageError, Lease, Manifest, Vault};
 use crate::job::reporter::Reporter;
 use crate::job::work_folder::Work;
 use crate::job::{self, Choice, Common, Failure, OnFailure, Standby, VolumeChanged};
 use crate::privileges::{Abilities, RestorePlan};
 use crate::store::{self, Store};
+use crate::sys::stderr::say;
 use choose::Pick;
 pub(crate) use criu::{OfContainer, RestoreGate};
 pub(crate) use error::RestoreError;
@@ -168,6 +171,10 @@ impl<'a> Restore<'a> {
                 Ok(event) => return Ok(event),
                 Err(failed) => failed,
             };
+            // The log is in a folder that goes with the container.
+            for line in log.iter().flat_map(|log| log::last_errors(log)) {
+                say(&format!("CRIU's log: {line}"));
+            }
             let failure = Failure { message: self.sentence(&error), log, phase: Some(self.phase) };
             let more = !self.criu_ran || self.plan().can_go_back();
             match tries.after(error.hope(), more, || self.earlier()) {
@@ -240,7 +247,9 @@ impl<'a> Restore<'a> {
             Some(reason) => {
                 self.reporter.send(&Event::Chosen { message: format!("waiting for a generation: {reason}") });
                 let pids_matter = !self.plan().can_go_back();
-                match wait::wait(store, self.common, self.policy, pids_matter, &|event| self.reporter.send(event))? {
+                let unfit = |manifest: &Manifest| check::foretell(manifest, &self.abilities);
+                let tell = |event: &Event| self.reporter.send(event);
+                match wait::wait(store, self.common, self.policy, pids_matter, &unfit, &tell)? {
                     Woken::PidsExhausted(message) => Turn::Over(Event::PidsExhausted { message }),
                     Woken::Start { vault, lease } => Turn::Start(Some(vault), lease),
                     Woken::Restore(ready) => {
@@ -266,12 +275,15 @@ impl<'a> Restore<'a> {
         let manifest = found.manifest(generation)?;
         let work = Work::new(&self.common.runtime_dir, command::RESTORE_LOG).map_err(|e| self.unusable_folder(e))?;
         let restored = self.restore(found, &manifest, &work);
-        restored.map(Some).map_err(|error| Failed { error: Box::new(error), log: work.kept_log() })
+        restored.map(Some).map_err(|error| {
+            let log = if error.is_of_criu() { work.kept_log() } else { None };
+            Failed { error: Box::new(error), log }
+        })
     }
 
     /// Check, files, CRIU up to the gate, take, open the gate, claim.
     fn restore(&mut self, found: &Found, manifest: &Manifest, work: &Work) -> Result<Event, RestoreError> {
-        if let Some(warning) = check::check(manifest, &Here::with(&self.abilities))? {
+        if let Some(warning) = check::check(manifest, || Means::with(&self.abilities))? {
             self.reporter.warn(warning);
         }
         let longer = match self.look_at_volumes(found, manifest)? {
@@ -282,6 +294,7 @@ impl<'a> Restore<'a> {
         if let Some(message) = counted_up_to.and_then(pid_counting::before_restore) {
             self.reporter.send(&Event::Chosen { message });
         }
+        limits::raise();
         // Before any page is read: a full disk must not discard a restored service.
         env::write(&self.common.runtime_dir).map_err(|error| self.unusable_folder(error))?;
         let mut fetcher = Fetcher::on(&self.threads(&found.vault)?, &found.vault, manifest, self.common.memory);

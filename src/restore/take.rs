@@ -98,16 +98,21 @@ fn party(us: &str, lease: &Lease) -> Party {
 /// Asks the store until it answers, for at most [`ASK_FOR`], as long as `check` succeeds.
 fn ask<T>(
     mut check: impl FnMut() -> Result<(), RestoreError>,
-    question: impl Fn() -> Result<T, ImageError>,
+    mut question: impl FnMut() -> Result<T, ImageError>,
 ) -> Result<T, RestoreError> {
     let begun = Instant::now();
     loop {
         check()?;
         match question() {
-            Err(_) if begun.elapsed() < ASK_FOR => thread::sleep(PAUSE),
+            Err(error) if begun.elapsed() < ASK_FOR && !is_final(&error) => thread::sleep(PAUSE),
             answer => return answer.map_err(RestoreError::Undecided),
         }
     }
+}
+
+/// A store that may not be written to stays so.
+fn is_final(error: &ImageError) -> bool {
+    matches!(error, ImageError::Store(error) if error.is_final())
 }
 
 fn lost(vault: &Vault, generation: u64, us: &str, outcome: &Outcome) -> String {
@@ -133,7 +138,24 @@ fn lost(vault: &Vault, generation: u64, us: &str, outcome: &Outcome) -> String {
 mod tests {
     use super::*;
     use crate::image::{Hex, KeyFiles, Manifest, commit, propose};
-    use crate::store::{self, Location};
+    use crate::store::{self, Doing, Location, StoreError};
+
+    #[test]
+    fn a_store_that_may_not_be_written_to_is_asked_once() {
+        let times = |error: fn(String, String) -> StoreError| {
+            let mut asked = 0;
+            let _ = ask(
+                || Ok(()),
+                || {
+                    asked += 1;
+                    if asked == 2 { Ok(()) } else { Err(error("file:/s".into(), "a".into()).into()) }
+                },
+            );
+            asked
+        };
+        assert_eq!(times(|url, key| StoreError::ReadOnly { url, key, doing: Doing::Write }), 1);
+        assert_eq!(times(|url, key| StoreError::NoSpace { url, key, doing: Doing::Write }), 2);
+    }
 
     #[test]
     fn what_a_dead_container_proposed_is_closed_unless_it_was_taken() {

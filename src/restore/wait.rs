@@ -11,7 +11,7 @@ use super::look::Newest;
 use super::{Policy, choose};
 use crate::control::protocol::{Event, Phase};
 use crate::fail_points::{Point, reach};
-use crate::image::{self, FetchThreads, Heartbeat, ImageError, Lease, Result, Vault};
+use crate::image::{self, FetchThreads, Heartbeat, ImageError, Lease, Manifest, Result, Vault};
 use crate::job::{Common, cores};
 use crate::store::{CachedStore, Store, StoreError};
 use crate::sys::pids;
@@ -59,7 +59,8 @@ pub struct Ready {
 }
 
 /// Waits without a time limit. With `pids_matter` (PIDs only go up here) it ends when the service's PIDs are
-/// nearly out of reach. `tell` gets all events but the last.
+/// nearly out of reach. `unfit` says why this container could not restore a generation. `tell` gets all events but the
+/// last.
 ///
 /// Fails only before the wait begins, if its threads cannot start.
 pub fn wait(
@@ -67,12 +68,13 @@ pub fn wait(
     common: &Common,
     policy: &Policy,
     pids_matter: bool,
+    unfit: &dyn Fn(&Manifest) -> Option<String>,
     tell: &dyn Fn(&Event),
 ) -> Result<Woken> {
     let cached = CachedStore::new(store, &policy.standby.cache, policy.standby.cache_bytes)?;
     let threads = Arc::new(FetchThreads::start(&cached, cores())?);
     let newest_pid = if pids_matter { pids::newest } else { || None };
-    let mut watch = Watch::new(Arc::new(cached), threads, common, policy, tell, newest_pid);
+    let mut watch = Watch::new(Arc::new(cached), threads, common, policy, unfit, tell, newest_pid);
     tell(&Event::Waiting { generation: 0 });
     loop {
         if let Some(woken) = watch.step(Instant::now()) {
@@ -88,6 +90,7 @@ struct Watch<'a> {
     threads: Arc<FetchThreads>,
     common: &'a Common,
     policy: &'a Policy,
+    unfit: &'a dyn Fn(&Manifest) -> Option<String>,
     tell: &'a dyn Fn(&Event),
     newest_pid: fn() -> Option<i32>,
     vault: Option<Vault>,
@@ -122,6 +125,7 @@ impl<'a> Watch<'a> {
         threads: Arc<FetchThreads>,
         common: &'a Common,
         policy: &'a Policy,
+        unfit: &'a dyn Fn(&Manifest) -> Option<String>,
         tell: &'a dyn Fn(&Event),
         newest_pid: fn() -> Option<i32>,
     ) -> Self {
@@ -132,6 +136,7 @@ impl<'a> Watch<'a> {
             threads,
             common,
             policy,
+            unfit,
             tell,
             newest_pid,
             vault,
@@ -244,6 +249,9 @@ impl<'a> Watch<'a> {
             }
             Some((None, Ok(manifest))) => {
                 self.store.want(manifest.packs.iter().map(|pack| (pack.key(), pack.size)));
+                // Told while the service still runs elsewhere.
+                let (generation, lacks) = (head.generation, (self.unfit)(manifest));
+                self.warn(now, || Some(format!("this standby could not restore generation {generation}: {}", lacks?)));
             }
             Some((None, Err(damage))) => {
                 self.again = Some(now + QUIET);

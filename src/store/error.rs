@@ -46,6 +46,10 @@ pub enum StoreError {
         "cannot {doing} {key} in {url}: no space is left, or a quota is used up. Free some space, or use another --store"
     )]
     NoSpace { url: String, key: String, doing: Doing },
+    #[error(
+        "cannot {doing} {key} in {url}: a file may not be as large in this container; raise its limit of file size (ulimit -f), or use another --store"
+    )]
+    FileSize { url: String, key: String, doing: Doing },
     #[error("cannot {doing} {key} in {url}: {source}. Check the volume that holds the store")]
     Io { url: String, key: String, doing: Doing, source: io::Error },
     #[error("cannot start the threads for {url}: {source}. Raise the container's PIDs limit")]
@@ -75,6 +79,11 @@ impl std::fmt::Display for Doing {
 }
 
 impl StoreError {
+    /// Whether asking again will not help, as somebody must change something first.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Denied { .. } | Self::ReadOnly { .. } | Self::FileSize { .. })
+    }
+
     /// Maps an I/O error of the operation `doing` on `key` to a variant.
     pub(super) fn from_io(url: &str, key: &str, doing: Doing, source: io::Error) -> Self {
         let (url, key) = (url.to_owned(), key.to_owned());
@@ -83,6 +92,7 @@ impl StoreError {
             io::ErrorKind::PermissionDenied => Self::Denied { url, key, doing, uid: nix::unistd::geteuid().as_raw() },
             io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly { url, key, doing },
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoSpace { url, key, doing },
+            io::ErrorKind::FileTooLarge => Self::FileSize { url, key, doing },
             _ => Self::Io { url, key, doing, source },
         }
     }
@@ -98,12 +108,14 @@ mod tests {
             let error = StoreError::from_io("file:/s", "packs/a", Doing::Write, io::Error::from_raw_os_error(code));
             error.to_string().replace(&nix::unistd::geteuid().to_string(), "UID")
         };
-        let texts = [libc::EACCES, libc::EROFS, libc::ENOSPC, libc::EDQUOT, libc::EIO].map(text).join("\n");
+        let texts =
+            [libc::EACCES, libc::EROFS, libc::ENOSPC, libc::EDQUOT, libc::EFBIG, libc::EIO].map(text).join("\n");
         insta::assert_snapshot!(texts, @r"
     cannot write packs/a in file:/s: permission denied for uid UID. Give that uid access to the folder (a Kubernetes volume: securityContext.fsGroup), or use another --store
     cannot write packs/a in file:/s: the file system is read-only. Mount a writable volume there, or use another --store
     cannot write packs/a in file:/s: no space is left, or a quota is used up. Free some space, or use another --store
     cannot write packs/a in file:/s: no space is left, or a quota is used up. Free some space, or use another --store
+    cannot write packs/a in file:/s: a file may not be as large in this container; raise its limit of file size (ulimit -f), or use another --store
     cannot write packs/a in file:/s: Input/output error (os error 5). Check the volume that holds the store
     ");
     }

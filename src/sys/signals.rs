@@ -177,6 +177,12 @@ pub fn default_sigchld() {
     set_disposition(libc::SIGCHLD, libc::SIG_DFL);
 }
 
+/// Lets a write beyond the limit of file size (RLIMIT_FSIZE) fail with EFBIG, in place of ending this process and the
+/// programs that it executes.
+pub fn ignore_sigxfsz() {
+    set_disposition(libc::SIGXFSZ, libc::SIG_IGN);
+}
+
 /// Sets this thread's mask and returns the previous one. The C library's own call would leave out 32 and 33.
 fn set_mask(set: Set) -> Set {
     let mut before = Set::default();

@@ -173,6 +173,7 @@ mod tests {
             src_addr: vec![0; 4],
             dst_addr: vec![0; 4],
             protocol: 6,
+            options: None,
         };
         let socket = |name: &[u8]| Some(Unix { state: 10, name: name.to_vec() });
         let file = |kind, id| OpenFile { kind, id, ..OpenFile::default() };

@@ -250,3 +250,24 @@ fn a_folder_above_the_store() {
     let head = fs::read_to_string(app.store().join("head")).unwrap();
     assert!(head.contains("\"generation\":2,"), "{head}");
 }
+
+/// A checkpoint does not carry what is mapped of the image, so another version is refused, whatever its size, and the
+/// checkpoint stays for the right image. A second checkpoint knows the file from the first.
+#[test]
+fn another_library_of_the_same_size() {
+    let setting = Setting::Restricted;
+    let app = App::new(setting, &["holds", "library"]);
+    let images = [image(setting, &["app/library"]), image(setting, &["app/library"])];
+    fs::write(images[1].0.path().join("app/library"), "other\n").unwrap();
+    let first = app.start_in(&images[0].1);
+    assert!(first.verified().contains("library=image"));
+    first.checkpoint(&["--leave-running"]);
+    assert!(first.runtime().join("identities").exists());
+    first.checkpoint(&[]);
+    assert_eq!(first.wait(), 172, "{}", first.story());
+    let other = app.start_in(&images[1].1);
+    assert_eq!(other.wait(), 171, "{}", other.story());
+    let said = "the application's file /app/library has as many bytes here as at the checkpoint, and other content; start the same image";
+    assert!(other.logs().1.contains(said), "{}", other.story());
+    assert!(app.start_in(&images[0].1).verified().contains("library=image"));
+}

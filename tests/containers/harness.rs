@@ -94,6 +94,8 @@ pub struct App {
     binds: Vec<String>,
     /// PID of a process whose IPC namespace the containers share.
     pod: Option<i32>,
+    /// More options for the sandbox.
+    sandbox: Vec<String>,
 }
 
 impl App {
@@ -111,8 +113,22 @@ impl App {
         let url = "file:/store".to_owned();
         let programs = needed("FREEZE_TEST_OPT").into();
         let (env, denied, groups, binds, pod) = (vec![], vec![], String::new(), vec![], None);
-        let terminal = false;
-        let app = Self { setting, folder, options, command, url, env, denied, groups, terminal, programs, binds, pod };
+        let (terminal, sandbox) = (false, vec![]);
+        let app = Self {
+            setting,
+            folder,
+            options,
+            command,
+            url,
+            env,
+            denied,
+            groups,
+            terminal,
+            programs,
+            binds,
+            pod,
+            sandbox,
+        };
         fs::create_dir(app.keys()).unwrap();
         setting.make_volume(&app.store());
         app
@@ -195,6 +211,11 @@ impl App {
         self.terminal = terminal;
     }
 
+    /// Gives the containers that are started from now on these options of the sandbox.
+    pub fn set_sandbox(&mut self, options: &[&str]) {
+        self.sandbox = options.iter().map(ToString::to_string).collect();
+    }
+
     /// The store's folder, from outside.
     pub fn store(&self) -> PathBuf {
         self.folder.path().join("store")
@@ -275,6 +296,7 @@ impl App {
         args.extend(binds.iter().chain(&self.binds).flat_map(|bind| ["--bind", bind.as_str()]));
         args.extend(self.denied.iter().flat_map(|calls| ["--deny", calls.as_str()]));
         args.extend(["--groups", &self.groups]);
+        args.extend(self.sandbox.iter().map(String::as_str));
         if self.terminal {
             args.extend(["--tty", "--interactive"]);
         }

@@ -5,6 +5,7 @@
 //! and an S3 server by `integration/s3/server run`.
 
 mod attributes;
+mod demands;
 mod doctor;
 mod failures;
 mod files;
@@ -20,6 +21,7 @@ mod migrate;
 mod order;
 mod pod;
 mod preflight;
+mod reasons;
 mod s3;
 #[path = "../s3_support/mod.rs"]
 mod s3_support;

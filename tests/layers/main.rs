@@ -23,6 +23,7 @@ const LAYERS: &[&str] = &[
     "files",
     "privileges",
     "host",
+    "demands",
     "control",
     "job",
     "checkpoint",

@@ -277,6 +277,16 @@ static void opath_link_hold(void)
 	fd = had(open("/dev/shm/link", O_PATH | O_NOFOLLOW), "O_PATH");
 }
 
+/* One end, with a packet that nobody has read. */
+static void packets_hold(void)
+{
+	int ends[2];
+
+	had(pipe2(ends, O_CLOEXEC | O_DIRECT), "pipe2");
+	had(write(ends[1], "x", 1), "write");
+	fd = ends[0];
+}
+
 static void lease_hold(void)
 {
 	fd = had(open("/dev/shm/leased", O_CREAT | O_RDWR, 0600), "leased");
@@ -437,6 +447,16 @@ static void few_hold(void)
 	close(30);
 }
 
+static void high_descriptor_hold(void)
+{
+	struct rlimit limit;
+
+	getrlimit(RLIMIT_NOFILE, &limit);
+	limit.rlim_cur = limit.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &limit);
+	fd = had(dup2(2, 1000), "dup2");
+}
+
 static void deleted_folder_hold(void)
 {
 	mkdir("/dev/shm/gone", 0700);
@@ -538,6 +558,7 @@ const struct object file_objects[] = {
 	{ "sysfs", sysfs_hold, open_still },
 	{ "opath", opath_hold, open_still },
 	{ "opath-link", opath_link_hold, open_still },
+	{ "packets", packets_hold, open_still },
 	{ "lease", lease_hold, lease_check },
 	{ "lease-read", lease_read_hold, lease_read_check },
 	{ "dnotify", dnotify_hold, open_still },
@@ -548,6 +569,7 @@ const struct object file_objects[] = {
 	{ "epoll-fired", epoll_fired_hold, epoll_fired_check },
 	{ "epoll-closed", epoll_closed_hold, open_still },
 	{ "few-descriptors", few_hold, NULL },
+	{ "high-descriptor", high_descriptor_hold, open_still },
 	{ "deleted-folder", deleted_folder_hold, open_still },
 	{ "deleted-both", deleted_both_hold, open_still },
 	{ "deleted-nested", deleted_nested_hold, deleted_nested_check },

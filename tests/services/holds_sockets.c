@@ -557,7 +557,18 @@ static void unix_in_flight_check(void)
 	in_flight_send(end);
 }
 
+/* Port 80, where the container lets everybody bind it. */
+static void port_80_hold(void)
+{
+	struct sockaddr_in addr = { .sin_family = AF_INET, .sin_port = htons(80) };
+
+	fd = had(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket");
+	had(bind(fd, (void *)&addr, sizeof addr), "bind");
+	had(listen(fd, 1), "listen");
+}
+
 const struct object socket_objects[] = {
+	{ "port-80", port_80_hold, open_still },
 	{ "unix-outside", unix_outside_hold, outside_check },
 	{ "unix-agent", unix_agent_hold, outside_check },
 	{ "unix-sink", unix_sink_hold, unix_sink_check },

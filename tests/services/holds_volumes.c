@@ -1,4 +1,4 @@
-/* holds_volumes.c - files of /config, a volume that somebody else fills and updates, as Kubernetes does with a ConfigMap. */
+/* holds_volumes.c - files of /config, a volume that somebody else fills and updates, as Kubernetes does with a ConfigMap; and a library of the image. */
 #include "holds.h"
 #include <sys/inotify.h>
 
@@ -56,7 +56,24 @@ static void config_open_check(void)
 	say("open=%s cwd=%s", word(text, found), getcwd(at, sizeof at) ? at : "gone");
 }
 
+static void library_hold(void)
+{
+	fd = had(open("/app/library", O_RDONLY), "/app/library");
+	private = mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd, 0);
+	if (private == MAP_FAILED)
+		cannot("mmap");
+	close(fd);
+}
+
+static void library_check(void)
+{
+	char found[16];
+
+	say("library=%s", word(private, found));
+}
+
 const struct object volume_objects[] = {
+	{ "library", library_hold, library_check },
 	{ "config", config_hold, config_check },
 	{ "config-open", config_open_hold, config_open_check },
 	{ 0 },

@@ -1,7 +1,6 @@
 //! Descriptors: their targets, and the kinds of files other than sockets that cannot be carried.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::PathBuf;
 
 use nix::libc;
@@ -11,7 +10,8 @@ use super::watches::Watches;
 use super::{Finding, Findings, Inspected, Place, Service, devices};
 use crate::proc::fd::Descriptor;
 use crate::proc::fdinfo::FdInfo;
-use crate::proc::{self, tree::Process};
+use crate::proc::limits::Limits;
+use crate::proc::tree::Process;
 
 /// Anonymous inodes that CRIU carries. It refuses all others: `Can't dump file … of that type` (criu/files.c,
 /// dump_one_file).
@@ -131,14 +131,11 @@ const PIDFD_THREAD: i32 = libc::O_EXCL;
 const ROOM: u64 = 16;
 
 fn room(one: &Inspected, findings: &mut Findings) {
-    let limits = fs::read_to_string(proc::path(one.process.pid, "limits")).unwrap_or_default();
-    // `Max open files            1024                 524288               files`
-    let hard =
-        limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().nth(1)?.parse().ok());
     let open = one.descriptors.len() as u64;
-    if hard.is_some_and(|hard: u64| open + ROOM > hard) {
-        let what =
-            format!("has {open} files open and a hard limit of {}: a dump needs {ROOM} more", hard.unwrap_or_default());
+    if let Some(hard) = Limits::read(one.process.pid).hard("Max open files")
+        && open + ROOM > hard
+    {
+        let what = format!("has {open} files open and a hard limit of {hard}: a dump needs {ROOM} more");
         findings.add(Finding::refused(Some(one.process), &what, "raise the hard limit of open files (ulimit -Hn)"));
     }
 }

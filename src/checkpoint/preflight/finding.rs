@@ -1,8 +1,10 @@
 //! One finding, and a bounded list of findings.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 
+use crate::demands::Unfit;
 use crate::proc::tree::Process;
 
 /// Effect on the checkpoint.
@@ -62,13 +64,21 @@ pub struct Finding {
     pub others: usize,
     /// The predicate of a sentence: `has io_uring open, which cannot be checkpointed`.
     pub what: String,
-    pub advice: &'static str,
+    pub advice: Cow<'static, str>,
 }
 
 impl Finding {
     pub fn refused(process: Option<&Process>, what: &str, advice: &'static str) -> Self {
         let process = process.map(|process| Owner { pid: process.pid, name: process.comm.clone() });
-        Self { severity: Severity::Refused, process, place: None, others: 0, what: what.to_owned(), advice }
+        let (what, advice) = (what.to_owned(), advice.into());
+        Self { severity: Severity::Refused, process, place: None, others: 0, what, advice }
+    }
+
+    /// The container could not restore its own service.
+    pub fn unfit(unfit: &Unfit) -> Self {
+        let (fact, advice) = unfit.fact_and_advice();
+        let what = format!("could not restore this service: {fact}");
+        Self { advice: advice.into(), ..Self::refused(None, &what, "") }
     }
 
     pub fn changed(process: Option<&Process>, what: &str, advice: &'static str) -> Self {
@@ -197,6 +207,8 @@ mod tests {
     fn sentences_name_process_and_place() {
         insta::assert_snapshot!(finding(7, 5), @"process 7 (app) has io_uring open, which cannot be checkpointed (descriptor 5); switch it off");
         insta::assert_snapshot!(Finding::refused(None, "is ill", "cure it"), @"the container is ill; cure it");
+        let unfit = Unfit::Descriptors { needed: 1152, limit: 512 };
+        insta::assert_snapshot!(Finding::unfit(&unfit), @"the container could not restore this service: a restore of the service needs 1152 descriptors in one process, but this container's hard limit of open files is 512; raise it (--ulimit nofile=1152)");
     }
 
     #[test]

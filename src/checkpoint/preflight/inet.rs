@@ -1,43 +1,12 @@
-//! TCP and UDP sockets, from the tables in /proc/PID/net.
+//! TCP and UDP sockets.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use super::Finding;
-use crate::proc::{self, tree::Process};
-
-const ESTABLISHED: u8 = 0x01;
-const CLOSE: u8 = 0x07;
-const CLOSE_WAIT: u8 = 0x08;
-const LISTEN: u8 = 0x0a;
-
-const TABLES: [(&str, Protocol); 6] = [
-    ("net/tcp", Protocol::Tcp),
-    ("net/tcp6", Protocol::Tcp),
-    ("net/udp", Protocol::Udp),
-    ("net/udp6", Protocol::Udp),
-    ("net/udplite", Protocol::Udp),
-    ("net/udplite6", Protocol::Udp),
-];
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Protocol {
-    Tcp,
-    Udp,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-pub struct Inet {
-    protocol: Protocol,
-    local: SocketAddr,
-    remote: SocketAddr,
-    state: u8,
-    /// Bytes.
-    unread: u32,
-    /// 0 if nobody has it: it is closed, or waits to be accepted.
-    inode: u64,
-}
+use crate::demands;
+use crate::proc::inet::{self, CLOSE, CLOSE_WAIT, ESTABLISHED, Inet, LISTEN, Protocol};
+use crate::proc::tree::Process;
 
 /// All TCP and UDP sockets of a network namespace.
 #[derive(Default)]
@@ -52,10 +21,7 @@ pub struct Sockets {
 impl Sockets {
     pub fn of(pid: i32) -> Self {
         let mut all = Self::default();
-        for (name, protocol) in TABLES {
-            let text = fs::read_to_string(proc::path(pid, name)).unwrap_or_default();
-            text.lines().skip(1).filter_map(|line| row(protocol, line)).for_each(|socket| all.add(socket));
-        }
+        inet::read(pid).into_iter().for_each(|socket| all.add(socket));
         all
     }
 
@@ -76,7 +42,7 @@ impl Sockets {
     /// `ours` are the inodes of the service's sockets.
     pub fn finding(&self, inode: u64, ours: &BTreeSet<u64>, process: &Process) -> Option<Finding> {
         let socket = self.by_inode.get(&inode)?;
-        if socket.protocol == Protocol::Tcp && self.is_inside(socket, ours) { None } else { socket.finding(process) }
+        if socket.protocol == Protocol::Tcp && self.is_inside(socket, ours) { None } else { finding(socket, process) }
     }
 
     /// Connections inside the service that CRIU makes again (criu/sk-tcp-pair.c).
@@ -99,12 +65,11 @@ impl Sockets {
     }
 }
 
-impl Inet {
-    fn finding(&self, process: &Process) -> Option<Finding> {
-        let local = self.local;
-        match (self.protocol, self.state) {
+fn finding(socket: &Inet, process: &Process) -> Option<Finding> {
+    let local = socket.local;
+    match (socket.protocol, socket.state) {
             (Protocol::Tcp, CLOSE) => None,
-            (Protocol::Tcp, LISTEN) => self.is_of_this_container().then(|| {
+            (Protocol::Tcp, LISTEN) => demands::is_of_a_container(local.ip()).then(|| {
                 let what = format!("listens on {local}, an address that the next container must have too");
                 Finding::changed(Some(process), &what, "listen on 0.0.0.0 or ::")
             }),
@@ -114,57 +79,17 @@ impl Inet {
                 "the service and its clients must reconnect",
             )),
             // connect() binds too.
-            (Protocol::Udp, _) => self.is_of_this_container().then(|| {
+            (Protocol::Udp, _) => demands::is_of_a_container(local.ip()).then(|| {
                 let what = format!("has the UDP socket {local}, an address that the next container must have too");
                 let advice = "bind it to 0.0.0.0 or ::, and use sendto() instead of connect(), or close it before a checkpoint (--before-checkpoint)";
                 Finding::changed(Some(process), &what, advice)
             }),
         }
-    }
-
-    fn is_of_this_container(&self) -> bool {
-        let ip = self.local.ip();
-        !ip.is_unspecified() && !ip.is_loopback() && !ip.is_multicast()
-    }
-}
-
-/// `0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000 1000 0 4242 …` (proc_pid_net(5)).
-fn row(protocol: Protocol, line: &str) -> Option<Inet> {
-    let mut fields = line.split_ascii_whitespace().skip(1);
-    let (local, remote) = (address(fields.next()?)?, address(fields.next()?)?);
-    let state = u8::from_str_radix(fields.next()?, 16).ok()?;
-    let unread = u32::from_str_radix(fields.next()?.split_once(':')?.1, 16).ok()?;
-    Some(Inet { protocol, local, remote, state, unread, inode: fields.nth(4)?.parse().ok()? })
-}
-
-/// The kernel prints each 32-bit word of an address as a number of this machine, so its bytes in memory are
-/// in network order.
-fn address(text: &str) -> Option<SocketAddr> {
-    let (ip, port) = text.split_once(':')?;
-    let words: Vec<[u8; 4]> = (0..ip.len() / 8)
-        .map(|word| u32::from_str_radix(ip.get(word * 8..word * 8 + 8)?, 16).ok().map(u32::to_ne_bytes))
-        .collect::<Option<_>>()?;
-    let ip = match words[..] {
-        [four] => IpAddr::from(four),
-        _ => IpAddr::from(<[u8; 16]>::try_from(words.concat()).ok()?),
-    };
-    Some(SocketAddr::new(ip.to_canonical(), u16::from_str_radix(port, 16).ok()?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn rows_of_both_tables() {
-        let four = "   0: 0100007F:1F90 0200000A:0050 01 00000000:00000012 00:00000000 00000000  1000        0 4242 1 0 100 0 0 10 0";
-        let tcp = row(Protocol::Tcp, four).unwrap();
-        assert_eq!((tcp.inode, tcp.state, tcp.unread), (4242, 1, 0x12));
-        assert_eq!((tcp.local, tcp.remote), ("127.0.0.1:8080".parse().unwrap(), "10.0.0.2:80".parse().unwrap()));
-        let six = "   0: 00000000000000000000000001000000:1F90 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 77 1 0 100 0 0 10 0";
-        assert_eq!(row(Protocol::Tcp, six).unwrap().local, "[::1]:8080".parse().unwrap());
-        assert_eq!(row(Protocol::Tcp, "  sl  local_address rem_address   st"), None);
-    }
 
     /// `12>34 state unread inode`, where 12 and 34 are ports of 127.0.0.1.
     fn sockets(rows: &[&str]) -> Sockets {
@@ -175,7 +100,7 @@ mod tests {
             let line = format!(
                 "0: 0100007F:{local:04X} 0100007F:{remote:04X} {state:02X} 00000000:{unread:08X} 0 0 1000 0 {inode}"
             );
-            all.add(row(Protocol::Tcp, &line).unwrap());
+            all.add(inet::row(Protocol::Tcp, &line).unwrap());
         }
         all
     }
@@ -213,7 +138,7 @@ mod tests {
                 " 1234: {local} 00000000:0000 07 00000000:00000000 00:00000000 00000000  1000        0 4242 2 0 0"
             );
             let process = Process { pid: 7, comm: "app".into(), ..Process::default() };
-            row(Protocol::Udp, &line).unwrap().finding(&process).map(|finding| finding.what)
+            finding(&inet::row(Protocol::Udp, &line).unwrap(), &process).map(|finding| finding.what)
         };
         insta::assert_snapshot!(found("0200000A:0050").unwrap(), @"has the UDP socket 10.0.0.2:80, an address that the next container must have too");
         for anywhere in ["00000000:0050", "0100007F:0050", "030201EF:0050"] {

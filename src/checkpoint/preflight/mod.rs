@@ -12,6 +12,7 @@ mod finding;
 mod inet;
 mod memory;
 mod mounts;
+mod own;
 mod sockets;
 mod system_v;
 mod tasks;
@@ -27,6 +28,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
+use crate::image::Demands;
 use crate::privileges::Abilities;
 use crate::proc::fd::{self, Descriptor};
 use crate::proc::tree::{self, Process};
@@ -65,25 +67,30 @@ struct Inspected<'a> {
 const AGAIN: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Returns the processes from `read`, and the paths of their files of which CRIU knows the inodes alone:
-/// watched files, and sockets and mapped files elsewhere than their names tell. Fails with the first refusal.
-pub fn check<T, E>(read: impl FnMut() -> Result<T, E>, init: i32, abilities: &Abilities) -> Result<(T, Vec<PathBuf>), E>
+/// Returns the processes from `read`, the paths of their files of which CRIU knows the inodes alone (watched files, and
+/// sockets and mapped files elsewhere than their names tell), and what a restore will ask. Fails with the first
+/// refusal.
+pub fn check<T, E>(
+    read: impl FnMut() -> Result<T, E>,
+    init: i32,
+    abilities: &Abilities,
+) -> Result<(T, Vec<PathBuf>, Demands), E>
 where
     T: AsRef<[Process]>,
     E: From<Refusal>,
 {
-    let (tree, findings, watched) = settle(read, init, abilities)?;
+    let (tree, Looked { findings, paths, demands }) = settle(read, init, abilities)?;
     refuse(findings)?;
-    Ok((tree, watched))
+    Ok((tree, paths, demands))
 }
 
-/// All findings about the processes from `read`, by the same rules.
+/// All findings about the processes from `read`, by the same rules, and what a restore will ask.
 pub fn look<T: AsRef<[Process]>, E>(
     read: impl FnMut() -> Result<T, E>,
     init: i32,
     abilities: &Abilities,
-) -> Result<Findings, E> {
-    settle(read, init, abilities).map(|(_, findings, _)| findings)
+) -> Result<(Findings, Demands), E> {
+    settle(read, init, abilities).map(|(_, looked)| (looked.findings, looked.demands))
 }
 
 /// Looks in frozen processes for objects that would be lost in silence and may be newer than [`check`]. Costs
@@ -103,28 +110,34 @@ fn refuse(findings: Findings) -> Result<(), Refusal> {
     Err(Refusal { first, more: refused.len() })
 }
 
+/// The result of one look.
+struct Looked {
+    findings: Findings,
+    paths: Vec<PathBuf>,
+    demands: Demands,
+}
+
 /// Looks again while something is refused, and keeps the refusals that last.
 fn settle<T: AsRef<[Process]>, E>(
     mut read: impl FnMut() -> Result<T, E>,
     init: i32,
     abilities: &Abilities,
-) -> Result<(T, Findings, Vec<PathBuf>), E> {
+) -> Result<(T, Looked), E> {
     let mut tree = read()?;
-    let (mut findings, mut watched) = inspect(tree.as_ref(), init, abilities);
+    let mut looked = inspect(tree.as_ref(), init, abilities);
     for _ in 0..AGAIN {
-        if !findings.has_refused() {
+        if !looked.findings.has_refused() {
             break;
         }
         thread::sleep(PAUSE);
         tree = read()?;
-        let (later, paths) = inspect(tree.as_ref(), init, abilities);
-        findings = later.staying(&findings);
-        watched = paths;
+        let later = inspect(tree.as_ref(), init, abilities);
+        looked = Looked { findings: later.findings.staying(&looked.findings), ..later };
     }
-    Ok((tree, findings, watched))
+    Ok((tree, looked))
 }
 
-fn inspect(processes: &[Process], init: i32, abilities: &Abilities) -> (Findings, Vec<PathBuf>) {
+fn inspect(processes: &[Process], init: i32, abilities: &Abilities) -> Looked {
     let mut findings = Findings::default();
     let mut service = Service { abilities, init, all: processes, processes: Vec::new() };
     for process in processes.iter().filter(|process| !process.is_zombie()) {
@@ -142,7 +155,8 @@ fn inspect(processes: &[Process], init: i32, abilities: &Abilities) -> (Findings
     let mut paths = descriptors::look(&service, &mut findings);
     paths.extend(memory::look(&service, &mut findings));
     paths.extend(sockets::look(&service, &mut findings));
-    (findings, paths)
+    let demands = own::look(&service, &mut findings);
+    Looked { findings, paths, demands }
 }
 
 fn is_alive(pid: i32) -> bool {
@@ -185,7 +199,7 @@ mod tests {
     fn a_process_that_has_ended_meanwhile_is_no_finding() {
         let (child, process) = sleeper();
         drop(child);
-        let (found, _) = inspect(&[process], std::process::id() as i32, &Abilities::with(&[])).0.sorted();
+        let found = inspect(&[process], std::process::id() as i32, &Abilities::with(&[])).findings.sorted().0;
         assert!(found.iter().all(|finding| finding.process.is_none()), "{found:?}");
     }
 
@@ -203,7 +217,7 @@ mod tests {
                 let rest = (seen > looks).then(|| process.clone());
                 Ok::<_, Refusal>([own.clone()].into_iter().chain(rest).collect::<Vec<_>>())
             };
-            let found = look(read, us, &Abilities::probe()).unwrap().into_refused();
+            let found = look(read, us, &Abilities::probe()).unwrap().0.into_refused();
             found.iter().any(|finding| finding.what.contains(&format!("pidfd of process {}", process.pid)))
         };
         assert!(refused_for(usize::MAX));

@@ -2,15 +2,18 @@
 
 use crate::commands::text::{json, print, printable, size};
 use crate::commands::{StoreArguments, say};
-use crate::doctor::candidate::{self, Candidate, Time};
+use crate::doctor::candidate::{self, Candidate, Suited, Time};
 use crate::exit;
+use crate::image::Demands;
 use crate::privileges::Abilities;
 use crate::upkeep::UpkeepError;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Which {
     Newest,
     Number(u64),
+    /// A service without a generation, by what it asks.
+    Demands(Box<Demands>),
 }
 
 /// Parses the value of `--for`.
@@ -18,12 +21,20 @@ pub fn generation(text: &str) -> Result<Which, String> {
     match (text, text.parse()) {
         ("newest", _) => Ok(Which::Newest),
         (_, Ok(number)) => Ok(Which::Number(number)),
-        _ => Err(format!("{text:?} is neither a number nor `newest`")),
+        _ => match Demands::from_word(text) {
+            Some(demands) => Ok(Which::Demands(Box::new(demands))),
+            None => Err(format!("{text:?} is neither a number nor `newest`, nor the demands of a service")),
+        },
     }
 }
 
-pub fn main(which: Which, store: &StoreArguments, as_json: bool) -> u8 {
-    match look(which, store) {
+pub fn main(which: &Which, store: &StoreArguments, as_json: bool) -> u8 {
+    let number = match which {
+        Which::Demands(demands) => return suit(&candidate::suited(demands, &Abilities::probe()), as_json),
+        Which::Newest => None,
+        Which::Number(number) => Some(*number),
+    };
+    match look(number, store) {
         Ok(found) => {
             let status = print(&if as_json { json(&found) } else { text(&found) });
             if found.fits && found.changed.is_empty() { status } else { exit::FAILED }
@@ -35,12 +46,16 @@ pub fn main(which: Which, store: &StoreArguments, as_json: bool) -> u8 {
     }
 }
 
-fn look(which: Which, store: &StoreArguments) -> Result<Candidate, UpkeepError> {
-    let number = match which {
-        Which::Newest => None,
-        Which::Number(number) => Some(number),
-    };
+fn look(number: Option<u64>, store: &StoreArguments) -> Result<Candidate, UpkeepError> {
     Ok(candidate::candidate(&store.open_full()?, number, &Abilities::probe())?)
+}
+
+fn suit(found: &Suited, as_json: bool) -> u8 {
+    let lines = found.missing.iter().map(|sentence| format!("- {}\n", printable(sentence)));
+    let head = if found.fits { "the service can be restored here\n" } else { "the service cannot be restored here:\n" };
+    let text = || std::iter::once(head.to_owned()).chain(lines).collect::<String>();
+    let status = print(&if as_json { json(found) } else { text() });
+    if found.fits { status } else { exit::FAILED }
 }
 
 fn text(found: &Candidate) -> String {
@@ -132,5 +147,7 @@ mod tests {
     fn a_generation_is_a_number_or_the_newest() {
         assert_eq!([generation("newest"), generation("7")], [Ok(Which::Newest), Ok(Which::Number(7))]);
         assert!(generation("new").is_err() && generation("-1").is_err());
+        let demands = Demands { locked: 7, ..Demands::default() };
+        assert_eq!(generation(&demands.to_word().unwrap()), Ok(Which::Demands(Box::new(demands))));
     }
 }

@@ -16,7 +16,7 @@ use crate::privileges::Facts;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Check instead whether this container could restore GENERATION (a number or `newest`), and how long it would take
+    /// Check instead whether this container could restore GENERATION (a number or `newest`), and how long it would take; or a service by the word `demands` of its `--service --json`
     #[arg(long = "for", value_name = "GENERATION", value_parser = candidate::generation, conflicts_with = "print_seccomp_profile")]
     generation: Option<candidate::Which>,
     #[command(flatten)]
@@ -50,7 +50,7 @@ pub fn main(arguments: &Arguments) -> u8 {
     if arguments.service {
         return service::main(&Folder { runtime_dir: arguments.runtime_dir.clone() }, arguments.json);
     }
-    match arguments.generation {
+    match &arguments.generation {
         Some(which) => candidate::main(which, &arguments.store, arguments.json),
         None => diagnose(arguments),
     }

@@ -14,6 +14,7 @@ use crate::control::client::{Client, ClientError};
 use crate::control::protocol::{Event, Op, State, Status};
 use crate::exit;
 use crate::files::groups::Group;
+use crate::image::Demands;
 use crate::job::Common;
 use crate::privileges::Abilities;
 use crate::proc;
@@ -36,8 +37,8 @@ enum ServiceError {
 
 pub fn main(folder: &Folder, json: bool) -> u8 {
     match look(folder) {
-        Ok((findings, files)) => {
-            let answer = Answer { files, ..Answer::new(findings) };
+        Ok((findings, demands, files)) => {
+            let answer = Answer { demands: demands.to_word(), files, ..Answer::new(findings) };
             let printed = text::print(&if json { text::json(&answer) } else { answer.sentences() });
             if answer.can_be_checkpointed { printed } else { exit::FAILED }
         }
@@ -48,7 +49,7 @@ pub fn main(folder: &Folder, json: bool) -> u8 {
     }
 }
 
-fn look(folder: &Folder) -> Result<(Findings, Option<Outlook>), ServiceError> {
+fn look(folder: &Folder) -> Result<(Findings, Demands, Option<Outlook>), ServiceError> {
     let mut client = Client::ask(folder.runtime_dir.as_deref(), Op::Status)?;
     let init = client.peer();
     let status = match client.next_event()? {
@@ -67,7 +68,7 @@ fn look(folder: &Folder) -> Result<(Findings, Option<Outlook>), ServiceError> {
         processes.retain(|process| process.pid != us);
         Ok::<_, ServiceError>(processes)
     };
-    let mut findings = preflight::look(&read, init, &Abilities::probe())?;
+    let (mut findings, demands) = preflight::look(&read, init, &Abilities::probe())?;
     for stray in tree::strays(&all, init, &[root]) {
         findings.add(Finding::refused(
             Some(stray),
@@ -90,7 +91,7 @@ fn look(folder: &Folder) -> Result<(Findings, Option<Outlook>), ServiceError> {
         let advice = "keep it on a volume, use its journal mode WAL, or open it again after a restore (--on-restore)";
         findings.add(Finding::changed(process, &what, advice).at(Place::Descriptor(database.fd)));
     }
-    Ok((findings, files))
+    Ok((findings, demands, files))
 }
 
 /// None if the options of this init are not known.
@@ -120,13 +121,15 @@ struct Answer {
     left_out: usize,
     /// What of the container's files travels.
     files: Option<Outlook>,
+    /// What a restore will ask, for `--for`.
+    demands: Option<String>,
 }
 
 impl Answer {
     fn new(findings: Findings) -> Self {
         let (findings, left_out) = findings.sorted();
         let can_be_checkpointed = findings.iter().all(|finding| finding.severity != Severity::Refused);
-        Self { can_be_checkpointed, findings, left_out, files: None }
+        Self { can_be_checkpointed, findings, left_out, files: None, demands: None }
     }
 
     fn sentences(&self) -> String {
@@ -184,7 +187,7 @@ fn cells(finding: &Finding) -> [String; 5] {
         Severity::Changed => "changed",
     };
     let process = finding.process.as_ref().map_or_else(|| "the container".to_owned(), ToString::to_string);
-    [severity.to_owned(), process, finding.places(), finding.what.clone(), finding.advice.to_owned()]
+    [severity.to_owned(), process, finding.places(), finding.what.clone(), finding.advice.to_string()]
         .map(|cell| text::printable(&cell))
 }
 
@@ -247,7 +250,7 @@ mod tests {
 
     #[test]
     fn the_same_in_json() {
-        insta::assert_snapshot!(text::json(&answer([connection(7), queue()])), @r#"{"can_be_checkpointed":false,"findings":[{"severity":"refused","process":null,"place":null,"others":0,"what":"has a System V message queue, which would be lost","advice":"use sockets"},{"severity":"changed","process":{"pid":1001,"name":"app"},"place":{"descriptor":7},"others":0,"what":"has TCP connections, which a restore closes","advice":"connect again"}],"left_out":0,"files":null}"#);
+        insta::assert_snapshot!(text::json(&answer([connection(7), queue()])), @r#"{"can_be_checkpointed":false,"findings":[{"severity":"refused","process":null,"place":null,"others":0,"what":"has a System V message queue, which would be lost","advice":"use sockets"},{"severity":"changed","process":{"pid":1001,"name":"app"},"place":{"descriptor":7},"others":0,"what":"has TCP connections, which a restore closes","advice":"connect again"}],"left_out":0,"files":null,"demands":null}"#);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use super::body::{Body, Extent, Slice};
 use super::chunk_table::ChunkTable;
+use super::demands::{Demands, SavedRegisters};
 use super::pack::PackInfo;
 use super::wire;
 use crate::image::crypto::seal::Seal;
@@ -71,7 +72,8 @@ pub struct Manifest {
     /// Sizes and times of the checkpoint.
     #[prost(message, optional, tag = "17")]
     pub figures: Option<Figures>,
-    /// Programs and libraries that the service has mapped. A restore needs the same ones.
+    /// Programs and libraries that the service has mapped, and the image's other files that it has mapped. A restore
+    /// needs the same ones.
     #[prost(message, repeated, tag = "18")]
     pub executables: Vec<Executable>,
     /// The newest generation at the time of the commit; 0 for none. Set by
@@ -98,6 +100,9 @@ pub struct Manifest {
     /// Paths that were deleted in the container, topmost only. Older versions of freeze did not record them.
     #[prost(bytes = "vec", repeated, tag = "26")]
     pub deleted: Vec<Vec<u8>>,
+    /// What a restore will ask of a container. Older versions of freeze did not record it.
+    #[prost(message, optional, tag = "27")]
+    pub demands: Option<Demands>,
     /// Files on volumes that the service writes or maps. Older versions of freeze did not record them.
     #[prost(message, repeated, tag = "28")]
     pub volume_files: Vec<VolumeFile>,
@@ -106,7 +111,7 @@ pub struct Manifest {
     pub chunks: ChunkTable,
 }
 
-/// A mapped program or library.
+/// A mapped file that is not captured.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Executable {
     /// Absolute path.
@@ -114,6 +119,12 @@ pub struct Executable {
     pub path: Vec<u8>,
     #[prost(uint64, tag = "2")]
     pub size: u64,
+    /// The linker's; empty if the file has none. Like the hash, not recorded by older versions of freeze.
+    #[prost(bytes = "vec", tag = "3")]
+    pub build_id: Vec<u8>,
+    /// BLAKE3 of the content; empty if freeze may not read the file.
+    #[prost(bytes = "vec", tag = "4")]
+    pub hash: Vec<u8>,
 }
 
 /// A file on a volume, as it was while the service stood still. Times are nanoseconds since 1970.
@@ -276,24 +287,6 @@ pub struct Clocks {
     pub monotonic_ns: u64,
     #[prost(uint64, tag = "2")]
     pub boottime_ns: u64,
-}
-
-/// How the kernel saves the registers of an x86 thread.
-#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
-pub struct SavedRegisters {
-    /// XCR0, one bit per component, without the two of MPX.
-    #[prost(uint64, tag = "1")]
-    pub components: u64,
-    /// Bytes of the XSAVE area in the standard format.
-    #[prost(uint64, tag = "2")]
-    pub bytes: u64,
-}
-
-/// `832 bytes (XCR0 0x7)`.
-impl std::fmt::Display for SavedRegisters {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} bytes (XCR0 {:#x})", self.bytes, self.components)
-    }
 }
 
 /// Sizes and times of a checkpoint.

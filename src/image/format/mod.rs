@@ -5,6 +5,7 @@ pub(crate) mod check;
 pub(crate) mod chunk;
 pub(crate) mod chunk_table;
 pub(crate) mod codec;
+pub(crate) mod demands;
 pub(crate) mod manifest;
 pub(crate) mod pack;
 pub(crate) mod wire;

@@ -27,6 +27,7 @@ const MANIFEST: &[(usize, Shape)] = &[
     (14, Shape::Message(&[(2, BODY)])),
     (15, Shape::Message(&[(8, BODY)])),
     (19, Shape::Message(&[(1, Shape::Numbers), (2, Shape::Numbers), (3, Shape::Numbers), (4, Shape::Numbers)])),
+    (27, Shape::Message(&[])),
 ];
 const BODY: Shape = Shape::Message(&[(2, Shape::Numbers), (3, Shape::Numbers), (4, Shape::Numbers)]);
 

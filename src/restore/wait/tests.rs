@@ -142,8 +142,17 @@ impl Fixture {
     }
 
     fn watch<'a>(&'a self, exclusive: bool, tell: &'a dyn Fn(&Event)) -> Watch<'a> {
+        self.watch_as(exclusive, &|_| None, tell)
+    }
+
+    fn watch_as<'a>(
+        &'a self,
+        exclusive: bool,
+        unfit: &'a dyn Fn(&Manifest) -> Option<String>,
+        tell: &'a dyn Fn(&Event),
+    ) -> Watch<'a> {
         let policy = &self.policies[usize::from(exclusive)];
-        Watch::new(self.cached.clone(), self.threads.clone(), &self.common, policy, tell, || None)
+        Watch::new(self.cached.clone(), self.threads.clone(), &self.common, policy, unfit, tell, || None)
     }
 
     fn tell(&self) -> impl Fn(&Event) {
@@ -213,6 +222,18 @@ fn what_is_offered_is_chosen_at_once_with_what_was_fetched_before() {
     fixture.spied.read();
     ready.vault.store().get_range(&packs[0].key(), 0..packs[0].size).unwrap();
     assert_eq!(fixture.spied.read(), [""; 0]);
+}
+
+#[test]
+fn what_it_could_not_restore_is_told_while_the_service_runs_elsewhere() {
+    let fixture = fixture();
+    let (tell, now) = (fixture.tell(), Instant::now());
+    let unfit = |manifest: &Manifest| (manifest.instance == "them").then(|| "it lacks a port".to_owned());
+    let mut watch = fixture.watch_as(false, &unfit, &tell);
+    fixture.commit(Lease::fresh(), false);
+    fixture.settle(&mut watch, now);
+    let message = "this standby could not restore generation 1: it lacks a port".to_owned();
+    assert_eq!(fixture.told(), [Event::Warning { message }, Event::Waiting { generation: 1 }]);
 }
 
 #[test]
@@ -497,7 +518,7 @@ fn waiting_itself_says_so_first_and_ends_with_the_choice() {
     fixture.commit(Lease::fresh(), true);
     let tell = fixture.tell();
     let policy = policy(&fixture.common, true, None);
-    let woken = wait(fixture.spied.clone(), &fixture.common, &policy, false, &tell).unwrap();
+    let woken = wait(fixture.spied.clone(), &fixture.common, &policy, false, &|_| None, &tell).unwrap();
     assert_eq!(generation(Some(woken)), 1);
     assert_eq!(fixture.told()[0], Event::Waiting { generation: 0 });
 }

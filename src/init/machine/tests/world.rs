@@ -88,7 +88,9 @@ impl Both {
             let input = match (world.worker, world.hook, &self.machine.busy) {
                 _ if self.is_over() => return,
                 (Some(Task::Restore), ..) if !world.service => Input::Said(Event::NothingToRestore { lease: LEASE }),
-                (Some(Task::Settle { .. }), ..) if !world.withdrawn => Input::Said(Event::Settled { taken_by: None }),
+                (Some(Task::Settle { .. }), ..) if !world.withdrawn && !world.taken => {
+                    Input::Said(Event::Settled { taken_by: None })
+                }
                 (Some(_), ..) => Input::WorkerGone { reason: "ended".to_owned(), root_is_ours: true },
                 (None, true, _) => Input::HookOver { failure: None },
                 (_, _, Busy::Farewell(_)) => {
@@ -199,9 +201,7 @@ impl World {
         match self.worker {
             Some(Task::Restore) if !self.service => inputs.extend(restore_events()),
             Some(Task::Checkpoint(after_commit)) => inputs.extend(checkpoint_events(after_commit, self)),
-            Some(Task::Settle { .. }) => {
-                inputs.extend([None, Some("other".to_owned())].map(|by| Input::Said(Event::Settled { taken_by: by })));
-            }
+            Some(Task::Settle { .. }) => inputs.extend(self.outcomes().into_iter().map(Input::Said)),
             Some(Task::Heartbeat) => {
                 inputs.extend([Event::StillOwner, Event::Lost { message: "replaced".to_owned() }].map(Input::Said));
             }
@@ -228,6 +228,18 @@ impl World {
         }
         inputs.extend(Timer::ALL.map(Input::Elapsed));
         inputs
+    }
+
+    /// What a worker may say of an offered generation. An outcome is final: a later worker reads the same one.
+    fn outcomes(&self) -> Vec<Event> {
+        let mut outcomes = vec![];
+        if !self.taken {
+            outcomes.push(Event::Settled { taken_by: None });
+        }
+        if !self.withdrawn {
+            outcomes.push(Event::Settled { taken_by: Some("other".to_owned()) });
+        }
+        outcomes
     }
 
     fn requests(&self) -> Vec<Input> {
@@ -269,9 +281,8 @@ fn checkpoint_events(after_commit: AfterCommit, world: &World) -> Vec<Input> {
     if world.committed {
         events = vec![Event::Checkpointed(REPORT)];
         if handover {
-            let settled = |taken_by| Event::Settled { taken_by };
             events = match (world.taken, world.withdrawn) {
-                (false, false) => vec![settled(None), settled(Some("other".to_owned()))],
+                (false, false) => world.outcomes(),
                 (true, _) => events,
                 (_, true) => vec![failed("nobody took it".to_owned())],
             };

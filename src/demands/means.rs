@@ -1,17 +1,18 @@
-//! What this container has that a restore needs.
+//! What this container has of what a restore may ask.
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::IpAddr;
 
-use nix::sys::resource::{Resource, getrlimit};
-
+use super::inet;
 use crate::host::cpu::{RegisterArea, cpu_features};
 use crate::privileges::{Abilities, Ability, Answer, RestorePlan};
+use crate::proc::limits::Limits;
 use crate::sys::pids;
 
 /// What this container has. None is unknown or unlimited, and refuses nothing.
 #[derive(Debug, Clone, Default)]
-pub struct Here {
+pub struct Means {
     /// The name that Rust uses.
     pub arch: String,
     pub features: Vec<String>,
@@ -32,21 +33,51 @@ pub struct Here {
     pub host_memory: Option<u64>,
     /// Processes and threads that may still be created.
     pub processes: Option<u64>,
-    /// Hard limit of open files.
+    /// RLIMIT_NPROC. Like all limits of a process the hard one: a restore raises its own to that.
+    pub user_processes: Option<u64>,
+    /// RLIMIT_NOFILE.
     pub descriptors: Option<u64>,
+    /// RLIMIT_MEMLOCK.
+    pub locked: Option<u64>,
+    /// RLIMIT_AS.
+    pub address_space: Option<u64>,
+    /// RLIMIT_DATA.
+    pub data: Option<u64>,
+    /// RLIMIT_FSIZE.
+    pub file_size: Option<u64>,
+    /// RLIMIT_SIGPENDING.
+    pub signals: Option<u64>,
+    /// vm.max_map_count.
+    pub mappings: Option<u64>,
+    /// Bytes that the kernel still promises, where it promises no more than it has (vm.overcommit_memory=2).
+    pub commit: Option<u64>,
+    pub inotify_instances: Option<u64>,
+    pub inotify_watches: Option<u64>,
+    pub epoll_watches: Option<u64>,
     /// Bytes that a System V message queue may hold; None if that is no limit.
     pub queue: Option<u64>,
+    /// The first port that this user may bind.
+    pub first_port: Option<u32>,
+    /// Addresses of this network namespace; None if any may be bound.
+    pub addresses: Option<BTreeSet<IpAddr>>,
+    /// TCP ports on which somebody listens already.
+    pub taken: BTreeSet<u32>,
 }
 
-impl Here {
+impl Means {
     /// For a restore in this container.
     pub fn with(abilities: &Abilities) -> Self {
         let used = if RestorePlan::of(abilities).can_go_back() { None } else { pids::newest() };
-        Self { used, ..Self::fresh(abilities) }.without(taken_processes())
+        let fresh = Self::fresh(abilities, std::process::id() as i32);
+        let processes = fresh.processes.map(|limit| limit.saturating_sub(taken_processes()));
+        let commit = fresh.commit.map(|limit| limit.saturating_sub(meminfo("Committed_AS").unwrap_or(0)));
+        Self { used, processes, commit, taken: inet::listening("self"), ..fresh }
     }
 
-    /// For a restore in a fresh container like this one: ignores the PIDs and processes in use.
-    pub fn fresh(abilities: &Abilities) -> Self {
+    /// For a restore in a fresh container like the one of `init`: ignores the PIDs, processes, memory and ports in use.
+    /// The limits are those of `init`. An exec may have others.
+    pub fn fresh(abilities: &Abilities, init: i32) -> Self {
+        let limits = Limits::read(init);
         Self {
             arch: std::env::consts::ARCH.to_owned(),
             features: cpu_features(),
@@ -59,13 +90,27 @@ impl Here {
             memory: memory_limit(),
             host_memory: meminfo("MemAvailable").zip(meminfo("SwapFree")).map(|(memory, swap)| memory + swap),
             processes: PIDS.iter().find_map(|folder| number(&format!("{folder}/pids.max"))),
-            descriptors: getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(_, hard)| hard),
-            queue: queue_limit(abilities),
+            user_processes: of_user(abilities, limits.hard("Max processes")),
+            descriptors: limits.hard("Max open files"),
+            locked: unless(abilities, &["IPC_LOCK"], limits.hard("Max locked memory")),
+            address_space: limits.hard("Max address space"),
+            data: limits.hard("Max data size"),
+            file_size: limits.hard("Max file size"),
+            signals: limits.hard("Max pending signals"),
+            mappings: number("/proc/sys/vm/max_map_count"),
+            commit: promised(),
+            inotify_instances: number("/proc/sys/fs/inotify/max_user_instances"),
+            inotify_watches: number("/proc/sys/fs/inotify/max_user_watches"),
+            epoll_watches: number("/proc/sys/fs/epoll/max_user_watches"),
+            queue: unless(abilities, &["SYS_RESOURCE"], number("/proc/sys/kernel/msgmnb")),
+            first_port: unless(
+                abilities,
+                &["NET_BIND_SERVICE"],
+                number("/proc/sys/net/ipv4/ip_unprivileged_port_start"),
+            ),
+            addresses: inet::addresses(),
+            taken: BTreeSet::new(),
         }
-    }
-
-    fn without(self, taken: u64) -> Self {
-        Self { processes: self.processes.map(|limit| limit.saturating_sub(taken)), ..self }
     }
 }
 
@@ -100,9 +145,21 @@ fn memory_limit() -> Option<u64> {
     Some(limit.saturating_add(meminfo("SwapFree").unwrap_or(0)).min(both))
 }
 
-/// A process with SYS_RESOURCE may set any size (msgctl(2)).
-fn queue_limit(abilities: &Abilities) -> Option<u64> {
-    if abilities.facts.effective.contains("SYS_RESOURCE") { None } else { number("/proc/sys/kernel/msgmnb") }
+/// The limit, if none of the capabilities that exempt from it is effective.
+fn unless<T>(abilities: &Abilities, exempt: &[&str], limit: Option<T>) -> Option<T> {
+    limit.filter(|_| !exempt.iter().any(|capability| abilities.facts.has(capability)))
+}
+
+/// The limit of a user's processes, which root does not have (getrlimit(2)).
+fn of_user(abilities: &Abilities, limit: Option<u64>) -> Option<u64> {
+    unless(abilities, &["SYS_RESOURCE", "SYS_ADMIN"], limit).filter(|_| abilities.facts.uid != 0)
+}
+
+/// All that the host promises, in mode 2 of overcommit (proc_sys_vm(5)).
+fn promised() -> Option<u64> {
+    const NEVER: u8 = 2;
+    number("/proc/sys/vm/overcommit_memory").filter(|mode: &u8| *mode == NEVER)?;
+    meminfo("CommitLimit")
 }
 
 /// A line of /proc/meminfo, in bytes.
@@ -136,7 +193,7 @@ mod tests {
 
     #[test]
     fn this_machine_can_be_asked() {
-        let here = Here::with(&Abilities::probe());
+        let here = Means::with(&Abilities::probe());
         assert!(here.host_memory.is_some_and(|bytes| bytes > 0) && here.pid_max.is_some_and(|max| max > 300));
         assert!(!here.features.is_empty() && here.lacks.is_empty());
     }

@@ -1,0 +1,16 @@
+//! What this container itself would lack for a restore of the service. A service that could not even come back here is
+//! refused. Most often a limit was lowered, or a right was given up, after the service had made use of it.
+
+use super::{Finding, Findings, Service};
+use crate::demands::{self, Means};
+use crate::image::Demands;
+
+/// Returns what a restore will ask.
+pub fn look(service: &Service, findings: &mut Findings) -> Demands {
+    let open = service.processes.iter().map(|one| (one.process.pid, &one.descriptors[..]));
+    let demands = demands::observe(service.all, open);
+    // What the kernel lacks is told by the container's finding.
+    let means = Means { lacks: Vec::new(), ..Means::fresh(service.abilities, service.init) };
+    demands.missing(&means).iter().for_each(|unfit| findings.add(Finding::unfit(unfit)));
+    demands
+}

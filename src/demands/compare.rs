@@ -1,0 +1,148 @@
+//! Compares what a restore asks with what a container has. Pure, and the only place that does.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::{Means, Unfit};
+use crate::host::cpu;
+use crate::image::{Bound, Demands};
+
+/// CRIU and its helpers, in addition to the service's processes.
+const OURS: u64 = 4;
+/// Descriptors of CRIU's own above the highest of a process, and the steps in which it makes room for them
+/// (criu/servicefd.c, choose_service_fd_base).
+const SERVICE_FDS: u64 = 31;
+const FD_STEP: u64 = 128;
+
+/// What is missing of one demand.
+type Compare = fn(&Demands, &Means) -> Option<Unfit>;
+
+/// Every demand, the hopeless first. docs/reference/demands.md lists them in this order.
+pub const ALL: &[Compare] = &[
+    kernel,
+    machine,
+    registers,
+    highest_pid,
+    lowest_pid,
+    user,
+    capabilities,
+    |d, m| at_most(d.memory, m.memory, |needed, limit| Unfit::Memory { needed: needed >> 20, limit: limit >> 20 }),
+    |d, m| at_most(tasks(d), m.processes, |needed, free| Unfit::Processes { needed, free }),
+    |d, m| at_most(tasks(d), m.user_processes, |needed, limit| Unfit::UserProcesses { needed, limit }),
+    |d, m| at_most(descriptors(d), m.descriptors, |needed, limit| Unfit::Descriptors { needed, limit }),
+    |d, m| at_most(d.locked, m.locked, |needed, limit| Unfit::Locked { needed, limit }),
+    |d, m| at_most(d.address_space, m.address_space, |needed, limit| Unfit::AddressSpace { needed, limit }),
+    |d, m| at_most(d.data, m.data, |needed, limit| Unfit::Data { needed, limit }),
+    |d, m| at_most(d.file, m.file_size, |needed, limit| Unfit::FileSize { needed, limit }),
+    |d, m| at_most(d.mappings, m.mappings, |needed, limit| Unfit::Mappings { needed, limit }),
+    |d, m| at_most(d.committed, m.commit, |needed, limit| Unfit::Committed { needed, limit }),
+    |d, m| at_most(d.inotify_instances, m.inotify_instances, |needed, limit| Unfit::InotifyInstances { needed, limit }),
+    |d, m| at_most(d.inotify_watches, m.inotify_watches, |needed, limit| Unfit::InotifyWatches { needed, limit }),
+    |d, m| at_most(d.epoll_watches, m.epoll_watches, |needed, limit| Unfit::EpollWatches { needed, limit }),
+    |d, m| at_most(d.signals, m.signals, |needed, limit| Unfit::Signals { needed, limit }),
+    |d, m| at_most(d.queue, m.queue, |needed, limit| Unfit::Queue { needed, limit }),
+    privileged_port,
+    address,
+    taken,
+];
+
+impl Demands {
+    /// Everything that a container lacks.
+    pub fn missing(&self, means: &Means) -> Vec<Unfit> {
+        ALL.iter().filter_map(|compare| compare(self, means)).collect()
+    }
+}
+
+fn at_most(needed: u64, limit: Option<u64>, unfit: fn(u64, u64) -> Unfit) -> Option<Unfit> {
+    limit.filter(|limit| needed > *limit).map(|limit| unfit(needed, limit))
+}
+
+fn kernel(_: &Demands, means: &Means) -> Option<Unfit> {
+    let lacks: Vec<String> = means.lacks.iter().map(|(ability, reason)| format!("{ability} ({reason})")).collect();
+    (!lacks.is_empty()).then(|| Unfit::Kernel { lacks: lacks.join(", ") })
+}
+
+fn machine(demands: &Demands, means: &Means) -> Option<Unfit> {
+    if demands.arch != means.arch {
+        return Some(Unfit::Architecture { theirs: demands.arch.clone(), ours: means.arch.clone() });
+    }
+    // An older version may have recorded features that do not matter.
+    let needed = demands.cpu_features.iter().filter(|feature| cpu::matters(&demands.arch, feature));
+    let lacking = needed.filter(|feature| !means.features.contains(feature));
+    let missing: Vec<&str> = lacking.map(String::as_str).collect();
+    (!missing.is_empty()).then(|| Unfit::CpuFeatures { missing: missing.join(", ") })
+}
+
+fn registers(demands: &Demands, means: &Means) -> Option<Unfit> {
+    let (theirs, area) = demands.saved_registers.zip(means.registers.as_ref())?;
+    let differs = demands.arch == means.arch && !area.fits(&theirs);
+    differs.then(|| Unfit::SavedRegisters { theirs, ours: area.saved() })
+}
+
+/// Without privileges PIDs only go up.
+fn lowest_pid(demands: &Demands, means: &Means) -> Option<Unfit> {
+    let (wanted, used) = (demands.lowest_pid, means.used?);
+    (wanted > 0 && used >= wanted).then_some(Unfit::PidsUsed { wanted, used })
+}
+
+fn highest_pid(demands: &Demands, means: &Means) -> Option<Unfit> {
+    let (wanted, max) = (demands.highest_id, means.pid_max?);
+    (wanted >= max).then_some(Unfit::PidMax { wanted, max: max - 1 })
+}
+
+/// Only root may create processes of another user.
+fn user(demands: &Demands, means: &Means) -> Option<Unfit> {
+    (demands.uid != means.uid && means.uid != 0).then_some(Unfit::User { theirs: demands.uid, ours: means.uid })
+}
+
+fn capabilities(demands: &Demands, means: &Means) -> Option<Unfit> {
+    let needed = (0..64).filter(|bit| demands.capabilities & 1 << bit != 0).map(capability);
+    let missing: Vec<String> = needed.filter(|name| !means.bounding.contains(name)).collect();
+    (!missing.is_empty()).then(|| Unfit::Capabilities { missing: missing.join(", ") })
+}
+
+/// The name without `CAP_`; a number if the name is unknown.
+fn capability(number: u8) -> String {
+    let known = caps::all().into_iter().find(|known| known.index() == number);
+    known.map_or_else(|| number.to_string(), |known| known.to_string().trim_start_matches("CAP_").to_owned())
+}
+
+fn tasks(demands: &Demands) -> u64 {
+    demands.tasks + OURS
+}
+
+fn descriptors(demands: &Demands) -> u64 {
+    (demands.descriptors + SERVICE_FDS).next_multiple_of(FD_STEP)
+}
+
+fn privileged_port(demands: &Demands, means: &Means) -> Option<Unfit> {
+    let first = means.first_port?;
+    let port = demands.bound.iter().map(|bound| bound.port).find(|port| *port < first)?;
+    Some(Unfit::PrivilegedPort { port, first })
+}
+
+fn address(demands: &Demands, means: &Means) -> Option<Unfit> {
+    let here = means.addresses.as_ref()?;
+    let own = demands.bound.iter().filter_map(Bound::ip).filter(|ip| is_of_a_container(*ip));
+    let address = own.into_iter().find(|ip| !here.contains(ip))?;
+    Some(Unfit::Address { address })
+}
+
+/// Whether only some containers have the address.
+pub fn is_of_a_container(ip: IpAddr) -> bool {
+    !ip.is_unspecified() && !ip.is_loopback() && !ip.is_multicast()
+}
+
+fn taken(demands: &Demands, means: &Means) -> Option<Unfit> {
+    let listeners = demands.bound.iter().filter(|bound| !bound.datagrams);
+    let port = listeners.map(|bound| bound.port).find(|port| means.taken.contains(port))?;
+    Some(Unfit::PortTaken { port })
+}
+
+impl Bound {
+    /// None if it is no address.
+    pub fn ip(&self) -> Option<IpAddr> {
+        let four = <[u8; 4]>::try_from(&self.address[..]).map(|four| Ipv4Addr::from(four).into());
+        let six = || <[u8; 16]>::try_from(&self.address[..]).map(|six| Ipv6Addr::from(six).into());
+        four.or_else(|_| six()).ok()
+    }
+}

@@ -1,0 +1,155 @@
+//! The demands of a generation: what its manifest records, or what the images of an older one tell. Pure.
+
+use std::borrow::Cow;
+
+use crate::criu::images::{self, Core, Descriptor, OpenFile};
+use crate::image::{Body, Bound, Demands, Manifest};
+
+/// What a restore of this generation asks.
+pub fn of(manifest: &Manifest) -> Cow<'_, Demands> {
+    manifest.demands.as_ref().map_or_else(|| Cow::Owned(Demands::default().with(manifest)), Cow::Borrowed)
+}
+
+impl Demands {
+    /// Adds what the rest of the manifest tells. Looks only at images that are in it itself.
+    pub fn with(self, manifest: &Manifest) -> Self {
+        let highest = inline(manifest, "fdinfo-").flat_map(descriptors).max();
+        let free: Vec<(Vec<u8>, u32)> = inline(manifest, "files.img").flat_map(free_sockets).collect();
+        let needs_address = |bound: &Bound| !free.contains(&(bound.address.clone(), bound.port));
+        Self {
+            bound: self
+                .bound
+                .into_iter()
+                .map(|bound| if needs_address(&bound) { bound } else { anywhere(bound) })
+                .collect(),
+            arch: manifest.arch.clone(),
+            cpu_features: manifest.cpu_features.clone(),
+            saved_registers: manifest.saved_registers,
+            uid: manifest.uid,
+            capabilities: inline(manifest, "core-").map(capabilities).fold(self.capabilities, |all, one| all | one),
+            lowest_pid: manifest.processes.iter().map(|process| process.pid).min().unwrap_or(0),
+            highest_id: manifest.highest_id().unwrap_or(0),
+            tasks: manifest.processes.iter().map(|process| process.threads.len() as u64).sum(),
+            memory: pages(manifest),
+            descriptors: self.descriptors.max(highest.map_or(0, |highest| highest + 1)),
+            queue: inline(manifest, "ipcns-msg-").flat_map(queues).max().unwrap_or(0),
+            file: manifest.files.iter().map(|file| file.size).max().unwrap_or(0),
+            ..self
+        }
+    }
+}
+
+fn pages(manifest: &Manifest) -> u64 {
+    let pages = manifest.images.iter().filter(|image| image.name.starts_with("pages-"));
+    pages.filter_map(|image| image.body.as_ref()).map(Body::size).sum()
+}
+
+/// Small CRIU images are in the manifest itself.
+fn inline<'a>(manifest: &'a Manifest, prefix: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    let images = manifest.images.iter().filter(move |image| image.name.starts_with(prefix));
+    images.filter_map(|image| image.body.as_ref()).map(Body::inline).filter(|data| !data.is_empty())
+}
+
+/// The permitted capabilities in a thread's CRIU image.
+fn capabilities(image: &[u8]) -> u64 {
+    let entries = images::entries(image, images::CORE).unwrap_or_default();
+    let cores = entries.into_iter().filter_map(|entry| images::decode::<Core>(entry).ok());
+    cores.flat_map(|core| core.permitted()).fold(0, |all, number| all | 1 << number)
+}
+
+fn descriptors(image: &[u8]) -> Vec<u64> {
+    let entries = images::entries(image, images::FDINFO).unwrap_or_default();
+    entries.into_iter().filter_map(|entry| Some(images::decode::<Descriptor>(entry).ok()?.fd.into())).collect()
+}
+
+/// Addresses and ports of sockets that may be bound to any address.
+fn free_sockets(image: &[u8]) -> Vec<(Vec<u8>, u32)> {
+    let entries = images::entries(image, images::FILES).unwrap_or_default();
+    let inet = entries.into_iter().filter_map(|entry| images::decode::<OpenFile>(entry).ok()?.inet);
+    let free = inet.filter(|inet| inet.options.as_ref().is_some_and(|options| options.any_address == Some(true)));
+    free.map(|inet| (inet.src_addr.iter().flat_map(|word| word.to_le_bytes()).collect(), inet.src_port)).collect()
+}
+
+/// The same port at no address of a container.
+fn anywhere(bound: Bound) -> Bound {
+    Bound { address: vec![0; bound.address.len()], ..bound }
+}
+
+fn queues(image: &[u8]) -> Vec<u64> {
+    images::queues(image).unwrap_or_default().into_iter().map(|queue| queue.room.into()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::criu::images::{Credentials, Inet, InetOptions, Queue, ThreadCore};
+    use crate::image::{CriuImage, File, Process, SavedRegisters};
+
+    fn image<M: prost::Message>(name: &str, magic: u32, entry: M) -> CriuImage {
+        CriuImage { name: name.into(), body: Some(Body::from_inline(images::encode(magic, &[entry]))) }
+    }
+
+    fn manifest() -> Manifest {
+        let creds = Credentials { permitted: vec![1 << 5 | 1 << 10, 1 << (40 - 32)] };
+        let core = Core { thread: Some(ThreadCore { creds: Some(creds) }) };
+        Manifest {
+            arch: "x86_64".into(),
+            cpu_features: vec!["avx2".into(), "bmi2".into()],
+            saved_registers: Some(SavedRegisters { components: 0x2e7, bytes: 2440 }),
+            uid: 1000,
+            processes: vec![Process { pid: 1000, threads: vec![1000, 40_000], ..Process::default() }],
+            files: vec![File { size: 77, ..File::default() }],
+            images: vec![
+                image("core-1000.img", images::CORE, core),
+                image("fdinfo-2.img", images::FDINFO, Descriptor { id: 1, fd: 5000 }),
+                image("ipcns-msg-1000.img", images::QUEUES, Queue { room: 65_536, messages: 0 }),
+                CriuImage { name: "pages-1.img".into(), body: Some(Body::from_inline(vec![1; 4096])) },
+            ],
+            ..Manifest::default()
+        }
+    }
+
+    #[test]
+    fn the_images_of_an_older_generation_tell_what_they_can() {
+        let expected = Demands {
+            arch: "x86_64".into(),
+            cpu_features: vec!["avx2".into(), "bmi2".into()],
+            saved_registers: Some(SavedRegisters { components: 0x2e7, bytes: 2440 }),
+            uid: 1000,
+            capabilities: 1 << 5 | 1 << 10 | 1 << 40,
+            lowest_pid: 1000,
+            highest_id: 40_000,
+            tasks: 2,
+            memory: 4096,
+            descriptors: 5001,
+            queue: 65_536,
+            file: 77,
+            ..Demands::default()
+        };
+        assert_eq!(*of(&manifest()), expected);
+    }
+
+    #[test]
+    fn a_socket_that_may_have_any_address_needs_none() {
+        let inet = |freely, port| Inet {
+            src_port: port,
+            src_addr: vec![u32::from_le_bytes([10, 0, 0, 2])],
+            options: Some(InetOptions { any_address: Some(freely) }),
+            ..Inet::default()
+        };
+        let file = |inet| OpenFile { inet: Some(inet), ..OpenFile::default() };
+        let files = images::encode(images::FILES, &[file(inet(true, 80)), file(inet(false, 81))]);
+        let image = CriuImage { name: "files.img".into(), body: Some(Body::from_inline(files)) };
+        let manifest = Manifest { images: vec![image], ..Manifest::default() };
+        let bound = |address: &[u8], port| Bound { address: address.into(), port, datagrams: false };
+        let seen = Demands { bound: [80, 81].map(|port| bound(&[10, 0, 0, 2], port)).into(), ..Demands::default() };
+        let expected = [bound(&[0; 4], 80), bound(&[10, 0, 0, 2], 81)];
+        assert_eq!(seen.with(&manifest).bound, expected);
+    }
+
+    #[test]
+    fn what_is_recorded_counts() {
+        let demands = Demands { locked: 5, ..Demands::default() };
+        assert_eq!(*of(&Manifest { demands: Some(demands.clone()), ..manifest() }), demands);
+    }
+}

@@ -1,0 +1,22 @@
+//! What a restore will ask of a container, and whether a container has it.
+//!
+//! [`Demands`] is pure data that a checkpoint records. [`Means`] is what one container has. One function
+//! compares them, [`Demands::missing`], for all who decide: a checkpoint about its own container, the doctor, a
+//! standby, a move, and every restore. docs/reference/demands.md lists the demands.
+
+mod compare;
+mod images;
+mod inet;
+mod means;
+mod observe;
+mod token;
+mod unfit;
+
+#[cfg(test)]
+mod tests;
+
+pub use compare::is_of_a_container;
+pub use images::of;
+pub use means::{Means, pid_max};
+pub use observe::observe;
+pub use unfit::Unfit;

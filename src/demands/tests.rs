@@ -1,0 +1,184 @@
+//! Each demand by itself: with too little its sentence, with just enough nothing.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use super::compare::ALL;
+use super::*;
+use crate::host::cpu::RegisterArea;
+use crate::image::{Bound, Demands, SavedRegisters};
+
+const AREA: &[(u32, u32)] = &[(0, 576), (1, 576), (2, 832), (5, 840), (6, 1408), (7, 2432), (9, 2440)];
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(ToString::to_string).collect()
+}
+
+fn bound(ip: &str, port: u32, datagrams: bool) -> Bound {
+    let address = match ip.parse().unwrap() {
+        IpAddr::V4(four) => four.octets().to_vec(),
+        IpAddr::V6(six) => six.octets().to_vec(),
+    };
+    Bound { address, port, datagrams }
+}
+
+fn demands() -> Demands {
+    Demands {
+        arch: "x86_64".into(),
+        cpu_features: words(&["avx2", "bmi2"]),
+        saved_registers: Some(SavedRegisters { components: 0x2e7, bytes: 2440 }),
+        uid: 1000,
+        capabilities: 1 << 5 | 1 << 10 | 1 << 40,
+        lowest_pid: 1000,
+        highest_id: 40_000,
+        tasks: 2,
+        memory: 300 << 20,
+        descriptors: 5001,
+        queue: 65_536,
+        locked: 4 << 20,
+        address_space: 900 << 20,
+        data: 500 << 20,
+        mappings: 70_000,
+        committed: 800 << 20,
+        file: 1 << 30,
+        bound: vec![bound("0.0.0.0", 80, false), bound("::", 53, true), bound("10.0.0.2", 8080, false)],
+        inotify_instances: 20,
+        inotify_watches: 9000,
+        epoll_watches: 10_000,
+        signals: 40,
+    }
+}
+
+/// Just enough of everything.
+fn means() -> Means {
+    Means {
+        arch: "x86_64".into(),
+        features: words(&["avx2", "bmi2", "avx512f"]),
+        registers: Some(RegisterArea::of(AREA)),
+        uid: 1000,
+        bounding: words(&["KILL", "NET_BIND_SERVICE", "CHECKPOINT_RESTORE"]).into_iter().collect(),
+        lacks: vec![],
+        pid_max: Some(40_001),
+        used: Some(999),
+        memory: Some(300 << 20),
+        host_memory: None,
+        processes: Some(6),
+        user_processes: Some(6),
+        descriptors: Some(5120),
+        locked: Some(4 << 20),
+        address_space: Some(900 << 20),
+        data: Some(500 << 20),
+        file_size: Some(1 << 30),
+        signals: Some(40),
+        mappings: Some(70_000),
+        commit: Some(800 << 20),
+        inotify_instances: Some(20),
+        inotify_watches: Some(9000),
+        epoll_watches: Some(10_000),
+        queue: Some(65_536),
+        first_port: Some(53),
+        addresses: Some(BTreeSet::from([[10, 0, 0, 2].into()])),
+        taken: BTreeSet::from([53, 7000]),
+    }
+}
+
+/// A little less than enough.
+fn less(limit: &mut Option<u64>) {
+    *limit = limit.map(|limit| limit - 1);
+}
+
+type Row = (&'static str, fn(&mut Means));
+
+/// One row for each demand.
+const ROWS: &[Row] = &[
+    ("kernel", |it| it.lacks = vec![("ptrace", "EPERM".into()), ("/proc", "it is not mounted".into())]),
+    ("machine", |it| it.features = words(&["avx2"])),
+    ("registers", |it| it.registers = Some(RegisterArea::of(&AREA[..3]))),
+    ("highest PID", |it| it.pid_max = Some(40_000)),
+    ("lowest PID", |it| it.used = Some(1000)),
+    ("user", |it| it.uid = 1001),
+    ("capabilities", |it| it.bounding = ["KILL".to_owned()].into()),
+    ("memory", |it| less(&mut it.memory)),
+    ("tasks", |it| less(&mut it.processes)),
+    ("tasks of the user", |it| less(&mut it.user_processes)),
+    ("descriptors", |it| less(&mut it.descriptors)),
+    ("locked memory", |it| less(&mut it.locked)),
+    ("address space", |it| less(&mut it.address_space)),
+    ("data", |it| less(&mut it.data)),
+    ("file size", |it| less(&mut it.file_size)),
+    ("mappings", |it| less(&mut it.mappings)),
+    ("committed memory", |it| less(&mut it.commit)),
+    ("inotify instances", |it| less(&mut it.inotify_instances)),
+    ("inotify watches", |it| less(&mut it.inotify_watches)),
+    ("epoll watches", |it| less(&mut it.epoll_watches)),
+    ("signals", |it| less(&mut it.signals)),
+    ("message queue", |it| less(&mut it.queue)),
+    ("ports", |it| it.first_port = Some(54)),
+    ("addresses", |it| it.addresses = Some(BTreeSet::new())),
+    ("free ports", |it| it.taken = [80].into()),
+];
+
+#[test]
+fn the_page_has_each_demand_in_its_order() {
+    let page = include_str!("../../docs/reference/demands.md");
+    let table = page.split("| demand |").nth(1).unwrap().split("\n\n").next().unwrap();
+    let named = table.lines().skip(2).map(|row| row.split('`').nth(1).unwrap());
+    assert!(named.eq(ROWS.iter().map(|(name, _)| *name)));
+}
+
+#[test]
+fn each_demand_has_its_sentence() {
+    assert_eq!(ROWS.len(), ALL.len(), "a demand has no row");
+    let sentences: Vec<String> = ROWS
+        .iter()
+        .map(|(name, take)| {
+            let mut means = means();
+            take(&mut means);
+            let missing = demands().missing(&means);
+            assert_eq!(missing.len(), 1, "{name}: {missing:?}");
+            assert_ne!(missing[0].fact_and_advice().1, "", "{name}: it lacks what to do");
+            format!("{name}: {}", missing[0])
+        })
+        .collect();
+    insta::assert_snapshot!(sentences.join("\n"));
+}
+
+#[test]
+fn just_enough_is_enough() {
+    assert_eq!(demands().missing(&means()), []);
+}
+
+#[test]
+fn what_is_not_told_is_not_missing() {
+    let unknown = Means { arch: "x86_64".into(), uid: 1000, features: means().features, ..Means::default() };
+    let capabilities = 0;
+    assert_eq!(Demands { capabilities, ..demands() }.missing(&unknown), []);
+    let nothing = Demands { arch: "x86_64".into(), uid: 1000, ..Demands::default() };
+    assert_eq!(nothing.missing(&means()), []);
+}
+
+#[test]
+fn another_architecture_is_not_asked_for_features() {
+    let means = Means { arch: "aarch64".into(), features: vec![], ..means() };
+    assert_eq!(demands().missing(&means), [Unfit::Architecture { theirs: "x86_64".into(), ours: "aarch64".into() }]);
+}
+
+#[test]
+fn what_an_older_freeze_recorded_in_vain_is_not_missing() {
+    let recorded = Demands { cpu_features: words(&["avx2", "vmx"]), saved_registers: None, ..demands() };
+    let means = Means { registers: Some(RegisterArea::of(&AREA[..1])), ..means() };
+    assert_eq!(recorded.missing(&means), []);
+}
+
+#[test]
+fn root_can_be_anybody() {
+    assert_eq!(demands().missing(&Means { uid: 0, ..means() }), []);
+}
+
+/// An address of no container, and datagrams beside a listener.
+#[test]
+fn only_an_address_of_its_own_and_a_port_of_tcp_can_be_taken() {
+    let bound = vec![bound("127.0.0.1", 9000, false), bound("239.1.2.3", 9001, true), bound("::", 7000, true)];
+    let means = Means { addresses: Some(BTreeSet::new()), ..means() };
+    assert_eq!(Demands { bound, ..demands() }.missing(&means), []);
+}
