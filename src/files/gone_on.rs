@@ -19,9 +19,10 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use nix::sys::stat::major;
 
+use super::how_used::Use;
 use super::mounts::{Kind, Mounts};
 use super::swapped;
-use super::used::{Rules, Use, Used};
+use super::used::{Rules, Used};
 use crate::image::{self, Manifest, VolumeFile};
 
 const SECOND: i64 = 1_000_000_000;
