@@ -1,10 +1,11 @@
 //! Files on volumes that go on without the service: a checkpoint is older than what the service, or another
 //! program, writes there afterwards.
 //!
-//! A checkpoint records the files that the service writes or maps, and a restore compares them. A file is the
+//! A checkpoint records the files that the service writes, maps or works among, and a restore compares them. A file is the
 //! same if its size and its time of modification are: copies keep both (`rsync -a`, `cp -a`), while device,
 //! inode and time of change are new in each copy, and change without a write. What a service only reads, and
-//! folders, are not compared: others change them as a matter of course.
+//! folders, are not compared: others change them as a matter of course. Closed files are compared where the
+//! service works: an idle database holds none open.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -18,6 +19,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use nix::sys::stat::major;
 
+use super::how_used::Use;
 use super::mounts::{Kind, Mounts};
 use super::swapped;
 use super::used::{Rules, Used};
@@ -25,31 +27,73 @@ use crate::image::{self, Manifest, VolumeFile};
 
 const SECOND: i64 = 1_000_000_000;
 
-/// Records the files that are `used` on volumes, while the service stands still. Of a file system of this
-/// container alone too, which another container of its pod may outlive it with. A program is not data.
+/// Most names that are looked at for closed files.
+const CLOSED_MAX: usize = 16_384;
+/// How deep they are looked for.
+const DEPTH_MAX: usize = 16;
+
+/// Records the files on volumes, while the service stands still: those that are `used`, and those below a working
+/// directory. Of a file system of this container alone too, which another container of its pod may outlive it with.
+/// A program is not data.
 pub fn record(used: &Used, rules: &Rules) -> Vec<VolumeFile> {
     let matters = used.0.iter().filter(|(_, how)| how.written || (how.mapped && !how.executed));
-    let recorded = matters.filter_map(|(path, how)| {
-        let outlives = rules.mounts.is_on_volume(path) || rules.mounts.kind(path) == Kind::Own;
-        let mut meta =
-            fs::symlink_metadata(path).ok().filter(|meta| outlives && meta.is_file() && !rules.is_ours(path))?;
-        if how.mapped && how.written {
-            // Else the kernel may let a mapping write on without a new time, to a page that it has not saved yet.
-            let _ = fs::File::open(path).and_then(|file| file.sync_data());
-            meta = fs::symlink_metadata(path).ok()?;
+    let mut recorded: Vec<VolumeFile> = matters.filter_map(|(path, how)| open_file(path, how, rules)).collect();
+    let mut left = CLOSED_MAX;
+    let is_volume = |path: &Path| rules.mounts.is_on_volume(path) && !rules.is_left_behind(path);
+    for (folder, _) in used.0.iter().filter(|(folder, how)| how.worked_in && is_volume(folder)) {
+        let is_recorded = |path: &Path| used.0.get(path).is_some_and(|how| how.written || how.mapped);
+        let is_other = |path: &Path| is_volume(path) && !is_recorded(path);
+        closed_files(folder, &is_other, DEPTH_MAX, &mut left, &mut recorded);
+    }
+    recorded
+}
+
+fn open_file(path: &Path, how: &Use, rules: &Rules) -> Option<VolumeFile> {
+    let outlives = rules.mounts.is_on_volume(path) || rules.mounts.kind(path) == Kind::Own;
+    let meta = || fs::symlink_metadata(path).ok().filter(|meta| outlives && meta.is_file() && !rules.is_ours(path));
+    if how.mapped && how.written && meta().is_some() {
+        // Else a mapping may write on without a new time, to a page that the kernel has not saved yet.
+        let _ = fs::File::open(path).and_then(|file| file.sync_data());
+    }
+    let appended = how.written && !how.overwritten && !how.mapped;
+    Some(VolumeFile { appended, ..described(path, &meta()?) })
+}
+
+/// A database holds few of its files open, and PostgreSQL none while it is idle.
+fn closed_files(
+    folder: &Path,
+    is_wanted: &dyn Fn(&Path) -> bool,
+    depth: usize,
+    left: &mut usize,
+    found: &mut Vec<VolumeFile>,
+) {
+    for path in fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        let Ok(meta) = fs::symlink_metadata(&path) else { continue };
+        if *left == 0 {
+            return;
         }
-        let appended = how.written && !how.overwritten && !how.mapped;
-        Some(VolumeFile {
-            path: path.as_os_str().as_bytes().to_vec(),
-            size: meta.len(),
-            mtime_ns: nanos(meta.mtime(), meta.mtime_nsec()),
-            ctime_ns: nanos(meta.ctime(), meta.ctime_nsec()),
-            device: meta.dev(),
-            inode: meta.ino(),
-            appended,
-        })
-    });
-    recorded.collect()
+        *left -= 1;
+        if !is_wanted(&path) {
+            continue;
+        }
+        if meta.is_dir() && depth > 0 {
+            closed_files(&path, is_wanted, depth - 1, left, found);
+        } else if meta.is_file() {
+            found.push(VolumeFile { closed: true, ..described(&path, &meta) });
+        }
+    }
+}
+
+fn described(path: &Path, meta: &Metadata) -> VolumeFile {
+    VolumeFile {
+        path: path.as_os_str().as_bytes().to_vec(),
+        size: meta.len(),
+        mtime_ns: nanos(meta.mtime(), meta.mtime_nsec()),
+        ctime_ns: nanos(meta.ctime(), meta.ctime_nsec()),
+        device: meta.dev(),
+        inode: meta.ino(),
+        ..VolumeFile::default()
+    }
 }
 
 /// A file that is not what it was at the checkpoint.
@@ -115,13 +159,14 @@ pub fn changes(manifest: &Manifest) -> io::Result<Vec<Change>> {
 
 fn change(then: &VolumeFile, now: io::Result<Metadata>) -> Option<Change> {
     let (now, can_go_on) = match now {
-        Err(error) => (Now::Absent(error.kind()), false),
+        Err(error) => (Now::Absent(error.kind()), then.closed),
         Ok(meta) => {
             let (size, mtime_ns) = (meta.len(), nanos(meta.mtime(), meta.mtime_nsec()));
             if size == then.size && is_same_time(mtime_ns, then.mtime_ns) {
                 return None;
             }
-            (Now::Written { size, mtime_ns }, size == then.size || (then.appended && size > then.size))
+            let fits = size == then.size || (then.appended && size > then.size);
+            (Now::Written { size, mtime_ns }, then.closed || fits)
         }
     };
     Some(Change { path: path(&then.path).to_owned(), then: then.size, now, can_go_on })
@@ -161,16 +206,7 @@ mod tests {
     use super::*;
 
     fn recorded(at: &Path, appended: bool) -> VolumeFile {
-        let meta = fs::metadata(at).unwrap();
-        VolumeFile {
-            path: at.as_os_str().as_bytes().to_vec(),
-            size: meta.len(),
-            mtime_ns: nanos(meta.mtime(), meta.mtime_nsec()),
-            ctime_ns: nanos(meta.ctime(), meta.ctime_nsec()),
-            device: meta.dev(),
-            inode: meta.ino(),
-            appended,
-        }
+        VolumeFile { appended, ..described(at, &fs::metadata(at).unwrap()) }
     }
 
     /// A file of five bytes, and what a checkpoint says of it.
@@ -225,6 +261,25 @@ mod tests {
             fs::write(&at, content).unwrap();
             assert_eq!(said(&manifest, &at)[0].1, can_go_on, "{appended} {content}");
         }
+    }
+
+    #[test]
+    fn files_that_are_closed_are_found_below_a_folder_and_hinder_no_restore() {
+        let (folder, at, _) = file(false);
+        let deep = folder.path().join("deep");
+        fs::create_dir(&deep).unwrap();
+        fs::write(deep.join("log"), "").unwrap();
+        let find = |mut left: usize| {
+            let mut found = Vec::new();
+            closed_files(at.parent().unwrap(), &|path| !path.ends_with("other"), 1, &mut left, &mut found);
+            Manifest { volume_files: found, ..Manifest::default() }
+        };
+        fs::write(deep.join("other"), "").unwrap();
+        assert_eq!((find(9).volume_files.len(), find(0).volume_files.len()), (2, 0));
+        let manifest = find(9);
+        fs::write(&at, "123").unwrap();
+        fs::remove_file(deep.join("log")).unwrap();
+        assert_eq!(said(&manifest, &at).iter().map(|change| change.1).collect::<Vec<_>>(), [true, true]);
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub(crate) mod ephemeral;
 mod folders;
 pub(crate) mod gone_on;
 pub(crate) mod groups;
+mod how_used;
 pub(crate) mod identity;
 mod lookup_error;
 pub(crate) mod mapped;

@@ -4,22 +4,22 @@
 //! ([`Kind::Own`]), or if it is on the root and is open for writing, or was made or changed since the
 //! container started.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::io;
-use std::ops::BitOrAssign;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
-use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{AccessFlags, eaccess};
 
 use super::bound;
 use super::entry;
+use super::how_used::Use;
+pub use super::how_used::{Written, written};
 pub use super::lookup_error::LookupError;
 use super::mounts::{Kind, Mounts};
 use super::names::{self, Names};
@@ -29,7 +29,7 @@ use super::start::container_start;
 use super::swapped;
 use crate::image::FolderLink;
 use crate::proc::fdinfo::FdInfo;
-use crate::proc::maps::{self, Mapping};
+use crate::proc::maps;
 use crate::proc::tree::Process;
 use crate::proc::{self, fd};
 
@@ -116,39 +116,6 @@ impl Rules {
 /// Files that processes use, and how.
 #[derive(Debug, Default)]
 pub struct Used(pub(super) BTreeMap<PathBuf, Use>);
-
-/// How processes use a file.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Use {
-    /// Open for writing, or mapped so that writes reach it.
-    pub written: bool,
-    /// Written elsewhere than at its end.
-    pub overwritten: bool,
-    pub mapped: bool,
-    /// A program or library.
-    pub executed: bool,
-}
-
-impl Use {
-    fn open(info: &FdInfo) -> Self {
-        let written = info.is_writable();
-        Self { written, overwritten: written && !info.appends(), ..Self::default() }
-    }
-
-    fn mapped(mapping: &Mapping) -> Self {
-        let written = mapping.writable && mapping.shared;
-        Self { written, overwritten: written, mapped: true, executed: mapping.executable }
-    }
-}
-
-impl BitOrAssign for Use {
-    fn bitor_assign(&mut self, other: Self) {
-        self.written |= other.written;
-        self.overwritten |= other.overwritten;
-        self.mapped |= other.mapped;
-        self.executed |= other.executed;
-    }
-}
 
 impl Used {
     /// What the processes use, and what was found for them by its inode.
@@ -293,7 +260,8 @@ fn used_by(processes: &[Process]) -> Result<BTreeMap<PathBuf, Use>, LookupError>
     for process in processes.iter().filter(|process| !process.is_zombie()) {
         let cwd = proc::path(process.pid, "cwd");
         if let Ok(target) = fs::read_link(&cwd) {
-            names_of(&cwd, &target).into_iter().for_each(|path| note(path, Use::default()));
+            let how = Use { worked_in: true, ..Use::default() };
+            names_of(&cwd, &target).into_iter().for_each(|path| note(path, how));
         }
         for (fd, target) in fd::links(process.pid).map_err(LookupError::Proc)? {
             if target.is_absolute() {
@@ -313,34 +281,6 @@ fn used_by(processes: &[Process]) -> Result<BTreeMap<PathBuf, Use>, LookupError>
         }
     }
     Ok(used)
-}
-
-/// Files that may be written without a new time of change.
-#[derive(Debug)]
-pub struct Written {
-    /// Their inode numbers, on any device: on an overlay a mapping has another one than stat(2) tells.
-    pub inodes: HashSet<u64>,
-    /// When freeze began to look, by the clock of file times.
-    pub since: Duration,
-}
-
-/// Files that running processes have open for writing, or mapped shared and writable, whatever names they have left. A
-/// process may end meanwhile.
-pub fn written(processes: &[Process]) -> io::Result<Written> {
-    let since = clock_gettime(ClockId::CLOCK_REALTIME_COARSE)?.into();
-    let mut inodes = HashSet::new();
-    for Process { pid, .. } in processes {
-        let links = fd::links(*pid).unwrap_or_default().into_iter();
-        let open = links.filter(|(fd, _)| FdInfo::read(*pid, *fd).unwrap_or_default().is_writable());
-        let open = open.filter_map(|(fd, _)| fs::metadata(proc::path(*pid, &format!("fd/{fd}"))).ok());
-        inodes.extend(open.map(|meta| meta.ino()));
-        let mapped = maps::read(*pid).unwrap_or_default().into_iter();
-        for mapping in mapped.filter(|mapping| mapping.writable && mapping.shared) {
-            inodes.extend(mapping.path().and_then(|path| fs::symlink_metadata(path).ok()).map(|meta| meta.ino()));
-            inodes.insert(mapping.inode);
-        }
-    }
-    Ok(Written { inodes, since })
 }
 
 /// Mapped files that do not travel and must be the same at a restore: programs and libraries, and whatever else is

@@ -171,3 +171,16 @@ fn a_target_that_loses_before_the_files_leaves_the_log_of_the_source() {
 fn a_target_that_loses_when_all_is_restored_leaves_the_log_of_the_source() {
     loses_beside_a_shared_volume(Point::RestoreHeld);
 }
+
+/// As an idle PostgreSQL does, the service has none of its files open.
+#[test]
+fn a_closed_file_where_the_service_works_is_compared() {
+    let script =
+        "cd /volume && mkdir -p deep && echo first >log && echo first >deep/data && exec /services/service one";
+    let app = App::with_options(Setting::Restricted, &[], &["sh", "-c", script]).with_volume(None);
+    crashed(&app);
+    fs::write(app.volume().join("deep/data"), "later\n").unwrap();
+    let story = refused(&app, &[]);
+    assert!(story.contains("/volume/deep/data has changed since the checkpoint: 6 bytes then, 6 now"), "{story}");
+    app.start_with(&["--volume-changed", "restore"]).verified();
+}

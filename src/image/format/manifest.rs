@@ -151,6 +151,9 @@ pub struct VolumeFile {
     /// The service only reads it and appends to it.
     #[prost(bool, tag = "7")]
     pub appended: bool,
+    /// The service has it closed; it is below a working directory.
+    #[prost(bool, tag = "8")]
+    pub closed: bool,
 }
 
 /// A symbolic link that leads to a folder.
