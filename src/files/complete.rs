@@ -107,7 +107,7 @@ mod tests {
 
     use super::*;
     use crate::files::selection::Selection;
-    use crate::files::used::Use;
+    use crate::files::how_used::Use;
     use crate::image::File;
 
     /// A folder on the root whose files the container has made.
