@@ -106,8 +106,8 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
-    use crate::files::selection::Selection;
     use crate::files::how_used::Use;
+    use crate::files::selection::Selection;
     use crate::image::File;
 
     /// A folder on the root whose files the container has made.

@@ -133,6 +133,18 @@ impl fmt::Display for Change {
     }
 }
 
+/// Files that others have made for this container's pod since the checkpoint, such as an init container on an `emptyDir`,
+/// and in whose place a restore puts the captured content.
+pub fn overwritten(manifest: &Manifest) -> io::Result<Vec<Change>> {
+    if manifest.files.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mounts = Mounts::read()?;
+    let shared = manifest.files.iter().filter(|file| file.kind() == image::Kind::Regular);
+    let shared = shared.filter(|file| mounts.kind(path(&file.path)) == Kind::Own);
+    Ok(shared.filter_map(|file| newer(file, &fs::symlink_metadata(path(&file.path)).ok()?)).collect())
+}
+
 /// The files of a generation that have gone on. A captured one has if it is newer here: a restore would put the
 /// old content in its place.
 pub fn changes(manifest: &Manifest) -> io::Result<Vec<Change>> {
@@ -152,7 +164,7 @@ pub fn changes(manifest: &Manifest) -> io::Result<Vec<Change>> {
         let meta = fs::symlink_metadata(at).ok().filter(Metadata::is_file)?;
         let same_file = || recorded.get(file.path.as_slice()).is_some_and(|then| is_same_file(then, &meta));
         let outlived = mounts.is_on_volume(at) || (mounts.kind(at) == Kind::Own && same_file());
-        if outlived { newer(file, &meta) } else { None }
+        outlived.then(|| newer(file, &meta))?
     });
     Ok(in_use.chain(overwritten).collect())
 }
@@ -174,7 +186,7 @@ fn change(then: &VolumeFile, now: io::Result<Metadata>) -> Option<Change> {
 
 fn newer(captured: &image::File, meta: &Metadata) -> Option<Change> {
     let mtime_ns = nanos(meta.mtime(), meta.mtime_nsec());
-    let is_newer = mtime_ns > captured.mtime_ns && !is_same_time(mtime_ns, captured.mtime_ns);
+    let is_newer = meta.is_file() && mtime_ns > captured.mtime_ns && !is_same_time(mtime_ns, captured.mtime_ns);
     let now = Now::Written { size: meta.len(), mtime_ns };
     is_newer.then(|| Change { path: path(&captured.path).to_owned(), then: captured.size, now, can_go_on: true })
 }
@@ -301,6 +313,20 @@ mod tests {
         let manifest = Manifest { files, volume_files: vec![recorded(&at, false)], ..Manifest::default() };
         fs::write(&at, "123456").unwrap();
         assert_eq!(said(&manifest, &at), []);
+    }
+
+    #[test]
+    fn what_a_pod_has_written_since_is_overwritten() {
+        let shared = tempfile::tempdir_in("/dev/shm").unwrap();
+        let at = shared.path().join("token");
+        fs::write(&at, "12345").unwrap();
+        let mtime_ns = described(&at, &fs::metadata(&at).unwrap()).mtime_ns;
+        let found = |mtime_ns| {
+            let path = at.as_os_str().as_bytes().to_vec();
+            let file = image::File { path, kind: image::Kind::Regular.into(), mtime_ns, ..image::File::default() };
+            overwritten(&Manifest { files: vec![file], ..Manifest::default() }).unwrap().len()
+        };
+        assert_eq!([found(mtime_ns - 1), found(mtime_ns), found(mtime_ns + 1)], [1, 0, 0]);
     }
 
     #[test]

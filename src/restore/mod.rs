@@ -290,6 +290,7 @@ impl<'a> Restore<'a> {
             Beside::Over(event) => return Ok(event),
             Beside::Restore { longer } => longer,
         };
+        volumes::overwritten(manifest).into_iter().for_each(|warning| self.reporter.warn(warning));
         let counted_up_to = manifest.highest_id().filter(|_| !self.plan().can_go_back());
         if let Some(message) = counted_up_to.and_then(pid_counting::before_restore) {
             self.reporter.send(&Event::Chosen { message });

@@ -51,6 +51,16 @@ pub(crate) fn changed(manifest: &Manifest) -> Vec<String> {
     gone_on::changes(manifest).unwrap_or_default().iter().map(ToString::to_string).collect()
 }
 
+/// Says which files a restore overwrites on a file system that the containers of a pod share.
+pub(super) fn overwritten(manifest: &Manifest) -> Option<String> {
+    let what = sum_up(gone_on::overwritten(manifest).unwrap_or_default().iter())?;
+    Some(format!(
+        "{what}: generation {} has it too, so its content of then takes the place; to keep what this pod writes there, \
+         leave the folder out of checkpoints (--exclude)",
+        manifest.generation
+    ))
+}
+
 fn judge(manifest: &Manifest, changes: &[Change], policy: VolumeChanged) -> Decision {
     let Some(what) = sum_up(changes.iter()) else { return Decision::Unchanged };
     let number = manifest.generation;
