@@ -134,12 +134,6 @@ impl Core {
     }
 }
 
-/// The paths of the files in `files.img`.
-pub fn paths(image: &[u8]) -> Result<Vec<Vec<u8>>, Malformed> {
-    let files = entries(image, FILES)?.into_iter().map(decode::<OpenFile>).collect::<Result<Vec<_>, _>>()?;
-    Ok(files.into_iter().filter_map(|file| Some(file.regular?.name)).collect())
-}
-
 /// Memory map of a process (`mm_entry`).
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Mm {

@@ -134,8 +134,16 @@ pub fn is_of_a_container(ip: IpAddr) -> bool {
 
 fn taken(demands: &Demands, means: &Means) -> Option<Unfit> {
     let listeners = demands.bound.iter().filter(|bound| !bound.datagrams);
-    let port = listeners.map(|bound| bound.port).find(|port| means.taken.contains(port))?;
+    let wanted = listeners.filter_map(|bound| Some((bound.ip()?, bound.port)));
+    let (_, port) = wanted.into_iter().find(|own| means.taken.iter().any(|other| is_in_the_way(*own, *other)))?;
     Some(Unfit::PortTaken { port })
+}
+
+/// Two listeners have no room if their addresses are equal, or one has all of the family. Whether one of IPv6 takes those
+/// of IPv4 too, the kernel does not tell (IPV6_V6ONLY).
+fn is_in_the_way((own, port): (IpAddr, u32), (other, taken): (IpAddr, u32)) -> bool {
+    let is_of_all = own.is_unspecified() || other.is_unspecified();
+    port == taken && (own == other || (is_of_all && own.is_ipv4() == other.is_ipv4()))
 }
 
 impl Bound {

@@ -6,10 +6,10 @@ use std::net::IpAddr;
 
 use crate::proc::inet::{self, Protocol};
 
-/// TCP ports on which somebody in the network namespace of `pid` listens.
-pub fn listening(pid: impl Display) -> BTreeSet<u32> {
+/// Addresses and TCP ports on which somebody in the network namespace of `pid` listens.
+pub fn listening(pid: impl Display) -> BTreeSet<(IpAddr, u32)> {
     let listens = |socket: &inet::Inet| socket.protocol == Protocol::Tcp && socket.state == inet::LISTEN;
-    inet::read(pid).into_iter().filter(listens).map(|socket| socket.local.port().into()).collect()
+    inet::read(pid).into_iter().filter(listens).map(|socket| (socket.local.ip(), socket.local.port().into())).collect()
 }
 
 /// Addresses of this network namespace. None if the kernel does not tell, or lets everybody bind any.
@@ -36,10 +36,10 @@ mod tests {
     #[test]
     fn a_listener_has_its_port_and_loopback_is_here() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port().into();
-        assert!(listening("self").contains(&port));
+        let own = (Ipv4Addr::LOCALHOST.into(), listener.local_addr().unwrap().port().into());
+        assert!(listening("self").contains(&own));
         drop(listener);
-        assert!(!listening("self").contains(&port));
+        assert!(!listening("self").contains(&own));
         assert!(addresses().is_none_or(|all| all.contains(&Ipv4Addr::LOCALHOST.into())));
     }
 }

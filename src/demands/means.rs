@@ -60,8 +60,8 @@ pub struct Means {
     pub first_port: Option<u32>,
     /// Addresses of this network namespace; None if any may be bound.
     pub addresses: Option<BTreeSet<IpAddr>>,
-    /// TCP ports on which somebody listens already.
-    pub taken: BTreeSet<u32>,
+    /// Addresses and TCP ports on which somebody listens already.
+    pub taken: BTreeSet<(IpAddr, u32)>,
 }
 
 impl Means {
@@ -91,7 +91,11 @@ impl Means {
             host_memory: meminfo("MemAvailable").zip(meminfo("SwapFree")).map(|(memory, swap)| memory + swap),
             processes: PIDS.iter().find_map(|folder| number(&format!("{folder}/pids.max"))),
             user_processes: of_user(abilities, limits.hard("Max processes")),
-            descriptors: limits.hard("Max open files"),
+            // CRIU raises its own limit as far as it may.
+            descriptors: match abilities.facts.effective.contains("SYS_RESOURCE") {
+                true => number("/proc/sys/fs/nr_open"),
+                false => limits.hard("Max open files"),
+            },
             locked: unless(abilities, &["IPC_LOCK"], limits.hard("Max locked memory")),
             address_space: limits.hard("Max address space"),
             data: limits.hard("Max data size"),

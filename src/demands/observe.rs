@@ -19,9 +19,10 @@ pub fn observe<'a>(processes: &[Process], open: impl Iterator<Item = (i32, &'a [
     let mut sockets = BTreeSet::new();
     let mut together = Demands::default();
     let mut any = None;
+    let mut inotify = BTreeSet::new();
     for (pid, descriptors) in open {
         sockets.extend(descriptors.iter().filter(|one| one.target.starts_with("socket:[")).filter_map(|one| one.inode));
-        together = together.and(&one(pid, descriptors));
+        together = together.and(&one(pid, descriptors, &mut inotify));
         any = Some(pid);
     }
     let ids = processes.iter().flat_map(|process| &process.threads);
@@ -58,8 +59,9 @@ impl Demands {
     }
 }
 
-/// What one process asks.
-fn one(pid: i32, descriptors: &[Descriptor]) -> Demands {
+/// What one process asks. Which `watchers` were counted already: a fork has those of its parent, under the same number and
+/// with the same watches.
+fn one(pid: i32, descriptors: &[Descriptor], watchers: &mut BTreeSet<String>) -> Demands {
     let status = Status::read(pid).unwrap_or_default();
     let maps = maps::read(pid).unwrap_or_default();
     let writable = maps.iter().filter(|map| map.writable && !map.shared).map(|map| map.end - map.start).sum();
@@ -76,14 +78,15 @@ fn one(pid: i32, descriptors: &[Descriptor]) -> Demands {
     };
     for descriptor in descriptors {
         demands.descriptors = demands.descriptors.max(descriptor.fd as u64 + 1);
-        let info = || FdInfo::read(pid, descriptor.fd).unwrap_or_default();
-        match &*descriptor.target {
-            "anon_inode:inotify" => {
-                demands.inotify_instances += 1;
-                demands.inotify_watches += info().watches.len() as u64;
-            }
-            "anon_inode:[eventpoll]" => demands.epoll_watches += info().polled,
-            _ => {}
+        let kind = &*descriptor.target;
+        if !["anon_inode:inotify", "anon_inode:[eventpoll]"].contains(&kind) {
+            continue;
+        }
+        let info = FdInfo::read(pid, descriptor.fd).unwrap_or_default();
+        if watchers.insert(format!("{kind} {} {:?} {}", descriptor.fd, info.watches, info.polled)) {
+            demands.inotify_instances += u64::from(kind == "anon_inode:inotify");
+            demands.inotify_watches += info.watches.len() as u64;
+            demands.epoll_watches += info.polled;
         }
     }
     demands

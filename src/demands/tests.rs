@@ -78,7 +78,7 @@ fn means() -> Means {
         queue: Some(65_536),
         first_port: Some(53),
         addresses: Some(BTreeSet::from([[10, 0, 0, 2].into()])),
-        taken: BTreeSet::from([53, 7000]),
+        taken: BTreeSet::from([("0.0.0.0".parse().unwrap(), 53), ("::".parse().unwrap(), 7000)]),
     }
 }
 
@@ -115,7 +115,7 @@ const ROWS: &[Row] = &[
     ("message queue", |it| less(&mut it.queue)),
     ("ports", |it| it.first_port = Some(54)),
     ("addresses", |it| it.addresses = Some(BTreeSet::new())),
-    ("free ports", |it| it.taken = [80].into()),
+    ("free ports", |it| it.taken = [("0.0.0.0".parse().unwrap(), 80)].into()),
 ];
 
 #[test]
@@ -173,6 +173,25 @@ fn what_an_older_freeze_recorded_in_vain_is_not_missing() {
 #[test]
 fn root_can_be_anybody() {
     assert_eq!(demands().missing(&Means { uid: 0, ..means() }), []);
+}
+
+#[test]
+fn listeners_at_other_addresses_share_a_port() {
+    let misses = |own: &str, other: &str| {
+        let demands = Demands { bound: vec![bound(own, 9000, false)], ..demands() };
+        let means = Means { taken: [(other.parse().unwrap(), 9000)].into(), addresses: None, ..means() };
+        !demands.missing(&means).is_empty()
+    };
+    for (own, other, expected) in [
+        ("10.0.0.2", "10.0.0.2", true),
+        ("10.0.0.2", "0.0.0.0", true),
+        ("0.0.0.0", "127.0.0.1", true),
+        ("::", "::1", true),
+        ("10.0.0.2", "127.0.0.1", false),
+        ("127.0.0.1", "::", false),
+    ] {
+        assert_eq!(misses(own, other), expected, "{own} {other}");
+    }
 }
 
 /// An address of no container, and datagrams beside a listener.

@@ -10,7 +10,7 @@ pub mod staged;
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -272,10 +272,16 @@ fn replace(entry: &Entry, file: &image::File, put: &mut Put) -> Result<(), Image
     finish(&out, file, put).and_then(|()| temporary.take_place()).map_err(ImageError::Sink)
 }
 
-/// Writes into an existing file. Another user's file keeps its owner, mode and times.
+/// Writes into an existing file. Another user's file keeps its owner, mode and times. The file never becomes shorter than
+/// it will be: a process may have it mapped, and would lose what it has changed of its own copy.
 fn overwrite(mut out: File, file: &image::File, put: &mut Put) -> Result<(), ImageError> {
-    out.set_len(0).map_err(ImageError::Sink)?;
-    fill(&mut out, file, put.fetcher)?;
+    if let Some(body) = &file.body {
+        put.fetcher.for_each(body, |piece| match piece {
+            Piece::Data(data) => out.write_all(data),
+            Piece::Zeros(length) => io::copy(&mut io::repeat(0).take(length), &mut out).map(drop),
+        })?;
+    }
+    out.set_len(file.size).map_err(ImageError::Sink)?;
     let finished = out.metadata().and_then(|meta| if may_give(&meta) { finish(&out, file, put) } else { Ok(()) });
     finished.map_err(ImageError::Sink)
 }

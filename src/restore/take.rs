@@ -42,12 +42,25 @@ pub(super) fn take(
             if let lost @ Verdict::Lost(_) = ask(check, || close_above(vault, &found.lease, us))? {
                 return Ok(lost);
             }
-            match if exclusive { exclusive::claim(vault, &found.lease, us) } else { Ok(()) } {
-                Ok(()) => Ok(Verdict::Ours),
-                Err(error @ ImageError::Replaced { .. }) => Ok(Verdict::Lost(error.to_string())),
-                Err(error) => Err(RestoreError::Undecided(error)),
-            }
+            if exclusive { claim(found, us) } else { Ok(Verdict::Ours) }
         }
+    }
+}
+
+/// With `--exclusive`: claims the lease for a command that is started in the place of a generation that was taken. Until
+/// then the lease is the former owner's, whose heartbeats have ended.
+pub(super) fn claim_taken(found: &Found, us: &str, exclusive: bool) -> Result<Verdict, RestoreError> {
+    match found.right {
+        Right::Taking { .. } if exclusive => claim(found, us),
+        _ => Ok(Verdict::Ours),
+    }
+}
+
+fn claim(found: &Found, us: &str) -> Result<Verdict, RestoreError> {
+    match exclusive::claim(&found.vault, &found.lease, us) {
+        Ok(()) => Ok(Verdict::Ours),
+        Err(error @ ImageError::Replaced { .. }) => Ok(Verdict::Lost(error.to_string())),
+        Err(error) => Err(RestoreError::Undecided(error)),
     }
 }
 

@@ -1,14 +1,13 @@
 //! What becomes of a generation whose files on volumes have gone on. Changes nothing.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::error::RestoreError;
 use crate::criu::command::Elsewhere;
-use crate::criu::images;
+use crate::criu::named;
 use crate::files::gone_on::{self, Change};
 use crate::files::put_back::staged::Staged;
 use crate::image::{Fetcher, Manifest};
@@ -40,10 +39,17 @@ pub(super) fn elsewhere(
     manifest: &Manifest,
     fetcher: &mut Fetcher,
 ) -> Result<Elsewhere, RestoreError> {
-    let Some(body) = manifest.image("files.img") else { return Ok(Elsewhere::default()) };
-    let image = fetcher.read_to_vec(body, "files.img", images::LIMIT)?;
-    let paths: BTreeSet<Vec<u8>> = images::paths(&image).unwrap_or_default().into_iter().collect();
-    Ok(staged.elsewhere(|path| paths.contains(path.as_os_str().as_bytes())))
+    if staged.is_empty() {
+        return Ok(Elsewhere::default());
+    }
+    let mut images = BTreeMap::new();
+    for name in named::IMAGES {
+        if let Some(body) = manifest.image(name) {
+            images.insert(name, fetcher.read_to_vec(body, name, named::LIMIT as u64)?);
+        }
+    }
+    let named = named::named(&images).unwrap_or_default();
+    Ok(staged.elsewhere(|path| named.files.contains(path)))
 }
 
 /// One sentence for each file that has gone on, for the doctor.
@@ -100,6 +106,8 @@ fn sum_up<'a>(mut changes: impl Iterator<Item = &'a Change>) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStrExt;
+
     use super::*;
     use crate::image::VolumeFile;
 

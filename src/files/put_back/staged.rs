@@ -2,7 +2,7 @@
 //! beside its place, under a temporary name, and takes its place only when the service is this container's own.
 //! So a target that loses a handover leaves the files of the running service as they are.
 //!
-//! Before that, nothing is made under a name of the service but missing folders.
+//! Before that, nothing is made under a name of the service but missing folders and links.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -53,6 +53,10 @@ impl<'a> Staged<'a> {
                 let place = make_folder(&entry, at, file.mode).map_err(|error| unresolved(at, error))?;
                 return self.folders.note(at, &place).map_err(|error| unresolved(at, error.into()));
             }
+            // A path of a socket may lead over it, and it takes nothing's place.
+            Kind::Symlink if entry.present().is_err() => {
+                return make_link(&entry, file).map_err(|error| unresolved(at, error.into()));
+            }
             Kind::Symlink => None,
             _ if is_here(&entry, file) => return Ok(()),
             _ if !is_replaceable(&entry) => None,
@@ -82,6 +86,10 @@ impl<'a> Staged<'a> {
             Ok(linkat(AT_FDCWD, &place, &entry.folder, temporary.name(), AtFlags::AT_SYMLINK_FOLLOW)?)
         });
         Ok(Some(linked.map(|()| temporary.leave()).map_err(ImageError::Sink)))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.prepared.is_empty() && self.in_place.is_empty()
     }
 
     /// Where CRIU finds the files of the images until they have taken their places.

@@ -107,7 +107,10 @@ mod tests {
         let looks = Cell::new(0);
         let means = || {
             looks.set(looks.get() + 1);
-            Means { taken: if looks.get() < 3 { [80].into() } else { [].into() }, ..Means::default() }
+            Means {
+                taken: if looks.get() < 3 { [([0, 0, 0, 0].into(), 80)].into() } else { [].into() },
+                ..Means::default()
+            }
         };
         assert_eq!((check(&manifest, means), looks.get()), (Ok(None), 3));
     }
