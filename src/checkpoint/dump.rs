@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::meter::Meter;
+use super::room::Watch;
 use crate::criu::command::{self, Criu, NotStarted, SystemV};
 use crate::criu::log::{self, Cause};
 use crate::criu::stream;
@@ -38,6 +39,10 @@ pub enum DumpError {
     #[error("the service could not be dumped: {0}")]
     Refused(Cause),
     #[error(
+        "the container's memory was nearly used up while the service was frozen, so freeze gave the checkpoint up; raise the memory limit, or try again when the service uses less"
+    )]
+    ShortOfMemory,
+    #[error(
         "the dump failed while {doing} ({error}); try again, and check the container's memory limit if it fails again"
     )]
     Broken { doing: &'static str, error: io::Error },
@@ -60,6 +65,10 @@ pub struct Dump {
     /// Readable once CRIU has ended. The gate's end does not prove it: a child of a killed CRIU may keep the
     /// gate open.
     exit: OwnedFd,
+    /// Only until CRIU may end by itself, or be reaped.
+    watch: Option<Watch>,
+    /// Whether the watch has killed CRIU.
+    short: bool,
     gate: Option<UnixStream>,
     listener: UnixListener,
     log: PathBuf,
@@ -102,7 +111,8 @@ impl Dump {
             broken(error)
         })?;
         let log = work.join(command::DUMP_LOG);
-        Ok(Self { child, exit, gate: Some(gate), listener, log, oom_kills, since, released: None })
+        let watch = Watch::start(child.id() as i32);
+        Ok(Self { child, exit, watch, short: false, gate: Some(gate), listener, log, oom_kills, since, released: None })
     }
 
     /// Receives all CRIU images until the dump is complete and the service stands still.
@@ -164,6 +174,7 @@ impl Dump {
 
     /// Whether CRIU still holds the tasks. A killed CRIU lets them run.
     pub fn check(&mut self) -> Result<(), DumpError> {
+        self.unwatch();
         let open = |mut gate: &UnixStream| match gate.read(&mut [0]) {
             Err(error) => error.kind() == io::ErrorKind::WouldBlock,
             Ok(_) => false,
@@ -183,6 +194,7 @@ impl Dump {
 
     /// Makes CRIU end or release the tasks, and waits until that is done.
     pub fn release(&mut self, verdict: Verdict) -> Result<(), DumpError> {
+        self.unwatch();
         let byte = match verdict {
             Verdict::Kill => b'k',
             Verdict::Run => b'r',
@@ -205,7 +217,7 @@ impl Dump {
         let (listener, child, log) = (listener.unwrap(), child.unwrap(), work.join(command::DUMP_LOG));
         let exit = fd::ExitWatch::prepare().and_then(|watch| watch.of(&child)).unwrap();
         let (oom_kills, since) = (OomKills::now(), Instant::now());
-        Self { child, exit, gate: None, listener, log, oom_kills, since, released: None }
+        Self { child, exit, watch: None, short: false, gate: None, listener, log, oom_kills, since, released: None }
     }
 
     /// Whether CRIU says that the dump is complete. The end of the gate means that CRIU gave up.
@@ -216,6 +228,7 @@ impl Dump {
             Ok(1) if byte[0] == DUMPED => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
             _ => {
+                self.unwatch();
                 let _ = self.child.wait();
                 Err(self.refused())
             }
@@ -224,12 +237,21 @@ impl Dump {
 
     /// Ends CRIU, and returns its reason if it failed.
     fn refusal_at_end(&mut self) -> Option<DumpError> {
+        self.unwatch();
         drop(self.gate.take());
         let status = wait_for(&mut self.child, self.exit.as_fd())?;
         (!status.success()).then(|| self.refused())
     }
 
-    fn refused(&self) -> DumpError {
+    fn unwatch(&mut self) {
+        self.short |= self.watch.take().is_some_and(Watch::stop);
+    }
+
+    fn refused(&mut self) -> DumpError {
+        self.unwatch();
+        if self.short {
+            return DumpError::ShortOfMemory;
+        }
         DumpError::Refused(log::cause(&self.log, self.oom_kills.since()))
     }
 }
@@ -237,6 +259,7 @@ impl Dump {
 impl Drop for Dump {
     /// Closes the gate, so the service runs on. Waits for that, since the caller may report it.
     fn drop(&mut self) {
+        self.unwatch();
         drop(self.gate.take());
         wait_for(&mut self.child, self.exit.as_fd());
     }
