@@ -18,6 +18,7 @@ use super::meter::Meter;
 use super::room::Watch;
 use crate::criu::command::{self, Criu, NotStarted, SystemV};
 use crate::criu::log::{self, Cause};
+use crate::criu::named::{self, Named};
 use crate::criu::stream;
 use crate::fail_points::{Point, reach};
 use crate::host::clock::Time;
@@ -46,6 +47,10 @@ pub enum DumpError {
         "the dump failed while {doing} ({error}); try again, and check the container's memory limit if it fails again"
     )]
     Broken { doing: &'static str, error: io::Error },
+    #[error(
+        "CRIU's list of the service's files cannot be read, so freeze cannot tell whether all of them are captured; try again, and report it if it fails again"
+    )]
+    Unknown,
     #[error(transparent)]
     Image(#[from] ImageError),
 }
@@ -77,6 +82,8 @@ pub struct Dump {
     /// Start of the time in which the service may stand still.
     since: Instant,
     released: Option<Instant>,
+    /// Images of [`named::IMAGES`].
+    copies: BTreeMap<&'static str, Vec<u8>>,
 }
 
 /// A CRIU image that is being received.
@@ -84,6 +91,23 @@ struct Open {
     name: String,
     pipe: std::fs::File,
     body: BodyWriter,
+    /// What came, if it is one of [`named::IMAGES`].
+    copy: Option<(&'static str, Vec<u8>)>,
+}
+
+/// Copies what it reads, but for what exceeds [`named::LIMIT`].
+struct Copying<'a> {
+    pipe: &'a mut std::fs::File,
+    copy: &'a mut Vec<u8>,
+}
+
+impl Read for Copying<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.pipe.read(buffer)?;
+        let room = named::LIMIT.saturating_sub(self.copy.len());
+        self.copy.extend_from_slice(&buffer[..read.min(room)]);
+        Ok(read)
+    }
 }
 
 impl Dump {
@@ -112,7 +136,19 @@ impl Dump {
         })?;
         let log = work.join(command::DUMP_LOG);
         let watch = Watch::start(child.id() as i32);
-        Ok(Self { child, exit, watch, short: false, gate: Some(gate), listener, log, oom_kills, since, released: None })
+        Ok(Self {
+            child,
+            exit,
+            watch,
+            short: false,
+            gate: Some(gate),
+            listener,
+            log,
+            oom_kills,
+            since,
+            released: None,
+            copies: BTreeMap::new(),
+        })
     }
 
     /// Receives all CRIU images until the dump is complete and the service stands still.
@@ -145,6 +181,7 @@ impl Dump {
                 let Some(image) = open.get_mut(index) else { continue };
                 if drain(image, meter)? {
                     let image = open.swap_remove(index);
+                    self.copies.extend(image.copy);
                     done.insert(image.name, image.body.finish()?);
                     reach(Point::CheckpointDumping);
                 }
@@ -187,6 +224,11 @@ impl Dump {
         }
     }
 
+    /// What the images name and do not carry.
+    pub fn named(&self) -> Result<Named, DumpError> {
+        named::named(&self.copies).map_err(|_| DumpError::Unknown)
+    }
+
     /// How long the service may have stood still: until its release, or until now.
     pub fn frozen(&self) -> Duration {
         self.released.unwrap_or_else(Instant::now) - self.since
@@ -217,7 +259,20 @@ impl Dump {
         let (listener, child, log) = (listener.unwrap(), child.unwrap(), work.join(command::DUMP_LOG));
         let exit = fd::ExitWatch::prepare().and_then(|watch| watch.of(&child)).unwrap();
         let (oom_kills, since) = (OomKills::now(), Instant::now());
-        Self { child, exit, watch: None, short: false, gate: None, listener, log, oom_kills, since, released: None }
+        let copies = BTreeMap::new();
+        Self {
+            child,
+            exit,
+            watch: None,
+            short: false,
+            gate: None,
+            listener,
+            log,
+            oom_kills,
+            since,
+            released: None,
+            copies,
+        }
     }
 
     /// Whether CRIU says that the dump is complete. The end of the gate means that CRIU gave up.
@@ -306,13 +361,18 @@ fn begin(name: String, connection: &mut stream::Connection, writer: &ImageWriter
     if name.starts_with("pages-") || name.starts_with("ghost-file-") {
         fd::widen_pipe(pipe.as_fd(), stream::PIPE_ROOM);
     }
-    Ok(Open { name, pipe: pipe.into(), body: writer.begin() })
+    let copy = named::IMAGES.into_iter().find(|image| *image == name).map(|image| (image, Vec::new()));
+    Ok(Open { name, pipe: pipe.into(), body: writer.begin(), copy })
 }
 
 /// Reads until the pipe is empty. Returns whether it has ended.
 fn drain(image: &mut Open, meter: &Meter) -> Result<bool, DumpError> {
     loop {
-        match image.body.fill_from(&mut image.pipe) {
+        let read = match &mut image.copy {
+            Some((_, copy)) => image.body.fill_from(&mut Copying { pipe: &mut image.pipe, copy }),
+            None => image.body.fill_from(&mut image.pipe),
+        };
+        match read {
             Ok(0) => return Ok(true),
             Ok(read) => meter.add(read),
             Err(ImageError::Source(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),

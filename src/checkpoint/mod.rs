@@ -31,6 +31,7 @@ use crate::criu::stats;
 use crate::fail_points::{Point, reach};
 use crate::files::ahead::Ahead;
 use crate::files::capture::{self, CaptureError, Captured};
+use crate::files::complete::{self, Incomplete};
 use crate::files::ephemeral::Ephemeral;
 use crate::files::gone_on;
 use crate::files::identity::Identities;
@@ -74,6 +75,8 @@ enum CheckpointError {
     Dump(#[from] DumpError),
     #[error(transparent)]
     Files(#[from] CaptureError),
+    #[error(transparent)]
+    Incomplete(#[from] Incomplete),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -255,6 +258,7 @@ fn take(
     let survey = survey.map(|survey| survey.again(&rules)).transpose()?.unwrap_or_default();
     let paths = used::paths(&used, survey.changed.keys(), &rules)?;
     let files = capture::capture(&paths, &used, &|path, meta| ahead.content(path, meta), &writer)?;
+    complete::check(&dump.named()?, &files, &used, &rules, tree.processes())?;
     let mapped = describe::executables(&tree, &rules, &identities);
     let mut manifest =
         describe::service(host, &tree, target.root, target.service, mapped).map_err(LookupError::Proc)?;

@@ -17,6 +17,8 @@ pub const PAGEMAP: u32 = 0x5608_4025;
 pub(crate) const CORE: u32 = 0x5505_3847;
 /// `ipcns-msg-PID.img`.
 pub(crate) const QUEUES: u32 = 0x5545_3737;
+/// `remap-fpath.img`.
+pub(crate) const REMAPS: u32 = 0x5913_3954;
 /// `pstree.img`.
 pub const PSTREE: u32 = 0x5027_3030;
 
@@ -243,16 +245,92 @@ pub(crate) struct OpenFile {
     pub regular: Option<Regular>,
     #[prost(message, optional, tag = "4")]
     pub inet: Option<Inet>,
+    #[prost(message, optional, tag = "13")]
+    pub inotify: Option<Inotify>,
+    #[prost(message, optional, tag = "14")]
+    pub fanotify: Option<Fanotify>,
     #[prost(message, optional, tag = "16")]
     pub unix: Option<Unix>,
+    #[prost(message, optional, tag = "19")]
+    pub tty: Option<Tty>,
 }
 
 /// A regular file or folder (`reg_file_entry`).
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Regular {
-    /// Absolute path.
+    /// Absolute path; of an external file the name by which a restore is given it.
     #[prost(bytes = "vec", tag = "6")]
     pub name: Vec<u8>,
+    #[prost(bool, tag = "9")]
+    pub is_external: bool,
+}
+
+/// A file whose path does not lead to it (`remap_file_path_entry`).
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Remap {
+    /// Its [`OpenFile::id`].
+    #[prost(uint32, tag = "1")]
+    pub file: u32,
+}
+
+/// A terminal (`tty_file_entry`).
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Tty {
+    /// [`OpenFile::id`] of its path.
+    #[prost(uint32, tag = "6")]
+    pub file: u32,
+}
+
+/// An inotify instance (`inotify_file_entry`).
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Inotify {
+    #[prost(message, repeated, tag = "5")]
+    pub watches: Vec<Watch>,
+}
+
+/// `inotify_wd_entry`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Watch {
+    #[prost(message, optional, tag = "7")]
+    pub handle: Option<Handle>,
+}
+
+/// A fanotify group (`fanotify_file_entry`).
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Fanotify {
+    #[prost(message, repeated, tag = "6")]
+    pub marks: Vec<FanotifyMark>,
+}
+
+/// `fanotify_mark_entry`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct FanotifyMark {
+    #[prost(message, optional, tag = "7")]
+    pub inode: Option<InodeMark>,
+    #[prost(message, optional, tag = "8")]
+    pub mount: Option<MountMark>,
+}
+
+/// `fanotify_inode_mark_entry`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct InodeMark {
+    #[prost(message, optional, tag = "2")]
+    pub handle: Option<Handle>,
+}
+
+/// `fanotify_mount_mark_entry`.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct MountMark {
+    #[prost(bytes = "vec", tag = "2")]
+    pub path: Vec<u8>,
+}
+
+/// What a watch is on (`fh_entry`).
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Handle {
+    /// Absolute; empty if CRIU needs none.
+    #[prost(bytes = "vec", tag = "4")]
+    pub path: Vec<u8>,
 }
 
 /// A TCP, UDP or raw socket (`inet_sk_entry`). Addresses are in network byte order, as little-endian words.
@@ -287,11 +365,29 @@ pub(crate) struct InetOptions {
 /// A unix socket (`unix_sk_entry`).
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Unix {
+    /// As for socket(2).
+    #[prost(uint32, tag = "3")]
+    pub kind: u32,
     #[prost(uint32, tag = "4")]
     pub state: u32,
+    /// Bits; the lowest is that of a peer outside of the tree (`USK_EXTERN` in criu/sk-unix.c).
+    #[prost(uint32, tag = "6")]
+    pub flags: u32,
     /// Path, or a zero byte and an abstract name; empty if unbound.
     #[prost(bytes = "vec", tag = "11")]
     pub name: Vec<u8>,
+    /// The folder of a relative path.
+    #[prost(bytes = "vec", tag = "14")]
+    pub folder: Vec<u8>,
+    /// Its path is gone, or leads to another file.
+    #[prost(bool, tag = "15")]
+    pub is_deleted: bool,
+    /// Paths that its file has instead, or besides.
+    #[prost(bytes = "vec", repeated, tag = "32")]
+    pub links: Vec<Vec<u8>>,
+    /// It is connected and was bound itself: its name is not the listener's.
+    #[prost(bool, tag = "33")]
+    pub has_own_name: bool,
 }
 
 #[cfg(test)]

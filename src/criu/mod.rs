@@ -3,6 +3,7 @@
 pub(crate) mod command;
 pub mod images;
 pub(crate) mod log;
+pub(crate) mod named;
 mod reasons;
 pub(crate) mod stats;
 pub(crate) mod stream;

@@ -8,6 +8,7 @@ mod attributes;
 pub(crate) mod bound;
 mod build_id;
 pub(crate) mod capture;
+pub(crate) mod complete;
 mod entry;
 pub(crate) mod ephemeral;
 mod folders;

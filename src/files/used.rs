@@ -93,7 +93,7 @@ impl Rules {
         self.ours.iter().any(|folder| path.starts_with(folder))
     }
 
-    fn travels(&self, path: &Path, meta: &Metadata, written: bool) -> bool {
+    pub(super) fn travels(&self, path: &Path, meta: &Metadata, written: bool) -> bool {
         if self.is_ours(path) {
             return false;
         }
@@ -162,6 +162,11 @@ impl Used {
 
     pub(super) fn contains(&self, path: &Path) -> bool {
         self.0.contains_key(path)
+    }
+
+    /// Whether the file is open for writing.
+    pub(super) fn is_written(&self, path: &Path) -> bool {
+        self.0.get(path).is_some_and(|how| how.written)
     }
 
     /// The folders on volumes that the next container may have under another name.

@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn open_files_are_told_from_mapped_ones() {
-        let name = |path: &[u8]| Some(Regular { name: path.to_vec() });
+        let name = |path: &[u8]| Some(Regular { name: path.to_vec(), ..Regular::default() });
         let listener = Inet {
             kind: 1,
             protocol: 6,
@@ -175,7 +175,7 @@ mod tests {
             protocol: 6,
             options: None,
         };
-        let socket = |name: &[u8]| Some(Unix { state: 10, name: name.to_vec() });
+        let socket = |name: &[u8]| Some(Unix { state: 10, name: name.to_vec(), ..Unix::default() });
         let file = |kind, id| OpenFile { kind, id, ..OpenFile::default() };
         let files = [
             OpenFile { regular: name(b"/lib/x.so"), ..file(1, 1) },
@@ -210,7 +210,7 @@ mod tests {
     proptest! {
         #[test]
         fn fuzz_damaged_images_are_read_or_malformed(edits in fuzz::edits(), others in fuzz::edits()) {
-            let regular = OpenFile { kind: 1, id: 1, regular: Some(Regular { name: b"/data".into() }), ..OpenFile::default() };
+            let regular = OpenFile { kind: 1, id: 1, regular: Some(Regular { name: b"/data".into(), ..Regular::default() }), ..OpenFile::default() };
             let inet = Inet { kind: 1, src_port: 80, src_addr: vec![7; 4], dst_addr: vec![0; 4], ..Inet::default() };
             let socket = OpenFile { id: 2, inet: Some(inet), ..OpenFile::default() };
             let files = image(images::FILES, &[regular, socket]);

@@ -189,8 +189,9 @@ fn all_that_is_missing_for_a_generation_of_another_machine_is_said() {
     let store = store::open(&Location::at(&format!("file:{}", app.store().display()))).unwrap();
     let vault = Vault::open(store, &KeyFiles::default()).unwrap().unwrap();
     let mut manifest = Manifest::load(&vault, Some(1)).unwrap().unwrap();
-    manifest.cpu_features.push("amx_future".into());
-    manifest.uid = 7;
+    let demands = manifest.demands.as_mut().unwrap();
+    demands.cpu_features.push("amx_future".into());
+    demands.uid = 7;
     manifest.executables[0].path = b"/opt/application".to_vec();
     vault.store().put(&manifest_key(1), manifest.encode(vault.seal()).into(), PutMode::Overwrite).unwrap();
 

@@ -2,6 +2,11 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::thread;
+
+use freeze::fail_points::Point;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::harness::{App, Container, Setting, in_all_settings, root, text};
 
@@ -270,4 +275,29 @@ fn another_library_of_the_same_size() {
     let said = "the application's file /app/library has as many bytes here as at the checkpoint, and other content; start the same image";
     assert!(other.logs().1.contains(said), "{}", other.story());
     assert!(app.start_in(&images[0].1).verified().contains("library=image"));
+}
+
+/// A file that somebody removes after CRIU has named it is in no checkpoint. Nothing is committed, and the service runs
+/// on.
+#[test]
+fn a_file_that_is_missed_fails_the_checkpoint() {
+    for (setting, options) in [(Setting::Restricted, &[][..]), (Setting::Caps, &["--leave-running"])] {
+        let app = App::new(setting, &["files", "/data", "data"]).with_fail_points();
+        let container = app.start();
+        container.verified();
+        container.stop_at(Point::CheckpointHeld);
+        let out = thread::scope(|scope| {
+            let checkpoint = scope.spawn(|| container.try_checkpoint(options));
+            let worker = Pid::from_raw(container.stopped());
+            let service = container.find(&["/services/service"]).unwrap();
+            fs::remove_file(format!("/proc/{service}/root/data/data")).unwrap();
+            kill(worker, Signal::SIGCONT).unwrap();
+            checkpoint.join().unwrap()
+        });
+        let said = text(&out.stderr);
+        assert_eq!(out.status.code(), Some(freeze::exit::FILES.into()), "{said}");
+        assert!(said.contains("(service) uses /data/data, which is no longer there"), "{said}");
+        assert!(!app.store().join("head").exists());
+        container.verified();
+    }
 }

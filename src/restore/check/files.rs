@@ -41,7 +41,7 @@ pub fn executables(manifest: &Manifest) -> Vec<Unfit> {
 /// freeze could not read.
 ///
 /// A build-id is read first, since that takes no time. Only the hash proves that the file is the same: a build-id
-/// outlives what strip, patchelf and editors do. Hashing takes 0.6 ms per MiB, little beside a restore of a process that
+/// outlives what strip, patchelf and editors do. Hashing takes up to 1 ms per MiB, little beside a restore of a process that
 /// has that much mapped.
 fn other_content(file: &Executable, meta: &fs::Metadata, here: &Path) -> Option<String> {
     if file.hash.is_empty() || !meta.is_file() {
