@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::meter::Meter;
+use super::room::Watch;
 use crate::criu::command::{self, Criu, NotStarted, SystemV};
 use crate::criu::log::{self, Cause};
 use crate::criu::named::{self, Named};
@@ -38,6 +39,10 @@ pub enum DumpError {
     NotStarted(#[from] NotStarted),
     #[error("the service could not be dumped: {0}")]
     Refused(Cause),
+    #[error(
+        "the container's memory was nearly used up while the service was frozen, so freeze gave the checkpoint up; raise the memory limit, or try again when the service uses less"
+    )]
+    ShortOfMemory,
     #[error(
         "the dump failed while {doing} ({error}); try again, and check the container's memory limit if it fails again"
     )]
@@ -65,6 +70,10 @@ pub struct Dump {
     /// Readable once CRIU has ended. The gate's end does not prove it: a child of a killed CRIU may keep the
     /// gate open.
     exit: OwnedFd,
+    /// Only until CRIU may end by itself, or be reaped.
+    watch: Option<Watch>,
+    /// Whether the watch has killed CRIU.
+    short: bool,
     gate: Option<UnixStream>,
     listener: UnixListener,
     log: PathBuf,
@@ -126,9 +135,12 @@ impl Dump {
             broken(error)
         })?;
         let log = work.join(command::DUMP_LOG);
+        let watch = Watch::start(child.id() as i32);
         Ok(Self {
             child,
             exit,
+            watch,
+            short: false,
             gate: Some(gate),
             listener,
             log,
@@ -199,6 +211,7 @@ impl Dump {
 
     /// Whether CRIU still holds the tasks. A killed CRIU lets them run.
     pub fn check(&mut self) -> Result<(), DumpError> {
+        self.unwatch();
         let open = |mut gate: &UnixStream| match gate.read(&mut [0]) {
             Err(error) => error.kind() == io::ErrorKind::WouldBlock,
             Ok(_) => false,
@@ -223,6 +236,7 @@ impl Dump {
 
     /// Makes CRIU end or release the tasks, and waits until that is done.
     pub fn release(&mut self, verdict: Verdict) -> Result<(), DumpError> {
+        self.unwatch();
         let byte = match verdict {
             Verdict::Kill => b'k',
             Verdict::Run => b'r',
@@ -245,7 +259,20 @@ impl Dump {
         let (listener, child, log) = (listener.unwrap(), child.unwrap(), work.join(command::DUMP_LOG));
         let exit = fd::ExitWatch::prepare().and_then(|watch| watch.of(&child)).unwrap();
         let (oom_kills, since) = (OomKills::now(), Instant::now());
-        Self { child, exit, gate: None, listener, log, oom_kills, since, released: None, copies: BTreeMap::new() }
+        let copies = BTreeMap::new();
+        Self {
+            child,
+            exit,
+            watch: None,
+            short: false,
+            gate: None,
+            listener,
+            log,
+            oom_kills,
+            since,
+            released: None,
+            copies,
+        }
     }
 
     /// Whether CRIU says that the dump is complete. The end of the gate means that CRIU gave up.
@@ -256,6 +283,7 @@ impl Dump {
             Ok(1) if byte[0] == DUMPED => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
             _ => {
+                self.unwatch();
                 let _ = self.child.wait();
                 Err(self.refused())
             }
@@ -264,12 +292,21 @@ impl Dump {
 
     /// Ends CRIU, and returns its reason if it failed.
     fn refusal_at_end(&mut self) -> Option<DumpError> {
+        self.unwatch();
         drop(self.gate.take());
         let status = wait_for(&mut self.child, self.exit.as_fd())?;
         (!status.success()).then(|| self.refused())
     }
 
-    fn refused(&self) -> DumpError {
+    fn unwatch(&mut self) {
+        self.short |= self.watch.take().is_some_and(Watch::stop);
+    }
+
+    fn refused(&mut self) -> DumpError {
+        self.unwatch();
+        if self.short {
+            return DumpError::ShortOfMemory;
+        }
         DumpError::Refused(log::cause(&self.log, self.oom_kills.since()))
     }
 }
@@ -277,6 +314,7 @@ impl Dump {
 impl Drop for Dump {
     /// Closes the gate, so the service runs on. Waits for that, since the caller may report it.
     fn drop(&mut self) {
+        self.unwatch();
         drop(self.gate.take());
         wait_for(&mut self.child, self.exit.as_fd());
     }

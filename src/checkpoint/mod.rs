@@ -15,6 +15,7 @@ mod meter;
 pub(crate) mod outlook;
 pub mod pid_order;
 pub(crate) mod preflight;
+mod room;
 mod tree_of_service;
 
 use std::collections::BTreeMap;
@@ -38,6 +39,7 @@ use crate::files::selection::{Scope, Selection};
 use crate::files::survey::Survey;
 use crate::files::used::{self, LookupError, Rules, Used};
 use crate::files::user::User;
+use crate::host::memory::Headroom;
 use crate::host::pid_counting;
 use crate::image::{
     self, BodyId, CriuImage, Demands, Figures, File, ImageError, ImageWriter, Lease, Manifest, Vault, Written,
@@ -56,6 +58,7 @@ use heartbeat::Heartbeats;
 pub(crate) use meter::Meter;
 use pid_order::Disorder;
 use preflight::Refusal;
+use room::TooLittle;
 use tree_of_service::{NotWhole, Tree};
 
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +69,8 @@ enum CheckpointError {
     NotWhole(#[from] NotWhole),
     #[error(transparent)]
     Disorder(#[from] Disorder),
+    #[error(transparent)]
+    TooLittle(#[from] TooLittle),
     #[error(transparent)]
     Dump(#[from] DumpError),
     #[error(transparent)]
@@ -219,7 +224,8 @@ fn take(
     target.lease.check(&vault)?;
     let interval = common.exclusive_ms.map(Duration::from_millis);
     let _heartbeats = Heartbeats::start(&vault, target.lease, &common.instance, interval);
-    let writer = ImageWriter::new(&vault, common.memory, job::cores())?;
+    let memory = room::fit(common.memory, Headroom::now())?;
+    let writer = ImageWriter::new(&vault, memory, job::cores())?;
     let written = used::written(seen.tree.processes()).map_err(LookupError::Proc)?;
     let identities = Identities::read(&common.runtime_dir, &used::mapped(seen.tree.processes(), &rules), &written);
     let ahead = match &survey {

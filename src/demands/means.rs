@@ -139,7 +139,7 @@ pub fn pid_max() -> Option<i32> {
 }
 
 /// The limit of the memory controller of cgroup v2 or v1, with usable swap. None for "max".
-fn memory_limit() -> Option<u64> {
+pub fn memory_limit() -> Option<u64> {
     if let Some(limit) = number::<u64>("/sys/fs/cgroup/memory.max") {
         let swap = number("/sys/fs/cgroup/memory.swap.max").unwrap_or(u64::MAX);
         return Some(limit.saturating_add(swap.min(meminfo("SwapFree").unwrap_or(0))));

@@ -15,8 +15,8 @@ mod unfit;
 #[cfg(test)]
 mod tests;
 
-pub use compare::is_of_a_container;
+pub use compare::{for_pages, is_of_a_container};
 pub use images::of;
-pub use means::{Means, pid_max};
+pub use means::{Means, memory_limit, pid_max};
 pub use observe::observe;
 pub use unfit::Unfit;

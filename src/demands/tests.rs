@@ -60,7 +60,7 @@ fn means() -> Means {
         lacks: vec![],
         pid_max: Some(40_001),
         used: Some(999),
-        memory: Some(300 << 20),
+        memory: Some((300 << 20) + (300 << 12) + (4 << 20)),
         host_memory: None,
         processes: Some(6),
         user_processes: Some(6),
@@ -200,4 +200,14 @@ fn only_an_address_of_its_own_and_a_port_of_tcp_can_be_taken() {
     let bound = vec![bound("127.0.0.1", 9000, false), bound("239.1.2.3", 9001, true), bound("::", 7000, true)];
     let means = Means { addresses: Some(BTreeSet::new()), ..means() };
     assert_eq!(Demands { bound, ..demands() }.missing(&means), []);
+}
+
+#[test]
+fn pages_on_their_way_take_what_the_service_leaves_but_never_less_than_the_least() {
+    let enough = (300 << 20) + (300 << 12) + (4 << 20);
+    let of = |limit| for_pages(64 << 20, &demands(), limit);
+    assert_eq!(of(None), 64 << 20);
+    assert_eq!(of(Some(enough + (100 << 20))), 64 << 20);
+    assert_eq!(of(Some(enough + (10 << 20))), 10 << 20);
+    assert_eq!(of(Some(enough)), 4 << 20);
 }

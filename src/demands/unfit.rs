@@ -38,11 +38,11 @@ pub enum Unfit {
         "the service ran as uid {theirs}, but this container runs as uid {ours}; start the container as the same user"
     )]
     User { theirs: u32, ours: u32 },
-    #[error("the service needs {needed} MiB of memory, but this container may use {limit} MiB; raise its memory limit")]
+    #[error("a restore of the service needs {} MiB of memory, but this container may use {} MiB; raise its memory limit", .needed.div_ceil(1 << 20), .limit >> 20)]
     Memory {
-        /// MiB.
+        /// Bytes of the service and of what restores it.
         needed: u64,
-        /// MiB, swap included.
+        /// Bytes, swap included.
         limit: u64,
     },
     #[error(

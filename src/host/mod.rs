@@ -6,6 +6,7 @@ pub(crate) mod clock;
 pub(crate) mod cpu;
 pub(crate) mod env;
 pub(crate) mod limits;
+pub(crate) mod memory;
 pub(crate) mod oom;
 pub(crate) mod pid_counting;
 pub(crate) mod stdio;

@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 use crate::control::protocol::{Event, Phase, RestoreReport, millis, now_ms};
 use crate::criu::command::{self, SystemV};
 use crate::criu::log;
-use crate::demands::Means;
+use crate::demands::{self, Means};
 use crate::fail_points::{Point, reach};
 use crate::files::names;
 use crate::files::put_back::{self, staged};
@@ -298,7 +298,8 @@ impl<'a> Restore<'a> {
         limits::raise();
         // Before any page is read: a full disk must not discard a restored service.
         env::write(&self.common.runtime_dir).map_err(|error| self.unusable_folder(error))?;
-        let mut fetcher = Fetcher::on(&self.threads(&found.vault)?, &found.vault, manifest, self.common.memory);
+        let memory = demands::for_pages(self.common.memory, &demands::of(manifest), demands::memory_limit());
+        let mut fetcher = Fetcher::on(&self.threads(&found.vault)?, &found.vault, manifest, memory);
         reach(Point::RestoreChecked);
         self.phase = Phase::Restore;
         let mut meter = Meter::start(self.reporter, manifest);

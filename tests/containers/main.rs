@@ -17,6 +17,7 @@ mod keys;
 mod killed;
 mod kinds;
 mod limits;
+mod memory;
 mod migrate;
 mod order;
 mod pod;

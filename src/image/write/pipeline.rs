@@ -27,7 +27,7 @@ use crate::store::{PutMode, STACK};
 
 /// Bytes of a segment: several chunks, since no chunk spans two segments.
 pub(crate) const SEGMENT: usize = 1 << 20;
-/// Concurrent uploads. One more pack is being filled.
+/// Concurrent uploads, fewer if memory is small. One more pack is being filled.
 const UPLOADS: usize = 2;
 /// Memory of an encoder: zstd's tables and its output.
 const ENCODER: usize = 2 << 20;
@@ -41,6 +41,7 @@ type Report = Result<Vec<(usize, PackInfo)>>;
 pub(crate) struct Pipeline {
     shared: Arc<Shared>,
     encoders: usize,
+    uploads: usize,
     buffers: Buffers,
     /// None after the last segment.
     segments: Option<Sender<Segment>>,
@@ -60,6 +61,9 @@ struct Shared {
 }
 
 impl Pipeline {
+    /// Bytes that a pipeline takes with the least memory: one upload and one encoder.
+    pub(crate) const LEAST: u64 = (2 * pack::BUFFER + ENCODER + SEGMENTS_MIN * SEGMENT) as u64;
+
     /// Starts the uploads and up to `threads` encoders, fewer if `memory` is small. `packs` are those of
     /// `index`, whose memory is not part of `memory`.
     pub(crate) fn start(
@@ -69,13 +73,15 @@ impl Pipeline {
         memory: u64,
         threads: usize,
     ) -> Result<Self> {
-        let memory = usize::try_from(memory).unwrap_or(usize::MAX).saturating_sub((UPLOADS + 1) * pack::BUFFER);
+        let memory = usize::try_from(memory).unwrap_or(usize::MAX);
+        let uploads = (memory / pack::BUFFER).saturating_sub(2).clamp(1, UPLOADS);
+        let memory = memory.saturating_sub((uploads + 1) * pack::BUFFER);
         let encoders = threads.clamp(1, (memory / (2 * ENCODER)).max(1));
         let count = (memory.saturating_sub(encoders * ENCODER) / SEGMENT).max(SEGMENTS_MIN);
         let (buffers, packed) = Buffers::new(count);
         let (segments, raw) = bounded(count);
-        let (pack_buffers, uploaded) = Buffers::new(UPLOADS + 1);
-        let (packs_out, full) = bounded(UPLOADS + 1);
+        let (pack_buffers, uploaded) = Buffers::new(uploads + 1);
+        let (packs_out, full) = bounded(uploads + 1);
         let (report, reports) = unbounded();
         let exchange = Exchange {
             index: RwLock::new(index),
@@ -85,13 +91,14 @@ impl Pipeline {
         let packer = Mutex::new(Packer::new(packs, pack_buffers, packs_out));
         let shared = Arc::new(Shared { exchange, packer, packed });
         let stop = Arc::default();
-        let pipeline = Self { shared, encoders, buffers, segments: Some(segments), reports, stop, failed: false };
+        let pipeline =
+            Self { shared, encoders, uploads, buffers, segments: Some(segments), reports, stop, failed: false };
         for _ in 0..encoders {
             let mut coder = Coder::new(vault.seal()).map_err(ImageError::Start)?;
             let (shared, raw) = (pipeline.shared.clone(), raw.clone());
             pipeline.spawn("encode", &report, move |stop| encode(&shared, &mut coder, &raw, stop))?;
         }
-        for _ in 0..UPLOADS {
+        for _ in 0..uploads {
             let (vault, full, uploaded) = (vault.clone(), full.clone(), uploaded.clone());
             pipeline.spawn("upload", &report, move |stop| upload(&vault, &full, &uploaded, stop))?;
         }
@@ -148,7 +155,7 @@ impl Pipeline {
         let closed = self.shared.packer().end();
         // Collects reports instead of joining: if one upload fails, the frozen service need not wait for the
         // other. An upload's error is the cause of a packer that cannot end.
-        let uploaded = self.collect(UPLOADS)?;
+        let uploaded = self.collect(self.uploads)?;
         closed?;
         let mut packer = self.shared.packer();
         for (number, info) in uploaded {

@@ -56,13 +56,17 @@ impl Written {
 impl ImageWriter {
     /// Reads the base and starts all threads: up to `threads` encoders, and the uploads.
     ///
-    /// Takes at most `memory` bytes, but at least about 40 MiB. An eighth is left to the store's client and
-    /// the process.
+    /// Takes at most [`most`](Self::most) of `memory`. An eighth is left to the store's client and the process.
     pub fn new(vault: &Vault, memory: u64, threads: usize) -> Result<Self> {
         sys::memory::share_one_heap();
         let (index, packs) = base::load(vault, memory / 4)?;
         let pipeline = Pipeline::start(vault, index, packs, memory - memory / 4 - memory / 8, threads)?;
         Ok(Self { feeder: Arc::new(Mutex::new(Feeder::new(pipeline)?)) })
+    }
+
+    /// Bytes that a writer takes at most with so much memory: not less than the pipeline's least.
+    pub fn most(memory: u64) -> u64 {
+        memory / 4 + memory / 8 + Pipeline::LEAST.max(memory - memory / 4 - memory / 8)
     }
 
     /// Starts a body. Any number can be open at once.
