@@ -26,8 +26,8 @@ impl fmt::Display for Cause {
     }
 }
 
-/// Why CRIU failed. `for_memory` is whether the kernel has killed a process of this container meanwhile, as its memory
-/// ran out; None if it does not tell.
+/// Why CRIU failed. `for_memory` says whether the kernel killed a process of this container meanwhile for lack of
+/// memory; None if that is unknown.
 pub fn cause(log: &Path, for_memory: Option<bool>) -> Cause {
     explain(&tail(log).unwrap_or_default(), for_memory)
 }
@@ -39,8 +39,8 @@ pub fn last_errors(log: &Path) -> Vec<String> {
     all.iter().skip(all.len().saturating_sub(LAST)).map(|line| printable(line.trim())).collect()
 }
 
-/// The first failing call is the cause. A death is one only if no error stands before it: CRIU kills what it has
-/// created when it fails.
+/// The first failing call is the cause. A death counts only if no error stands before it: CRIU kills the processes that
+/// it has created when it fails.
 fn explain(text: &str, for_memory: Option<bool>) -> Cause {
     let first_error = text.lines().find(|line| is_error(line));
     let failure = text.lines().find_map(Failure::parse).filter(|failure| {

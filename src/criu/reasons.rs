@@ -1,5 +1,6 @@
 //! Why CRIU failed, in a sentence: what happened, to what, and what to do. One table, by the call that failed, its
-//! errno and the kind of its object, as CRIU's log names them (criu/README.md, 0056). Pure: knows no prose of CRIU's.
+//! errno and the kind of its object, as CRIU's log names them (criu/README.md, 0056). Pure. Never depends on the
+//! wording of CRIU's messages.
 //!
 //! docs/reference/reasons.md shows the table, and a test here holds it to it.
 
@@ -40,7 +41,7 @@ impl Failure {
         })
     }
 
-    /// Whether a process of the service ended, by what this tells of it: a consequence, if an error stands before it.
+    /// Whether the failure is the death of a process. After an error in the log, it is a consequence of that error.
     pub fn is_death(&self) -> bool {
         self.kind == "death"
     }
@@ -161,19 +162,19 @@ static ROWS: &[Row] = &[
     row(&["open"], &[ETXTBSY], &["file"], "a file that the service had open for writing, {}, is a program that runs here; end that program"),
     row(&[], &[EROFS], &["file"], "a file that the service writes to, {}, is on a read-only file system here; mount it read-write"),
     row(&[], &[ENOSPC, EDQUOT], &["file", "memory"], "no space is left for what the service had open; free some on the disk or tmpfs, or give the container more"),
-    row(&["create", "mkdir", "link", "chdir"], &[EACCES, EPERM], &["file"], "the service has a deleted file or a name open that must be made again, {}, and this container's user may not write there; give the user the right to write to its folder"),
-    row(&[], &[EFBIG], &[], "a file of the service is larger than this container lets a file be; raise its limit of file size (ulimit -f)"),
+    row(&["create", "mkdir", "link", "chdir"], &[EACCES, EPERM], &["file"], "the service has a file open whose name must be created again, {}, and this container's user may not write there; give the user the right to write to its folder"),
+    row(&[], &[EFBIG], &[], "a file of the service is larger than this container's limit of file size; raise the limit (ulimit -f)"),
     // Memory
-    row(&["mmap", "mremap", "mlock2"], &[EAGAIN], &["memory", "file-memory"], "the service has locked memory (mlock), more than this container lets it; raise its limit (ulimit -l, docker run --ulimit memlock=-1)"),
-    row(&["mlock2"], &[ENOMEM, EPERM], &["memory"], "the service has locked memory (mlock), more than this container lets it; raise its limit (ulimit -l, docker run --ulimit memlock=-1)"),
-    row(&["mmap", "mremap"], &[ENOMEM], &["memory", "file-memory"], "the service has reserved more memory than this host lets it; set vm.overcommit_memory to 0 or 1 on the host, or raise the container's limit of address space (ulimit -v and -d) or the host's vm.max_map_count"),
-    row(&["mmap"], &[EPERM, EACCES], &["file-memory"], "the service executes a file that may not be executed here: its file system is mounted noexec; mount it without"),
+    row(&["mmap", "mremap", "mlock2"], &[EAGAIN], &["memory", "file-memory"], "the service has locked more memory (mlock) than this container allows; raise its limit (ulimit -l, docker run --ulimit memlock=-1)"),
+    row(&["mlock2"], &[ENOMEM, EPERM], &["memory"], "the service has locked more memory (mlock) than this container allows; raise its limit (ulimit -l, docker run --ulimit memlock=-1)"),
+    row(&["mmap", "mremap"], &[ENOMEM], &["memory", "file-memory"], "the service has reserved more memory than this host allows; set vm.overcommit_memory to 0 or 1 on the host, or raise the container's limit of address space (ulimit -v and -d) or the host's vm.max_map_count"),
+    row(&["mmap"], &[EPERM, EACCES], &["file-memory"], "the service executes a file that may not be executed here: its file system is mounted noexec; mount it with exec"),
     // Limits of a user or of a process
     row(&["inotify_init1"], &[EMFILE], &["inotify"], "the service needs an inotify instance, and none is left: the kernel counts those of all containers of this host that run as the same user; raise the sysctl fs.inotify.max_user_instances on the host, or use another host"),
     row(&["inotify_add_watch"], &[ENOSPC], &["inotify"], "the service needs inotify watches, and too few are left: the kernel counts those of all containers of this host that run as the same user; raise the sysctl fs.inotify.max_user_watches on the host, or use another host"),
     row(&["inotify_add_watch"], &[EACCES], &["inotify"], "the service watches {}, and this container's user may not read it; give the user that right"),
     row(&["fcntl"], &[EPERM], &["pipe-size"], "a pipe of the service has more data than the kernel lets its user keep in pipes: it counts the pipes of all containers of this host that run as the same user; raise the sysctl fs.pipe-user-pages-soft on the host, or use another host"),
-    row(&["dup"], &[EMFILE], &["descriptors"], "the restore needs {} descriptors in a process, more than this container lets it have; raise the hard limit of open files (--ulimit nofile={})"),
+    row(&["dup"], &[EMFILE], &["descriptors"], "the restore needs {} descriptors in a process, more than this container allows; raise the hard limit of open files (--ulimit nofile={})"),
     row(&[], &[EMFILE], &[], "the service needs more descriptors than this container lets a process have; raise the hard limit of open files (--ulimit nofile)"),
     row(&[], &[ENFILE], &[], "this host has no room for more open files; raise the sysctl fs.file-max on the host, or use another host"),
     row(&["dump"], &[EOPNOTSUPP], &["pipe-packets"], "a pipe of the service has packets (O_DIRECT) that nobody has read; checkpoint it again when they are read"),
@@ -191,7 +192,7 @@ static ROWS: &[Row] = &[
     row(&["wait"], NONE, &["criu-killed"], "CRIU was killed, and not for lack of memory; find out who killed it, and try again"),
     row(&["wait"], NONE, &["criu"], "CRIU was killed, probably for lack of memory; raise the container's memory limit"),
     // Images
-    row(&["write"], &[EPIPE], &["image"], "freeze stopped taking what CRIU saves; the message before says why"),
+    row(&["write"], &[EPIPE], &["image"], "freeze stopped reading CRIU's images; the message before says why"),
     row(&[], &[ENOMEM], &[], "the container does not have enough memory for the service; raise its memory limit"),
 ];
 

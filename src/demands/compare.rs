@@ -1,4 +1,5 @@
-//! Compares what a restore asks with what a container has. Pure, and the only place that does.
+//! Compares the demands of a restore with the means of a container. Pure. Every comparison is here, so a checkpoint,
+//! a doctor and a restore come to the same result.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -121,15 +122,15 @@ fn capability(number: u8) -> String {
 }
 
 fn memory(demands: &Demands) -> u64 {
-    demands.memory + demands.memory / PART + MEMORY
+    demands.memory.saturating_add(demands.memory / PART).saturating_add(MEMORY)
 }
 
 fn tasks(demands: &Demands) -> u64 {
-    demands.tasks + OURS
+    demands.tasks.saturating_add(OURS)
 }
 
 fn descriptors(demands: &Demands) -> u64 {
-    (demands.descriptors + SERVICE_FDS).next_multiple_of(FD_STEP)
+    demands.descriptors.saturating_add(SERVICE_FDS).checked_next_multiple_of(FD_STEP).unwrap_or(u64::MAX)
 }
 
 fn privileged_port(demands: &Demands, means: &Means) -> Option<Unfit> {

@@ -1,4 +1,5 @@
-//! The demands of a generation: what its manifest records, or what the images of an older one tell. Pure.
+//! The demands of a generation. An older manifest does not record them: then they are derived from CRIU's images in
+//! it. Pure.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,6 @@
-//! What this container has of what a restore may ask.
+//! Reads what this container has for a restore: its CPU, limits, addresses and privileges.
+//!
+//! An unknown limit is None, and refuses nothing.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -33,7 +35,7 @@ pub struct Means {
     pub host_memory: Option<u64>,
     /// Processes and threads that may still be created.
     pub processes: Option<u64>,
-    /// RLIMIT_NPROC. Like all limits of a process the hard one: a restore raises its own to that.
+    /// RLIMIT_NPROC. All limits of a process here are hard ones: a restore raises its soft limits to them.
     pub user_processes: Option<u64>,
     /// RLIMIT_NOFILE.
     pub descriptors: Option<u64>,

@@ -1,8 +1,7 @@
 //! What a restore will ask of a container, and whether a container has it.
 //!
-//! [`Demands`] is pure data that a checkpoint records. [`Means`] is what one container has. One function
-//! compares them, [`Demands::missing`], for all who decide: a checkpoint about its own container, the doctor, a
-//! standby, a move, and every restore. docs/reference/demands.md lists the demands.
+//! A checkpoint records [`Demands`]. [`Means`] is what one container has. [`Demands::missing`] compares them, for a
+//! checkpoint, a doctor, a standby, a migration and a restore. docs/reference/demands.md lists the demands.
 
 mod compare;
 mod images;

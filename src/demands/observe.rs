@@ -1,4 +1,4 @@
-//! What a restore of running or frozen processes will ask, as /proc shows it.
+//! Derives from /proc what a restore of running or frozen processes will ask.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,8 +13,8 @@ use crate::proc::status::Status;
 use crate::proc::tree::Process;
 use crate::proc::{self, fd::Descriptor, fdinfo::FdInfo, maps};
 
-/// What `processes` will ask, without what only images tell; `open` has the descriptors of those that are alive.
-/// Processes that end meanwhile are left out.
+/// What `processes` will ask. `open` has the descriptors of each live process, by PID. Leaves out what only CRIU's
+/// images show, and processes that end meanwhile.
 pub fn observe<'a>(processes: &[Process], open: impl Iterator<Item = (i32, &'a [Descriptor])>) -> Demands {
     let mut sockets = BTreeSet::new();
     let mut together = Demands::default();
@@ -40,7 +40,7 @@ pub fn observe<'a>(processes: &[Process], open: impl Iterator<Item = (i32, &'a [
 }
 
 impl Demands {
-    /// What two processes ask together: the higher of what each process may have, and the sum of what the user may have.
+    /// What two processes ask together. Limits of one process take the maximum, limits of a user the sum.
     fn and(self, other: &Self) -> Self {
         Self {
             capabilities: self.capabilities | other.capabilities,

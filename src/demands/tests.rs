@@ -170,6 +170,14 @@ fn what_an_older_freeze_recorded_in_vain_is_not_missing() {
     assert_eq!(recorded.missing(&means), []);
 }
 
+/// As a damaged or hostile store may say.
+#[test]
+fn numbers_beyond_all_limits_are_missing() {
+    let most = Demands { memory: u64::MAX, tasks: u64::MAX, descriptors: u64::MAX, ..demands() };
+    let nofile = Means { descriptors: Some(1 << 20), processes: Some(1 << 20), ..means() };
+    assert_eq!(most.missing(&nofile).len(), 4);
+}
+
 #[test]
 fn root_can_be_anybody() {
     assert_eq!(demands().missing(&Means { uid: 0, ..means() }), []);

@@ -74,7 +74,7 @@ pub enum Unfit {
     )]
     Data { needed: u64, limit: u64 },
     #[error(
-        "the service has a file of {needed} bytes that is put back, but this container's hard limit of a file's size is {limit} (RLIMIT_FSIZE); raise it (--ulimit fsize={needed})"
+        "the service has a file of {needed} bytes, but this container's hard limit of file size is {limit} (RLIMIT_FSIZE); raise it (--ulimit fsize={needed})"
     )]
     FileSize { needed: u64, limit: u64 },
     #[error(

@@ -1,8 +1,8 @@
-//! Whether a generation is complete: whatever CRIU's images name is captured, or a new container has it by itself.
+//! Checks that a generation is complete: each path in CRIU's images is captured, or a new container has it by itself. A
+//! new container has the image's files, its mounts, and the devices that the engine makes.
 //!
-//! Runs while the service stands still, and before anything is committed. It goes by the names in the images, not by
-//! what led to the capture, so it finds what that has missed. A new container has the image's files, its mounts, and
-//! the devices that the engine makes.
+//! Runs while the service is frozen, before the commit. Reads the paths from the images, independent of the capture, so
+//! it finds files that the capture has missed.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;

@@ -145,8 +145,11 @@ pub fn overwritten(manifest: &Manifest) -> io::Result<Vec<Change>> {
     Ok(shared.filter_map(|file| newer(file, &fs::symlink_metadata(path(&file.path)).ok()?)).collect())
 }
 
-/// The files of a generation that have gone on. A captured one has if it is newer here: a restore would put the
-/// old content in its place.
+/// The files of a generation that have changed since. A captured file counts as changed if it is newer here: a restore
+/// would overwrite it.
+///
+/// # Errors
+/// If the mounts of this container cannot be read.
 pub fn changes(manifest: &Manifest) -> io::Result<Vec<Change>> {
     if manifest.volume_files.is_empty() && manifest.files.is_empty() {
         return Ok(Vec::new());
@@ -191,7 +194,7 @@ fn newer(captured: &image::File, meta: &Metadata) -> Option<Change> {
     is_newer.then(|| Change { path: path(&captured.path).to_owned(), then: captured.size, now, can_go_on: true })
 }
 
-/// Device numbers of file systems without a device name another one after the next mount.
+/// False on a file system without a block device: its device number may belong to another one after the next mount.
 fn is_same_file(then: &VolumeFile, meta: &Metadata) -> bool {
     major(then.device) != 0 && (then.device, then.inode) == (meta.dev(), meta.ino())
 }

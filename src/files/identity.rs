@@ -1,4 +1,5 @@
-//! What tells a file of the image from another one with its path and size: a build-id, and a hash of the content.
+//! The identity of a file of the image: its build-id and a hash of its content. Path and size alone may be those of
+//! another version.
 //!
 //! A checkpoint does not carry programs and libraries, so a restore compares them. It must not continue a process in
 //! the middle of code that was replaced.

@@ -138,7 +138,7 @@ pub enum VolumeChanged {
     Refuse,
     /// Start the command with the volume as it is: the service's state is lost
     Start,
-    /// Restore the generation all the same: the service may damage its data
+    /// Restore the generation anyway: the service may damage its data
     Restore,
 }
 

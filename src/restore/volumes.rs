@@ -1,4 +1,5 @@
-//! What becomes of a generation whose files on volumes have gone on. Changes nothing.
+//! Decides whether to restore a generation whose files on volumes have changed since (`--volume-changed`). Changes
+//! nothing.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -86,8 +87,8 @@ fn judge(manifest: &Manifest, changes: &[Change], policy: VolumeChanged) -> Deci
                 longer: changes.iter().filter(|change| change.is_longer()).map(|change| change.path.clone()).collect(),
             },
             Some(what) => Decision::Refuse(format!(
-                "{what}. Not even --volume-changed restore can go on with it: only a file that is rewritten at the \
-                 same size, or that the service appends to and that is longer now, can be kept open. Put back the \
+                "{what}. Not even --volume-changed restore can go on with it: the service can keep a file \
+                 open only if its size is equal, or if the service appends to it and it has grown. Put back the \
                  volume of generation {number}, or choose --volume-changed start"
             )),
         },
@@ -153,7 +154,7 @@ mod tests {
         insta::assert_snapshot!(text(VolumeChanged::Refuse, "123456"), @r#"Refuse("/data/log has changed since the checkpoint: 5 bytes then, 6 now, written at 2001-09-09T01:46:40Z. Generation 7 is of 2001-09-09T01:46:39Z, and a service that goes on from there may damage newer data. Choose --volume-changed start (begin afresh with the volume as it is: databases) or restore (go on all the same: logs)")"#);
         insta::assert_snapshot!(text(VolumeChanged::Start, "123456"), @r#"Start("starting the command afresh beside its volume instead of restoring generation 7 of 2001-09-09T01:46:39Z: /data/log has changed since the checkpoint: 5 bytes then, 6 now, written at 2001-09-09T01:46:40Z")"#);
         insta::assert_snapshot!(text(VolumeChanged::Restore, "123456"), @r#"Restore { message: "generation 7 of 2001-09-09T01:46:39Z is restored beside newer files: /data/log has changed since the checkpoint: 5 bytes then, 6 now, written at 2001-09-09T01:46:40Z", longer: [] }"#);
-        insta::assert_snapshot!(text(VolumeChanged::Restore, "1234"), @r#"Refuse("/data/log has changed since the checkpoint: 5 bytes then, 4 now, written at 2001-09-09T01:46:40Z. Not even --volume-changed restore can go on with it: only a file that is rewritten at the same size, or that the service appends to and that is longer now, can be kept open. Put back the volume of generation 7, or choose --volume-changed start")"#);
+        insta::assert_snapshot!(text(VolumeChanged::Restore, "1234"), @r#"Refuse("/data/log has changed since the checkpoint: 5 bytes then, 4 now, written at 2001-09-09T01:46:40Z. Not even --volume-changed restore can go on with it: the service can keep a file open only if its size is equal, or if the service appends to it and it has grown. Put back the volume of generation 7, or choose --volume-changed start")"#);
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub enum StoreError {
     )]
     NoSpace { url: String, key: String, doing: Doing },
     #[error(
-        "cannot {doing} {key} in {url}: a file may not be as large in this container; raise its limit of file size (ulimit -f), or use another --store"
+        "cannot {doing} {key} in {url}: the file is larger than this container's limit of file size; raise the limit (ulimit -f), or use another --store"
     )]
     FileSize { url: String, key: String, doing: Doing },
     #[error("cannot {doing} {key} in {url}: {source}. Check the volume that holds the store")]
@@ -115,7 +115,7 @@ mod tests {
     cannot write packs/a in file:/s: the file system is read-only. Mount a writable volume there, or use another --store
     cannot write packs/a in file:/s: no space is left, or a quota is used up. Free some space, or use another --store
     cannot write packs/a in file:/s: no space is left, or a quota is used up. Free some space, or use another --store
-    cannot write packs/a in file:/s: a file may not be as large in this container; raise its limit of file size (ulimit -f), or use another --store
+    cannot write packs/a in file:/s: the file is larger than this container's limit of file size; raise the limit (ulimit -f), or use another --store
     cannot write packs/a in file:/s: Input/output error (os error 5). Check the volume that holds the store
     ");
     }

@@ -1,5 +1,5 @@
-//! What a restore asks and a container has not is named before anything is ended: by the preflight, by the doctor in the
-//! target, by `migrate`, and by a restore. With just enough the service moves.
+//! freeze names each missing demand before it ends a process: in the preflight, in the doctor on the target, in
+//! `migrate`, and at a restore. With just enough, the service moves.
 
 use std::path::Path;
 use std::process::Command;

@@ -272,7 +272,7 @@ fn another_library_of_the_same_size() {
     assert_eq!(first.wait(), 172, "{}", first.story());
     let other = app.start_in(&images[1].1);
     assert_eq!(other.wait(), 171, "{}", other.story());
-    let said = "the application's file /app/library has as many bytes here as at the checkpoint, and other content; start the same image";
+    let said = "the application's file /app/library has the same size as at the checkpoint, but other content; start the same image";
     assert!(other.logs().1.contains(said), "{}", other.story());
     assert!(app.start_in(&images[0].1).verified().contains("library=image"));
 }

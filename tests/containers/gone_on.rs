@@ -1,4 +1,4 @@
-//! Volumes that go on after a checkpoint, and what each policy makes of that.
+//! Volumes that change after a checkpoint: what each `--volume-changed` policy does.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;

@@ -1,5 +1,5 @@
-//! A target that lacks what the service needs says so: docs/reference/reasons.md. What is lacking is taken from the container
-//! after freeze has looked at it, so that CRIU meets it.
+//! Messages about what a target lacks (docs/reference/reasons.md). Each test takes something from the target after
+//! freeze has checked it, so that CRIU fails.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -103,7 +103,7 @@ fn locked_memory() {
     let target = Target::holding("locked-future");
     limit(target.worker, "--memlock=65536:65536");
     target.fails_in_criu(
-        "the service has locked memory (mlock), more than this container lets it; raise its limit (ulimit -l",
+        "the service has locked more memory (mlock) than this container allows; raise its limit (ulimit -l",
     );
 }
 
@@ -219,7 +219,7 @@ fn a_store_whose_files_may_not_be_that_large() {
     limit(container.pid(), "--fsize=1048576:1048576");
     let out = container.try_checkpoint(&[]);
     let said = text(&out.stderr);
-    assert!(said.contains("may not be as large in this container; raise its limit of file size (ulimit -f)"), "{said}");
+    assert!(said.contains("is larger than this container's limit of file size; raise the limit (ulimit -f)"), "{said}");
     container.running();
     container.verified();
 }

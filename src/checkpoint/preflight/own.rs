@@ -1,5 +1,5 @@
-//! What this container itself would lack for a restore of the service. A service that could not even come back here is
-//! refused. Most often a limit was lowered, or a right was given up, after the service had made use of it.
+//! Refuses a service that could not be restored even in a fresh container like this one. Most often a limit was
+//! lowered, or a privilege dropped, after the service had used it.
 
 use super::{Finding, Findings, Service};
 use crate::demands::{self, Means};

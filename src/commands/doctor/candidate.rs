@@ -23,7 +23,7 @@ pub fn generation(text: &str) -> Result<Which, String> {
         (_, Ok(number)) => Ok(Which::Number(number)),
         _ => match Demands::from_word(text) {
             Some(demands) => Ok(Which::Demands(Box::new(demands))),
-            None => Err(format!("{text:?} is neither a number nor `newest`, nor the demands of a service")),
+            None => Err(format!("{text:?} is none of these: a number, `newest`, the demands of a service")),
         },
     }
 }

@@ -37,12 +37,11 @@ pub fn executables(manifest: &Manifest) -> Vec<Unfit> {
     unfit.collect()
 }
 
-/// What tells the file from one of the same size. Older checkpoints have the size alone, and so has one of a file that
-/// freeze could not read.
+/// How the content of a file differs, if its size is equal. None if the checkpoint has no hash of it, since an older
+/// freeze took it or the file could not be read.
 ///
-/// A build-id is read first, since that takes no time. Only the hash proves that the file is the same: a build-id
-/// outlives what strip, patchelf and editors do. Hashing takes up to 1 ms per MiB, little beside a restore of a process that
-/// has that much mapped.
+/// The build-id comes first, because it is fast. Only the hash proves that the content is the same: strip and patchelf
+/// keep the build-id. Hashing takes up to 1 ms per MiB, which is short beside the restore of a process that maps it.
 fn other_content(file: &Executable, meta: &fs::Metadata, here: &Path) -> Option<String> {
     if file.hash.is_empty() || !meta.is_file() {
         return None;
@@ -53,7 +52,7 @@ fn other_content(file: &Executable, meta: &fs::Metadata, here: &Path) -> Option<
         return Some(format!("has {} here and had {} at the checkpoint", named(&build_id), named(&file.build_id)));
     }
     let is_other = identity::hash(&open).is_ok_and(|hash| hash != file.hash);
-    is_other.then(|| "has as many bytes here as at the checkpoint, and other content".into())
+    is_other.then(|| "has the same size as at the checkpoint, but other content".into())
 }
 
 fn named(build_id: &[u8]) -> String {
@@ -181,7 +180,7 @@ mod tests {
         *library.last_mut().unwrap() ^= 1;
         fs::write(&path, &library).unwrap();
         assert_eq!(identity(&path).build_id, recorded.build_id);
-        assert_eq!(unfit(&recorded).unwrap(), "has as many bytes here as at the checkpoint, and other content");
+        assert_eq!(unfit(&recorded).unwrap(), "has the same size as at the checkpoint, but other content");
         let older = Executable { build_id: vec![], hash: vec![], ..recorded };
         assert_eq!(unfit(&older), None, "an older version recorded the size alone");
     }
