@@ -161,7 +161,9 @@ pub fn changes(manifest: &Manifest) -> io::Result<Vec<Change>> {
     let captured: BTreeMap<&[u8], &image::File> =
         manifest.files.iter().map(|file| (file.path.as_slice(), file)).collect();
     let in_use = recorded.values().filter(|file| !captured.contains_key(file.path.as_slice()));
-    let in_use = in_use.filter_map(|file| change(file, fs::metadata(swapped::here(path(&file.path), &moved))));
+    // Of a folder that was replaced as a whole, the service gets the new revision (docs/explanation/files.md).
+    let in_use = in_use.filter(|file| *swapped::here(path(&file.path), &moved) == *path(&file.path));
+    let in_use = in_use.filter_map(|file| change(file, fs::metadata(path(&file.path))));
     let overwritten = captured.values().filter(|file| file.kind() == image::Kind::Regular).filter_map(|file| {
         let at = path(&file.path);
         let meta = fs::symlink_metadata(at).ok().filter(Metadata::is_file)?;

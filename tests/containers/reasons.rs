@@ -126,7 +126,7 @@ fn little_address_space() {
     let app = App::new(Setting::Restricted, &["big", "256"]).with_fail_points();
     let target = Target::of(app, Point::RestoreCriu);
     limit(target.criu(), "--as=200000000:200000000");
-    target.fails_in_criu("the service has reserved more memory than this host lets it");
+    target.fails_in_criu("the service has reserved more memory than this host allows");
 }
 
 /// A folder with a file that the service has open, as on a volume.
