@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use super::inet;
 use crate::host::cpu::{RegisterArea, cpu_features};
+use crate::host::memory;
 use crate::privileges::{Abilities, Ability, Answer, RestorePlan};
 use crate::proc::limits::Limits;
 use crate::sys::pids;
@@ -72,7 +73,7 @@ impl Means {
         let used = if RestorePlan::of(abilities).can_go_back() { None } else { pids::newest() };
         let fresh = Self::fresh(abilities, std::process::id() as i32);
         let processes = fresh.processes.map(|limit| limit.saturating_sub(taken_processes()));
-        let commit = fresh.commit.map(|limit| limit.saturating_sub(meminfo("Committed_AS").unwrap_or(0)));
+        let commit = fresh.commit.map(|limit| limit.saturating_sub(memory::meminfo("Committed_AS").unwrap_or(0)));
         Self { used, processes, commit, taken: inet::listening("self"), ..fresh }
     }
 
@@ -89,8 +90,10 @@ impl Means {
             lacks: lacks(abilities),
             pid_max: pid_max(),
             used: None,
-            memory: memory_limit(),
-            host_memory: meminfo("MemAvailable").zip(meminfo("SwapFree")).map(|(memory, swap)| memory + swap),
+            memory: memory::limit_with_swap(),
+            host_memory: memory::meminfo("MemAvailable")
+                .zip(memory::meminfo("SwapFree"))
+                .map(|(memory, swap)| memory + swap),
             processes: PIDS.iter().find_map(|folder| number(&format!("{folder}/pids.max"))),
             user_processes: of_user(abilities, limits.hard("Max processes")),
             // CRIU raises its own limit as far as it may.
@@ -140,17 +143,6 @@ pub fn pid_max() -> Option<i32> {
     number("/proc/sys/kernel/pid_max")
 }
 
-/// The limit of the memory controller of cgroup v2 or v1, with usable swap. None for "max".
-pub fn memory_limit() -> Option<u64> {
-    if let Some(limit) = number::<u64>("/sys/fs/cgroup/memory.max") {
-        let swap = number("/sys/fs/cgroup/memory.swap.max").unwrap_or(u64::MAX);
-        return Some(limit.saturating_add(swap.min(meminfo("SwapFree").unwrap_or(0))));
-    }
-    let limit: u64 = number("/sys/fs/cgroup/memory/memory.limit_in_bytes")?;
-    let both = number("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").unwrap_or(u64::MAX);
-    Some(limit.saturating_add(meminfo("SwapFree").unwrap_or(0)).min(both))
-}
-
 /// The limit, if none of the capabilities that exempt from it is effective.
 fn unless<T>(abilities: &Abilities, exempt: &[&str], limit: Option<T>) -> Option<T> {
     limit.filter(|_| !exempt.iter().any(|capability| abilities.facts.has(capability)))
@@ -165,14 +157,7 @@ fn of_user(abilities: &Abilities, limit: Option<u64>) -> Option<u64> {
 fn promised() -> Option<u64> {
     const NEVER: u8 = 2;
     number("/proc/sys/vm/overcommit_memory").filter(|mode: &u8| *mode == NEVER)?;
-    meminfo("CommitLimit")
-}
-
-/// A line of /proc/meminfo, in bytes.
-fn meminfo(name: &str) -> Option<u64> {
-    let info = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
+    memory::meminfo("CommitLimit")
 }
 
 /// Folders of the pids controller of cgroup v2 and v1.

@@ -1,7 +1,7 @@
 //! How much memory this container may still take: what its memory cgroups (cgroups(7), v2 and v1) leave, as far as the
 //! container sees them.
 //!
-//! Counts no swap: a service that is swapped out for a checkpoint has lost what the checkpoint is for.
+//! [`Headroom`] counts no swap: a service that is swapped out for a checkpoint has lost what the checkpoint is for.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,9 @@ struct Version {
     used: &'static str,
     /// Of the lines in memory.stat that count the cgroups below as well.
     prefix: &'static str,
+    /// Its lines of cached files that are not written yet, and of mapped ones.
+    dirty: [&'static str; 2],
+    mapped: &'static str,
 }
 
 const VERSIONS: [Version; 2] = [
@@ -26,6 +29,8 @@ const VERSIONS: [Version; 2] = [
         limits: &["memory.max", "memory.high"],
         used: "memory.current",
         prefix: "",
+        dirty: ["file_dirty", "file_writeback"],
+        mapped: "file_mapped",
     },
     Version {
         root: "/sys/fs/cgroup/memory",
@@ -33,6 +38,8 @@ const VERSIONS: [Version; 2] = [
         limits: &["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"],
         used: "memory.usage_in_bytes",
         prefix: "total_",
+        dirty: ["dirty", "writeback"],
+        mapped: "mapped_file",
     },
 ];
 
@@ -101,17 +108,33 @@ impl Version {
             names.iter().filter_map(|name| line(&stat, &format!("{}{name}", self.prefix))).sum()
         };
         let files = of(&["inactive_file", "active_file"]);
-        let dirty = of(&DIRTY[usize::from(self.prefix.is_empty())]).min(files);
+        let dirty = of(&self.dirty).min(files);
         // A mapped file is in use: it would be read again at once.
-        let mapped = of(&MAPPED[usize::from(self.prefix.is_empty())]);
+        let mapped = of(&[self.mapped]);
         let clean = (files - dirty).saturating_sub(mapped) + of(&["slab_reclaimable"]);
         Some(Headroom { limit, used: number(&self.used)?, clean, dirty })
     }
 }
 
-/// Lines of memory.stat in v1 and v2.
-const DIRTY: [[&str; 2]; 2] = [["dirty", "writeback"], ["file_dirty", "file_writeback"]];
-const MAPPED: [[&str; 1]; 2] = [["mapped_file"], ["file_mapped"]];
+/// The limit of this container's cgroup, of v2 or v1, with the swap that it may use. None for no limit.
+pub fn limit_with_swap() -> Option<u64> {
+    let number = |name: &str| fs::read_to_string(name).ok()?.trim().parse::<u64>().ok();
+    let free = meminfo("SwapFree").unwrap_or(0);
+    if let Some(limit) = number("/sys/fs/cgroup/memory.max") {
+        let swap = number("/sys/fs/cgroup/memory.swap.max").unwrap_or(u64::MAX);
+        return Some(limit.saturating_add(swap.min(free)));
+    }
+    let limit = number("/sys/fs/cgroup/memory/memory.limit_in_bytes")?;
+    let both = number("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").unwrap_or(u64::MAX);
+    Some(limit.saturating_add(free).min(both))
+}
+
+/// A line of /proc/meminfo, in bytes.
+pub fn meminfo(name: &str) -> Option<u64> {
+    let info = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
+}
 
 fn line(stat: &str, name: &str) -> Option<u64> {
     stat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())

@@ -40,7 +40,7 @@ use crate::fail_points::{Point, reach};
 use crate::files::names;
 use crate::files::put_back::{self, staged};
 use crate::files::selection::Scope;
-use crate::host::{clock, env, limits, pid_counting};
+use crate::host::{clock, env, limits, memory, pid_counting};
 use crate::image::{self, FetchThreads, Fetcher, ImageError, Lease, Manifest, Vault};
 use crate::job::reporter::Reporter;
 use crate::job::work_folder::Work;
@@ -298,8 +298,8 @@ impl<'a> Restore<'a> {
         limits::raise();
         // Before any page is read: a full disk must not discard a restored service.
         env::write(&self.common.runtime_dir).map_err(|error| self.unusable_folder(error))?;
-        let memory = demands::for_pages(self.common.memory, &demands::of(manifest), demands::memory_limit());
-        let mut fetcher = Fetcher::on(&self.threads(&found.vault)?, &found.vault, manifest, memory);
+        let for_pages = demands::for_pages(self.common.memory, &demands::of(manifest), memory::limit_with_swap());
+        let mut fetcher = Fetcher::on(&self.threads(&found.vault)?, &found.vault, manifest, for_pages);
         reach(Point::RestoreChecked);
         self.phase = Phase::Restore;
         let mut meter = Meter::start(self.reporter, manifest);
