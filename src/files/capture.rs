@@ -14,6 +14,7 @@ use nix::unistd::{Whence, lseek};
 
 use super::attributes;
 use super::resolve::{self, Unresolved};
+use super::times;
 use super::used::Used;
 use crate::image::{self, BodyId, ImageError, ImageWriter, Kind};
 
@@ -87,7 +88,7 @@ fn capture_one(
         mode: meta.mode() & 0o7777,
         uid: meta.uid(),
         gid: meta.gid(),
-        mtime_ns: meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec()),
+        mtime_ns: times::modified(&meta),
         ..image::File::default()
     };
     let kind = meta.file_type();

@@ -5,7 +5,6 @@
 //! it finds files that the capture has missed.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -44,7 +43,7 @@ pub fn check(
     rules: &Rules,
     processes: &[Process],
 ) -> Result<(), Incomplete> {
-    let captured: BTreeSet<&Path> = files.iter().map(|(file, _)| Path::new(OsStr::from_bytes(&file.path))).collect();
+    let captured: BTreeSet<&Path> = files.iter().map(|(file, _)| file.path()).collect();
     let folders = named.socket_folders.iter().flat_map(|folder| match resolve::follow(folder) {
         Ok((links, real)) => [links, vec![real]].concat(),
         Err(_) => vec![folder.clone()],
@@ -60,7 +59,7 @@ pub fn check(
     Ok(())
 }
 
-/// Why a new container would lack what is not captured.
+/// Why a new container would lack the file at `path`, which is not captured.
 fn fault(path: &Path, used: &Used, rules: &Rules) -> Option<Fault> {
     let found = resolve::place(path).and_then(|place| Ok(place.metadata()?));
     match found {

@@ -8,7 +8,6 @@
 //! service works: an idle database holds none open.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, Metadata};
 use std::io;
@@ -21,11 +20,9 @@ use nix::sys::stat::major;
 
 use super::how_used::Use;
 use super::mounts::{Kind, Mounts};
-use super::swapped;
 use super::used::{Rules, Used};
+use super::{swapped, times};
 use crate::image::{self, Manifest, VolumeFile};
-
-const SECOND: i64 = 1_000_000_000;
 
 /// Most names that are looked at for closed files.
 const CLOSED_MAX: usize = 16_384;
@@ -88,8 +85,8 @@ fn described(path: &Path, meta: &Metadata) -> VolumeFile {
     VolumeFile {
         path: path.as_os_str().as_bytes().to_vec(),
         size: meta.len(),
-        mtime_ns: nanos(meta.mtime(), meta.mtime_nsec()),
-        ctime_ns: nanos(meta.ctime(), meta.ctime_nsec()),
+        mtime_ns: times::modified(meta),
+        ctime_ns: times::changed(meta),
         device: meta.dev(),
         inode: meta.ino(),
         ..VolumeFile::default()
@@ -141,8 +138,8 @@ pub fn overwritten(manifest: &Manifest) -> io::Result<Vec<Change>> {
     }
     let mounts = Mounts::read()?;
     let shared = manifest.files.iter().filter(|file| file.kind() == image::Kind::Regular);
-    let shared = shared.filter(|file| mounts.kind(path(&file.path)) == Kind::Own);
-    Ok(shared.filter_map(|file| newer(file, &fs::symlink_metadata(path(&file.path)).ok()?)).collect())
+    let shared = shared.filter(|file| mounts.kind(file.path()) == Kind::Own);
+    Ok(shared.filter_map(|file| newer(file, &fs::symlink_metadata(file.path()).ok()?)).collect())
 }
 
 /// The files of a generation that have changed since. A captured file counts as changed if it is newer here: a restore
@@ -162,10 +159,10 @@ pub fn changes(manifest: &Manifest) -> io::Result<Vec<Change>> {
         manifest.files.iter().map(|file| (file.path.as_slice(), file)).collect();
     let in_use = recorded.values().filter(|file| !captured.contains_key(file.path.as_slice()));
     // Of a folder that was replaced as a whole, the service gets the new revision (docs/explanation/files.md).
-    let in_use = in_use.filter(|file| *swapped::here(path(&file.path), &moved) == *path(&file.path));
-    let in_use = in_use.filter_map(|file| change(file, fs::metadata(path(&file.path))));
+    let in_use = in_use.filter(|file| *swapped::here(file.path(), &moved) == *file.path());
+    let in_use = in_use.filter_map(|file| change(file, fs::metadata(file.path())));
     let overwritten = captured.values().filter(|file| file.kind() == image::Kind::Regular).filter_map(|file| {
-        let at = path(&file.path);
+        let at = file.path();
         let meta = fs::symlink_metadata(at).ok().filter(Metadata::is_file)?;
         let same_file = || recorded.get(file.path.as_slice()).is_some_and(|then| is_same_file(then, &meta));
         let outlived = mounts.is_on_volume(at) || (mounts.kind(at) == Kind::Own && same_file());
@@ -178,7 +175,7 @@ fn change(then: &VolumeFile, now: io::Result<Metadata>) -> Option<Change> {
     let (now, can_go_on) = match now {
         Err(error) => (Now::Absent(error.kind()), then.closed),
         Ok(meta) => {
-            let (size, mtime_ns) = (meta.len(), nanos(meta.mtime(), meta.mtime_nsec()));
+            let (size, mtime_ns) = (meta.len(), times::modified(&meta));
             if size == then.size && is_same_time(mtime_ns, then.mtime_ns) {
                 return None;
             }
@@ -186,14 +183,14 @@ fn change(then: &VolumeFile, now: io::Result<Metadata>) -> Option<Change> {
             (Now::Written { size, mtime_ns }, then.closed || fits)
         }
     };
-    Some(Change { path: path(&then.path).to_owned(), then: then.size, now, can_go_on })
+    Some(Change { path: then.path().to_owned(), then: then.size, now, can_go_on })
 }
 
 fn newer(captured: &image::File, meta: &Metadata) -> Option<Change> {
-    let mtime_ns = nanos(meta.mtime(), meta.mtime_nsec());
+    let mtime_ns = times::modified(meta);
     let is_newer = meta.is_file() && mtime_ns > captured.mtime_ns && !is_same_time(mtime_ns, captured.mtime_ns);
     let now = Now::Written { size: meta.len(), mtime_ns };
-    is_newer.then(|| Change { path: path(&captured.path).to_owned(), then: captured.size, now, can_go_on: true })
+    is_newer.then(|| Change { path: captured.path().to_owned(), then: captured.size, now, can_go_on: true })
 }
 
 /// False on a file system without a block device: its device number may belong to another one after the next mount.
@@ -203,16 +200,10 @@ fn is_same_file(then: &VolumeFile, meta: &Metadata) -> bool {
 
 /// A copy may keep whole seconds only.
 fn is_same_time(one: i64, other: i64) -> bool {
-    let is_cut = |cut: i64, whole: i64| cut % SECOND == 0 && whole.div_euclid(SECOND) == cut.div_euclid(SECOND);
+    let is_cut = |cut: i64, whole: i64| {
+        cut % times::SECOND == 0 && whole.div_euclid(times::SECOND) == cut.div_euclid(times::SECOND)
+    };
     one == other || is_cut(one, other) || is_cut(other, one)
-}
-
-fn nanos(seconds: i64, nanos: i64) -> i64 {
-    seconds.saturating_mul(SECOND).saturating_add(nanos)
-}
-
-fn path(bytes: &[u8]) -> &Path {
-    Path::new(OsStr::from_bytes(bytes))
 }
 
 #[cfg(test)]

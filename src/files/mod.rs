@@ -27,6 +27,7 @@ pub(crate) mod selection;
 mod start;
 pub(crate) mod survey;
 pub(crate) mod swapped;
+mod times;
 pub(crate) mod used;
 pub(crate) mod user;
 pub(crate) mod watched;

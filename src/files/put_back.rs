@@ -27,6 +27,7 @@ use super::attributes;
 use super::entry::{Entry, Temporary};
 use super::folders::{Folders, inode};
 use super::resolve::{self, Unresolved};
+use super::times;
 use crate::image::{self, Fetcher, ImageError, Kind, Piece};
 
 #[derive(Debug, thiserror::Error)]
@@ -98,7 +99,7 @@ pub fn put_back(files: &[&image::File], fetcher: &mut Fetcher) -> Result<Vec<Los
     let mut folders = Folders::default();
     let mut put = Put { fetcher, lost: Vec::new() };
     for file in files {
-        put_one(path(file), file, &mut folders, &mut put)?;
+        put_one(file.path(), file, &mut folders, &mut put)?;
     }
     finish_folders(files, &folders, &mut put)?;
     Ok(put.lost)
@@ -108,8 +109,8 @@ pub fn put_back(files: &[&image::File], fetcher: &mut Fetcher) -> Result<Vec<Los
 /// be filled before.
 fn finish_folders(files: &[&image::File], folders: &Folders, put: &mut Put) -> Result<(), PutBackError> {
     for file in files.iter().rev().filter(|file| file.kind() == Kind::Directory) {
-        let folder = resolve::folder(path(file)).map_err(|error| unresolved(path(file), error))?;
-        check_same(path(file), path(file), &folder, folders)?;
+        let folder = resolve::folder(file.path()).map_err(|error| unresolved(file.path(), error))?;
+        check_same(file.path(), file.path(), &folder, folders)?;
         // Only the owner may set these; a folder of the container image keeps its own.
         let _ = finish_folder(&folder, file, put);
     }
@@ -131,10 +132,6 @@ fn entry_at(path: &Path, folders: &Folders) -> Result<Entry, PutBackError> {
     Ok(entry)
 }
 
-fn path(file: &image::File) -> &Path {
-    Path::new(OsStr::from_bytes(&file.path))
-}
-
 fn unresolved(path: &Path, error: Unresolved) -> PutBackError {
     match error {
         Unresolved::Link(link) => PutBackError::Link { path: path.to_owned(), link },
@@ -153,7 +150,7 @@ fn put_one(path: &Path, file: &image::File, folders: &mut Folders, put: &mut Put
         Kind::Symlink => make_link(&entry, file).map_err(Unresolved::Io),
         Kind::Fifo => make_fifo(&entry, file, put).map_err(Unresolved::Io),
         Kind::HardLink => {
-            let first = entry_at(Path::new(OsStr::from_bytes(&file.target)), folders)?;
+            let first = entry_at(file.target(), folders)?;
             add_name(&entry, &first).map_err(Unresolved::Io)
         }
         // The manifest was checked: it has no other kind.
@@ -309,7 +306,7 @@ fn finish(place: &File, file: &image::File, put: &mut Put) -> io::Result<()> {
     let of_the_user = attributes::write_users(place, file);
     set_mode(place, file)?;
     if let Some((attribute, error)) = of_the_user.or(attributes::write_others(place, file)) {
-        put.lost.push(Lost::Attribute { path: path(file).to_owned(), attribute, error });
+        put.lost.push(Lost::Attribute { path: file.path().to_owned(), attribute, error });
     }
     set_time(place, file)
 }
@@ -337,8 +334,7 @@ fn set_mode(place: &File, file: &image::File) -> io::Result<()> {
 
 /// futimens(3) rejects O_PATH descriptors.
 fn set_time(place: &File, file: &image::File) -> io::Result<()> {
-    const SECOND: i64 = 1_000_000_000;
-    let modified = TimeSpec::new(file.mtime_ns.div_euclid(SECOND), file.mtime_ns.rem_euclid(SECOND));
+    let modified = TimeSpec::new(file.mtime_ns.div_euclid(times::SECOND), file.mtime_ns.rem_euclid(times::SECOND));
     let path = resolve::by_descriptor(place);
     Ok(utimensat(AT_FDCWD, &path, &TimeSpec::UTIME_OMIT, &modified, UtimensatFlags::FollowSymlink)?)
 }

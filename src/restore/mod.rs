@@ -312,7 +312,7 @@ impl<'a> Restore<'a> {
         let (staged, more) = staged::stage(shared, &mut fetcher)?;
         lost.extend(more);
         self.warn_of_lost(&lost);
-        let mut elsewhere = volumes::elsewhere(&staged, manifest, &mut fetcher)?;
+        let mut elsewhere = staged.elsewhere(manifest, &mut fetcher)?;
         elsewhere.resized.extend(longer);
         if self.policy.files == Scope::Changed && !manifest.deleted.is_empty() {
             let deleted = manifest.deleted.iter().map(|path| OsString::from_vec(path.clone()).into()).collect();

@@ -1,17 +1,13 @@
 //! Decides whether to restore a generation whose files on volumes have changed since (`--volume-changed`). Changes
 //! nothing.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::error::RestoreError;
-use crate::criu::command::Elsewhere;
-use crate::criu::named;
 use crate::files::gone_on::{self, Change};
-use crate::files::put_back::staged::Staged;
-use crate::image::{Fetcher, Manifest};
+use crate::image::Manifest;
 use crate::job::VolumeChanged;
 
 /// What follows, with the sentence for the user.
@@ -32,25 +28,6 @@ pub(super) enum Decision {
 /// Compares the files and applies the policy.
 pub(super) fn decide(manifest: &Manifest, policy: VolumeChanged) -> Result<Decision, RestoreError> {
     Ok(judge(manifest, &gone_on::changes(manifest).map_err(RestoreError::Volumes)?, policy))
-}
-
-/// Where CRIU finds the files that it opens.
-pub(super) fn elsewhere(
-    staged: &Staged,
-    manifest: &Manifest,
-    fetcher: &mut Fetcher,
-) -> Result<Elsewhere, RestoreError> {
-    if staged.is_empty() {
-        return Ok(Elsewhere::default());
-    }
-    let mut images = BTreeMap::new();
-    for name in named::IMAGES {
-        if let Some(body) = manifest.image(name) {
-            images.insert(name, fetcher.read_to_vec(body, name, named::LIMIT as u64)?);
-        }
-    }
-    let named = named::named(&images).unwrap_or_default();
-    Ok(staged.elsewhere(|path| named.files.contains(path)))
 }
 
 /// One sentence for each file that has gone on, for the doctor.

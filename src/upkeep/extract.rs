@@ -70,7 +70,7 @@ fn is_link(file: &&image::File) -> bool {
 
 /// Refuses paths below a symbolic link, as they would be written where the link points.
 fn check_links(manifest: &Manifest) -> Result<(), UpkeepError> {
-    let path = |file: &image::File| Path::new(OsStr::from_bytes(&file.path)).to_owned();
+    let path = |file: &image::File| file.path().to_owned();
     let links: HashSet<PathBuf> = manifest.files.iter().filter(is_link).map(path).collect();
     for path in manifest.files.iter().map(path) {
         if let Some(link) = path.ancestors().skip(1).find(|ancestor| links.contains(*ancestor)) {

@@ -12,7 +12,9 @@ use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 
 use super::*;
 use crate::criu::command::{Elsewhere, Moved};
+use crate::criu::named;
 use crate::files::mounts::{self, Mounts};
+use crate::image::Manifest;
 use crate::proc::fdinfo::FdInfo;
 
 /// The files that are not on the root. Dropping it removes what was prepared.
@@ -29,7 +31,7 @@ pub struct Staged<'a> {
 /// Files of the container alone, which are put back at once, and the others.
 pub fn split(files: &[image::File]) -> io::Result<(Vec<&image::File>, Vec<&image::File>)> {
     let mounts = if files.is_empty() { None } else { Some(Mounts::read()?) };
-    let is_own = |file: &&image::File| mounts.iter().all(|mounts| mounts.kind(path(file)) == mounts::Kind::Root);
+    let is_own = |file: &&image::File| mounts.iter().all(|mounts| mounts.kind(file.path()) == mounts::Kind::Root);
     Ok(files.iter().partition(is_own))
 }
 
@@ -46,7 +48,7 @@ pub fn stage<'a>(files: Vec<&'a image::File>, fetcher: &mut Fetcher) -> Result<(
 
 impl<'a> Staged<'a> {
     fn add(&mut self, file: &'a image::File, put: &mut Put) -> Result<(), PutBackError> {
-        let at = path(file);
+        let at = file.path();
         let entry = entry_at(at, &self.folders)?;
         let prepared = match file.kind() {
             Kind::Directory => {
@@ -61,7 +63,7 @@ impl<'a> Staged<'a> {
             _ if is_here(&entry, file) => return Ok(()),
             _ if !is_replaceable(&entry) => None,
             Kind::Fifo => Some(prepare_fifo(&entry, file, put).map_err(ImageError::Sink)),
-            Kind::HardLink => self.prepare_name(&entry, Path::new(OsStr::from_bytes(&file.target)))?,
+            Kind::HardLink => self.prepare_name(&entry, file.target())?,
             Kind::Regular | Kind::Unknown => Some(prepare_file(&entry, file, put)),
         };
         match prepared {
@@ -75,7 +77,7 @@ impl<'a> Staged<'a> {
 
     /// Another name of a file that was prepared, or that is here. None if that is written in place.
     fn prepare_name(&self, entry: &Entry, first: &Path) -> Result<Option<Result<OsString, ImageError>>, PutBackError> {
-        if self.in_place.iter().any(|file| path(file) == first) {
+        if self.in_place.iter().any(|file| file.path() == first) {
             return Ok(None);
         }
         let there = entry_at(first, &self.folders)?;
@@ -88,15 +90,25 @@ impl<'a> Staged<'a> {
         Ok(Some(linked.map(|()| temporary.leave()).map_err(ImageError::Sink)))
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.prepared.is_empty() && self.in_place.is_empty()
+    /// Where CRIU finds the files that its images name, until they have taken their places.
+    pub fn elsewhere(&self, manifest: &Manifest, fetcher: &mut Fetcher) -> Result<Elsewhere, ImageError> {
+        if self.prepared.is_empty() && self.in_place.is_empty() {
+            return Ok(Elsewhere::default());
+        }
+        let mut images = BTreeMap::new();
+        for name in named::IMAGES {
+            if let Some(body) = manifest.image(name) {
+                images.insert(name, fetcher.read_to_vec(body, name, named::LIMIT as u64)?);
+            }
+        }
+        let named = named::named(&images).unwrap_or_default();
+        Ok(self.elsewhere_of(|path| named.files.contains(path)))
     }
 
-    /// Where CRIU finds the files of the images until they have taken their places.
-    pub fn elsewhere(&self, opened: impl Fn(&Path) -> bool) -> Elsewhere {
+    pub(in crate::files) fn elsewhere_of(&self, opened: impl Fn(&Path) -> bool) -> Elsewhere {
         let prepared = self.prepared.iter().filter(|(at, _)| opened(at));
         let moved = prepared.map(|(at, name)| Moved { from: at.to_path_buf(), to: at.with_file_name(name) });
-        let regular = self.in_place.iter().filter(|file| file.kind() != Kind::Symlink).map(|file| path(file));
+        let regular = self.in_place.iter().filter(|file| file.kind() != Kind::Symlink).map(|file| file.path());
         Elsewhere { moved: moved.collect(), resized: regular.filter(|at| opened(at)).map(Path::to_owned).collect() }
     }
 
@@ -111,11 +123,11 @@ impl<'a> Staged<'a> {
         }
         let mut put = Put { fetcher, lost: Vec::new() };
         for file in std::mem::take(&mut self.in_place) {
-            put_one(path(file), file, &mut self.folders, &mut put)?;
+            put_one(file.path(), file, &mut self.folders, &mut put)?;
         }
         for file in &self.files {
-            let entry = entry_at(path(file), &self.folders)?;
-            if path(file).parent().is_some_and(|folder| self.folders.visit(folder)) {
+            let entry = entry_at(file.path(), &self.folders)?;
+            if file.path().parent().is_some_and(|folder| self.folders.visit(folder)) {
                 let _ = entry.remove_leftovers();
             }
         }
@@ -139,8 +151,8 @@ fn is_here(entry: &Entry, file: &image::File) -> bool {
     let is_same = |place: &File| {
         let meta = place.metadata()?;
         let in_memory = fstatfs(place)?.filesystem_type() == TMPFS_MAGIC;
-        let mtime_ns = meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec());
-        Ok::<_, io::Error>(!in_memory && meta.is_file() && (meta.len(), mtime_ns) == (file.size, file.mtime_ns))
+        let is_equal = (meta.len(), times::modified(&meta)) == (file.size, file.mtime_ns);
+        Ok::<_, io::Error>(!in_memory && meta.is_file() && is_equal)
     };
     file.kind() == Kind::Regular && entry.present().and_then(|place| is_same(&place)).unwrap_or(false)
 }

@@ -40,7 +40,7 @@ fn nothing_takes_its_place_before_it_may() {
     assert_eq!(fs::read(top.join("file")).unwrap(), b"written since");
     // A missing link is made at once: a socket's path may lead over it.
     assert_eq!((names(&top).len(), top.join("to").exists()), (7, true));
-    let moved = staged.elsewhere(|path| path.ends_with("other")).moved;
+    let moved = staged.elsewhere_of(|path| path.ends_with("other")).moved;
     assert_eq!(moved.iter().map(|one| one.from.clone()).collect::<Vec<_>>(), [top.join("other")]);
     assert_eq!(fs::read(&moved[0].to).unwrap(), b"captured");
 
@@ -61,7 +61,7 @@ fn a_restore_that_ends_before_leaves_what_was_there_as_it_was() {
     assert_eq!(fs::read(top.join("file")).unwrap(), b"written since");
 }
 
-/// A file that is mounted, or another user's, keeps its inode. CRIU is told that it has another size until then.
+/// A file that is mounted, or another user's, keeps its inode. Until then CRIU opens it at its present size.
 #[test]
 fn as_root_what_cannot_be_replaced_is_written_in_place_in_the_end() {
     with_own_mounts(|| {
@@ -73,7 +73,7 @@ fn as_root_what_cannot_be_replaced_is_written_in_place_in_the_end() {
         let (_, shared) = staged::split(&captured.files).unwrap();
         let (staged, _) = staged::stage(shared, &mut captured.fetcher).unwrap();
         assert_eq!(fs::read(top.join("file")).unwrap(), b"written since");
-        assert_eq!(staged.elsewhere(|path| path.ends_with("file")).resized, [top.join("file")]);
+        assert_eq!(staged.elsewhere_of(|path| path.ends_with("file")).resized, [top.join("file")]);
         staged.take_places(&mut captured.fetcher).unwrap();
         assert_eq!(fs::read(top.join("file")).unwrap(), b"captured");
     });

@@ -2,6 +2,10 @@
 //!
 //! Object: magic | format version (u32 LE) | sealed: raw size (u64 LE) | zstd of the protobuf message.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
 use super::body::{Body, Extent, Slice};
 use super::chunk_table::ChunkTable;
 use super::demands::{Demands, SavedRegisters};
@@ -154,6 +158,36 @@ pub struct VolumeFile {
     /// The service has it closed; it is below a working directory.
     #[prost(bool, tag = "8")]
     pub closed: bool,
+}
+
+impl Executable {
+    /// Absolute path.
+    pub fn path(&self) -> &Path {
+        path(&self.path)
+    }
+}
+
+impl VolumeFile {
+    /// Absolute path.
+    pub fn path(&self) -> &Path {
+        path(&self.path)
+    }
+}
+
+impl File {
+    /// Absolute path.
+    pub fn path(&self) -> &Path {
+        path(&self.path)
+    }
+
+    /// Where a symbolic link leads, or the earlier path of a hard link.
+    pub fn target(&self) -> &Path {
+        path(&self.target)
+    }
+}
+
+fn path(bytes: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(bytes))
 }
 
 /// A symbolic link that leads to a folder.

@@ -23,7 +23,7 @@ pub fn executables(manifest: &Manifest) -> Vec<Unfit> {
     let stay = manifest.executables.iter().filter(|file| !travels.contains(file.path.as_slice()));
     let moved = swapped::moved(&manifest.folder_links);
     let unfit = stay.filter_map(|file| {
-        let path = Path::new(OsStr::from_bytes(&file.path));
+        let path = file.path();
         let here = swapped::here(path, &moved);
         let what = match fs::metadata(&here) {
             Err(error) => format!("cannot be used here ({error})"),
@@ -66,7 +66,7 @@ pub fn unwritable(manifest: &Manifest) -> Vec<Unfit> {
     let mut folders = BTreeSet::new();
     let mut unfit = Vec::new();
     for file in &manifest.files {
-        let path = Path::new(OsStr::from_bytes(&file.path));
+        let path = file.path();
         let reason = match link_on(path, file).filter(|link| !is_deleted(link)) {
             Some(link) => Unfit::Link { path: path.to_owned(), link },
             None => match can_put_back(path, file, &is_deleted) {
