@@ -383,11 +383,7 @@ impl<'a> Restore<'a> {
 
     /// Lets init start the command in the place of what was found, once the right to that is this container's.
     fn start_beside(&self, found: &Found) -> Result<Event, RestoreError> {
-        let verdict = match take::take(found, &self.common.instance, self.policy.exclusive.is_some(), || Ok(()))? {
-            Verdict::Ours => take::claim_taken(found, &self.common.instance, self.policy.exclusive.is_some())?,
-            lost => lost,
-        };
-        Ok(match verdict {
+        Ok(match take::take_for_command(found, &self.common.instance, self.policy.exclusive.is_some())? {
             Verdict::Ours => Event::NothingToRestore { lease: found.lease },
             Verdict::Lost(message) => Event::Lost { message },
         })

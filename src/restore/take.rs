@@ -47,12 +47,12 @@ pub(super) fn take(
     }
 }
 
-/// With `--exclusive`: claims the lease for a command that is started in the place of a generation that was taken. Until
-/// then the lease is the former owner's, whose heartbeats have ended.
-pub(super) fn claim_taken(found: &Found, us: &str, exclusive: bool) -> Result<Verdict, RestoreError> {
-    match found.right {
-        Right::Taking { .. } if exclusive => claim(found, us),
-        _ => Ok(Verdict::Ours),
+/// As [`take`], for a command that is started in the place of what was found. With `--exclusive` it also claims the lease
+/// of a generation that was taken: until then that is the former owner's, whose heartbeats have ended.
+pub(super) fn take_for_command(found: &Found, us: &str, exclusive: bool) -> Result<Verdict, RestoreError> {
+    match (take(found, us, exclusive, || Ok(()))?, &found.right) {
+        (Verdict::Ours, Right::Taking { .. }) if exclusive => claim(found, us),
+        (verdict, _) => Ok(verdict),
     }
 }
 
