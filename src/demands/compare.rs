@@ -166,6 +166,15 @@ fn is_in_the_way((own, port): (IpAddr, u32), (other, taken): (IpAddr, u32)) -> b
 }
 
 impl Bound {
+    /// The address and port of a socket; TCP unless `datagrams`.
+    pub fn new(ip: IpAddr, port: u16, datagrams: bool) -> Self {
+        let address = match ip {
+            IpAddr::V4(four) => four.octets().to_vec(),
+            IpAddr::V6(six) => six.octets().to_vec(),
+        };
+        Self { address, port: port.into(), datagrams }
+    }
+
     /// None if it is no address.
     pub fn ip(&self) -> Option<IpAddr> {
         let four = <[u8; 4]>::try_from(&self.address[..]).map(|four| Ipv4Addr::from(four).into());

@@ -107,11 +107,7 @@ fn address(socket: &Inet, here: &BTreeSet<IpAddr>) -> Option<Bound> {
     if !(datagrams || socket.state == sockets::LISTEN) || (is_of_a_container(ip) && !here.contains(&ip)) {
         return None;
     }
-    let address = match ip {
-        IpAddr::V4(four) => four.octets().to_vec(),
-        IpAddr::V6(six) => six.octets().to_vec(),
-    };
-    Some(Bound { address, port: socket.local.port().into(), datagrams })
+    Some(Bound::new(ip, socket.local.port(), datagrams))
 }
 
 /// Its POSIX timers (proc_pid_timers(5)).

@@ -1,7 +1,6 @@
 //! Each demand by itself: with too little its sentence, with just enough nothing.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 
 use super::compare::ALL;
 use super::*;
@@ -14,12 +13,8 @@ fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(ToString::to_string).collect()
 }
 
-fn bound(ip: &str, port: u32, datagrams: bool) -> Bound {
-    let address = match ip.parse().unwrap() {
-        IpAddr::V4(four) => four.octets().to_vec(),
-        IpAddr::V6(six) => six.octets().to_vec(),
-    };
-    Bound { address, port, datagrams }
+fn bound(ip: &str, port: u16, datagrams: bool) -> Bound {
+    Bound::new(ip.parse().unwrap(), port, datagrams)
 }
 
 fn demands() -> Demands {

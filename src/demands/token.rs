@@ -1,7 +1,7 @@
 //! Demands as one word, by which a source asks its target before it takes a checkpoint: `demands:` and hexadecimal
 //! digits of the compressed message.
 
-use std::fmt::Write;
+use data_encoding::HEXLOWER;
 
 use crate::image::Demands;
 
@@ -15,16 +15,14 @@ impl Demands {
     /// None if they are too long for a word.
     pub fn to_word(&self) -> Option<String> {
         let message = zstd::bulk::compress(&prost::Message::encode_to_vec(self), 0).ok()?;
-        let mut word = PREFIX.to_owned();
-        message.iter().for_each(|byte| _ = write!(word, "{byte:02x}"));
+        let word = format!("{PREFIX}{}", HEXLOWER.encode(&message));
         (word.len() <= WORD_LIMIT).then_some(word)
     }
 
     /// None if it is no such word.
     pub fn from_word(word: &str) -> Option<Self> {
-        let digits = word.strip_prefix(PREFIX).filter(|_| word.len() <= WORD_LIMIT)?.as_bytes();
-        let byte = |pair: &[u8]| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok();
-        let bytes = digits.chunks(2).map(byte).collect::<Option<Vec<u8>>>()?;
+        let digits = word.strip_prefix(PREFIX).filter(|_| word.len() <= WORD_LIMIT)?;
+        let bytes = HEXLOWER.decode(digits.as_bytes()).ok()?;
         let message = zstd::bulk::decompress(&bytes, MESSAGE_LIMIT).ok()?;
         prost::Message::decode(&*message).ok()
     }
@@ -51,8 +49,7 @@ mod tests {
         #[test]
         fn fuzz_any_word_is_demands_or_not(word: String, bytes: Vec<u8>) {
             let _ = Demands::from_word(&word);
-            let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-            let _ = Demands::from_word(&format!("{PREFIX}{digits}"));
+            let _ = Demands::from_word(&format!("{PREFIX}{}", HEXLOWER.encode(&bytes)));
         }
     }
 }
