@@ -134,21 +134,28 @@ impl Dump {
             let _ = child.wait();
             broken(error)
         })?;
-        let log = work.join(command::DUMP_LOG);
         let watch = Watch::start(child.id() as i32);
-        Ok(Self {
+        let mut dump = Self::of(work, child, exit, listener);
+        (dump.watch, dump.gate) = (watch, Some(gate));
+        // Of before CRIU was there.
+        (dump.since, dump.oom_kills) = (since, oom_kills);
+        Ok(dump)
+    }
+
+    fn of(work: &Path, child: Child, exit: OwnedFd, listener: UnixListener) -> Self {
+        Self {
             child,
             exit,
-            watch,
+            watch: None,
             short: false,
-            gate: Some(gate),
+            gate: None,
             listener,
-            log,
-            oom_kills,
-            since,
+            log: work.join(command::DUMP_LOG),
+            oom_kills: OomKills::now(),
+            since: Instant::now(),
             released: None,
             copies: BTreeMap::new(),
-        })
+        }
     }
 
     /// Receives all CRIU images until the dump is complete and the service stands still.
@@ -256,23 +263,9 @@ impl Dump {
     pub fn that_died(work: &Path) -> Self {
         let (listener, child) =
             (stream::listen(work, stream::CAPTURE_SOCKET), std::process::Command::new("false").spawn());
-        let (listener, child, log) = (listener.unwrap(), child.unwrap(), work.join(command::DUMP_LOG));
+        let (listener, child) = (listener.unwrap(), child.unwrap());
         let exit = fd::ExitWatch::prepare().and_then(|watch| watch.of(&child)).unwrap();
-        let (oom_kills, since) = (OomKills::now(), Instant::now());
-        let copies = BTreeMap::new();
-        Self {
-            child,
-            exit,
-            watch: None,
-            short: false,
-            gate: None,
-            listener,
-            log,
-            oom_kills,
-            since,
-            released: None,
-            copies,
-        }
+        Self::of(work, child, exit, listener)
     }
 
     /// Whether CRIU says that the dump is complete. The end of the gate means that CRIU gave up.

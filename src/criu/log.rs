@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
-use super::reasons::{Failure, printable};
+use super::reasons::{Failure, one_line};
 
 /// Bytes that are read from the end of a log, where errors stand.
 const TAIL: u64 = 1 << 20;
@@ -36,7 +36,7 @@ pub fn cause(log: &Path, for_memory: Option<bool>) -> Cause {
 pub fn last_errors(log: &Path) -> Vec<String> {
     let text = tail(log).unwrap_or_default();
     let all: Vec<&str> = text.lines().filter(|line| is_error(line)).collect();
-    all.iter().skip(all.len().saturating_sub(LAST)).map(|line| printable(line.trim())).collect()
+    all.iter().skip(all.len().saturating_sub(LAST)).map(|line| one_line(line.trim())).collect()
 }
 
 /// The first failing call is the cause. A death counts only if no error stands before it: CRIU kills the processes that
@@ -53,7 +53,7 @@ fn explain(text: &str, for_memory: Option<bool>) -> Cause {
     let sentence = match first_error {
         Some(line) => {
             let message = line.split_once("): ").map_or(line, |(_, message)| message);
-            format!("CRIU: {}", printable(message.trim()))
+            format!("CRIU: {}", one_line(message.trim()))
         }
         None => Failure::of_criu().with_memory(for_memory).sentence(),
     };

@@ -37,7 +37,7 @@ impl Failure {
             call: call.to_owned(),
             errno: Errno::from_raw(errno.parse().ok()?),
             kind: kind.to_owned(),
-            object: printable(&percent_decode_str(object.trim_end()).decode_utf8_lossy()),
+            object: one_line(&percent_decode_str(object.trim_end()).decode_utf8_lossy()),
         })
     }
 
@@ -87,7 +87,7 @@ impl Failure {
 }
 
 /// `text` in one line, and not longer than a sentence bears.
-pub fn printable(text: &str) -> String {
+pub fn one_line(text: &str) -> String {
     let shown: String = text.chars().take(LONGEST).map(|c| if c.is_control() { '?' } else { c }).collect();
     if text.chars().nth(LONGEST).is_some() { format!("{shown}…") } else { shown }
 }
