@@ -54,9 +54,8 @@ fn mib(bytes: u64) -> u64 {
     bytes.div_ceil(1 << 20)
 }
 
-/// Kills CRIU when the memory is nearly gone, so that the service runs on. The second line behind [`fit`]: who takes
-/// memory fast enough outruns it. Only while it is not dropped, and CRIU not
-/// reaped.
+/// Kills CRIU when the memory is nearly gone, so that the service runs on. The second line behind [`fit`]: a process
+/// that takes memory fast enough outruns it. Must end before CRIU is reaped.
 #[derive(Debug)]
 pub struct Watch {
     /// The end of this channel ends the thread.

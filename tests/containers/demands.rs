@@ -21,7 +21,8 @@ fn held(object: &str, sandbox: &[&str]) -> (App, Container) {
     (app, container)
 }
 
-/// A container with `too_little` is told so by everybody, and nothing is ended; one with `enough` gets the service.
+/// Dry run, migration, standby, doctor and restore refuse a container with `too_little`, and the service runs on. A
+/// container with `enough` gets it.
 fn is_asked_for(object: &str, source: &[&str], too_little: &[&str], enough: &[&str], words: &str) {
     let (mut app, first) = held(object, source);
     app.set_sandbox(too_little);

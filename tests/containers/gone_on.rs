@@ -99,7 +99,7 @@ fn a_log_that_has_grown_grows_on_if_told(setting: Setting) {
     assert!(second.story().contains("is restored beside newer files"), "{}", second.story());
 }
 
-/// Whoever writes at positions of its own would write over what has come.
+/// A service that writes at its own positions would overwrite what has been added.
 #[test]
 fn a_longer_file_that_is_not_appended_to_is_refused_in_any_case() {
     let app = logging(Setting::Restricted, "<>", &[]);

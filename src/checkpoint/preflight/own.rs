@@ -9,7 +9,7 @@ use crate::image::Demands;
 pub fn look(service: &Service, findings: &mut Findings) -> Demands {
     let open = service.processes.iter().map(|one| (one.process.pid, &one.descriptors[..]));
     let demands = demands::observe(service.all, open);
-    // What the kernel lacks is told by the container's finding.
+    // The container's own finding names what the kernel lacks.
     let means = Means { lacks: Vec::new(), ..Means::fresh(service.abilities, service.init) };
     demands.missing(&means).iter().for_each(|unfit| findings.add(Finding::unfit(unfit)));
     demands
