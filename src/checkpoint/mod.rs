@@ -33,12 +33,12 @@ use crate::files::ahead::Ahead;
 use crate::files::capture::{self, CaptureError, Captured};
 use crate::files::complete::{self, Incomplete};
 use crate::files::ephemeral::Ephemeral;
-use crate::files::gone_on;
 use crate::files::identity::Identities;
 use crate::files::selection::{Scope, Selection};
 use crate::files::survey::Survey;
 use crate::files::used::{self, LookupError, Rules, Used};
 use crate::files::user::User;
+use crate::files::volume_changes;
 use crate::host::memory::Headroom;
 use crate::host::pid_counting;
 use crate::image::{
@@ -264,7 +264,7 @@ fn take(
         describe::service(host, &tree, target.root, target.service, mapped).map_err(LookupError::Proc)?;
     manifest.demands = Some(seen.demands);
     manifest.folder_links = used.folder_links(&rules);
-    manifest.volume_files = gone_on::record(&used, &rules);
+    manifest.volume_files = volume_changes::record(&used, &rules);
     if rules.scope() == Scope::Changed {
         manifest.deleted = rules.deleted().into_iter().map(|path| path.into_os_string().into_vec()).collect();
     }

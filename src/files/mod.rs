@@ -12,7 +12,6 @@ pub(crate) mod complete;
 mod entry;
 pub(crate) mod ephemeral;
 mod folders;
-pub(crate) mod gone_on;
 pub(crate) mod groups;
 mod how_used;
 pub(crate) mod identity;
@@ -30,6 +29,7 @@ pub(crate) mod swapped;
 mod times;
 pub(crate) mod used;
 pub(crate) mod user;
+pub(crate) mod volume_changes;
 pub(crate) mod watched;
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::error::RestoreError;
-use crate::files::gone_on::{self, Change};
+use crate::files::volume_changes::{self, Change};
 use crate::image::Manifest;
 use crate::job::VolumeChanged;
 
@@ -27,17 +27,17 @@ pub(super) enum Decision {
 
 /// Compares the files and applies the policy.
 pub(super) fn decide(manifest: &Manifest, policy: VolumeChanged) -> Result<Decision, RestoreError> {
-    Ok(judge(manifest, &gone_on::changes(manifest).map_err(RestoreError::Volumes)?, policy))
+    Ok(judge(manifest, &volume_changes::changes(manifest).map_err(RestoreError::Volumes)?, policy))
 }
 
-/// One sentence for each file that has gone on, for the doctor.
+/// One sentence for each file that has changed since, for the doctor.
 pub(crate) fn changed(manifest: &Manifest) -> Vec<String> {
-    gone_on::changes(manifest).unwrap_or_default().iter().map(ToString::to_string).collect()
+    volume_changes::changes(manifest).unwrap_or_default().iter().map(ToString::to_string).collect()
 }
 
 /// Says which files a restore overwrites on a file system that the containers of a pod share.
 pub(super) fn overwritten(manifest: &Manifest) -> Option<String> {
-    let what = sum_up(gone_on::overwritten(manifest).unwrap_or_default().iter())?;
+    let what = sum_up(volume_changes::overwritten(manifest).unwrap_or_default().iter())?;
     Some(format!(
         "{what}: generation {} has it too, so its content of then takes the place; to keep what this pod writes there, \
          leave the folder out of checkpoints (--exclude)",

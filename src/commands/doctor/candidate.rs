@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_volume_that_has_gone_on_is_said() {
+    fn a_volume_that_has_changed_is_said() {
         let changed = vec!["/data/db has changed since the checkpoint: 1 bytes then, 2 now".to_owned()];
         insta::assert_snapshot!(text(&Candidate { changed, ..found() }), @r"
         generation 3 is restored here only with --volume-changed restore:

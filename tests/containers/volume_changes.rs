@@ -63,7 +63,7 @@ fn a_log_that_has_gone_on_is_refused_until_told_otherwise(setting: Setting) {
     assert!(afresh.story().contains("starting the command afresh beside its volume"), "{}", afresh.story());
 }
 
-/// Who starts afresh has taken the generation, and others still find a volume that has gone on.
+/// A container that starts afresh has taken the generation, and others still find a changed volume.
 #[test]
 fn after_an_ending_checkpoint_a_fresh_start_takes_the_generation() {
     let app = logging(Setting::Restricted, ">>", &[]);

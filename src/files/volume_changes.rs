@@ -1,5 +1,4 @@
-//! Files on volumes that go on without the service: a checkpoint is older than what the service, or another
-//! program, writes there afterwards.
+//! Files on volumes that have changed since a checkpoint: the service, or another program, has written to them.
 //!
 //! A checkpoint records the files that the service writes, maps or works among, and a restore compares them. A file is the
 //! same if its size and its time of modification are: copies keep both (`rsync -a`, `cp -a`), while device,
