@@ -4,6 +4,7 @@
 mod cancel;
 mod checkpoint;
 mod copy;
+mod count_pids;
 mod doctor;
 mod extract;
 mod generate;
@@ -94,6 +95,9 @@ enum Verb {
     /// Do one checkpoint or restore for init
     #[command(hide = true)]
     Worker,
+    /// Use up all PIDs for a restore
+    #[command(hide = true)]
+    CountPids,
 }
 
 impl Verb {
@@ -130,6 +134,7 @@ pub fn main() -> ExitCode {
         Verb::Doctor(arguments) => doctor::main(&arguments),
         Verb::DoctorSubject(arguments) => doctor::subject(&arguments),
         Verb::Worker => worker::main(),
+        Verb::CountPids => count_pids::main(),
     })
 }
 

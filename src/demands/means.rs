@@ -88,7 +88,7 @@ impl Means {
             uid: abilities.facts.uid,
             bounding: abilities.facts.bounding.clone(),
             lacks: lacks(abilities),
-            pid_max: pid_max(),
+            pid_max: pids::end(),
             used: None,
             memory: memory::limit_with_swap(),
             host_memory: memory::meminfo("MemAvailable")
@@ -136,11 +136,6 @@ fn lacks(abilities: &Abilities) -> Vec<(&'static str, String)> {
         _ => None,
     };
     [missing(Ability::Ptrace), missing(Ability::MemoryMap), proc].into_iter().flatten().collect()
-}
-
-/// PIDs stay below this number (proc_sys_kernel(5)).
-pub fn pid_max() -> Option<i32> {
-    number("/proc/sys/kernel/pid_max")
 }
 
 /// The limit, if none of the capabilities that exempt from it is effective.

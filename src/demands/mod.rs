@@ -16,6 +16,6 @@ mod tests;
 
 pub use compare::{for_pages, is_of_a_container};
 pub use images::of;
-pub use means::{Means, pid_max};
+pub use means::Means;
 pub use observe::observe;
 pub use unfit::Unfit;

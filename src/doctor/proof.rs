@@ -19,7 +19,6 @@ use crate::checkpoint::{self, Dump, DumpError, Verdict};
 use crate::control::protocol::millis;
 use crate::criu::command;
 use crate::criu::stream;
-use crate::demands;
 use crate::image::{self, CriuImage, FetchThreads, Fetcher, ImageError, ImageWriter, KeyFiles, Lease, Manifest, Vault};
 use crate::job;
 use crate::job::work_folder::Work;
@@ -275,7 +274,7 @@ impl Proof<'_> {
         let used = pids::newest().unwrap_or(root);
         // Past pid_max the counter wraps around, and the PIDs of a service beside us would no longer be
         // ascending.
-        if let Some(max) = demands::pid_max()
+        if let Some(max) = pids::end()
             && used.saturating_add(SPAN) >= max
         {
             return Err(ProofError::PidsExhausted { used, max });

@@ -54,6 +54,8 @@ pub enum RestoreError {
 pub(super) enum Hope {
     /// One with the same generation, later.
     Again,
+    /// One with the same generation and fresh PIDs.
+    FreshPids,
     /// One with another generation, or with this one after the store was repaired.
     OtherBytes,
     /// One with another generation: this container cannot restore this one.
@@ -76,6 +78,7 @@ impl RestoreError {
             Self::Image(error) | Self::Files(PutBackError::Image(error)) | Self::Serve(ServeError::Image(error)) => {
                 of_image(error)
             }
+            Self::Criu(cause) if cause.numbers_were_taken => Hope::FreshPids,
             Self::Store(_) | Self::Files(_) | Self::Serve(_) | Self::Criu(_) => Hope::Again,
             Self::Unfit(_) => Hope::OtherGeneration,
             Self::NotStarted(_) | Self::RuntimeDir { .. } | Self::Volumes(_) | Self::Undecided(_) => Hope::None,

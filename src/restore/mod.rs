@@ -12,6 +12,7 @@ mod exclusive;
 mod look;
 mod meter;
 mod owner;
+mod pids;
 mod retry;
 mod serve;
 mod stdio;
@@ -176,10 +177,10 @@ impl<'a> Restore<'a> {
                 say(&format!("CRIU's log: {line}"));
             }
             let failure = Failure { message: self.sentence(&error), log, phase: Some(self.phase) };
-            let more = !self.criu_ran || self.plan().can_go_back();
+            let more = !self.criu_ran || self.plan().can_go_back() || self.round(self.found.as_ref()).is_some();
             match tries.after(error.hope(), more, || self.earlier()) {
                 Next::Again(pause) => {
-                    self.reporter.warn(format!("{}. Next attempt in {} s", failure.message, pause.as_secs()));
+                    self.reporter.warn(format!("{}. Next attempt {}", failure.message, pids::when(pause)));
                     thread::sleep(pause);
                 }
                 Next::Earlier(generation) => {
@@ -192,7 +193,7 @@ impl<'a> Restore<'a> {
                     self.warn_of_files();
                     return self.start_instead(failure);
                 }
-                Next::Fail => return Err(failure),
+                Next::Fail => return Err(self.with_offer(failure, error.hope())),
             }
         }
     }
@@ -283,6 +284,7 @@ impl<'a> Restore<'a> {
 
     /// Check, files, CRIU up to the gate, take, open the gate, claim.
     fn restore(&mut self, found: &Found, manifest: &Manifest, work: &Work) -> Result<Event, RestoreError> {
+        self.refresh_pids(found, manifest);
         if let Some(warning) = check::check(manifest, || Means::with(&self.abilities))? {
             self.reporter.warn(warning);
         }

@@ -33,18 +33,22 @@ impl Tries {
         Self { policy, made: 0 }
     }
 
-    /// What follows a failure. `able` is whether this container can try again; `earlier` finds the generation
-    /// before.
+    /// What follows a failure. `able` is whether this container can try again, in time that the policy bears;
+    /// `earlier` finds the generation before.
     pub(super) fn after(&mut self, hope: Hope, able: bool, earlier: impl FnOnce() -> Option<u64>) -> Next {
         self.made += 1;
         match self.policy {
+            // Another process was in the way. The restore itself has not failed.
+            OnFailure::Fail | OnFailure::Start if hope == Hope::FreshPids && able && self.made == 1 => {
+                Next::Again(Duration::ZERO)
+            }
             OnFailure::Start if hope != Hope::HasRun => Next::Afresh,
             OnFailure::Fail | OnFailure::Start => Next::Fail,
             _ if !able => Next::Fail,
             OnFailure::Retry => self.again(hope),
             OnFailure::RetryEarlier => match hope {
                 Hope::OtherBytes | Hope::OtherGeneration => self.earlier(earlier()),
-                Hope::Again => match self.again(hope) {
+                Hope::Again | Hope::FreshPids => match self.again(hope) {
                     Next::Fail => self.earlier(earlier()),
                     again => again,
                 },
@@ -55,7 +59,7 @@ impl Tries {
 
     fn again(&self, hope: Hope) -> Next {
         match hope {
-            Hope::Again | Hope::OtherBytes if self.made < ATTEMPTS => {
+            Hope::Again | Hope::FreshPids | Hope::OtherBytes if self.made < ATTEMPTS => {
                 Next::Again(Duration::from_secs(1 << (self.made - 1)))
             }
             _ => Next::Fail,
@@ -73,7 +77,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const HOPES: [Hope; 5] = [Hope::Again, Hope::OtherBytes, Hope::OtherGeneration, Hope::None, Hope::HasRun];
+    const HOPES: [Hope; 6] =
+        [Hope::Again, Hope::FreshPids, Hope::OtherBytes, Hope::OtherGeneration, Hope::None, Hope::HasRun];
 
     /// The steps if that many generations all fail like this.
     fn all_of(policy: OnFailure, hope: Hope, mut generations: u64) -> (Vec<Next>, Next) {
@@ -108,6 +113,15 @@ mod tests {
         assert_eq!(all_of(OnFailure::RetryEarlier, Hope::OtherBytes, 3), (steps, Next::Fail));
         let steps = [pauses(), vec![Next::Earlier(1)], pauses()].concat();
         assert_eq!(all_of(OnFailure::RetryEarlier, Hope::Again, 2), (steps, Next::Fail));
+    }
+
+    #[test]
+    fn a_pid_that_was_taken_gets_one_more_attempt_at_once_under_every_policy() {
+        for (policy, last) in [(OnFailure::Fail, Next::Fail), (OnFailure::Start, Next::Afresh)] {
+            assert_eq!(all_of(policy, Hope::FreshPids, 3), (vec![Next::Again(Duration::ZERO)], last));
+            assert_eq!(Tries::new(policy).after(Hope::FreshPids, false, || None), last);
+        }
+        assert_eq!(all_of(OnFailure::Retry, Hope::FreshPids, 3), (pauses(), Next::Fail));
     }
 
     #[test]

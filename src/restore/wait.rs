@@ -3,6 +3,7 @@
 //! Never starts anything of the service, never gives up because a store does not answer, and never starts a
 //! thread while it waits, as each takes a PID.
 
+use std::os::unix::process::parent_id;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use super::look::Newest;
 use super::{Policy, choose};
 use crate::control::protocol::{Event, Phase};
 use crate::fail_points::{Point, reach};
+use crate::host::pid_counting::Round;
 use crate::image::{self, FetchThreads, Heartbeat, ImageError, Lease, Manifest, Result, Vault};
 use crate::job::{Common, cores};
 use crate::store::{CachedStore, Store, StoreError};
@@ -333,13 +335,14 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// PIDs only go up here, and the service's must still be free when it comes.
+    /// PIDs only go up here, and the service's must still be free when it comes, or soon be free again.
     fn worn_out(&self) -> Option<String> {
         let manifest = self.newest.as_ref().and_then(|newest| newest.manifest.as_ref().ok());
         let processes = manifest.into_iter().flat_map(|manifest| &manifest.processes);
         let lowest = processes.map(|process| process.pid).min().unwrap_or(FIRST_PID);
         let newest = (self.newest_pid)()?;
-        (lowest.saturating_sub(newest) <= LEAST_PIDS).then(|| {
+        let passed = lowest.saturating_sub(newest) <= LEAST_PIDS;
+        (passed && !Round::here(parent_id()).is_some_and(Round::is_quick)).then(|| {
             format!(
                 "this container has used PIDs up to {newest} while it waited, and the service needs the PIDs from \
                  {lowest} on; start a new container, which has fresh PIDs"

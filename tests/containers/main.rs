@@ -19,6 +19,7 @@ mod limits;
 mod memory;
 mod migrate;
 mod order;
+mod pids;
 mod pod;
 mod preflight;
 mod reasons;

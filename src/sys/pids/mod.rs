@@ -4,9 +4,13 @@
 //! would get numbers among init's own. The counter never passes the wanted number, and no process, thread or
 //! changed limit stays behind. docs/explanation/pids.md has the measurements.
 
+mod round;
+
 use std::{fs, io};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+pub use round::{go_round, millis_round};
 
 /// Limit of refused threads in a row. Each refusal yields to threads that are ending.
 const MAX_REFUSALS: u32 = 100_000;
@@ -40,11 +44,20 @@ pub fn newest() -> Option<i32> {
     fs::read_to_string("/proc/loadavg").ok()?.split_ascii_whitespace().last()?.parse().ok()
 }
 
+/// PIDs stay below this number (proc_sys_kernel(5)).
+pub fn end() -> Option<i32> {
+    fs::read_to_string("/proc/sys/kernel/pid_max").ok()?.trim().parse().ok()
+}
+
 /// Forecast in milliseconds: how long a restore counts from the first number up to `highest` here, if it can
 /// neither choose PIDs nor write `ns_last_pid`.
 pub fn millis_up_to(highest: i32) -> u64 {
-    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(2)) as u64;
-    u64::try_from(highest).unwrap_or(0) / (PER_MS * cores)
+    u64::try_from(highest).unwrap_or(0) / (PER_MS * cores())
+}
+
+/// Cores that count.
+fn cores() -> u64 {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().min(2)) as u64
 }
 
 /// The PID counter.
@@ -181,15 +194,15 @@ mod tests {
 
     /// A kernel with some PIDs in use.
     #[derive(Debug, Clone, Default)]
-    struct Fake {
-        last: i32,
-        taken: BTreeSet<i32>,
+    pub(super) struct Fake {
+        pub(super) last: i32,
+        pub(super) taken: BTreeSet<i32>,
         /// The error of /proc/loadavg; None if it cannot be read.
-        off: Option<i32>,
+        pub(super) off: Option<i32>,
         /// How many PIDs can be skipped before the kernel refuses.
-        skips: i32,
-        max: i32,
-        nexts: u32,
+        pub(super) skips: i32,
+        pub(super) max: i32,
+        pub(super) nexts: u32,
     }
 
     impl Fake {
@@ -219,7 +232,7 @@ mod tests {
         }
     }
 
-    fn fake() -> Fake {
+    pub(super) fn fake() -> Fake {
         Fake { last: 7, off: Some(0), skips: i32::MAX, max: 1 << 22, ..Fake::default() }
     }
 
