@@ -113,6 +113,7 @@ fn the_page_names_everything_in_a_message() {
     }
     for event in [
         Event::Settled { taken_by: Some(String::new()) },
+        Event::HandingOver { to: String::new(), timeout_ms: 1 },
         Event::Warning { message: message.clone() },
         Event::Checkpointed(report),
         Event::Failed { message, log, phase: Some(Phase::Dump) },

@@ -221,6 +221,22 @@ fn a_writer_that_refers_to_what_is_pruned_loses_nothing() {
 
 /// The pack of generation 1 is condemned; a writer brings it back as generation 3, and another knows it from there. When generation 3
 /// is removed in turn, the pack's grace time begins anew, so that the other writer's commit finds it.
+/// One that is alive writes once an hour, whatever its clock says.
+#[test]
+fn what_a_standby_left_is_removed_after_a_day() {
+    let store = Fixture::new();
+    store.generation(1);
+    let left = |name: &str, age| {
+        let key = format!("standbys/{name}");
+        store.vault.store().put(&key, "says".into(), PutMode::Overwrite).unwrap();
+        store.age(&key, age);
+    };
+    left("dead", 24 * HOUR);
+    left("alive", 23 * HOUR);
+    run(&store.vault, &keep_last(1));
+    assert_eq!(["dead", "alive"].map(|name| store.path(&format!("standbys/{name}")).exists()), [false, true]);
+}
+
 #[test]
 fn a_grace_time_begins_anew_for_what_was_named_meanwhile() {
     let store = Fixture::new();

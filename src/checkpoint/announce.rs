@@ -1,15 +1,7 @@
 //! Announces an offer before the service stands still, so that standbys poll more often. If the announcement
 //! fails, the handover only takes longer.
 
-use std::thread;
-use std::time::Duration;
-
 use crate::image::{self, Lease, Vault};
-use crate::job::AfterCommit;
-
-/// How long a handover lets the service run on after the announcement, so that a standby notices it: slightly
-/// more than the default interval of its polls.
-const NOTICE: Duration = Duration::from_millis(1100);
 
 /// An announcement. Dropping it withdraws it.
 pub struct Announced<'a> {
@@ -17,15 +9,10 @@ pub struct Announced<'a> {
     lease: Lease,
 }
 
-/// Announces that the service is about to be offered, unless it runs on.
-pub fn announce<'a>(vault: &'a Vault, lease: Lease, after_commit: AfterCommit) -> Option<Announced<'a>> {
-    if after_commit == AfterCommit::Resume {
-        return None;
-    }
-    if image::announce(vault, &lease, true).is_ok() && after_commit != AfterCommit::Stop {
-        thread::sleep(NOTICE);
-    }
-    Some(Announced { vault, lease })
+/// Announces that the service is about to be offered.
+pub fn announce(vault: &Vault, lease: Lease) -> Announced<'_> {
+    let _ = image::announce(vault, &lease, true);
+    Announced { vault, lease }
 }
 
 impl Announced<'_> {
@@ -53,12 +40,11 @@ mod tests {
         let lease = Lease::fresh();
         lease.claim(&vault).unwrap();
         let moving = || glance(&vault).unwrap().unwrap().1;
-        assert!(announce(&vault, lease, AfterCommit::Resume).is_none() && !moving());
-        let announced = announce(&vault, lease, AfterCommit::Stop).unwrap();
+        let announced = announce(&vault, lease);
         assert!(moving());
         drop(announced);
         assert!(!moving());
-        announce(&vault, lease, AfterCommit::Stop).unwrap().disarm();
+        announce(&vault, lease).disarm();
         assert!(moving());
     }
 }

@@ -85,8 +85,8 @@ pub fn give_away(
             (Duration::ZERO, CheckpointError::Withdrawn { generation, error })
         }
     };
-    let offer = Offer { vault, generation, withdrawal: handover::withdrawal(common, &target.lease) };
-    let taken_by = offer.settle(time, reporter);
+    let withdrawal = handover::withdrawal(common, &target.lease);
+    let taken_by = Offer { vault, generation, withdrawal, standbys: &target.standbys }.settle(time, reporter);
     reach(Point::HandoverDecided);
     let taken = taken_by.is_some();
     reporter.send(&Event::Settled { taken_by });
@@ -97,10 +97,17 @@ pub fn give_away(
         gate.run_on(reporter);
     }
     reach(Point::HandoverReleased);
-    if taken || matches!(failure, CheckpointError::NotTaken { .. }) {
+    let committed = matches!(failure, CheckpointError::NotTaken { .. });
+    if taken || committed {
         image::mark_committed(vault, generation);
     }
-    if taken { Ok(generation) } else { Err(failure) }
+    if taken {
+        return Ok(generation);
+    }
+    match target.standbys.who_failed(vault, generation) {
+        Some(standby) if committed => Err(CheckpointError::NotRestored { generation, standby }),
+        _ => Err(failure),
+    }
 }
 
 #[cfg(test)]
@@ -108,7 +115,7 @@ mod tests {
     use std::io::{BufRead, BufReader};
     use std::process::Command;
 
-    use super::super::tree_of_service::Tree;
+    use super::super::{Standbys, tree_of_service::Tree};
     use super::*;
     use crate::files::selection::Selection;
     use crate::image::{KeyFiles, Lease, test_vault};
@@ -135,6 +142,8 @@ mod tests {
             service: 0,
             lease: Lease::fresh(),
             after_commit: AfterCommit::Stop,
+            hold: None,
+            standbys: Standbys::default(),
             files: Selection::default(),
             ephemeral_store: false,
         };

@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::Standbys;
 use crate::image::{self, ImageError, Lease, Outcome, Party, Vault};
 use crate::job::Common;
 use crate::job::reporter::Reporter;
@@ -14,6 +15,8 @@ use crate::job::reporter::Reporter;
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Interval of looks at the store. It delays no service: after a take the other container already runs it.
 const LOOK: Duration = Duration::from_millis(100);
+/// Interval of looks at what the standbys say.
+const ASK: Duration = Duration::from_secs(1);
 /// Pause before an operation on the store is repeated.
 const RETRY: Duration = Duration::from_secs(1);
 /// Interval of warnings about a store that does not answer.
@@ -25,20 +28,29 @@ pub struct Offer<'a> {
     pub generation: u64,
     /// Outcome that takes it back.
     pub withdrawal: Outcome,
+    /// Who is expected to take it.
+    pub standbys: &'a Standbys,
 }
 
 impl Offer<'_> {
-    /// Waits until another container has taken the generation. Takes it back after `time`, or when init
-    /// orders it. Repeats that until the store answers. Returns the container that took it; none if it was
+    /// Waits until another container has taken the generation. Takes it back after `time`, when init orders it, or
+    /// when the standbys have failed. Repeats that until the store answers. Returns the container that took it; none if it was
     /// taken back.
     pub fn settle(&self, time: Duration, reporter: &Reporter) -> Option<String> {
         let until = Instant::now() + time.min(LONGEST);
         let mut complaints = Complaints::new(self.generation, reporter);
+        let mut asked = Instant::now();
         while Instant::now() < until && !reporter.is_withdrawn_within(Duration::ZERO) {
             match image::look(self.vault, self.generation) {
                 Ok(Some(outcome)) => return self.taken_by(outcome, reporter),
                 Ok(None) => {}
                 Err(error) => complaints.add(&error),
+            }
+            if asked.elapsed() >= ASK {
+                asked = Instant::now();
+                if self.standbys.who_failed(self.vault, self.generation).is_some() {
+                    break;
+                }
             }
             reporter.is_withdrawn_within(LOOK.min(until.saturating_duration_since(Instant::now())));
         }
@@ -108,6 +120,7 @@ impl<'a> Complaints<'a> {
 #[cfg(test)]
 mod tests {
     use std::io::{BufRead, BufReader, Write};
+    use std::sync::LazyLock;
     use std::thread;
 
     use super::*;
@@ -121,7 +134,8 @@ mod tests {
     }
 
     fn offer(vault: &Vault) -> Offer<'_> {
-        Offer { vault, generation: 7, withdrawal: Outcome::Withdrawn { by: party("source") } }
+        static NONE: LazyLock<Standbys> = LazyLock::new(Standbys::default);
+        Offer { vault, generation: 7, withdrawal: Outcome::Withdrawn { by: party("source") }, standbys: &NONE }
     }
 
     fn take(vault: &Vault) -> Outcome {

@@ -16,6 +16,7 @@ pub(crate) mod outlook;
 pub mod pid_order;
 pub(crate) mod preflight;
 mod room;
+mod standbys;
 mod tree_of_service;
 
 use std::collections::BTreeMap;
@@ -42,7 +43,7 @@ use crate::files::volume_changes;
 use crate::host::memory::Headroom;
 use crate::host::pid_counting;
 use crate::image::{
-    self, BodyId, CriuImage, Demands, Figures, File, ImageError, ImageWriter, Lease, Manifest, Vault, Written,
+    self, BodyId, CriuImage, Demands, Figures, File, ImageError, ImageWriter, Lease, Manifest, Standby, Vault, Written,
 };
 use crate::job::reporter::Reporter;
 use crate::job::work_folder::Work;
@@ -59,6 +60,7 @@ pub(crate) use meter::Meter;
 use pid_order::Disorder;
 use preflight::Refusal;
 use room::TooLittle;
+pub(crate) use standbys::Standbys;
 use tree_of_service::{NotWhole, Tree};
 
 #[derive(Debug, thiserror::Error)]
@@ -111,6 +113,14 @@ enum CheckpointError {
     },
     #[error("no container took generation {generation} within {}, so the service keeps running", humantime::format_duration(*.time))]
     NotTaken { generation: u64, time: Duration },
+    /// Every standby that answers.
+    #[error("{}", standbys::unfit(.0))]
+    Unfit(Vec<Standby>),
+    #[error(
+        "the standby {standby} could not restore generation {generation}, so freeze has withdrawn it, and the service keeps \
+         running here. The log of the standby says why"
+    )]
+    NotRestored { generation: u64, standby: String },
     #[error(transparent)]
     Lookup(#[from] LookupError),
 }
@@ -131,6 +141,10 @@ pub(crate) struct Target {
     pub service: i32,
     pub lease: Lease,
     pub after_commit: AfterCommit,
+    /// How long a service that would be stopped is held for a standby that is ready. None to stop it in any case.
+    pub hold: Option<Duration>,
+    /// The standbys that may take the service.
+    pub standbys: Standbys,
     /// Which files are captured beside those that the service uses.
     pub files: Selection,
     /// Lets the service end into a store that vanishes with the container.
@@ -161,7 +175,8 @@ pub(crate) fn settle(
     let begun = Instant::now();
     let mut complaints = Complaints::new(generation, reporter);
     let vault = complaints.until_done(|| Vault::create(store::open(&common.store)?, &common.keys));
-    let offer = Offer { vault: &vault, generation, withdrawal: handover::withdrawal(common, lease) };
+    let (withdrawal, standbys) = (handover::withdrawal(common, lease), Standbys::default());
+    let offer = Offer { vault: &vault, generation, withdrawal, standbys: &standbys };
     let taken_by = offer.settle(remaining.saturating_sub(begun.elapsed()), reporter);
     reach(Point::SettleDecided);
     Event::Settled { taken_by }
@@ -239,7 +254,9 @@ fn take(
         // Reading may have taken minutes.
         seen = check(&read, &abilities)?;
     }
-    let announced = announce::announce(&vault, target.lease, target.after_commit);
+    let service = || standbys::describe(&host, &seen, target, &rules, &identities, survey.as_ref());
+    let (announced, target) = standbys::announce(&vault, target, common, fencing, reporter, service)?;
+    let target = &target;
     reach(Point::CheckpointChecked);
 
     meter.begin(Phase::Dump);

@@ -68,8 +68,14 @@ fn ask(arguments: &Arguments) -> Result<u8, ClientError> {
     loop {
         let event = client.next_event().inspect_err(|_| steps.end())?;
         match &event {
-            Event::Progress { .. } | Event::Warning { .. } | Event::Settled { .. } if arguments.json => {
+            Event::Progress { .. } | Event::Warning { .. } | Event::Settled { .. } | Event::HandingOver { .. }
+                if arguments.json =>
+            {
                 let _ = std::io::stderr().write_all((super::json(&event) + "\n").as_bytes());
+            }
+            Event::HandingOver { to, timeout_ms } => {
+                steps.end();
+                say(&handing_over(to, Duration::from_millis(*timeout_ms)));
             }
             Event::Progress { phase, bytes, total } => steps.show(*phase, *bytes, *total),
             Event::Warning { message } => {
@@ -143,6 +149,14 @@ impl Steps {
     }
 }
 
+fn handing_over(to: &str, timeout: Duration) -> String {
+    format!(
+        "the standby {} is ready, so the service is handed over; if no container has taken it in {}, it keeps running here",
+        text::printable(to),
+        humantime::format_duration(timeout)
+    )
+}
+
 fn sentence(report: &Report, peer: Option<&str>) -> String {
     let fate = match (report.ended, peer) {
         (true, Some(peer)) => format!("{} has the service", text::printable(peer)),
@@ -175,6 +189,11 @@ mod tests {
         );
         assert!(sentence(&REPORT, Some("b\x1b")).ends_with("; b\\u{1b} has the service"));
         assert!(sentence(&Report { ended: false, ..REPORT }, None).ends_with("; the service keeps running"));
+    }
+
+    #[test]
+    fn who_will_have_the_service_is_said_before_it_is_frozen() {
+        insta::assert_snapshot!(handing_over("b\x1b", Duration::from_secs(600)), @r"the standby b\u{1b} is ready, so the service is handed over; if no container has taken it in 10m, it keeps running here");
     }
 
     #[test]

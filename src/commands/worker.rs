@@ -20,12 +20,12 @@ pub fn main() -> u8 {
         }
     };
     let result = match job {
-        Job::Checkpoint { common, root, service, lease, after_commit, files, ephemeral_store } => checkpoint::run(
-            &common,
-            &checkpoint::Target { root, service, lease, after_commit, files, ephemeral_store },
-            &reporter,
-        )
-        .map(Event::Checkpointed),
+        Job::Checkpoint { common, root, service, lease, after_commit, hold_ms, files, ephemeral_store } => {
+            let (hold, standbys) = (hold_ms.map(Duration::from_millis), checkpoint::Standbys::default());
+            let target =
+                checkpoint::Target { root, service, lease, after_commit, hold, standbys, files, ephemeral_store };
+            checkpoint::run(&common, &target, &reporter).map(Event::Checkpointed)
+        }
         Job::Settle { common, generation, remaining_ms, lease } => {
             Ok(checkpoint::settle(&common, generation, Duration::from_millis(remaining_ms), &lease, &reporter))
         }

@@ -115,6 +115,13 @@ pub enum Event {
         /// on here.
         taken_by: Option<String>,
     },
+    /// A standby can restore the service, so a checkpoint that would end it hands it over.
+    HandingOver {
+        /// The standby that said so. Another one may be faster.
+        to: String,
+        /// How long the service stays frozen until a container has taken it, in milliseconds.
+        timeout_ms: u64,
+    },
     /// From a checkpoint worker, for init only: the generation is committed. Unless the service is resumed or
     /// handed over, it must end from here on, even if the worker dies.
     Committed {
@@ -211,6 +218,7 @@ impl Event {
             | Self::PidsExhausted { message }
             | Self::VolumeChanged { message } => Some(message),
             Self::Settled { taken_by } => taken_by.as_mut(),
+            Self::HandingOver { to, .. } => Some(to),
             Self::Restored { restore, .. } => Some(&mut restore.from),
             Self::Progress { .. }
             | Self::Committing { .. }

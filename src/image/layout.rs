@@ -21,6 +21,10 @@ pub(crate) const HEAD: &str = "head";
 pub(crate) const HEARTBEAT: &str = "holder";
 /// Folder of lists of packs that a prune found unreferenced.
 pub(crate) const CONDEMNED: &str = "condemned/";
+/// Key of what a container that is about to give its service away asks the standbys.
+pub(crate) const QUESTION: &str = "question";
+/// Folder of what the standbys say.
+pub(crate) const STANDBYS: &str = "standbys/";
 
 const GENERATIONS: &str = "generations/";
 const MANIFEST: &str = ".manifest";
@@ -49,6 +53,11 @@ pub fn outcome_key(generation: u64) -> String {
 /// not encrypted.
 pub(crate) fn lost_key(generation: u64, instance: Hex<16>) -> String {
     format!("{OUTCOMES}{generation}{LOST}{instance}")
+}
+
+/// Key of what a standby says. `instance` is a keyed hash of its name, as in [`lost_key`].
+pub(crate) fn standby_key(instance: Hex<16>) -> String {
+    format!("{STANDBYS}{instance}")
 }
 
 pub(crate) fn pack_key(id: &str) -> String {
@@ -174,13 +183,13 @@ pub fn remove_pack(store: &dyn Store, id: &str) -> Result<()> {
     Ok(store.delete(&pack_key(id))?)
 }
 
-/// Whether freeze writes objects with this key. Accepts every key below `condemned/` and `outcomes/`.
+/// Whether freeze writes objects with this key. Accepts every key below `condemned/`, `outcomes/` and `standbys/`.
 pub fn is_known(key: &str) -> bool {
     match key.split_once('/') {
-        None => matches!(key, HEAD | FORMAT | HEARTBEAT),
+        None => matches!(key, HEAD | FORMAT | HEARTBEAT | QUESTION),
         Some(("packs", id)) => is_pack_id(id),
         Some(("generations", _)) => [MANIFEST, MARKER].iter().any(|suffix| number_of(key, suffix).is_some()),
-        Some((folder, _)) => matches!(folder, "condemned" | "outcomes"),
+        Some((folder, _)) => matches!(folder, "condemned" | "outcomes" | "standbys"),
     }
 }
 
@@ -194,9 +203,10 @@ mod tests {
     #[test]
     fn every_key_that_is_made_is_known() {
         let hash = Hex([7; 16]);
-        let keys =
-            [manifest_key(1), marker_key(NUMBER_MAX), outcome_key(3), lost_key(3, hash), pack_key(&new_pack_id())];
-        assert!(keys.iter().map(String::as_str).chain([FORMAT, HEAD, HEARTBEAT]).all(is_known));
+        let outcomes = [outcome_key(3), lost_key(3, hash)];
+        let keys = [manifest_key(1), marker_key(NUMBER_MAX), standby_key(hash), pack_key(&new_pack_id())];
+        let single = [FORMAT, HEAD, HEARTBEAT, QUESTION];
+        assert!(keys.iter().chain(&outcomes).map(String::as_str).chain(single).all(is_known));
         for key in ["other", "packs/x", "packs/", "generations/0.manifest", "generations/01.manifest", "generations/1"]
         {
             assert!(!is_known(key), "{key}");

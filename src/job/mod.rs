@@ -36,6 +36,9 @@ pub enum Job {
         lease: Lease,
         /// What happens to the service after the commit.
         after_commit: AfterCommit,
+        /// Milliseconds for which a service that would be stopped is held for a standby that is ready. None to stop it in
+        /// any case.
+        hold_ms: Option<u64>,
         /// Which files to capture.
         files: Selection,
         /// Let the service stop even if the store is lost with the container.

@@ -13,6 +13,7 @@ mod look;
 mod meter;
 mod owner;
 mod pids;
+mod presence;
 mod retry;
 mod serve;
 mod stdio;
@@ -88,7 +89,13 @@ pub(crate) fn run(common: &Common, policy: &Policy, reporter: &Reporter) -> Resu
         let failed = names::keep_or_warn(&common.runtime_dir, parent_id() as i32, Vec::new());
         failed.into_iter().for_each(|message| reporter.warn(message));
     }
-    Restore::new(common, policy, reporter).insist()
+    let mut restore = Restore::new(common, policy, reporter);
+    let result = restore.insist();
+    if let Some(vault) = &restore.stood_by {
+        let failed = restore.found.as_ref().filter(|_| result.is_err()).map(|found| found.lease.generation);
+        presence::leave(vault, &common.instance, failed);
+    }
+    result
 }
 
 /// The state of this worker: what one attempt leaves to the next.
@@ -115,6 +122,8 @@ struct Restore<'a> {
     files_of: Option<u64>,
     /// PIDs of the service may be used up.
     criu_ran: bool,
+    /// The store that knows this container as a standby.
+    stood_by: Option<Vault>,
 }
 
 /// What to do next, according to the store.
@@ -161,6 +170,7 @@ impl<'a> Restore<'a> {
             generation: None,
             files_of: None,
             criu_ran: false,
+            stood_by: None,
         }
     }
 
@@ -252,10 +262,14 @@ impl<'a> Restore<'a> {
                 let tell = |event: &Event| self.reporter.send(event);
                 match wait::wait(store, self.common, self.policy, pids_matter, &unfit, &tell)? {
                     Woken::PidsExhausted(message) => Turn::Over(Event::PidsExhausted { message }),
-                    Woken::Start { vault, lease } => Turn::Start(Some(vault), lease),
+                    Woken::Start { vault, lease } => {
+                        self.stood_by = Some(vault.clone());
+                        Turn::Start(Some(vault), lease)
+                    }
                     Woken::Restore(ready) => {
                         self.threads = Some(ready.threads.clone());
                         let Ready { vault, lease, newest, .. } = *ready;
+                        self.stood_by = Some(vault.clone());
                         Turn::Restore(Box::new(Found::new(vault, lease, newest)))
                     }
                 }

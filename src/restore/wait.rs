@@ -9,13 +9,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::look::Newest;
+use super::presence::{self, Presence};
 use super::{Policy, choose};
 use crate::control::protocol::{Event, Phase};
 use crate::fail_points::{Point, reach};
 use crate::host::pid_counting::Round;
 use crate::image::{self, FetchThreads, Heartbeat, ImageError, Lease, Manifest, Result, Vault};
-use crate::job::{Common, cores};
-use crate::store::{CachedStore, Store, StoreError};
+use crate::job::{Choice, Common, cores};
+use crate::store::{CachedStore, Store};
 use crate::sys::pids;
 
 /// Shortest time between two warnings, and between two reads of a generation that cannot be read.
@@ -33,8 +34,6 @@ const FIRST_PID: i32 = 1000;
 
 /// Bound of the back-off after failed polls, in poll intervals: a poll may be expensive.
 const PATIENCE: u32 = 8;
-
-const FORMAT_LIMIT: u64 = 64 << 10;
 
 /// How a wait ends.
 pub enum Woken {
@@ -110,6 +109,7 @@ struct Watch<'a> {
     failed: u32,
     /// With `exclusive`: what was last seen of the lease owner.
     still: Option<Still>,
+    presence: Presence<'a>,
 }
 
 /// A lease owner that shows no change.
@@ -133,6 +133,8 @@ impl<'a> Watch<'a> {
     ) -> Self {
         let (vault, head, newest, again, near, warned, still) = (None, None, None, None, None, None, None);
         let (told, failed) = (0, 0);
+        let poll = Duration::from_millis(policy.standby.poll_ms);
+        let presence = Presence::new(&common.instance, poll, unfit);
         Self {
             store,
             threads,
@@ -150,12 +152,14 @@ impl<'a> Watch<'a> {
             warned,
             failed,
             still,
+            presence,
         }
     }
 
     /// One poll of the store, and of this container's PIDs.
     fn step(&mut self, now: Instant) -> Option<Woken> {
         if let Some(message) = self.worn_out() {
+            self.vault.iter().for_each(|vault| presence::leave(vault, &self.common.instance, None));
             return Some(Woken::PidsExhausted(message));
         }
         match self.look(now) {
@@ -182,16 +186,31 @@ impl<'a> Watch<'a> {
     }
 
     fn look(&mut self, now: Instant) -> Result<Option<(Woken, String)>> {
-        let Some(vault) = self.open()? else { return Ok(None) };
-        let Some((head, moving)) = image::glance(&vault)? else { return Ok(None) };
+        let vault = self.open()?;
+        let glance = image::glance(&vault)?;
+        if let Some((head, moving)) = glance
+            && let Some(chosen) = self.look_at(&vault, head, moving, now)?
+        {
+            return Ok(Some(chosen));
+        }
+        // One with another choice would lose the service's state.
+        if self.policy.choice == Choice::Newest
+            && let Err(error) = self.presence.keep(&vault, glance, now)
+        {
+            self.warn(now, || Some(format!("{error}. So a container does not know that this standby is there")));
+        }
+        Ok(None)
+    }
+
+    fn look_at(&mut self, vault: &Vault, head: Lease, moving: bool, now: Instant) -> Result<Option<(Woken, String)>> {
         self.near = if moving { self.near.or(Some(now)) } else { None };
         if (self.head != Some(head) || self.again.is_some_and(|again| now >= again))
-            && let Some(chosen) = self.take_in(&vault, head, now)?
+            && let Some(chosen) = self.take_in(vault, head, now)?
         {
             return Ok(Some(chosen));
         }
         match self.policy.exclusive {
-            Some(interval) if !head.is_unclaimed() => self.look_for_heartbeat(&vault, head, interval, now),
+            Some(interval) if !head.is_unclaimed() => self.look_for_heartbeat(vault, head, interval, now),
             _ => Ok(None),
         }
     }
@@ -211,15 +230,12 @@ impl<'a> Watch<'a> {
         Duration::from_millis(self.policy.standby.poll_ms)
     }
 
-    fn open(&mut self) -> Result<Option<Vault>> {
-        if self.vault.is_none() {
-            // One request per poll as long as there is nothing.
-            match self.store.get("format", FORMAT_LIMIT) {
-                Err(StoreError::NotFound { .. }) => return Ok(None),
-                _ => self.vault = Vault::open(self.store.clone(), &self.common.keys)?,
-            }
-        }
-        Ok(self.vault.clone())
+    /// Begins an empty store, so that the first checkpoint finds this standby in it.
+    fn open(&mut self) -> Result<Vault> {
+        Ok(match &self.vault {
+            Some(vault) => vault.clone(),
+            None => self.vault.insert(Vault::create(self.store.clone(), &self.common.keys)?).clone(),
+        })
     }
 
     /// Reads the generation that head names now, and chooses it or prepares for it.

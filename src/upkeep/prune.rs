@@ -20,9 +20,9 @@ use super::condemned::{self, Condemned};
 use super::policy::{self, Keep};
 use super::{Part, Progress, UpkeepError, WHOLE_OBJECTS, parallel};
 use crate::fail_points::{Point, reach};
-use crate::image::{self, ImageError, Manifest, StoredManifest, StoredPack, Vault};
+use crate::image::{self, ImageError, Manifest, StoredManifest, StoredPack, Vault, standby};
 
-/// Age at which a partly written object counts as abandoned.
+/// Age at which a partly written object, or what a standby wrote, counts as abandoned. A standby writes once an hour.
 const STALE: Duration = Duration::from_secs(86_400);
 
 /// What to prune.
@@ -115,6 +115,8 @@ pub fn prune(vault: &Vault, options: &Options, progress: &dyn Progress) -> Resul
         let swept: HashSet<&str> = due.iter().map(|pack| &*pack.id).collect();
         let there = packs.iter().map(|pack| &*pack.id).filter(|id| !swept.contains(id)).collect();
         remove_used_up(vault, &condemned, &there, is_old)?;
+        let is_stale = |time: SystemTime| now.duration_since(time).unwrap_or_default() >= STALE;
+        standby::remove_old(&**vault.store(), is_stale)?;
         reach(Point::PruneCleaned);
         // Last, as it needs permissions that nothing else needs in a bucket.
         pruned.not_cleaned = vault.store().clean(STALE).err().map(|error| error.to_string());

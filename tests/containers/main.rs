@@ -4,6 +4,7 @@
 //! criu), `FREEZE_TEST_ROOT` (a root) and `FREEZE_TEST_SERVICES` (a folder with the program `service`),
 //! and an S3 server by `integration/s3/server run`.
 
+mod asked;
 mod attributes;
 mod demands;
 mod doctor;

@@ -351,11 +351,16 @@ impl Manifest {
 
     /// The object, sealed for its key.
     pub fn encode(&self, seal: &Seal) -> Vec<u8> {
+        let sealed = seal.seal_message(&manifest_key(self.generation), &self.to_frame());
+        [MAGIC, &VERSION.to_le_bytes()[..], &sealed].concat()
+    }
+
+    /// Its size, and the message as one zstd frame.
+    pub(crate) fn to_frame(&self) -> Vec<u8> {
         let message = prost::Message::encode_to_vec(self);
         let size = (message.len() as u64).to_le_bytes();
         let frame = zstd::bulk::compress(&message, 1).expect("a buffer of the bound's size is enough");
-        let sealed = seal.seal_message(&manifest_key(self.generation), &[&size[..], &frame].concat());
-        [MAGIC, &VERSION.to_le_bytes()[..], &sealed].concat()
+        [&size[..], &frame].concat()
     }
 
     /// Decodes the object of `generation`. The content is not checked: see [`check`](super::check::manifest).
@@ -367,14 +372,20 @@ impl Manifest {
             return Err(Refusal::Version(version));
         }
         let rest = seal.open_message(&manifest_key(generation), sealed)?;
-        let (size, payload) = rest.split_first_chunk::<8>().ok_or(Flaw::Truncated)?;
-        let size = Flaw::bound("size of a manifest", u64::from_le_bytes(*size), MESSAGE_LIMIT)?;
+        Ok(Self::from_frame(&rest, MESSAGE_LIMIT)?)
+    }
+
+    /// Decodes what [`to_frame`](Self::to_frame) gives, if its message has at most `limit` bytes. The content is not
+    /// checked.
+    pub(crate) fn from_frame(frame: &[u8], limit: u64) -> Result<Self, Flaw> {
+        let (size, payload) = frame.split_first_chunk::<8>().ok_or(Flaw::Truncated)?;
+        let size = Flaw::bound("size of a manifest", u64::from_le_bytes(*size), limit)?;
         let message = zstd::bulk::decompress(payload, size as usize).map_err(|_| Flaw::Compression)?;
         if message.len() as u64 != size {
-            return Err(Flaw::Compression.into());
+            return Err(Flaw::Compression);
         }
         wire::count_entries(&message)?;
-        Ok(prost::Message::decode(message.as_slice()).map_err(|e| Flaw::Syntax(e.to_string()))?)
+        prost::Message::decode(message.as_slice()).map_err(|e| Flaw::Syntax(e.to_string()))
     }
 
     /// All bodies: those of the CRIU images, then those of the files.

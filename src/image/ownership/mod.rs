@@ -6,4 +6,5 @@ pub(crate) mod heartbeat;
 pub(crate) mod lease;
 pub(crate) mod manifest;
 pub(crate) mod outcome;
+pub(crate) mod standby;
 pub(crate) mod whereabouts;

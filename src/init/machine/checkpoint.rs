@@ -100,6 +100,12 @@ impl Checkpoint {
         matches!(self.after_commit, AfterCommit::HandOver { .. })
     }
 
+    /// Whether a standby that is ready gets the service. After SIGTERM the container ends in any case, so that its checkpoint
+    /// waits for nobody.
+    pub(super) fn may_hand_over(&self) -> bool {
+        self.is_handover() || (self.after_commit == AfterCommit::Stop && self.reason != Reason::Term)
+    }
+
     fn is_settled(&self) -> bool {
         self.settlement != Settlement::Unknown
     }
@@ -293,6 +299,10 @@ impl Machine {
                 }
             }
             Event::Warning { .. } => self.tell_askers(&event),
+            Event::HandingOver { timeout_ms, .. } if checkpoint.after_commit == AfterCommit::Stop && !settling => {
+                checkpoint.after_commit = AfterCommit::HandOver { timeout_ms };
+                self.tell_askers(&event);
+            }
             Event::Committing { generation } => checkpoint.committing = Some(generation),
             Event::Committed { lease } => {
                 checkpoint.committing = Some(lease.generation);
@@ -364,7 +374,7 @@ impl Machine {
     fn conclude(&mut self, checkpoint: Checkpoint, reason: &str) {
         let ends = checkpoint.ends_service();
         let died = checkpoint.result.is_none() && checkpoint.stage != Stage::NotStarted;
-        let was_handover = checkpoint.is_handover();
+        let may_hand_over = checkpoint.may_hand_over();
         let done = Done {
             askers: checkpoint.askers.clone(),
             reason: checkpoint.reason,
@@ -390,8 +400,8 @@ impl Machine {
         if self.last.as_ref().is_some_and(Result::is_err) {
             let term = Waiting::of_init(Reason::Term, AfterCommit::Stop);
             let waits = self.queue.iter().any(|waiting| waiting.asker == term.asker);
-            if was_handover && self.term == Term::Trying && !waits {
-                // SIGTERM gets a checkpoint of its own: the state is kept even if no container takes it over.
+            if may_hand_over && self.term == Term::Trying && !waits {
+                // SIGTERM gets a checkpoint of its own: the state is kept even if no container could take it over.
                 self.queue.insert(0, term);
             } else if !waits {
                 self.end_in_order();

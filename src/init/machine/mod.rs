@@ -178,6 +178,14 @@ impl Machine {
         self.config.files.clone().with(named)
     }
 
+    /// How long the checkpoint under way holds the service for a standby that is ready. None if it ends it in any case.
+    pub fn hold(&self) -> Option<Duration> {
+        match &self.busy {
+            Busy::Checkpoint(checkpoint) if checkpoint.may_hand_over() => Some(self.config.restore_timeout),
+            _ => None,
+        }
+    }
+
     pub fn lease(&self) -> Lease {
         self.lease
     }

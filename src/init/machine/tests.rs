@@ -202,6 +202,36 @@ fn a_handover_that_fails_does_not_keep_sigterm_from_a_checkpoint() {
     assert!(starts(&does(&mut machine, gone()), Task::Checkpoint(AfterCommit::Stop)));
 }
 
+/// One that would end the service becomes a handover when a standby is ready.
+#[test]
+fn a_standby_that_is_ready_gets_the_service_and_sigterm_waits_for_none() {
+    let mut machine = running(|config| config.on_term = OnTerm::Checkpoint);
+    does(&mut machine, asked(0, END));
+    assert_eq!(machine.hold(), Some(machine.config.restore_timeout));
+    let event = Event::HandingOver { to: "other".to_owned(), timeout_ms: 1000 };
+    let told = does(&mut machine, Input::Said(event.clone()));
+    assert_eq!(told, [Action::Send(ClientId::of(0), event)]);
+    let committed = does(&mut machine, Input::Said(Event::Committed { lease: LEASE }));
+    assert!(committed.contains(&Action::UnlimitWorker) && !machine.is_committed());
+    // The next worker waits for the rest of the time.
+    assert!(starts(&does(&mut machine, gone()), Task::Settle { generation: 4, remaining_ms: 1000 }));
+    does(&mut machine, Input::Said(Event::Settled { taken_by: None }));
+    assert_eq!(does(&mut machine, gone()).last(), Some(&Action::Rest));
+    does(&mut machine, Input::Signal(15));
+    assert_eq!((machine.state(), machine.hold()), (State::Checkpointing, None));
+}
+
+/// The standbys lack something, or none takes it in time.
+#[test]
+fn standbys_do_not_keep_sigterm_from_a_checkpoint() {
+    let mut machine = running(|config| config.on_term = OnTerm::Checkpoint);
+    does(&mut machine, asked(0, END));
+    does(&mut machine, Input::Signal(15));
+    does(&mut machine, said_failed());
+    assert!(starts(&does(&mut machine, gone()), Task::Checkpoint(AfterCommit::Stop)));
+    assert_eq!(machine.hold(), None);
+}
+
 #[test]
 fn a_handover_is_taken_back_whoever_has_to_do_it() {
     let mut machine = running(|_| ());

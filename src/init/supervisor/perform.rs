@@ -134,12 +134,14 @@ impl Supervisor {
             },
             Task::Checkpoint(after_commit) => {
                 let (files, ephemeral_store) = (self.machine.files(), config.ephemeral_store);
+                let hold_ms = self.machine.hold().map(millis);
                 Job::Checkpoint {
                     common,
                     root: tree.root,
                     service: tree.service,
                     lease,
                     after_commit,
+                    hold_ms,
                     files,
                     ephemeral_store,
                 }

@@ -135,6 +135,9 @@ impl World {
             Input::Said(Event::Settled { taken_by }) => {
                 (self.taken, self.withdrawn) = (taken_by.is_some(), taken_by.is_none());
             }
+            Input::Said(Event::HandingOver { timeout_ms, .. }) => {
+                self.worker = Some(Task::Checkpoint(AfterCommit::HandOver { timeout_ms: *timeout_ms }));
+            }
             Input::Said(Event::Lost { .. }) => self.lost = true,
             Input::Said(Event::Restored { .. }) => self.service = true,
             Input::WorkerEnded => self.ended_worker = true,
@@ -288,6 +291,9 @@ fn checkpoint_events(after_commit: AfterCommit, world: &World) -> Vec<Input> {
             };
         }
     } else {
+        if after_commit == AfterCommit::Stop {
+            events.push(Event::HandingOver { to: "other".to_owned(), timeout_ms: 1000 });
+        }
         events.push(Event::Progress { phase: Phase::Dump, bytes: 0, total: 0 });
         events.push(Event::Committing { generation: 5 });
         events.push(Event::Committed { lease: Lease { generation: 5, ..LEASE } });
