@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::meter::Meter;
-use super::room::Watch;
+use super::room::Victim;
 use crate::criu::command::{self, Criu, NotStarted, SystemV};
 use crate::criu::log::{self, Cause};
 use crate::criu::named::{self, Named};
@@ -40,7 +40,7 @@ pub enum DumpError {
     #[error("the service could not be dumped: {0}")]
     Refused(Cause),
     #[error(
-        "the container's memory was nearly used up while the service was frozen, so freeze gave the checkpoint up; raise the memory limit, or try again when the service uses less"
+        "the container's memory was nearly used up during the checkpoint, so freeze gave it up; raise the memory limit, or try again when the service uses less"
     )]
     ShortOfMemory,
     #[error(
@@ -70,10 +70,8 @@ pub struct Dump {
     /// Readable once CRIU has ended. The gate's end does not prove it: a child of a killed CRIU may keep the
     /// gate open.
     exit: OwnedFd,
-    /// Only until CRIU may end by itself, or be reaped.
-    watch: Option<Watch>,
-    /// Whether the watch has killed CRIU.
-    short: bool,
+    /// Who has this CRIU killed if memory is short.
+    victim: Victim,
     gate: Option<UnixStream>,
     listener: UnixListener,
     log: PathBuf,
@@ -119,6 +117,7 @@ impl Dump {
         work: &Path,
         watched: &[PathBuf],
         objects: Option<&SystemV>,
+        victim: Victim,
     ) -> Result<Self, DumpError> {
         let broken = |error| DumpError::Broken { doing: "freeze prepared it", error };
         let listener = stream::listen(work, stream::CAPTURE_SOCKET).map_err(broken)?;
@@ -134,9 +133,9 @@ impl Dump {
             let _ = child.wait();
             broken(error)
         })?;
-        let watch = Watch::start(child.id() as i32);
+        victim.is(child.id() as i32);
         let mut dump = Self::of(work, child, exit, listener);
-        (dump.watch, dump.gate) = (watch, Some(gate));
+        (dump.victim, dump.gate) = (victim, Some(gate));
         // Of before CRIU was there.
         (dump.since, dump.oom_kills) = (since, oom_kills);
         Ok(dump)
@@ -146,8 +145,7 @@ impl Dump {
         Self {
             child,
             exit,
-            watch: None,
-            short: false,
+            victim: Victim::default(),
             gate: None,
             listener,
             log: work.join(command::DUMP_LOG),
@@ -218,7 +216,7 @@ impl Dump {
 
     /// Whether CRIU still holds the tasks. A killed CRIU lets them run.
     pub fn check(&mut self) -> Result<(), DumpError> {
-        self.unwatch();
+        self.victim.spare();
         let open = |mut gate: &UnixStream| match gate.read(&mut [0]) {
             Err(error) => error.kind() == io::ErrorKind::WouldBlock,
             Ok(_) => false,
@@ -243,12 +241,15 @@ impl Dump {
 
     /// Makes CRIU end or release the tasks, and waits until that is done.
     pub fn release(&mut self, verdict: Verdict) -> Result<(), DumpError> {
-        self.unwatch();
         let byte = match verdict {
             Verdict::Kill => b'k',
             Verdict::Run => b'r',
         };
-        let broken = |error| DumpError::Broken { doing: "CRIU released the service", error };
+        let short = self.victim.spare();
+        let broken = |error| match short {
+            true => DumpError::ShortOfMemory,
+            false => DumpError::Broken { doing: "CRIU released the service", error },
+        };
         if let Some(mut gate) = self.gate.take() {
             gate.write_all(&[byte]).map_err(broken)?;
         }
@@ -276,7 +277,7 @@ impl Dump {
             Ok(1) if byte[0] == DUMPED => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
             _ => {
-                self.unwatch();
+                self.victim.spare();
                 let _ = self.child.wait();
                 Err(self.refused())
             }
@@ -285,19 +286,14 @@ impl Dump {
 
     /// Ends CRIU, and returns its reason if it failed.
     fn refusal_at_end(&mut self) -> Option<DumpError> {
-        self.unwatch();
+        self.victim.spare();
         drop(self.gate.take());
         let status = wait_for(&mut self.child, self.exit.as_fd())?;
         (!status.success()).then(|| self.refused())
     }
 
-    fn unwatch(&mut self) {
-        self.short |= self.watch.take().is_some_and(Watch::stop);
-    }
-
     fn refused(&mut self) -> DumpError {
-        self.unwatch();
-        if self.short {
+        if self.victim.spare() {
             return DumpError::ShortOfMemory;
         }
         DumpError::Refused(log::cause(&self.log, self.oom_kills.since()))
@@ -307,7 +303,7 @@ impl Dump {
 impl Drop for Dump {
     /// Closes the gate, so the service runs on. Waits for that, since the caller may report it.
     fn drop(&mut self) {
-        self.unwatch();
+        self.victim.spare();
         drop(self.gate.take());
         wait_for(&mut self.child, self.exit.as_fd());
     }

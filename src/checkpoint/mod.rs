@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 use crate::control::protocol::{Event, Phase, Report, millis};
 use crate::criu::command::{self, SystemV};
 use crate::criu::stats;
+use crate::exit;
 use crate::fail_points::{Point, reach};
 use crate::files::ahead::Ahead;
 use crate::files::capture::{self, CaptureError, Captured};
@@ -59,7 +60,8 @@ use heartbeat::Heartbeats;
 pub(crate) use meter::Meter;
 use pid_order::Disorder;
 use preflight::Refusal;
-use room::TooLittle;
+pub(crate) use room::Victim;
+use room::{TooLittle, Watch};
 pub(crate) use standbys::Standbys;
 use tree_of_service::{NotWhole, Tree};
 
@@ -239,8 +241,9 @@ fn take(
     target.lease.check(&vault)?;
     let interval = common.exclusive_ms.map(Duration::from_millis);
     let _heartbeats = Heartbeats::start(&vault, target.lease, &common.instance, interval);
-    let memory = room::fit(common.memory, Headroom::now())?;
-    let writer = ImageWriter::new(&vault, memory, job::cores())?;
+    let memory = room::fit(common.memory, seen.tree.processes(), Headroom::now())?;
+    let watch = watch(reporter);
+    let writer = ImageWriter::within(&vault, memory, job::cores(), room::is_left)?;
     let written = used::written(seen.tree.processes()).map_err(LookupError::Proc)?;
     let identities = Identities::read(&common.runtime_dir, &used::mapped(seen.tree.processes(), &rules), &written);
     let ahead = match &survey {
@@ -263,7 +266,7 @@ fn take(
     let by_user = StoppedByUser::of(&seen.tree);
     let criu = DumpPlan::of(&abilities).criu;
     let objects = SystemV::of(image::container_id(&vault, &common.instance));
-    let mut dump = Dump::start(criu, target.root, work.path(), &seen.watched, Some(&objects))?;
+    let mut dump = Dump::start(criu, target.root, work.path(), &seen.watched, Some(&objects), watch.victim().clone())?;
     let images = dump.collect(&writer, meter)?;
     reach(Point::CheckpointHeld);
 
@@ -293,6 +296,7 @@ fn take(
 
     meter.begin(Phase::Commit);
     let written = writer.finish()?;
+    drop(watch);
     reach(Point::CheckpointPacked);
     let frozen_ms = millis(dump.frozen());
     let (bytes, stored) = (written.bytes, written.stored);
@@ -331,6 +335,15 @@ fn take(
         frozen_ms: stats::frozen_ms(work.path()).unwrap_or(frozen_ms),
         total_ms: millis(started.elapsed()),
         ended: target.after_commit != AfterCommit::Resume,
+    })
+}
+
+/// Ends this worker when the memory is nearly gone. That harms nothing before the commit.
+fn watch(reporter: &Reporter) -> Watch {
+    let last_word = reporter.last_word();
+    Watch::start(move || {
+        last_word.say(&Event::Failed { message: DumpError::ShortOfMemory.to_string(), log: None, phase: None });
+        std::process::exit(exit::FAILED.into())
     })
 }
 

@@ -2,25 +2,33 @@
 //!
 //! With the oom_score_adj of a Kubernetes pod (some 990) the kernel kills the service, which is larger, rather than the
 //! worker, and a lower value needs a privilege. So the limit must not be reached: a checkpoint takes less memory for
-//! pages if there is little, is refused if there is too little, and is given up if the rest goes while the service is
-//! frozen.
+//! pages if there is little, is refused if there is too little, and is given up if the rest goes before everything is
+//! stored.
 
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::host::memory::Headroom;
 use crate::image::ImageWriter;
+use crate::proc::tree::Process;
 use crate::store;
 use crate::sys::process;
 
 /// CRIU, its copy in the service, pipes, page tables. Measured: 3 MiB with one process.
 const CRIU: u64 = 4 << 20;
+/// For each process, and for each further thread of one. Measured: 82 to 88 KiB, with 16 to 400 processes, and 33 to 39 KiB,
+/// with 64 and 256 threads.
+const PROCESS: u64 = 96 << 10;
+const THREAD: u64 = 48 << 10;
 /// For each byte in use, this part of one for page tables and CRIU's lists of pages. Measured: 1/95 at 400 MiB.
 const PART: u64 = 64;
 /// What must stay free. A watch looks each [`INTERVAL`], in which CRIU and the worker have taken up to 2 MiB.
 const FLOOR: u64 = 4 << 20;
 const INTERVAL: Duration = Duration::from_millis(3);
+/// Time in which a killed CRIU gives its memory back.
+const GIVE_BACK: Duration = Duration::from_millis(50);
 
 /// How often the memory for page data is halved before it is the least.
 const STEPS: u32 = 6;
@@ -41,53 +49,109 @@ pub struct TooLittle {
 ///
 /// # Errors
 /// If the least is too much.
-pub fn fit(wanted: u64, here: Option<Headroom>) -> Result<u64, TooLittle> {
+pub fn fit(wanted: u64, processes: &[Process], here: Option<Headroom>) -> Result<u64, TooLittle> {
     let Some(here) = here else { return Ok(wanted) };
     let left = here.sure();
-    let needed = |pages: u64| ImageWriter::most(pages) + CRIU + here.used / PART + FLOOR;
+    let tasks: u64 = processes.iter().map(|one| PROCESS + THREAD * (one.threads.len() as u64).saturating_sub(1)).sum();
+    let needed = |pages: u64| ImageWriter::most(pages) + CRIU + tasks + here.used / PART + FLOOR;
     let mut steps = (0..STEPS).map(|step| wanted >> step).chain([0]);
     let fits = steps.find(|pages| needed(*pages) <= left);
     fits.ok_or(TooLittle { limit: here.limit, left, needed: needed(0) })
+}
+
+/// Whether so much more may be taken. Others may have taken memory since [`fit`].
+pub fn is_left(bytes: u64) -> bool {
+    Headroom::now().is_none_or(|here| here.sure() >= FLOOR + bytes)
 }
 
 fn mib(bytes: u64) -> u64 {
     bytes.div_ceil(1 << 20)
 }
 
-/// Kills CRIU when the memory is nearly gone, so that the service runs on. The second line behind [`fit`]: a process
-/// that takes memory fast enough outruns it. Must end before CRIU is reaped.
+/// Whom the [`Watch`] kills: CRIU while there is one, which lets the service run on.
+#[derive(Debug, Clone, Default)]
+pub struct Victim(Arc<Mutex<Prey>>);
+
+#[derive(Debug, Default)]
+struct Prey {
+    criu: Option<i32>,
+    killed: bool,
+}
+
+impl Victim {
+    /// This CRIU may be killed until it is spared.
+    pub fn is(&self, criu: i32) {
+        self.lock().criu = Some(criu);
+    }
+
+    /// CRIU may end by itself, or be reaped. Returns whether it was killed before.
+    pub fn spare(&self) -> bool {
+        let mut prey = self.lock();
+        prey.criu = None;
+        prey.killed
+    }
+
+    /// Returns whether there was a CRIU.
+    fn kill(&self) -> bool {
+        let mut prey = self.lock();
+        let Some(criu) = prey.criu.take() else { return false };
+        prey.killed |= process::kill(criu, libc::SIGKILL);
+        true
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Prey> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends what takes memory when that is nearly gone, so that the service runs on: CRIU, or else this worker. The second
+/// line behind [`fit`]: a process that takes memory fast enough outruns it. Runs from the first read until everything is
+/// stored; then the worker takes no more.
 #[derive(Debug)]
 pub struct Watch {
-    /// The end of this channel ends the thread.
-    stop: Sender<()>,
-    thread: JoinHandle<bool>,
+    victim: Victim,
+    /// The end of this channel ends the thread. None without a limit.
+    thread: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
 impl Watch {
-    /// None if there is no limit, or no thread to be had.
-    pub fn start(criu: i32) -> Option<Self> {
-        Headroom::now()?;
-        Self::until(criu, || Headroom::now().is_some_and(|here| here.last() < FLOOR))
+    /// `end` ends this worker.
+    pub fn start(end: impl FnOnce() + Send + 'static) -> Self {
+        match Headroom::now() {
+            Some(_) => Self::until(|| Headroom::now().is_some_and(|here| here.last() < FLOOR), end),
+            None => Self { victim: Victim::default(), thread: None },
+        }
     }
 
-    fn until(criu: i32, gone: impl Fn() -> bool + Send + 'static) -> Option<Self> {
-        let (stop, stopped) = mpsc::channel();
+    pub fn victim(&self) -> &Victim {
+        &self.victim
+    }
+
+    fn until(gone: impl Fn() -> bool + Send + 'static, end: impl FnOnce() + Send + 'static) -> Self {
+        let (victim, (stop, stopped)) = (Victim::default(), mpsc::channel());
+        let prey = victim.clone();
         let watch = move || {
-            while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                if gone() {
-                    return process::kill(criu, libc::SIGKILL);
-                }
+            let mut pause = INTERVAL;
+            while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+                pause = match gone() {
+                    false => INTERVAL,
+                    true if prey.kill() => GIVE_BACK,
+                    true => return end(),
+                };
             }
-            false
         };
-        let thread = thread::Builder::new().name("memory".into()).stack_size(store::STACK).spawn(watch).ok()?;
-        Some(Self { stop, thread })
+        // Without a thread to be had there is no second line.
+        let thread = thread::Builder::new().name("memory".into()).stack_size(store::STACK).spawn(watch).ok();
+        Self { victim, thread: thread.map(|thread| (stop, thread)) }
     }
+}
 
-    /// Ends the watch. Returns whether it has killed CRIU.
-    pub fn stop(self) -> bool {
-        drop(self.stop);
-        self.thread.join().unwrap_or(false)
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Some((stop, thread)) = self.thread.take() {
+            drop(stop);
+            let _ = thread.join();
+        }
     }
 }
 
@@ -95,8 +159,8 @@ impl Watch {
 mod tests {
     use std::os::unix::process::ExitStatusExt;
     use std::process::Command;
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::mpsc::TryRecvError;
 
     use super::*;
 
@@ -110,12 +174,20 @@ mod tests {
     #[test]
     fn the_less_there_is_the_less_it_takes_until_it_is_refused() {
         let wanted = 64 * MIB;
-        assert_eq!(fit(wanted, None), Ok(wanted));
-        assert_eq!(fit(wanted, left(500 * MIB)), Ok(wanted));
-        assert_eq!(fit(wanted, left(60 * MIB)), Ok(wanted / 2));
-        let TooLittle { needed, .. } = fit(wanted, left(0)).unwrap_err();
-        assert_eq!(fit(wanted, left(needed)), Ok(0));
-        assert_eq!(fit(wanted, left(needed - 1)).unwrap_err().left, needed - 1);
+        assert_eq!(fit(wanted, &[], None), Ok(wanted));
+        assert_eq!(fit(wanted, &[], left(500 * MIB)), Ok(wanted));
+        assert_eq!(fit(wanted, &[], left(60 * MIB)), Ok(wanted / 2));
+        let TooLittle { needed, .. } = fit(wanted, &[], left(0)).unwrap_err();
+        assert_eq!(fit(wanted, &[], left(needed)), Ok(0));
+        assert_eq!(fit(wanted, &[], left(needed - 1)).unwrap_err().left, needed - 1);
+    }
+
+    #[test]
+    fn each_process_and_each_thread_needs_more() {
+        let needed = |processes: &[Process]| fit(0, processes, left(0)).unwrap_err().needed;
+        let of = |threads| Process { threads: vec![1; threads], ..Process::default() };
+        assert_eq!(needed(&[of(1), of(1)]) - needed(&[]), 2 * PROCESS);
+        assert_eq!(needed(&[of(3)]) - needed(&[of(1)]), 2 * THREAD);
     }
 
     #[test]
@@ -125,15 +197,31 @@ mod tests {
     }
 
     #[test]
-    fn criu_is_killed_once_the_memory_is_gone_and_not_before() {
+    fn criu_is_killed_once_the_memory_is_gone_and_then_the_worker() {
         let mut criu = Command::new("sleep").arg("60").spawn().unwrap();
         let gone = Arc::new(AtomicBool::new(false));
         let look = gone.clone();
-        assert!(!Watch::until(criu.id() as i32, || false).unwrap().stop());
-        let watch = Watch::until(criu.id() as i32, move || look.load(Ordering::Relaxed)).unwrap();
-        assert_eq!(criu.try_wait().unwrap(), None);
+        let (ended, end) = mpsc::channel();
+        let watch = Watch::until(move || look.load(Ordering::Relaxed), move || ended.send(()).unwrap());
+        watch.victim().is(criu.id() as i32);
+        assert_eq!((criu.try_wait().unwrap(), end.try_recv()), (None, Err(TryRecvError::Empty)));
         gone.store(true, Ordering::Relaxed);
         assert_eq!(criu.wait().unwrap().signal(), Some(9));
-        assert!(watch.stop());
+        assert!(watch.victim().spare());
+        assert_eq!(end.recv_timeout(Duration::from_secs(60)), Ok(()));
+    }
+
+    #[test]
+    fn while_there_is_memory_nothing_ends_and_a_spared_criu_never_does() {
+        let mut criu = Command::new("sleep").arg("60").spawn().unwrap();
+        let (ended, end) = mpsc::channel();
+        let watch = Watch::until(|| false, move || ended.send(()).unwrap());
+        watch.victim().is(criu.id() as i32);
+        assert!(!watch.victim().spare());
+        assert!(!watch.victim().kill());
+        drop(watch);
+        assert_eq!((criu.try_wait().unwrap(), end.try_recv()), (None, Err(TryRecvError::Disconnected)));
+        criu.kill().unwrap();
+        criu.wait().unwrap();
     }
 }

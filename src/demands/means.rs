@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use super::inet;
 use crate::host::cpu::{RegisterArea, cpu_features};
-use crate::host::memory;
+use crate::host::{cgroup, memory};
 use crate::privileges::{Abilities, Ability, Answer, RestorePlan};
 use crate::proc::limits::Limits;
 use crate::sys::pids;
@@ -72,7 +72,7 @@ impl Means {
     pub fn with(abilities: &Abilities) -> Self {
         let used = if RestorePlan::of(abilities).can_go_back() { None } else { pids::newest() };
         let fresh = Self::fresh(abilities, std::process::id() as i32);
-        let processes = fresh.processes.map(|limit| limit.saturating_sub(taken_processes()));
+        let processes = tasks().iter().map(|(limit, taken)| limit.saturating_sub(*taken)).min();
         let commit = fresh.commit.map(|limit| limit.saturating_sub(memory::meminfo("Committed_AS").unwrap_or(0)));
         Self { used, processes, commit, taken: inet::listening("self"), ..fresh }
     }
@@ -94,7 +94,7 @@ impl Means {
             host_memory: memory::meminfo("MemAvailable")
                 .zip(memory::meminfo("SwapFree"))
                 .map(|(memory, swap)| memory + swap),
-            processes: PIDS.iter().find_map(|folder| number(&format!("{folder}/pids.max"))),
+            processes: tasks().iter().map(|(limit, _)| *limit).min(),
             user_processes: of_user(abilities, limits.hard("Max processes")),
             // CRIU raises its own limit as far as it may.
             descriptors: match abilities.facts.effective.contains("SYS_RESOURCE") {
@@ -155,11 +155,11 @@ fn promised() -> Option<u64> {
     memory::meminfo("CommitLimit")
 }
 
-/// Folders of the pids controller of cgroup v2 and v1.
-const PIDS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/pids"];
-
-fn taken_processes() -> u64 {
-    PIDS.iter().find_map(|folder| number(&format!("{folder}/pids.current"))).unwrap_or(0)
+/// The limit of each level of the pids controller, and how many processes and threads it has.
+fn tasks() -> Vec<(u64, u64)> {
+    let levels = cgroup::visible("pids");
+    let limited = |cgroup: &cgroup::Cgroup| Some((cgroup.number("pids.max")?, cgroup.number("pids.current")?));
+    levels.iter().filter_map(limited).collect()
 }
 
 fn number<T: std::str::FromStr>(path: &str) -> Option<T> {

@@ -34,6 +34,7 @@ pub fn observe<'a>(processes: &[Process], open: impl Iterator<Item = (i32, &'a [
         lowest_pid: processes.iter().map(|process| process.pid).min().unwrap_or(0),
         highest_id: ids.copied().max().unwrap_or(0),
         tasks: processes.iter().map(|process| process.threads.len() as u64).sum(),
+        processes: processes.len() as u64,
         bound: any.map(|any| bound(any, &sockets)).unwrap_or_default(),
         ..together
     }
@@ -139,7 +140,7 @@ mod tests {
             assert!(seen.bound.contains(&Bound { address: vec![127, 0, 0, 1], port, datagrams }), "{seen:?}");
         }
         assert!(seen.inotify_instances >= 1 && seen.inotify_watches >= 1 && seen.descriptors > 3);
-        assert!(seen.tasks >= 2 && seen.lowest_pid == us && seen.highest_id >= us);
+        assert!(seen.tasks >= 2 && seen.processes == 1 && seen.lowest_pid == us && seen.highest_id >= us);
         assert!(seen.mappings > 10 && seen.address_space > seen.data && seen.data > 0 && seen.committed > 0);
     }
 

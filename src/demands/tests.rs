@@ -41,6 +41,7 @@ fn demands() -> Demands {
         inotify_watches: 9000,
         epoll_watches: 10_000,
         signals: 40,
+        processes: 1,
     }
 }
 
@@ -55,7 +56,7 @@ fn means() -> Means {
         lacks: vec![],
         pid_max: Some(40_001),
         used: Some(999),
-        memory: Some((300 << 20) + (300 << 12) + (4 << 20)),
+        memory: Some((300 << 20) + (300 << 12) + (4 << 20) + (224 << 10) + (128 << 10)),
         host_memory: None,
         processes: Some(6),
         user_processes: Some(6),
@@ -207,7 +208,7 @@ fn only_an_address_of_its_own_and_a_port_of_tcp_can_be_taken() {
 
 #[test]
 fn pages_on_their_way_take_what_the_service_leaves_but_never_less_than_the_least() {
-    let enough = (300 << 20) + (300 << 12) + (4 << 20);
+    let enough = means().memory.unwrap();
     let of = |limit| for_pages(64 << 20, &demands(), limit);
     assert_eq!(of(None), 64 << 20);
     assert_eq!(of(Some(enough + (100 << 20))), 64 << 20);

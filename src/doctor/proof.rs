@@ -15,7 +15,7 @@ use super::renumber::{self, Shift};
 use super::scratch::{self, NoFolder};
 use super::subject::{self, Role};
 use super::watchdog::{Watchdog, Why};
-use crate::checkpoint::{self, Dump, DumpError, Verdict};
+use crate::checkpoint::{self, Dump, DumpError, Verdict, Victim};
 use crate::control::protocol::millis;
 use crate::criu::command;
 use crate::criu::stream;
@@ -220,7 +220,7 @@ impl Proof<'_> {
         let begun = Instant::now();
         let work = self.work(command::DUMP_LOG)?;
         let writer = ImageWriter::new(vault, MEMORY, job::cores())?;
-        let mut dump = Dump::start(DumpPlan::of(self.abilities).criu, root, work.path(), &[], None)?;
+        let mut dump = Dump::start(DumpPlan::of(self.abilities).criu, root, work.path(), &[], None, Victim::default())?;
         let images = dump.collect(&writer, &checkpoint::Meter::noop())?;
         let mut written = writer.finish()?;
         let image = |(name, id)| CriuImage { name, body: Some(written.take(id)) };

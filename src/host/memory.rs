@@ -4,14 +4,11 @@
 //! [`Headroom`] counts no swap: a service that is swapped out for a checkpoint has lost what the checkpoint is for.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+
+use super::cgroup::{self, Cgroup, Version, line};
 
 /// Names of one version's files.
-struct Version {
-    /// Mount point of the hierarchy in a container.
-    root: &'static str,
-    /// The field of its line in /proc/self/cgroup that names its controllers.
-    controllers: &'static str,
+struct Names {
     /// The lowest counts. Above memory.high the kernel makes processes wait, frozen or not.
     limits: &'static [&'static str],
     used: &'static str,
@@ -22,26 +19,21 @@ struct Version {
     mapped: &'static str,
 }
 
-const VERSIONS: [Version; 2] = [
-    Version {
-        root: "/sys/fs/cgroup",
-        controllers: "",
-        limits: &["memory.max", "memory.high"],
-        used: "memory.current",
-        prefix: "",
-        dirty: ["file_dirty", "file_writeback"],
-        mapped: "file_mapped",
-    },
-    Version {
-        root: "/sys/fs/cgroup/memory",
-        controllers: "memory",
-        limits: &["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"],
-        used: "memory.usage_in_bytes",
-        prefix: "total_",
-        dirty: ["dirty", "writeback"],
-        mapped: "mapped_file",
-    },
-];
+const NAMES_2: Names = Names {
+    limits: &["memory.max", "memory.high"],
+    used: "memory.current",
+    prefix: "",
+    dirty: ["file_dirty", "file_writeback"],
+    mapped: "file_mapped",
+};
+
+const NAMES_1: Names = Names {
+    limits: &["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"],
+    used: "memory.usage_in_bytes",
+    prefix: "total_",
+    dirty: ["dirty", "writeback"],
+    mapped: "mapped_file",
+};
 
 /// v1 counts no limit as the largest number of pages.
 const UNLIMITED: u64 = 1 << 60;
@@ -60,8 +52,28 @@ pub struct Headroom {
 impl Headroom {
     /// Of the cgroup that leaves least. None if no limit is seen.
     pub fn now() -> Option<Self> {
-        let cgroups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        VERSIONS.iter().flat_map(|version| version.headrooms(Path::new(version.root), &cgroups)).min_by_key(Self::sure)
+        cgroup::visible("memory").iter().filter_map(Self::of).min_by_key(Self::sure)
+    }
+
+    fn of(cgroup: &Cgroup) -> Option<Self> {
+        let names = match cgroup.version {
+            Version::Two => NAMES_2,
+            Version::One => NAMES_1,
+        };
+        let stat = cgroup.read("memory.stat").unwrap_or_default();
+        // v1 tells here of the limits above what is visible.
+        let above = line(&stat, "hierarchical_memory_limit");
+        let limits = names.limits.iter().filter_map(|name| cgroup.number(name)).chain(above);
+        let limit = limits.min().filter(|limit| *limit < UNLIMITED)?;
+        let of = |lines: &[&str]| -> u64 {
+            lines.iter().filter_map(|name| line(&stat, &format!("{}{name}", names.prefix))).sum()
+        };
+        let files = of(&["inactive_file", "active_file"]);
+        let dirty = of(&names.dirty).min(files);
+        // A mapped file is in use: it would be read again at once.
+        let mapped = of(&[names.mapped]);
+        let clean = (files - dirty).saturating_sub(mapped) + of(&["slab_reclaimable"]);
+        Some(Self { limit, used: cgroup.number(names.used)?, clean, dirty })
     }
 
     /// Without any cache.
@@ -81,52 +93,26 @@ impl Headroom {
     }
 }
 
-impl Version {
-    /// Of this process's cgroup, and of each above it that is visible. In a cgroup namespace, and below a runtime's
-    /// bind mount, the root is the process's own.
-    fn headrooms(&self, root: &Path, cgroups: &str) -> Vec<Headroom> {
-        let own = root.join(self.path(cgroups).unwrap_or_default());
-        let own: &Path = if own.join(self.used).exists() { &own } else { root };
-        own.ancestors().take_while(|folder| folder.starts_with(root)).filter_map(|folder| self.read(folder)).collect()
-    }
-
-    fn path(&self, cgroups: &str) -> Option<PathBuf> {
-        cgroups.lines().find_map(|line| {
-            let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
-            let ours = controllers.split(',').any(|controller| controller == self.controllers);
-            ours.then(|| path.trim_start_matches('/').into())
-        })
-    }
-
-    fn read(&self, folder: &Path) -> Option<Headroom> {
-        let number = |name: &&str| fs::read_to_string(folder.join(name)).ok()?.trim().parse::<u64>().ok();
-        let stat = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
-        // v1 tells here of the limits above what is visible.
-        let above = line(&stat, "hierarchical_memory_limit");
-        let limit = self.limits.iter().filter_map(number).chain(above).min().filter(|limit| *limit < UNLIMITED)?;
-        let of = |names: &[&str]| -> u64 {
-            names.iter().filter_map(|name| line(&stat, &format!("{}{name}", self.prefix))).sum()
-        };
-        let files = of(&["inactive_file", "active_file"]);
-        let dirty = of(&self.dirty).min(files);
-        // A mapped file is in use: it would be read again at once.
-        let mapped = of(&[self.mapped]);
-        let clean = (files - dirty).saturating_sub(mapped) + of(&["slab_reclaimable"]);
-        Some(Headroom { limit, used: number(&self.used)?, clean, dirty })
-    }
+/// The lowest limit of this container's cgroups, with the swap that it may use. None for no limit.
+pub fn limit_with_swap() -> Option<u64> {
+    let free = meminfo("SwapFree").unwrap_or(0);
+    cgroup::visible("memory").iter().filter_map(|cgroup| with_swap(cgroup, free)).min()
 }
 
-/// The limit of this container's cgroup, of v2 or v1, with the swap that it may use. None for no limit.
-pub fn limit_with_swap() -> Option<u64> {
-    let number = |name: &str| fs::read_to_string(name).ok()?.trim().parse::<u64>().ok();
-    let free = meminfo("SwapFree").unwrap_or(0);
-    if let Some(limit) = number("/sys/fs/cgroup/memory.max") {
-        let swap = number("/sys/fs/cgroup/memory.swap.max").unwrap_or(u64::MAX);
-        return Some(limit.saturating_add(swap.min(free)));
-    }
-    let limit = number("/sys/fs/cgroup/memory/memory.limit_in_bytes")?;
-    let both = number("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").unwrap_or(u64::MAX);
-    Some(limit.saturating_add(free).min(both))
+fn with_swap(cgroup: &Cgroup, free: u64) -> Option<u64> {
+    let least = |names: &[&str]| names.iter().filter_map(|name| cgroup.number::<u64>(name)).min();
+    let limit = match cgroup.version {
+        Version::Two => {
+            let swap = cgroup.number("memory.swap.max").unwrap_or(u64::MAX);
+            least(NAMES_2.limits)?.saturating_add(swap.min(free))
+        }
+        Version::One => {
+            let above = cgroup.read("memory.stat").and_then(|stat| line(&stat, "hierarchical_memory_limit"));
+            let limit = least(&NAMES_1.limits[..1])?.min(above.unwrap_or(u64::MAX));
+            limit.saturating_add(free).min(least(&NAMES_1.limits[1..]).unwrap_or(u64::MAX))
+        }
+    };
+    Some(limit).filter(|limit| *limit < UNLIMITED)
 }
 
 /// A line of /proc/meminfo, in bytes.
@@ -136,21 +122,24 @@ pub fn meminfo(name: &str) -> Option<u64> {
     Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
 }
 
-fn line(stat: &str, name: &str) -> Option<u64> {
-    stat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::path::Path;
 
-    const V2: &Version = &VERSIONS[0];
-    const V1: &Version = &VERSIONS[1];
+    use super::*;
 
     /// A cgroup of these files.
     fn cgroup(folder: &Path, files: &[(&str, &str)]) {
         fs::create_dir_all(folder).unwrap();
         files.iter().for_each(|(name, text)| fs::write(folder.join(name), text).unwrap());
+    }
+
+    fn headrooms(mounts: &Path, paths: &str) -> Vec<Headroom> {
+        cgroup::below(mounts, "memory", paths).iter().filter_map(Headroom::of).collect()
+    }
+
+    fn limits(mounts: &Path, free: u64) -> Vec<u64> {
+        cgroup::below(mounts, "memory", "0::/pod").iter().filter_map(|cgroup| with_swap(cgroup, free)).collect()
     }
 
     #[test]
@@ -160,41 +149,60 @@ mod tests {
         let own =
             [("memory.max", "2000\n"), ("memory.high", "1500\n"), ("memory.current", "1200\n"), ("memory.stat", stat)];
         cgroup(root.path(), &own);
-        let found = V2.headrooms(root.path(), "0::/\n");
+        let found = headrooms(root.path(), "0::/\n");
         assert_eq!(found, [Headroom { limit: 1500, used: 1200, clean: 150 - 35 - 20 + 7, dirty: 35 }]);
         assert_eq!((found[0].sure(), found[0].last()), (402, 437));
     }
 
     #[test]
-    fn each_visible_cgroup_counts() {
+    fn a_level_without_a_limit_does_not_count() {
         let root = tempfile::tempdir().unwrap();
         let limited = |max, current| [("memory.max", max), ("memory.current", current)];
         cgroup(&root.path().join("pod/app"), &limited("max\n", "100\n"));
         cgroup(&root.path().join("pod"), &limited("1000\n", "900\n"));
-        let found = V2.headrooms(root.path(), "3:cpu:/elsewhere\n0::/pod/app\n");
+        let found = headrooms(root.path(), "3:cpu:/elsewhere\n0::/pod/app\n");
         assert_eq!(found.iter().map(Headroom::sure).collect::<Vec<_>>(), [100]);
     }
 
     #[test]
     fn of_version_1_a_limit_above_counts_and_the_largest_number_is_none() {
         let root = tempfile::tempdir().unwrap();
+        let memory = root.path().join("memory");
         let limits = |limit| [("memory.limit_in_bytes", limit), ("memory.usage_in_bytes", "600\n")];
-        cgroup(root.path(), &limits("9223372036854771712\n"));
-        // The path is the host's, where a runtime has mounted the container's own cgroup as the root.
-        let cgroups = "5:memory:/docker/1234\n";
-        assert_eq!(V1.headrooms(root.path(), cgroups), []);
+        cgroup(&memory, &limits("9223372036854771712\n"));
+        assert_eq!(headrooms(root.path(), ""), []);
         let stat = "cache 5\nhierarchical_memory_limit 800\ntotal_inactive_file 40\ntotal_active_file 10\ntotal_dirty 4\ntotal_mapped_file 1\n";
-        cgroup(root.path(), &[("memory.stat", stat)]);
-        assert_eq!(V1.headrooms(root.path(), cgroups), [Headroom { limit: 800, used: 600, clean: 45, dirty: 4 }]);
-        cgroup(root.path(), &limits("700\n"));
-        assert_eq!(V1.headrooms(root.path(), cgroups)[0].sure(), 145);
+        cgroup(&memory, &[("memory.stat", stat)]);
+        assert_eq!(headrooms(root.path(), ""), [Headroom { limit: 800, used: 600, clean: 45, dirty: 4 }]);
+        cgroup(&memory, &limits("700\n"));
+        assert_eq!(headrooms(root.path(), "")[0].sure(), 145);
     }
 
     #[test]
     fn without_cgroups_there_is_no_limit() {
         let root = tempfile::tempdir().unwrap();
-        assert_eq!(V2.headrooms(root.path(), ""), []);
+        assert_eq!(headrooms(root.path(), ""), []);
         cgroup(root.path(), &[("memory.max", "?"), ("memory.current", "5")]);
-        assert_eq!(V2.headrooms(root.path(), "0::/"), []);
+        assert_eq!(headrooms(root.path(), "0::/"), []);
+    }
+
+    #[test]
+    fn a_restore_may_use_the_lowest_limit_and_the_swap_that_is_free_and_allowed() {
+        let root = tempfile::tempdir().unwrap();
+        cgroup(&root.path().join("pod"), &[("memory.max", "max"), ("memory.high", "900"), ("memory.swap.max", "50")]);
+        cgroup(root.path(), &[("memory.max", "2000")]);
+        assert_eq!(limits(root.path(), 70), [950, 2070]);
+    }
+
+    #[test]
+    fn of_version_1_a_restore_has_the_limit_above_and_that_of_memory_and_swap() {
+        let root = tempfile::tempdir().unwrap();
+        let memory = root.path().join("memory");
+        cgroup(&memory, &[("memory.limit_in_bytes", "9223372036854771712")]);
+        assert!(limits(root.path(), 70).is_empty());
+        cgroup(&memory, &[("memory.stat", "hierarchical_memory_limit 800\n")]);
+        assert_eq!(limits(root.path(), 70), [870]);
+        cgroup(&memory, &[("memory.memsw.limit_in_bytes", "820")]);
+        assert_eq!(limits(root.path(), 70), [820]);
     }
 }

@@ -1,7 +1,9 @@
-//! The container as a checkpoint records it and a restore compares it: CPU, clocks, stdio, environment, PIDs.
+//! The container as a checkpoint records it and a restore compares it: CPU, clocks, stdio, environment, PIDs,
+//! cgroups.
 //!
 //! Checkpoint and restore share this code, so that they agree.
 
+pub(crate) mod cgroup;
 pub(crate) mod clock;
 pub(crate) mod cpu;
 pub(crate) mod env;

@@ -1,9 +1,6 @@
 //! Whether the kernel kills processes of this container for lack of memory: the count of its memory cgroup.
 
-use std::fs;
-
-/// Of cgroup v2 and v1.
-const COUNTS: [&str; 2] = ["/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"];
+use super::cgroup::{self, Cgroup, Version};
 
 /// The count at one moment. None if this container does not see it.
 #[derive(Debug, Clone, Copy)]
@@ -11,7 +8,7 @@ pub struct OomKills(Option<u64>);
 
 impl OomKills {
     pub fn now() -> Self {
-        Self(COUNTS.iter().find_map(|file| count(&fs::read_to_string(file).ok()?)))
+        Self(cgroup::visible("memory").iter().find_map(count))
     }
 
     /// Whether there was one since that moment.
@@ -21,18 +18,32 @@ impl OomKills {
     }
 }
 
-fn count(text: &str) -> Option<u64> {
-    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+fn count(cgroup: &Cgroup) -> Option<u64> {
+    let file = match cgroup.version {
+        Version::Two => "memory.events",
+        Version::One => "memory.oom_control",
+    };
+    cgroup::line(&cgroup.read(file)?, "oom_kill")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
-    fn both_kinds_of_cgroup_count() {
-        assert_eq!(count("low 0\nhigh 0\nmax 7\noom 2\noom_kill 3\noom_group_kill 0\n"), Some(3));
-        assert_eq!(count("oom_kill_disable 0\nunder_oom 0\noom_kill 5\n"), Some(5));
-        assert_eq!(count("oom_kill_disable 0\n"), None);
+    fn both_versions_count() {
+        let mounts = tempfile::tempdir().unwrap();
+        let counted = || cgroup::below(mounts.path(), "memory", "").iter().find_map(count);
+        fs::create_dir(mounts.path().join("memory")).unwrap();
+        let old = mounts.path().join("memory/memory.oom_control");
+        fs::write(&old, "oom_kill_disable 0\nunder_oom 0\n").unwrap();
+        assert_eq!(counted(), None);
+        fs::write(&old, "oom_kill_disable 0\nunder_oom 0\noom_kill 5\n").unwrap();
+        assert_eq!(counted(), Some(5));
+        let new = "low 0\nhigh 0\nmax 7\noom 2\noom_kill 3\noom_group_kill 0\n";
+        fs::write(mounts.path().join("memory.events"), new).unwrap();
+        assert_eq!(counted(), Some(3));
     }
 }

@@ -54,14 +54,12 @@ impl Reporter {
     /// Sends one event. Shortens a text that may exceed a line. Ignores errors: without init the container is
     /// ending.
     pub fn send(&self, event: &Event) {
-        let mut event = event.clone();
-        if let Some(text) = event.text_mut().filter(|text| text.len() > MAX_MESSAGE) {
-            *text = shortened(text);
-        }
-        if let Ok(mut line) = serde_json::to_vec(&event) {
-            line.push(b'\n');
-            let _ = (&self.socket).write_all(&line);
-        }
+        send(&self.socket, event);
+    }
+
+    /// For a thread that may have to end this worker.
+    pub fn last_word(&self) -> LastWord {
+        LastWord(self.socket.try_clone().ok())
     }
 
     pub fn warn(&self, message: String) {
@@ -104,6 +102,27 @@ impl Reporter {
             }
         }
         Ok(())
+    }
+}
+
+/// Another end of the socket. None if there is no descriptor to be had: init then tells how the worker ended.
+#[derive(Debug)]
+pub struct LastWord(Option<UnixStream>);
+
+impl LastWord {
+    pub fn say(self, event: &Event) {
+        self.0.iter().for_each(|socket| send(socket, event));
+    }
+}
+
+fn send(mut socket: &UnixStream, event: &Event) {
+    let mut event = event.clone();
+    if let Some(text) = event.text_mut().filter(|text| text.len() > MAX_MESSAGE) {
+        *text = shortened(text);
+    }
+    if let Ok(mut line) = serde_json::to_vec(&event) {
+        line.push(b'\n');
+        let _ = socket.write_all(&line);
     }
 }
 

@@ -38,6 +38,12 @@ impl Remote {
         Self { app, proxy: Proxy::new(&endpoint()), location }
     }
 
+    /// One whose containers may have so many MiB of memory.
+    pub fn with_memory(mut self, limit: u64) -> Self {
+        self.app.set_sandbox(&["--memory-limit", &limit.to_string()]);
+        self
+    }
+
     fn start(&self) -> Container {
         self.start_stopping_at(None, &[])
     }
@@ -54,7 +60,7 @@ impl Remote {
     }
 
     /// A container whose service runs.
-    fn started(&self) -> Container {
+    pub fn started(&self) -> Container {
         let container = self.start();
         container.verified();
         container

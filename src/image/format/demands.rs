@@ -70,6 +70,9 @@ pub struct Demands {
     /// POSIX timers and pending signals, of all processes.
     #[prost(uint64, tag = "22")]
     pub signals: u64,
+    /// Without their threads.
+    #[prost(uint64, tag = "23")]
+    pub processes: u64,
 }
 
 /// A socket's own address.

@@ -290,7 +290,7 @@ mod tests {
     fn feeder() -> (tempfile::TempDir, Feeder) {
         let folder = tempfile::tempdir().unwrap();
         let vault = test_vault(folder.path());
-        let pipeline = Pipeline::start(&vault, PageIndex::new(1 << 20), Vec::new(), 64 << 20, 1).unwrap();
+        let pipeline = Pipeline::start(&vault, PageIndex::new(1 << 20), Vec::new(), 64 << 20, 1, |_| true).unwrap();
         (folder, Feeder::new(pipeline).unwrap())
     }
 

@@ -14,7 +14,7 @@ use std::thread;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 
-use super::buffers::Buffers;
+use super::buffers::{Buffers, Room};
 use super::packer::{Exchange, FullPack, Packer, Placed};
 use super::page_index::PageIndex;
 use super::segment::{Coder, Encoded, Segment};
@@ -33,6 +33,8 @@ const UPLOADS: usize = 2;
 const ENCODER: usize = 2 << 20;
 /// Least number of segments that keeps all threads busy.
 const SEGMENTS_MIN: usize = 4;
+/// One pack is uploaded while the next is filled.
+const PACKS_MIN: usize = 2;
 
 /// How a thread ended. An upload returns number and manifest entry of each pack that it stored.
 type Report = Result<Vec<(usize, PackInfo)>>;
@@ -62,25 +64,26 @@ struct Shared {
 
 impl Pipeline {
     /// Bytes that a pipeline takes with the least memory: one upload and one encoder.
-    pub(crate) const LEAST: u64 = (2 * pack::BUFFER + ENCODER + SEGMENTS_MIN * SEGMENT) as u64;
+    pub(crate) const LEAST: u64 = (PACKS_MIN * pack::BUFFER + ENCODER + SEGMENTS_MIN * SEGMENT) as u64;
 
     /// Starts the uploads and up to `threads` encoders, fewer if `memory` is small. `packs` are those of
-    /// `index`, whose memory is not part of `memory`.
+    /// `index`, whose memory is not part of `memory`. Takes more than the least only while there is `room`.
     pub(crate) fn start(
         vault: &Vault,
         index: PageIndex,
         packs: Vec<PackInfo>,
         memory: u64,
         threads: usize,
+        room: Room,
     ) -> Result<Self> {
         let memory = usize::try_from(memory).unwrap_or(usize::MAX);
         let uploads = (memory / pack::BUFFER).saturating_sub(2).clamp(1, UPLOADS);
         let memory = memory.saturating_sub((uploads + 1) * pack::BUFFER);
         let encoders = threads.clamp(1, (memory / (2 * ENCODER)).max(1));
         let count = (memory.saturating_sub(encoders * ENCODER) / SEGMENT).max(SEGMENTS_MIN);
-        let (buffers, packed) = Buffers::new(count);
+        let (buffers, packed) = Buffers::new(SEGMENTS_MIN, count, SEGMENT, room);
         let (segments, raw) = bounded(count);
-        let (pack_buffers, uploaded) = Buffers::new(uploads + 1);
+        let (pack_buffers, uploaded) = Buffers::new(PACKS_MIN, uploads + 1, pack::BUFFER, room);
         let (packs_out, full) = bounded(uploads + 1);
         let (report, reports) = unbounded();
         let exchange = Exchange {
@@ -246,7 +249,7 @@ mod tests {
     fn the_cause_is_reported_before_it_ends_other_threads() {
         let folder = tempfile::tempdir().unwrap();
         let vault = test_vault(folder.path());
-        let pipeline = Pipeline::start(&vault, PageIndex::new(1 << 20), Vec::new(), 64 << 20, 1).unwrap();
+        let pipeline = Pipeline::start(&vault, PageIndex::new(1 << 20), Vec::new(), 64 << 20, 1, |_| true).unwrap();
         let (report, reports) = unbounded();
         let captured = EndsAnother(report.clone());
         let work = move |_: &AtomicBool| {
@@ -262,7 +265,7 @@ mod tests {
     fn segments_are_packed_in_order_whichever_is_encoded_first() {
         let folder = tempfile::tempdir().unwrap();
         let vault = test_vault(folder.path());
-        let pipeline = Pipeline::start(&vault, PageIndex::new(1 << 20), Vec::new(), 64 << 20, 1).unwrap();
+        let pipeline = Pipeline::start(&vault, PageIndex::new(1 << 20), Vec::new(), 64 << 20, 1, |_| true).unwrap();
         for (sequence, raw) in [(2, &b"three"[..]), (0, b"one"), (1, b"to")] {
             let pieces = vec![Piece { body: 0, content: Content::Data(0..raw.len()) }];
             let segment = Segment { sequence, buffer: raw.to_vec(), pieces };

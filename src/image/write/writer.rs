@@ -58,9 +58,14 @@ impl ImageWriter {
     ///
     /// Takes at most [`most`](Self::most) of `memory`. An eighth is left to the store's client and the process.
     pub fn new(vault: &Vault, memory: u64, threads: usize) -> Result<Self> {
+        Self::within(vault, memory, threads, |_| true)
+    }
+
+    /// The same. Takes more than the least only while `room` says that so many bytes are left.
+    pub fn within(vault: &Vault, memory: u64, threads: usize, room: fn(u64) -> bool) -> Result<Self> {
         sys::memory::share_one_heap();
         let (index, packs) = base::load(vault, memory / 4)?;
-        let pipeline = Pipeline::start(vault, index, packs, memory - memory / 4 - memory / 8, threads)?;
+        let pipeline = Pipeline::start(vault, index, packs, memory - memory / 4 - memory / 8, threads, room)?;
         Ok(Self { feeder: Arc::new(Mutex::new(Feeder::new(pipeline)?)) })
     }
 
