@@ -28,7 +28,7 @@ pub struct Offer<'a> {
     pub generation: u64,
     /// Outcome that takes it back.
     pub withdrawal: Outcome,
-    /// Who is expected to take it.
+    /// Who ends the wait by a failure.
     pub standbys: &'a Standbys,
 }
 

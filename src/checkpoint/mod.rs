@@ -145,7 +145,7 @@ pub(crate) struct Target {
     pub after_commit: AfterCommit,
     /// How long a service that would be stopped is held for a standby that is ready. None to stop it in any case.
     pub hold: Option<Duration>,
-    /// The standbys that may take the service.
+    /// The standbys whose failure ends the hold.
     pub standbys: Standbys,
     /// Which files are captured beside those that the service uses.
     pub files: Selection,

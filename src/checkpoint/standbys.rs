@@ -16,7 +16,7 @@ use crate::control::protocol::{Event, millis};
 use crate::files::identity::Identities;
 use crate::files::survey::Survey;
 use crate::files::used::{self, LookupError, Rules, Used};
-use crate::image::{Body, Demands, File, Hex, Kind, Manifest, Standby, Vault, standby};
+use crate::image::{self, Body, Demands, File, Hex, Kind, Manifest, Standby, Vault, standby};
 use crate::job::reporter::Reporter;
 use crate::job::{AfterCommit, Common};
 use crate::store::Fencing;
@@ -61,21 +61,20 @@ pub fn announce<'a>(
         AfterCommit::Stop => target.hold.is_some() && fencing == Fencing::Enforced,
         AfterCommit::HandOver { .. } => true,
     };
-    if asks {
-        target.standbys = Standbys::ask(vault, &common.instance, service)?;
-    }
-    let is_known = !target.standbys.keys.is_empty();
+    let standbys = if asks { Standbys::ask(vault, &common.instance, service)? } else { Standbys::default() };
+    let is_known = !standbys.keys.is_empty();
     if is_known {
-        // Only the owner of head can announce.
-        target.lease.claim(vault)?;
+        // Before the first commit there may be none to announce in.
+        image::ensure(vault)?;
     }
     let announced = announce::announce(vault, target.lease);
-    match (target.standbys.hear(vault, PATIENCE), target.after_commit, target.hold) {
+    match (standbys.hear(vault, PATIENCE), target.after_commit, target.hold) {
         (Answer::Unfit(standbys), ..) => return Err(CheckpointError::Unfit(standbys)),
         (Answer::Ready(standby), AfterCommit::Stop, Some(hold)) => {
             let timeout_ms = millis(hold);
             reporter.send(&Event::HandingOver { to: standby.instance, timeout_ms });
             target.after_commit = AfterCommit::HandOver { timeout_ms };
+            target.standbys = standbys;
         }
         (Answer::Nothing, AfterCommit::HandOver { .. }, _) if !is_known => thread::sleep(NOTICE),
         _ => {}
@@ -345,11 +344,27 @@ mod tests {
             scope.spawn(|| fixture.alive(None));
             fixture.announce(AfterCommit::Stop, hold)
         });
-        assert_eq!(target.unwrap().after_commit, AfterCommit::HandOver { timeout_ms: 7000 });
+        let target = target.unwrap();
+        assert_eq!(target.after_commit, AfterCommit::HandOver { timeout_ms: 7000 });
+        fixture.says(&Standby { instance: "b".into(), failed: 3, ..Standby::default() });
+        assert_eq!(target.standbys.who_failed(&fixture.vault, 3).as_deref(), Some("b"));
         // Without one, and where the container ends in any case.
         assert_eq!(asked(&[]).announce(AfterCommit::Stop, hold).unwrap().after_commit, AfterCommit::Stop);
-        let unasked = asked(&["b"]).announce(AfterCommit::Stop, None).unwrap();
-        assert_eq!((unasked.after_commit, unasked.standbys.keys.len()), (AfterCommit::Stop, 0));
+        let unasked = asked(&["b"]);
+        assert_eq!(unasked.announce(AfterCommit::Stop, None).unwrap().after_commit, AfterCommit::Stop);
+        assert_eq!(unasked.known(), 1, "it was not waited for");
+    }
+
+    /// Whoever names a time may expect that the standby is started again in it.
+    #[test]
+    fn one_that_fails_ends_no_handover_that_was_asked_for() {
+        let (fixture, after_commit) = (asked(&["b"]), AfterCommit::HandOver { timeout_ms: 1 });
+        let target = thread::scope(|scope| {
+            scope.spawn(|| fixture.alive(None));
+            fixture.announce(after_commit, Some(PATIENCE)).unwrap()
+        });
+        fixture.says(&Standby { instance: "b".into(), failed: 3, ..Standby::default() });
+        assert_eq!((target.after_commit, target.standbys.who_failed(&fixture.vault, 3)), (after_commit, None));
     }
 
     #[test]
@@ -361,7 +376,8 @@ mod tests {
                 fixture.announce(after_commit, Some(PATIENCE))
             });
             assert!(matches!(refused, Err(CheckpointError::Unfit(_))));
-            assert!(!glance(&fixture.vault).unwrap().unwrap().1, "it is called off");
+            // It is called off, and head has no owner: after a crash the next start may write it.
+            assert_eq!(glance(&fixture.vault).unwrap(), Some((Lease::default(), false)));
         }
     }
 }

@@ -31,7 +31,7 @@ pub use layout::{manifest_key, outcome_key, records};
 pub(crate) use ownership::generation::Generation;
 pub use ownership::generation::{COMMIT_WITHIN, commit, generations, lineage, mark_committed, propose};
 pub use ownership::head::newest;
-pub(crate) use ownership::head::{NotCommitted, announce, glance};
+pub(crate) use ownership::head::{NotCommitted, announce, ensure, glance};
 pub(crate) use ownership::heartbeat::Heartbeat;
 pub use ownership::lease::Lease;
 pub use ownership::outcome::{Outcome, Party, close_above, decide, look};

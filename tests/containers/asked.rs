@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use freeze::exit;
 
 use crate::harness::{App, Container, Setting, in_all_settings, text};
+use crate::s3::Remote;
 
 in_all_settings! {
     a_plain_checkpoint_goes_to_the_standby;
@@ -36,6 +37,18 @@ fn a_plain_checkpoint_goes_to_the_standby(setting: Setting) {
     // It stands by no more, so the next checkpoint ends the service.
     let result = target.checkpoint(&[]);
     assert!(result.ends_with("; the service has ended\n"), "{result}");
+}
+
+#[test]
+fn so_it_does_through_a_bucket() {
+    let remote = Remote::new(&[]);
+    let source = remote.start_stopping_at(None, &[]);
+    source.verified();
+    let target = remote.start_stopping_at(None, &["--standby", "--instance", "target"]);
+    target.reaches("standby");
+    let result = source.checkpoint(&[]);
+    assert!(result.ends_with("; target has the service\n"), "{result}");
+    target.verified();
 }
 
 /// Before the freeze, and without any checkpoint before: a limit that is too low, and another image.

@@ -82,10 +82,10 @@ pub fn glance(vault: &Vault) -> Result<Option<(Lease, bool)>> {
 }
 
 /// Sets or clears in head that the owner of `lease` is about to offer a generation. A hint for standbys:
-/// nothing depends on it. Does nothing if head has another owner or already says so.
+/// nothing depends on it. Does nothing if there is no head, if the lease is lost, or if head already says so.
 pub fn announce(vault: &Vault, lease: &Lease, moving: bool) -> Result<()> {
     match read_whole(vault)? {
-        Some((head, version)) if head.state.is_of(lease) && head.moving != moving => {
+        Some((head, version)) if head.moving != moving && lease.check_against(&head.state, vault).is_ok() => {
             Ok(put(vault, head.state, moving, PutMode::Update(version))?)
         }
         _ => Ok(()),
@@ -289,6 +289,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let vault = test_vault(folder.path());
         let lease = Lease::fresh();
+        announce(&vault, &lease, true).unwrap();
+        assert_eq!(glance(&vault).unwrap(), None);
+        // Nobody owns it yet, and nobody does for that.
+        ensure(&vault).unwrap();
+        announce(&vault, &lease, true).unwrap();
+        assert_eq!(glance(&vault).unwrap(), Some((Lease::default(), true)));
         lease.claim(&vault).unwrap();
         let held = glance(&vault).unwrap().unwrap().0;
         announce(&vault, &Lease { writer: Hex([3; 8]), ..held }, true).unwrap();
