@@ -29,6 +29,7 @@ mod shapes;
 mod sockets;
 mod standby;
 mod stores;
+mod stranded;
 mod swap;
 mod system_v;
 mod takeover;
