@@ -20,7 +20,7 @@ mod verify;
 mod volumes;
 mod wait;
 
-pub(crate) use check::{missing, short_host};
+pub(crate) use check::{lowered, missing, short_host};
 pub(crate) use exclusive::heartbeat;
 
 use std::ffi::OsString;
@@ -283,9 +283,8 @@ impl<'a> Restore<'a> {
 
     /// Check, files, CRIU up to the gate, take, open the gate, claim.
     fn restore(&mut self, found: &Found, manifest: &Manifest, work: &Work) -> Result<Event, RestoreError> {
-        if let Some(warning) = check::check(manifest, || Means::with(&self.abilities))? {
-            self.reporter.warn(warning);
-        }
+        let warnings = check::check(manifest, || Means::with(&self.abilities))?;
+        warnings.into_iter().for_each(|warning| self.reporter.warn(warning));
         let longer = match self.look_at_volumes(found, manifest)? {
             Beside::Over(event) => return Ok(event),
             Beside::Restore { longer } => longer,
