@@ -36,6 +36,9 @@ pub struct Outlook {
     pub may_miss_deletions: bool,
     /// Volumes, whose files stay.
     pub stay: Vec<PathBuf>,
+    /// What travels although it is on a volume (`--include`).
+    #[serde(skip)]
+    pub included: Vec<PathBuf>,
     /// Open SQLite databases that travel, by process and descriptor.
     #[serde(skip)]
     pub databases: Vec<Database>,
@@ -54,11 +57,11 @@ pub struct Database {
 
 /// Looks at the container of this `init`.
 pub fn look(common: &Common, files: Selection, init: i32, processes: &[Process]) -> Result<Outlook, LookupError> {
-    let (scope, limit) = (files.scope, files.limit);
+    let (scope, limit, included) = (files.scope, files.limit, files.named.include.clone());
     let ours = describe::our_folders(common, &common.runtime_dir);
     let rules = Rules::of_this_container(init, ours, files).map_err(LookupError::Proc)?.with_names(&common.runtime_dir);
     let refused = used::check_included(&rules).err().map(|error| error.to_string());
-    let mut outlook = Outlook { stay: rules.volumes(), refused, ..Outlook::default() };
+    let mut outlook = Outlook { stay: rules.volumes(), included, refused, ..Outlook::default() };
     if scope == Scope::Open {
         return Ok(outlook);
     }

@@ -102,8 +102,34 @@ pub struct Task {
 /// A thread (`core_entry`).
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Core {
+    /// None in a thread's image.
+    #[prost(message, optional, tag = "3")]
+    pub task: Option<TaskCore>,
     #[prost(message, optional, tag = "5")]
     pub thread: Option<ThreadCore>,
+}
+
+/// The part of a process (`task_core_entry`).
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct TaskCore {
+    #[prost(message, optional, tag = "8")]
+    pub limits: Option<ResourceLimits>,
+}
+
+/// By number (`task_rlimits_entry`).
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ResourceLimits {
+    #[prost(message, repeated, tag = "1")]
+    pub limits: Vec<ResourceLimit>,
+}
+
+/// No limit is the highest number (`rlimit_entry`).
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ResourceLimit {
+    #[prost(uint64, tag = "1")]
+    pub soft: u64,
+    #[prost(uint64, tag = "2")]
+    pub hard: u64,
 }
 
 /// The part of a thread that is the same on all architectures (`thread_core_entry`).

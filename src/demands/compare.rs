@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Means, Unfit};
 use crate::host::cpu;
-use crate::image::{Bound, Demands};
+use crate::image::{Bound, Demands, Opened};
 
 /// CRIU and its helpers, in addition to the service's processes.
 const OURS: u64 = 4;
@@ -56,6 +56,7 @@ pub const ALL: &[Compare] = &[
     privileged_port,
     address,
     taken,
+    opened,
 ];
 
 impl Demands {
@@ -147,9 +148,16 @@ fn privileged_port(demands: &Demands, means: &Means) -> Option<Unfit> {
 
 fn address(demands: &Demands, means: &Means) -> Option<Unfit> {
     let here = means.addresses.as_ref()?;
-    let own = demands.bound.iter().filter_map(Bound::ip).filter(|ip| is_of_a_container(*ip));
-    let address = own.into_iter().find(|ip| !here.contains(ip))?;
-    Some(Unfit::Address { address })
+    // One loopback address stands for all of its family.
+    let is_here = |ip: &IpAddr| match ip.is_loopback() {
+        true => here.iter().any(|one| one.is_loopback() && one.is_ipv4() == ip.is_ipv4()),
+        false => !is_of_a_container(*ip) || here.contains(ip),
+    };
+    let address = demands.bound.iter().filter_map(Bound::ip).find(|ip| !is_here(ip))?;
+    match address.is_loopback() {
+        true => Some(Unfit::Loopback { address }),
+        false => Some(Unfit::Address { address }),
+    }
 }
 
 /// Whether only some containers have the address.
@@ -169,6 +177,13 @@ fn taken(demands: &Demands, means: &Means) -> Option<Unfit> {
 fn is_in_the_way((own, port): (IpAddr, u32), (other, taken): (IpAddr, u32)) -> bool {
     let is_of_all = own.is_unspecified() || other.is_unspecified();
     port == taken && (own == other || (is_of_all && own.is_ipv4() == other.is_ipv4()))
+}
+
+/// The first is named.
+fn opened(demands: &Demands, means: &Means) -> Option<Unfit> {
+    let refusal = means.refusal?;
+    let refused = |file: &Opened| Some(Unfit::Opened { path: file.path().to_owned(), what: refusal(file)? });
+    demands.files.iter().find_map(refused)
 }
 
 impl Bound {

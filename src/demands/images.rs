@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use super::volumes;
 use crate::criu::images::{self, Core, Descriptor, OpenFile};
 use crate::image::{Body, Bound, Demands, Manifest};
 
@@ -32,10 +33,11 @@ impl Demands {
             highest_id: manifest.highest_id().unwrap_or(0),
             tasks: manifest.processes.iter().map(|process| process.threads.len() as u64).sum(),
             processes: manifest.processes.len() as u64,
+            files: volumes::with(self.files, manifest),
             memory: pages(manifest),
             descriptors: self.descriptors.max(highest.map_or(0, |highest| highest + 1)),
             queue: inline(manifest, "ipcns-msg-").flat_map(queues).max().unwrap_or(0),
-            file: manifest.files.iter().map(|file| file.size).max().unwrap_or(0),
+            file: manifest.files.iter().map(|file| file.size).max().unwrap_or(0).max(self.file),
             ..self
         }
     }
@@ -93,7 +95,7 @@ mod tests {
 
     fn manifest() -> Manifest {
         let creds = Credentials { permitted: vec![1 << 5 | 1 << 10, 1 << (40 - 32)] };
-        let core = Core { thread: Some(ThreadCore { creds: Some(creds) }) };
+        let core = Core { thread: Some(ThreadCore { creds: Some(creds) }), ..Core::default() };
         Manifest {
             arch: "x86_64".into(),
             cpu_features: vec!["avx2".into(), "bmi2".into()],

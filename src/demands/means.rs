@@ -6,9 +6,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
 
-use super::inet;
+use super::{inet, volumes};
 use crate::host::cpu::{RegisterArea, cpu_features};
 use crate::host::{cgroup, memory};
+use crate::image::Opened;
 use crate::privileges::{Abilities, Ability, Answer, RestorePlan};
 use crate::proc::limits::Limits;
 use crate::sys::pids;
@@ -34,6 +35,8 @@ pub struct Means {
     pub memory: Option<u64>,
     /// Bytes of memory left on the host, swap included.
     pub host_memory: Option<u64>,
+    /// All hard limits; none where a process may raise them.
+    pub limits: Limits,
     /// Processes and threads that may still be created.
     pub processes: Option<u64>,
     /// RLIMIT_NPROC. All limits of a process here are hard ones: a restore raises its soft limits to them.
@@ -65,6 +68,8 @@ pub struct Means {
     pub addresses: Option<BTreeSet<IpAddr>>,
     /// Addresses and TCP ports on which somebody listens already.
     pub taken: BTreeSet<(IpAddr, u32)>,
+    /// Tells why a file cannot be opened.
+    pub refusal: Option<fn(&Opened) -> Option<String>>,
 }
 
 impl Means {
@@ -106,6 +111,7 @@ impl Means {
             data: limits.hard("Max data size"),
             file_size: limits.hard("Max file size"),
             signals: limits.hard("Max pending signals"),
+            limits: unless(abilities, &["SYS_RESOURCE"], Some(limits)).unwrap_or_default(),
             mappings: number("/proc/sys/vm/max_map_count"),
             commit: promised(),
             inotify_instances: number("/proc/sys/fs/inotify/max_user_instances"),
@@ -119,6 +125,7 @@ impl Means {
             ),
             addresses: inet::addresses(),
             taken: BTreeSet::new(),
+            refusal: Some(volumes::refusal),
         }
     }
 }

@@ -10,6 +10,7 @@ mod means;
 mod observe;
 mod token;
 mod unfit;
+mod volumes;
 
 #[cfg(test)]
 mod tests;

@@ -4,23 +4,27 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
 
+use nix::libc;
+
 use super::compare::is_of_a_container;
-use super::inet;
+use super::{inet, volumes};
 use crate::host::cpu::{self, RegisterArea};
 use crate::image::{Bound, Demands};
 use crate::proc::inet::{self as sockets, Inet, Protocol};
+use crate::proc::maps::{self, Mapping};
 use crate::proc::status::Status;
 use crate::proc::tree::Process;
-use crate::proc::{self, fd::Descriptor, fdinfo::FdInfo, maps};
+use crate::proc::{self, fd::Descriptor, fdinfo::FdInfo};
 
 /// What `processes` will ask. `open` has the descriptors of each live process, by PID. Leaves out what only CRIU's
 /// images show, and processes that end meanwhile.
 pub fn observe<'a>(processes: &[Process], open: impl Iterator<Item = (i32, &'a [Descriptor])>) -> Demands {
+    let open: Vec<(i32, &[Descriptor])> = open.collect();
     let mut sockets = BTreeSet::new();
     let mut together = Demands::default();
     let mut any = None;
     let mut inotify = BTreeSet::new();
-    for (pid, descriptors) in open {
+    for &(pid, descriptors) in &open {
         sockets.extend(descriptors.iter().filter(|one| one.target.starts_with("socket:[")).filter_map(|one| one.inode));
         together = together.and(&one(pid, descriptors, &mut inotify));
         any = Some(pid);
@@ -35,6 +39,7 @@ pub fn observe<'a>(processes: &[Process], open: impl Iterator<Item = (i32, &'a [
         highest_id: ids.copied().max().unwrap_or(0),
         tasks: processes.iter().map(|process| process.threads.len() as u64).sum(),
         processes: processes.len() as u64,
+        files: volumes::opened(&open),
         bound: any.map(|any| bound(any, &sockets)).unwrap_or_default(),
         ..together
     }
@@ -50,6 +55,7 @@ impl Demands {
             address_space: self.address_space.max(other.address_space),
             data: self.data.max(other.data),
             mappings: self.mappings.max(other.mappings),
+            file: self.file.max(other.file),
             committed: self.committed + other.committed,
             inotify_instances: self.inotify_instances + other.inotify_instances,
             inotify_watches: self.inotify_watches + other.inotify_watches,
@@ -75,11 +81,16 @@ fn one(pid: i32, descriptors: &[Descriptor], watchers: &mut BTreeSet<String>) ->
         mappings: maps.len() as u64,
         committed: writable,
         signals: u64::from(pending) + timers(pid),
+        file: maps.iter().filter_map(nameless).max().unwrap_or(0),
         ..Demands::default()
     };
     for descriptor in descriptors {
         demands.descriptors = demands.descriptors.max(descriptor.fd as u64 + 1);
         let kind = &*descriptor.target;
+        if kind.ends_with(" (deleted)") && descriptor.mode & libc::S_IFMT == libc::S_IFREG {
+            let meta = fs::metadata(proc::path(pid, &format!("fd/{}", descriptor.fd)));
+            demands.file = demands.file.max(meta.map_or(0, |meta| meta.len()));
+        }
         if !["anon_inode:inotify", "anon_inode:[eventpoll]"].contains(&kind) {
             continue;
         }
@@ -91,6 +102,12 @@ fn one(pid: i32, descriptors: &[Descriptor], watchers: &mut BTreeSet<String>) ->
         }
     }
     demands
+}
+
+/// How long the file must be that a restore makes for a mapping of one that has no name.
+fn nameless(map: &Mapping) -> Option<u64> {
+    map.former_path().filter(|path| map.shared && !path.to_string_lossy().starts_with("/SYSV"))?;
+    Some(map.offset + (map.end - map.start))
 }
 
 /// Where the sockets with these inodes, in the network namespace of `pid`, listen or receive.
@@ -128,6 +145,8 @@ mod tests {
     fn this_process_asks_for_what_it_has() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let long = nix::sys::memfd::memfd_create(c"long", nix::sys::memfd::MFdFlags::empty()).unwrap();
+        nix::unistd::ftruncate(&long, 1 << 40).unwrap();
         let inotify = nix::sys::inotify::Inotify::init(nix::sys::inotify::InitFlags::empty()).unwrap();
         inotify.add_watch("/", nix::sys::inotify::AddWatchFlags::IN_CREATE).unwrap();
         let us = std::process::id() as i32;
@@ -141,6 +160,7 @@ mod tests {
         }
         assert!(seen.inotify_instances >= 1 && seen.inotify_watches >= 1 && seen.descriptors > 3);
         assert!(seen.tasks >= 2 && seen.processes == 1 && seen.lowest_pid == us && seen.highest_id >= us);
+        assert!(seen.file >= 1 << 40);
         assert!(seen.mappings > 10 && seen.address_space > seen.data && seen.data > 0 && seen.committed > 0);
     }
 

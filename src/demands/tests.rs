@@ -1,11 +1,12 @@
 //! Each demand by itself: with too little its sentence, with just enough nothing.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 
 use super::compare::ALL;
 use super::*;
 use crate::host::cpu::RegisterArea;
-use crate::image::{Bound, Demands, SavedRegisters};
+use crate::image::{Bound, Demands, Opened, SavedRegisters};
 
 const AREA: &[(u32, u32)] = &[(0, 576), (1, 576), (2, 832), (5, 840), (6, 1408), (7, 2432), (9, 2440)];
 
@@ -42,6 +43,7 @@ fn demands() -> Demands {
         epoll_watches: 10_000,
         signals: 40,
         processes: 1,
+        files: vec![Opened { path: b"/data/log".into(), write: true, ..Opened::default() }],
     }
 }
 
@@ -66,6 +68,7 @@ fn means() -> Means {
         data: Some(500 << 20),
         file_size: Some(1 << 30),
         signals: Some(40),
+        limits: Default::default(),
         mappings: Some(70_000),
         commit: Some(800 << 20),
         inotify_instances: Some(20),
@@ -73,8 +76,9 @@ fn means() -> Means {
         epoll_watches: Some(10_000),
         queue: Some(65_536),
         first_port: Some(53),
-        addresses: Some(BTreeSet::from([[10, 0, 0, 2].into()])),
+        addresses: Some(BTreeSet::from([[10, 0, 0, 2].into(), Ipv4Addr::LOCALHOST.into()])),
         taken: BTreeSet::from([("0.0.0.0".parse().unwrap(), 53), ("::".parse().unwrap(), 7000)]),
+        refusal: Some(|_| None),
     }
 }
 
@@ -112,6 +116,7 @@ const ROWS: &[Row] = &[
     ("ports", |it| it.first_port = Some(54)),
     ("addresses", |it| it.addresses = Some(BTreeSet::new())),
     ("free ports", |it| it.taken = [("0.0.0.0".parse().unwrap(), 80)].into()),
+    ("open files", |it| it.refusal = Some(|file| file.write.then(|| "may not be written here".into()))),
 ];
 
 #[test]
@@ -198,10 +203,20 @@ fn listeners_at_other_addresses_share_a_port() {
     }
 }
 
+#[test]
+fn a_loopback_address_needs_one_of_its_family() {
+    let misses = |own: &str| {
+        let demands = Demands { bound: vec![bound(own, 9000, true)], ..demands() };
+        demands.missing(&means())
+    };
+    assert_eq!(misses("127.0.0.53"), []);
+    assert_eq!(misses("::1"), [Unfit::Loopback { address: "::1".parse().unwrap() }]);
+}
+
 /// An address of no container, and datagrams beside a listener.
 #[test]
 fn only_an_address_of_its_own_and_a_port_of_tcp_can_be_taken() {
-    let bound = vec![bound("127.0.0.1", 9000, false), bound("239.1.2.3", 9001, true), bound("::", 7000, true)];
+    let bound = vec![bound("0.0.0.0", 9000, false), bound("239.1.2.3", 9001, true), bound("::", 7000, true)];
     let means = Means { addresses: Some(BTreeSet::new()), ..means() };
     assert_eq!(Demands { bound, ..demands() }.missing(&means), []);
 }

@@ -114,9 +114,17 @@ pub enum Unfit {
     )]
     Address { address: IpAddr },
     #[error(
+        "the service has a socket at {address}, and this container has no loopback address of that family; bring its interface lo up, or allow IPv6 on it"
+    )]
+    Loopback { address: IpAddr },
+    #[error(
         "the service listens on port {port}, which another process of this network namespace has; end that process, or give this container a network namespace of its own"
     )]
     PortTaken { port: u32 },
+    #[error(
+        "the service has the file {path} of a volume open, and it {what}; give the container the same volume, and its user the rights that the service had"
+    )]
+    Opened { path: PathBuf, what: String },
     /// A capability outside the bounding set cannot be restored.
     #[error(
         "the service has capabilities that this container does not have ({missing}); start the container with the same capabilities"

@@ -84,6 +84,7 @@ pub fn candidate(vault: &Vault, generation: Option<u64>, abilities: &Abilities) 
         remarks.push(format!("the answer is for a fresh container like this one{used}"));
     }
     remarks.extend(restore::short_host(&manifest, &here));
+    remarks.extend(restore::lowered(&manifest, &here));
     remarks.extend(older_kernel(&manifest.kernel, &abilities.facts.kernel));
     let plan = RestorePlan::of(abilities);
     let mut missing: Vec<String> = restore::missing(&manifest, &here).iter().map(ToString::to_string).collect();

@@ -130,27 +130,21 @@ impl fmt::Display for Change {
 }
 
 /// Files that others have made for this container's pod since the checkpoint, such as an init container on an `emptyDir`,
-/// and in whose place a restore puts the captured content.
-pub fn overwritten(manifest: &Manifest) -> io::Result<Vec<Change>> {
-    if manifest.files.is_empty() {
-        return Ok(Vec::new());
-    }
-    let mounts = Mounts::read()?;
+/// and in whose place a restore puts the captured content. Leaves out the [`changes`].
+pub fn overwritten(manifest: &Manifest, mounts: &Mounts) -> Vec<Change> {
     let shared = manifest.files.iter().filter(|file| file.kind() == image::Kind::Regular);
     let shared = shared.filter(|file| mounts.kind(file.path()) == Kind::Own);
-    Ok(shared.filter_map(|file| newer(file, &fs::symlink_metadata(file.path()).ok()?)).collect())
+    let change = |file: &image::File| {
+        let meta = fs::symlink_metadata(file.path()).ok()?;
+        let recorded = manifest.volume_files.iter().find(|then| then.path == file.path);
+        newer(file, &meta).filter(|_| !recorded.is_some_and(|then| is_same_file(then, &meta)))
+    };
+    shared.filter_map(change).collect()
 }
 
 /// The files of a generation that have changed since. A captured file counts as changed if it is newer here: a restore
 /// would overwrite it.
-///
-/// # Errors
-/// If the mounts of this container cannot be read.
-pub fn changes(manifest: &Manifest) -> io::Result<Vec<Change>> {
-    if manifest.volume_files.is_empty() && manifest.files.is_empty() {
-        return Ok(Vec::new());
-    }
-    let mounts = Mounts::read()?;
+pub fn changes(manifest: &Manifest, mounts: &Mounts) -> Vec<Change> {
     let moved = swapped::moved(&manifest.folder_links);
     let recorded: BTreeMap<&[u8], &VolumeFile> =
         manifest.volume_files.iter().map(|file| (file.path.as_slice(), file)).collect();
@@ -167,7 +161,7 @@ pub fn changes(manifest: &Manifest) -> io::Result<Vec<Change>> {
         let outlived = mounts.is_on_volume(at) || (mounts.kind(at) == Kind::Own && same_file());
         outlived.then(|| newer(file, &meta))?
     });
-    Ok(in_use.chain(overwritten).collect())
+    in_use.chain(overwritten).collect()
 }
 
 fn change(then: &VolumeFile, now: io::Result<Metadata>) -> Option<Change> {
@@ -234,7 +228,7 @@ mod tests {
     /// The sentence, and whether the service can go on.
     fn said(manifest: &Manifest, at: &Path) -> Vec<(String, bool)> {
         let sentence = |change: &Change| change.to_string().replace(at.to_str().unwrap(), "PATH");
-        changes(manifest).unwrap().iter().map(|change| (sentence(change), change.can_go_on)).collect()
+        changes(manifest, &Mounts::read().unwrap()).iter().map(|change| (sentence(change), change.can_go_on)).collect()
     }
 
     #[test]
@@ -319,9 +313,30 @@ mod tests {
         let found = |mtime_ns| {
             let path = at.as_os_str().as_bytes().to_vec();
             let file = image::File { path, kind: image::Kind::Regular.into(), mtime_ns, ..image::File::default() };
-            overwritten(&Manifest { files: vec![file], ..Manifest::default() }).unwrap().len()
+            let manifest = Manifest { files: vec![file], ..Manifest::default() };
+            overwritten(&manifest, &Mounts::read().unwrap()).len()
         };
         assert_eq!([found(mtime_ns - 1), found(mtime_ns), found(mtime_ns + 1)], [1, 0, 0]);
+    }
+
+    /// In an `emptyDir`, which this container has outlived or not.
+    #[test]
+    fn what_has_changed_is_not_overwritten_as_well() {
+        let folder = crate::files::resolve::folder_on_root();
+        let at = folder.path().canonicalize().unwrap().join("data");
+        fs::write(&at, "12345").unwrap();
+        let top = at.parent().unwrap().display();
+        let mounts =
+            format!("1 0 0:1 / / rw - overlay o rw\n2 1 8:1 /kubernetes.io~empty-dir/data {top} rw - ext4 e rw\n");
+        let mounts = Mounts::of(crate::proc::mountinfo::parse(mounts.as_bytes()));
+        let kind = image::Kind::Regular.into();
+        let files = vec![image::File { kind, path: at.as_os_str().as_bytes().to_vec(), ..image::File::default() }];
+        let found = |volume_files| {
+            let manifest = Manifest { files: files.clone(), volume_files, ..Manifest::default() };
+            (changes(&manifest, &mounts).len(), overwritten(&manifest, &mounts).len())
+        };
+        assert_eq!(found(vec![recorded(&at, false)]), (1, 0));
+        assert_eq!(found(vec![]), (0, 1));
     }
 
     #[test]

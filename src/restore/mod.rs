@@ -22,7 +22,7 @@ mod verify;
 mod volumes;
 mod wait;
 
-pub(crate) use check::{missing, short_host};
+pub(crate) use check::{lowered, missing, short_host};
 pub(crate) use exclusive::heartbeat;
 
 use std::ffi::OsString;
@@ -39,6 +39,7 @@ use crate::criu::command::{self, SystemV};
 use crate::criu::log;
 use crate::demands::{self, Means};
 use crate::fail_points::{Point, reach};
+use crate::files::mounts::Mounts;
 use crate::files::names;
 use crate::files::put_back::{self, staged};
 use crate::files::selection::Scope;
@@ -299,14 +300,14 @@ impl<'a> Restore<'a> {
     /// Check, files, CRIU up to the gate, take, open the gate, claim.
     fn restore(&mut self, found: &Found, manifest: &Manifest, work: &Work) -> Result<Event, RestoreError> {
         self.refresh_pids(found, manifest);
-        if let Some(warning) = check::check(manifest, || Means::with(&self.abilities))? {
-            self.reporter.warn(warning);
-        }
-        let longer = match self.look_at_volumes(found, manifest)? {
+        let warnings = check::check(manifest, || Means::with(&self.abilities))?;
+        warnings.into_iter().for_each(|warning| self.reporter.warn(warning));
+        let mounts = Mounts::read().map_err(RestoreError::Volumes)?;
+        let longer = match self.look_at_volumes(found, manifest, &mounts)? {
             Beside::Over(event) => return Ok(event),
             Beside::Restore { longer } => longer,
         };
-        volumes::overwritten(manifest).into_iter().for_each(|warning| self.reporter.warn(warning));
+        volumes::overwritten(manifest, &mounts).into_iter().for_each(|warning| self.reporter.warn(warning));
         let counted_up_to = manifest.highest_id().filter(|_| !self.plan().can_go_back());
         if let Some(message) = counted_up_to.and_then(pid_counting::before_restore) {
             self.reporter.send(&Event::Chosen { message });
@@ -323,7 +324,7 @@ impl<'a> Restore<'a> {
             self.files_of = Some(manifest.generation);
         }
         let mut lost = put_back::delete(&manifest.deleted);
-        let (own, shared) = staged::split(&manifest.files).map_err(RestoreError::Volumes)?;
+        let (own, shared) = staged::split(&manifest.files, &mounts);
         lost.extend(put_back::put_back(&own, &mut fetcher)?);
         let (staged, more) = staged::stage(shared, &mut fetcher)?;
         lost.extend(more);
@@ -379,8 +380,8 @@ impl<'a> Restore<'a> {
     }
 
     /// Compares the volumes.
-    fn look_at_volumes(&self, found: &Found, manifest: &Manifest) -> Result<Beside, RestoreError> {
-        Ok(match volumes::decide(manifest, self.policy.volume_changed)? {
+    fn look_at_volumes(&self, found: &Found, manifest: &Manifest, mounts: &Mounts) -> Result<Beside, RestoreError> {
+        Ok(match volumes::decide(manifest, mounts, self.policy.volume_changed) {
             Decision::Unchanged => Beside::Restore { longer: Vec::new() },
             Decision::Restore { message, longer } => {
                 self.reporter.warn(message);

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::error::RestoreError;
+use crate::files::mounts::Mounts;
 use crate::files::volume_changes::{self, Change};
 use crate::image::Manifest;
 use crate::job::VolumeChanged;
@@ -26,18 +26,19 @@ pub(super) enum Decision {
 }
 
 /// Compares the files and applies the policy.
-pub(super) fn decide(manifest: &Manifest, policy: VolumeChanged) -> Result<Decision, RestoreError> {
-    Ok(judge(manifest, &volume_changes::changes(manifest).map_err(RestoreError::Volumes)?, policy))
+pub(super) fn decide(manifest: &Manifest, mounts: &Mounts, policy: VolumeChanged) -> Decision {
+    judge(manifest, &volume_changes::changes(manifest, mounts), policy)
 }
 
 /// One sentence for each file that has changed since, for the doctor.
 pub(crate) fn changed(manifest: &Manifest) -> Vec<String> {
-    volume_changes::changes(manifest).unwrap_or_default().iter().map(ToString::to_string).collect()
+    let changes = Mounts::read().map(|mounts| volume_changes::changes(manifest, &mounts));
+    changes.unwrap_or_default().iter().map(ToString::to_string).collect()
 }
 
 /// Says which files a restore overwrites on a file system that the containers of a pod share.
-pub(super) fn overwritten(manifest: &Manifest) -> Option<String> {
-    let what = sum_up(volume_changes::overwritten(manifest).unwrap_or_default().iter())?;
+pub(super) fn overwritten(manifest: &Manifest, mounts: &Mounts) -> Option<String> {
+    let what = sum_up(volume_changes::overwritten(manifest, mounts).iter())?;
     Some(format!(
         "{what}: generation {} has it too, so its content of then takes the place; to keep what this pod writes there, \
          leave the folder out of checkpoints (--exclude)",
@@ -109,7 +110,7 @@ mod tests {
             ..Manifest::default()
         };
         let plain = |text: String| text.replace(at.to_str().unwrap(), "/data/log");
-        match decide(&manifest, policy).unwrap() {
+        match decide(&manifest, &Mounts::read().unwrap(), policy) {
             Decision::Unchanged => Decision::Unchanged,
             Decision::Refuse(text) => Decision::Refuse(plain(text)),
             Decision::Start(text) => Decision::Start(plain(text)),

@@ -162,7 +162,7 @@ fn a_checkpoint_that_leaves_the_service_running_has_its_moment() {
 }
 
 /// A layer of an image with files that the container's user may change, above the test's root.
-fn image(setting: Setting, files: &[&str]) -> (tempfile::TempDir, String) {
+pub fn image(setting: Setting, files: &[&str]) -> (tempfile::TempDir, String) {
     let layer = tempfile::tempdir().unwrap();
     fs::set_permissions(layer.path(), Permissions::from_mode(0o755)).unwrap();
     for file in files {

@@ -1,5 +1,6 @@
 //! Limits that the kernel counts by user, for all containers of a host together.
 
+use std::fs;
 use std::process::Command;
 
 use freeze::exit;
@@ -8,6 +9,34 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::harness::{App, Container, Setting, text};
+
+/// The soft and the hard limit of open files that the service has.
+fn open_files(container: &Container) -> Vec<String> {
+    let service = container.find(&["/services/service"]).unwrap();
+    let limits = fs::read_to_string(format!("/proc/{service}/limits")).unwrap();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    line.split_whitespace().take(2).map(str::to_owned).collect()
+}
+
+/// Soft and hard one: criu alone would leave its own.
+#[test]
+fn a_limit_beyond_the_containers_is_lowered_with_a_warning() {
+    for setting in [Setting::Restricted, Setting::Caps] {
+        let mut app = App::new(setting, &["one"]);
+        app.set_sandbox(&["--ulimit", "nofile=8192"]);
+        let first = app.start();
+        first.verified();
+        assert_eq!(open_files(&first), ["8192", "8192"]);
+        first.checkpoint(&[]);
+        assert_eq!(first.wait(), 172, "{}", first.story());
+        app.set_sandbox(&["--ulimit", "nofile=4096"]);
+        let second = app.start();
+        second.verified();
+        assert_eq!(open_files(&second), ["4096", "4096"]);
+        let said = second.logs().1;
+        assert!(said.contains("open files, was 8192 at the checkpoint and is 4096 here"), "{said}");
+    }
+}
 
 /// Lets no process of the container make more inotify instances: those of others have used them up.
 fn no_instances(container: &Container) {

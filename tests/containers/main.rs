@@ -31,6 +31,7 @@ mod shapes;
 mod sockets;
 mod standby;
 mod stores;
+mod stranded;
 mod swap;
 mod system_v;
 mod takeover;

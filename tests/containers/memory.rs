@@ -166,6 +166,24 @@ fn a_checkpoint_is_given_up_once_the_memory_is_nearly_gone() {
     }
 }
 
+/// Somebody takes the memory after it was compared.
+#[test]
+fn a_restore_that_the_kernel_kills_says_why() {
+    let (app, first) = big(SERVICE + 80, 0);
+    first.checkpoint(&[]);
+    assert_eq!(first.wait(), i32::from(exit::CHECKPOINTED), "{}", first.story());
+    let target = app.start_stopping_at(Some(Point::RestoreChecked), &[]);
+    let worker = target.stopped();
+    let files = tempfile::tempdir_in("/dev/shm").unwrap();
+    fill(&cgroup(&target), files.path(), 60);
+    kill(Pid::from_raw(worker), Signal::SIGCONT).unwrap();
+    assert_eq!(target.wait(), i32::from(exit::RESTORE_FAILED), "{}", target.story());
+    let said = target.logs().1;
+    assert!(said.contains("the kernel killed a process of the service, or CRIU, for lack of memory"), "{said}");
+    drop(files);
+    app.start().verified();
+}
+
 /// It leaves the generation where it is refused.
 #[test]
 fn a_restore_needs_a_little_more_than_the_service() {

@@ -24,7 +24,7 @@ fn in_network(container: &Container, script: &str) {
 }
 
 /// For a process of the container, and for all that it starts. Its own user may lower it.
-fn limit(pid: i32, limit: &str) {
+pub fn limit(pid: i32, limit: &str) {
     let user = ["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups"];
     run(&[&user[..], &["prlimit", "--pid", &pid.to_string(), limit]].concat());
 }
@@ -96,6 +96,31 @@ fn a_port_that_is_taken() {
     let target = Target::holding("tcp-wildcard");
     let _socket = target.container.listen(7001);
     target.fails_in_criu("the service uses 0.0.0.0:7001, and another process has that port here");
+}
+
+#[test]
+fn a_process_without_address_space() {
+    let app = holds("address-space-full");
+    let container = app.start();
+    container.verified();
+    let out = container.try_checkpoint(&[]);
+    let said = text(&out.stderr);
+    assert_eq!(out.status.code(), Some(exit::DUMP.into()), "{said}");
+    assert!(said.contains("has no address space left, and a checkpoint needs"), "{said}");
+    container.verified();
+}
+
+#[test]
+fn capabilities_that_may_not_be_set() {
+    let target = Target::of(holds("tcp-wildcard").denying("EPERM=capset"), Point::RestoreChecked);
+    target.fails_in_criu("users, groups or capabilities that this container's user may not take");
+}
+
+/// TCSETS.
+#[test]
+fn a_terminal_that_may_not_be_set_up() {
+    let target = Target::of(holds("pty").denying("EPERM=ioctl:21506"), Point::RestoreChecked);
+    target.fails_in_criu("a terminal of the service cannot be set up as it was (TCSETS)");
 }
 
 #[test]

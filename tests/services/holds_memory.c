@@ -1,5 +1,6 @@
 /* holds_memory.c - objects that are mapped, and System V objects. */
 #include "holds.h"
+#include <sys/resource.h>
 #include <linux/aio_abi.h>
 #include <sys/ipc.h>
 #include <sys/msg.h>
@@ -302,6 +303,20 @@ static size_t locked(void)
 	return kib;
 }
 
+/* No more may be mapped. */
+static void full_hold(void)
+{
+	char text[64] = "";
+	int fd = had(open("/proc/self/statm", O_RDONLY), "statm");
+	struct rlimit limit;
+
+	had(read(fd, text, sizeof text - 1), "statm");
+	close(fd);
+	had(getrlimit(RLIMIT_AS, &limit), "getrlimit");
+	limit.rlim_cur = strtoul(text, NULL, 10) * 4096 + 16 * 4096;
+	had(setrlimit(RLIMIT_AS, &limit), "setrlimit");
+}
+
 static void locked_future_hold(void)
 {
 	char *memory;
@@ -352,6 +367,7 @@ const struct object memory_objects[] = {
 	{ "zero-mapped", zero_mapped_hold, memory_check },
 	{ "mdwe", mdwe_hold, mdwe_check },
 	{ "wipe-on-fork", wipe_hold, memory_check },
+	{ "address-space-full", full_hold, NULL },
 	{ "locked-future", locked_future_hold, locked_future_check },
 	{ 0 },
 };

@@ -72,7 +72,20 @@ static void library_check(void)
 	say("library=%s", word(private, found));
 }
 
+/* As git and package managers lock a file: others may only read it. */
+static void lock_hold(void)
+{
+	fd = had(open("/volume/lock", O_RDWR | O_CREAT, 0444), "/volume/lock");
+}
+
+static void lock_check(void)
+{
+	if (pwrite(fd, "locked\n", 7, 0) != 7)
+		fail("the lock cannot be written: %s", strerror(errno));
+}
+
 const struct object volume_objects[] = {
+	{ "volume-lock", lock_hold, lock_check },
 	{ "library", library_hold, library_check },
 	{ "config", config_hold, config_check },
 	{ "config-open", config_open_hold, config_open_check },

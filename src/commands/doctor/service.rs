@@ -68,7 +68,7 @@ fn look(folder: &Folder) -> Result<(Findings, Demands, Option<Outlook>), Service
         processes.retain(|process| process.pid != us);
         Ok::<_, ServiceError>(processes)
     };
-    let (mut findings, demands) = preflight::look(&read, init, &Abilities::probe())?;
+    let (mut findings, mut demands) = preflight::look(&read, init, &Abilities::probe())?;
     for stray in tree::strays(&all, init, &[root]) {
         findings.add(Finding::refused(
             Some(stray),
@@ -78,6 +78,8 @@ fn look(folder: &Folder) -> Result<(Findings, Demands, Option<Outlook>), Service
     }
     let processes = read()?;
     let files = client.folder().and_then(|folder| look_at_files(&folder, init, &processes));
+    let included: Vec<&PathBuf> = files.iter().flat_map(|files| &files.included).collect();
+    demands.files.retain(|file| !included.iter().any(|path| file.path().starts_with(path)));
     if let Some(reason) = files.as_ref().and_then(|files| files.refused.as_ref()) {
         let what = format!("cannot be saved with its changed files: {reason}");
         findings.add(Finding::refused(None, &what, "do what the message says"));

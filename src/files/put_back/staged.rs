@@ -29,10 +29,8 @@ pub struct Staged<'a> {
 }
 
 /// Files of the container alone, which are put back at once, and the others.
-pub fn split(files: &[image::File]) -> io::Result<(Vec<&image::File>, Vec<&image::File>)> {
-    let mounts = if files.is_empty() { None } else { Some(Mounts::read()?) };
-    let is_own = |file: &&image::File| mounts.iter().all(|mounts| mounts.kind(file.path()) == mounts::Kind::Root);
-    Ok(files.iter().partition(is_own))
+pub fn split<'a>(files: &'a [image::File], mounts: &Mounts) -> (Vec<&'a image::File>, Vec<&'a image::File>) {
+    files.iter().partition(|file| mounts.kind(file.path()) == mounts::Kind::Root)
 }
 
 /// Prepares `files`, in their order. Returns what is lost, too.

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::*;
+use crate::files::mounts::Mounts;
 use crate::files::put_back::staged;
 
 /// A volume with a file of two names and a pipe in a folder, captured; the file is another one by now.
@@ -33,7 +34,7 @@ fn names(top: &Path) -> Vec<String> {
 #[test]
 fn nothing_takes_its_place_before_it_may() {
     let (_folder, top, mut captured) = changed();
-    let (own, shared) = staged::split(&captured.files).unwrap();
+    let (own, shared) = staged::split(&captured.files, &Mounts::read().unwrap());
     assert_eq!((own.len(), shared.len()), (0, 5));
     let (staged, lost) = staged::stage(shared, &mut captured.fetcher).unwrap();
     assert!(lost.is_empty());
@@ -55,7 +56,7 @@ fn nothing_takes_its_place_before_it_may() {
 #[test]
 fn a_restore_that_ends_before_leaves_what_was_there_as_it_was() {
     let (_folder, top, mut captured) = changed();
-    let (_, shared) = staged::split(&captured.files).unwrap();
+    let (_, shared) = staged::split(&captured.files, &Mounts::read().unwrap());
     drop(staged::stage(shared, &mut captured.fetcher).unwrap());
     assert_eq!(names(&top), ["file", "other", "pipe", "to"]);
     assert_eq!(fs::read(top.join("file")).unwrap(), b"written since");
@@ -70,7 +71,7 @@ fn as_root_what_cannot_be_replaced_is_written_in_place_in_the_end() {
         let mut captured = capture(&[top.join("file")]).unwrap();
         fs::write(top.join("file"), "written since").unwrap();
         mount(&["--bind".as_ref(), top.join("file").as_os_str(), top.join("file").as_os_str()]);
-        let (_, shared) = staged::split(&captured.files).unwrap();
+        let (_, shared) = staged::split(&captured.files, &Mounts::read().unwrap());
         let (staged, _) = staged::stage(shared, &mut captured.fetcher).unwrap();
         assert_eq!(fs::read(top.join("file")).unwrap(), b"written since");
         assert_eq!(staged.elsewhere_of(|path| path.ends_with("file")).resized, [top.join("file")]);

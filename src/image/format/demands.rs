@@ -1,5 +1,9 @@
 //! What a restore will ask of a container, as a manifest records it.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
 /// What a restore will ask of a container. 0 and an empty list ask for nothing. Fields may be added; their
 /// numbers are never reused.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
@@ -73,6 +77,33 @@ pub struct Demands {
     /// Without their threads.
     #[prost(uint64, tag = "23")]
     pub processes: u64,
+    /// Files on volumes that it has open.
+    #[prost(message, repeated, tag = "24")]
+    pub files: Vec<Opened>,
+}
+
+/// A file that stays where it is.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Opened {
+    /// By the symbolic link that leads to its folder, if there is one.
+    #[prost(bytes = "vec", tag = "1")]
+    pub path: Vec<u8>,
+    /// Open for reading.
+    #[prost(bool, tag = "2")]
+    pub read: bool,
+    /// Open for writing.
+    #[prost(bool, tag = "3")]
+    pub write: bool,
+    /// If it is absent, the volume has changed since the checkpoint.
+    #[prost(bool, tag = "4")]
+    pub may_be_absent: bool,
+}
+
+impl Opened {
+    /// Any bytes.
+    pub fn path(&self) -> &Path {
+        Path::new(OsStr::from_bytes(&self.path))
+    }
 }
 
 /// A socket's own address.

@@ -4,6 +4,9 @@
 //! Every restore runs the checks, and so does `freeze doctor --for`. They are cheap and change nothing.
 
 mod files;
+mod limits;
+
+pub use limits::lowered;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -35,15 +38,15 @@ impl fmt::Display for NotFit {
 const PORT_LIMIT: Duration = Duration::from_secs(5);
 const PORT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Runs all checks. Returns a warning about a risk that does not refuse the restore.
-pub fn check(manifest: &Manifest, means: impl Fn() -> Means) -> Result<Option<String>, NotFit> {
+/// Runs all checks. Returns warnings about risks that do not refuse the restore.
+pub fn check(manifest: &Manifest, means: impl Fn() -> Means) -> Result<Vec<String>, NotFit> {
     let begun = Instant::now();
     loop {
         let here = means();
         let missing = missing(manifest, &here);
         let only_ports = missing.iter().all(|unfit| matches!(unfit, Unfit::PortTaken { .. }));
         match missing.is_empty() {
-            true => return Ok(short_host(manifest, &here)),
+            true => return Ok(short_host(manifest, &here).into_iter().chain(lowered(manifest, &here)).collect()),
             false if only_ports && begun.elapsed() < PORT_LIMIT => thread::sleep(PORT_PAUSE),
             false => return Err(NotFit(missing)),
         }
@@ -96,7 +99,7 @@ mod tests {
     fn an_empty_generation_of_this_machine_fits() {
         let (arch, uid) = (std::env::consts::ARCH.to_owned(), nix::unistd::geteuid().as_raw());
         let here = Means::with(&Abilities::probe());
-        assert_eq!(check(&Manifest { arch, uid, ..Manifest::default() }, || here.clone()), Ok(None));
+        assert_eq!(check(&Manifest { arch, uid, ..Manifest::default() }, || here.clone()), Ok(vec![]));
     }
 
     #[test]
@@ -112,7 +115,7 @@ mod tests {
                 ..Means::default()
             }
         };
-        assert_eq!((check(&manifest, means), looks.get()), (Ok(None), 3));
+        assert_eq!((check(&manifest, means), looks.get()), (Ok(vec![]), 3));
     }
 
     #[test]
@@ -120,7 +123,7 @@ mod tests {
         let pages = CriuImage { name: "pages-1.img".into(), body: Some(Body::from_inline(vec![1; 3 << 20])) };
         let manifest = Manifest { images: vec![pages], ..Manifest::default() };
         let here = |left| Means { host_memory: Some(left), ..Means::default() };
-        assert_eq!(check(&manifest, || here(3 << 20)), Ok(None));
-        insta::assert_snapshot!(check(&manifest, || here(1 << 20)).unwrap().unwrap(), @"the service needs 3 MiB of memory, but the host has 1 MiB left, swap included: the host may kill processes for lack of memory");
+        assert_eq!(check(&manifest, || here(3 << 20)), Ok(vec![]));
+        insta::assert_snapshot!(check(&manifest, || here(1 << 20)).unwrap().join("\n"), @"the service needs 3 MiB of memory, but the host has 1 MiB left, swap included: the host may kill processes for lack of memory");
     }
 }
