@@ -262,7 +262,7 @@ fn take(
     let mapped = describe::executables(&tree, &rules, &identities);
     let mut manifest =
         describe::service(host, &tree, target.root, target.service, mapped).map_err(LookupError::Proc)?;
-    manifest.demands = Some(seen.demands);
+    manifest.demands = Some(seen.demands.but_free(dump.files()));
     manifest.folder_links = used.folder_links(&rules);
     manifest.volume_files = volume_changes::record(&used, &rules);
     if rules.scope() == Scope::Changed {

@@ -31,8 +31,12 @@ pub(super) fn decide(manifest: &Manifest, policy: VolumeChanged) -> Result<Decis
 }
 
 /// One sentence for each file that has changed since, for the doctor.
-pub(crate) fn changed(manifest: &Manifest) -> Vec<String> {
-    volume_changes::changes(manifest).unwrap_or_default().iter().map(ToString::to_string).collect()
+///
+/// # Errors
+/// If freeze cannot look.
+pub(crate) fn changed(manifest: &Manifest) -> Result<Vec<String>, RestoreError> {
+    let changes = volume_changes::changes(manifest).map_err(RestoreError::Volumes)?;
+    Ok(changes.iter().map(ToString::to_string).collect())
 }
 
 /// Says which files a restore overwrites on a file system that the containers of a pod share.
