@@ -7,7 +7,7 @@ use freeze::fail_points::Point;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::{App, Setting, in_all_settings, text};
+use crate::harness::{App, Container, Setting, in_all_settings, text};
 
 const VOLUME_CHANGED: i32 = 175;
 
@@ -15,6 +15,7 @@ in_all_settings! {
     a_log_that_has_gone_on_is_refused_until_told_otherwise;
     a_log_that_has_grown_grows_on_if_told;
     a_captured_file_of_a_volume_is_the_one_that_is_open;
+    a_watch_tells_nothing_of_what_freeze_puts_back;
 }
 
 /// A service that has a log on a volume open, as `>>` or `1<>` opens it.
@@ -131,6 +132,30 @@ fn a_captured_file_of_a_volume_is_the_one_that_is_open(setting: Setting) {
     third.verified();
     assert_eq!(text(&third.exec(&sees).stdout), "first\n");
     assert_eq!(text(&third.exec(&["sh", "-c", opened]).stdout), "/volume/log\nlog\n");
+}
+
+/// What freeze does on a volume until the service runs is not the service's business.
+fn a_watch_tells_nothing_of_what_freeze_puts_back(setting: Setting) {
+    let app = App::with_options(setting, &["--include", "/volume"], &["/services/service", "holds", "volume-watch"]);
+    let app = app.with_volume(None);
+    let mut from = app.start();
+    says(&from, "told=nothing");
+    for generation in 0..2 {
+        from.checkpoint(&[]);
+        assert_eq!(from.wait(), 172, "{}", from.story());
+        fs::remove_file(app.volume().join("file")).unwrap();
+        from = app.start();
+        says(&from, "told=nothing");
+        fs::write(app.volume().join(format!("other{generation}")), "").unwrap();
+        says(&from, &format!("told=other{generation}"));
+        // This is seen too, before the next checkpoint.
+        assert_eq!(names(&app).len(), 2 + generation);
+    }
+}
+
+fn says(container: &Container, words: &str) {
+    let answer = container.verified();
+    assert!(answer.contains(words), "{words} is not in: {answer}\n{}", container.story());
 }
 
 /// The service has gone on in the source, whose log is on the volume of both, while the target was slow.
