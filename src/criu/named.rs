@@ -67,6 +67,11 @@ impl Named {
     }
 }
 
+/// Whether a dump has made the name, for a file that has lost its own: a restore removes it again.
+pub fn is_for_one_dump(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_bytes().starts_with(b"link_remap."))
+}
+
 fn absolute(name: &[u8]) -> Option<PathBuf> {
     Some(Path::new(OsStr::from_bytes(name))).filter(|path| path.is_absolute()).map(Path::to_owned)
 }
