@@ -33,6 +33,7 @@ pub(crate) mod used;
 pub(crate) mod user;
 pub(crate) mod volume_changes;
 pub(crate) mod watched;
+pub(crate) mod written_back;
 
 #[cfg(test)]
 mod tests;

@@ -47,14 +47,20 @@ pub fn record(used: &Used, rules: &Rules) -> Vec<VolumeFile> {
 }
 
 fn open_file(path: &Path, how: &Use, rules: &Rules) -> Option<VolumeFile> {
-    let outlives = rules.mounts.is_on_volume(path) || rules.mounts.kind(path) == Kind::Own;
-    let meta = || fs::symlink_metadata(path).ok().filter(|meta| outlives && meta.is_file() && !rules.is_ours(path));
-    if how.mapped && how.written && meta().is_some() {
-        // Else a mapping may write on without a new time, to a page that the kernel has not saved yet.
-        let _ = fs::File::open(path).and_then(|file| file.sync_data());
-    }
     let appended = how.written && !how.overwritten && !how.mapped;
-    Some(VolumeFile { appended, ..described(path, &meta()?) })
+    Some(VolumeFile { appended, ..described(path, &outlives(path, rules)?) })
+}
+
+/// What the file is, if another container may find it.
+fn outlives(path: &Path, rules: &Rules) -> Option<Metadata> {
+    let outlives = rules.mounts.is_on_volume(path) || rules.mounts.kind(path) == Kind::Own;
+    fs::symlink_metadata(path).ok().filter(|meta| outlives && meta.is_file() && !rules.is_ours(path))
+}
+
+/// The recorded files that are written by mappings.
+pub fn mapped(used: &Used, rules: &Rules) -> Vec<PathBuf> {
+    let mapped = used.0.iter().filter(|(_, how)| how.mapped && how.written).map(|(path, _)| path);
+    mapped.filter(|path| outlives(path, rules).is_some()).cloned().collect()
 }
 
 /// A database holds few of its files open, and PostgreSQL none while it is idle.
