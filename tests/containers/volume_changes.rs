@@ -2,6 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, chown};
 
 use freeze::fail_points::Point;
 use nix::sys::signal::{Signal, kill};
@@ -156,6 +157,39 @@ fn a_watch_tells_nothing_of_what_freeze_puts_back(setting: Setting) {
 fn says(container: &Container, words: &str) {
     let answer = container.verified();
     assert!(answer.contains(words), "{words} is not in: {answer}\n{}", container.story());
+}
+
+/// The file is another user's by now, so it is written in place. The store goes away before that.
+#[test]
+fn a_store_that_goes_away_leaves_no_service_without_its_files() {
+    let script = "head -c 300000 /dev/urandom >/volume/log; exec 7>>/volume/log; exec /services/service one";
+    let app = App::with_options(Setting::Restricted, &["--include", "/volume"], &["sh", "-c", script]);
+    let app = app.with_fail_points();
+    let volume = app.volume();
+    fs::create_dir(&volume).unwrap();
+    chown(&volume, Some(Setting::Restricted.owner()), None).unwrap();
+    let app = app.with_folder(&volume, "/volume");
+    let first = app.start();
+    first.verified();
+    first.checkpoint(&[]);
+    assert_eq!(first.wait(), 172, "{}", first.story());
+    let at = volume.join("log");
+    let captured = fs::read(&at).unwrap();
+    fs::write(&at, "old").unwrap();
+    OpenOptions::new().write(true).open(&at).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    fs::set_permissions(&at, PermissionsExt::from_mode(0o666)).unwrap();
+    chown(&at, Some(0), Some(0)).unwrap();
+    let second = app.start_stopping_at(Some(Point::RestoreTaken), &[]);
+    let slow = second.stopped();
+    assert_eq!(fs::read(&at).unwrap(), b"old");
+    let elsewhere = tempfile::tempdir_in(app.store().parent().unwrap()).unwrap();
+    for object in fs::read_dir(app.store()).unwrap().map(|object| object.unwrap()) {
+        fs::rename(object.path(), elsewhere.path().join(object.file_name())).unwrap();
+    }
+    kill(Pid::from_raw(slow), Signal::SIGCONT).unwrap();
+    second.verified();
+    assert!(fs::read(&at).unwrap() == captured, "{}", second.story());
+    assert_eq!(names(&app), ["log"]);
 }
 
 /// The service has gone on in the source, whose log is on the volume of both, while the target was slow.

@@ -234,3 +234,14 @@ fn as_root_a_file_that_is_half_written_is_marked_until_it_is_whole() {
         assert!(!mark.is_on(&file) && fs::read(&file).unwrap() == noise(100_000));
     });
 }
+
+#[test]
+fn the_mark_does_not_travel() {
+    let (_folder, top) = volume();
+    let file = top.join("file");
+    fs::write(&file, "half done").unwrap();
+    Mark::default().set(&File::open(&file).unwrap()).unwrap();
+    xattr::set(&file, c"user.note", b"kept").unwrap();
+    let attributes = &capture(&[file]).unwrap().files[0].attributes;
+    assert_eq!(attributes.iter().map(|one| one.name.as_slice()).collect::<Vec<_>>(), [b"user.note"]);
+}
