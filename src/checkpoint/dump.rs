@@ -234,6 +234,11 @@ impl Dump {
         named::named(&self.copies).map_err(|_| DumpError::Unknown)
     }
 
+    /// The image of all open files.
+    pub fn files(&self) -> &[u8] {
+        self.copies.get(named::IMAGES[0]).map_or(&[], Vec::as_slice)
+    }
+
     /// How long the service may have stood still: until its release, or until now.
     pub fn frozen(&self) -> Duration {
         self.released.unwrap_or_else(Instant::now) - self.since

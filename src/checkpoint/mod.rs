@@ -41,6 +41,7 @@ use crate::files::survey::Survey;
 use crate::files::used::{self, LookupError, Rules, Used};
 use crate::files::user::User;
 use crate::files::volume_changes;
+use crate::files::written_back;
 use crate::host::memory::Headroom;
 use crate::host::pid_counting;
 use crate::image::{
@@ -257,6 +258,12 @@ fn take(
         // Reading may have taken minutes.
         seen = check(&read, &abilities)?;
     }
+    let runs_on = target.after_commit == AfterCommit::Resume;
+    if runs_on {
+        let used = Used::by(seen.tree.processes(), &seen.watched)?;
+        written_back::save(volume_changes::mapped(&used, &rules))
+            .unwrap_or_else(|unsaved| reporter.warn(unsaved.to_string()));
+    }
     let service = || standbys::describe(&host, &seen, target, &rules, &identities, survey.as_ref());
     let (announced, target) = standbys::announce(&vault, target, common, fencing, reporter, service)?;
     let target = &target;
@@ -282,14 +289,18 @@ fn take(
     let mapped = describe::executables(&tree, &rules, &identities);
     let mut manifest =
         describe::service(host, &tree, target.root, target.service, mapped).map_err(LookupError::Proc)?;
-    manifest.demands = Some(seen.demands);
+    manifest.demands = Some(seen.demands.but_free(dump.files()));
     manifest.folder_links = used.folder_links(&rules);
+    if runs_on {
+        written_back::begin(volume_changes::mapped(&used, &rules))
+            .unwrap_or_else(|unsaved| reporter.warn(unsaved.to_string()));
+    }
     manifest.volume_files = volume_changes::record(&used, &rules);
     if rules.scope() == Scope::Changed {
         manifest.deleted = rules.deleted().into_iter().map(|path| path.into_os_string().into_vec()).collect();
     }
     reach(Point::CheckpointFiles);
-    if target.after_commit == AfterCommit::Resume {
+    if runs_on {
         dump.release(Verdict::Run)?;
         reach(Point::CheckpointReleased);
     }
@@ -304,8 +315,8 @@ fn take(
     fill(&mut manifest, images, files, written, figures);
     manifest.instance.clone_from(&common.instance);
     // Without fencing two containers could take the generation, so it is not offered.
-    manifest.offered = target.after_commit != AfterCommit::Resume && fencing == Fencing::Enforced;
-    let generation = if target.after_commit == AfterCommit::Resume {
+    manifest.offered = !runs_on && fencing == Fencing::Enforced;
+    let generation = if runs_on {
         let lease = image::commit(&vault, &mut manifest, target.lease, started)?;
         reporter.send(&Event::Committed { lease });
         reach(Point::CheckpointCommitted);
@@ -334,7 +345,7 @@ fn take(
         shared: figures.shared,
         frozen_ms: stats::frozen_ms(work.path()).unwrap_or(frozen_ms),
         total_ms: millis(started.elapsed()),
-        ended: target.after_commit != AfterCommit::Resume,
+        ended: !runs_on,
     })
 }
 

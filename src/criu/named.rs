@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 
 use super::images::{self, FILES, Malformed, OpenFile, REMAPS, Remap, Unix};
 
-/// The images that name files, and most bytes of one: a million files.
+/// The images that name files, and most bytes of one: two million files with long names. One process may have a million
+/// (fs.nr_open).
 pub const IMAGES: [&str; 2] = ["files.img", "remap-fpath.img"];
-pub const LIMIT: usize = 64 << 20;
+pub const LIMIT: usize = 512 << 20;
 
 /// A connection that was accepted has its listener's name, and a peer outside of the tree has its own, maybe by a path
 /// of another mount namespace. Neither is bound again.
@@ -27,32 +28,48 @@ pub struct Named {
     pub socket_folders: BTreeSet<PathBuf>,
 }
 
-/// Reads the [`IMAGES`] of a dump.
+/// Reads the [`IMAGES`] of a dump. Decodes one entry at a time: all together would take many times the image.
 pub fn named(dump: &BTreeMap<&str, Vec<u8>>) -> Result<Named, Malformed> {
     let all = |name, magic| dump.get(name).map_or(Ok(Vec::new()), |image| images::entries(image, magic));
-    let files = all(IMAGES[0], FILES)?.into_iter().map(images::decode::<OpenFile>).collect::<Result<Vec<_>, _>>()?;
+    let files = all(IMAGES[0], FILES)?;
     let mut elsewhere = BTreeSet::new();
     for remap in all(IMAGES[1], REMAPS)? {
         let remap: Remap = images::decode(remap)?;
         // A ghost is in the dump. What has a link is named by that. A process has no file.
         elsewhere.insert(remap.file);
     }
-    // The new container has a terminal of its own.
-    elsewhere.extend(files.iter().filter_map(|file| Some(file.tty.as_ref()?.file)));
+    for file in &files {
+        // The new container has a terminal of its own.
+        elsewhere.extend(images::decode::<OpenFile>(file)?.tty.map(|tty| tty.file));
+    }
     let mut named = Named::default();
-    for file in files.iter().filter(|file| !elsewhere.contains(&file.id)) {
+    for file in files {
+        let file: OpenFile = images::decode(file)?;
+        if !elsewhere.contains(&file.id) {
+            named.add(&file);
+        }
+    }
+    Ok(named)
+}
+
+impl Named {
+    fn add(&mut self, file: &OpenFile) {
         let regular = file.regular.iter().filter(|file| !file.is_external).map(|file| &file.name);
         let watched = file.inotify.iter().flat_map(|it| &it.watches).filter_map(|watch| watch.handle.as_ref());
         let marks = file.fanotify.iter().flat_map(|it| &it.marks);
         let inodes = marks.clone().filter_map(|mark| mark.inode.as_ref()?.handle.as_ref());
         let mounts = marks.filter_map(|mark| mark.mount.as_ref());
         let watched = watched.chain(inodes).map(|handle| &handle.path).chain(mounts.map(|mount| &mount.path));
-        named.files.extend(regular.chain(watched).filter_map(|name| absolute(name)));
+        self.files.extend(regular.chain(watched).filter_map(|name| absolute(name)));
         for name in file.unix.iter().flat_map(names_of) {
-            named.socket_folders.extend(name.parent().map(Path::to_owned));
+            self.socket_folders.extend(name.parent().map(Path::to_owned));
         }
     }
-    Ok(named)
+}
+
+/// Whether a dump has made the name, for a file that has lost its own: a restore removes it again.
+pub fn is_for_one_dump(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_bytes().starts_with(b"link_remap."))
 }
 
 fn absolute(name: &[u8]) -> Option<PathBuf> {

@@ -2,9 +2,11 @@
 //! it. Pure.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use super::volumes;
-use crate::criu::images::{self, Core, Descriptor, OpenFile};
+use crate::criu::images::{self, Core, Descriptor, Inet, OpenFile};
 use crate::image::{Body, Bound, Demands, Manifest};
 
 /// What a restore of this generation asks.
@@ -16,14 +18,7 @@ impl Demands {
     /// Adds what the rest of the manifest tells. Looks only at images that are in it itself.
     pub fn with(self, manifest: &Manifest) -> Self {
         let highest = inline(manifest, "fdinfo-").flat_map(descriptors).max();
-        let free: Vec<(Vec<u8>, u32)> = inline(manifest, "files.img").flat_map(free_sockets).collect();
-        let needs_address = |bound: &Bound| !free.contains(&(bound.address.clone(), bound.port));
         Self {
-            bound: self
-                .bound
-                .into_iter()
-                .map(|bound| if needs_address(&bound) { bound } else { anywhere(bound) })
-                .collect(),
             arch: manifest.arch.clone(),
             cpu_features: manifest.cpu_features.clone(),
             saved_registers: manifest.saved_registers,
@@ -40,6 +35,15 @@ impl Demands {
             file: manifest.files.iter().map(|file| file.size).max().unwrap_or(0).max(self.file),
             ..self
         }
+    }
+}
+
+impl Demands {
+    /// Asks no address for the sockets that may be bound to any, according to `files.img`.
+    pub fn but_free(self, files: &[u8]) -> Self {
+        let free = free_sockets(files);
+        let placed = |bound: Bound| if free.contains(&(bound.ip(), bound.port)) { anywhere(bound) } else { bound };
+        Self { bound: self.bound.into_iter().map(placed).collect(), ..self }
     }
 }
 
@@ -67,11 +71,17 @@ fn descriptors(image: &[u8]) -> Vec<u64> {
 }
 
 /// Addresses and ports of sockets that may be bound to any address.
-fn free_sockets(image: &[u8]) -> Vec<(Vec<u8>, u32)> {
+fn free_sockets(image: &[u8]) -> BTreeSet<(Option<IpAddr>, u32)> {
     let entries = images::entries(image, images::FILES).unwrap_or_default();
     let inet = entries.into_iter().filter_map(|entry| images::decode::<OpenFile>(entry).ok()?.inet);
     let free = inet.filter(|inet| inet.options.as_ref().is_some_and(|options| options.any_address == Some(true)));
-    free.map(|inet| (inet.src_addr.iter().flat_map(|word| word.to_le_bytes()).collect(), inet.src_port)).collect()
+    free.map(|inet| (address(&inet), inet.src_port)).collect()
+}
+
+/// A socket of IPv6 may have an address of IPv4 (`::ffff:10.0.0.1`).
+fn address(inet: &Inet) -> Option<IpAddr> {
+    let address = inet.src_addr.iter().flat_map(|word| word.to_le_bytes()).collect();
+    Some(Bound { address, ..Bound::default() }.ip()?.to_canonical())
 }
 
 /// The same port at no address of a container.
@@ -85,8 +95,10 @@ fn queues(image: &[u8]) -> Vec<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
-    use crate::criu::images::{Credentials, Inet, InetOptions, Queue, ThreadCore};
+    use crate::criu::images::{Credentials, InetOptions, Queue, ThreadCore};
     use crate::image::{CriuImage, File, Process, SavedRegisters};
 
     fn image<M: prost::Message>(name: &str, magic: u32, entry: M) -> CriuImage {
@@ -136,20 +148,21 @@ mod tests {
 
     #[test]
     fn a_socket_that_may_have_any_address_needs_none() {
-        let inet = |freely, port| Inet {
-            src_port: port,
-            src_addr: vec![u32::from_le_bytes([10, 0, 0, 2])],
-            options: Some(InetOptions { any_address: Some(freely) }),
-            ..Inet::default()
+        let file = |address: &[u8], port, freely| {
+            let words = address.chunks_exact(4).map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect();
+            let options = Some(InetOptions { any_address: Some(freely) });
+            OpenFile {
+                inet: Some(Inet { src_port: port, src_addr: words, options, ..Inet::default() }),
+                ..OpenFile::default()
+            }
         };
-        let file = |inet| OpenFile { inet: Some(inet), ..OpenFile::default() };
-        let files = images::encode(images::FILES, &[file(inet(true, 80)), file(inet(false, 81))]);
-        let image = CriuImage { name: "files.img".into(), body: Some(Body::from_inline(files)) };
-        let manifest = Manifest { images: vec![image], ..Manifest::default() };
-        let bound = |address: &[u8], port| Bound { address: address.into(), port, datagrams: false };
-        let seen = Demands { bound: [80, 81].map(|port| bound(&[10, 0, 0, 2], port)).into(), ..Demands::default() };
-        let expected = [bound(&[0; 4], 80), bound(&[10, 0, 0, 2], 81)];
-        assert_eq!(seen.with(&manifest).bound, expected);
+        let mapped = "::ffff:10.0.0.2".parse::<Ipv6Addr>().unwrap().octets();
+        let here = [10, 0, 0, 2];
+        let files = [file(&here, 80, true), file(&here, 81, false), file(&mapped, 82, true), file(&mapped, 83, false)];
+        let bound = |address: [u8; 4], port| Bound { address: address.into(), port, datagrams: false };
+        let seen = Demands { bound: [80, 81, 82, 83].map(|port| bound(here, port)).into(), ..Demands::default() };
+        let expected = [bound([0; 4], 80), bound(here, 81), bound([0; 4], 82), bound(here, 83)];
+        assert_eq!(seen.but_free(&images::encode(images::FILES, &files)).bound, expected);
     }
 
     #[test]

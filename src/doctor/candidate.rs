@@ -1,6 +1,7 @@
 //! Whether this container could restore a generation, what it lacks, and how long a restore would take.
 //! Changes nothing.
 
+use std::fmt::Display;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -93,8 +94,16 @@ pub fn candidate(vault: &Vault, generation: Option<u64>, abilities: &Abilities) 
     let count = (plan.pids == Pids::CountedUp).then_some((here.used.unwrap_or(1), highest));
     let sample = sample(vault, &manifest)?;
     let time = time(count, bytes(&manifest), sample);
-    let changed = restore::changed(&manifest);
+    let changed = or_missing(restore::changed(&manifest), &mut missing);
     Ok(Candidate { generation: manifest.generation, fits: missing.is_empty(), missing, changed, remarks, time })
+}
+
+/// What was found on volumes. A container that cannot look refuses the restore.
+fn or_missing(looked: std::result::Result<Vec<String>, impl Display>, missing: &mut Vec<String>) -> Vec<String> {
+    looked.unwrap_or_else(|error| {
+        missing.push(error.to_string());
+        Vec::new()
+    })
 }
 
 /// Judges a service by what it asks.
@@ -180,6 +189,15 @@ mod tests {
         let time = time(None, 0, (0, Duration::ZERO));
         assert_eq!((time.pids_ms, time.rate, time.total_ms), (0, None, CRIU_MS));
         assert_eq!(super::time(Some((70, 60)), 0, (0, Duration::ZERO)).pids_ms, 0);
+    }
+
+    #[test]
+    fn who_cannot_look_at_volumes_cannot_restore() {
+        let mut missing = Vec::new();
+        assert_eq!(or_missing(Ok::<_, io::Error>(vec!["/data/db has changed".into()]), &mut missing).len(), 1);
+        assert_eq!(missing, [] as [&str; 0]);
+        assert_eq!(or_missing(Err("mount /proc"), &mut missing), [] as [&str; 0]);
+        assert_eq!(missing, ["mount /proc"]);
     }
 
     #[test]

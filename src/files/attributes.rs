@@ -9,6 +9,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use nix::errno::Errno;
 use nix::libc::S_IRWXU;
 
+use super::half_done;
 use super::resolve;
 use crate::image::{self, Attribute};
 use crate::sys::xattr;
@@ -16,7 +17,7 @@ use crate::sys::xattr;
 /// Attributes that belong to a file and not to the file system or the host's security module.
 fn travels(name: &CStr) -> bool {
     let lists = [c"security.capability", c"system.posix_acl_access", c"system.posix_acl_default"];
-    name.to_bytes().starts_with(b"user.") || lists.contains(&name)
+    (name.to_bytes().starts_with(b"user.") && name != half_done::NAME) || lists.contains(&name)
 }
 
 /// The attributes of the file of `place`. Leaves out those that its mode lets nobody read, not even its owner.

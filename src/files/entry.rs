@@ -2,13 +2,14 @@
 //! at all.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, Metadata};
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use caps::{CapSet, Capability};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::Mode;
@@ -44,26 +45,20 @@ impl Entry {
 
     /// A random name in the same folder.
     pub fn temporary(&self) -> Temporary<'_> {
-        let mut number = [0; 8];
-        random::fill(&mut number);
-        Temporary { entry: self, name: format!("{PREFIX}{:016x}", u64::from_ne_bytes(number)).into() }
+        self.from(&self.folder, temporary_name())
     }
 
-    /// What was left under a temporary name.
-    pub fn left(&self, name: OsString) -> Temporary<'_> {
-        Temporary { entry: self, name }
+    /// What is made in `folder`, of the same mount, under `name`, to take this place.
+    pub fn from<'a>(&'a self, folder: &'a File, name: OsString) -> Temporary<'a> {
+        Temporary { entry: self, folder, name }
     }
+}
 
-    /// Removes temporary files that a killed restore left in the folder. A living one holds locks on its own.
-    pub fn remove_leftovers(&self) -> io::Result<()> {
-        for found in fs::read_dir(resolve::by_descriptor(&self.folder))? {
-            let name = found?.file_name();
-            if is_temporary(&name) && is_leftover(&resolve::place_in(&self.folder, &name)?)? {
-                unlinkat(&self.folder, name.as_os_str(), UnlinkatFlags::NoRemoveDir)?;
-            }
-        }
-        Ok(())
-    }
+/// A random name that nothing of the service has.
+pub fn temporary_name() -> OsString {
+    let mut number = [0; 8];
+    random::fill(&mut number);
+    format!("{PREFIX}{:016x}", u64::from_ne_bytes(number)).into()
 }
 
 /// Whether an object's name is a temporary one.
@@ -73,16 +68,17 @@ pub fn is_temporary(name: &OsStr) -> bool {
     number.is_some_and(|number| number.len() == 16 && number.iter().all(is_hex))
 }
 
-fn is_leftover(place: &File) -> io::Result<bool> {
-    let meta = place.metadata()?;
-    let is_own_file = meta.is_file() && meta.uid() == geteuid().as_raw();
-    Ok(is_own_file && resolve::reopen(place, OpenOptions::new().read(true))?.try_lock().is_ok())
+/// Whether freeze may set owner, mode and times. Root may lack the capabilities.
+pub fn may_give(meta: &Metadata) -> bool {
+    let has = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
+    meta.uid() == geteuid().as_raw() || (has(Capability::CAP_CHOWN) && has(Capability::CAP_FOWNER))
 }
 
 /// A temporary name. Dropping it removes the object.
 #[derive(Debug)]
 pub struct Temporary<'a> {
     entry: &'a Entry,
+    folder: &'a File,
     name: OsString,
 }
 
@@ -91,16 +87,20 @@ impl Temporary<'_> {
         &self.name
     }
 
+    pub fn folder(&self) -> &File {
+        self.folder
+    }
+
     /// Creates a file with this name, for its owner alone.
     pub fn create(&self) -> io::Result<File> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let file = File::from(openat(&self.entry.folder, self.name(), flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
-        // For `remove_leftovers` of another restore on the same volume.
+        let file = File::from(openat(self.folder, self.name(), flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
+        // For the [`leftovers`](super::leftovers) of a next restore.
         let _ = file.try_lock();
         Ok(file)
     }
 
-    /// Leaves the object where it is, for [`Entry::left`].
+    /// Leaves the object where it is, for [`Entry::from`].
     pub fn leave(self) -> OsString {
         ManuallyDrop::new(self).name.clone()
     }
@@ -108,7 +108,7 @@ impl Temporary<'_> {
     /// Renames the object to the entry's name and replaces what was there, an empty folder too.
     pub fn take_place(self) -> io::Result<()> {
         let (folder, name) = (&self.entry.folder, self.entry.name.as_os_str());
-        let rename = || renameat(folder, self.name(), folder, name);
+        let rename = || renameat(self.folder, self.name(), folder, name);
         match rename() {
             Err(Errno::EISDIR) if unlinkat(folder, name, UnlinkatFlags::RemoveDir).is_ok() => Ok(rename()?),
             renamed => Ok(renamed?),
@@ -118,6 +118,6 @@ impl Temporary<'_> {
 
 impl Drop for Temporary<'_> {
     fn drop(&mut self) {
-        let _ = unlinkat(&self.entry.folder, self.name(), UnlinkatFlags::NoRemoveDir);
+        let _ = unlinkat(self.folder, self.name(), UnlinkatFlags::NoRemoveDir);
     }
 }

@@ -13,8 +13,10 @@ mod entry;
 pub(crate) mod ephemeral;
 mod folders;
 pub(crate) mod groups;
+pub(crate) mod half_done;
 mod how_used;
 pub(crate) mod identity;
+mod leftovers;
 mod lookup_error;
 pub(crate) mod mapped;
 pub(crate) mod mounts;
@@ -31,6 +33,7 @@ pub(crate) mod used;
 pub(crate) mod user;
 pub(crate) mod volume_changes;
 pub(crate) mod watched;
+pub(crate) mod written_back;
 
 #[cfg(test)]
 mod tests;

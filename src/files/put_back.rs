@@ -6,7 +6,10 @@
 //! writable, if it is a mount point, if there is no room for old and new together, or if it belongs to
 //! another user, whom a replacement would deprive of it.
 
+mod in_place;
+mod room;
 pub mod staged;
+mod staging;
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -15,7 +18,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use caps::{CapSet, Capability};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, readlinkat};
 use nix::libc;
@@ -24,8 +26,9 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, geteuid, linkat, mkfifoat, symlinkat, unlinkat};
 
 use super::attributes;
-use super::entry::{Entry, Temporary};
+use super::entry::{Entry, Temporary, may_give};
 use super::folders::{Folders, inode};
+use super::leftovers;
 use super::resolve::{self, Unresolved};
 use super::times;
 use crate::image::{self, Fetcher, ImageError, Kind, Piece};
@@ -45,6 +48,14 @@ pub enum PutBackError {
         "the service's file {path} cannot be put back: {folder} was replaced by another folder during the restore; make sure that no one else changes its volume"
     )]
     Exchanged { path: PathBuf, folder: PathBuf },
+    #[error(
+        "the service's file {path} cannot be put back: what freeze prepared for it was removed or replaced during the restore; make sure that no one else changes its volume"
+    )]
+    Disturbed { path: PathBuf },
+    #[error(
+        "the service's file {path} cannot be put back: it needs {bytes} bytes beside what is there, and neither its file system nor {spare} has room for them; make room on one of them"
+    )]
+    NoRoom { path: PathBuf, bytes: u64, spare: PathBuf },
     #[error(transparent)]
     Image(#[from] ImageError),
 }
@@ -101,18 +112,18 @@ pub fn put_back(files: &[&image::File], fetcher: &mut Fetcher) -> Result<Vec<Los
     for file in files {
         put_one(file.path(), file, &mut folders, &mut put)?;
     }
-    finish_folders(files, &folders, &mut put)?;
+    finish_folders(files, &folders, &mut put.lost)?;
     Ok(put.lost)
 }
 
 /// Sets owners, modes and times of the folders, innermost first: a folder that is read-only, or another's, must
 /// be filled before.
-fn finish_folders(files: &[&image::File], folders: &Folders, put: &mut Put) -> Result<(), PutBackError> {
+fn finish_folders(files: &[&image::File], folders: &Folders, lost: &mut Vec<Lost>) -> Result<(), PutBackError> {
     for file in files.iter().rev().filter(|file| file.kind() == Kind::Directory) {
         let folder = resolve::folder(file.path()).map_err(|error| unresolved(file.path(), error))?;
         check_same(file.path(), file.path(), &folder, folders)?;
         // Only the owner may set these; a folder of the container image keeps its own.
-        let _ = finish_folder(&folder, file, put);
+        let _ = finish_folder(&folder, file, lost);
     }
     Ok(())
 }
@@ -143,12 +154,12 @@ fn put_one(path: &Path, file: &image::File, folders: &mut Folders, put: &mut Put
     let entry = entry_at(path, folders)?;
     if path.parent().is_some_and(|folder| folders.visit(folder)) {
         // They take room, and harm nothing else.
-        let _ = entry.remove_leftovers();
+        let _ = leftovers::remove(&entry.folder);
     }
     let done = match file.kind() {
         Kind::Directory => make_folder(&entry, path, file.mode).and_then(|place| Ok(folders.note(path, &place)?)),
         Kind::Symlink => make_link(&entry, file).map_err(Unresolved::Io),
-        Kind::Fifo => make_fifo(&entry, file, put).map_err(Unresolved::Io),
+        Kind::Fifo => make_fifo(&entry, file, &mut put.lost).map_err(Unresolved::Io),
         Kind::HardLink => {
             let first = entry_at(file.target(), folders)?;
             add_name(&entry, &first).map_err(Unresolved::Io)
@@ -172,23 +183,31 @@ fn make_folder(entry: &Entry, path: &Path, mode: u32) -> Result<File, Unresolved
 }
 
 /// A folder on a volume that belongs to somebody else stays as it is.
-fn finish_folder(folder: &File, file: &image::File, put: &mut Put) -> io::Result<()> {
+fn finish_folder(folder: &File, file: &image::File, lost: &mut Vec<Lost>) -> io::Result<()> {
     let owner = folder.metadata()?.uid();
     let is_anothers = owner != file.uid && owner != geteuid().as_raw();
-    if is_anothers && !resolve::is_on_root(folder)? { Ok(()) } else { finish(folder, file, put) }
+    if is_anothers && !resolve::is_on_root(folder)? { Ok(()) } else { finish(folder, file, lost) }
 }
 
 fn make_link(entry: &Entry, file: &image::File) -> io::Result<()> {
-    let target = OsStr::from_bytes(&file.target);
-    if readlinkat(&entry.folder, entry.name.as_os_str()).is_ok_and(|present| present == target) {
+    if is_link(entry, file) {
         return Ok(());
     }
     let temporary = entry.temporary();
-    symlinkat(target, &entry.folder, temporary.name())?;
-    let link = expect(resolve::place_in(&entry.folder, temporary.name())?, fs::Metadata::is_symlink)?;
-    give(&link, file);
-    set_time(&link, file)?;
+    new_link(&entry.folder, temporary.name(), file)?;
     temporary.take_place()
+}
+
+fn is_link(entry: &Entry, file: &image::File) -> bool {
+    let present = readlinkat(&entry.folder, entry.name.as_os_str());
+    present.is_ok_and(|present| present == OsStr::from_bytes(&file.target))
+}
+
+fn new_link(folder: &File, name: &OsStr, file: &image::File) -> io::Result<()> {
+    symlinkat(OsStr::from_bytes(&file.target), folder, name)?;
+    let link = expect(resolve::place_in(folder, name)?, fs::Metadata::is_symlink)?;
+    give(&link, file);
+    set_time(&link, file)
 }
 
 fn add_name(entry: &Entry, first: &Entry) -> io::Result<()> {
@@ -198,22 +217,26 @@ fn add_name(entry: &Entry, first: &Entry) -> io::Result<()> {
         return Ok(());
     }
     let temporary = entry.temporary();
-    let first = resolve::by_descriptor(&first);
-    linkat(AT_FDCWD, &first, &entry.folder, temporary.name(), AtFlags::AT_SYMLINK_FOLLOW)?;
+    new_name(&first, &entry.folder, temporary.name())?;
     temporary.take_place()
 }
 
-fn make_fifo(entry: &Entry, file: &image::File, put: &mut Put) -> io::Result<()> {
+fn new_name(first: &File, folder: &File, name: &OsStr) -> io::Result<()> {
+    let first = resolve::by_descriptor(first);
+    Ok(linkat(AT_FDCWD, &first, folder, name, AtFlags::AT_SYMLINK_FOLLOW)?)
+}
+
+fn make_fifo(entry: &Entry, file: &image::File, lost: &mut Vec<Lost>) -> io::Result<()> {
     let temporary = entry.temporary();
-    new_fifo(&temporary, entry, file, put)?;
+    new_fifo(&entry.folder, temporary.name(), file, lost)?;
     temporary.take_place()
 }
 
-fn new_fifo(temporary: &Temporary, entry: &Entry, file: &image::File, put: &mut Put) -> io::Result<()> {
-    mkfifoat(&entry.folder, temporary.name(), Mode::S_IRUSR | Mode::S_IWUSR)?;
+fn new_fifo(folder: &File, name: &OsStr, file: &image::File, lost: &mut Vec<Lost>) -> io::Result<()> {
+    mkfifoat(folder, name, Mode::S_IRUSR | Mode::S_IWUSR)?;
     let is_ours = |meta: &fs::Metadata| meta.file_type().is_fifo() && meta.uid() == geteuid().as_raw();
-    let fifo = expect(resolve::place_in(&entry.folder, temporary.name())?, is_ours)?;
-    finish(&fifo, file, put)
+    let fifo = expect(resolve::place_in(folder, name)?, is_ours)?;
+    finish(&fifo, file, lost)
 }
 
 /// Checks the object, since another container may have exchanged it, and opening a pipe or a device may block
@@ -264,9 +287,14 @@ fn hinders(error: &io::Error) -> bool {
 
 fn replace(entry: &Entry, file: &image::File, put: &mut Put) -> Result<(), ImageError> {
     let temporary = entry.temporary();
+    new_file(&temporary, file, put)?;
+    temporary.take_place().map_err(ImageError::Sink)
+}
+
+fn new_file(temporary: &Temporary, file: &image::File, put: &mut Put) -> Result<(), ImageError> {
     let mut out = temporary.create().map_err(ImageError::Sink)?;
     fill(&mut out, file, put.fetcher)?;
-    finish(&out, file, put).and_then(|()| temporary.take_place()).map_err(ImageError::Sink)
+    out.set_len(file.size).and_then(|()| finish(&out, file, &mut put.lost)).map_err(ImageError::Sink)
 }
 
 /// Writes into an existing file. Another user's file keeps its owner, mode and times. The file never becomes shorter than
@@ -279,34 +307,27 @@ fn overwrite(mut out: File, file: &image::File, put: &mut Put) -> Result<(), Ima
         })?;
     }
     out.set_len(file.size).map_err(ImageError::Sink)?;
-    let finished = out.metadata().and_then(|meta| if may_give(&meta) { finish(&out, file, put) } else { Ok(()) });
+    let finished =
+        out.metadata().and_then(|meta| if may_give(&meta) { finish(&out, file, &mut put.lost) } else { Ok(()) });
     finished.map_err(ImageError::Sink)
 }
 
-/// Writes the file's content, with holes for zeros.
+/// Writes the file's content at the position of `out`, with holes for zeros.
 fn fill(out: &mut File, file: &image::File, fetcher: &mut Fetcher) -> Result<(), ImageError> {
-    if let Some(body) = &file.body {
-        fetcher.for_each(body, |piece| match piece {
-            Piece::Data(data) => out.write_all(data),
-            Piece::Zeros(length) => out.seek(SeekFrom::Current(length as i64)).map(drop),
-        })?;
-    }
-    out.set_len(file.size).map_err(ImageError::Sink)
-}
-
-/// Whether freeze may set owner, mode and times. Root may lack the capabilities.
-fn may_give(meta: &fs::Metadata) -> bool {
-    let has = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
-    meta.uid() == geteuid().as_raw() || (has(Capability::CAP_CHOWN) && has(Capability::CAP_FOWNER))
+    let Some(body) = &file.body else { return Ok(()) };
+    fetcher.for_each(body, |piece| match piece {
+        Piece::Data(data) => out.write_all(data),
+        Piece::Zeros(length) => out.seek(SeekFrom::Current(length as i64)).map(drop),
+    })
 }
 
 /// Owner first: changing it clears the set-ID bits of the mode (chown(2)).
-fn finish(place: &File, file: &image::File, put: &mut Put) -> io::Result<()> {
+fn finish(place: &File, file: &image::File, lost: &mut Vec<Lost>) -> io::Result<()> {
     give(place, file);
     let of_the_user = attributes::write_users(place, file);
     set_mode(place, file)?;
     if let Some((attribute, error)) = of_the_user.or(attributes::write_others(place, file)) {
-        put.lost.push(Lost::Attribute { path: file.path().to_owned(), attribute, error });
+        lost.push(Lost::Attribute { path: file.path().to_owned(), attribute, error });
     }
     set_time(place, file)
 }

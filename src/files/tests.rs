@@ -525,12 +525,14 @@ fn what_a_killed_restore_left_is_removed() {
     let (_folder, top) = folder();
     fs::write(top.join("file"), "content").unwrap();
     let mut captured = capture(&[top.join("file")]).unwrap();
-    let [left, live, other] =
-        [".freeze-0123456789abcdef", ".freeze-0000000000000000", ".freeze-notes"].map(|name| top.join(name));
+    let [left, live, pipe, other] =
+        [".freeze-0123456789abcdef", ".freeze-0000000000000000", ".freeze-1111111111111111", ".freeze-notes"]
+            .map(|name| top.join(name));
+    mkfifo(&pipe, Mode::S_IRWXU).unwrap();
     let files = [&left, &live, &other].map(|path| File::create(path).unwrap());
     files[1].try_lock().unwrap();
     captured.put_back().unwrap();
-    assert_eq!([left, live, other].map(|path| path.exists()), [false, true, true]);
+    assert_eq!([left, live, pipe, other].map(|path| path.exists()), [false, true, false, true]);
 }
 
 #[test]

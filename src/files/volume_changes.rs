@@ -17,6 +17,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use nix::sys::stat::major;
 
+use super::entry;
+use super::half_done::Mark;
 use super::how_used::Use;
 use super::mounts::{Kind, Mounts};
 use super::used::{Rules, Used};
@@ -45,14 +47,20 @@ pub fn record(used: &Used, rules: &Rules) -> Vec<VolumeFile> {
 }
 
 fn open_file(path: &Path, how: &Use, rules: &Rules) -> Option<VolumeFile> {
-    let outlives = rules.mounts.is_on_volume(path) || rules.mounts.kind(path) == Kind::Own;
-    let meta = || fs::symlink_metadata(path).ok().filter(|meta| outlives && meta.is_file() && !rules.is_ours(path));
-    if how.mapped && how.written && meta().is_some() {
-        // Else a mapping may write on without a new time, to a page that the kernel has not saved yet.
-        let _ = fs::File::open(path).and_then(|file| file.sync_data());
-    }
     let appended = how.written && !how.overwritten && !how.mapped;
-    Some(VolumeFile { appended, ..described(path, &meta()?) })
+    Some(VolumeFile { appended, ..described(path, &outlives(path, rules)?) })
+}
+
+/// What the file is, if another container may find it.
+fn outlives(path: &Path, rules: &Rules) -> Option<Metadata> {
+    let outlives = rules.mounts.is_on_volume(path) || rules.mounts.kind(path) == Kind::Own;
+    fs::symlink_metadata(path).ok().filter(|meta| outlives && meta.is_file() && !rules.is_ours(path))
+}
+
+/// The recorded files that are written by mappings.
+pub fn mapped(used: &Used, rules: &Rules) -> Vec<PathBuf> {
+    let mapped = used.0.iter().filter(|(_, how)| how.mapped && how.written).map(|(path, _)| path);
+    mapped.filter(|path| outlives(path, rules).is_some()).cloned().collect()
 }
 
 /// A database holds few of its files open, and PostgreSQL none while it is idle.
@@ -69,7 +77,7 @@ fn closed_files(
             return;
         }
         *left -= 1;
-        if !is_wanted(&path) {
+        if path.file_name().is_some_and(entry::is_temporary) || !is_wanted(&path) {
             continue;
         }
         if meta.is_dir() && depth > 0 {
@@ -132,22 +140,24 @@ impl fmt::Display for Change {
 /// Files that others have made for this container's pod since the checkpoint, such as an init container on an `emptyDir`,
 /// and in whose place a restore puts the captured content. Leaves out the [`changes`].
 pub fn overwritten(manifest: &Manifest, mounts: &Mounts) -> Vec<Change> {
+    let mark = Mark::of(manifest);
     let shared = manifest.files.iter().filter(|file| file.kind() == image::Kind::Regular);
     let shared = shared.filter(|file| mounts.kind(file.path()) == Kind::Own);
     let change = |file: &image::File| {
         let meta = fs::symlink_metadata(file.path()).ok()?;
         let recorded = manifest.volume_files.iter().find(|then| then.path == file.path);
-        newer(file, &meta).filter(|_| !recorded.is_some_and(|then| is_same_file(then, &meta)))
+        newer(file, &meta, &mark).filter(|_| !recorded.is_some_and(|then| is_same_file(then, &meta)))
     };
     shared.filter_map(change).collect()
 }
 
 /// The files of a generation that have changed since. A captured file counts as changed if it is newer here: a restore
-/// would overwrite it.
+/// would overwrite it, unless that is what has begun to ([`half_done`](super::half_done)).
 pub fn changes(manifest: &Manifest, mounts: &Mounts) -> Vec<Change> {
     let moved = swapped::moved(&manifest.folder_links);
     let recorded: BTreeMap<&[u8], &VolumeFile> =
         manifest.volume_files.iter().map(|file| (file.path.as_slice(), file)).collect();
+    let mark = Mark::of(manifest);
     let captured: BTreeMap<&[u8], &image::File> =
         manifest.files.iter().map(|file| (file.path.as_slice(), file)).collect();
     let in_use = recorded.values().filter(|file| !captured.contains_key(file.path.as_slice()));
@@ -159,7 +169,7 @@ pub fn changes(manifest: &Manifest, mounts: &Mounts) -> Vec<Change> {
         let meta = fs::symlink_metadata(at).ok().filter(Metadata::is_file)?;
         let same_file = || recorded.get(file.path.as_slice()).is_some_and(|then| is_same_file(then, &meta));
         let outlived = mounts.is_on_volume(at) || (mounts.kind(at) == Kind::Own && same_file());
-        outlived.then(|| newer(file, &meta))?
+        outlived.then(|| newer(file, &meta, &mark))?
     });
     in_use.chain(overwritten).collect()
 }
@@ -179,11 +189,16 @@ fn change(then: &VolumeFile, now: io::Result<Metadata>) -> Option<Change> {
     Some(Change { path: then.path().to_owned(), then: then.size, now, can_go_on })
 }
 
-fn newer(captured: &image::File, meta: &Metadata) -> Option<Change> {
+fn newer(captured: &image::File, meta: &Metadata, mark: &Mark) -> Option<Change> {
     let mtime_ns = times::modified(meta);
     let is_newer = meta.is_file() && mtime_ns > captured.mtime_ns && !is_same_time(mtime_ns, captured.mtime_ns);
     let now = Now::Written { size: meta.len(), mtime_ns };
-    is_newer.then(|| Change { path: captured.path().to_owned(), then: captured.size, now, can_go_on: true })
+    (is_newer && !mark.is_on(captured.path())).then(|| Change {
+        path: captured.path().to_owned(),
+        then: captured.size,
+        now,
+        can_go_on: true,
+    })
 }
 
 /// False on a file system without a block device: its device number may belong to another one after the next mount.
@@ -341,11 +356,18 @@ mod tests {
 
     #[test]
     fn a_captured_file_that_is_newer_here_would_be_lost() {
-        let captured = |mtime_ns| image::File { path: b"/v/log".into(), size: 5, mtime_ns, ..image::File::default() };
-        let (_folder, at, _) = file(false);
-        let meta = fs::metadata(at).unwrap();
-        let is_newer = |mtime_ns| newer(&captured(mtime_ns), &meta).is_some();
+        let (_folder, at, manifest) = file(false);
+        let (path, meta) = (at.as_os_str().as_bytes(), fs::metadata(&at).unwrap());
+        let captured = |mtime_ns| image::File { path: path.into(), size: 5, mtime_ns, ..image::File::default() };
+        let mark = Mark::of(&manifest);
+        let is_newer = |mtime_ns| newer(&captured(mtime_ns), &meta, &mark).is_some();
         let modified = 1_000_000_000_123_456_789;
         assert_eq!([modified - 1, modified, modified + 1].map(is_newer), [true, false, false]);
+        Mark::of(&Manifest { generation: 8, ..manifest }).set(&File::open(&at).unwrap()).unwrap();
+        assert!(is_newer(modified - 1), "another generation's half-done work");
+        mark.set(&File::open(&at).unwrap()).unwrap();
+        assert!(!is_newer(modified - 1), "its own");
+        Mark::remove(&File::open(&at).unwrap()).unwrap();
+        assert!(is_newer(modified - 1));
     }
 }

@@ -39,9 +39,11 @@ use crate::criu::command::{self, SystemV};
 use crate::criu::log;
 use crate::demands::{self, Means};
 use crate::fail_points::{Point, reach};
+use crate::files::half_done::Mark;
 use crate::files::mounts::Mounts;
 use crate::files::names;
-use crate::files::put_back::{self, staged};
+use crate::files::put_back;
+use crate::files::put_back::staged::{self, Staged};
 use crate::files::selection::Scope;
 use crate::host::{clock, env, limits, memory, pid_counting};
 use crate::image::{self, FetchThreads, Fetcher, ImageError, Lease, Manifest, Vault};
@@ -326,8 +328,8 @@ impl<'a> Restore<'a> {
         let mut lost = put_back::delete(&manifest.deleted);
         let (own, shared) = staged::split(&manifest.files, &mounts);
         lost.extend(put_back::put_back(&own, &mut fetcher)?);
-        let (staged, more) = staged::stage(shared, &mut fetcher)?;
-        lost.extend(more);
+        let mut staged = Staged::new(&self.common.runtime_dir, Mark::of(manifest));
+        lost.extend(staged.stage(shared, &mut fetcher)?);
         self.warn_of_lost(&lost);
         let mut elsewhere = staged.elsewhere(manifest, &mut fetcher)?;
         elsewhere.resized.extend(longer);
@@ -352,11 +354,12 @@ impl<'a> Restore<'a> {
         let mut gate = RestoreGate::restore(criu, manifest, &mut fetcher, work, &mut meter, parent, of_container)?;
         reach(Point::RestoreHeld);
         let exclusive = self.policy.exclusive.is_some();
-        if let Verdict::Lost(message) = take::take(found, &self.common.instance, exclusive, || gate.check())? {
+        let check = || gate.check().and_then(|()| Ok(staged.check()?));
+        if let Verdict::Lost(message) = take::take(found, &self.common.instance, exclusive, check)? {
             return Ok(Event::Lost { message });
         }
         reach(Point::RestoreTaken);
-        self.warn_of_lost(&staged.take_places(&mut fetcher)?);
+        self.warn_of_lost(&staged.take_places()?);
         let clock_jump = gate.clock_jump();
         let away_ms = now_ms().saturating_sub(manifest.created_ms);
         if let Some(warning) = clock_jump.and_then(|jump| clock::warning(jump, away_ms)) {

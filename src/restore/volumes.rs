@@ -9,6 +9,7 @@ use crate::files::mounts::Mounts;
 use crate::files::volume_changes::{self, Change};
 use crate::image::Manifest;
 use crate::job::VolumeChanged;
+use crate::restore::error::RestoreError;
 
 /// What follows, with the sentence for the user.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,9 +32,15 @@ pub(super) fn decide(manifest: &Manifest, mounts: &Mounts, policy: VolumeChanged
 }
 
 /// One sentence for each file that has changed since, for the doctor.
-pub(crate) fn changed(manifest: &Manifest) -> Vec<String> {
-    let changes = Mounts::read().map(|mounts| volume_changes::changes(manifest, &mounts));
-    changes.unwrap_or_default().iter().map(ToString::to_string).collect()
+///
+/// # Errors
+/// If freeze cannot look.
+pub(crate) fn changed(manifest: &Manifest) -> Result<Vec<String>, RestoreError> {
+    if manifest.volume_files.is_empty() && manifest.files.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mounts = Mounts::read().map_err(RestoreError::Volumes)?;
+    Ok(volume_changes::changes(manifest, &mounts).iter().map(ToString::to_string).collect())
 }
 
 /// Says which files a restore overwrites on a file system that the containers of a pod share.

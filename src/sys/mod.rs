@@ -17,4 +17,5 @@ pub(crate) mod socket;
 pub(crate) mod stderr;
 pub(crate) mod system_v;
 pub(crate) mod tty;
+pub(crate) mod writeback;
 pub(crate) mod xattr;

@@ -34,6 +34,15 @@ pub fn set(path: &Path, name: &CStr, value: &[u8]) -> io::Result<()> {
     }
 }
 
+pub fn remove(path: &Path, name: &CStr) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: two strings that end in NUL.
+    match unsafe { libc::removexattr(path.as_ptr(), name.as_ptr()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Asks for the length first: most files have no attribute.
 fn fill(call: impl Fn(*mut u8, usize) -> isize) -> io::Result<Vec<u8>> {
     let checked = |length: isize| usize::try_from(length).map_err(|_| io::Error::last_os_error());
@@ -61,6 +70,8 @@ mod tests {
         let mut found = names(file.path()).unwrap();
         found.sort();
         assert_eq!(found, [c"user.none".to_owned(), c"user.one".to_owned()]);
+        remove(file.path(), c"user.none").unwrap();
+        assert_eq!(names(file.path()).unwrap(), [c"user.one".to_owned()]);
         assert!(get(file.path(), c"user.other").is_err() && names(Path::new("/none")).is_err());
     }
 }

@@ -2,12 +2,13 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, chown};
 
 use freeze::fail_points::Point;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::{App, Setting, in_all_settings, text};
+use crate::harness::{App, Container, Setting, in_all_settings, text};
 
 const VOLUME_CHANGED: i32 = 175;
 
@@ -15,6 +16,7 @@ in_all_settings! {
     a_log_that_has_gone_on_is_refused_until_told_otherwise;
     a_log_that_has_grown_grows_on_if_told;
     a_captured_file_of_a_volume_is_the_one_that_is_open;
+    a_watch_tells_nothing_of_what_freeze_puts_back;
 }
 
 /// A service that has a log on a volume open, as `>>` or `1<>` opens it.
@@ -131,6 +133,63 @@ fn a_captured_file_of_a_volume_is_the_one_that_is_open(setting: Setting) {
     third.verified();
     assert_eq!(text(&third.exec(&sees).stdout), "first\n");
     assert_eq!(text(&third.exec(&["sh", "-c", opened]).stdout), "/volume/log\nlog\n");
+}
+
+/// What freeze does on a volume until the service runs is not the service's business.
+fn a_watch_tells_nothing_of_what_freeze_puts_back(setting: Setting) {
+    let app = App::with_options(setting, &["--include", "/volume"], &["/services/service", "holds", "volume-watch"]);
+    let app = app.with_volume(None);
+    let mut from = app.start();
+    says(&from, "told=nothing");
+    for generation in 0..2 {
+        from.checkpoint(&[]);
+        assert_eq!(from.wait(), 172, "{}", from.story());
+        fs::remove_file(app.volume().join("file")).unwrap();
+        from = app.start();
+        says(&from, "told=nothing");
+        fs::write(app.volume().join(format!("other{generation}")), "").unwrap();
+        says(&from, &format!("told=other{generation}"));
+        // This is seen too, before the next checkpoint.
+        assert_eq!(names(&app).len(), 2 + generation);
+    }
+}
+
+fn says(container: &Container, words: &str) {
+    let answer = container.verified();
+    assert!(answer.contains(words), "{words} is not in: {answer}\n{}", container.story());
+}
+
+/// The file is another user's by now, so it is written in place. The store goes away before that.
+#[test]
+fn a_store_that_goes_away_leaves_no_service_without_its_files() {
+    let script = "head -c 300000 /dev/urandom >/volume/log; exec 7>>/volume/log; exec /services/service one";
+    let app = App::with_options(Setting::Restricted, &["--include", "/volume"], &["sh", "-c", script]);
+    let app = app.with_fail_points();
+    let volume = app.volume();
+    fs::create_dir(&volume).unwrap();
+    chown(&volume, Some(Setting::Restricted.owner()), None).unwrap();
+    let app = app.with_folder(&volume, "/volume");
+    let first = app.start();
+    first.verified();
+    first.checkpoint(&[]);
+    assert_eq!(first.wait(), 172, "{}", first.story());
+    let at = volume.join("log");
+    let captured = fs::read(&at).unwrap();
+    fs::write(&at, "old").unwrap();
+    OpenOptions::new().write(true).open(&at).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    fs::set_permissions(&at, PermissionsExt::from_mode(0o666)).unwrap();
+    chown(&at, Some(0), Some(0)).unwrap();
+    let second = app.start_stopping_at(Some(Point::RestoreTaken), &[]);
+    let slow = second.stopped();
+    assert_eq!(fs::read(&at).unwrap(), b"old");
+    let elsewhere = tempfile::tempdir_in(app.store().parent().unwrap()).unwrap();
+    for object in fs::read_dir(app.store()).unwrap().map(|object| object.unwrap()) {
+        fs::rename(object.path(), elsewhere.path().join(object.file_name())).unwrap();
+    }
+    kill(Pid::from_raw(slow), Signal::SIGCONT).unwrap();
+    second.verified();
+    assert!(fs::read(&at).unwrap() == captured, "{}", second.story());
+    assert_eq!(names(&app), ["log"]);
 }
 
 /// The service has gone on in the source, whose log is on the volume of both, while the target was slow.

@@ -56,6 +56,24 @@ static void config_open_check(void)
 	say("open=%s cwd=%s", word(text, found), getcwd(at, sizeof at) ? at : "gone");
 }
 
+/* A file that it has made, and the folder, of which it wants to know everything. */
+static void volume_watch_hold(void)
+{
+	fd = had(open("/volume/file", O_CREAT | O_RDWR | O_APPEND, 0600), "/volume/file");
+	had(write(fd, "content", 7), "write");
+	watch = had(inotify_init1(IN_NONBLOCK), "inotify_init1");
+	had(inotify_add_watch(watch, "/volume", IN_ALL_EVENTS), "inotify_add_watch");
+}
+
+static void volume_watch_check(void)
+{
+	char event[8192];
+	struct inotify_event *first = (void *)event;
+	ssize_t n = read(watch, event, sizeof event);
+
+	say("told=%s", n <= 0 ? "nothing" : first->len ? first->name : "itself");
+}
+
 static void library_hold(void)
 {
 	fd = had(open("/app/library", O_RDONLY), "/app/library");
@@ -89,5 +107,6 @@ const struct object volume_objects[] = {
 	{ "library", library_hold, library_check },
 	{ "config", config_hold, config_check },
 	{ "config-open", config_open_hold, config_open_check },
+	{ "volume-watch", volume_watch_hold, volume_watch_check },
 	{ 0 },
 };

@@ -109,6 +109,12 @@ impl Body {
         self.inline().len() as u64 + self.lengths.iter().sum::<u64>()
     }
 
+    /// Bytes without zero runs.
+    pub fn data(&self) -> u64 {
+        let slice = |extent| if let Extent::Slice(slice) = extent { slice.length.into() } else { 0 };
+        self.inline().len() as u64 + self.extents().map(slice).sum::<u64>()
+    }
+
     /// The bytes of an inline body; empty for any other.
     pub fn inline(&self) -> &[u8] {
         self.whole.as_deref().unwrap_or_default()
