@@ -8,6 +8,7 @@ PIDs. "predicted" is the time that the log gave before the restore (nothing if t
 best of all rounds.
 """
 import argparse
+import itertools
 import json
 import os
 import re
@@ -40,6 +41,7 @@ class Containers:
         self.root = output(f"{TOP}/integration/sandbox/root", "busybox")
         self.url = url
         self.network = []
+        self.numbers = itertools.count()
         if url.startswith("s3:"):
             names = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION")
             self.network = ["--net", "host", *(word for name in names for word in ("--env", f"{name}={os.environ[name]}"))]
@@ -51,8 +53,8 @@ class Containers:
         return folder
 
     def start(self):
-        name = f"bench-pids-{os.getpid()}-{id(self)}-{len(self.ids)}"
-        runtime = self.made(f"{self.folder.name}/{len(self.ids)}")
+        name = f"bench-pids-{os.getpid()}-{id(self)}-{next(self.numbers)}"
+        runtime = self.made(f"{self.folder.name}/{name}")
         os.chmod(runtime, 0o700)
         binds = [*self.binds, f"{self.store}:/store", f"{runtime}:/runtime"]
         output(SANDBOX, "start", "--id", name, *self.network, *(word for bind in binds for word in ("--bind", bind)), self.root,
@@ -60,9 +62,13 @@ class Containers:
         self.ids.append(name)
         return name, runtime
 
+    def drop(self, name):
+        output(SANDBOX, "rm", name)
+        self.ids.remove(name)
+
     def remove(self):
-        for name in self.ids:
-            output(SANDBOX, "rm", name)
+        for name in list(self.ids):
+            self.drop(name)
         self.folder.cleanup()
 
 

@@ -22,9 +22,9 @@ const PUTS: [&str; 3] = ["/packs/", "/generations/", "/head"];
 
 /// An application whose containers reach the server through a proxy, whose first requests they may be too early for.
 pub struct Remote {
-    app: App,
+    pub app: App,
     proxy: Proxy,
-    location: Location,
+    pub location: Location,
 }
 
 impl Remote {

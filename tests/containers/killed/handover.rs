@@ -1,7 +1,6 @@
 //! A handover that is interrupted on either side. An orchestrator starts again what has ended. Never do two copies answer, and in the end
 //! one does, with all that was committed.
 
-use std::io::Write;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -9,13 +8,15 @@ use std::time::{Duration, Instant};
 
 use freeze::fail_points::Point::{self, *};
 
-use super::Victim::{self, Criu, Worker};
-use super::{each, ticks};
-use crate::harness::{App, Container, Setting};
-use crate::s3::Remote;
+use super::application::Application;
+use super::table::End::{Absent, AtSource, AtTarget, Either};
+use super::table::Victim::{self, Client, Container as Box, Criu, Worker};
+use super::table::{End, Table};
+use super::{Share, each, on_both_stores, ticks};
+use crate::harness::Container;
 
 /// How long a service is held for another container to take it: longer than a container takes to be started again.
-const HELD_MS: u64 = 30_000;
+const HELD: &str = "--handover=30s";
 /// How long the end of it may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 const STANDBY: [&str; 4] = ["--standby-poll", "20ms", "--standby-cache", "/runtime/cache"];
@@ -28,96 +29,80 @@ enum Side {
 
 use Side::{Source, Target};
 
-/// Where something is killed, at which step, what, and who has the service then; either, where it depends on who is faster.
-type Case = (Side, Point, Victim, Option<Side>);
-
-/// Until the generation can be taken the source keeps its service, and then it has given it away.
-const GIVING: &[(Point, &[Victim], Option<Side>)] = &[
-    (CheckpointChecked, &[Worker, Victim::Container], Some(Source)),
-    (CheckpointHeld, &[Worker, Victim::Container], Some(Source)),
-    (CheckpointStopped, &[Worker, Victim::Container], Some(Source)),
-    (CheckpointManifest, &[Worker, Victim::Container], Some(Source)),
-    (CheckpointCommitting, &[Worker, Victim::Container], Some(Source)),
-    (CheckpointCommitting, &[Criu], Some(Target)),
-    (CheckpointHead, &[Worker, Victim::Container], None),
-    (CheckpointHead, &[Criu], Some(Target)),
-    (HandoverOffered, &[Worker, Criu, Victim::Container], Some(Target)),
-    (HandoverDecided, &[Worker, Criu, Victim::Container], Some(Target)),
-    (HandoverSettled, &[Worker, Criu, Victim::Container], Some(Target)),
-    (HandoverReleased, &[Worker, Victim::Container], Some(Target)),
+/// Until the generation can be taken the source keeps its service, and then it has given it away. The target, which is
+/// started again, takes it.
+pub static TABLES: [Table; 2] = [
+    Table {
+        name: "A handover, in the container that gives the service",
+        victims: &[Worker, Criu, Client, Box],
+        steps: &[
+            (CheckpointBegun, &[AtSource, Absent, AtSource, AtSource]),
+            (CheckpointChecked, &[AtSource, Absent, AtSource, AtSource]),
+            (CheckpointDumping, &[AtSource, AtSource, AtSource, AtSource]),
+            (CheckpointHeld, &[AtSource, AtSource, AtSource, AtSource]),
+            (CheckpointFiles, &[AtSource, AtSource, AtSource, AtSource]),
+            (CheckpointPacked, &[AtSource, AtSource, AtSource, AtSource]),
+            (CheckpointStopped, &[AtSource, AtTarget, AtSource, AtSource]),
+            (CheckpointManifest, &[AtSource, AtTarget, AtSource, AtSource]),
+            (CheckpointCommitting, &[AtSource, AtTarget, AtSource, AtSource]),
+            (CheckpointHead, &[Either, AtTarget, Either, Either]),
+            (HandoverOffered, &[AtTarget, AtTarget, AtTarget, AtTarget]),
+            (HandoverDecided, &[AtTarget, AtTarget, AtTarget, AtTarget]),
+            (HandoverSettled, &[AtTarget, AtTarget, AtTarget, AtTarget]),
+            (HandoverReleased, &[AtTarget, Absent, AtTarget, AtTarget]),
+        ],
+    },
+    Table {
+        name: "A handover, in the container that takes the service",
+        victims: &[Worker, Criu, Box],
+        steps: &[
+            (RestoreBegun, &[AtTarget, Absent, AtTarget]),
+            (RestoreWaiting, &[AtTarget, Absent, AtTarget]),
+            (RestoreFound, &[AtTarget, Absent, AtTarget]),
+            (RestoreRemembered, &[AtTarget, Absent, AtTarget]),
+            (RestoreChecked, &[AtTarget, Absent, AtTarget]),
+            (RestoreFiles, &[AtTarget, Absent, AtTarget]),
+            (RestoreCriu, &[AtTarget, AtTarget, AtTarget]),
+            (RestoreHeld, &[AtTarget, AtTarget, AtTarget]),
+            (RestoreTaken, &[AtTarget, AtTarget, AtTarget]),
+            (RestoreLetGo, &[AtTarget, Absent, AtTarget]),
+            (RestoreRunning, &[AtTarget, Absent, AtTarget]),
+            (RestoreReported, &[AtTarget, Absent, AtTarget]),
+            (RestoreClaimed, &[AtTarget, Absent, AtTarget]),
+        ],
+    },
 ];
 
-/// The source waits for the target, which is started again.
-const TAKING: &[(Point, &[Victim])] = &[
-    (RestoreBegun, &[Worker]),
-    (RestoreWaiting, &[Worker]),
-    (RestoreFound, &[Worker, Victim::Container]),
-    (RestoreRemembered, &[Worker, Victim::Container]),
-    (RestoreChecked, &[Worker]),
-    (RestoreFiles, &[Worker]),
-    (RestoreCriu, &[Worker, Criu]),
-    (RestoreHeld, &[Worker, Criu, Victim::Container]),
-    (RestoreTaken, &[Worker, Criu, Victim::Container]),
-    (RestoreLetGo, &[Worker, Victim::Container]),
-    (RestoreRunning, &[Worker, Victim::Container]),
-    (RestoreReported, &[Worker, Victim::Container]),
-    (RestoreClaimed, &[Worker, Victim::Container]),
-];
+/// Where something is killed, at which step, what, and who has the service then.
+type Case = (Side, Point, Victim, End);
 
-/// Where the store decides.
-const DECIDING: [Case; 6] = [
-    (Source, CheckpointCommitting, Worker, Some(Source)),
-    (Source, CheckpointHead, Worker, None),
-    (Source, HandoverOffered, Worker, Some(Target)),
-    (Target, RestoreHeld, Worker, Some(Target)),
-    (Target, RestoreTaken, Worker, Some(Target)),
-    (Target, RestoreTaken, Victim::Container, Some(Target)),
-];
-
-fn giving() -> Vec<Case> {
-    let cases = GIVING.iter();
-    cases.flat_map(|(point, victims, end)| victims.iter().map(|victim| (Source, *point, *victim, *end))).collect()
+fn giving(share: Share) {
+    play(share, Source);
 }
 
-fn taking() -> Vec<Case> {
-    let cases = TAKING.iter();
-    cases.flat_map(|(point, victims)| victims.iter().map(|victim| (Target, *point, *victim, Some(Target)))).collect()
+fn taking(share: Share) {
+    play(share, Target);
 }
 
-pub fn points() -> Vec<Point> {
-    giving().iter().chain(&taking()).map(|case| case.1).collect()
+mod source {
+    use super::giving;
+    super::on_both_stores!(giving);
 }
 
-#[test]
-fn on_the_side_of_the_source() {
-    through_a_folder(&giving());
+mod target {
+    use super::taking;
+    super::on_both_stores!(taking);
 }
 
-#[test]
-fn on_the_side_of_the_target() {
-    through_a_folder(&taking());
+fn play(share: Share, side: Side) {
+    let cases = TABLES[side as usize].cases().into_iter().filter(|case| (share.plays)(case.0));
+    let cases: Vec<Case> = cases.map(|(point, victim, end)| (side, point, victim, end)).collect();
+    each(&cases, |case| Pair::new(&Application::new(share.place, &[]), *case).play());
 }
-
-fn through_a_folder(cases: &[Case]) {
-    each(cases, |case| {
-        let app = App::new(Setting::Restricted, &["big", "4"]).with_fail_points();
-        Pair::new(&|point, options| app.start_stopping_at(point, options), *case).play();
-    });
-}
-
-#[test]
-fn through_s3() {
-    each(&DECIDING, |case| {
-        let remote = Remote::new(&[]).with_fail_points();
-        Pair::new(&|point, options| remote.start_stopping_at(point, options), *case).play();
-    });
-}
-
-type Start<'a> = &'a (dyn Fn(Option<Point>, &[&str]) -> Container + Sync);
 
 /// Two containers of one application; an orchestrator keeps both alive.
 struct Pair<'a> {
-    start: Start<'a>,
+    app: &'a Application,
     case: Case,
     members: [Mutex<Arc<Container>>; 2],
     /// How far the service had counted before it was ever committed.
@@ -133,15 +118,15 @@ struct Answer {
 }
 
 impl<'a> Pair<'a> {
-    fn new(start: Start<'a>, case: Case) -> Self {
-        let source = launch(start, Source, None);
+    fn new(app: &'a Application, case: Case) -> Self {
+        let source = launch(app, Source, None);
         let counted = ticks(&source.verified());
         source.checkpoint(&["--leave-running"]);
-        let target = launch(start, Target, (case.0 == Target).then_some(case.1));
+        let target = launch(app, Target, (case.0 == Target).then_some(case.1));
         if case.1 != RestoreBegun {
             target.reaches("standby");
         }
-        Self { start, case, members: [source, target].map(|member| Mutex::new(Arc::new(member))), counted }
+        Self { app, case, members: [source, target].map(|member| Mutex::new(Arc::new(member))), counted }
     }
 
     /// The handover, with the kill.
@@ -152,13 +137,13 @@ impl<'a> Pair<'a> {
         if side == Source {
             source.stop_at(point);
         }
-        let mut socket = source.control();
-        writeln!(socket, r#"{{"version":1,"op":"checkpoint","handover_ms":{HELD_MS}}}"#).unwrap();
+        let committed = self.app.generations();
         let ([gave, took], died, end) = thread::scope(|scope| {
             let watch = [Source, Target].map(|side| {
                 let (stop, stopped) = channel::<()>();
                 (stop, scope.spawn(move || self.watch(side, &stopped)))
             });
+            scope.spawn(|| source.try_checkpoint(&[HELD]));
             victim.die(&self.member(side));
             let (died, end) = (Instant::now(), self.settle(end));
             let answers = watch.map(|(stop, thread)| {
@@ -174,25 +159,27 @@ impl<'a> Pair<'a> {
         assert!(late.is_none(), "two copies answer: {gave:#?}\n{took:#?}");
         let answered = gave.iter().map(|answer| answer.ticks).max().unwrap_or(before);
         // What a container that crashed has answered since the newest generation is lost with it.
-        let least = if (side, victim, end) == (Source, Victim::Container, Source) { self.counted } else { answered };
+        let least = if (side, victim, end) == (Source, Box, Source) { self.counted } else { answered };
         let now = ticks(&self.member(end).verified());
         assert!(now >= least, "{now} ticks of at least {least}");
+        let generations = self.app.generations();
+        assert!(generations.starts_with(&committed), "{committed:?} became {generations:?}");
     }
 
     /// Starts again what has ended, until one runs, `end` where that is known, and the other one stands by. Returns who runs.
-    fn settle(&self, end: Option<Side>) -> Side {
+    fn settle(&self, end: End) -> Side {
         let until = Instant::now() + PATIENCE;
         loop {
             let states = [Source, Target].map(|side| {
                 let mut member = self.members[side as usize].lock().unwrap();
                 if member.has_ended() {
-                    *member = Arc::new(launch(self.start, side, None));
+                    *member = Arc::new(launch(self.app, side, None));
                 }
                 member.status().unwrap_or_default()
             });
             let is = |side: Side, state: &str| states[side as usize].contains(&format!(r#""state":"{state}""#));
-            for (side, other) in [(Source, Target), (Target, Source)] {
-                if end != Some(other) && is(side, "running") && is(other, "standby") {
+            for (side, other, excluded) in [(Source, Target, AtTarget), (Target, Source, AtSource)] {
+                if end != excluded && is(side, "running") && is(other, "standby") {
                     return side;
                 }
             }
@@ -220,10 +207,10 @@ impl<'a> Pair<'a> {
 }
 
 /// The target stands by at first; after that both do what they find.
-fn launch(start: Start, side: Side, point: Option<Point>) -> Container {
+fn launch(app: &Application, side: Side, point: Option<Point>) -> Container {
     let options: &[&str] = match side {
         Source => &["--instance", "one"],
         Target => &["--instance", "two", "--standby"],
     };
-    start(point, &[options, &STANDBY].concat())
+    app.start_stopping_at(point, &[options, &STANDBY].concat())
 }

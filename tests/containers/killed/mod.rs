@@ -1,50 +1,115 @@
-//! Whatever takes part is killed at every step of a checkpoint, a handover, a restore and a prune: at each point of
-//! [`freeze::fail_points`]. What then holds is in docs/explanation/architecture.md.
+//! Whatever takes part is killed at every step of a checkpoint, a handover, a restore and a prune, in a folder and in a
+//! bucket: at each point of [`freeze::fail_points`]. What then holds is in docs/reference/steps.md.
+//!
+//! Each file has the [tables](table::Table) of its steps, and plays every cell: no service is lost, none runs twice, and
+//! what was committed stays.
 
+mod application;
 mod checkpoint;
 mod handover;
 mod prune;
 mod restore;
+mod table;
 
 use std::fmt::Debug;
 use std::thread;
 
 use clap::ValueEnum;
-use freeze::fail_points::Point;
+use freeze::fail_points::Point::{self, *};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::Value;
 
-use crate::harness::{App, Container, states, text};
+use self::application::Place;
+use self::table::{Table, Victim};
+use crate::harness::{Container, states};
 
 /// How many cases are played at once: most of their time is waiting.
 const LANES: usize = 5;
 
-/// What is killed while a worker stands at its point.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Victim {
-    Worker,
-    Criu,
-    Container,
+/// Beside the puts that decide who has the service. `make test` plays these in a bucket as well; all others
+/// follow by hand.
+const DECIDING: [Point; 12] = [
+    CheckpointManifest,
+    CheckpointCommitting,
+    CheckpointHead,
+    SettleDecided,
+    HandoverOffered,
+    HandoverDecided,
+    RestoreRemembered,
+    RestoreHeld,
+    RestoreTaken,
+    PruneRemoving,
+    PruneCondemned,
+    PruneSweeping,
+];
+
+/// Which of the cases a test plays.
+#[derive(Debug, Clone, Copy)]
+struct Share {
+    place: Place,
+    plays: fn(Point) -> bool,
 }
+
+const FOLDER: Share = Share { place: Place::Folder, plays: |_| true };
+const BUCKET: Share = Share { place: Place::Bucket, plays: |point| DECIDING.contains(&point) };
+const BUCKET_BY_HAND: Share = Share { place: Place::Bucket, plays: |point| !DECIDING.contains(&point) };
+
+/// Makes a test of each share of a function that takes it.
+macro_rules! on_both_stores {
+    ($function:ident) => {
+        #[test]
+        fn folder() {
+            $function(crate::killed::FOLDER);
+        }
+
+        #[test]
+        fn bucket() {
+            $function(crate::killed::BUCKET);
+        }
+
+        #[test]
+        #[ignore = "by hand: it takes minutes"]
+        fn bucket_elsewhere() {
+            $function(crate::killed::BUCKET_BY_HAND);
+        }
+    };
+}
+use on_both_stores;
 
 impl Victim {
     /// Kills it once the container's worker has stopped, and lets the others go on.
     fn die(self, container: &Container) {
         let worker = container.stopped();
         let send = |pid, signal| kill(Pid::from_raw(pid), signal).unwrap();
+        let gone = |pid| {
+            let gone = || states(pid).iter().all(|state| *state == 'Z').then_some(());
+            container.eventually("it does not end", gone);
+        };
         match self {
             Self::Worker => send(worker, Signal::SIGKILL),
             Self::Container => container.kill("KILL"),
             Self::Criu => {
-                let criu = container.find(&["/opt/freeze/criu"]).expect("there is a criu");
+                let criu = criu(container).expect("there is a criu");
                 send(criu, Signal::SIGKILL);
                 // Its parent, which has stopped, cannot reap it.
-                container.eventually("CRIU does not end", || (states(criu) == ['Z']).then_some(()));
+                gone(criu);
                 send(worker, Signal::SIGCONT);
             }
+            Self::Client => {
+                let client = container.find(&["/opt/freeze/freeze", "checkpoint"]).expect("there is a client");
+                send(client, Signal::SIGKILL);
+                gone(client);
+                // Init answers in turn, so it knows now that the client is gone. It may have killed the worker.
+                (0..2).for_each(|_| drop(container.status()));
+                let _ = kill(Pid::from_raw(worker), Signal::SIGCONT);
+            }
+            Self::Prune => unreachable!("it runs outside of containers"),
         }
     }
+}
+
+fn criu(container: &Container) -> Option<i32> {
+    container.find(&["/opt/freeze/criu"])
 }
 
 /// Plays all cases, each in a thread that has its name.
@@ -61,23 +126,6 @@ fn each<T: Debug + Sync>(cases: &[T], play: impl Fn(&T) + Sync) {
     });
 }
 
-/// The newest generation, 0 for none, of a store in which all must be well.
-fn newest(app: &App) -> u64 {
-    let rows = output(app, &["list", "--json"]);
-    if !rows.is_empty() {
-        output(app, &["verify"]);
-    }
-    let rows = rows.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    rows.filter(|row| row["newest"] == true).find_map(|row| row["generation"].as_u64()).unwrap_or(0)
-}
-
-/// What the command prints; it must succeed.
-fn output(app: &App, args: &[&str]) -> String {
-    let out = app.freeze(args);
-    assert!(out.status.success(), "{args:?}: {}{}", text(&out.stdout), text(&out.stderr));
-    text(&out.stdout)
-}
-
 /// How far a service has counted, by its answer.
 fn ticks(answer: &str) -> u64 {
     let ticks =
@@ -85,11 +133,25 @@ fn ticks(answer: &str) -> u64 {
     ticks.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{answer}"))
 }
 
-/// A point that no case stops at would be a step at which nothing is killed.
+fn tables() -> impl Iterator<Item = &'static Table> {
+    checkpoint::TABLES.iter().chain(&handover::TABLES).chain([&restore::TABLE, &prune::TABLE])
+}
+
+/// A point in no table would be a step at which nothing is killed.
 #[test]
 fn every_point_has_its_case() {
-    let cases: Vec<Point> = [checkpoint::points(), handover::points(), restore::points(), prune::points()].concat();
+    let points: Vec<Point> = tables().flat_map(|table| table.steps.iter().map(|step| step.0)).collect();
     for point in Point::value_variants() {
-        assert!(cases.contains(point), "nothing is killed at {point:?}");
+        assert!(points.contains(point), "nothing is killed at {point:?}");
     }
+}
+
+/// With `--nocapture` it prints them.
+#[test]
+fn the_page_has_these_tables() {
+    let printed: Vec<String> = tables().map(Table::markdown).collect();
+    let printed = printed.join("\n");
+    println!("{printed}");
+    let page = include_str!("../../../docs/reference/steps.md");
+    assert!(page.contains(&printed), "docs/reference/steps.md has other tables than these:\n{printed}");
 }

@@ -9,55 +9,62 @@ use freeze::fail_points::{self, Point};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Victim, each, output};
-use crate::harness::{App, BUILT, Container, Setting, states};
+use super::application::Application;
+use super::table::End::Kept;
+use super::table::{Table, Victim};
+use super::{Share, each, on_both_stores};
+use crate::harness::{BUILT, Container, states};
 
-const STEPS: [Point; 10] = [
-    Point::PruneBegun,
-    Point::PruneMarked,
-    Point::PruneLifted,
-    Point::PruneRemoving,
-    Point::PruneRemoved,
-    Point::PruneCondemned,
-    Point::PruneMarkedAgain,
-    Point::PruneSweeping,
-    Point::PruneSwept,
-    Point::PruneCleaned,
-];
-
-pub fn points() -> Vec<Point> {
-    STEPS.into()
-}
+pub static TABLE: Table = Table {
+    name: "A prune",
+    victims: &[Victim::Prune],
+    steps: &[
+        (Point::PruneBegun, &[Kept]),
+        (Point::PruneMarked, &[Kept]),
+        (Point::PruneLifted, &[Kept]),
+        (Point::PruneRemoving, &[Kept]),
+        (Point::PruneRemoved, &[Kept]),
+        (Point::PruneCondemned, &[Kept]),
+        (Point::PruneMarkedAgain, &[Kept]),
+        (Point::PruneSweeping, &[Kept]),
+        (Point::PruneSwept, &[Kept]),
+        (Point::PruneCleaned, &[Kept]),
+    ],
+};
 
 /// No grace, so that it removes all at once: nothing else uses the store meanwhile.
 const PRUNE: [&str; 5] = ["prune", "--keep-last", "2", "--grace", "0s"];
 
-#[test]
-fn what_is_kept_restores() {
-    each(&STEPS, |point| {
-        let app = App::new(Setting::Restricted, &["big", "4"]).with_fail_points();
-        // Two services, so that the generations that go have pages of their own.
-        for interrupted in [true, false] {
-            let container = app.start_with(&["--restore", "never"]);
-            container.verified();
-            (0..2).for_each(|_| drop(container.checkpoint(&["--leave-running"])));
-            if interrupted {
-                interrupted_checkpoint(&container);
-            }
-            container.kill("KILL");
-            container.wait();
+fn play(share: Share) {
+    let cases: Vec<_> = TABLE.cases().into_iter().filter(|case| (share.plays)(case.0)).collect();
+    each(&cases, |(point, _, _)| play_one(share, *point));
+}
+
+on_both_stores!(play);
+
+fn play_one(share: Share, point: Point) {
+    let app = Application::new(share.place, &[]);
+    // Two services, so that the generations that go have pages of their own.
+    for interrupted in [true, false] {
+        let container = app.start(&["--restore", "never"]);
+        container.verified();
+        (0..2).for_each(|_| drop(container.checkpoint(&["--leave-running"])));
+        if interrupted {
+            interrupted_checkpoint(&container);
         }
-        prune_killed_at(&app, *point);
-        output(&app, &["verify"]);
-        for generation in ["4", "5"] {
-            app.start_with(&["--restore", generation]).verified();
-        }
-        output(&app, &PRUNE);
-        output(&app, &["verify"]);
-        let left = |folder: &str| fs::read_dir(app.store().join(folder)).map_or(0, Iterator::count);
-        assert_eq!((left("generations"), left("condemned")), (2, 0));
-        app.start().verified();
-    });
+        container.kill("KILL");
+        container.wait();
+    }
+    prune_killed_at(&app, point);
+    app.freeze(&["verify"]);
+    for generation in ["4", "5"] {
+        app.start(&["--restore", generation]).verified();
+    }
+    app.freeze(&PRUNE);
+    app.freeze(&["verify"]);
+    let left = |folder: &str| app.store().list(folder).unwrap().len();
+    assert_eq!((left("generations/"), left("condemned/")), (2, 0));
+    app.start(&[]).verified();
 }
 
 /// Leaves a manifest and packs behind that no generation needs.
@@ -71,12 +78,13 @@ fn interrupted_checkpoint(container: &Container) {
 }
 
 /// Prunes the application's store from outside, up to this point.
-fn prune_killed_at(app: &App, point: Point) {
-    let file = app.keys().join("fail-point");
+fn prune_killed_at(app: &Application, point: Point) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("fail-point");
     fs::write(&file, point.name()).unwrap();
     let mut prune = Command::new(BUILT)
         .args(PRUNE)
-        .arg(format!("--store=file:{}", app.store().display()))
+        .args(["--store", &app.location().url])
         .env(fail_points::VARIABLE, &file)
         .stderr(Stdio::null())
         .spawn()

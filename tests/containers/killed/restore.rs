@@ -3,67 +3,63 @@
 use freeze::exit::RESTORE_FAILED;
 use freeze::fail_points::Point::{self, *};
 
-use super::Victim::{self, Container, Criu, Worker};
-use super::{each, ticks};
-use crate::harness::{App, Setting};
+use super::application::Application;
+use super::table::End::{self, Absent, Earlier, NextStart, RunsOn};
+use super::table::Table;
+use super::table::Victim::{self, Container, Criu, Worker};
+use super::{Share, each, on_both_stores, ticks};
 
-/// What is killed at each step before the service runs.
-const STEPS: &[(Point, &[Victim])] = &[
-    (RestoreBegun, &[Worker, Container]),
-    (RestoreFound, &[Worker, Container]),
-    (RestoreRemembered, &[Worker, Container]),
-    (RestoreChecked, &[Worker, Container]),
-    (RestoreFiles, &[Worker, Container]),
-    (RestoreCriu, &[Worker, Criu, Container]),
-    (RestoreHeld, &[Worker, Criu, Container]),
-    (RestoreTaken, &[Worker, Criu, Container]),
-    (RestoreLetGo, &[Worker, Container]),
-    (RestoreRunning, &[Worker, Container]),
-];
-
-/// The service runs already, and does so without the worker.
-const RUNS: [Point; 2] = [RestoreReported, RestoreClaimed];
-
-pub fn points() -> Vec<Point> {
-    STEPS.iter().map(|step| step.0).chain(RUNS).collect()
-}
+pub static TABLE: Table = Table {
+    name: "A restore",
+    victims: &[Worker, Criu, Container],
+    steps: &[
+        (RestoreBegun, &[NextStart, Absent, NextStart]),
+        (RestoreFound, &[NextStart, Absent, NextStart]),
+        (RestoreRemembered, &[NextStart, Absent, NextStart]),
+        (RestoreChecked, &[NextStart, Absent, NextStart]),
+        (RestoreFiles, &[NextStart, Absent, NextStart]),
+        (RestoreCriu, &[NextStart, NextStart, NextStart]),
+        (RestoreHeld, &[NextStart, NextStart, NextStart]),
+        (RestoreTaken, &[NextStart, NextStart, NextStart]),
+        (RestoreLetGo, &[NextStart, Absent, NextStart]),
+        (RestoreRunning, &[NextStart, Absent, NextStart]),
+        (RestoreReported, &[RunsOn, Absent, Earlier]),
+        (RestoreClaimed, &[RunsOn, Absent, Earlier]),
+    ],
+};
 
 /// The container that restores, also when it is started again.
 const IT: [&str; 2] = ["--instance", "it"];
 
-/// An application that has ended with a generation that nobody has taken, and how far it had counted.
-fn offered() -> (App, u64) {
-    let app = App::new(Setting::Restricted, &["big", "4"]).with_fail_points();
-    let container = app.start_with(&["--instance", "former"]);
+fn play(share: Share) {
+    let cases: Vec<_> = TABLE.cases().into_iter().filter(|case| (share.plays)(case.0)).collect();
+    each(&cases, |(point, victim, end)| play_one(share, *point, *victim, *end));
+}
+
+on_both_stores!(play);
+
+fn play_one(share: Share, point: Point, victim: Victim, end: End) {
+    let app = Application::new(share.place, &[]);
+    let counted = offered(&app);
+    let committed = app.generations();
+    let mut container = app.start_stopping_at(Some(point), &IT);
+    victim.die(&container);
+    if end != RunsOn {
+        let status = container.wait();
+        assert!(victim == Container || status == i32::from(RESTORE_FAILED), "{status}\n{}", container.story());
+        container = app.start(&IT);
+    }
+    assert!(ticks(&container.verified()) >= counted, "{}", container.story());
+    assert_eq!(app.generations(), committed);
+    container.checkpoint(&[]);
+    assert_eq!(container.wait(), 172, "{}", container.story());
+}
+
+/// Ends the service with a generation that nobody has taken, and returns how far it had counted.
+fn offered(app: &Application) -> u64 {
+    let container = app.start(&["--instance", "former"]);
     let counted = ticks(&container.verified());
     container.checkpoint(&[]);
     assert_eq!(container.wait(), 172, "{}", container.story());
-    (app, counted)
-}
-
-#[test]
-fn before_the_service_runs() {
-    let cases = STEPS.iter().flat_map(|(point, victims)| victims.iter().map(|victim| (*point, *victim)));
-    each(&cases.collect::<Vec<_>>(), |(point, victim)| {
-        let (app, counted) = offered();
-        let container = app.start_stopping_at(Some(*point), &IT);
-        victim.die(&container);
-        let status = container.wait();
-        assert!(*victim == Container || status == i32::from(RESTORE_FAILED), "{status}\n{}", container.story());
-        let next = app.start_with(&IT);
-        assert!(ticks(&next.verified()) >= counted, "{}", next.story());
-        next.checkpoint(&["--leave-running"]);
-    });
-}
-
-#[test]
-fn once_the_service_runs() {
-    each(&RUNS, |point| {
-        let (app, counted) = offered();
-        let container = app.start_stopping_at(Some(*point), &IT);
-        Worker.die(&container);
-        assert!(ticks(&container.verified()) >= counted);
-        container.checkpoint(&[]);
-        assert_eq!(container.wait(), 172, "{}", container.story());
-    });
+    counted
 }
