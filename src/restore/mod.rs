@@ -243,6 +243,7 @@ impl<'a> Restore<'a> {
             None => self.store.insert(store::open(&self.common.store)?).clone(),
         };
         let vault = Vault::open(store.clone(), &self.common.keys)?;
+        let lease = self.lease_to_start(vault.as_ref())?;
         // Read before the outcomes: a generation that another container takes meanwhile is noticed there or
         // at the decision.
         let found = vault.as_ref().map(Found::look).transpose()?.flatten();
@@ -256,7 +257,7 @@ impl<'a> Restore<'a> {
                     self.announce(&found);
                     Turn::Restore(Box::new(found))
                 }
-                None => Turn::Start(vault, Lease::fresh()),
+                None => Turn::Start(vault, lease),
             },
             Some(reason) => {
                 self.reporter.send(&Event::Chosen { message: format!("waiting for a generation: {reason}") });
@@ -280,6 +281,16 @@ impl<'a> Restore<'a> {
         };
         self.decided = Instant::now();
         Ok(turn)
+    }
+
+    /// The lease with which the command starts. An earlier start of this container may have claimed head with `--exclusive`,
+    /// and committed nothing. Read before the owner is looked up: one that claims meanwhile is noticed at the claim.
+    fn lease_to_start(&self, vault: Option<&Vault>) -> Result<Lease, ImageError> {
+        let head = match vault.filter(|_| self.policy.exclusive.is_some()) {
+            Some(vault) => Lease::of_head(vault)?,
+            None => None,
+        };
+        Ok(head.filter(|head| !head.is_unclaimed()).map_or_else(Lease::fresh, |head| Lease::after(&head)))
     }
 
     /// Restores the chosen generation. None if the store must be read anew.

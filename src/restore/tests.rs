@@ -280,6 +280,18 @@ fn the_command_is_not_started_without_the_right_to_it() {
     );
 }
 
+/// It has ended before its first checkpoint.
+#[test]
+fn an_exclusive_one_that_has_committed_nothing_starts_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let common = common(folder.path());
+    let exclusive = Policy { exclusive: Some(Duration::from_secs(1)), ..policy(Choice::Newest, OnFailure::Fail) };
+    let [first, second] = [(); 2].map(|()| lease_of(run_policy(&common, &exclusive).0));
+    assert_eq!(second.epoch, first.epoch + 1);
+    let vault = vault(&common);
+    assert!(second.check(&vault).is_ok() && first.check(&vault).is_err());
+}
+
 #[test]
 fn an_exclusive_one_never_starts_what_it_could_not_claim() {
     let folder = tempfile::tempdir().unwrap();
