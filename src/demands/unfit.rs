@@ -66,11 +66,11 @@ pub enum Unfit {
     )]
     Locked { needed: u64, limit: u64 },
     #[error(
-        "the service has {needed} bytes mapped in one process, but this container's hard limit is {limit} (RLIMIT_AS); raise it (ulimit -Hv)"
+        "a restore of the service needs {needed} bytes of address space in one process, but this container's hard limit is {limit} (RLIMIT_AS); raise it (ulimit -Hv)"
     )]
     AddressSpace { needed: u64, limit: u64 },
     #[error(
-        "the service has {needed} bytes of writable memory mapped in one process, but this container's hard limit is {limit} (RLIMIT_DATA); raise it (ulimit -Hd)"
+        "a restore of the service needs {needed} bytes of writable memory in one process, but this container's hard limit is {limit} (RLIMIT_DATA); raise it (ulimit -Hd)"
     )]
     Data { needed: u64, limit: u64 },
     #[error(

@@ -123,3 +123,24 @@ fn done(command: &mut Command) {
     let out = command.output().unwrap();
     assert!(out.status.success(), "{command:?}: {}", text(&out.stderr));
 }
+
+/// CRIU has mappings of its own in a process until its last step.
+#[test]
+fn a_restore_has_what_it_asks_for() {
+    for (object, resource, words) in [
+        ("reserve-none", "as", " bytes of address space in one process"),
+        ("reserve-most", "data", " bytes of writable memory in one process"),
+    ] {
+        let (mut app, first) = held(object, &[]);
+        first.checkpoint(&[]);
+        assert_eq!(first.wait(), 172, "{}", first.story());
+        let limit = |bytes: u64| format!("{resource}={bytes}");
+        app.set_sandbox(&["--ulimit", &limit(64 << 30)]);
+        let unfit = app.start();
+        assert_eq!(unfit.wait(), i32::from(exit::RESTORE_FAILED), "{}", unfit.story());
+        let said = unfit.logs().1;
+        let needed = said.split(words).next().unwrap().rsplit(' ').next().unwrap().parse().unwrap();
+        app.set_sandbox(&["--ulimit", &limit(needed)]);
+        app.start().verified();
+    }
+}
