@@ -62,7 +62,7 @@ static void tell_file(struct object *o)
 		struct stat st = { 0 };
 
 		fstat(o->fd[i], &st);
-		tell(o, "file %d: size %ld names %d offset %ld", i, st.st_size, st.st_nlink > 0,
+		tell(o, "file %d: size %ld links %d offset %ld", i, st.st_size, (int)st.st_nlink,
 		     lseek(o->fd[i], 0, SEEK_CUR));
 		tell_bytes(o, "contents", contents, pread(o->fd[i], contents, sizeof contents, 0));
 	}
@@ -94,7 +94,7 @@ static void tell_folder(struct object *o)
 
 	tell_descriptors(o);
 	fstat(o->fd[0], &st);
-	tell(o, "folder: names %d offset %ld", st.st_nlink > 0, lseek(o->fd[0], 0, SEEK_CUR));
+	tell(o, "folder: names %d offset %ld", (int)st.st_nlink, lseek(o->fd[0], 0, SEEK_CUR));
 }
 
 static int make_path(struct object *o)

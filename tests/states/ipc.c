@@ -1,5 +1,6 @@
 /* ipc.c - System V memory, queues and semaphores; POSIX shared memory. */
 #include "states.h"
+#include <linux/landlock.h>
 #include <mqueue.h>
 #include <sys/ipc.h>
 #include <sys/msg.h>
@@ -132,14 +133,17 @@ static void tell_shm(struct object *o)
 /* What the preflight refuses: it must name the right process. */
 static int make_refused(struct object *o)
 {
+	struct landlock_ruleset_attr rules = { .handled_access_fs = LANDLOCK_ACCESS_FS_EXECUTE };
 	int fd;
 
-	switch (draw(o, 3)) {
+	switch (draw(o, 4)) {
 	case 0:
 		snprintf(o->path, sizeof o->path, "/%s", o->name);
 		return keep(o, mq_open(o->path, O_CREAT | O_RDWR, 0600, NULL)) < 0 ? -1 : 0;
 	case 1:
 		return keep(o, syscall(SYS_memfd_secret, 0)) < 0 ? -1 : 0;
+	case 2:
+		return keep(o, syscall(SYS_landlock_create_ruleset, &rules, sizeof rules.handled_access_fs, 0)) < 0 ? -1 : 0;
 	}
 	fd = keep(o, open(new_path(o, ""), O_CREAT | O_EXCL | O_WRONLY, 0600));
 	return fd < 0 ? -1 : fcntl(fd, F_SETLEASE, F_WRLCK);

@@ -63,10 +63,17 @@ fn all(specs: &[(String, String)]) -> Vec<Row> {
     rows
 }
 
-/// A failure of as few of the objects as possible.
+/// A failure of as few of the objects as possible: of one that the difference names, or of what is left when each of
+/// them is left out in turn.
 fn shrunk(setting: Setting, spec: &str, outcome: Outcome) -> Outcome {
     let Outcome::Failed(mut why, _) = outcome else { return outcome };
     let mut objects: Vec<&str> = spec.split('+').collect();
+    let named = objects.iter().filter(|object| why.contains(&format!(" {object} ")));
+    for object in named {
+        if let Outcome::Failed(because, least) = play(setting, &[(*object).to_owned()]).remove(0) {
+            return Outcome::Failed(because, least);
+        }
+    }
     let mut at = 0;
     while at < objects.len() && objects.len() > 1 {
         let fewer = [&objects[..at], &objects[at + 1..]].concat();

@@ -5,43 +5,49 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use crate::mappings;
 
-/// Lines of `status` that a restore does not keep or that go on by themselves.
-const STATUS: [&str; 14] = [
+/// Lines of `status` that are left out, and why.
+const STATUS: [&str; 17] = [
+    // PIDs of this machine; those of the container are in NStgid, NSpid and `parent`.
     "Tgid",
     "Ngid",
     "Pid",
     "PPid",
-    "TracerPid",
+    // How many descriptors the table has had room for: a larger one is kept until the process ends.
     "FDSize",
+    // The most that there has ever been.
     "VmPeak",
-    "VmSize",
     "VmHWM",
+    // What is in memory at the moment, and the tables for that: the kernel pages in and out.
     "VmRSS",
     "RssAnon",
     "RssFile",
     "RssShmem",
     "VmPTE",
-];
-const ALSO: [&str; 8] = [
     "VmSwap",
-    "VmExe",
+    // What counts as libraries depends on where the kernel puts the vdso.
     "VmLib",
-    "HugetlbPages",
+    // Go on with time.
     "voluntary_ctxt_switches",
     "nonvoluntary_ctxt_switches",
-    "NStgid",
+    // Of all processes of the user, in all containers. The limit is in `limits`.
     "SigQ",
 ];
-/// Fields of `stat` that are kept, as proc(5) counts them, and their names.
-const STAT: [(usize, &str); 15] = [
+/// Fields of `stat` that are kept, as proc(5) counts them, and their names. The others are in `status`, are times or counts
+/// that go on, are PIDs of this machine, or are 0 since Linux 2.6.
+const STAT: [(usize, &str); 20] = [
     (9, "flags"),
     (18, "priority"),
     (19, "nice"),
+    (20, "threads"),
+    (23, "size"),
+    (25, "rss limit"),
     (26, "startcode"),
     (27, "endcode"),
     (28, "startstack"),
@@ -52,12 +58,23 @@ const STAT: [(usize, &str); 15] = [
     (46, "end_data"),
     (47, "start_brk"),
     (48, "arg_start"),
+    (49, "arg_end"),
     (50, "env_start"),
+    (51, "env_end"),
     (52, "exit_code"),
 ];
 /// Files of /proc/PID that are compared as they are.
-const FILES: [&str; 8] =
-    ["limits", "cmdline", "environ", "comm", "oom_score_adj", "coredump_filter", "timerslack_ns", "personality"];
+const FILES: [&str; 9] = [
+    "limits",
+    "cmdline",
+    "environ",
+    "comm",
+    "oom_score_adj",
+    "coredump_filter",
+    "timerslack_ns",
+    "personality",
+    "auxv",
+];
 
 /// Processes of the container of process `init`, by the PIDs that they have inside.
 fn processes(init: i32) -> BTreeMap<i32, PathBuf> {
@@ -90,7 +107,9 @@ pub fn describe(init: i32, pids: &RangeInclusive<i32>) -> Vec<String> {
         if is_zombie(path) {
             // The rest of it is nobody's any more.
             line("zombie", read(path, "comm"));
-            stat(path).filter(|text| text.starts_with("exit_")).for_each(|text| line("stat", text));
+            let exit = stat(path).filter(|text| text.starts_with("exit_"));
+            // Which signal its parent has got is of no use any more, but for what finds it: wait(2), or __WCLONE alone.
+            exit.map(|text| text.replace("exit_signal 12", "exit_signal 0")).for_each(|text| line("stat", text));
             continue;
         }
         for file in FILES {
@@ -113,7 +132,8 @@ pub fn describe(init: i32, pids: &RangeInclusive<i32>) -> Vec<String> {
         for (_, task) in numbered(&path.join("task")) {
             let tid = inner(&task).unwrap_or_default();
             let comm = read(&task, "comm");
-            status(&task).chain(stat(&task)).for_each(|text| line(&format!("task {tid} {comm}"), text));
+            let all = status(&task).chain(stat(&task)).chain(call(&task));
+            all.for_each(|text| line(&format!("task {tid} {comm}"), text));
         }
     }
     seen
@@ -170,7 +190,7 @@ fn status(path: &Path) -> impl Iterator<Item = String> {
     let lines: Vec<_> = text.lines().map(str::to_owned).collect();
     let kept = lines.into_iter().filter(|line| {
         let key = line.split(':').next().unwrap_or_default();
-        !STATUS.contains(&key) && !ALSO.contains(&key)
+        !STATUS.contains(&key)
     });
     kept.map(|line| match line.split_once(':') {
         Some(("State", state)) => {
@@ -185,6 +205,30 @@ fn status(path: &Path) -> impl Iterator<Item = String> {
         }
         _ => line,
     })
+}
+
+/// Calls with a time limit that the kernel goes on with by restart_syscall(2) after any stop.
+const RESTARTED: [&str; 5] = ["7", "35", "202", "219", "230"];
+
+/// The system call that a thread waits in: its number, where its stack and its code are. Not its arguments, as what is left
+/// of a time limit is one. Nothing for a thread that is stopped.
+fn call(path: &Path) -> Option<String> {
+    if status(path).any(|line| line == "State: T") {
+        return None;
+    }
+    // One that has just been asked, or let go, is on its way to where it waits.
+    for _ in 0..200 {
+        let words = read(path, "syscall");
+        let words: Vec<_> = words.trim_end_matches("\\n").split(' ').collect();
+        if let [number, _, .., stack, code] = words[..]
+            && number != "-1"
+        {
+            let number = if RESTARTED.contains(&number) { "restarted" } else { number };
+            return Some(format!("call {number} {stack} {code}"));
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    Some("runs on".to_owned())
 }
 
 fn parent(path: &Path, all: &BTreeMap<i32, PathBuf>) -> String {

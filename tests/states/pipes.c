@@ -57,7 +57,7 @@ static void tell_pipe(struct object *o)
 		int unread = -1;
 
 		fstat(o->fd[i], &st);
-		tell(o, "pipe %d: owner %d, names %d", i, fcntl(o->fd[i], F_GETOWN), st.st_nlink > 0);
+		tell(o, "pipe %d: owner %d, names %d", i, fcntl(o->fd[i], F_GETOWN), (int)st.st_nlink);
 		if (!o->note[0]) /* what nobody can read is not carried, nor is its room */
 			continue;
 		ioctl(o->fd[i], FIONREAD, &unread);

@@ -2,8 +2,10 @@
 #include "states.h"
 #include <pthread.h>
 #include <sched.h>
+#include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 
 static int make_limit(struct object *o)
 {
@@ -26,9 +28,21 @@ static void tell_limit(struct object *o)
 	tell(o, "limit %ld: %lu %lu", o->note[0], now.rlim_cur, now.rlim_max);
 }
 
+static int write_to(const char *path, int value)
+{
+	FILE *file = fopen(path, "we");
+
+	if (!file)
+		return -1;
+	fprintf(file, "%d", value);
+	return fclose(file);
+}
+
 static int make_attribute(struct object *o)
 {
-	switch (o->note[0] = draw(o, 9)) {
+	unsigned long cpu = 1;
+
+	switch (draw(o, 19)) {
 	case 0: return prctl(PR_SET_NAME, o->name);
 	case 1: return nice(1 + draw(o, 10)) < 0 ? -1 : 0;
 	case 2: return prctl(PR_SET_TIMERSLACK, 1000 + draw(o, 100000));
@@ -37,8 +51,18 @@ static int make_attribute(struct object *o)
 	case 5: return prctl(PR_SET_PDEATHSIG, SIGTERM);
 	case 6: return prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
 	case 7: return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	case 8: return syscall(SYS_ioprio_set, 1, 0, PICK(o, 2, 3) << 13 | draw(o, 8));
+	case 9: return syscall(SYS_sched_setaffinity, 0, sizeof cpu, &cpu);
+	case 10: return prctl(PR_SET_KEEPCAPS, 1);
+	case 11: return personality(PICK(o, 0, 0x20008, 8));
+	case 12: return write_to("/proc/self/oom_score_adj", 500 + draw(o, 500));
+	case 13: return write_to("/proc/self/coredump_filter", draw(o, 0x7f));
+	case 14: return prctl(PR_MCE_KILL, PR_MCE_KILL_SET, PICK(o, PR_MCE_KILL_EARLY, PR_MCE_KILL_LATE), 0, 0);
+	case 15: return prctl(PR_SET_SECUREBITS, PICK(o, 1, 2, 4, 8));
+	case 16: return prctl(PR_CAPBSET_DROP, draw(o, 40));
+	case 17: return prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
 	}
-	umask(o->note[1] = draw(o, 0777));
+	umask(draw(o, 0777));
 	return 0;
 }
 
@@ -46,15 +70,20 @@ static void tell_attribute(struct object *o)
 {
 	char name[17] = "";
 	int reaps = -1, dies = -1;
+	unsigned long cpus[16] = { 0 };
 	mode_t mask = umask(0);
 
 	umask(mask);
 	prctl(PR_GET_NAME, name);
 	prctl(PR_GET_CHILD_SUBREAPER, &reaps);
 	prctl(PR_GET_PDEATHSIG, &dies);
+	syscall(SYS_sched_getaffinity, 0, sizeof cpus, cpus);
 	tell(o, "name %s nice %d slack %d policy %d subreaper %d death %d huge %d new %d umask %o", name,
 	     getpriority(PRIO_PROCESS, 0), prctl(PR_GET_TIMERSLACK), sched_getscheduler(0), reaps, dies,
 	     prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0), prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0), mask);
+	tell(o, "I/O %lx CPUs %lx keep %d personality %x errors %d secure %x dumpable %d", syscall(SYS_ioprio_get, 1, 0),
+	     cpus[0], prctl(PR_GET_KEEPCAPS), personality(0xffffffff), prctl(PR_MCE_KILL_GET, 0, 0, 0, 0),
+	     prctl(PR_GET_SECUREBITS), prctl(PR_GET_DUMPABLE));
 }
 
 static int make_directory(struct object *o)
@@ -70,7 +99,7 @@ static void tell_directory(struct object *o)
 	char path[200] = "";
 
 	stat(".", &st);
-	tell(o, "in %s, mode %o, names %d", getcwd(path, sizeof path) ? path : strerror(errno), st.st_mode, st.st_nlink > 0);
+	tell(o, "in %s, mode %o, names %d", getcwd(path, sizeof path) ? path : strerror(errno), st.st_mode, (int)st.st_nlink);
 }
 
 static void stay(void)

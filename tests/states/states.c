@@ -8,15 +8,17 @@
  * first the PIDs that the group has had, then a part for each fact. "drop N" ends the group.
  */
 #include "states.h"
+#include <linux/sockios.h>
 #include <poll.h>
 #include <semaphore.h>
 #include <stdarg.h>
+#include <sys/ioctl.h>
 #include <time.h>
 
-enum { GROUPS = 64, OBJECTS = 32, TEXT = 32768 };
+enum { GROUPS = 64, OBJECTS = 32, TEXT = 60000 };
 
 static const struct kind *const lists[] = { event_kinds,   file_kinds, ipc_kinds,     memory_kinds, network_kinds,
-					    pipe_kinds, process_kinds, signal_kinds, unix_kinds };
+					    pipe_kinds, process_kinds, signal_kinds, special_kinds, tree_kinds,   unix_kinds };
 enum { LISTS = sizeof lists / sizeof *lists };
 
 /* What the first process and that of the group share. */
@@ -86,7 +88,7 @@ void tell_descriptors(struct object *o)
 {
 	for (int i = 0; i < o->fds; i++) {
 		struct stat st = { 0 };
-		int fd = o->fd[i];
+		int fd = o->fd[i], unread = 0;
 		struct pollfd ready = { .fd = fd, .events = POLLIN | POLLPRI | POLLOUT | POLLRDHUP };
 
 		if (fd < 0)
@@ -96,6 +98,9 @@ void tell_descriptors(struct object *o)
 		if (S_ISSOCK(st.st_mode) || (S_ISFIFO(st.st_mode) && ready.revents & POLLERR))
 			/* An error of a socket is told once. What is in a pipe without readers is not carried. */
 			ready.revents &= ~(POLLERR | (S_ISFIFO(st.st_mode) ? POLLOUT : 0));
+		/* Whether more fits depends on how the kernel has packed what the other end has not read yet. */
+		if (S_ISSOCK(st.st_mode) && !ioctl(fd, SIOCOUTQ, &unread) && unread)
+			ready.revents &= ~POLLOUT;
 		tell(o, "fd %d: mode %o uid %d gid %d flags %o cloexec %d ready %x", fd, st.st_mode, st.st_uid,
 		     st.st_gid, fcntl(fd, F_GETFL), fcntl(fd, F_GETFD), ready.revents);
 	}

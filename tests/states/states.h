@@ -40,6 +40,8 @@ extern const struct kind network_kinds[]; /* network.c */
 extern const struct kind pipe_kinds[];	  /* pipes.c */
 extern const struct kind process_kinds[]; /* processes.c */
 extern const struct kind signal_kinds[];  /* signals.c */
+extern const struct kind special_kinds[]; /* special.c */
+extern const struct kind tree_kinds[];	  /* trees.c */
 extern const struct kind unix_kinds[];	  /* unix.c */
 
 /* The next random number of the object, below `limit`. */

@@ -24,10 +24,10 @@ static void set_options(struct object *o, int fd)
 
 static int send_some(struct object *o, int fd)
 {
-	char data[3000];
+	static char data[40000];
 
 	for (int i = draw(o, 4); i > 0; i--) {
-		size_t size = 1 + draw(o, sizeof data - 1);
+		size_t size = 1 + draw(o, draw(o, 8) ? 3000 : sizeof data - 1);
 
 		fill(o, data, size);
 		if (send(fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
@@ -36,21 +36,27 @@ static int send_some(struct object *o, int fd)
 	return 0;
 }
 
-/* A descriptor in flight, that nobody has open otherwise if it is closed then. */
-static int send_descriptor(struct object *o, int by)
+/* Descriptors in flight, that nobody has open otherwise, with some bytes. */
+static int send_descriptors(struct object *o, int by)
 {
+	enum { MOST = 253 }; /* that the kernel takes */
 	union {
 		struct cmsghdr header;
-		char space[CMSG_SPACE(sizeof(int))];
+		char space[CMSG_SPACE(MOST * sizeof(int))];
 	} control = { 0 };
-	struct msghdr message = { .msg_iov = &(struct iovec){ "d", 1 }, .msg_iovlen = 1, .msg_control = &control,
-				  .msg_controllen = sizeof control };
-	int fd = open(toss(o) ? "/etc/passwd" : "/dev/null", O_RDONLY | O_CLOEXEC), sent;
+	char data[3000];
+	int n = draw(o, 20) ? 1 + draw(o, 3) : MOST, fds[MOST], sent;
+	struct msghdr message = { .msg_iov = &(struct iovec){ data, 1 + draw(o, sizeof data - 1) }, .msg_iovlen = 1,
+				  .msg_control = &control, .msg_controllen = CMSG_SPACE(n * sizeof(int)) };
 
-	control.header = (struct cmsghdr){ CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS };
-	memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
+	fill(o, data, sizeof data);
+	for (int i = 0; i < n; i++)
+		fds[i] = open(toss(o) ? "/etc/passwd" : "/dev/null", O_RDONLY | O_CLOEXEC);
+	control.header = (struct cmsghdr){ CMSG_LEN(n * sizeof(int)), SOL_SOCKET, SCM_RIGHTS };
+	memcpy(CMSG_DATA(&control.header), fds, n * sizeof(int));
 	sent = sendmsg(by, &message, MSG_DONTWAIT);
-	close(fd);
+	while (n > 0)
+		close(fds[--n]);
 	return sent < 0 ? -1 : 0;
 }
 
@@ -58,14 +64,17 @@ static int make_pair(struct object *o)
 {
 	int pair[2];
 
-	if (socketpair(AF_UNIX, type_of(o), 0, pair) || keep(o, pair[0]) < 0 || keep(o, pair[1]) < 0)
+	if (socketpair(AF_UNIX, o->note[0] = type_of(o), 0, pair) || keep(o, pair[0]) < 0 || keep(o, pair[1]) < 0)
 		return -1;
 	for (int i = 0; i < 2; i++) /* what is sent before the receiver asks for its sender has none */
 		set_options(o, o->fd[i]);
 	for (int i = 0; i < 2; i++)
 		send_some(o, o->fd[i]);
-	if (!draw(o, 4) && send_descriptor(o, o->fd[0]))
-		return -1;
+	for (int i = draw(o, 4) ? 0 : 1 + draw(o, 3); i > 0; i--)
+		if (send_descriptors(o, o->fd[draw(o, 2)]))
+			break;
+	if (toss(o))
+		send_some(o, o->fd[0]);
 	if (!draw(o, 3))
 		shutdown(o->fd[0], draw(o, 3));
 	if (!draw(o, 4)) {
@@ -99,7 +108,7 @@ static int connect_to(struct object *o, int to, int type)
 
 static int make_named(struct object *o)
 {
-	int type = type_of(o), fd = keep(o, socket(AF_UNIX, type, 0)), client;
+	int type = o->note[0] = type_of(o), fd = keep(o, socket(AF_UNIX, type, 0)), client;
 
 	if (fd < 0)
 		return -1;
@@ -128,20 +137,9 @@ static void tell_name(struct object *o, int fd, const char *what, int (*get)(int
 	tell(o, "%s: %d %s%s", what, size, name.sun_path, name.sun_path + !*name.sun_path);
 }
 
-/* The first message, and by whom, if the socket asks for that. */
-static void tell_message(struct object *o, int fd)
+static void tell_control(struct object *o, struct msghdr *message)
 {
-	char data[8192], space[200];
-	struct msghdr message = { .msg_iov = &(struct iovec){ data, sizeof data }, .msg_iovlen = 1,
-				  .msg_control = space, .msg_controllen = sizeof space };
-
-	ssize_t size = recvmsg(fd, &message, MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-
-	/* That the peer closed with data unread is told once, and a dump is told it, too. */
-	if (size < 0 && errno == ECONNRESET)
-		return tell_message(o, fd);
-	tell_bytes(o, "data", data, size);
-	for (struct cmsghdr *c = size < 0 ? NULL : CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c)) {
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
 		if (c->cmsg_type == SCM_CREDENTIALS) {
 			struct ucred *sender = (void *)CMSG_DATA(c);
 
@@ -149,11 +147,43 @@ static void tell_message(struct object *o, int fd)
 		} else if (c->cmsg_type == SCM_RIGHTS) {
 			int *fds = (int *)CMSG_DATA(c), n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
 
-			tell(o, "with %d descriptors", n);
-			while (n > 0)
-				close(fds[--n]);
+			uint64_t what = n;
+
+			for (int i = 0; i < n; i++) {
+				struct stat st = { 0 };
+
+				fstat(fds[i], &st);
+				what = what * 31 + st.st_mode + st.st_size;
+				close(fds[i]);
+			}
+			tell(o, "with %d descriptors: %016lx", n, what);
 		}
 	}
+}
+
+/* All messages, or a stream by parts; what comes with them, and by whom, if the socket asks for that. */
+static void tell_queue(struct object *o, int fd)
+{
+	static char data[40000];
+	size_t part = o->note[0] == SOCK_STREAM ? 700 : sizeof data;
+	char space[4096];
+	ssize_t size;
+
+	setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &(int){ 0 }, sizeof(int));
+	for (;;) {
+		struct msghdr message = { .msg_iov = &(struct iovec){ data, part }, .msg_iovlen = 1,
+					  .msg_control = space, .msg_controllen = sizeof space };
+
+		size = recvmsg(fd, &message, MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+		/* That the peer closed with data unread is told once, and a dump is told it, too. */
+		if (size < 0 && errno == ECONNRESET)
+			continue;
+		tell_bytes(o, "data", data, size);
+		if (size <= 0)
+			break;
+		tell_control(o, &message);
+	}
+	setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &(int){ -1 }, sizeof(int));
 }
 
 static void tell_socket(struct object *o)
@@ -177,9 +207,9 @@ static void tell_socket(struct object *o)
 		ioctl(fd, FIONREAD, &unread);
 		tell(o, "socket %d: timeout %ld, unread %d", i, time.tv_sec, unread);
 		tell_name(o, fd, "name", getsockname);
-		if (*o->path) /* else its abstract name may be lost: docs/reference/preflight.md */
+		if (*o->path || o->kind->make == make_pair) /* else it may be lost: docs/reference/preflight.md */
 			tell_name(o, fd, "peer", getpeername);
-		tell_message(o, fd);
+		tell_queue(o, fd);
 	}
 	tell_descriptors(o); /* now that no error is pending */
 }
