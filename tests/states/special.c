@@ -59,12 +59,11 @@ static void tell_terminal(struct object *o)
 
 static int make_netlink(struct object *o)
 {
+	int protocol = PICK(o, NETLINK_ROUTE, NETLINK_ROUTE, NETLINK_GENERIC, NETLINK_SOCK_DIAG, NETLINK_KOBJECT_UEVENT);
 	/* Groups to which nothing is sent here: a dump fails by name if there is anything to read. */
 	struct sockaddr_nl name = { .nl_family = AF_NETLINK,
-				    .nl_groups = PICK(o, 0, RTMGRP_TC, RTMGRP_IPV4_MROUTE, RTMGRP_IPV4_RULE,
-						      RTMGRP_TC | RTMGRP_IPV4_RULE) };
-	int fd = keep(o, socket(AF_NETLINK, PICK(o, SOCK_RAW, SOCK_DGRAM), PICK(o, NETLINK_ROUTE, NETLINK_ROUTE, NETLINK_GENERIC,
-										  NETLINK_SOCK_DIAG, NETLINK_KOBJECT_UEVENT)));
+				    .nl_groups = protocol == NETLINK_ROUTE ? PICK(o, 0, RTMGRP_TC, RTMGRP_IPV4_MROUTE) : 0 };
+	int fd = keep(o, socket(AF_NETLINK, PICK(o, SOCK_RAW, SOCK_DGRAM), protocol));
 
 	if (fd < 0)
 		return -1;
