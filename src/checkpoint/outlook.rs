@@ -1,7 +1,7 @@
 //! What of the container's files a checkpoint would carry, for the doctor. Changes nothing.
 
 use std::collections::HashSet;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -88,14 +88,19 @@ fn databases(processes: &[Process], survey: &Survey) -> Vec<Database> {
     open.filter(|open| may_open(&open.path) && is_database(&open.path)).collect()
 }
 
+/// Opens nothing but a file: it would wait for a fifo's data, and take it away from the service.
 fn is_database(path: &Path) -> bool {
     let mut start = [0; WRITE_VERSION + 1];
-    let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
-    read.is_ok() && start.starts_with(SQLITE) && start[WRITE_VERSION] == ROLLBACK
+    let mut read =
+        || fs::symlink_metadata(path)?.is_file().then(|| File::open(path)?.read_exact(&mut start)).transpose();
+    matches!(read(), Ok(Some(()))) && start.starts_with(SQLITE) && start[WRITE_VERSION] == ROLLBACK
 }
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
+
     use super::*;
     use crate::files::survey::Stamp;
     use crate::proc::tree;
@@ -116,6 +121,12 @@ mod tests {
             }
             open.push(File::open(path).unwrap());
         }
+        let fifo = folder.path().join("fifo");
+        mkfifo(&fifo, Mode::S_IRWXU).unwrap();
+        survey.changed.insert(fifo.clone(), Stamp::of(&fifo.metadata().unwrap()));
+        let mut held = File::options().read(true).write(true).open(&fifo).unwrap();
+        std::io::Write::write_all(&mut held, &start(ROLLBACK)).unwrap();
+        open.push(held);
         let found = databases(&[tree::read(std::process::id() as i32).unwrap()], &survey);
         assert_eq!(found.into_iter().map(|it| it.path).collect::<Vec<_>>(), [folder.path().join("rollback")]);
     }

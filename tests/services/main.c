@@ -23,7 +23,7 @@
 
 static const struct shape *const shapes[] = { &one,	 &prefork, &daemon_shape, &sessions, &threads, &mixed,
 					      &files, &big,	   &signals,	  &sysv,     &iouring,
-					      &holds, &random_shape, &clock_shape, &sockets, &waits, &attributes };
+					      &holds, &random_shape, &clock_shape, &sockets, &waits, &attributes, &states };
 enum { SHAPES = sizeof shapes / sizeof *shapes, CANNOT = 77 };
 
 atomic_long *beats;
@@ -31,7 +31,7 @@ static struct {
 	atomic_int failed;
 	char text[256];
 } *failure;
-static char answer[16384];
+static char answer[65536];
 static long ticks;
 static int listener;
 

@@ -38,6 +38,7 @@ extern const struct shape clock_shape;			    /* clock.c */
 extern const struct shape sockets;			    /* sockets.c */
 extern const struct shape waits;			    /* waits.c */
 extern const struct shape attributes;		    /* attributes.c */
+extern const struct shape states;			    /* ../states/states.c */
 
 /* Adds "key=value" to the answer. */
 void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
