@@ -4,6 +4,8 @@
 
 userland=(base-files bash coreutils util-linux mount sed grep gawk findutils diffutils tar gzip jq runc kmod procps iproute2
 	python3 apparmor libcap2-bin busybox-static)
+# The root of the containers in which `table` moves services.
+image=(base-files dash coreutils sed python3 redis-server postgresql)
 # What a kernel of Debian has as modules: the disks, overlay file systems, and the socket diagnostics that criu uses.
 modules=(virtio_pci virtio_mmio virtio_blk ext4 overlay unix_diag inet_diag tcp_diag udp_diag raw_diag netlink_diag af_packet_diag)
 
@@ -33,6 +35,19 @@ make_userland() {
 	disk "$tree" "$made" 64
 	rm -rf "$tree"
 	echo "${userland[*]}" >"$made.recipe"
+}
+
+# make_image: the folder image-ARCH, once.
+make_image() {
+	local made=$base/image-$arch
+	[ "$(cat "$made.recipe" 2>/dev/null)" != "${image[*]}" ] || return 0
+	extract trixie "$made" "${image[@]}"
+	mkdir -p "$made"/{data,store,volume,services,built,opt/freeze,run/freeze,files/services}
+	chmod 1777 "$made"/{tmp,var/tmp,data}
+	ln -sf dash "$made/usr/bin/sh"
+	printf '%s:x:%s::/:/bin/sh\n' root 0:0 app 1000:1000 >"$made/etc/passwd"
+	printf '%s:\n' root:x:0 app:x:1000 >"$made/etc/group"
+	echo "${image[*]}" >"$made.recipe"
 }
 
 # make_kernel: ARCH-SUITE/kernel and an initrd with the modules that mount the disks, once.
@@ -72,12 +87,18 @@ carry() {
 
 # make_files: the second disk, for this run. The programs in C are built for the machine's architecture.
 make_files() {
-	local root service=/services/service
+	local root file
 	mkdir -p "$work"/files/{services/languages,state/cache}
 	root=$("$top/integration/sandbox/root" busybox)
 	for file in "$top"/{docs,integration,tests,examples} "$folder" "$root" "${with[@]}"; do carry "$file"; done
-	"${cc[@]}" -std=gnu11 -O1 -pthread -static -o "$work/files$service" "$top/tests/services/"*.c
-	"${cc[@]}" -O1 -pthread -static -o "$work/files/state/cache/shim" "$top/integration/sandbox/shim.c"
+	cp -a "$base/image-$arch" "$work/files/image"
+	cp "$top/tests/services/languages/mixed.py" "$work/files/services/languages/"
+	# The cross compiler sees only $TESTBED.
+	mkdir "$work/sources"
+	cp "$top"/tests/services/*.[ch] "$top/integration/sandbox/shim.c" "$work/sources"
+	"${cc[@]}" -O1 -pthread -static -o "$work/files/state/cache/shim" "$work/sources/shim.c"
+	rm "$work/sources/shim.c"
+	"${cc[@]}" -std=gnu11 -O1 -pthread -static -o "$work/files/services/service" "$work/sources/"*.c
 	cp "$top/integration/machines/guest" "$work/files/guest"
 	{
 		declare -p folder root yama apparmor command top
