@@ -77,7 +77,8 @@ test-orchestrators: build ## migrations between real engines, brought up for it 
 	@integration/migrate/test $(OPT)
 	@integration/migrations/test $(OPT)
 
-test-machines: build ## arm64 and other kernels, in emulated machines; as root, slow
+test-machines: build ## other kernels, Yama, AppArmor and arm64, in virtual machines; as root, slow
+	@integration/machines/test amd64:bullseye $(OPT)
 	@integration/machines/test amd64:bookworm $(OPT)
 	@integration/machines/test amd64:trixie $(OPT)
 	@integration/machines/test arm64:trixie "$$($(MAKE) -s build ARCH=arm64 | tail -n 1)"

@@ -184,7 +184,7 @@ sysctl() {
 }
 
 write_config() {
-	local held filter paths='' kinds kind limit='' argv environ mounts name=''
+	local held filter paths='' kinds kind limit='' argv environ mounts name='' label=''
 	held=$(json_list "${caps[@]}")
 	argv=$(json_list "${args[@]}")
 	environ=$(json_list PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/ "${env[@]}")
@@ -206,6 +206,7 @@ write_config() {
 	fi
 	paths+=$(protected_paths)
 	if [ -n "$memory" ]; then limit=", \"memory\": {\"limit\": $((memory << 20)), \"swap\": $((memory << 20))}"; fi
+	if [ -n "${FREEZE_SANDBOX_APPARMOR:-}" ]; then label="\"apparmorProfile\": $(json "$FREEZE_SANDBOX_APPARMOR"),"; fi
 	cat <<-END
 		{
 		  "ociVersion": "1.0.2",
@@ -220,6 +221,7 @@ write_config() {
 		    "capabilities": {"bounding": [$held], 
 		      "effective": [$(json_list "${effective[@]}")], "permitted": [$(json_list "${effective[@]}")],
 		      "inheritable": [$(json_list "${ambient[@]}")], "ambient": [$(json_list "${ambient[@]}")]},
+		    $label
 		    "noNewPrivileges": $no_new_privs,
 		    "rlimits": [$(rlimits)]
 		  },

@@ -151,6 +151,8 @@ struct epoll_parameters { /* Linux 6.9 */
 	uint16_t busy_poll_budget;
 	uint8_t prefer_busy_poll, pad;
 };
+#undef EPIOCSPARAMS /* newer C libraries have them */
+#undef EPIOCGPARAMS
 #define EPIOCSPARAMS _IOW(0x8A, 1, struct epoll_parameters)
 #define EPIOCGPARAMS _IOR(0x8A, 2, struct epoll_parameters)
 

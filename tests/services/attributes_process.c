@@ -47,7 +47,7 @@ static void put_prctl_at(struct value *v, int option)
 		put(v, "%ld", n);
 }
 
-struct sched_attr { /* what sched_getattr(2) has */
+struct attr_of_scheduling { /* what sched_getattr(2) has; newer C libraries have it as sched_attr */
 	uint32_t size, sched_policy;
 	uint64_t sched_flags;
 	int32_t sched_nice;
@@ -56,19 +56,19 @@ struct sched_attr { /* what sched_getattr(2) has */
 	uint32_t sched_util_min, sched_util_max;
 };
 
-static struct sched_attr scheduling(void)
+static struct attr_of_scheduling scheduling(void)
 {
-	struct sched_attr attr = { .size = sizeof attr };
+	struct attr_of_scheduling attr = { .size = sizeof attr };
 
 	syscall(SYS_sched_getattr, 0, &attr, sizeof attr, 0);
 	return attr;
 }
 
-static int schedule(struct sched_attr attr) { return syscall(SYS_sched_setattr, 0, &attr, 0); }
+static int schedule(struct attr_of_scheduling attr) { return syscall(SYS_sched_setattr, 0, &attr, 0); }
 
 static int set_policy(void)
 {
-	struct sched_attr attr = scheduling();
+	struct attr_of_scheduling attr = scheduling();
 
 	attr.sched_policy = SCHED_BATCH;
 	return schedule(attr);
@@ -76,7 +76,7 @@ static int set_policy(void)
 
 static int set_slice(void)
 {
-	struct sched_attr attr = scheduling();
+	struct attr_of_scheduling attr = scheduling();
 
 	attr.sched_runtime = 5000000;
 	return schedule(attr);
@@ -84,7 +84,7 @@ static int set_slice(void)
 
 static int set_reset_on_fork(void)
 {
-	struct sched_attr attr = scheduling();
+	struct attr_of_scheduling attr = scheduling();
 
 	attr.sched_flags |= SCHED_FLAG_RESET_ON_FORK;
 	return schedule(attr);
@@ -92,7 +92,7 @@ static int set_reset_on_fork(void)
 
 static int set_utilization(void)
 {
-	struct sched_attr attr = scheduling();
+	struct attr_of_scheduling attr = scheduling();
 
 	attr.sched_flags |= SCHED_FLAG_UTIL_CLAMP_MAX;
 	attr.sched_util_max = 512;
