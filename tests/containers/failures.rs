@@ -166,3 +166,17 @@ fn no_service_ends_into_a_store_that_goes_with_its_container() {
         assert_eq!(container.wait(), 172, "{}", container.story());
     }
 }
+
+/// CRIU reads a ring of asynchronous I/O inside the service, and this one cannot be read.
+#[test]
+fn a_fault_inside_the_service_fails_the_checkpoint_alone() {
+    let app = App::new(Setting::Restricted, &["holds", "unreadable-aio"]);
+    let container = app.start();
+    container.verified();
+    for _ in 0..2 {
+        let out = container.try_checkpoint(&[]);
+        assert_eq!(out.status.code(), Some(exit::DUMP.into()), "{}", text(&out.stderr));
+        assert!(text(&out.stderr).contains("was stopped by 11 unexpectedly"), "{}", text(&out.stderr));
+        container.verified();
+    }
+}

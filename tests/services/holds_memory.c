@@ -130,6 +130,27 @@ static void aio_check(void)
 		fail("the ring is lost");
 }
 
+static void on_fault(int number)
+{
+	_exit(number);
+}
+
+/* What reads the ring gets SIGSEGV: so does CRIU, in the service. */
+static void unreadable_aio_hold(void)
+{
+	aio_hold();
+	had(mprotect((void *)aio, 4096, PROT_NONE), "mprotect");
+	signal(SIGSEGV, on_fault);
+}
+
+static void unreadable_aio_check(void)
+{
+	struct sigaction now;
+
+	if (sigaction(SIGSEGV, NULL, &now) || now.sa_handler != on_fault)
+		fail("the handler is lost");
+}
+
 static void memfd(int flags)
 {
 	fd = had(memfd_create("holds", 0), "memfd_create");
@@ -351,6 +372,7 @@ const struct object memory_objects[] = {
 	{ "semaphores", semaphore_hold, semaphore_check },
 	{ "ring-mapped", ring_hold, NULL },
 	{ "aio", aio_hold, aio_check },
+	{ "unreadable-aio", unreadable_aio_hold, unreadable_aio_check },
 	{ "memfd-shared", memfd_shared_hold, memfd_shared_check },
 	{ "memfd-closed", memfd_closed_hold, memory_check },
 	{ "memfd-two", memfd_two_hold, memfd_two_check },
