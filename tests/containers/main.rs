@@ -18,6 +18,7 @@ mod kinds;
 mod limits;
 mod memory;
 mod migrate;
+mod older_stores;
 mod order;
 mod pod;
 mod preflight;
