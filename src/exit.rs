@@ -124,7 +124,7 @@ pub(crate) const TABLE: &[Row] = &[
     row(
         PREFLIGHT,
         CHECKPOINT,
-        "The preflight found something that cannot be checkpointed, the store cannot be used, or the `--before-checkpoint` hook failed; nothing was frozen",
+        "The preflight found something that cannot be checkpointed, no standby could restore the service, the store cannot be used, or the `--before-checkpoint` hook failed; nothing was frozen",
     ),
     row(DUMP, CHECKPOINT, "The dump of the processes failed; the service keeps running"),
     row(FILES, CHECKPOINT, "The capture of the files failed; the service keeps running"),

@@ -19,6 +19,7 @@ mod kinds;
 mod limits;
 mod memory;
 mod migrate;
+mod older_stores;
 mod order;
 mod pids;
 mod pod;
