@@ -39,15 +39,18 @@ make_userland() {
 
 # make_image: the folder image-ARCH, once.
 make_image() {
-	local made=$base/image-$arch
-	[ "$(cat "$made.recipe" 2>/dev/null)" != "${image[*]}" ] || return 0
+	local made=$base/image-$arch recipe
+	recipe="${image[*]} $(declare -f make_image | cksum)"
+	[ "$(cat "$made.recipe" 2>/dev/null)" != "$recipe" ] || return 0
 	extract trixie "$made" "${image[@]}"
 	mkdir -p "$made"/{data,store,volume,services,built,opt/freeze,run/freeze,files/services}
 	chmod 1777 "$made"/{tmp,var/tmp,data}
 	ln -sf dash "$made/usr/bin/sh"
 	printf '%s:x:%s::/:/bin/sh\n' root 0:0 app 1000:1000 >"$made/etc/passwd"
 	printf '%s:\n' root:x:0 app:x:1000 >"$made/etc/group"
-	echo "${image[*]}" >"$made.recipe"
+	# PostgreSQL listens to localhost.
+	printf '127.0.0.1\tlocalhost\n' >"$made/etc/hosts"
+	echo "$recipe" >"$made.recipe"
 }
 
 # make_kernel: ARCH-SUITE/kernel and an initrd with the modules that mount the disks, once.
