@@ -5,9 +5,11 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
+use std::os::unix::process::parent_id;
 
 use super::{inet, volumes};
 use crate::host::cpu::{RegisterArea, cpu_features};
+use crate::host::pid_counting::Round;
 use crate::host::{cgroup, memory};
 use crate::image::Opened;
 use crate::privileges::{Abilities, Ability, Answer, RestorePlan};
@@ -75,7 +77,9 @@ pub struct Means {
 impl Means {
     /// For a restore in this container.
     pub fn with(abilities: &Abilities) -> Self {
-        let used = if RestorePlan::of(abilities).can_go_back() { None } else { pids::newest() };
+        // A restore gets fresh PIDs first where that is quick.
+        let again = RestorePlan::of(abilities).can_go_back() || Round::here(parent_id()).is_some_and(Round::is_quick);
+        let used = if again { None } else { pids::newest() };
         let fresh = Self::fresh(abilities, std::process::id() as i32);
         let processes = tasks().iter().map(|(limit, taken)| limit.saturating_sub(*taken)).min();
         let commit = fresh.commit.map(|limit| limit.saturating_sub(memory::meminfo("Committed_AS").unwrap_or(0)));
