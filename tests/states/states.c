@@ -9,10 +9,12 @@
  */
 #include "states.h"
 #include <linux/sockios.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <semaphore.h>
 #include <stdarg.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <time.h>
 
 enum { GROUPS = 64, OBJECTS = 32, TEXT = 60000 };
@@ -84,6 +86,16 @@ void tell_bytes(struct object *o, const char *what, const void *data, ssize_t si
 		tell(o, "%s: %zd bytes, %016lx", what, size, checksum(data, size));
 }
 
+/* What was sent and not read is in the queues of both ends, and a restore may divide it in another way. */
+static bool is_connected_tcp(int fd)
+{
+	int protocol = 0;
+
+	return !getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &(socklen_t){ sizeof protocol }) &&
+	       protocol == IPPROTO_TCP && !getpeername(fd, (struct sockaddr *)&(struct sockaddr_storage){ 0 },
+						       &(socklen_t){ sizeof(struct sockaddr_storage) });
+}
+
 void tell_descriptors(struct object *o)
 {
 	for (int i = 0; i < o->fds; i++) {
@@ -99,7 +111,7 @@ void tell_descriptors(struct object *o)
 			/* An error of a socket is told once. What is in a pipe without readers is not carried. */
 			ready.revents &= ~(POLLERR | (S_ISFIFO(st.st_mode) ? POLLOUT : 0));
 		/* Whether more fits depends on how the kernel has packed what the other end has not read yet. */
-		if (S_ISSOCK(st.st_mode) && !ioctl(fd, SIOCOUTQ, &unread) && unread)
+		if (S_ISSOCK(st.st_mode) && (is_connected_tcp(fd) || (!ioctl(fd, SIOCOUTQ, &unread) && unread)))
 			ready.revents &= ~POLLOUT;
 		tell(o, "fd %d: mode %o uid %d gid %d flags %o cloexec %d ready %x", fd, st.st_mode, st.st_uid,
 		     st.st_gid, fcntl(fd, F_GETFL), fcntl(fd, F_GETFD), ready.revents);
