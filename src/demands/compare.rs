@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Means, Unfit};
 use crate::host::cpu;
-use crate::image::{Bound, Demands, Opened};
+use crate::image::{Bound, Demands, Opened, SystemV};
+use crate::proc::sysvipc::Name;
+use crate::sys::system_v::Kind;
 
 /// CRIU and its helpers, in addition to the service's processes.
 const OURS: u64 = 4;
@@ -66,6 +68,7 @@ pub const ALL: &[Compare] = &[
     address,
     taken,
     opened,
+    objects,
 ];
 
 impl Demands {
@@ -202,6 +205,37 @@ fn opened(demands: &Demands, means: &Means) -> Option<Unfit> {
     let refusal = means.refusal?;
     let refused = |file: &Opened| Some(Unfit::Opened { path: file.path().to_owned(), what: refusal(file)? });
     demands.files.iter().find_map(refused)
+}
+
+/// An object of both the ID and the key may be the service's own, of an earlier start in the same pod.
+fn objects(demands: &Demands, means: &Means) -> Option<Unfit> {
+    let in_the_way = |own: &SystemV, other: &SystemV| {
+        let (id, key) = (own.id == other.id, own.key == other.key);
+        own.kind == other.kind && id != key && (id || own.key != 0)
+    };
+    let object = demands.objects.iter().find(|own| means.objects.iter().any(|other| in_the_way(own, other)))?;
+    Some(Unfit::Object { kind: object.kind_name(), id: object.id, key: object.key })
+}
+
+impl SystemV {
+    fn kind_name(&self) -> &'static str {
+        match self.kind {
+            0 => "shared memory",
+            1 => "a message queue",
+            _ => "semaphores",
+        }
+    }
+}
+
+impl From<Name> for SystemV {
+    fn from(name: Name) -> Self {
+        let kind = match name.kind {
+            Kind::Memory => 0,
+            Kind::Queue => 1,
+            Kind::Semaphores => 2,
+        };
+        Self { kind, id: name.id, key: name.key }
+    }
 }
 
 impl Bound {

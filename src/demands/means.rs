@@ -11,9 +11,10 @@ use super::{inet, volumes};
 use crate::host::cpu::{RegisterArea, cpu_features};
 use crate::host::pid_counting::Round;
 use crate::host::{cgroup, memory};
-use crate::image::Opened;
+use crate::image::{Opened, SystemV};
 use crate::privileges::{Abilities, Ability, Answer, RestorePlan};
 use crate::proc::limits::Limits;
+use crate::proc::sysvipc;
 use crate::sys::pids;
 
 /// What this container has. None is unknown or unlimited, and refuses nothing.
@@ -70,6 +71,8 @@ pub struct Means {
     pub addresses: Option<BTreeSet<IpAddr>>,
     /// Addresses and TCP ports on which somebody listens already.
     pub taken: BTreeSet<(IpAddr, u32)>,
+    /// System V objects of this IPC namespace.
+    pub objects: Vec<SystemV>,
     /// Tells why a file cannot be opened.
     pub refusal: Option<fn(&Opened) -> Option<String>>,
 }
@@ -83,7 +86,8 @@ impl Means {
         let fresh = Self::fresh(abilities, std::process::id() as i32);
         let processes = tasks().iter().map(|(limit, taken)| limit.saturating_sub(*taken)).min();
         let commit = fresh.commit.map(|limit| limit.saturating_sub(memory::meminfo("Committed_AS").unwrap_or(0)));
-        Self { used, processes, commit, taken: inet::listening("self"), ..fresh }
+        let objects = sysvipc::names().into_iter().map(SystemV::from).collect();
+        Self { used, processes, commit, taken: inet::listening("self"), objects, ..fresh }
     }
 
     /// For a restore in a fresh container like the one of `init`: ignores the PIDs, processes, memory and ports in use.
@@ -129,6 +133,7 @@ impl Means {
             ),
             addresses: inet::addresses(),
             taken: BTreeSet::new(),
+            objects: Vec::new(),
             refusal: Some(volumes::refusal),
         }
     }

@@ -9,16 +9,21 @@ use nix::libc;
 use super::compare::is_of_a_container;
 use super::{inet, volumes};
 use crate::host::cpu::{self, RegisterArea};
-use crate::image::{Bound, Demands};
+use crate::image::{Bound, Demands, SystemV};
 use crate::proc::inet::{self as sockets, Inet, Protocol};
 use crate::proc::maps::{self, Mapping};
 use crate::proc::status::Status;
+use crate::proc::sysvipc::Name;
 use crate::proc::tree::Process;
 use crate::proc::{self, fd::Descriptor, fdinfo::FdInfo};
 
-/// What `processes` will ask. `open` has the descriptors of each live process, by PID. Leaves out what only CRIU's
-/// images show, and processes that end meanwhile.
-pub fn observe<'a>(processes: &[Process], open: impl Iterator<Item = (i32, &'a [Descriptor])>) -> Demands {
+/// What `processes` will ask. `open` has the descriptors of each live process, by PID, and `objects` are their System V
+/// objects. Leaves out what only CRIU's images show, and processes that end meanwhile.
+pub fn observe<'a>(
+    processes: &[Process],
+    open: impl Iterator<Item = (i32, &'a [Descriptor])>,
+    objects: &[Name],
+) -> Demands {
     let open: Vec<(i32, &[Descriptor])> = open.collect();
     let mut sockets = BTreeSet::new();
     let mut together = Demands::default();
@@ -40,6 +45,7 @@ pub fn observe<'a>(processes: &[Process], open: impl Iterator<Item = (i32, &'a [
         tasks: processes.iter().map(|process| process.threads.len() as u64).sum(),
         processes: processes.len() as u64,
         files: volumes::opened(&open),
+        objects: objects.iter().copied().map(SystemV::from).collect(),
         bound: any.map(|any| bound(any, &sockets)).unwrap_or_default(),
         ..together
     }
@@ -151,7 +157,7 @@ mod tests {
         inotify.add_watch("/", nix::sys::inotify::AddWatchFlags::IN_CREATE).unwrap();
         let us = std::process::id() as i32;
         let descriptors = fd::read(us).unwrap();
-        let seen = observe(&[tree::read(us).unwrap()], [(us, &descriptors[..])].into_iter());
+        let seen = observe(&[tree::read(us).unwrap()], [(us, &descriptors[..])].into_iter(), &[]);
         let port = |address: std::net::SocketAddr| u32::from(address.port());
         for (port, datagrams) in
             [(port(listener.local_addr().unwrap()), false), (port(datagrams.local_addr().unwrap()), true)]

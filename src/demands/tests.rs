@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use super::compare::ALL;
 use super::*;
 use crate::host::cpu::RegisterArea;
-use crate::image::{Bound, Demands, Opened, SavedRegisters};
+use crate::image::{Bound, Demands, Opened, SavedRegisters, SystemV};
 
 const AREA: &[(u32, u32)] = &[(0, 576), (1, 576), (2, 832), (5, 840), (6, 1408), (7, 2432), (9, 2440)];
 
@@ -44,6 +44,7 @@ fn demands() -> Demands {
         signals: 40,
         processes: 1,
         files: vec![Opened { path: b"/data/log".into(), write: true, ..Opened::default() }],
+        objects: vec![SystemV { kind: 1, id: 7, key: 5 }],
     }
 }
 
@@ -78,6 +79,7 @@ fn means() -> Means {
         first_port: Some(53),
         addresses: Some(BTreeSet::from([[10, 0, 0, 2].into(), Ipv4Addr::LOCALHOST.into()])),
         taken: BTreeSet::from([("0.0.0.0".parse().unwrap(), 53), ("::".parse().unwrap(), 7000)]),
+        objects: vec![],
         refusal: Some(|_| None),
     }
 }
@@ -117,6 +119,7 @@ const ROWS: &[Row] = &[
     ("addresses", |it| it.addresses = Some(BTreeSet::new())),
     ("free ports", |it| it.taken = [("0.0.0.0".parse().unwrap(), 80)].into()),
     ("open files", |it| it.refusal = Some(|file| file.write.then(|| "may not be written here".into()))),
+    ("System V objects", |it| it.objects = vec![SystemV { kind: 1, id: 7, key: 6 }]),
 ];
 
 #[test]
@@ -219,6 +222,18 @@ fn only_an_address_of_its_own_and_a_port_of_tcp_can_be_taken() {
     let bound = vec![bound("0.0.0.0", 9000, false), bound("239.1.2.3", 9001, true), bound("::", 7000, true)];
     let means = Means { addresses: Some(BTreeSet::new()), ..means() };
     assert_eq!(Demands { bound, ..demands() }.missing(&means), []);
+}
+
+/// Of a queue with the ID 7 and the key 5.
+#[test]
+fn what_has_either_name_is_in_the_way_and_what_has_both_or_none_is_not() {
+    let is_in_the_way = |own: i32, kind, id, key| {
+        let demands = Demands { objects: vec![SystemV { kind: 1, id: 7, key: own }], ..demands() };
+        !demands.missing(&Means { objects: vec![SystemV { kind, id, key }], ..means() }).is_empty()
+    };
+    assert!(is_in_the_way(5, 1, 7, 6) && is_in_the_way(5, 1, 8, 5) && is_in_the_way(0, 1, 7, 5));
+    assert!(!is_in_the_way(5, 1, 7, 5) && !is_in_the_way(5, 1, 8, 6) && !is_in_the_way(5, 2, 7, 6));
+    assert!(!is_in_the_way(0, 1, 8, 0), "IPC_PRIVATE is the key of many");
 }
 
 #[test]

@@ -125,6 +125,10 @@ pub enum Unfit {
         "the service has the file {path} of a volume open, and it {what}; give the container the same volume, and its user the rights that the service had"
     )]
     Opened { path: PathBuf, what: String },
+    #[error(
+        "the service has System V {kind} with the ID {id} and the key {key}, and this IPC namespace has something else under one of the two; start the container in a new pod, or give it an IPC namespace of its own (--ipc private)"
+    )]
+    Object { kind: &'static str, id: i32, key: i32 },
     /// A capability outside the bounding set cannot be restored.
     #[error(
         "the service has capabilities that this container does not have ({missing}); start the container with the same capabilities"

@@ -20,7 +20,7 @@ pub use format::body::{Body, Extent, Slice};
 pub use format::chunk::Name;
 pub use format::chunk_table::{ChunkRef, ChunkTable};
 pub(crate) use format::demands::SavedRegisters;
-pub use format::demands::{Bound, Demands, Opened};
+pub use format::demands::{Bound, Demands, Opened, SystemV};
 pub use format::manifest::{Attribute, CriuImage, File, FolderLink, Kind, Manifest, Process, Stdio, VolumeFile};
 pub(crate) use format::manifest::{Clocks, Executable, Figures};
 pub(crate) use format::pack::Entry;

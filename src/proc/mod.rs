@@ -14,6 +14,7 @@ pub(crate) mod mountinfo;
 pub(crate) mod sock_diag;
 pub(crate) mod stat;
 pub(crate) mod status;
+pub(crate) mod sysvipc;
 pub mod tree;
 
 use std::fmt::Display;

@@ -4,7 +4,7 @@ use std::io;
 use std::ptr;
 
 /// Kind of a System V object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     Memory,
     Queue,

@@ -108,6 +108,29 @@ fn an_id_that_is_taken_is_named() {
     app.start().verified();
 }
 
+/// Before a page is read, and to whoever asks.
+#[test]
+fn an_id_that_a_neighbour_had_first_is_said_before() {
+    for (object, kind, name) in [
+        ("shm", &["-M", "4096"][..], "shared memory"),
+        ("messages", &["-Q"], "a message queue"),
+        ("semaphores", &["-S", "1"], "semaphores"),
+    ] {
+        let app = App::new(Setting::Restricted, &["holds", object]);
+        let first = app.start();
+        first.verified();
+        first.checkpoint(&[]);
+        assert_eq!(first.wait(), 172, "{}", first.story());
+        let pod = Pod::new();
+        let id = neighbour_makes(pod.pid(), kind);
+        let app = app.in_pod(pod.pid());
+        let second = app.start();
+        assert_eq!(second.wait(), i32::from(exit::RESTORE_FAILED), "{}", second.story());
+        let said = second.logs().1;
+        assert!(said.contains(&format!("the service has System V {name} with the ID {id} and the key")), "{said}");
+    }
+}
+
 /// IDs do not come again, so the container uses what its earlier start has left. Only memory that was to be removed has gone.
 #[test]
 fn a_container_that_starts_again_in_its_pod_finds_its_objects() {

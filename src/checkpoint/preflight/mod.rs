@@ -149,13 +149,13 @@ fn inspect(processes: &[Process], init: i32, abilities: &Abilities) -> Looked {
         }
     }
     container::look(&service, &mut findings);
-    system_v::look(&service, &mut findings);
+    let objects = system_v::look(&service, &mut findings);
     tasks::look(&service, &mut findings);
     threads::look(processes, abilities, threads::RUNNING, &mut findings);
     let mut paths = descriptors::look(&service, &mut findings);
     paths.extend(memory::look(&service, &mut findings));
     paths.extend(sockets::look(&service, &mut findings));
-    let demands = own::look(&service, &mut findings);
+    let demands = own::look(&service, &objects, &mut findings);
     Looked { findings, paths, demands }
 }
 

@@ -4,11 +4,12 @@
 use super::{Finding, Findings, Service};
 use crate::demands::{self, Means};
 use crate::image::Demands;
+use crate::proc::sysvipc::Name;
 
 /// Returns what a restore will ask.
-pub fn look(service: &Service, findings: &mut Findings) -> Demands {
+pub fn look(service: &Service, objects: &[Name], findings: &mut Findings) -> Demands {
     let open = service.processes.iter().map(|one| (one.process.pid, &one.descriptors[..]));
-    let demands = demands::observe(service.all, open);
+    let demands = demands::observe(service.all, open, objects);
     // The container's own finding names what the kernel lacks.
     let means = Means { lacks: Vec::new(), ..Means::fresh(service.abilities, service.init) };
     demands.missing(&means).iter().for_each(|unfit| findings.add(Finding::unfit(unfit)));

@@ -5,26 +5,31 @@
 //! criu/sysv-ipc.c decides by the same rules.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
 use super::{Finding, Findings, Place, Service};
 use crate::privileges::Facts;
 use crate::proc::maps::{self, Mapping};
 use crate::proc::status::Status;
+use crate::proc::sysvipc::{self, Name};
 use crate::proc::tree::Process;
 use crate::sys::system_v::{Kind, may_copy_messages, may_read, page_size, was_used_here};
 
-const KINDS: [(Kind, &str, &str); 3] = [
-    (Kind::Memory, "shm", "System V shared memory"),
-    (Kind::Queue, "msg", "a System V message queue"),
-    (Kind::Semaphores, "sem", "System V semaphores"),
+const KINDS: [(Kind, &str); 3] = [
+    (Kind::Memory, "System V shared memory"),
+    (Kind::Queue, "a System V message queue"),
+    (Kind::Semaphores, "System V semaphores"),
 ];
+/// In the mode of memory that is removed with its last attachment (shmctl(2)).
+const SHM_DEST: u32 = 0o1000;
 
 /// One row of /proc/sysvipc.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Object {
     id: i32,
+    key: i32,
+    /// Memory that is to be removed: it may come back under another ID.
+    removed: bool,
     uid: u32,
     /// Bytes of memory, semaphores of a set.
     size: u64,
@@ -41,12 +46,11 @@ struct Object {
 /// Attached parts of segments, counted by ID.
 type Attached = BTreeMap<u64, u64>;
 
-pub fn look(service: &Service, findings: &mut Findings) {
+/// Returns the names that a restore needs.
+pub fn look(service: &Service, findings: &mut Findings) -> Vec<Name> {
     let users = service.all.iter().filter_map(|process| Status::read(process.pid).ok()?.uid).collect();
-    let [memory, queues, semaphores] = KINDS.map(|(kind, file, _)| {
-        let text = fs::read_to_string(format!("/proc/sysvipc/{file}")).unwrap_or_default();
-        text.lines().skip(1).filter_map(|line| object(kind, line, &users)).collect::<Vec<_>>()
-    });
+    let [memory, queues, semaphores] = KINDS
+        .map(|(kind, _)| sysvipc::rows(kind).iter().filter_map(|line| object(kind, line, &users)).collect::<Vec<_>>());
     let mut attached = Attached::new();
     if !memory.is_empty() {
         let sizes = memory.iter().map(|one| (one.id as u64, one.size.next_multiple_of(page_size()))).collect();
@@ -59,8 +63,26 @@ pub fn look(service: &Service, findings: &mut Findings) {
             parts(one.process, &segments, &sizes, findings);
         }
     }
-    for ((kind, _, name), list) in KINDS.into_iter().zip([memory, queues, semaphores]) {
+    let mut names = Vec::new();
+    for ((kind, name), list) in KINDS.into_iter().zip([memory, queues, semaphores]) {
         judge(kind, name, &list, &attached).into_iter().for_each(|finding| findings.add(finding));
+        let needed = list.iter().filter(|one| one.is_of_service(kind, &attached) && !one.removed);
+        names.extend(needed.map(|one| Name { kind, id: one.id, key: one.key }));
+    }
+    names
+}
+
+impl Object {
+    /// How often the service has attached it. Each kind has IDs of its own, and only memory is attached.
+    fn attached(&self, kind: Kind, attached: &Attached) -> u64 {
+        match kind {
+            Kind::Memory => attached.get(&(self.id as u64)).copied().unwrap_or_default(),
+            Kind::Queue | Kind::Semaphores => 0,
+        }
+    }
+
+    fn is_of_service(&self, kind: Kind, attached: &Attached) -> bool {
+        self.ours || self.attached(kind, attached) > 0
     }
 }
 
@@ -75,8 +97,10 @@ fn object(kind: Kind, line: &str, users: &BTreeSet<u32>) -> Option<Object> {
     let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
     let zero = |at: usize| number(at) == Some(0);
     let user = |at: usize| number(at)?.try_into().ok();
-    let id = fields.get(1)?.parse().ok()?;
-    let none = Object { id, uid: 0, size: 0, users: 0, messages: 0, ours: false, shared: false };
+    let Name { id, key, .. } = sysvipc::name(kind, line)?;
+    let mode = u32::from_str_radix(fields.get(2)?, 8).ok()?;
+    let removed = kind == Kind::Memory && mode & SHM_DEST != 0;
+    let none = Object { id, key, removed, uid: 0, size: 0, users: 0, messages: 0, ours: false, shared: false };
     Some(match kind {
         // key shmid perms size cpid lpid nattch uid …
         Kind::Memory => {
@@ -102,12 +126,8 @@ fn object(kind: Kind, line: &str, users: &BTreeSet<u32>) -> Option<Object> {
 }
 
 fn judge(kind: Kind, name: &str, list: &[Object], attached: &Attached) -> Vec<Finding> {
-    // Each kind has IDs of its own, and only memory is attached.
-    let here = |one: &Object| match kind {
-        Kind::Memory => attached.get(&(one.id as u64)).copied().unwrap_or_default(),
-        Kind::Queue | Kind::Semaphores => 0,
-    };
-    let (ours, others): (Vec<Object>, Vec<Object>) = list.iter().partition(|one| one.ours || here(one) > 0);
+    let here = |one: &Object| one.attached(kind, attached);
+    let (ours, others): (Vec<Object>, Vec<Object>) = list.iter().partition(|one| one.is_of_service(kind, attached));
     let refused = |what: String, advice| Finding::refused(None, &what, advice);
     let mut found = Vec::new();
     if let (Some(one), Some(other)) = (ours.first(), others.first()) {
@@ -182,14 +202,15 @@ mod tests {
 
     /// IDs that are not there.
     const ID: i32 = i32::MAX;
-    const ONE: Object = Object { id: ID, uid: 999, size: 0, users: 0, messages: 0, ours: true, shared: false };
+    const ONE: Object =
+        Object { id: ID, key: 0, removed: false, uid: 999, size: 0, users: 0, messages: 0, ours: true, shared: false };
 
     fn of_line(kind: Kind, line: &str) -> Option<Object> {
         object(kind, line, &BTreeSet::from([999]))
     }
 
     fn of(kind: Kind, list: &[Object], attached: &Attached) -> Vec<String> {
-        let name = KINDS.iter().find(|one| one.0 == kind).unwrap().2;
+        let name = KINDS.iter().find(|one| one.0 == kind).unwrap().1;
         judge(kind, name, list, attached).into_iter().map(|finding| finding.to_string()).collect()
     }
 
@@ -199,6 +220,8 @@ mod tests {
             |made, used| of_line(Kind::Memory, &format!("0 7 600 56 {made} {used} 2 999 0 999 0 0 0 0 4096 0"));
         assert_eq!(memory(1001, 0), Some(Object { id: 7, size: 56, users: 2, ..ONE }));
         assert!(memory(0, 5).unwrap().ours && !memory(0, 0).unwrap().ours);
+        let removed = of_line(Kind::Memory, "9 7 1600 56 5 5 2 999 0 999 0 0 0 0 4096 0").unwrap();
+        assert_eq!((removed.key, removed.removed), (9, true));
         let queue = |users: [u8; 4]| {
             let [sender, receiver, sent, received] = users;
             let line = format!("0 7 600 0 0 {sender} {receiver} 999 0 999 0 {sent} {received} 1");

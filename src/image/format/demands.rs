@@ -80,6 +80,23 @@ pub struct Demands {
     /// Files on volumes that it has open.
     #[prost(message, repeated, tag = "24")]
     pub files: Vec<Opened>,
+    /// System V objects that must have their IDs.
+    #[prost(message, repeated, tag = "25")]
+    pub objects: Vec<SystemV>,
+}
+
+/// What names a System V object.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct SystemV {
+    /// 0: memory, 1: queue, 2: semaphores.
+    #[prost(uint32, tag = "1")]
+    pub kind: u32,
+    /// In its IPC namespace, of all of its kind.
+    #[prost(int32, tag = "2")]
+    pub id: i32,
+    /// 0 for none.
+    #[prost(int32, tag = "3")]
+    pub key: i32,
 }
 
 /// A file that stays where it is.
