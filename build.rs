@@ -1,5 +1,5 @@
-//! Compiles the subreaper and the relay, the freestanding programs of a page or two that the executable
-//! embeds. Reads which CRIU criu/build.sh makes. Makes the executable start at `freeze_start`, which blocks
+//! Compiles the subreaper, the relay and the tracer, the freestanding programs of a page or two that the
+//! executable embeds. Reads which CRIU criu/build.sh makes. Makes the executable start at `freeze_start`, which blocks
 //! the signals (src/sys/signals.rs).
 
 use std::{env, ffi::OsString, fs, path::PathBuf, process::Command};
@@ -10,6 +10,7 @@ fn main() {
     println!("cargo::rerun-if-changed=src/sys/freestanding");
     compile("subreaper");
     compile("relay");
+    compile("tracer");
     let (file, script) = ("criu/build.sh", fs::read_to_string("criu/build.sh").expect("criu/build.sh is there"));
     println!("cargo::rerun-if-changed={file}");
     let version = script.lines().find_map(|line| line.strip_prefix("version=")).expect("criu/build.sh has a version");

@@ -109,6 +109,21 @@ impl Point {
 /// The environment variable that names the file.
 pub const VARIABLE: &str = "FREEZE_FAIL_POINT";
 
+/// The environment variable that stands for `kernel.yama.ptrace_scope`, so that a kernel without Yama can show what
+/// freeze does under it.
+pub const YAMA: &str = "FREEZE_FAIL_YAMA";
+
+/// The scope that a test asks for.
+#[cfg(feature = "fail-points")]
+pub(crate) fn yama() -> Option<u32> {
+    std::env::var(YAMA).ok()?.parse().ok()
+}
+
+#[cfg(not(feature = "fail-points"))]
+pub(crate) fn yama() -> Option<u32> {
+    None
+}
+
 /// Arms the point that the file names. Does nothing without a file.
 #[cfg(feature = "fail-points")]
 pub(crate) fn arm() {

@@ -6,10 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -19,6 +18,7 @@ use super::room::Victim;
 use crate::criu::command::{self, Criu, NotStarted, SystemV};
 use crate::criu::log::{self, Cause};
 use crate::criu::named::{self, Named};
+use crate::criu::running::{Place, Running, Start};
 use crate::criu::stream;
 use crate::fail_points::{Point, reach};
 use crate::host::clock::Time;
@@ -66,10 +66,8 @@ pub enum Verdict {
 /// A dump under way.
 #[derive(Debug)]
 pub struct Dump {
-    child: Child,
-    /// Readable once CRIU has ended. The gate's end does not prove it: a child of a killed CRIU may keep the
-    /// gate open.
-    exit: OwnedFd,
+    /// The gate's end does not prove that it has ended: a child of a killed CRIU may keep the gate open.
+    criu: Running,
     /// Who has this CRIU killed if memory is short.
     victim: Victim,
     gate: Option<UnixStream>,
@@ -113,6 +111,7 @@ impl Dump {
     /// the files under inotify watches.
     pub fn start(
         criu: Criu,
+        place: Place,
         root: i32,
         work: &Path,
         watched: &[PathBuf],
@@ -123,28 +122,25 @@ impl Dump {
         let listener = stream::listen(work, stream::CAPTURE_SOCKET).map_err(broken)?;
         let (gate, theirs) = UnixStream::pair().map_err(broken)?;
         gate.set_nonblocking(true).map_err(broken)?;
-        let args = command::dump(root, work, command::number(theirs.as_fd()), watched, &stdio::external(), objects);
+        let mut start = Start::prepare(place).map_err(broken)?;
+        let number = start.keep(theirs.as_fd()).map_err(broken)?;
+        drop(theirs);
+        let args = command::dump(root, work, number, watched, &stdio::external(), objects);
         let time = Time::of(root).map_err(broken)?;
-        let watch = fd::ExitWatch::prepare().map_err(broken)?;
         let (since, oom_kills) = (Instant::now(), OomKills::now());
-        let mut child = command::spawn(criu, &args, &[theirs.as_fd()], |command| time.apply(command))?;
-        let exit = watch.of(&child).map_err(|error| {
-            let _ = child.kill();
-            let _ = child.wait();
-            broken(error)
-        })?;
-        victim.is(child.id() as i32);
-        let mut dump = Self::of(work, child, exit, listener);
-        (dump.victim, dump.gate) = (victim, Some(gate));
+        let criu = start.start(criu, args, time.space())?;
+        let mut dump = Self::of(work, criu, listener);
+        dump.gate = Some(gate);
+        victim.is(dump.criu.killer().map_err(broken)?);
+        dump.victim = victim;
         // Of before CRIU was there.
         (dump.since, dump.oom_kills) = (since, oom_kills);
         Ok(dump)
     }
 
-    fn of(work: &Path, child: Child, exit: OwnedFd, listener: UnixListener) -> Self {
+    fn of(work: &Path, criu: Running, listener: UnixListener) -> Self {
         Self {
-            child,
-            exit,
+            criu,
             victim: Victim::default(),
             gate: None,
             listener,
@@ -181,7 +177,7 @@ impl Dump {
             let socket = criu.as_ref().map_or(self.listener.as_fd(), AsFd::as_fd);
             let socket = (!connected || criu.is_some()).then_some(socket);
             let ready =
-                wait(self.exit.as_fd(), self.gate.as_ref().filter(|_| !at_gate), socket, &open).map_err(broken)?;
+                wait(self.criu.exit(), self.gate.as_ref().filter(|_| !at_gate), socket, &open).map_err(broken)?;
             for index in ready.pipes.into_iter().rev() {
                 let Some(image) = open.get_mut(index) else { continue };
                 if drain(image, meter)? {
@@ -222,11 +218,7 @@ impl Dump {
             Ok(_) => false,
         };
         // The gate closes before a killed CRIU's tasks run, but a child of CRIU may keep it open: check both.
-        if self.gate.as_ref().is_some_and(open) && matches!(self.child.try_wait(), Ok(None)) {
-            Ok(())
-        } else {
-            Err(self.refused())
-        }
+        if self.gate.as_ref().is_some_and(open) && !self.criu.has_ended() { Ok(()) } else { Err(self.refused()) }
     }
 
     /// What the images name and do not carry.
@@ -258,10 +250,9 @@ impl Dump {
         if let Some(mut gate) = self.gate.take() {
             gate.write_all(&[byte]).map_err(broken)?;
         }
-        let status =
-            wait_for(&mut self.child, self.exit.as_fd()).ok_or_else(|| broken(io::ErrorKind::TimedOut.into()))?;
+        let success = wait_for(&mut self.criu);
         self.released = Some(Instant::now());
-        if status.success() { Ok(()) } else { Err(self.refused()) }
+        if success { Ok(()) } else { Err(self.refused()) }
     }
 
     /// A dump whose CRIU has failed.
@@ -270,8 +261,7 @@ impl Dump {
         let (listener, child) =
             (stream::listen(work, stream::CAPTURE_SOCKET), std::process::Command::new("false").spawn());
         let (listener, child) = (listener.unwrap(), child.unwrap());
-        let exit = fd::ExitWatch::prepare().and_then(|watch| watch.of(&child)).unwrap();
-        Self::of(work, child, exit, listener)
+        Self::of(work, Running::of(child), listener)
     }
 
     /// Whether CRIU says that the dump is complete. The end of the gate means that CRIU gave up.
@@ -283,7 +273,7 @@ impl Dump {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
             _ => {
                 self.victim.spare();
-                let _ = self.child.wait();
+                self.criu.wait();
                 Err(self.refused())
             }
         }
@@ -293,8 +283,7 @@ impl Dump {
     fn refusal_at_end(&mut self) -> Option<DumpError> {
         self.victim.spare();
         drop(self.gate.take());
-        let status = wait_for(&mut self.child, self.exit.as_fd())?;
-        (!status.success()).then(|| self.refused())
+        (!wait_for(&mut self.criu)).then(|| self.refused())
     }
 
     fn refused(&mut self) -> DumpError {
@@ -310,16 +299,17 @@ impl Drop for Dump {
     fn drop(&mut self) {
         self.victim.spare();
         drop(self.gate.take());
-        wait_for(&mut self.child, self.exit.as_fd());
+        wait_for(&mut self.criu);
     }
 }
 
-/// Waits for a CRIU that is to release the tasks. Kills it after [`LET_GO`], which releases them too.
-fn wait_for(child: &mut Child, exit: BorrowedFd) -> Option<ExitStatus> {
-    if !fd::is_readable_within(exit, LET_GO) {
-        let _ = child.kill();
+/// Waits for a CRIU that is to release the tasks. Kills it after [`LET_GO`], which releases them too. Returns whether
+/// it has succeeded.
+fn wait_for(criu: &mut Running) -> bool {
+    if !fd::is_readable_within(criu.exit(), LET_GO) {
+        criu.kill();
     }
-    child.wait().ok()
+    criu.wait()
 }
 
 /// Result of poll(2).

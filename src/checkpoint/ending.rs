@@ -140,6 +140,7 @@ mod tests {
         let target = Target {
             root: 0,
             service: 0,
+            tracer: None,
             lease: Lease::fresh(),
             after_commit: AfterCommit::Stop,
             hold: None,

@@ -28,7 +28,9 @@ use std::time::{Duration, Instant};
 
 use crate::control::protocol::{Event, Phase, Report, millis};
 use crate::criu::command::{self, SystemV};
+use crate::criu::running::Place;
 use crate::criu::stats;
+use crate::criu::tracer::Tracer;
 use crate::exit;
 use crate::fail_points::{Point, reach};
 use crate::files::ahead::Ahead;
@@ -142,6 +144,8 @@ pub(crate) struct Target {
     pub root: i32,
     /// PID of the service's first process.
     pub service: i32,
+    /// Where CRIU runs, if not beside the service.
+    pub tracer: Option<Tracer>,
     pub lease: Lease,
     pub after_commit: AfterCommit,
     /// How long a service that would be stopped is held for a standby that is ready. None to stop it in any case.
@@ -271,9 +275,11 @@ fn take(
 
     meter.begin(Phase::Dump);
     let by_user = StoppedByUser::of(&seen.tree);
+    let place = target.tracer.as_ref().map_or(Place::Here, Place::In);
     let criu = DumpPlan::of(&abilities).criu;
     let objects = SystemV::of(image::container_id(&vault, &common.instance));
-    let mut dump = Dump::start(criu, target.root, work.path(), &seen.watched, Some(&objects), watch.victim().clone())?;
+    let victim = watch.victim().clone();
+    let mut dump = Dump::start(criu, place, target.root, work.path(), &seen.watched, Some(&objects), victim)?;
     let images = dump.collect(&writer, meter)?;
     reach(Point::CheckpointHeld);
 

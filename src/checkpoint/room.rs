@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use crate::criu::running::Killer;
 use crate::host::memory::Headroom;
 use crate::image::ImageWriter;
 use crate::proc::tree::Process;
 use crate::store;
-use crate::sys::process;
 
 /// CRIU, its copy in the service, pipes, page tables. Measured: 3 MiB with one process.
 const CRIU: u64 = 4 << 20;
@@ -74,13 +74,13 @@ pub struct Victim(Arc<Mutex<Prey>>);
 
 #[derive(Debug, Default)]
 struct Prey {
-    criu: Option<i32>,
+    criu: Option<Killer>,
     killed: bool,
 }
 
 impl Victim {
     /// This CRIU may be killed until it is spared.
-    pub fn is(&self, criu: i32) {
+    pub fn is(&self, criu: Killer) {
         self.lock().criu = Some(criu);
     }
 
@@ -95,7 +95,7 @@ impl Victim {
     fn kill(&self) -> bool {
         let mut prey = self.lock();
         let Some(criu) = prey.criu.take() else { return false };
-        prey.killed |= process::kill(criu, libc::SIGKILL);
+        prey.killed |= criu.kill();
         true
     }
 
@@ -203,7 +203,7 @@ mod tests {
         let look = gone.clone();
         let (ended, end) = mpsc::channel();
         let watch = Watch::until(move || look.load(Ordering::Relaxed), move || ended.send(()).unwrap());
-        watch.victim().is(criu.id() as i32);
+        watch.victim().is(Killer::Child(criu.id() as i32));
         assert_eq!((criu.try_wait().unwrap(), end.try_recv()), (None, Err(TryRecvError::Empty)));
         gone.store(true, Ordering::Relaxed);
         assert_eq!(criu.wait().unwrap().signal(), Some(9));
@@ -216,7 +216,7 @@ mod tests {
         let mut criu = Command::new("sleep").arg("60").spawn().unwrap();
         let (ended, end) = mpsc::channel();
         let watch = Watch::until(|| false, move || ended.send(()).unwrap());
-        watch.victim().is(criu.id() as i32);
+        watch.victim().is(Killer::Child(criu.id() as i32));
         assert!(!watch.victim().spare());
         assert!(!watch.victim().kill());
         drop(watch);

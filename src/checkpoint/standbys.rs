@@ -260,6 +260,7 @@ mod tests {
             let target = Target {
                 root: 0,
                 service: 0,
+                tracer: None,
                 lease,
                 after_commit,
                 hold,

@@ -28,7 +28,7 @@ pub enum NotWhole {
 pub struct Tree(Vec<Process>);
 
 impl Tree {
-    /// The tree below `root`, proven whole: init's only other child is this worker.
+    /// The tree below `root`, proven whole: init's only other child is this worker. Tracers may stand above the root.
     pub fn of_service(root: i32, service: i32) -> Result<Self, NotWhole> {
         let all = tree::all().map_err(|error| NotWhole::NoProc(error.to_string()))?;
         let processes = tree::below(&all, root);
@@ -38,7 +38,9 @@ impl Tree {
         if processes.iter().all(|process| process.pid != service || process.is_zombie()) {
             return Err(NotWhole::ServiceGone);
         }
-        match tree::strays(&all, parent_id() as i32, &[root, std::process::id() as i32]).next() {
+        let init = parent_id() as i32;
+        let top = tree::top(&all, init, root).ok_or(NotWhole::RootGone(root))?;
+        match tree::strays(&all, init, &[top, std::process::id() as i32]).next() {
             Some(process) => Err(NotWhole::Outside { process: process.name() }),
             None => Ok(Self(processes)),
         }

@@ -19,6 +19,7 @@ mod run;
 mod shared;
 mod status;
 mod text;
+mod tracer;
 mod verify;
 mod wait;
 mod worker;
@@ -92,6 +93,9 @@ enum Verb {
     /// Be a process of the doctor's proof
     #[command(hide = true)]
     DoctorSubject(doctor::Subject),
+    /// Become criu in a process above the service
+    #[command(hide = true)]
+    Tracer(tracer::Arguments),
     /// Do one checkpoint or restore for init
     #[command(hide = true)]
     Worker,
@@ -133,6 +137,7 @@ pub fn main() -> ExitCode {
         Verb::Generate(arguments) => generate::main(&arguments, Cli::command()),
         Verb::Doctor(arguments) => doctor::main(&arguments),
         Verb::DoctorSubject(arguments) => doctor::subject(&arguments),
+        Verb::Tracer(arguments) => tracer::main(&arguments),
         Verb::Worker => worker::main(),
         Verb::CountPids => count_pids::main(),
     })

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::criu::tracer;
 pub use crate::files::selection::Named;
 use crate::image::Lease;
 
@@ -198,6 +199,9 @@ pub enum Event {
         root: i32,
         /// The service's first process.
         service: i32,
+        /// The tracers above the root, outermost first; 0 for none.
+        #[serde(default)]
+        tracers: [i32; tracer::COUNT],
         /// This container's lease.
         lease: Lease,
         /// Figures of the restore, for [`Status`].
@@ -247,6 +251,9 @@ pub struct Status {
     /// Namespaces that init created for itself and the service; `None` without `--isolate auto`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolation: Option<Isolation>,
+    /// Number of tracers that are left above the service; `None` where none is needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracers: Option<usize>,
     /// What init is doing.
     pub state: State,
     /// PID of the service's first process; 0 if there is none.
@@ -503,6 +510,7 @@ mod tests {
         let status = Status {
             version: "100.100.100".into(),
             instance: name.clone(),
+            tracers: None,
             isolation: Some(Isolation::Processes),
             state: State::Checkpointing,
             service: i32::MAX,

@@ -6,11 +6,8 @@ use std::io;
 use std::iter;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
 
 use serde::Serialize;
-
-use crate::sys::fd;
 
 /// CRIU's logs, in the work folder.
 pub const DUMP_LOG: &str = "dump.log";
@@ -34,7 +31,7 @@ pub enum Criu {
 }
 
 /// The criu beside this freeze.
-fn path(criu: Criu) -> io::Result<PathBuf> {
+pub(super) fn path(criu: Criu) -> io::Result<PathBuf> {
     let name = match criu {
         Criu::Plain => PLAIN,
         Criu::WithCapabilities => WITH_CAPABILITIES,
@@ -145,42 +142,17 @@ pub struct NotStarted {
     error: io::Error,
 }
 
+impl NotStarted {
+    pub(super) fn new(path: PathBuf, error: io::Error) -> Self {
+        Self { path, error }
+    }
+}
+
 /// Fails if there is no criu beside this freeze that can be executed.
 pub fn look_for(criu: Criu) -> Result<(), NotStarted> {
     let path = path(criu).map_err(|error| NotStarted { path: PLAIN.into(), error })?;
     let found = nix::unistd::access(&path, nix::unistd::AccessFlags::X_OK);
     found.map_err(|error| NotStarted { path, error: error.into() })
-}
-
-/// Starts the criu beside this freeze with the worker's stdio and the descriptors `keep`. `prepare` sets its
-/// time namespace.
-pub fn spawn(
-    criu: Criu,
-    args: &[OsString],
-    keep: &[BorrowedFd],
-    prepare: impl FnOnce(&mut Command),
-) -> Result<Child, NotStarted> {
-    let path = path(criu).map_err(|error| NotStarted { path: PLAIN.into(), error })?;
-    execute(&path, args, keep, prepare).map_err(|error| NotStarted { path, error })
-}
-
-fn execute(
-    criu: &Path,
-    args: &[OsString],
-    keep: &[BorrowedFd],
-    prepare: impl FnOnce(&mut Command),
-) -> io::Result<Child> {
-    for fd in keep {
-        fd::inherit(*fd)?;
-    }
-    let mut command = Command::new(criu);
-    command.args(args).env_clear().current_dir("/");
-    prepare(&mut command);
-    let child = command.spawn();
-    for fd in keep {
-        fd::keep_from_exec(*fd)?;
-    }
-    child
 }
 
 /// The number of `fd` in this process, and in a criu that inherits it.

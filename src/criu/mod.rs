@@ -5,5 +5,7 @@ pub mod images;
 pub(crate) mod log;
 pub(crate) mod named;
 mod reasons;
+pub(crate) mod running;
 pub(crate) mod stats;
 pub(crate) mod stream;
+pub(crate) mod tracer;

@@ -18,6 +18,7 @@ use super::watchdog::{Watchdog, Why};
 use crate::checkpoint::{self, Dump, DumpError, Verdict, Victim};
 use crate::control::protocol::millis;
 use crate::criu::command;
+use crate::criu::running::Place;
 use crate::criu::stream;
 use crate::image::{self, CriuImage, FetchThreads, Fetcher, ImageError, ImageWriter, KeyFiles, Lease, Manifest, Vault};
 use crate::job;
@@ -220,7 +221,8 @@ impl Proof<'_> {
         let begun = Instant::now();
         let work = self.work(command::DUMP_LOG)?;
         let writer = ImageWriter::new(vault, MEMORY, job::cores())?;
-        let mut dump = Dump::start(DumpPlan::of(self.abilities).criu, root, work.path(), &[], None, Victim::default())?;
+        let criu = DumpPlan::of(self.abilities).criu;
+        let mut dump = Dump::start(criu, Place::Here, root, work.path(), &[], None, Victim::default())?;
         let images = dump.collect(&writer, &checkpoint::Meter::noop())?;
         let mut written = writer.finish()?;
         let image = |(name, id)| CriuImage { name, body: Some(written.take(id)) };

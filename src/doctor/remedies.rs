@@ -26,11 +26,11 @@ pub struct Remedy {
     pub openshift: String,
 }
 
-const USERS: &str = "services whose processes run as several users or are not dumpable; hosts with Yama";
+const USERS: &str = "services whose processes run as several users or are not dumpable; hosts with Yama's scope 2";
 const TO_ROOT: &str = "only Podman gives capabilities to users other than root; with other engines run the container as root, with --cap-add SYS_PTRACE";
 const PIDS: &str =
     "chosen PIDs: at once, in any order, and in containers that have used them; the original /proc/PID/exe";
-const PIDS_AND_YAMA: &str = "chosen PIDs: at once, in any order, and in containers that have used them; the original /proc/PID/exe; hosts with Yama";
+const PIDS_AND_YAMA: &str = "chosen PIDs: at once, in any order, and in containers that have used them; the original /proc/PID/exe; hosts with Yama's scope 2";
 
 /// What the container lacks.
 #[derive(Default)]
@@ -52,17 +52,24 @@ pub fn remedies(abilities: &Abilities) -> Vec<Remedy> {
 
 /// What every checkpoint and restore needs.
 fn possible(abilities: &Abilities) -> Option<Remedy> {
+    let yama = match abilities.facts.yama {
+        Some(3) => "boot the host with the sysctl kernel.yama.ptrace_scope at 1 or 0: it cannot be lowered from 3",
+        Some(2) => "set the sysctl kernel.yama.ptrace_scope to 1 or 0 on the host",
+        _ => "set the sysctl kernel.yama.ptrace_scope to 0 on the host",
+    };
     let advice = [
         (
             Ability::Ptrace,
             "use a seccomp profile that allows ptrace, such as that of Docker (Linux 4.8 and newer), Podman or CRI-O",
         ),
-        (Ability::Attach, "set the sysctl kernel.yama.ptrace_scope to 0 on the host"),
+        (Ability::Attach, yama),
         (Ability::WholeProc, "mount /proc without subset, and without hidepid=2 or 4"),
         (Ability::MemoryMap, "use a kernel with CONFIG_CHECKPOINT_RESTORE"),
         (Ability::Memfd, "set the sysctl vm.memfd_noexec to 0 or 1"),
     ];
-    let missing = advice.into_iter().filter(|(ability, _)| !abilities.has(*ability));
+    let tracer = DumpPlan::of(abilities).tracer;
+    let has = |ability| abilities.has(ability) || tracer && ability == Ability::Attach;
+    let missing = advice.into_iter().filter(|(ability, _)| !has(*ability));
     let also: Vec<String> = missing.map(|(_, advice)| advice.to_owned()).collect();
     let gives = "any checkpoint or restore at all";
     (!also.is_empty()).then(|| Remedy { also, ..Needs::of(abilities).remedy(gives) })
@@ -289,6 +296,20 @@ mod tests {
         let abilities: Vec<Ability> = Ability::ALL.into_iter().filter(|ability| !without.contains(ability)).collect();
         let found = remedies(&container(0, &abilities));
         assert!(found.len() == 1 && found[0].also[0].contains("user.max_user_namespaces"), "{found:?}");
+    }
+
+    #[test]
+    fn yama_is_overcome_by_tracers_or_on_the_host() {
+        let under = |scope, more: &[Ability]| {
+            let mut abilities = container(1000, more);
+            abilities.answers.insert(Ability::Attach, crate::privileges::Answer::No(String::new()));
+            abilities.facts.yama = Some(scope);
+            remedies(&abilities)[0].also.join("; ")
+        };
+        let tracers = &[Ability::Pidfd];
+        assert!(!under(1, tracers).contains("yama"));
+        assert!(under(2, tracers).contains("to 1 or 0 on the host") && under(3, tracers).starts_with("boot the host"));
+        assert!(under(1, &[]).contains("to 0 on the host"));
     }
 
     #[test]

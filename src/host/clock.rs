@@ -8,7 +8,6 @@ use std::{
     fs::{self, File},
     io,
     path::Path,
-    process::Command,
     time::Duration,
 };
 
@@ -17,7 +16,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::image::Clocks;
 use crate::proc;
-use crate::sys::namespace;
+use crate::sys::namespace::TimeSpace;
 
 const BILLION: i128 = 1_000_000_000;
 
@@ -44,19 +43,17 @@ impl Time {
         }
     }
 
-    /// Makes `command` start its program in this namespace.
-    pub fn apply(self, command: &mut Command) {
+    /// The namespace in which a program is to start.
+    pub fn space(self) -> TimeSpace {
         match self {
-            Time::Ours => {}
-            Time::Of(namespace) => namespace::start_in_time(command, namespace.into()),
+            Time::Ours => TimeSpace::Ours,
+            Time::Of(namespace) => TimeSpace::Existing(namespace.into()),
             // Without the capabilities it is not even tried: a seccomp filter may kill the process that
             // tries.
             Time::Continued(clocks) if may_make_namespaces() => {
-                if let Some(offsets) = offsets_that_continue(&clocks) {
-                    namespace::start_in_new_time(command, offsets);
-                }
+                offsets_that_continue(&clocks).map_or(TimeSpace::Ours, TimeSpace::New)
             }
-            Time::Continued(_) => {}
+            Time::Continued(_) => TimeSpace::Ours,
         }
     }
 }

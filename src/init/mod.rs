@@ -11,6 +11,7 @@ pub(crate) mod isolate;
 mod machine;
 mod service;
 mod supervisor;
+mod tracers;
 mod tree;
 mod worker;
 

@@ -4,6 +4,9 @@
 //! The subreaper (src/sys/subreaper) is the root of the dumped tree. It adopts the service's daemons, so that
 //! they stay in that tree. It runs from memory with no descriptor open, so that a checkpoint depends on no
 //! file of freeze.
+//!
+//! Where Yama asks for it, two tracers stand above the subreaper (docs/explanation/tracer.md). They get lower PIDs than
+//! the tree.
 
 use std::{
     ffi::{CStr, CString},
@@ -14,6 +17,7 @@ use std::{
 
 use super::{config::Config, isolate, say, tree::Tree};
 use crate::{
+    criu::tracer,
     exit,
     sys::{
         pids,
@@ -42,19 +46,59 @@ pub enum StartError {
 ///
 /// # Errors
 /// On any error no process of the service runs.
-pub fn start(config: &Config) -> Result<Tree, StartError> {
+pub fn start(config: &Config, channels: Option<[OwnedFd; tracer::COUNT]>) -> Result<Tree, StartError> {
     let subreaper = process::program_in_memory(SUBREAPER_NAME, SUBREAPER).map_err(StartError::Subreaper)?;
-    reserve_pids(config.first_pid);
+    if channels.is_none() {
+        reserve_pids(config.first_pid);
+    }
     tty::give_up();
-    let (mut reader, writer) = io::pipe().map_err(StartError::Fork)?;
-    let root = match process::fork().map_err(StartError::Fork)? {
-        Fork::Child => be_root(&subreaper, writer, &config.command),
-        Fork::Parent(pid) => pid,
-    };
+    let (mut reader, mut writer) = io::pipe().map_err(StartError::Fork)?;
+    if let Fork::Child = process::fork().map_err(StartError::Fork)? {
+        let mut above = channels.iter().flatten().peekable();
+        while let Some(channel) = above.next() {
+            // The tree is restored below tracers of another container, so theirs are no PIDs of the tree.
+            let next = if above.peek().is_none() { Some(config.first_pid) } else { None };
+            be_tracer_above(channel, next, &mut writer);
+        }
+        be_root(&subreaper, writer, &config.command)
+    }
     drop(writer);
-    let mut pid = [0; 4];
-    reader.read_exact(&mut pid).map_err(|_| StartError::Silent)?;
-    Ok(Tree { root, service: i32::from_ne_bytes(pid) })
+    let mut pid = || {
+        let mut pid = [0; 4];
+        reader.read_exact(&mut pid).map_err(|_| StartError::Silent)?;
+        Ok(i32::from_ne_bytes(pid))
+    };
+    let mut tree = Tree::default();
+    if channels.is_some() {
+        for tracer in &mut tree.tracers {
+            *tracer = pid()?;
+        }
+    }
+    (tree.root, tree.service) = (pid()?, pid()?);
+    Ok(tree)
+}
+
+/// Sends init this process's PID.
+fn tell_pid(writer: &mut PipeWriter) {
+    if writer.write_all(&(std::process::id() as i32).to_ne_bytes()).is_err() {
+        process::exit_now(exit::FATAL);
+    }
+}
+
+/// The process becomes a tracer, and goes on as its child, with this PID or the next one above.
+fn be_tracer_above(channel: &OwnedFd, pid: Option<i32>, writer: &mut PipeWriter) {
+    process::lead_session();
+    tell_pid(writer);
+    pid.into_iter().for_each(reserve_pids);
+    match process::fork() {
+        Ok(Fork::Child) => {}
+        Ok(Fork::Parent(child)) => {
+            let error = tracer::rest(channel, child);
+            process::kill(child, libc::SIGKILL);
+            give_up(format_args!("cannot become a tracer: {error}"), exit::FATAL)
+        }
+        Err(error) => give_up(StartError::Fork(error), exit::FATAL),
+    }
 }
 
 /// Keeps the PIDs below `first` for init, its workers, and execs from outside.
@@ -68,8 +112,9 @@ fn reserve_pids(first: i32) {
 
 /// The child: makes the service's process, then becomes the subreaper. If either fails, exits with init's own
 /// status.
-fn be_root(subreaper: &OwnedFd, writer: PipeWriter, command: &[CString]) -> ! {
+fn be_root(subreaper: &OwnedFd, mut writer: PipeWriter, command: &[CString]) -> ! {
     process::lead_session();
+    tell_pid(&mut writer);
     process::adopt_orphans();
     isolate::keep_no_capabilities();
     let service = match process::fork() {
@@ -90,10 +135,7 @@ fn be_root(subreaper: &OwnedFd, writer: PipeWriter, command: &[CString]) -> ! {
 fn be_service(mut writer: PipeWriter, command: &[CString]) -> ! {
     process::lead_session();
     tty::take();
-    let pid = std::process::id() as i32;
-    if writer.write_all(&pid.to_ne_bytes()).is_err() {
-        process::exit_now(exit::FATAL);
-    }
+    tell_pid(&mut writer);
     drop(writer);
     signals::release();
     let error = process::exec(command);

@@ -1,6 +1,7 @@
 //! The service's processes: the subreaper at the root, the service's first process below it, and their
 //! descendants.
 
+use crate::criu::tracer;
 use crate::proc::{self, stat::Stat};
 use crate::sys::{process, signals::Signal};
 
@@ -9,9 +10,11 @@ const PASSES: usize = 100;
 /// Most ancestors to follow: a PID that is reused between two reads could make a loop.
 const MAX_DEPTH: usize = 1 << 16;
 
-/// The two processes that init knows by PID.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The processes that init knows by PID.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tree {
+    /// The tracers above the root, outermost first; 0 for one that is lost, or was never made.
+    pub tracers: [i32; tracer::COUNT],
     /// The subreaper; 0 once it was killed and the service is init's own child.
     pub root: i32,
     /// The service's first process.
@@ -22,10 +25,39 @@ impl Tree {
     /// Sends a signal to the service's first process, or to its process group.
     pub fn signal(self, signal: Signal, to_group: bool) {
         process::kill(if to_group { -self.service } else { self.service }, signal);
-        // A `kill -STOP -1` in the service also stops the subreaper, which then reaps no more.
-        if signal == libc::SIGCONT && self.root > 0 {
-            process::kill(self.root, signal);
+        // A `kill -STOP -1` in the service also stops those above, which then reap no more.
+        if signal == libc::SIGCONT {
+            for pid in self.above() {
+                process::kill(pid, signal);
+            }
         }
+    }
+
+    /// The tracers and the subreaper, as far as they are there, outermost first.
+    fn above(self) -> impl Iterator<Item = i32> {
+        self.tracers.into_iter().chain([self.root]).filter(|pid| *pid > 0)
+    }
+
+    /// Init's own child, whose end is the service's.
+    pub fn outermost(self) -> i32 {
+        self.above().next().unwrap_or(self.service)
+    }
+
+    /// What became init's child when the outermost was killed, if anything did.
+    pub fn heir(self) -> Option<i32> {
+        self.above().chain([self.service]).skip(1).find(|pid| process::is_child(*pid))
+    }
+
+    /// The tree whose outermost process is this one of its.
+    #[must_use]
+    pub fn below(mut self, heir: i32) -> Self {
+        for pid in self.tracers.iter_mut().chain([&mut self.root]) {
+            if *pid == heir {
+                break;
+            }
+            *pid = 0;
+        }
+        self
     }
 
     /// The topmost process that is still there.
@@ -33,10 +65,14 @@ impl Tree {
         if self.root > 0 { self.root } else { self.service }
     }
 
-    /// Kills every process of the tree, the root last, so that orphans cannot leave it meanwhile.
+    /// Kills every process of the tree, the root last, so that orphans cannot leave it meanwhile. Tracers end with it,
+    /// unless they are stopped.
     pub fn kill(self) {
         kill_below(self.top());
         process::kill(self.top(), libc::SIGKILL);
+        for tracer in self.tracers.into_iter().filter(|pid| *pid > 0) {
+            process::kill(tracer, libc::SIGCONT);
+        }
     }
 }
 
@@ -104,6 +140,16 @@ mod tests {
         assert_eq!(visited, pids);
         kill_below(top.id() as i32);
         top.wait().unwrap();
+    }
+
+    #[test]
+    fn an_heir_has_nothing_above_it() {
+        let tree = Tree { tracers: [5, 6], root: 1000, service: 1001 };
+        assert_eq!(tree.outermost(), 5);
+        assert_eq!(tree.below(6), Tree { tracers: [0, 6], ..tree });
+        assert_eq!(tree.below(1000), Tree { tracers: [0; 2], ..tree });
+        assert_eq!(tree.below(1001), Tree { tracers: [0; 2], root: 0, service: 1001 });
+        assert_eq!([6, 1000, 1001].map(|heir| tree.below(heir).outermost()), [6, 1000, 1001]);
     }
 
     #[test]

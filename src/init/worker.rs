@@ -14,11 +14,13 @@ use std::{
 use super::{config::is_missing, isolate};
 use crate::control::lines::{self, Got, Lines};
 use crate::control::protocol::Event;
+use crate::criu::tracer;
 use crate::exit;
 use crate::files::names;
 use crate::files::selection::Scope;
 use crate::image::Lease;
-use crate::job::{Choice, Job, Order, SOCKET_FD};
+use crate::job::{Choice, Job, Order, SOCKET_FD, TRACER_FD};
+use crate::sys::fd;
 use crate::sys::process::{self, Ending, Fork};
 use crate::sys::signals;
 
@@ -34,6 +36,8 @@ const MAX_READS: usize = 64;
 #[derive(Debug)]
 pub struct Worker {
     pid: i32,
+    /// The tracer that it may use, which must be at rest before the worker is gone; 0 for none.
+    tracer: i32,
     socket: UnixStream,
     lines: Lines,
     /// The socket is at its end, or a line was no event.
@@ -56,21 +60,22 @@ enum Fault {
 }
 
 impl Worker {
-    /// Starts a worker and sends it its job.
+    /// Starts a worker and sends it its job. It has `channels` from [`TRACER_FD`] on.
     ///
     /// # Errors
     /// If a process or socket cannot be made, or the job cannot be sent.
-    pub fn start(job: &Job, limit: Duration) -> io::Result<Worker> {
+    pub fn start(job: &Job, limit: Duration, channels: &[BorrowedFd]) -> io::Result<Worker> {
         let (mut socket, theirs) = UnixStream::pair()?;
         socket.set_nonblocking(true)?;
         lines::write(&mut socket, job)?;
         let theirs = OwnedFd::from(theirs);
         match process::fork()? {
-            Fork::Child => be_worker(&theirs, job),
+            Fork::Child => be_worker(&theirs, job, channels),
             Fork::Parent(pid) => {
                 let deadline = Instant::now() + limit.min(LONGEST);
                 Ok(Worker {
                     pid,
+                    tracer: if let Job::Checkpoint { tracer, .. } = job { tracer.unwrap_or(0) } else { 0 },
                     socket,
                     lines: Lines::default(),
                     closed: false,
@@ -155,7 +160,7 @@ impl Worker {
     /// Acts on a deadline that has passed. Returns whether the worker and its whole process group are gone,
     /// or cannot be ended.
     pub fn is_gone(&mut self, now: Instant) -> bool {
-        let alone = self.ending.is_some() && !process::kill(-self.pid, 0);
+        let alone = self.ending.is_some() && !process::kill(-self.pid, 0) && !self.has_busy_tracer();
         if alone || now < self.deadline {
             return alone;
         }
@@ -166,6 +171,11 @@ impl Worker {
         }
         self.deadline = now + BURIAL;
         false
+    }
+
+    /// Once the tracer is reaped its PID may be another process's, which is no child of init.
+    fn has_busy_tracer(&self) -> bool {
+        process::is_child(self.tracer) && tracer::is_busy(self.tracer)
     }
 
     /// When to call [`is_gone`](Self::is_gone) again, at the latest.
@@ -179,9 +189,14 @@ impl Worker {
         self.deadline = self.deadline.min(Instant::now() + GRACE);
     }
 
-    /// Kills the worker and its process group.
+    /// Kills the worker and its process group, and a CRIU that runs in a tracer for it.
     pub fn kill(&mut self) {
         self.killed = true;
+        if self.has_busy_tracer() {
+            for signal in tracer::END {
+                process::kill(self.tracer, signal);
+            }
+        }
         process::kill(-self.pid, libc::SIGKILL);
         // Before setsid(2) the worker leads no group. Once it is reaped its PID may be another process's.
         if self.ending.is_none() {
@@ -213,7 +228,7 @@ impl Worker {
 /// If the store's folder does not exist there is nothing to restore, so the child answers without an exec,
 /// unless a key has to be checked. The child looks, not init: a file system that does not answer must not
 /// hang init.
-fn be_worker(socket: &OwnedFd, job: &Job) -> ! {
+fn be_worker(socket: &OwnedFd, job: &Job, channels: &[BorrowedFd]) -> ! {
     process::lead_session();
     if let Job::Restore { common, choice: Choice::Newest, standby, files, .. } = job
         && !standby.always
@@ -234,10 +249,18 @@ fn be_worker(socket: &OwnedFd, job: &Job) -> ! {
             .and_then(|()| lines::write(&mut socket, &Event::NothingToRestore { lease: Lease::fresh() }));
         process::exit_now(if told.is_ok() { exit::OK } else { exit::FATAL });
     }
-    if process::place(socket, SOCKET_FD).is_ok() {
+    if place(socket, channels).is_ok() {
         isolate::keep_capabilities();
         signals::release();
         process::exec(&[c"/proc/self/exe", c"worker"].map(CString::from));
     }
     process::exit_now(exit::FATAL)
+}
+
+/// Gives the worker its descriptors. Copies first, as one may have another's number.
+fn place(socket: &OwnedFd, channels: &[BorrowedFd]) -> io::Result<()> {
+    let aside = |one: BorrowedFd| fd::not_below(one, TRACER_FD + tracer::COUNT as i32);
+    let channels = channels.iter().map(|channel| aside(*channel)).collect::<io::Result<Vec<_>>>()?;
+    process::place(&aside(socket.as_fd())?, SOCKET_FD)?;
+    (TRACER_FD..).zip(&channels).try_for_each(|(number, channel)| process::place(channel, number))
 }

@@ -19,6 +19,9 @@ use crate::store::Location;
 
 /// Descriptor of a worker's socket to init.
 pub const SOCKET_FD: i32 = 3;
+/// Descriptor of init's end of the channel to the tracer of a checkpoint. A restore has the ends of the tracers that it
+/// makes there, and after it.
+pub const TRACER_FD: i32 = 4;
 
 /// The task of a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +35,8 @@ pub enum Job {
         root: i32,
         /// PID of the service's first process.
         service: i32,
+        /// PID of the tracer to run CRIU in.
+        tracer: Option<i32>,
         /// This container's lease.
         lease: Lease,
         /// What happens to the service after the commit.
@@ -70,6 +75,8 @@ pub enum Job {
         standby: Standby,
         /// Which files the checkpoints of this container will carry.
         files: Scope,
+        /// Make tracers above the service.
+        tracers: bool,
     },
     /// Check that this container still owns the lease, and write the heartbeat. Ends with `Event::StillOwner` or
     /// `Event::Lost`.

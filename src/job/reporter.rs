@@ -188,7 +188,7 @@ mod tests {
             Event::VolumeChanged { message: text() },
             Event::Settled { taken_by: Some(text()) },
             Event::HandingOver { to: text(), timeout_ms: 1 },
-            Event::Restored { root: 1, service: 2, lease: Lease::fresh(), restore },
+            Event::Restored { root: 1, service: 2, tracers: [0; 2], lease: Lease::fresh(), restore },
         ] {
             let (reporter, mut init) = Reporter::pair();
             reporter.send(&event);

@@ -100,7 +100,7 @@ impl Ability {
     pub fn gives(self) -> &'static str {
         match self {
             Self::Ptrace => "stop and inspect processes; without it, no checkpoint or restore is possible",
-            Self::Attach => "stop a service, which is not a child of CRIU; without it, no checkpoint is possible",
+            Self::Attach => "stop a service from beside it; without it, a tracer does (ptrace_scope 1), or nothing",
             Self::TraceOthers => "services whose processes run as several users, or are not dumpable",
             Self::Clone3 => "needed for set_tid; without it, freeze creates processes with clone",
             Self::SetTid => "choose PIDs and TIDs: at once, in any order, even in a container that has used them",
@@ -205,8 +205,9 @@ fn restores(facts: &Facts) -> bool {
     facts.has("CHECKPOINT_RESTORE") || facts.has("SYS_ADMIN")
 }
 
-/// CRIU is not an ancestor of the service: with Yama at 1 or 2 it needs SYS_PTRACE, and at 3 no process may
-/// attach. With Yama at 1 a restore needs nothing, as CRIU traces its own descendants.
+/// Beside the service CRIU is not its ancestor: with Yama at 1 or 2 it needs SYS_PTRACE, and at 3 no process may
+/// attach. With Yama at 1 a restore needs nothing, as CRIU traces its own descendants, and a dump runs in a
+/// tracer.
 fn attach(facts: &Facts) -> Answer {
     match (facts.yama.unwrap_or(0), facts.has("SYS_PTRACE")) {
         (0, _) | (1 | 2, true) => Answer::Yes,

@@ -6,6 +6,7 @@ use std::fs;
 use caps::{CapSet, Capability};
 use serde::Serialize;
 
+use crate::fail_points;
 use crate::proc::status::Status;
 use crate::sys::probe;
 
@@ -37,7 +38,6 @@ pub struct Facts {
 impl Facts {
     pub fn read() -> Self {
         let status = Status::read("self").unwrap_or_default();
-        let yama = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").ok();
         let beside = std::env::current_exe().map(|path| path.with_file_name(crate::criu::command::WITH_CAPABILITIES));
         Self {
             uid: nix::unistd::geteuid().as_raw(),
@@ -47,7 +47,7 @@ impl Facts {
             no_new_privs: status.no_new_privs == Some(1),
             seccomp_mode: status.seccomp.unwrap_or(0),
             seccomp_filters: status.seccomp_filters,
-            yama: yama.and_then(|text| text.trim().parse().ok()),
+            yama: yama(),
             kernel: nix::sys::utsname::uname().map_or_else(|_| String::new(), |u| u.release().to_string_lossy().into()),
             criu_with_capabilities: beside.is_ok_and(|path| probe::has_file_capabilities(&path)),
         }
@@ -57,6 +57,11 @@ impl Facts {
     pub fn has(&self, capability: &str) -> bool {
         self.effective.contains(capability)
     }
+}
+
+fn yama() -> Option<u32> {
+    let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").ok();
+    fail_points::yama().or_else(|| scope?.trim().parse().ok())
 }
 
 fn held(set: CapSet) -> BTreeSet<String> {

@@ -1,5 +1,5 @@
 //! Derives from a container's abilities how a dump and a restore work in it. Pure: probes nothing but in
-//! [`RestorePlan::here`].
+//! [`DumpPlan::here`] and [`RestorePlan::here`].
 
 use serde::Serialize;
 
@@ -24,6 +24,8 @@ pub struct DumpPlan {
     pub criu: Criu,
     /// Why no dump is possible. Continues the sentence "no process can be checkpointed here: ".
     pub impossible: Option<String>,
+    /// CRIU runs in a tracer above the service, as Yama permits nothing else.
+    pub tracer: bool,
     /// Processes of other users and non-dumpable ones can be dumped. File capabilities of CRIU do not
     /// suffice, as freeze itself inspects them first.
     pub all_users: bool,
@@ -48,17 +50,32 @@ impl DumpPlan {
         Self {
             criu: criu(abilities),
             impossible: impossible(abilities),
+            tracer: tracer(abilities),
             all_users: abilities.has(Ability::TraceOthers),
         }
     }
+
+    pub fn here() -> Self {
+        Self::of(&Abilities::probe())
+    }
+}
+
+/// Whether SYS_PTRACE of criu's file overcomes Yama, which it does up to 2, as freeze's own would.
+fn attaches_by_file(abilities: &Abilities) -> bool {
+    criu(abilities) == Criu::WithCapabilities && abilities.facts.yama.is_some_and(|scope| scope < 3)
+}
+
+/// Yama's scope 1 lets an ancestor attach. Its end is seen by a pidfd.
+fn tracer(abilities: &Abilities) -> bool {
+    let beside = abilities.has(Ability::Attach) || attaches_by_file(abilities);
+    !beside && abilities.facts.yama == Some(1) && abilities.has(Ability::Pidfd)
 }
 
 fn impossible(abilities: &Abilities) -> Option<String> {
-    // SYS_PTRACE of criu's file overcomes Yama up to 2, as freeze's own would.
-    let by_file = criu(abilities) == Criu::WithCapabilities && abilities.facts.yama.is_some_and(|scope| scope < 3);
+    let attaches = attaches_by_file(abilities) || tracer(abilities);
     let needed = [Ability::Ptrace, Ability::Attach, Ability::WholeProc, Ability::MemoryMap];
     let missing =
-        needed.into_iter().find(|ability| !(abilities.has(*ability) || by_file && *ability == Ability::Attach))?;
+        needed.into_iter().find(|ability| !(abilities.has(*ability) || attaches && *ability == Ability::Attach))?;
     let reason = match abilities.answers.get(&missing) {
         Some(super::Answer::No(reason)) => format!(" ({reason})"),
         _ => String::new(),
@@ -124,10 +141,28 @@ mod tests {
         let needed = [Ptrace, Attach, WholeProc, MemoryMap];
         let plan = |more: &[Ability]| DumpPlan::of(&Abilities::with(&[&needed, more].concat()));
         let bare = plan(&[]);
-        assert_eq!(bare, DumpPlan { criu: Criu::Plain, impossible: None, all_users: false });
+        assert_eq!(bare, DumpPlan { criu: Criu::Plain, impossible: None, tracer: false, all_users: false });
         assert!(plan(&[TraceOthers]).all_users);
         let by_file = plan(&[FileCapabilities]);
         assert!(!by_file.all_users && by_file.criu == Criu::WithCapabilities);
+    }
+
+    #[test]
+    fn a_tracer_is_used_under_yamas_scope_1_where_nothing_else_attaches() {
+        use Ability::{Attach, Clone3, FileCapabilities, MemoryMap, Pidfd, Ptrace, WholeProc};
+        let plan = |more: &[Ability], scope| {
+            let mut abilities = Abilities::with(&[&[Ptrace, WholeProc, MemoryMap], more].concat());
+            abilities.facts.yama = Some(scope);
+            DumpPlan::of(&abilities)
+        };
+        let restricted = plan(&[Pidfd, Clone3], 1);
+        assert!(restricted.tracer && restricted.impossible.is_none());
+        for (more, scope) in [(&[Pidfd, Attach][..], 0), (&[Pidfd, Attach], 1), (&[Pidfd, FileCapabilities], 1)] {
+            assert!(!plan(more, scope).tracer && plan(more, scope).impossible.is_none(), "{more:?}, {scope}");
+        }
+        for (more, scope) in [(&[Pidfd][..], 2), (&[Pidfd], 3), (&[], 1)] {
+            assert!(!plan(more, scope).tracer && plan(more, scope).impossible.is_some(), "{more:?}, {scope}");
+        }
     }
 
     #[test]

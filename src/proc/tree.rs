@@ -83,6 +83,13 @@ pub fn root(all: &BTreeMap<i32, Process>, init: i32, service: i32) -> Option<i32
     Some(if parent == init { service } else { parent })
 }
 
+/// The ancestor of `pid` that is a child of init, or `pid` itself.
+pub fn top(all: &BTreeMap<i32, Process>, init: i32, pid: i32) -> Option<i32> {
+    let above = std::iter::successors(Some(pid), |pid| Some(all.get(pid)?.ppid));
+    // No process is its own ancestor, unless a PID was reused between two reads.
+    above.take(all.len()).find(|pid| all.get(pid).is_some_and(|process| process.ppid == init))
+}
+
 /// Children of init that are not among `known`. Zombies are left out, because they are about to be reaped.
 /// What exec brought in is not a child: its parent here is 0.
 pub fn strays<'a>(all: &'a BTreeMap<i32, Process>, init: i32, known: &'a [i32]) -> impl Iterator<Item = &'a Process> {
@@ -127,6 +134,15 @@ mod tests {
     fn the_root_is_between_init_and_the_service() {
         assert_eq!(root(&BTreeMap::from([process(1, 0), process(1000, 1), process(1001, 1000)]), 1, 1001), Some(1000));
         assert_eq!(root(&BTreeMap::from([process(1, 0), process(1001, 1)]), 1, 1001), Some(1001));
+    }
+
+    #[test]
+    fn the_top_is_inits_child() {
+        let all = BTreeMap::from([process(1, 0), process(7, 1), process(8, 7), process(1000, 8), process(9, 0)]);
+        assert_eq!([1000, 8, 7].map(|pid| top(&all, 1, pid)), [Some(7); 3]);
+        assert_eq!([9, 99].map(|pid| top(&all, 1, pid)), [None; 2]);
+        let turning = BTreeMap::from([process(5, 6), process(6, 5)]);
+        assert_eq!(top(&turning, 1, 5), None);
     }
 
     #[test]

@@ -11,12 +11,12 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Child, ExitStatus};
 use std::time::Duration;
 
 use crate::criu::command::{self, Criu, Elsewhere, SystemV};
 use crate::criu::log::{self, Cause};
-use crate::criu::stream;
+use crate::criu::running::{Place, Running, Start};
+use crate::criu::{stream, tracer};
 use crate::fail_points::{Point, reach};
 use crate::files::swapped;
 use crate::host::clock::{self, Time};
@@ -41,9 +41,7 @@ const END: Duration = Duration::from_secs(1);
 /// A restored service that has not run. Dropping it kills it.
 #[derive(Debug)]
 pub(crate) struct RestoreGate {
-    child: Child,
-    /// Readable once CRIU has ended.
-    exit: OwnedFd,
+    criu: Running,
     socket: UnixStream,
     log: PathBuf,
     /// Before CRIU was there.
@@ -55,10 +53,12 @@ pub(crate) struct RestoreGate {
 
 /// What CRIU must know of this container.
 #[derive(Debug, Default)]
-pub(crate) struct OfContainer {
+pub(crate) struct OfContainer<'a> {
     /// Its System V objects.
     pub objects: Option<SystemV>,
     pub elsewhere: Elsewhere,
+    /// Channels of the tracers that are to stay above the service, where it needs them.
+    pub tracers: Option<&'a [OwnedFd; tracer::COUNT]>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,42 +86,35 @@ impl RestoreGate {
         let unusable = |error| RestoreError::RuntimeDir { path: work.path().to_owned(), error };
         let broken = |error| RestoreError::Serve(ServeError::Broken(error));
         let listener = stream::listen(work.path(), stream::SERVE_SOCKET).map_err(unusable)?;
-        let stdio = Stdio::join(&manifest.stdio).map_err(unusable)?;
         let images: BTreeMap<&str, &Body> =
             manifest.images.iter().filter_map(|image| Some((image.name.as_str(), image.body.as_ref()?))).collect();
         let (socket, theirs) = UnixStream::pair().map_err(broken)?;
         socket.set_nonblocking(true).map_err(broken)?;
-        let OfContainer { objects, mut elsewhere } = of_container;
+        let OfContainer { objects, mut elsewhere, tracers } = of_container;
         elsewhere.moved.extend(swapped::moved(&manifest.folder_links));
-        let gate = command::number(theirs.as_fd());
-        let args = command::restore(work.path(), stdio.inherit(), &elsewhere, gate, objects.as_ref());
-        let mut keep = stdio.descriptors();
-        keep.push(theirs.as_fd());
-        let watch = fd::ExitWatch::prepare().map_err(broken)?;
+        let place = tracers.map_or(Place::Here, |channels| Place::InNew(channels, manifest.root_pid));
+        let mut start = Start::prepare(place).map_err(broken)?;
+        let gate = start.keep(theirs.as_fd()).map_err(broken)?;
+        let inherit = Stdio::join(&manifest.stdio, &mut |null| start.keep(null)).map_err(unusable)?;
+        let args = command::restore(work.path(), &inherit, &elsewhere, gate, objects.as_ref());
+        drop(theirs);
         let strays = Strays::from_now_on(parent);
         let time = manifest.clocks.map_or(Time::Ours, Time::Continued);
         let oom_kills = OomKills::now();
-        let mut child = command::spawn(criu, &args, &keep, |command| time.apply(command))?;
-        drop(theirs);
-        let exit = watch.of(&child).map_err(|error| {
-            let _ = child.kill();
-            let _ = child.wait();
-            strays.end();
-            broken(error)
-        })?;
+        let criu = start.start(criu, args, time.space()).inspect_err(|_| strays.end())?;
         reach(Point::RestoreCriu);
         // By now CRIU is in the service's future time namespace.
-        let clock_jump = manifest.clocks.map(|before| clock::jump(child.id() as i32, &before));
+        let clock_jump = manifest.clocks.map(|before| clock::jump(criu.pid(), &before));
         let log = work.path().join(command::RESTORE_LOG);
-        let mut gate = Self { child, exit, socket, log, oom_kills, strays, clock_jump, state: State::Coming };
-        match serve::serve(&mut gate.child, gate.exit.as_fd(), &gate.socket, &listener, &images, fetcher, meter) {
+        let mut gate = Self { criu, socket, log, oom_kills, strays, clock_jump, state: State::Coming };
+        match serve::serve(&mut gate.criu, &gate.socket, &listener, &images, fetcher, meter) {
             Ok(Served::AtGate) => {
                 gate.state = State::AtGate;
                 Ok(gate)
             }
             Ok(Served::Ended) => Err(RestoreError::Criu(gate.cause())),
             // The socket of a CRIU that ends may break before its end is seen.
-            Err(ServeError::Broken(_)) if fd::is_readable_within(gate.exit.as_fd(), END) => {
+            Err(ServeError::Broken(_)) if fd::is_readable_within(gate.criu.exit(), END) => {
                 Err(RestoreError::Criu(gate.cause()))
             }
             Err(error) => Err(error.into()),
@@ -134,12 +127,14 @@ impl RestoreGate {
         self.clock_jump.as_ref()
     }
 
+    /// The tracers above the service, outermost first; 0 for none.
+    pub(super) fn tracers(&self) -> [i32; tracer::COUNT] {
+        self.criu.tracers()
+    }
+
     /// Checks that CRIU still holds the service: a dead one must not be taken from the container that has it.
     pub(super) fn check(&mut self) -> Result<(), RestoreError> {
-        match self.child.try_wait() {
-            Ok(None) => Ok(()),
-            _ => Err(RestoreError::Criu(self.cause())),
-        }
+        if self.criu.has_ended() { Err(RestoreError::Criu(self.cause())) } else { Ok(()) }
     }
 
     /// Opens the gate: the service runs.
@@ -149,7 +144,7 @@ impl RestoreGate {
             return Err(RestoreError::Criu(self.cause()));
         }
         reach(Point::RestoreLetGo);
-        if !self.wait().is_some_and(|status| status.success()) {
+        if !self.wait() {
             return Err(RestoreError::AfterLettingGo(self.cause()));
         }
         self.state = State::Gone;
@@ -161,12 +156,12 @@ impl RestoreGate {
         log::cause(&self.log, self.oom_kills.since())
     }
 
-    /// Waits until CRIU ends, and kills it after [`LET_GO`].
-    fn wait(&mut self) -> Option<ExitStatus> {
-        if !fd::is_readable_within(self.exit.as_fd(), LET_GO) {
-            let _ = self.child.kill();
+    /// Waits until CRIU ends, and kills it after [`LET_GO`]. Returns whether it has succeeded.
+    fn wait(&mut self) -> bool {
+        if !fd::is_readable_within(self.criu.exit(), LET_GO) {
+            self.criu.kill();
         }
-        self.child.wait().ok()
+        self.criu.wait()
     }
 }
 
@@ -179,9 +174,9 @@ impl Drop for RestoreGate {
         }
         // When the gate closes, CRIU kills the processes that it holds.
         let _ = self.socket.shutdown(Shutdown::Both);
-        if !matches!(self.child.try_wait(), Ok(Some(_))) {
+        if !self.criu.has_ended() {
             if self.state == State::Coming {
-                let _ = self.child.kill();
+                self.criu.kill();
             }
             self.wait();
         }

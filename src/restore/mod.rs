@@ -27,6 +27,7 @@ pub(crate) use exclusive::heartbeat;
 
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::parent_id;
 use std::path::PathBuf;
@@ -36,7 +37,7 @@ use std::time::{Duration, Instant};
 
 use crate::control::protocol::{Event, Phase, RestoreReport, millis, now_ms};
 use crate::criu::command::{self, SystemV};
-use crate::criu::log;
+use crate::criu::{log, tracer};
 use crate::demands::{self, Means};
 use crate::fail_points::{Point, reach};
 use crate::files::half_done::Mark;
@@ -67,7 +68,7 @@ pub(crate) use volumes::changed;
 use wait::{Ready, Woken};
 
 /// Which generation to restore, when, and what to do if that fails.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Policy {
     /// Which generation, if any.
     pub choice: Choice,
@@ -81,6 +82,8 @@ pub struct Policy {
     pub exclusive: Option<Duration>,
     /// Which files the checkpoints of this container will carry.
     pub files: Scope,
+    /// The tracers' ends of their channels, if the service needs tracers.
+    pub tracers: Option<[OwnedFd; tracer::COUNT]>,
 }
 
 /// Restores a generation according to `policy`, or lets init start the command. Returns the last event for
@@ -361,7 +364,8 @@ impl<'a> Restore<'a> {
         let criu = self.plan().criu;
         // A pod's IPC namespace outlives its containers. Only of an earlier start is it known that it has ended.
         let objects = Some(SystemV::of(image::container_id(&found.vault, &self.common.instance)));
-        let (parent, of_container) = (parent_id() as i32, OfContainer { objects, elsewhere });
+        let (parent, of_container) =
+            (parent_id() as i32, OfContainer { objects, elsewhere, tracers: self.policy.tracers.as_ref() });
         let mut gate = RestoreGate::restore(criu, manifest, &mut fetcher, work, &mut meter, parent, of_container)?;
         reach(Point::RestoreHeld);
         let exclusive = self.policy.exclusive.is_some();
@@ -377,6 +381,7 @@ impl<'a> Restore<'a> {
             self.reporter.warn(warning);
         }
         let clock_jump_ms = clock_jump.and_then(|jump| jump.as_ref().ok().copied());
+        let tracers = gate.tracers();
         gate.let_go()?;
         reach(Point::RestoreRunning);
         let restore = RestoreReport { clock_jump_ms, ..self.report(manifest, meter.total()) };
@@ -384,7 +389,7 @@ impl<'a> Restore<'a> {
             self.reporter.warn(format!("after the restore, {difference}; the next checkpoint may be refused"));
         }
         let (root, service) = (manifest.root_pid, manifest.service_pid);
-        self.reporter.send(&Event::Restored { root, service, lease: found.lease, restore });
+        self.reporter.send(&Event::Restored { root, service, tracers, lease: found.lease, restore });
         reach(Point::RestoreReported);
         // Not earlier: if the restore fails, the former owner keeps the application.
         let claimed = self.claim(found, manifest.generation);

@@ -10,10 +10,10 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::process::Child;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::criu::running::Running;
 use crate::criu::stream::{Connection, PIPE_ROOM};
 use crate::image::{Body, Fetcher, Front, ImageError, StreamId};
 use crate::sys::fd;
@@ -60,11 +60,9 @@ pub enum Served {
     Ended,
 }
 
-/// Serves until CRIU says at the gate, `gate`, that all processes exist, or ends. `exit` is readable once it
-/// has ended.
+/// Serves until CRIU says at the gate, `gate`, that all processes exist, or ends.
 pub fn serve(
-    child: &mut Child,
-    exit: BorrowedFd,
+    criu: &mut Running,
     gate: &UnixStream,
     listener: &UnixListener,
     images: &BTreeMap<&str, &Body>,
@@ -84,13 +82,13 @@ pub fn serve(
                 index += 1;
             }
         }
-        let ready = wait([exit, fetcher.wake_fd()], gate, &socket, &mut open)?;
+        let ready = wait([criu.exit(), fetcher.wake_fd()], gate, &socket, &mut open)?;
         if ready.socket {
             socket = talk(socket, images, fetcher, &mut open)?;
         } else if ready.gate && is_at_gate(&mut gate)? {
             return Ok(Served::AtGate);
         } else if ready.exited {
-            child.wait()?;
+            criu.wait();
             return Ok(Served::Ended);
         }
     }

@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::criu::command::{Inherit, number};
+use crate::criu::command::Inherit;
 use crate::host::stdio::{OUTSIDE, TERMINAL, is_terminal};
 use crate::image::Stdio as Recorded;
 use crate::proc::stat::Stat;
@@ -26,21 +26,30 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LOG: [&str; 2] = [".1", ".2"];
 
 /// Replacements for the old container's stdio.
-#[derive(Debug)]
-pub struct Stdio {
+pub struct Stdio<'a> {
     inherit: Vec<Inherit>,
+    /// Keeps a descriptor for CRIU, and returns its number there.
+    keep: &'a mut dyn FnMut(BorrowedFd) -> io::Result<i32>,
     /// /dev/null, in place of a stdin pipe or a terminal that this container does not have.
-    null: Option<File>,
+    null: Option<i32>,
 }
 
-impl Stdio {
-    /// Determines the replacements for what the checkpoint recorded.
-    pub fn join(recorded: &[Recorded]) -> io::Result<Self> {
-        Self::joined(recorded, [0, 1, 2].map(Here::of))
+impl<'a> Stdio<'a> {
+    /// Determines the replacements for what the checkpoint recorded. CRIU needs descriptors 0, 1 and 2, and what
+    /// `keep` is given.
+    pub fn join(
+        recorded: &[Recorded],
+        keep: &'a mut dyn FnMut(BorrowedFd) -> io::Result<i32>,
+    ) -> io::Result<Vec<Inherit>> {
+        Self::joined(recorded, [0, 1, 2].map(Here::of), keep)
     }
 
-    fn joined(recorded: &[Recorded], here: [Here; 3]) -> io::Result<Self> {
-        let mut stdio = Self { inherit: Vec::new(), null: None };
+    fn joined(
+        recorded: &[Recorded],
+        here: [Here; 3],
+        keep: &'a mut dyn FnMut(BorrowedFd) -> io::Result<i32>,
+    ) -> io::Result<Vec<Inherit>> {
+        let mut stdio = Self { inherit: Vec::new(), keep, null: None };
         let mut seen = BTreeSet::new();
         for old in recorded {
             let key = String::from_utf8_lossy(&old.target);
@@ -61,7 +70,7 @@ impl Stdio {
             let key = if key.starts_with(OUTSIDE) { key[1..].to_owned() } else { key.into_owned() };
             stdio.inherit.push(Inherit { fd, key });
         }
-        Ok(stdio)
+        Ok(stdio.inherit)
     }
 
     /// The log takes the place of a terminal, and /dev/null that of descriptor 0.
@@ -72,18 +81,12 @@ impl Stdio {
         self.null_fd()
     }
 
-    pub fn inherit(&self) -> &[Inherit] {
-        &self.inherit
-    }
-
-    /// Descriptors that CRIU needs in addition to 0, 1 and 2.
-    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        self.null.iter().map(AsFd::as_fd).collect()
-    }
-
     fn null_fd(&mut self) -> io::Result<i32> {
-        let null = self.null.insert(File::options().read(true).write(true).open("/dev/null")?);
-        Ok(number(null.as_fd()))
+        if let Some(null) = self.null {
+            return Ok(null);
+        }
+        let null = File::options().read(true).write(true).open("/dev/null")?;
+        Ok(*self.null.insert((self.keep)(null.as_fd())?))
     }
 }
 
@@ -149,22 +152,25 @@ mod tests {
 
     #[test]
     fn pipes_are_replaced_and_files_are_not() {
-        let stdio = Stdio::join(&[recorded(1, "pipe:[7]"), recorded(2, "/dev/null")]).unwrap();
-        assert_eq!(stdio.inherit(), [Inherit { fd: 1, key: "pipe:[7]".into() }]);
+        let inherit = Stdio::join(&[recorded(1, "pipe:[7]"), recorded(2, "/dev/null")], &mut null).unwrap();
+        assert_eq!(inherit, [Inherit { fd: 1, key: "pipe:[7]".into() }]);
     }
 
     #[test]
     fn files_of_the_engine_are_replaced() {
-        let stdio = Stdio::join(&[recorded(1, "file[1a:7b]"), recorded(2, "file[1a:7c]")]).unwrap();
+        let stdio = Stdio::join(&[recorded(1, "file[1a:7b]"), recorded(2, "file[1a:7c]")], &mut null).unwrap();
         let inherit = [Inherit { fd: 1, key: "ile[1a:7b]".into() }, Inherit { fd: 2, key: "ile[1a:7c]".into() }];
-        assert_eq!(stdio.inherit(), inherit);
+        assert_eq!(stdio, inherit);
+    }
+
+    /// Keeps /dev/null under this number.
+    fn null(_: BorrowedFd) -> io::Result<i32> {
+        Ok(-1)
     }
 
     fn joined(recorded: &[Recorded], here: [Here; 3]) -> Vec<(i32, String)> {
-        let stdio = Stdio::joined(recorded, here).unwrap();
-        let null = stdio.descriptors().first().map(|null| number(*null));
-        let fd = |fd: i32| if Some(fd) == null { -1 } else { fd };
-        stdio.inherit().iter().map(|one| (fd(one.fd), one.key.clone())).collect()
+        let inherit = Stdio::joined(recorded, here, &mut null).unwrap();
+        inherit.into_iter().map(|one| (one.fd, one.key)).collect()
     }
 
     #[test]
@@ -188,7 +194,7 @@ mod tests {
 
     #[test]
     fn one_pipe_for_both_is_joined_once() {
-        let stdio = Stdio::join(&[recorded(1, "pipe:[7]"), recorded(2, "pipe:[7]")]).unwrap();
-        assert_eq!(stdio.inherit().len(), 1);
+        let stdio = Stdio::join(&[recorded(1, "pipe:[7]"), recorded(2, "pipe:[7]")], &mut null).unwrap();
+        assert_eq!(stdio.len(), 1);
     }
 }

@@ -20,7 +20,15 @@ fn common(folder: &Path) -> Common {
 
 fn policy(choice: Choice, failure: OnFailure) -> Policy {
     let standby = Standby { always: false, poll_ms: 1, cache: "/nonexistent".into(), cache_bytes: 0 };
-    Policy { choice, failure, volume_changed: VolumeChanged::Refuse, standby, exclusive: None, files: Scope::Open }
+    Policy {
+        choice,
+        failure,
+        volume_changed: VolumeChanged::Refuse,
+        standby,
+        exclusive: None,
+        files: Scope::Open,
+        tracers: None,
+    }
 }
 
 fn vault(common: &Common) -> Vault {

@@ -1,7 +1,7 @@
 //! File descriptors: passing them across exec, receiving them from another process, and watching a child's
 //! exit.
 
-use std::io::{self, IoSliceMut, PipeReader};
+use std::io::{self, IoSlice, IoSliceMut, PipeReader};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{self, Sender};
@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
@@ -73,6 +74,68 @@ pub fn receive(socket: &UnixStream) -> io::Result<OwnedFd> {
     }
 }
 
+/// Receives the descriptors that come with one byte, at most `most`.
+///
+/// # Errors
+/// `InvalidData` if none came, or more.
+pub fn receive_all(socket: BorrowedFd, most: usize) -> io::Result<Vec<OwnedFd>> {
+    let mut byte = [0];
+    // SAFETY: computes a size.
+    let mut space = vec![0; unsafe { libc::CMSG_SPACE((most * size_of::<i32>()) as u32) } as usize];
+    let mut data = [IoSliceMut::new(&mut byte)];
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut data, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    let whole = !message.flags.contains(MsgFlags::MSG_CTRUNC);
+    let fds: Vec<OwnedFd> = message
+        .cmsgs()?
+        .filter_map(|part| if let ControlMessageOwned::ScmRights(fds) = part { Some(fds) } else { None })
+        .flatten()
+        // SAFETY: the kernel has just made them, and nothing else knows their numbers.
+        .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
+        .collect();
+    if whole && !fds.is_empty() {
+        return Ok(fds);
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidData, "other descriptors than were due"))
+}
+
+/// Sends descriptors with one byte.
+pub fn send(socket: BorrowedFd, fds: &[BorrowedFd]) -> io::Result<()> {
+    let numbers: Vec<i32> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&numbers)];
+    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&[0])], &rights, MsgFlags::MSG_NOSIGNAL, None)?;
+    Ok(())
+}
+
+/// A copy of `fd` whose number is at least `lowest`, and which closes on exec.
+pub fn not_below(fd: BorrowedFd, lowest: i32) -> io::Result<OwnedFd> {
+    let copy = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(lowest))?;
+    // SAFETY: the kernel has just made it, and nothing else knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// A descriptor that is readable once the process has ended (pidfd_open(2)).
+///
+/// # Errors
+/// If it has ended and was reaped, or a seccomp filter forbids the call.
+pub fn process(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: takes a PID and flags, and touches no memory.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor, and it closes on exec.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// A descriptor that is readable while one of two is. They must stay open (epoll(7)).
+pub fn either(one: BorrowedFd, other: BorrowedFd) -> io::Result<OwnedFd> {
+    let both = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+    for fd in [one, other] {
+        both.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
+    }
+    Ok(both.0)
+}
+
 /// Watches for a child's exit by pidfd_open(2) (Linux 5.3; the runtimes' current seccomp profiles allow it),
 /// else by a thread. It is prepared before the child: a thread started later could fail, and would take a TID
 /// beside a criu that counts them.
@@ -114,14 +177,8 @@ impl ExitWatch {
             let _ = sender.send(Pid::from_raw(child.id() as i32));
             return Ok(reader.into());
         }
-        // SAFETY: takes a PID and flags, and touches no memory. The child's PID cannot be reused before the
-        // child is reaped.
-        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, child.id(), 0) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the kernel has just made this descriptor, and it closes on exec.
-        Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+        // The child's PID cannot be reused before the child is reaped.
+        process(child.id() as i32)
     }
 }
 
@@ -148,6 +205,16 @@ mod tests {
             assert!(ended(PollTimeout::NONE));
             assert!(child.wait().unwrap().success());
         }
+    }
+
+    #[test]
+    fn either_of_two_is_enough() {
+        let ((first, to_first), (second, to_second)) = (io::pipe().unwrap(), io::pipe().unwrap());
+        let both = either(first.as_fd(), second.as_fd()).unwrap();
+        assert!(!is_readable_within(both.as_fd(), Duration::ZERO));
+        drop(to_second);
+        assert!(is_readable_within(both.as_fd(), Duration::ZERO));
+        drop(to_first);
     }
 
     extern "C" fn nothing(_: i32) {}

@@ -71,15 +71,32 @@ pub fn mount_proc() -> io::Result<()> {
     }
 }
 
-/// Starts `command`'s program in an existing time namespace. If that fails, the program does not start.
-pub fn start_in_time(command: &mut Command, namespace: OwnedFd) {
+/// The time namespace in which a program starts.
+#[derive(Debug)]
+pub enum TimeSpace {
+    /// This process's.
+    Ours,
+    /// If it cannot be entered, the program does not start.
+    Existing(OwnedFd),
+    /// With these offsets, in the format of `timens_offsets`. If it cannot be made, this process's.
+    New(CString),
+}
+
+/// Makes `command` start its program in a time namespace.
+pub fn start_in(command: &mut Command, time: TimeSpace) {
+    match time {
+        TimeSpace::Ours => {}
+        TimeSpace::Existing(namespace) => start_in_time(command, namespace),
+        TimeSpace::New(offsets) => start_in_new_time(command, offsets),
+    }
+}
+
+fn start_in_time(command: &mut Command, namespace: OwnedFd) {
     // SAFETY: makes one system call between fork and exec, and touches no memory.
     unsafe { command.pre_exec(move || enter(namespace.as_fd(), TIME)) };
 }
 
-/// Starts `command`'s program in a new time namespace and writes `offsets` to its `timens_offsets`. If that
-/// fails, the program runs in this process's time namespace.
-pub fn start_in_new_time(command: &mut Command, offsets: CString) {
+fn start_in_new_time(command: &mut Command, offsets: CString) {
     // SAFETY: makes only system calls between fork and exec, allocates no memory, and takes no lock.
     unsafe {
         command.pre_exec(move || {

@@ -117,10 +117,16 @@ pub fn unshare() -> Answer {
     allowed(c_long::from(unsafe { libc::unshare(0) }))
 }
 
-/// pidfd_open(2) of this process.
+/// pidfd_open(2) of this process, and pidfd_send_signal(2) of no signal to it.
 pub fn pidfd() -> Answer {
     // SAFETY: numbers only.
-    close(unsafe { libc::syscall(libc::SYS_pidfd_open, c_long::from(std::process::id() as i32), 0 as c_long) })
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, c_long::from(std::process::id() as i32), 0 as c_long) };
+    allowed(fd)?;
+    // SAFETY: numbers, and a null pointer, which asks for no information.
+    let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, 0, std::ptr::null::<u8>(), 0) };
+    let sent = allowed(sent);
+    close(fd)?;
+    sent
 }
 
 /// An executable anonymous file; `vm.memfd_noexec` can forbid it.

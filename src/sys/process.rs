@@ -6,7 +6,7 @@ use std::{
     fs::File,
     io::{self, Write},
     os::{
-        fd::{AsRawFd, FromRawFd, OwnedFd},
+        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::Path,
@@ -142,6 +142,13 @@ pub fn kill(pid: i32, signal: Signal) -> bool {
     !(-1..=0).contains(&pid) && unsafe { libc::kill(pid, signal) } == 0
 }
 
+/// Sends a signal to the process of this pidfd, whose number may be another's by now (pidfd_send_signal(2)). Returns
+/// whether it was there.
+pub fn kill_exactly(pidfd: BorrowedFd, signal: Signal) -> bool {
+    // SAFETY: numbers, and a null pointer, which stands for what kill(2) sends.
+    unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, ptr::null::<u8>(), 0) == 0 }
+}
+
 /// Starts a new session and process group, unless this process already leads a group.
 pub fn lead_session() {
     // SAFETY: touches no memory.
@@ -153,6 +160,13 @@ pub fn lead_session() {
 pub fn adopt_orphans() {
     // SAFETY: touches no memory.
     unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
+}
+
+/// Lets every process of the same user attach to this one where Yama's scope 1 is in force, and changes nothing
+/// elsewhere (PR_SET_PTRACER).
+pub fn let_anyone_attach() {
+    // SAFETY: touches no memory.
+    unsafe { libc::prctl(libc::PR_SET_PTRACER, libc::PR_SET_PTRACER_ANY, 0, 0, 0) };
 }
 
 /// Requests a signal on the death of this process's parent.

@@ -162,6 +162,15 @@ pub fn hold() {
     }
 }
 
+/// Unblocks every signal, in a program that inherits the mask of one that blocks them and takes no notice of what is
+/// pending. The two that it and its own programs depend on have their effect, even if the launcher ignored them.
+pub fn unblock() {
+    while take_pending(Set::ALL).is_some() {}
+    default_sigchld();
+    set_disposition(libc::SIGTERM, libc::SIG_DFL);
+    set_mask(Set::default());
+}
+
 /// Restores the launcher's mask and dispositions in a process that is about to execute the service or a
 /// worker.
 pub fn release() {

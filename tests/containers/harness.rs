@@ -170,6 +170,12 @@ impl App {
         }
     }
 
+    /// The same, as on a host with this `kernel.yama.ptrace_scope`.
+    pub fn under_yama(self, scope: u32) -> Self {
+        let app = self.with_fail_points();
+        Self { env: [&app.env[..], &[format!("{}={scope}", fail_points::YAMA)]].concat(), ..app }
+    }
+
     /// One with a volume at /volume, of `folder` if it is given: that of another application, from outside.
     pub fn with_volume(mut self, folder: Option<&Path>) -> Self {
         let volume = folder.map_or_else(|| self.volume(), Path::to_owned);
@@ -392,6 +398,11 @@ impl Container {
         let mut line = String::new();
         BufReader::new(socket).read_line(&mut line).ok()?;
         Some(line)
+    }
+
+    /// How many tracers init says are left above the service; none if it has none.
+    pub fn tracers(&self) -> Option<u64> {
+        serde_json::from_str::<serde_json::Value>(&self.status()?).unwrap()["tracers"].as_u64()
     }
 
     /// Asks the service over its TCP port.

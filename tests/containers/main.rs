@@ -38,6 +38,7 @@ mod system_v;
 mod takeover;
 mod target;
 mod terminals;
+mod tracer;
 mod triggers;
 mod upkeep;
 mod uprobes;

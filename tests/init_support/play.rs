@@ -89,7 +89,7 @@ fn do_step(step: &str, socket: &mut UnixStream, (root, service): (i32, i32), lea
         "restored" => {
             let text = "trap 'exit 6' TERM; echo restored; while :; do sleep 0.01; done";
             let pid = Command::new("setsid").args(["sh", "-c", text]).spawn().unwrap().id() as i32;
-            send(Event::Restored { root: pid, service: pid, lease: LEASE, restore: restored_here() });
+            send(Event::Restored { root: pid, service: pid, tracers: [0; 2], lease: LEASE, restore: restored_here() });
         }
         // Its parent ends at once, so that init reaps it while this worker still talks.
         "restored-briefly" => {
@@ -100,12 +100,16 @@ fn do_step(step: &str, socket: &mut UnixStream, (root, service): (i32, i32), lea
             send(Event::Restoring { root });
             fs::write(go_file(), "").unwrap();
             wait_for(|| (!exists(root)).then_some(()));
-            send(Event::Restored { root, service: root, lease: LEASE, restore: restored_here() });
+            send(Event::Restored { root, service: root, tracers: [0; 2], lease: LEASE, restore: restored_here() });
         }
         "linger" => thread::sleep(std::time::Duration::from_secs(7)),
-        "restored-nobody" => {
-            send(Event::Restored { root: 4_000_000, service: 4_000_000, lease: LEASE, restore: restored_here() })
-        }
+        "restored-nobody" => send(Event::Restored {
+            root: 4_000_000,
+            service: 4_000_000,
+            tracers: [0; 2],
+            lease: LEASE,
+            restore: restored_here(),
+        }),
         "orphan" => {
             drop(Command::new("sleep").arg("1000").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
         }

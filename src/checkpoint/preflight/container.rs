@@ -8,6 +8,7 @@ use crate::privileges::DumpPlan;
 
 pub fn look(service: &Service, findings: &mut Findings) {
     impossible(service, findings);
+    no_tracer(service, findings);
     leases(service, findings);
 }
 
@@ -16,6 +17,17 @@ fn impossible(service: &Service, findings: &mut Findings) {
     if let Some(reason) = DumpPlan::of(service.abilities).impossible {
         let what = format!("does not permit checkpoints: {reason}");
         findings.add(Finding::refused(None, &what, "run freeze doctor to see what to add"));
+    }
+}
+
+/// Each criu that is killed takes a tracer along, and one that a container needs later than its start was never made.
+fn no_tracer(service: &Service, findings: &mut Findings) {
+    let is_below_init = service.all.first().is_some_and(|root| root.ppid == service.init);
+    if DumpPlan::of(service.abilities).tracer && is_below_init {
+        let what =
+            "has no tracer left: kernel.yama.ptrace_scope is 1, so only a process above the service may checkpoint it";
+        let advice = "set the sysctl to 0 on the host for this checkpoint; a new container has tracers again";
+        findings.add(Finding::refused(None, what, advice));
     }
 }
 
@@ -55,6 +67,22 @@ fn lease(line: &str) -> Option<(i32, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn under_yamas_scope_1_a_tracer_has_to_be_left() {
+        use crate::privileges::Ability::{MemoryMap, Pidfd, Ptrace, WholeProc};
+        let mut abilities = crate::privileges::Abilities::with(&[Ptrace, WholeProc, MemoryMap, Pidfd]);
+        abilities.facts.yama = Some(1);
+        let refused = |ppid| {
+            let all = [crate::proc::tree::Process { pid: 1000, ppid, ..Default::default() }];
+            let mut findings = Findings::default();
+            let service = Service { abilities: &abilities, init: 1, all: &all, processes: Vec::new() };
+            no_tracer(&service, &mut findings);
+            findings.into_refused().first().map(ToString::to_string)
+        };
+        assert_eq!(refused(8), None);
+        insta::assert_snapshot!(refused(1).unwrap(), @"the container has no tracer left: kernel.yama.ptrace_scope is 1, so only a process above the service may checkpoint it; set the sysctl to 0 on the host for this checkpoint; a new container has tracers again");
+    }
 
     #[test]
     fn a_lease_is_known_by_its_line() {

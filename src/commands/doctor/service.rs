@@ -61,6 +61,7 @@ fn look(folder: &Folder) -> Result<(Findings, Demands, Option<Outlook>), Service
     let all = tree::all()?;
     let service = tree::number_here(&all, init, status.service).ok_or(ServiceError::NotSeen(status.service))?;
     let root = tree::root(&all, init, service).ok_or(ServiceError::NotSeen(status.service))?;
+    let top = tree::top(&all, init, root).ok_or(ServiceError::NotSeen(status.service))?;
     let us = std::process::id() as i32;
     let read = || {
         let mut processes = tree::below(&tree::all()?, root);
@@ -69,7 +70,7 @@ fn look(folder: &Folder) -> Result<(Findings, Demands, Option<Outlook>), Service
         Ok::<_, ServiceError>(processes)
     };
     let (mut findings, mut demands) = preflight::look(&read, init, &Abilities::probe())?;
-    for stray in tree::strays(&all, init, &[root]) {
+    for stray in tree::strays(&all, init, &[top]) {
         findings.add(Finding::refused(
             Some(stray),
             "is a child of init and outside the service's tree, so it would be lost",

@@ -124,6 +124,7 @@ fn example() -> crate::control::protocol::Status {
         version: "0.1.0".into(),
         instance: "redis-1".into(),
         isolation: Some(Isolation::Processes),
+        tracers: Some(1),
         state: State::Checkpointing,
         service: 1001,
         generation: 4,

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::{super::text, RestoreTime};
 use crate::control::protocol::{Event, Isolation, Phase, State, Status};
+use crate::criu::tracer;
 
 /// All known values, a line each.
 pub fn all(status: &Status, service_here: Option<i32>, restore_time: Option<RestoreTime>) -> String {
@@ -44,6 +45,7 @@ fn at(status: &Status, service_here: Option<i32>, restore_time: Option<RestoreTi
     let clock = status.restore.as_ref().and_then(|last| last.clock_jump_ms).map(clock);
     lines.extend(clock);
     lines.extend(status.isolation.map(|what| isolation(what, service_here)));
+    lines.extend(status.tracers.map(tracers));
     if let Some(RestoreTime { pids_ms, highest, rest_ms }) = restore_time {
         let total = humantime::format_duration(Duration::from_millis(pids_ms.saturating_add(rest_ms)));
         let pids =
@@ -70,6 +72,13 @@ fn isolation(isolation: Isolation, service_here: Option<i32>) -> String {
     };
     let here = service_here.map(|pid| format!("; outside it, the service is process {pid}"));
     format!("isolation: {what}{}", here.unwrap_or_default())
+}
+
+fn tracers(left: usize) -> String {
+    match left {
+        0 => "tracers: none is left, so no checkpoint is possible in this container".to_owned(),
+        left => format!("tracers: {left} of {} left above the service", tracer::COUNT),
+    }
 }
 
 /// The state and the step under way.
@@ -120,6 +129,7 @@ mod tests {
         restored: generation 2 from redis-0, 2023-11-14T22:13:20Z (2 min ago): 12.0 MiB in 250 ms
         clock: jumped BACK by 1m 30s at the restore, to this host's clock
         isolation: user, PID and mount namespace; outside it, the service is process 9
+        tracers: 1 of 2 left above the service
         a restore would take about 1s 150ms, of which 900 ms to count PIDs up to 45000
         "#);
     }

@@ -218,7 +218,7 @@ impl Machine {
             Input::NoWorker { error } => self.no_worker(&error),
             Input::Started(tree) => self.started(tree),
             Input::NotStarted { error } => self.fail(&error, exit::FATAL),
-            Input::Buried { pid, ending, service_is_ours } => self.buried(pid, ending, service_is_ours),
+            Input::Buried { pid, ending, heir } => self.buried(pid, ending, heir),
             Input::HookOver { failure } => self.hook_over(failure),
             Input::Elapsed(timer) => self.elapsed(timer),
         }
@@ -323,20 +323,46 @@ impl Machine {
         self.finish(exit::REPLACED, message);
     }
 
-    fn buried(&mut self, pid: i32, ending: Ending, service_is_ours: bool) {
+    fn buried(&mut self, pid: i32, ending: Ending, heir: Option<i32>) {
         if let (Busy::Restore(restore), None) = (&mut self.busy, self.tree)
             && pid == restore.root
         {
             restore.ended = Some(ending);
         }
-        let Some(tree) = &mut self.tree else { return };
-        if pid == tree.root && matches!(ending, Ending::Killed(_)) && service_is_ours {
-            // The subreaper was killed, so the service is a child of init now, and init reaps its orphans.
-            tree.root = 0;
-        } else if pid == tree.root || (tree.root == 0 && pid == tree.service) {
-            self.tree = None;
-            self.service_ended(ending);
+        let Some(tree) = self.tree.filter(|tree| tree.outermost() == pid) else { return };
+        self.tree = match (ending, heir) {
+            // A tracer was killed, or the subreaper: then the service is a child of init, and init reaps its orphans.
+            (Ending::Killed(_), Some(heir)) => Some(tree.below(heir)),
+            _ => None,
+        };
+        match self.tree {
+            Some(left) => self.count_tracers(tree, left),
+            None => self.service_ended(ending),
         }
+    }
+
+    /// The tree has lost processes above the service: says so if they were tracers.
+    fn count_tracers(&mut self, before: Tree, now: Tree) {
+        if before.tracers == now.tracers {
+            return;
+        }
+        let left = now.tracers.iter().filter(|pid| **pid > 0).count();
+        self.status.tracers = Some(left);
+        let message = match left {
+            0 => {
+                "the last tracer above the service was killed, so no further checkpoint is possible here; the service runs on"
+            }
+            _ => {
+                "a tracer above the service was killed, most often together with CRIU, which ran in it; another is left"
+            }
+        };
+        self.hear(Event::Warning { message: message.to_owned() });
+    }
+
+    /// The service runs below these tracers.
+    fn note_tracers(&mut self, tree: Tree) {
+        let made = tree.tracers.iter().filter(|pid| **pid > 0).count();
+        self.status.tracers = (made > 0).then_some(made);
     }
 
     fn service_ended(&mut self, ending: Ending) {

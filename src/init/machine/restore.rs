@@ -51,10 +51,12 @@ impl Machine {
             Event::Claimed => restore.claim_is_known = true,
             // A warning after the result says why head could not be claimed.
             Event::Warning { .. } => restore.claim_is_known = restore.result.is_some(),
-            Event::Restored { root, service, lease, restore: report } => {
+            Event::Restored { root, service, tracers, lease, restore: report } => {
                 let ended = restore.ended;
                 restore.result = Some(Event::Claimed);
-                self.tree = Some(Tree { root, service });
+                let tree = Tree { tracers, root, service };
+                self.tree = Some(tree);
+                self.note_tracers(tree);
                 self.lease = lease;
                 self.status.generation = report.generation;
                 self.status.restore = Some(report);
@@ -112,6 +114,7 @@ impl Machine {
 
     pub(super) fn started(&mut self, tree: Tree) {
         self.tree = Some(tree);
+        self.note_tracers(tree);
         // A standby may have prepared for a generation that it does not run.
         self.status.generation = 0;
         self.send_early();

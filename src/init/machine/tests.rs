@@ -12,7 +12,7 @@ use crate::job::{AfterCommit, Choice, OnFailure, Standby, VolumeChanged};
 use crate::store::Location;
 
 const LEASE: Lease = Lease { generation: 4, epoch: 2, writer: Hex([1; 8]) };
-const TREE: Tree = Tree { root: 1000, service: 1001 };
+const TREE: Tree = Tree { tracers: [0; 2], root: 1000, service: 1001 };
 /// RTMIN+1.
 const CHECKPOINT: Signal = 35;
 const REPORT: Report =
@@ -62,8 +62,14 @@ fn config(busy: bool) -> Config {
 /// One that was killed with a restore that failed is not the one that the next attempt has made.
 #[test]
 fn the_root_of_an_earlier_attempt_is_not_the_service() {
-    let restored = || Event::Restored { root: 1000, service: 1001, lease: LEASE, restore: RestoreReport::default() };
-    let buried = || Input::Buried { pid: 1000, ending: Ending::Killed(9), service_is_ours: false };
+    let restored = || Event::Restored {
+        root: 1000,
+        service: 1001,
+        tracers: [0; 2],
+        lease: LEASE,
+        restore: RestoreReport::default(),
+    };
+    let buried = || Input::Buried { pid: 1000, ending: Ending::Killed(9), heir: None };
     let restoring = || Input::Said(Event::Restoring { root: 1000 });
     for (inputs, is_there) in [(vec![restoring(), buried(), restoring()], true), (vec![restoring(), buried()], false)] {
         let mut machine = Machine::new(config(false));
@@ -162,7 +168,7 @@ fn who_waits_hears_of_the_checkpoint_that_ended_last() {
     does(&mut machine, Input::Said(Event::Committed { lease: LEASE }));
     does(&mut machine, gone());
     assert_eq!(does(&mut machine, asked(2, Op::Wait { until: Awaited::Checkpointed })), []);
-    let over = does(&mut machine, Input::Buried { pid: 1000, ending: Ending::Killed(9), service_is_ours: false });
+    let over = does(&mut machine, Input::Buried { pid: 1000, ending: Ending::Killed(9), heir: None });
     assert!(over.contains(&Action::Finish(ClientId::of(2), Event::Reached)), "{over:?}");
 }
 
@@ -254,4 +260,33 @@ fn a_start_can_be_ended_whatever_its_signals_mean() {
         assert!(does(&mut machine, Input::Signal(15)).contains(&Action::KillWorker));
         assert!(does(&mut machine, gone()).contains(&Action::Exit(143)));
     }
+}
+
+/// Each criu that is killed takes the outermost tracer along.
+#[test]
+fn a_lost_tracer_is_told_and_the_service_runs_on() {
+    let mut machine = running(|_| ());
+    let tree = Tree { tracers: [7, 8], ..TREE };
+    machine.tree = None;
+    machine.started(tree);
+    machine.actions.clear();
+    assert_eq!(machine.status.tracers, Some(2));
+    let killed = |pid, heir| Input::Buried { pid, ending: Ending::Killed(9), heir: Some(heir) };
+    // It is below the other one, which still has to end.
+    assert_eq!(does(&mut machine, killed(8, 1000)), []);
+    for (pid, heir, left) in [(7, 8, 1), (8, 1000, 0)] {
+        let actions = does(&mut machine, killed(pid, heir));
+        assert!(matches!(&actions[..], [Action::Say(said)] if said.contains("tracer")), "{actions:?}");
+        assert_eq!((machine.tree(), machine.status.tracers), (Some(tree.below(heir)), Some(left)));
+    }
+    let over = does(&mut machine, Input::Buried { pid: 1000, ending: Ending::Exited(7), heir: None });
+    assert!(over.contains(&Action::Exit(7)), "{over:?}");
+}
+
+#[test]
+fn an_exit_status_comes_from_the_outermost_tracer() {
+    let mut machine = running(|_| ());
+    machine.tree = Some(Tree { tracers: [7, 8], ..TREE });
+    let over = does(&mut machine, Input::Buried { pid: 7, ending: Ending::Exited(7), heir: None });
+    assert!(over.contains(&Action::Exit(7)), "{over:?}");
 }

@@ -36,7 +36,7 @@ pub enum Input {
     WorkerGone {
         /// Why it left no result, if it left none; continues "the worker …".
         reason: String,
-        /// Whether the root of the service's tree is a child of init.
+        /// Whether the outermost process above the service is a child of init.
         root_is_ours: bool,
     },
     /// The worker could not be started.
@@ -53,8 +53,8 @@ pub enum Input {
     Buried {
         pid: i32,
         ending: Ending,
-        /// Whether the service's first process is a child of init.
-        service_is_ours: bool,
+        /// What became init's child when the outermost process above the service was killed, if anything did.
+        heir: Option<i32>,
     },
     /// The hook has ended, or could not be started.
     HookOver {

@@ -15,6 +15,8 @@ use super::{
     config::Config,
     hook::Hook,
     machine::{Input, Machine, Now, Timer},
+    tracers::Tracers,
+    tree::Tree,
     worker::Worker,
 };
 use crate::{
@@ -22,6 +24,7 @@ use crate::{
         protocol::{Isolation, millis, now_ms},
         server::{MAX_CLIENTS, Said, Server},
     },
+    criu::tracer::COUNT,
     sys::{
         process::{self, Ending},
         signals::SignalFd,
@@ -41,6 +44,7 @@ pub struct Supervisor {
     signals: SignalFd,
     server: Server,
     worker: Option<Worker>,
+    tracers: Tracers,
     hook: Option<Hook>,
     /// When each timer runs out, indexed by [`Timer`].
     timers: [Option<Instant>; Timer::COUNT],
@@ -58,6 +62,7 @@ pub struct Supervisor {
 /// What poll(2) found.
 struct Ready {
     signals: bool,
+    tracers: bool,
     clients: [bool; MAX_CLIENTS],
     newcomer: bool,
 }
@@ -76,6 +81,7 @@ impl Supervisor {
             signals,
             server,
             worker: None,
+            tracers: Tracers::default(),
             hook: None,
             timers: [None; Timer::COUNT],
             was_stopped: false,
@@ -101,6 +107,9 @@ impl Supervisor {
             let ready = self.wait();
             // The worker comes first: a commit must be known before the deaths that it causes.
             self.hear_worker();
+            if ready.tracers {
+                self.tracers.hear(self.machine.tree());
+            }
             if ready.signals {
                 self.take_signals();
             }
@@ -129,10 +138,11 @@ impl Supervisor {
         let slots = self.server.slots();
         // PollFd needs a descriptor: an empty place has the signals', without events.
         let watch = |fd, input| PollFd::new(fd, if input { PollFlags::POLLIN } else { PollFlags::empty() });
-        let mut fds: [_; 3 + MAX_CLIENTS] = std::array::from_fn(|_| watch(signals, false));
+        let mut fds: [_; 3 + COUNT + MAX_CLIENTS] = std::array::from_fn(|_| watch(signals, false));
         let worker = self.worker.as_ref().and_then(Worker::socket);
         let sources = [Some((signals, true)), Some((self.server.listener(), true)), worker.map(|fd| (fd, true))];
-        for (place, source) in fds.iter_mut().zip(sources.into_iter().chain(slots)) {
+        let tracers = self.tracers.fds().map(|channel| channel.map(|fd| (fd, true)));
+        for (place, source) in fds.iter_mut().zip(sources.into_iter().chain(tracers).chain(slots)) {
             if let Some((fd, input)) = source {
                 *place = watch(fd, input);
             }
@@ -142,7 +152,8 @@ impl Supervisor {
         let mut found = fds.iter().map(|fd| fd.any().unwrap_or(true));
         let mut next = || found.next().unwrap_or_default();
         let (signals, newcomer, _worker) = (next(), next(), next());
-        Ready { signals: signals || failed, newcomer, clients: std::array::from_fn(|_| next()) }
+        let tracers = std::array::from_fn::<_, COUNT, _>(|_| next()).contains(&true);
+        Ready { signals: signals || failed, newcomer, tracers, clients: std::array::from_fn(|_| next()) }
     }
 
     fn timeout(&self) -> PollTimeout {
@@ -189,8 +200,8 @@ impl Supervisor {
         {
             return self.feed(Input::HookOver { failure: hook.over(ending) });
         }
-        let service_is_ours = self.machine.tree().is_some_and(|tree| process::is_child(tree.service));
-        self.feed(Input::Buried { pid, ending, service_is_ours });
+        let heir = self.machine.tree().and_then(Tree::heir);
+        self.feed(Input::Buried { pid, ending, heir });
     }
 
     fn serve(&mut self, slot: usize) {
@@ -215,7 +226,7 @@ impl Supervisor {
             // Its last events may have arrived after the last read.
             self.hear_worker();
             let Some(worker) = self.worker.take() else { return };
-            let root_is_ours = self.machine.tree().is_some_and(|tree| process::is_child(tree.root));
+            let root_is_ours = self.machine.tree().is_some_and(|tree| process::is_child(tree.outermost()));
             self.feed(Input::WorkerGone { reason: worker.reason(), root_is_ours });
         }
     }

@@ -1,11 +1,14 @@
 //! Performs the machine's actions.
 
+use std::io;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use super::{LINGER, Supervisor};
 use crate::control::protocol::millis;
 use crate::init::hook::Hook;
 use crate::init::machine::{Action, Input, Task, Timer};
+use crate::init::service::StartError;
 use crate::init::tree::{self, Tree};
 use crate::init::worker::{LONGEST, Worker};
 use crate::init::{say, service};
@@ -102,7 +105,7 @@ impl Supervisor {
             Task::Settle { .. } => LONGEST,
             Task::Heartbeat => LOOK_LIMIT,
         };
-        match Worker::start(&self.job(task), limit) {
+        match self.worker_for(task, limit) {
             Ok(worker) => self.worker = Some(worker),
             Err(error) => self.inputs.push_back(Input::NoWorker { error: error.to_string() }),
         }
@@ -111,7 +114,17 @@ impl Supervisor {
         }
     }
 
-    fn job(&self, task: Task) -> Job {
+    /// A restore's worker makes the tracers, a checkpoint's uses one.
+    fn worker_for(&mut self, task: Task, limit: Duration) -> io::Result<Worker> {
+        let made = if task == Task::Restore { self.tracers.make()? } else { None };
+        let used = self.machine.tree().filter(|_| matches!(task, Task::Checkpoint(_)));
+        let used = used.and_then(|tree| self.tracers.first(tree));
+        let job = self.job(task, used.map(|(pid, _)| pid), made.is_some());
+        let channels = made.iter().flatten().map(AsFd::as_fd).chain(used.map(|(_, channel)| channel));
+        Worker::start(&job, limit, &channels.collect::<Vec<_>>())
+    }
+
+    fn job(&self, task: Task, tracer: Option<i32>, tracers: bool) -> Job {
         let config = self.machine.config();
         let common = Common {
             store: config.store.clone(),
@@ -122,7 +135,7 @@ impl Supervisor {
             exclusive_ms: config.exclusive.map(millis),
         };
         let lease = self.machine.lease();
-        let tree = self.machine.tree().unwrap_or(Tree { root: 0, service: 0 });
+        let tree = self.machine.tree().unwrap_or_default();
         match task {
             Task::Restore => Job::Restore {
                 common,
@@ -131,6 +144,7 @@ impl Supervisor {
                 volume_changed: config.volume_changed,
                 standby: config.standby.clone(),
                 files: config.files.scope,
+                tracers,
             },
             Task::Checkpoint(after_commit) => {
                 let (files, ephemeral_store) = (self.machine.files(), config.ephemeral_store);
@@ -139,6 +153,7 @@ impl Supervisor {
                     common,
                     root: tree.root,
                     service: tree.service,
+                    tracer,
                     lease,
                     after_commit,
                     hold_ms,
@@ -153,7 +168,8 @@ impl Supervisor {
 
     fn start_service(&mut self) {
         crate::host::env::renew_generation_id(&self.runtime_dir);
-        self.inputs.push_back(match service::start(self.machine.config()) {
+        let channels = self.tracers.make().map_err(StartError::Fork);
+        self.inputs.push_back(match channels.and_then(|channels| service::start(self.machine.config(), channels)) {
             Ok(tree) => Input::Started(tree),
             Err(error) => Input::NotStarted { error: error.to_string() },
         });

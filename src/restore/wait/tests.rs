@@ -36,6 +36,7 @@ pub fn policy(common: &Common, always: bool, exclusive: Option<Duration>) -> Pol
         standby,
         exclusive,
         files: crate::files::selection::Scope::Open,
+        tracers: None,
     }
 }
 

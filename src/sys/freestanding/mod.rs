@@ -1,4 +1,4 @@
-//! Code that the subreaper and the relay share. Never contains or refers to static data: the subreaper does
+//! Code that the subreaper, the relay and the tracer share. Never contains or refers to static data: the subreaper does
 //! not run at the address for which it was linked.
 
 #[cfg_attr(target_arch = "x86_64", path = "x86_64.rs")]

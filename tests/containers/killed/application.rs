@@ -6,6 +6,7 @@ use freeze::fail_points::Point;
 use freeze::store::{self, Location, Store};
 use serde_json::Value;
 
+use super::Share;
 use crate::harness::{App, Container, Setting, text};
 use crate::s3::Remote;
 
@@ -23,11 +24,11 @@ pub enum Application {
 
 impl Application {
     /// One with these options for `freeze run` in each container.
-    pub fn new(place: Place, options: &[&str]) -> Self {
-        match place {
+    pub fn new(share: Share, options: &[&str]) -> Self {
+        match share.place {
             Place::Folder => {
                 let app = App::with_options(Setting::Restricted, options, &["/services/service", "big", "4"]);
-                Self::Folder(app.with_fail_points())
+                Self::Folder(if share.below_tracers { app.under_yama(1) } else { app.with_fail_points() })
             }
             Place::Bucket => Self::Bucket(Remote::new(options).with_fail_points()),
         }

@@ -10,7 +10,7 @@ use super::application::Application;
 use super::table::End::{Absent, Committed, Earlier, Ended, Newer, RunsOn, Withdrawn};
 use super::table::Table;
 use super::table::Victim::{self, Client, Container as Box, Criu, Worker};
-use super::{Share, criu, each, on_both_stores, ticks};
+use super::{BELOW_TRACERS, Share, criu, each, has_tracers, on_both_stores, ticks};
 use crate::harness::{Container, text};
 
 pub static TABLES: [Table; 4] = [
@@ -78,19 +78,27 @@ fn play(share: Share) {
 
 on_both_stores!(play);
 
+#[test]
+fn below_tracers() {
+    play(BELOW_TRACERS);
+}
+
 /// Kills the victim at one step after the other: in the same container as long as the service lives there, else in the
 /// next one.
 fn play_one(share: Share, table: usize, victim: Victim) {
     let steps: Vec<_> = TABLES[table].of(victim).into_iter().filter(|step| (share.plays)(step.0)).collect();
-    let app = Application::new(share.place, &["--instance", "it"]);
+    let app = Application::new(share, &["--instance", "it"]);
     let mut container = app.start(&[]);
     for (point, end) in steps {
         let earlier = ticks(&container.verified());
         container.checkpoint(LEAVE_RUNNING);
         let (before, committed) = (ticks(&container.verified()), app.generations());
         let out = checkpoint(&container, OPTIONS[table], point, || {
-            let here = victim != Worker || criu(&container).is_some() == TABLES[table].has(point, Criu);
-            assert!(here, "{point:?}: whether there is a criu");
+            // In a tracer it tells its end just before it executes the tracer.
+            let here = || (criu(&container).is_some() == TABLES[table].has(point, Criu)).then_some(());
+            if victim == Worker {
+                container.eventually(&format!("{point:?}: whether there is a criu"), here);
+            }
             victim.die(&container);
         });
         let told = format!("{point:?}: {}{}\n{}", text(&out.stdout), text(&out.stderr), container.story());
@@ -112,6 +120,16 @@ fn play_one(share: Share, table: usize, victim: Victim) {
             "{committed:?} became {generations:?}, {told}"
         );
         assert!(end != Withdrawn || is_withdrawn(&app, generations.last().unwrap()), "{told}");
+        if share.below_tracers {
+            let alone = victim == Criu && end != Ended;
+            has_tracers(&container, if alone { 1 } else { 2 });
+            if alone {
+                // The next container has both again.
+                container.checkpoint(&[]);
+                assert_eq!(container.wait(), 172, "{}", container.story());
+                container = app.start(&[]);
+            }
+        }
     }
 }
 

@@ -97,7 +97,7 @@ mod target {
 fn play(share: Share, side: Side) {
     let cases = TABLES[side as usize].cases().into_iter().filter(|case| (share.plays)(case.0));
     let cases: Vec<Case> = cases.map(|(point, victim, end)| (side, point, victim, end)).collect();
-    each(&cases, |case| Pair::new(&Application::new(share.place, &[]), *case).play());
+    each(&cases, |case| Pair::new(&Application::new(share, &[]), *case).play());
 }
 
 /// Two containers of one application; an orchestrator keeps both alive.

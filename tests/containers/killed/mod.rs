@@ -1,5 +1,5 @@
 //! Whatever takes part is killed at every step of a checkpoint, a handover, a restore and a prune, in a folder and in a
-//! bucket: at each point of [`freeze::fail_points`]. What then holds is in docs/reference/steps.md.
+//! bucket, with CRIU beside the service and above it: at each point of [`freeze::fail_points`]. What then holds is in docs/reference/steps.md.
 //!
 //! Each file has the [tables](table::Table) of its steps, and plays every cell: no service is lost, none runs twice, and
 //! what was committed stays.
@@ -47,12 +47,15 @@ const DECIDING: [Point; 12] = [
 #[derive(Debug, Clone, Copy)]
 struct Share {
     place: Place,
+    /// CRIU runs above the service, and not beside it.
+    below_tracers: bool,
     plays: fn(Point) -> bool,
 }
 
-const FOLDER: Share = Share { place: Place::Folder, plays: |_| true };
-const BUCKET: Share = Share { place: Place::Bucket, plays: |point| DECIDING.contains(&point) };
-const BUCKET_BY_HAND: Share = Share { place: Place::Bucket, plays: |point| !DECIDING.contains(&point) };
+const FOLDER: Share = Share { place: Place::Folder, below_tracers: false, plays: |_| true };
+const BELOW_TRACERS: Share = Share { below_tracers: true, ..FOLDER };
+const BUCKET: Share = Share { place: Place::Bucket, plays: |point| DECIDING.contains(&point), ..FOLDER };
+const BUCKET_BY_HAND: Share = Share { plays: |point| !DECIDING.contains(&point), ..BUCKET };
 
 /// Makes a test of each share of a function that takes it.
 macro_rules! on_both_stores {
@@ -91,7 +94,7 @@ impl Victim {
             Self::Criu => {
                 let criu = criu(container).expect("there is a criu");
                 send(criu, Signal::SIGKILL);
-                // Its parent, which has stopped, cannot reap it.
+                // Its parent, which has stopped, cannot reap it; init reaps a tracer.
                 gone(criu);
                 send(worker, Signal::SIGCONT);
             }
@@ -106,6 +109,11 @@ impl Victim {
             Self::Prune => unreachable!("it runs outside of containers"),
         }
     }
+}
+
+/// Waits until so many tracers are left above the service.
+fn has_tracers(container: &Container, number: u64) {
+    container.eventually("another number of tracers is left", || (container.tracers()? == number).then_some(()));
 }
 
 fn criu(container: &Container) -> Option<i32> {

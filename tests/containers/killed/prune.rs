@@ -43,7 +43,7 @@ fn play(share: Share) {
 on_both_stores!(play);
 
 fn play_one(share: Share, point: Point) {
-    let app = Application::new(share.place, &[]);
+    let app = Application::new(share, &[]);
     // Two services, so that the generations that go have pages of their own.
     for interrupted in [true, false] {
         let container = app.start(&["--restore", "never"]);

@@ -7,7 +7,7 @@ use super::application::Application;
 use super::table::End::{self, Absent, Earlier, NextStart, RunsOn};
 use super::table::Table;
 use super::table::Victim::{self, Container, Criu, Worker};
-use super::{Share, each, on_both_stores, ticks};
+use super::{BELOW_TRACERS, Share, each, has_tracers, on_both_stores, ticks};
 
 pub static TABLE: Table = Table {
     name: "A restore",
@@ -38,8 +38,13 @@ fn play(share: Share) {
 
 on_both_stores!(play);
 
+#[test]
+fn below_tracers() {
+    play(BELOW_TRACERS);
+}
+
 fn play_one(share: Share, point: Point, victim: Victim, end: End) {
-    let app = Application::new(share.place, &[]);
+    let app = Application::new(share, &[]);
     let counted = offered(&app);
     let committed = app.generations();
     let mut container = app.start_stopping_at(Some(point), &IT);
@@ -51,6 +56,9 @@ fn play_one(share: Share, point: Point, victim: Victim, end: End) {
     }
     assert!(ticks(&container.verified()) >= counted, "{}", container.story());
     assert_eq!(app.generations(), committed);
+    if share.below_tracers {
+        has_tracers(&container, 2);
+    }
     container.checkpoint(&[]);
     assert_eq!(container.wait(), 172, "{}", container.story());
 }

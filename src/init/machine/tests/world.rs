@@ -95,7 +95,7 @@ impl Both {
                 (None, true, _) => Input::HookOver { failure: None },
                 (_, _, Busy::Farewell(_)) => {
                     let pid = if world.orphaned { TREE.service } else { TREE.root };
-                    Input::Buried { pid, ending: Ending::Exited(0), service_is_ours: false }
+                    Input::Buried { pid, ending: Ending::Exited(0), heir: None }
                 }
                 (_, _, Busy::Pause(_)) => Input::Elapsed(Timer::Settle),
                 (_, _, Busy::Nothing) => {
@@ -146,9 +146,7 @@ impl World {
             }
             Input::HookOver { .. } => self.hook = false,
             // Of the subreaper alone, where the service lives on.
-            Input::Buried { service_is_ours, .. } => {
-                (self.service, self.orphaned) = (*service_is_ours, *service_is_ours)
-            }
+            Input::Buried { heir, .. } => (self.service, self.orphaned) = (heir.is_some(), heir.is_some()),
             Input::Signal(15) => self.term = true,
             _ => {}
         }
@@ -224,9 +222,9 @@ impl World {
         if self.service {
             let ending = Ending::Killed(9);
             let pid = if self.orphaned { TREE.service } else { TREE.root };
-            inputs.push(Input::Buried { pid, ending, service_is_ours: false });
+            inputs.push(Input::Buried { pid, ending, heir: None });
             if !self.orphaned {
-                inputs.push(Input::Buried { pid, ending, service_is_ours: true });
+                inputs.push(Input::Buried { pid, ending, heir: Some(1001) });
             }
         }
         inputs.extend(Timer::ALL.map(Input::Elapsed));
@@ -268,7 +266,7 @@ fn restore_events() -> Vec<Input> {
         Event::Chosen { message: message() },
         Event::Progress { phase: Phase::Check, bytes: 0, total: 0 },
         Event::NothingToRestore { lease: LEASE },
-        Event::Restored { root: 1000, service: 1001, lease: LEASE, restore: RestoreReport::default() },
+        Event::Restored { root: 1000, service: 1001, tracers: [0; 2], lease: LEASE, restore: RestoreReport::default() },
         failed(message()),
         Event::Lost { message: message() },
         Event::PidsExhausted { message: message() },
