@@ -95,7 +95,7 @@ fn every_chunk_is_whole_and_comes_out() {
     }
 }
 
-/// So whoever wants the present format copies.
+/// A copy has the present format.
 #[test]
 fn a_copy_has_all_of_it() {
     for application in applications() {

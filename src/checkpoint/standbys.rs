@@ -98,8 +98,8 @@ impl Standbys {
         Ok(Self { question: standby::ask(vault, &service()?)?, keys })
     }
 
-    /// Waits until one is ready, or all have answered. Whoever says nothing in `time` is taken for dead; one that is
-    /// alive says so later.
+    /// Waits until one is ready, or all have answered. A standby without an answer in `time` is taken for dead. If
+    /// it is alive, it writes its object again later.
     fn hear(&self, vault: &Vault, time: Duration) -> Answer {
         let until = Instant::now() + time;
         let (mut silent, mut unfit) = (self.keys.clone(), Vec::new());
@@ -356,7 +356,7 @@ mod tests {
         assert_eq!(unasked.known(), 1, "it was not waited for");
     }
 
-    /// Whoever names a time may expect that the standby is started again in it.
+    /// `--handover` names a time, in which the standby may be started again.
     #[test]
     fn one_that_fails_ends_no_handover_that_was_asked_for() {
         let (fixture, after_commit) = (asked(&["b"]), AfterCommit::HandOver { timeout_ms: 1 });

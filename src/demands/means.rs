@@ -81,7 +81,7 @@ impl Means {
     /// For a restore in this container.
     pub fn with(abilities: &Abilities) -> Self {
         // A restore gets fresh PIDs first where that is quick.
-        let again = RestorePlan::of(abilities).can_go_back() || Round::here(parent_id()).is_some_and(Round::is_quick);
+        let again = RestorePlan::of(abilities).can_go_back() || Round::is_quick_below(parent_id());
         let used = if again { None } else { pids::newest() };
         let fresh = Self::fresh(abilities, std::process::id() as i32);
         let processes = tasks().iter().map(|(limit, taken)| limit.saturating_sub(*taken)).min();

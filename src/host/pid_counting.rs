@@ -24,6 +24,11 @@ impl Round {
         (init == 1).then(pids::millis_round).flatten().map(Duration::from_millis).map(Self)
     }
 
+    /// Whether a restore below `init` gets fresh PIDs quickly, so that used ones are no obstacle.
+    pub(crate) fn is_quick_below(init: u32) -> bool {
+        Self::here(init).is_some_and(Self::is_quick)
+    }
+
     /// Whether it is faster than to be started again.
     pub(crate) fn is_quick(self) -> bool {
         self.0 <= QUICK

@@ -20,8 +20,13 @@ impl Restore<'_> {
     /// The way to fresh PIDs for what was found, if there is one that takes no longer than this container's policy bears.
     pub(super) fn round(&self, found: Option<&Found>) -> Option<Round> {
         let waited_for = found.is_some_and(|found| matches!(found.right, Right::Taking { .. }));
-        let patient = matches!(self.policy.failure, OnFailure::Retry | OnFailure::RetryEarlier) && !waited_for;
+        let patient = self.tries_again() && !waited_for;
         Round::here(parent_id()).filter(|round| round.is_quick() || patient && round.is_bearable())
+    }
+
+    /// Whether the policy wants more attempts in this container.
+    fn tries_again(&self) -> bool {
+        matches!(self.policy.failure, OnFailure::Retry | OnFailure::RetryEarlier)
     }
 
     /// Goes once round if PIDs of the service have been used here. Without success, the check that follows says why
@@ -45,8 +50,8 @@ impl Restore<'_> {
 
     /// Adds what would help this container, if nobody starts another.
     pub(super) fn with_offer(&self, failure: Failure, hope: Hope) -> Failure {
-        let patient = matches!(self.policy.failure, OnFailure::Retry | OnFailure::RetryEarlier);
-        let round = Round::here(parent_id()).filter(|round| !patient && round.is_bearable() && !round.is_quick());
+        let slow = |round: &Round| !self.tries_again() && round.is_bearable() && !round.is_quick();
+        let round = Round::here(parent_id()).filter(slow);
         match round {
             Some(round) if hope == Hope::FreshPids => {
                 let message = format!(

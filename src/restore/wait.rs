@@ -358,7 +358,7 @@ impl<'a> Watch<'a> {
         let lowest = processes.map(|process| process.pid).min().unwrap_or(FIRST_PID);
         let newest = (self.newest_pid)()?;
         let passed = lowest.saturating_sub(newest) <= LEAST_PIDS;
-        (passed && !Round::here(parent_id()).is_some_and(Round::is_quick)).then(|| {
+        (passed && !Round::is_quick_below(parent_id())).then(|| {
             format!(
                 "this container has used PIDs up to {newest} while it waited, and the service needs the PIDs from \
                  {lowest} on; start a new container, which has fresh PIDs"

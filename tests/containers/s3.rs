@@ -38,7 +38,7 @@ impl Remote {
         Self { app, proxy: Proxy::new(&endpoint()), location }
     }
 
-    /// One whose containers may have so many MiB of memory.
+    /// One whose containers may have that number of MiB of memory.
     pub fn with_memory(mut self, limit: u64) -> Self {
         self.app.set_sandbox(&["--memory-limit", &limit.to_string()]);
         self

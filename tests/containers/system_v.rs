@@ -108,7 +108,7 @@ fn an_id_that_is_taken_is_named() {
     app.start().verified();
 }
 
-/// Before a page is read, and to whoever asks.
+/// The restore says it before it reads a page.
 #[test]
 fn an_id_that_a_neighbour_had_first_is_said_before() {
     for (object, kind, name) in [

@@ -137,6 +137,7 @@ static int make_robust(struct object *o)
 {
 	pthread_mutex_t *mutex = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_ANONYMOUS | PICK(o, MAP_SHARED, MAP_PRIVATE), -1, 0);
 	pthread_mutexattr_t attributes;
+	sigset_t all, old;
 	pthread_t thread;
 
 	if (mutex == MAP_FAILED)
@@ -147,7 +148,11 @@ static int make_robust(struct object *o)
 	pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
 	pthread_mutex_init(mutex, &attributes);
 	o->memory = (void *)mutex;
+	/* What another object leaves pending is for the first thread. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_BLOCK, &all, &old);
 	errno = pthread_create(&thread, NULL, hold_mutex, mutex);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	nap();
 	return errno ? -1 : 0;
 }

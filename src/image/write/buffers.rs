@@ -2,7 +2,7 @@
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-/// Whether so many bytes may be allocated.
+/// Whether that number of bytes may be allocated.
 pub(crate) type Room = fn(u64) -> bool;
 
 /// The taking end of the pool. Allocates a buffer only if all others are in use, so memory follows demand.

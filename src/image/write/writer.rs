@@ -61,7 +61,7 @@ impl ImageWriter {
         Self::within(vault, memory, threads, |_| true)
     }
 
-    /// The same. Takes more than the least only while `room` says that so many bytes are left.
+    /// The same. Takes more than the least only while `room` says that the bytes are left.
     pub fn within(vault: &Vault, memory: u64, threads: usize, room: fn(u64) -> bool) -> Result<Self> {
         sys::memory::share_one_heap();
         let (index, packs) = base::load(vault, memory / 4)?;
