@@ -197,6 +197,8 @@ static ROWS: &[Row] = &[
     row(&["wait"], NONE, &["death"], "a process of the service died during the restore (signal {}), most often for lack of memory; raise the memory limit"),
     row(&["wait"], NONE, &["criu-killed"], "CRIU was killed, and not for lack of memory; find out who killed it, and try again"),
     row(&["wait"], NONE, &["criu"], "CRIU was killed, probably for lack of memory; raise the container's memory limit"),
+    // Clocks
+    row(&["shift"], NONE, &["clock"], "this host booted later, and CLOCK_MONOTONIC cannot go on for process {}; use a host that booted earlier, or a container that may make a time namespace (--isolate auto)"),
     // Images
     row(&["write"], &[EPIPE], &["image"], "freeze stopped reading CRIU's images; the message before says why"),
     row(&[], &[ENOMEM], &[], "the container does not have enough memory for the service; raise its memory limit"),

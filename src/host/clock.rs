@@ -64,7 +64,7 @@ fn may_make_namespaces() -> bool {
     needed.into_iter().all(|capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false))
 }
 
-/// The clocks that the process `pid` sees now.
+/// The clocks that the process `pid` sees now by the kernel.
 pub fn seen_by(pid: i32) -> io::Result<Clocks> {
     let seen = here()?.shifted(offsets(&pid.to_string())?, offsets("self")?);
     Ok(Clocks { monotonic_ns: seen.monotonic as u64, boottime_ns: seen.boottime as u64 })
@@ -79,6 +79,11 @@ pub fn jump(pid: i32, before: &Clocks) -> io::Result<i64> {
     let now = seen_by(pid)?;
     let ahead = |now: u64, before: u64| ((i128::from(now) - i128::from(before)) / 1_000_000) as i64;
     Ok(worse(ahead(now.monotonic_ns, before.monotonic_ns), ahead(now.boottime_ns, before.boottime_ns)))
+}
+
+/// Whether a clock would go back here, in this process's time namespace, for a service that saw `before` last.
+pub fn would_go_back(before: &Clocks) -> bool {
+    jump(std::process::id() as i32, before).is_ok_and(|ms| ms < -(TOLERANCE as i64))
 }
 
 /// Behind is worse than ahead.
@@ -204,6 +209,7 @@ mod tests {
             assert_eq!((jump(us, &before).unwrap() + 60_000).div_euclid(3_600_000), jumped);
         }
         assert!(matches!(Time::of(us).unwrap(), Time::Ours));
+        assert_eq!([would_go_back(&hours(&now, 100)), would_go_back(&now)], [true, false]);
     }
 
     #[test]

@@ -96,7 +96,8 @@ impl RestoreGate {
         let mut start = Start::prepare(place).map_err(broken)?;
         let gate = start.keep(theirs.as_fd()).map_err(broken)?;
         let inherit = Stdio::join(&manifest.stdio, &mut |null| start.keep(null)).map_err(unusable)?;
-        let args = command::restore(work.path(), &inherit, &elsewhere, gate, objects.as_ref());
+        let shift_clocks = manifest.clocks.is_some_and(|before| clock::would_go_back(&before));
+        let args = command::restore(work.path(), &inherit, &elsewhere, gate, objects.as_ref(), shift_clocks);
         drop(theirs);
         let strays = Strays::from_now_on(parent);
         let time = manifest.clocks.map_or(Time::Ours, Time::Continued);
@@ -104,7 +105,8 @@ impl RestoreGate {
         let criu = start.start(criu, args, time.space()).inspect_err(|_| strays.end())?;
         reach(Point::RestoreCriu);
         // By now CRIU is in the service's future time namespace.
-        let clock_jump = manifest.clocks.map(|before| clock::jump(criu.pid(), &before));
+        let jump = |before| if shift_clocks { Ok(0) } else { clock::jump(criu.pid(), &before) };
+        let clock_jump = manifest.clocks.map(jump);
         let log = work.path().join(command::RESTORE_LOG);
         let mut gate = Self { criu, socket, log, oom_kills, strays, clock_jump, state: State::Coming };
         match serve::serve(&mut gate.criu, &gate.socket, &listener, &images, fetcher, meter) {

@@ -6,6 +6,7 @@
 
 mod asked;
 mod attributes;
+mod clock_shift;
 mod demands;
 mod doctor;
 mod failures;
