@@ -42,5 +42,6 @@ mod tracer;
 mod triggers;
 mod upkeep;
 mod uprobes;
+mod vdso;
 mod volume_changes;
 mod volumes;
