@@ -6,6 +6,7 @@
 
 mod asked;
 mod attributes;
+mod clocks;
 mod demands;
 mod doctor;
 mod failures;
