@@ -514,6 +514,12 @@ impl Container {
         (text(&out.stdout), text(&out.stderr))
     }
 
+    /// What freeze has warned of, but for a jump of the clock, which is right where [`Hosts`] differ.
+    pub fn warnings(&self) -> Vec<String> {
+        let warns = |line: &&str| line.contains("warning") && !line.contains("CLOCK_MONOTONIC");
+        self.logs().1.lines().filter(warns).map(str::to_owned).collect()
+    }
+
     /// PID outside of the first process whose command line begins with `words`.
     pub fn find(&self, words: &[&str]) -> Option<i32> {
         let namespace = fs::read_link(format!("/proc/{}/ns/pid", self.pid)).ok()?;
