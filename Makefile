@@ -1,7 +1,7 @@
 # What can be done with freeze's source; `make help` says it. Debian or Ubuntu, as root or with sudo.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build criu image demo check test test-settings test-real test-orchestrators test-machines bench book pictures lint clean
+.PHONY: help build criu image demo check test test-settings test-clocks test-real test-orchestrators test-machines bench book pictures lint clean
 
 # Builds outlive the checkout here: they are named after what they are made of.
 export FREEZE_CACHE ?= $(or $(XDG_CACHE_HOME),$(or $(HOME),/root)/.cache)/freeze
@@ -55,6 +55,11 @@ test-settings: ## every privilege setting against services of every kind: prints
 	@integration/setup test
 	@integration/prepare demo $(DEVELOPMENT)
 	@tests/settings/run $(DEVELOPMENT)
+
+test-clocks: ## the container tests on hosts that booted at other times; as long as `make test`
+	@integration/setup test
+	@integration/prepare test $(DEVELOPMENT)
+	@tests/clocks $(DEVELOPMENT)
 
 test-real: ## real services, from Debian's packages: prints the table of docs/reference/services.md; half an hour
 	@integration/setup test

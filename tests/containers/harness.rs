@@ -10,11 +10,16 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use freeze::fail_points::{self, Point};
 use nix::sched::{CloneFlags, setns};
+
+#[path = "hosts.rs"]
+mod hosts;
+pub use hosts::{Hosts, sandbox};
+use hosts::{host, run, sandbox_on};
 
 /// The settings of integration/sandbox/README.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +82,7 @@ pub const BUILT: &str = env!("CARGO_BIN_EXE_freeze");
 pub const WORKER: [&str; 2] = ["/proc/self/exe", "worker"];
 
 /// How long anything may take that is waited for, on a slow and busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An application: a store, and one container after another.
 pub struct App {
@@ -96,6 +101,9 @@ pub struct App {
     pod: Option<i32>,
     /// More options for the sandbox.
     sandbox: Vec<String>,
+    hosts: Hosts,
+    /// How many containers there have been.
+    started: AtomicI64,
 }
 
 impl App {
@@ -114,6 +122,7 @@ impl App {
         let programs = needed("FREEZE_TEST_OPT").into();
         let (env, denied, groups, binds, pod) = (vec![], vec![], String::new(), vec![], None);
         let (terminal, sandbox) = (false, vec![]);
+        let (hosts, started) = (Hosts::given(), AtomicI64::new(0));
         let app = Self {
             setting,
             folder,
@@ -128,6 +137,8 @@ impl App {
             binds,
             pod,
             sandbox,
+            hosts,
+            started,
         };
         fs::create_dir(app.keys()).unwrap();
         setting.make_volume(&app.store());
@@ -142,6 +153,11 @@ impl App {
     /// One whose containers share the IPC namespace of this process.
     pub fn in_pod(self, pod: i32) -> Self {
         Self { pod: Some(pod), ..self }
+    }
+
+    /// One whose containers are on these hosts, whatever the tests are run with.
+    pub fn on_hosts(self, hosts: Hosts) -> Self {
+        Self { hosts, ..self }
     }
 
     /// One with variables, `NAME=VALUE`, in all its containers.
@@ -254,7 +270,7 @@ impl App {
     /// The same on a host that has been up for so many hours longer than this one, which must have been up for longer than that where
     /// they are negative.
     pub fn start_on_host(&self, hours: i64, options: &[&str]) -> Container {
-        self.launch_on(hours, &root(), options, &[], None)
+        self.launch_on(Some(hours), &root(), options, &[], None)
     }
 
     /// The same with a variable, `NAME=VALUE`.
@@ -269,22 +285,23 @@ impl App {
 
     /// The same with more options for `freeze run`; its first worker stops at this point.
     pub fn start_stopping_at(&self, point: Option<Point>, options: &[&str]) -> Container {
-        self.launch_on(0, &root(), options, &[], point)
+        self.launch_on(None, &root(), options, &[], point)
     }
 
     fn launch(&self, root: &str, options: &[&str], variables: &[&str]) -> Container {
-        self.launch_on(0, root, options, variables, None)
+        self.launch_on(None, root, options, variables, None)
     }
 
     fn launch_on(
         &self,
-        hours: i64,
+        hours: Option<i64>,
         root: &str,
         options: &[&str],
         variables: &[&str],
         point: Option<Point>,
     ) -> Container {
         static NEXT: AtomicU32 = AtomicU32::new(0);
+        let hours = hours.unwrap_or_else(|| self.hosts.hours(self.started.fetch_add(1, Ordering::Relaxed)));
         let id = format!("test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let runtime = self.folder.path().join(&id);
         self.setting.make_volume(&runtime);
@@ -318,7 +335,8 @@ impl App {
             None => sandbox_on(hours, &args),
             Some(pod) => {
                 args.splice(1..1, ["--ipc", "caller"]);
-                run(&["nsenter", &format!("--ipc=/proc/{pod}/ns/ipc")], &args)
+                let ipc = format!("--ipc=/proc/{pod}/ns/ipc");
+                run(&[&["nsenter".to_owned(), ipc], &host(hours)[..]].concat(), &args)
             }
         };
         assert!(out.status.success(), "the sandbox did not start: {}", text(&out.stderr));
@@ -456,7 +474,8 @@ impl Container {
 
     /// What executes a command inside, for `freeze migrate`.
     pub fn exec_template(&self) -> String {
-        format!("{}/integration/sandbox/sandbox exec {}", env!("CARGO_MANIFEST_DIR"), self.id)
+        let sandbox = format!("{}/integration/sandbox/sandbox", env!("CARGO_MANIFEST_DIR"));
+        [&host(self.hours)[..], &[sandbox, "exec".to_owned(), self.id.clone()]].concat().join(" ")
     }
 
     /// `freeze checkpoint` inside; it must succeed.
@@ -493,6 +512,12 @@ impl Container {
     pub fn logs(&self) -> (String, String) {
         let out = sandbox_on(self.hours, &["logs", &self.id]);
         (text(&out.stdout), text(&out.stderr))
+    }
+
+    /// What freeze has warned of, but for a jump of the clock, which is right where [`Hosts`] differ.
+    pub fn warnings(&self) -> Vec<String> {
+        let warns = |line: &&str| line.contains("warning") && !line.contains("CLOCK_MONOTONIC");
+        self.logs().1.lines().filter(warns).map(str::to_owned).collect()
     }
 
     /// PID outside of the first process whose command line begins with `words`.
@@ -546,28 +571,6 @@ pub fn needed(variable: &str) -> String {
 /// The tests' ordinary root.
 pub fn root() -> String {
     needed("FREEZE_TEST_ROOT")
-}
-
-/// The command of integration/sandbox.
-pub fn sandbox(args: &[&str]) -> Output {
-    sandbox_on(0, args)
-}
-
-/// The same on a host whose clocks are so many hours ahead of this one's.
-fn sandbox_on(hours: i64, args: &[&str]) -> Output {
-    if hours == 0 {
-        return run(&[], args);
-    }
-    let seconds = (hours * 3600).to_string();
-    run(&["unshare", "--time", "--monotonic", &seconds, "--boottime", &seconds], args)
-}
-
-/// The same below the command `outer`.
-fn run(outer: &[&str], args: &[&str]) -> Output {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/sandbox/sandbox");
-    let mut command = Command::new("timeout");
-    command.arg(PATIENCE.as_secs().to_string()).args(outer);
-    command.arg(script).args(args).output().unwrap()
 }
 
 /// Asks at a socket as another user: in a user namespace root of outside is nobody.

@@ -35,13 +35,13 @@ fn blocks_its_signals(init: i32) -> bool {
     mask.is_some_and(|mask| mask & (1 << (libc::SIGTERM - 1)) != 0) || proc("cmdline").starts_with("freeze-relay")
 }
 
-fn checkpoint(from: &Container) {
+pub fn checkpoint(from: &Container) {
     from.checkpoint(&[]);
     assert_eq!(from.wait(), 172, "{}", from.story());
 }
 
 /// A number of the service's answer.
-fn number(answer: &str, name: &str) -> i64 {
+pub fn number(answer: &str, name: &str) -> i64 {
     let found = answer.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
     found.unwrap_or_else(|| panic!("no {name} in {answer}")).parse().unwrap()
 }

@@ -7,6 +7,7 @@
 mod asked;
 mod attributes;
 mod clock_shift;
+mod clocks;
 mod demands;
 mod doctor;
 mod failures;
@@ -43,5 +44,6 @@ mod tracer;
 mod triggers;
 mod upkeep;
 mod uprobes;
+mod vdso;
 mod volume_changes;
 mod volumes;

@@ -4,6 +4,7 @@
  *   service SHAPE [ARGUMENT...]   be one; `service` alone lists the shapes
  *   service ask PORT WORD...      ask one, once it listens: prints the answer; exits 0 if that
  *                                 begins with "ok"
+ *   service signal PID N          send it SIGRTMIN N times, with the values 0 to N-1, 200 us apart
  *
  * It answers one line to one line on 127.0.0.1, port $PORT or 7000:
  *
@@ -23,7 +24,7 @@
 
 static const struct shape *const shapes[] = { &one,	 &prefork, &daemon_shape, &sessions, &threads, &mixed,
 					      &files, &big,	   &signals,	  &sysv,     &iouring,
-					      &holds, &random_shape, &clock_shape, &clock_waits, &sockets, &waits, &attributes, &states };
+					      &holds, &random_shape, &clock_shape, &clock_waits, &sockets, &waits, &attributes, &reads, &states };
 enum { SHAPES = sizeof shapes / sizeof *shapes, CANNOT = 77 };
 
 atomic_long *beats;
@@ -236,12 +237,24 @@ static int ask(const char *port, char **words)
 	return strncmp(line, "ok", 2) != 0;
 }
 
+static int send_signals(pid_t to, int n)
+{
+	for (int i = 0; i < n; i++) {
+		if (sigqueue(to, SIGRTMIN, (union sigval){ .sival_int = i }))
+			cannot("sigqueue");
+		nanosleep(&(struct timespec){ .tv_nsec = 200000 }, NULL);
+	}
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	const char *port = getenv("PORT");
 
 	if (argc >= 4 && !strcmp(argv[1], "ask"))
 		return ask(argv[2], argv + 3);
+	if (argc == 4 && !strcmp(argv[1], "signal"))
+		return send_signals(atoi(argv[2]), atoi(argv[3]));
 	signal(SIGPIPE, SIG_IGN);
 	beats = mmap(NULL, MAX_BEATS * sizeof *beats, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	failure = mmap(NULL, sizeof *failure, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

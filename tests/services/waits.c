@@ -38,7 +38,7 @@ static struct timespec at(clockid_t clock, int seconds)
 	return t;
 }
 
-/* The time that the service has run, in ms: a gap between two ticks counts no more than 100 ms. */
+/* The time that the service has run, in ms: a gap between two ticks counts 100 ms at most, and so does a jump back. */
 static atomic_long ran;
 
 static void waits_tick(void)
@@ -48,7 +48,7 @@ static void waits_tick(void)
 	int64_t now = t.tv_sec * 1000LL + t.tv_nsec / 1000000, gap = last ? now - last : 0;
 
 	last = now;
-	ran += gap > 100 ? 100 : gap;
+	ran += gap < 0 || gap > 100 ? 100 : gap;
 }
 
 static long wait_poll(int s)

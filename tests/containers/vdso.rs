@@ -1,0 +1,97 @@
+//! Threads that a checkpoint finds inside the vDSO, where the kernel lets a program read the time without a system call: none of
+//! them reads a time that never was, on whatever host it goes on.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use crate::harness::{App, Container, Setting, in_all_settings, needed};
+use crate::isolate::{checkpoint, number};
+
+in_all_settings! {
+    reads_follow_each_other_on_any_host;
+    signals_that_arrive_meanwhile_are_handled_once;
+}
+
+/// Clocks that differ between the tests' hosts, and clocks that do not.
+const OF_THE_HOST: [&str; 2] = ["monotonic", "boottime"];
+const OF_THE_WORLD: [&str; 2] = ["realtime", "time_of_day"];
+
+/// Each of the clocks of a host has jumped so often.
+fn check_jumps(answer: &str, expected: i64) {
+    for (clocks, expected) in [(OF_THE_HOST, expected), (OF_THE_WORLD, 0)] {
+        for clock in clocks {
+            assert_eq!(number(answer, &format!("{clock}_jumps")), expected, "{clock}: {answer}");
+        }
+    }
+}
+
+/// Every second host has been up for ten hours longer. A wrong read is a jump there, and one back.
+fn moves_to_hosts(app: &App, moves: i64) -> Container {
+    let mut container = app.start_on_host(10, &[]);
+    check_jumps(&container.verified(), 0);
+    for done in 1..=moves {
+        checkpoint(&container);
+        container = app.start_on_host(if done % 2 == 0 { 10 } else { 0 }, &[]);
+        let answer = container.verified();
+        eprintln!("after {done} moves: {answer}");
+        check_jumps(&answer, done);
+    }
+    container
+}
+
+fn reads_follow_each_other_on_any_host(setting: Setting) {
+    moves_to_hosts(&App::new(setting, &["reads"]), 3);
+}
+
+/// While threads are stepped out of the vDSO, too.
+fn signals_that_arrive_meanwhile_are_handled_once(setting: Setting) {
+    const SIGNALS: i64 = 5000;
+    let app = App::new(setting, &["reads"]);
+    let container = app.start();
+    container.verified();
+    let service = container.find(&["/services/service", "reads"]).unwrap();
+    let mut sender = Command::new(Path::new(&needed("FREEZE_TEST_SERVICES")).join("service"))
+        .args(["signal", &service.to_string(), &SIGNALS.to_string()])
+        .spawn()
+        .unwrap();
+    let mut checkpoints = 0;
+    while sender.try_wait().unwrap().is_none() {
+        container.checkpoint(&["--leave-running"]);
+        checkpoints += 1;
+    }
+    assert!(sender.wait().unwrap().success());
+    eprintln!("{checkpoints} checkpoints under {SIGNALS} signals");
+    container.eventually("signals are lost", || (number(&container.verified(), "caught") >= SIGNALS).then_some(()));
+    let answer = container.verified();
+    assert_eq!(number(&answer, "caught"), SIGNALS, "{answer}");
+    assert_eq!(number(&answer, "sum"), SIGNALS * (SIGNALS - 1) / 2, "{answer}");
+    check_jumps(&answer, 0);
+}
+
+/// A step would take its handling away from a process that ignores SIGTRAP.
+#[test]
+fn sigtrap_stays_ignored() {
+    let app = App::new(Setting::Restricted, &["reads", "ignoring"]);
+    let container = app.start();
+    container.verified();
+    for _ in 0..3 {
+        container.checkpoint(&["--leave-running"]);
+        container.verified();
+    }
+}
+
+/// Another kernel has another vDSO. A restore there leaves the old one where it was, and its functions lead to the new one. This
+/// criu acts as on such a kernel.
+#[test]
+fn reads_follow_each_other_through_another_kernels_vdso() {
+    let app = App::new(Setting::Restricted, &["reads"]).with_own_programs();
+    let criu = app.programs().join("criu");
+    fs::rename(&criu, app.programs().join("criu-itself")).unwrap();
+    fs::write(&criu, "#!/bin/sh\nCRIU_FAULT=127 exec /opt/freeze/criu-itself \"$@\" -v4\n").unwrap();
+    fs::set_permissions(&criu, fs::Permissions::from_mode(0o755)).unwrap();
+    let container = moves_to_hosts(&app, 4);
+    let log = fs::read_to_string(container.runtime().join("restore.log")).unwrap();
+    assert!(log.contains("Runtime vdso mismatches dumpee, generate proxy"), "{log}");
+}
