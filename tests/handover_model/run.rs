@@ -106,6 +106,7 @@ impl Run<'_> {
             standby,
             exclusive: None,
             files: Default::default(),
+            tracers: None,
         };
         Ok(reason_to_wait(Some(vault), found, &common, &policy)?.is_some())
     }
