@@ -102,15 +102,17 @@ pub fn dump(
 }
 
 /// Arguments of `criu restore`. It detaches the tree, so init adopts it once CRIU and the worker have ended.
-/// It waits at the end for the gate `gate`.
+/// It waits at the end for the gate `gate`. With `hide_clocks` the service's clocks continue in user space.
 pub fn restore(
     work: &Path,
     inherit: &[Inherit],
     elsewhere: &Elsewhere,
     gate: i32,
     objects: Option<&SystemV>,
+    hide_clocks: bool,
 ) -> Vec<OsString> {
     let mut args = common("restore", work, RESTORE_LOG);
+    args.extend(hide_clocks.then(|| "--shift-clocks".into()));
     args.extend(objects.into_iter().flat_map(SystemV::option));
     // Engines give the root directory different modes: Docker 0755, Podman 0555.
     args.extend(["-d", "--skip-file-rwx-check", "--gate-fd"].map(OsString::from));
@@ -178,6 +180,6 @@ mod tests {
         let inherit = [Inherit { fd: 1, key: "pipe:[12]".into() }, Inherit { fd: 2, key: "pipe:[13]".into() }];
         let moved = vec![Moved { from: "/v/1".into(), to: "/v/2".into() }];
         let elsewhere = Elsewhere { moved, resized: vec!["/v/log".into()] };
-        insta::assert_snapshot!(text(restore(Path::new("/w"), &inherit, &elsewhere, 7, Some(&SystemV::of("ab")))), @"restore --no-default-config --unprivileged --rootless --stream -v2 -o restore.log -D /w --file-locks --tcp-close --sysv-ipc-record /freeze-ab -d --skip-file-rwx-check --gate-fd 7 --resized /v/log --moved /v/1//v/2 --inherit-fd fd[1]:pipe:[12] --inherit-fd fd[2]:pipe:[13]");
+        insta::assert_snapshot!(text(restore(Path::new("/w"), &inherit, &elsewhere, 7, Some(&SystemV::of("ab")), true)), @"restore --no-default-config --unprivileged --rootless --stream -v2 -o restore.log -D /w --file-locks --tcp-close --shift-clocks --sysv-ipc-record /freeze-ab -d --skip-file-rwx-check --gate-fd 7 --resized /v/log --moved /v/1//v/2 --inherit-fd fd[1]:pipe:[12] --inherit-fd fd[2]:pipe:[13]");
     }
 }

@@ -456,7 +456,8 @@ impl Container {
 
     /// What executes a command inside, for `freeze migrate`.
     pub fn exec_template(&self) -> String {
-        format!("{}/integration/sandbox/sandbox exec {}", env!("CARGO_MANIFEST_DIR"), self.id)
+        let outer = on_host(self.hours).join(" ");
+        format!("{outer} {}/integration/sandbox/sandbox exec {}", env!("CARGO_MANIFEST_DIR"), self.id)
     }
 
     /// `freeze checkpoint` inside; it must succeed.
@@ -555,11 +556,16 @@ pub fn sandbox(args: &[&str]) -> Output {
 
 /// The same on a host whose clocks are so many hours ahead of this one's.
 fn sandbox_on(hours: i64, args: &[&str]) -> Output {
+    run(&on_host(hours).iter().map(String::as_str).collect::<Vec<_>>(), args)
+}
+
+/// What comes before a command on such a host.
+fn on_host(hours: i64) -> Vec<String> {
     if hours == 0 {
-        return run(&[], args);
+        return Vec::new();
     }
     let seconds = (hours * 3600).to_string();
-    run(&["unshare", "--time", "--monotonic", &seconds, "--boottime", &seconds], args)
+    ["unshare", "--time", "--monotonic", &seconds, "--boottime", &seconds].map(str::to_owned).into()
 }
 
 /// The same below the command `outer`.

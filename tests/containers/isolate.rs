@@ -169,7 +169,7 @@ fn clocks_go_on_where_there_is_a_time_namespace() {
 #[test]
 fn a_jump_of_the_clock_is_told_with_its_size() {
     for setting in [Setting::Restricted, Setting::Nested] {
-        let app = App::new(setting, &["clock"]);
+        let app = App::with_options(setting, &["--clock", "host"], &["/services/service", "clock"]);
         let mut container = app.start_on_host(10, &[]);
         container.verified();
         for (hours, word, told) in [(0, "back", "jumps back by 9h 59m"), (10, "ahead", "jumps ahead by 10h")] {

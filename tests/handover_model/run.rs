@@ -103,6 +103,7 @@ impl Run<'_> {
             choice: Choice::Newest,
             failure: OnFailure::Fail,
             volume_changed: VolumeChanged::Refuse,
+            clock: Default::default(),
             standby,
             exclusive: None,
             files: Default::default(),
