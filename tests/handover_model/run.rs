@@ -106,6 +106,7 @@ impl Run<'_> {
             clock: Default::default(),
             standby,
             exclusive: None,
+            tracers: None,
             files: Default::default(),
             tracers: None,
         };
