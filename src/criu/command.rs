@@ -102,17 +102,18 @@ pub fn dump(
 }
 
 /// Arguments of `criu restore`. It detaches the tree, so init adopts it once CRIU and the worker have ended.
-/// It waits at the end for the gate `gate`. With `hide_clocks` the service's clocks continue in user space.
+/// It waits at the end for the gate `gate`. With `shift_clocks` the service's clocks go on where the kernel's are
+/// behind, without a time namespace.
 pub fn restore(
     work: &Path,
     inherit: &[Inherit],
     elsewhere: &Elsewhere,
     gate: i32,
     objects: Option<&SystemV>,
-    hide_clocks: bool,
+    shift_clocks: bool,
 ) -> Vec<OsString> {
     let mut args = common("restore", work, RESTORE_LOG);
-    args.extend(hide_clocks.then(|| "--shift-clocks".into()));
+    args.extend(shift_clocks.then(|| "--shift-clocks".into()));
     args.extend(objects.into_iter().flat_map(SystemV::option));
     // Engines give the root directory different modes: Docker 0755, Podman 0555.
     args.extend(["-d", "--skip-file-rwx-check", "--gate-fd"].map(OsString::from));

@@ -197,12 +197,13 @@ static ROWS: &[Row] = &[
     row(&["ioctl", "chown"], &[], &["terminal"], "a terminal of the service cannot be set up as it was ({}); start the container with a terminal of its own (docker run -t), or none"),
     row(&["shmget", "semget", "msgget"], &[EEXIST], &["system-v"], "a System V object of the service needs an ID or a key that this IPC namespace does not give any more ({}); start a container or a pod with an IPC namespace of its own, and nothing else that uses it"),
     row(&["shmget", "semget", "msgget"], &[ENOSPC, EINVAL, ENOMEM], &["system-v"], "the IPC namespace has no room for a System V object of the service ({}); raise its limits (sysctl kernel.shmmax, shmall, shmmni, sem, msgmni)"),
-    row(&[], &[], &["clock"], "the service's clock would go back here, because this host booted later, and it cannot continue in user space: {}; restore the service on a host that booted earlier, let the container make a time namespace (--isolate auto with user namespaces, or the capabilities SYS_ADMIN and SYS_TIME), or accept the jump (--clock host)"),
     row(&["wait"], NONE, &["out-of-memory"], "the kernel killed a process of the service, or CRIU, for lack of memory; raise the container's memory limit"),
     row(&["wait"], NONE, &["killed"], "a process of the service was killed, and not for lack of memory; find out who killed it, and start the container again"),
     row(&["wait"], NONE, &["death"], "a process of the service died during the restore (signal {}), most often for lack of memory; raise the memory limit"),
     row(&["wait"], NONE, &["criu-killed"], "CRIU was killed, and not for lack of memory; find out who killed it, and try again"),
     row(&["wait"], NONE, &["criu"], "CRIU was killed, probably for lack of memory; raise the container's memory limit"),
+    // Clocks
+    row(&["shift"], NONE, &["clock"], "this host booted later, and CLOCK_MONOTONIC cannot go on for process {}; use a host that booted earlier, or a container that may make a time namespace (--isolate auto), or accept the jump (--clock host)"),
     // Images
     row(&["write"], &[EPIPE], &["image"], "freeze stopped reading CRIU's images; the message before says why"),
     row(&[], &[ENOMEM], &[], "the container does not have enough memory for the service; raise its memory limit"),

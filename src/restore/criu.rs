@@ -98,8 +98,8 @@ impl RestoreGate {
         let mut start = Start::prepare(place).map_err(broken)?;
         let gate = start.keep(theirs.as_fd()).map_err(broken)?;
         let inherit = Stdio::join(&manifest.stdio, &mut |null| start.keep(null)).map_err(unusable)?;
-        let hide = clocks == Plan::Hide;
-        let args = command::restore(work.path(), &inherit, &elsewhere, gate, objects.as_ref(), hide);
+        let shift_clocks = clocks == Plan::Hide;
+        let args = command::restore(work.path(), &inherit, &elsewhere, gate, objects.as_ref(), shift_clocks);
         drop(theirs);
         let strays = Strays::from_now_on(parent);
         let continued = manifest.clocks.filter(|_| clocks == Plan::Continue);
@@ -108,7 +108,8 @@ impl RestoreGate {
         let criu = start.start(criu, args, time.space()).inspect_err(|_| strays.end())?;
         reach(Point::RestoreCriu);
         // By now CRIU is in the service's future time namespace.
-        let clock_jump = manifest.clocks.map(|before| clock::jump(criu.pid(), &before));
+        let jump = |before| if shift_clocks { Ok(0) } else { clock::jump(criu.pid(), &before) };
+        let clock_jump = manifest.clocks.map(jump);
         let log = work.path().join(command::RESTORE_LOG);
         let mut gate = Self { criu, socket, log, oom_kills, strays, clock_jump, state: State::Coming };
         match serve::serve(&mut gate.criu, &gate.socket, &listener, &images, fetcher, meter) {
@@ -125,8 +126,8 @@ impl RestoreGate {
         }
     }
 
-    /// Milliseconds by which the service's clocks are ahead (negative: behind), unless they are hidden. None if the
-    /// generation does not record them.
+    /// Milliseconds by which the service's clocks are ahead (negative: behind). None if the generation does
+    /// not record them.
     pub(super) fn clock_jump(&self) -> Option<&io::Result<i64>> {
         self.clock_jump.as_ref()
     }

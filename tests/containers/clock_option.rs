@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use freeze::exit;
+use nix::libc;
 
 use crate::harness::{App, Container, Setting, needed, text};
 
@@ -169,6 +170,34 @@ fn where_a_time_namespace_can_be_made_there_is_no_jump() {
         let doctor = target.exec(&[FREEZE, "doctor", "--service"]);
         assert!(doctor.status.success(), "{}", text(&doctor.stdout));
     }
+}
+
+/// A host may limit the number of time namespaces, which nobody sees before one is made.
+#[test]
+fn a_time_namespace_that_cannot_be_made_after_all_is_found_before_the_service_runs() {
+    let app = app(Setting::Nested);
+    let source = source(&app, &["--isolate", "auto"]);
+    let target = standby(&app, 0, &["--isolate", "auto"]);
+    allow_no_time_namespace(&target);
+    let out = source.try_checkpoint(&[]);
+    assert_eq!(out.status.code(), Some(exit::HANDOVER.into()), "{}\n{}", text(&out.stderr), target.story());
+    assert_eq!(Some(target.wait()), LATER, "{}", target.story());
+    assert!(target.logs().1.contains(BACK), "{}", target.story());
+    assert_eq!(went_back(&source), 0);
+}
+
+/// In the user namespace of its init, whose capabilities an exec there would lose (perlfunc(1) has setns).
+fn allow_no_time_namespace(container: &Container) {
+    let init = fs::read_to_string(format!("/proc/{0}/task/{0}/children", container.pid())).unwrap();
+    let script = format!(
+        "open(U, '<', '/proc/{}/ns/user') or die; syscall({}, fileno(U), {}) == 0 or die $!; \
+         open(M, '>', '/proc/sys/user/max_time_namespaces') or die $!; print M 0",
+        init.trim(),
+        libc::SYS_setns,
+        libc::CLONE_NEWUSER
+    );
+    let out = Command::new("perl").args(["-e", &script]).output().unwrap();
+    assert!(out.status.success(), "{}", text(&out.stderr));
 }
 
 fn migrate(source: &Container, target: &Container, options: &[&str]) -> (i32, String) {
