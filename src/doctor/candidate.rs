@@ -239,10 +239,11 @@ mod tests {
             suited(&Demands { uid, ..demands }, &Abilities::probe(), restorer)
         };
         let goes_back = |found: &Suited| found.missing.iter().any(|missing| missing.contains("would go back by"));
-        let isolated = suited(Restorer { isolated: true, ..Restorer::default() });
+        let refuse = Restorer { clock: Policy::Refuse, isolated: false };
+        let isolated = suited(Restorer { isolated: true, ..refuse });
         assert!(!goes_back(&isolated) && isolated.remarks[0].contains("continue, in a time namespace"));
-        assert!(goes_back(&suited(Restorer::default())));
-        let permitted = suited(Restorer { clock: Policy::Host, isolated: false });
+        assert!(goes_back(&suited(refuse)));
+        let permitted = suited(Restorer { clock: Policy::Host, ..refuse });
         assert!(!goes_back(&permitted) && permitted.remarks[0].contains("jump back by"));
     }
 
