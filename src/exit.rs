@@ -45,6 +45,8 @@ pub const REPLACED: u8 = 173;
 pub const PIDS_EXHAUSTED: u8 = 174;
 /// `freeze run`: files on a volume have changed since the checkpoint, and `--volume-changed` is `refuse`.
 pub const VOLUME_CHANGED: u8 = 175;
+/// `freeze run`: the service's clocks would go back, and `--clock` does not permit that.
+pub const CLOCK_BACK: u8 = 176;
 
 /// The status in a row of the [`TABLE`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,6 +165,11 @@ pub(crate) const TABLE: &[Row] = &[
         VOLUME_CHANGED,
         RUN,
         "Files on a volume have changed since the checkpoint; nothing was changed or run (`--volume-changed`)",
+    ),
+    row(
+        CLOCK_BACK,
+        RUN,
+        "The service's clocks would go back, because this host booted later; nothing of the service was run (`--clock`)",
     ),
 ];
 

@@ -76,6 +76,7 @@ fn values_that_cannot_be_used_are_refused_at_the_start() {
         &["--restore", "newest"],
         &["--restore-failure", "hope"],
         &["--volume-changed", "hope"],
+        &["--clock", "hope"],
         &["--standby-poll", "1"],
         &["--instance", "two words"],
     ] {

@@ -348,6 +348,7 @@ fn who_has_lost_ends() {
         ("lost", 173, "another container has it"),
         ("waiting pids-exhausted", 174, "no PIDs are left"),
         ("volume-changed", 175, "the volume is newer"),
+        ("clock-back", 176, "the clock would go back"),
     ] {
         let (status, error) = start(Place::Pid1, &[], steps, "").init.end();
         assert_eq!(status, code);

@@ -144,6 +144,7 @@ impl Shown {
             }
             Note::Event(_) => {}
             Note::Changed(finding) => self.say(&format!("note: {finding}; {}", finding.advice)),
+            Note::Remark(message) => self.say(&format!("note: {message}")),
             Note::Step(step) => self.say(&words_of(step)),
         }
     }
@@ -168,6 +169,7 @@ fn line(note: &Note<'_>) {
         Note::Changed(finding) => {
             json(&serde_json::json!({ "event": "note", "message": finding.to_string(), "advice": finding.advice }))
         }
+        Note::Remark(message) => json(&serde_json::json!({ "event": "note", "message": message })),
         Note::Warning(message) => json(&Event::Warning { message: message.clone() }),
     };
     // A closed standard error does not stop the move.

@@ -13,6 +13,7 @@ use clap::{Args, FromArgMatches};
 use crate::control::protocol::{MAX_LINE, millis};
 use crate::exit;
 use crate::files::selection::{Named, Pattern, Scope, Selection};
+use crate::host::clock::Policy;
 use crate::image::KeyFiles;
 use crate::init::{self, Config, Hook, Hooks, Isolate, OnTerm, Pair, ParseError, SignalArg, parse_choice, parse_size};
 use crate::job::{Choice, OnFailure, Standby, VolumeChanged};
@@ -160,6 +161,9 @@ struct RestoreArguments {
     /// What to do if files on a volume have changed since the checkpoint
     #[arg(long, env = "FREEZE_VOLUME_CHANGED", value_name = "WHAT", default_value = "refuse")]
     volume_changed: VolumeChanged,
+    /// What to do if the service's clocks would go back, because this host booted later
+    #[arg(long, env = "FREEZE_CLOCK", value_name = "WHAT", default_value = "auto")]
+    clock: Policy,
     /// Wait for a generation to be handed over, and restore it
     #[arg(long, env = "FREEZE_STANDBY", value_parser = FalseyValueParser::new())]
     standby: bool,
@@ -206,14 +210,29 @@ fn host_name() -> String {
     name.filter(|name| parse_instance(name).is_ok()).unwrap_or_else(|| "localhost".to_owned())
 }
 
-/// The store, its keys and the files that the command line of an init names. None if it cannot be understood.
-pub(super) fn of_init(command_line: &[u8]) -> Option<(Location, KeyFiles, Selection)> {
+/// What the command line of an init names, and for the rest this process's environment.
+pub(super) struct OfInit {
+    pub store: Location,
+    pub keys: KeyFiles,
+    pub files: Selection,
+    pub isolate: Isolate,
+    pub clock: Policy,
+}
+
+/// None if it cannot be understood.
+pub(super) fn of_init(command_line: &[u8]) -> Option<OfInit> {
     let words = command_line.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.to_vec()));
     let command = Arguments::augment_args(clap::Command::new("run"));
     let matches = command.try_get_matches_from(words.skip_while(|word| word != "run")).ok()?;
     let arguments = Arguments::from_arg_matches(&matches).ok()?;
     let files = arguments.files.selection(&plain(arguments.restore.standby_cache));
-    Some((arguments.store, arguments.keys, files))
+    let (isolate, clock) = (arguments.isolate, arguments.restore.clock);
+    Some(OfInit { store: arguments.store, keys: arguments.keys, files, isolate, clock })
+}
+
+/// What an init without options would do here.
+pub(super) fn of_environment() -> Option<OfInit> {
+    of_init(b"run\0true\0")
 }
 
 pub fn main(arguments: Arguments) -> u8 {
@@ -269,6 +288,7 @@ pub fn main(arguments: Arguments) -> u8 {
         restore: if restore.no_restore { Choice::Never } else { restore.restore },
         restore_failure: restore.restore_failure,
         volume_changed: restore.volume_changed,
+        clock: restore.clock,
         standby: Standby {
             always: restore.standby,
             poll_ms: millis(restore.standby_poll),
@@ -289,11 +309,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_files_of_an_init_are_known_from_its_command_line() {
+    fn what_an_init_does_is_known_from_its_command_line() {
         let line =
-            b"/opt/freeze/freeze\0run\0--files-limit\x001k\0--exclude\0*.tmp\0--store\0file:/s\0app\0--files\0open\0";
-        let (store, _, files) = of_init(line).unwrap();
+            b"/opt/freeze/freeze\0run\0--files-limit\x001k\0--exclude\0*.tmp\0--clock\0host\0--store\0file:/s\0app\0--files\0open\0";
+        let OfInit { store, files, isolate, clock, .. } = of_init(line).unwrap();
         assert_eq!((store.url.as_str(), files.scope, files.limit), ("file:/s", Scope::Changed, 1024));
+        assert_eq!((isolate, clock), (Isolate::Never, Policy::Host));
+        assert_eq!(of_environment().unwrap().clock, Policy::Auto);
         assert_eq!(files.named.exclude, ["*.tmp", "/tmp/freeze-cache"].map(|pattern| pattern.parse().unwrap()));
         assert!(of_init(b"sleep\x0060\0").is_none() && of_init(b"freeze\0run\0--no-such-option\0app\0").is_none());
     }

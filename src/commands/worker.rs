@@ -55,11 +55,12 @@ pub fn main() -> u8 {
         Job::Settle { common, generation, remaining_ms, lease } => {
             Ok(checkpoint::settle(&common, generation, Duration::from_millis(remaining_ms), &lease, &reporter))
         }
-        Job::Restore { common, choice, failure, volume_changed, standby, files, tracers } => {
+        Job::Restore { common, choice, failure, volume_changed, clock, standby, files, tracers } => {
             let policy = restore::Policy {
                 choice,
                 failure,
                 volume_changed,
+                clock,
                 standby,
                 files,
                 tracers: if tracers { channels() } else { None },

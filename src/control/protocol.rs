@@ -181,6 +181,11 @@ pub enum Event {
         /// One or two sentences.
         message: String,
     },
+    /// From a restore worker, as its result: the service's clocks would go back here.
+    ClockBack {
+        /// One or two sentences.
+        message: String,
+    },
     /// From a heartbeat worker, as its result: this container still has the lease.
     StillOwner,
     /// From a restore worker, as its result: there is no generation to restore, so init starts the command.
@@ -220,7 +225,8 @@ impl Event {
             | Self::Chosen { message }
             | Self::Lost { message }
             | Self::PidsExhausted { message }
-            | Self::VolumeChanged { message } => Some(message),
+            | Self::VolumeChanged { message }
+            | Self::ClockBack { message } => Some(message),
             Self::Settled { taken_by } => taken_by.as_mut(),
             Self::HandingOver { to, .. } => Some(to),
             Self::Restored { restore, .. } => Some(&mut restore.from),
@@ -338,6 +344,21 @@ pub struct RestoreReport {
     /// unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_jump_ms: Option<i64>,
+    /// Which clocks it sees; `None` if unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<Clock>,
+}
+
+/// The clocks that a restored service sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Clock {
+    /// Its own, in a time namespace.
+    TimeNamespace,
+    /// Its own, in user space. Programs that it executes see the host's.
+    UserSpace,
+    /// The host's.
+    Host,
 }
 
 /// Result of `--isolate auto`.
@@ -525,6 +546,7 @@ mod tests {
                 bytes: n,
                 from: name,
                 clock_jump_ms: Some(i64::MIN),
+                clock: Some(Clock::TimeNamespace),
             }),
             checkpoint: Some(CheckpointReport { at_ms: n, reason: Reason::Command, report }),
             checkpoints: n,

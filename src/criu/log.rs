@@ -18,6 +18,8 @@ pub struct Cause {
     sentence: String,
     /// Fresh PIDs or another attempt may help.
     pub numbers_were_taken: bool,
+    /// The service's clocks cannot continue in user space.
+    pub clocks_would_go_back: bool,
 }
 
 impl fmt::Display for Cause {
@@ -48,7 +50,11 @@ fn explain(text: &str, for_memory: Option<bool>) -> Cause {
     });
     if let Some(failure) = failure {
         let failure = failure.with_memory(for_memory);
-        return Cause { sentence: failure.sentence(), numbers_were_taken: failure.numbers_were_taken() };
+        return Cause {
+            sentence: failure.sentence(),
+            numbers_were_taken: failure.numbers_were_taken(),
+            clocks_would_go_back: failure.is_of_clocks(),
+        };
     }
     let sentence = match first_error {
         Some(line) => {
@@ -57,7 +63,7 @@ fn explain(text: &str, for_memory: Option<bool>) -> Cause {
         }
         None => Failure::of_criu().with_memory(for_memory).sentence(),
     };
-    Cause { sentence, numbers_were_taken: false }
+    Cause { sentence, numbers_were_taken: false, clocks_would_go_back: false }
 }
 
 fn is_error(line: &str) -> bool {
@@ -92,6 +98,13 @@ mod tests {
     fn a_number_that_was_taken_is_known_by_its_failure() {
         let cause = explain("  1001: Failure: call=clone errno=17 kind=pid object=1003\n", None);
         assert!(cause.numbers_were_taken, "{cause}");
+    }
+
+    #[test]
+    fn clocks_that_would_go_back_are_known_by_their_failure() {
+        let cause = explain("  1001: Failure: call=shift errno=0 kind=clock object=a%20wait%20in%20/app\n", None);
+        assert!(cause.clocks_would_go_back, "{cause}");
+        assert!(!explain("  1001: Failure: call=clone errno=17 kind=pid object=1003\n", None).clocks_would_go_back);
     }
 
     #[test]

@@ -71,6 +71,11 @@ impl Failure {
         self.kind == "pid" && self.errno == EEXIST
     }
 
+    /// Whether the service's clocks cannot continue in user space.
+    pub fn is_of_clocks(&self) -> bool {
+        self.kind == "clock"
+    }
+
     /// What happened, to what, and what to do.
     pub fn sentence(&self) -> String {
         let (call, object) = (&self.call, &self.object);
@@ -198,7 +203,7 @@ static ROWS: &[Row] = &[
     row(&["wait"], NONE, &["criu-killed"], "CRIU was killed, and not for lack of memory; find out who killed it, and try again"),
     row(&["wait"], NONE, &["criu"], "CRIU was killed, probably for lack of memory; raise the container's memory limit"),
     // Clocks
-    row(&["shift"], NONE, &["clock"], "this host booted later, and CLOCK_MONOTONIC cannot go on for process {}; use a host that booted earlier, or a container that may make a time namespace (--isolate auto)"),
+    row(&["shift"], NONE, &["clock"], "this host booted later, and CLOCK_MONOTONIC cannot go on for process {}; use a host that booted earlier, or a container that may make a time namespace (--isolate auto), or accept the jump (--clock host)"),
     // Images
     row(&["write"], &[EPIPE], &["image"], "freeze stopped reading CRIU's images; the message before says why"),
     row(&[], &[ENOMEM], &[], "the container does not have enough memory for the service; raise its memory limit"),

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Means, Unfit};
+use crate::host::clock::Plan;
 use crate::host::cpu;
 use crate::image::{Bound, Demands, Opened, SystemV};
 use crate::proc::sysvipc::Name;
@@ -40,6 +41,7 @@ pub const ALL: &[Compare] = &[
     kernel,
     machine,
     registers,
+    clocks,
     highest_pid,
     lowest_pid,
     user,
@@ -108,6 +110,14 @@ fn registers(demands: &Demands, means: &Means) -> Option<Unfit> {
     let (theirs, area) = demands.saved_registers.zip(means.registers.as_ref())?;
     let differs = demands.arch == means.arch && !area.fits(&theirs);
     differs.then(|| Unfit::SavedRegisters { theirs, ours: area.saved() })
+}
+
+fn clocks(demands: &Demands, means: &Means) -> Option<Unfit> {
+    let (before, here) = demands.clocks.as_ref().zip(means.clock.as_ref())?;
+    match here.plan(before) {
+        Plan::Refuse(behind) => Some(Unfit::Clock { behind }),
+        _ => None,
+    }
 }
 
 /// Without privileges PIDs only go up.

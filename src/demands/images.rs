@@ -11,7 +11,12 @@ use crate::image::{Body, Bound, Demands, Manifest};
 
 /// What a restore of this generation asks.
 pub fn of(manifest: &Manifest) -> Cow<'_, Demands> {
-    manifest.demands.as_ref().map_or_else(|| Cow::Owned(Demands::default().with(manifest)), Cow::Borrowed)
+    match &manifest.demands {
+        Some(demands) if demands.clocks == manifest.clocks => Cow::Borrowed(demands),
+        // Older versions of freeze recorded the clocks in the manifest alone.
+        Some(demands) => Cow::Owned(Demands { clocks: manifest.clocks, ..demands.clone() }),
+        None => Cow::Owned(Demands::default().with(manifest)),
+    }
 }
 
 impl Demands {
@@ -32,6 +37,7 @@ impl Demands {
             memory: pages(manifest),
             descriptors: self.descriptors.max(highest.map_or(0, |highest| highest + 1)),
             queue: inline(manifest, "ipcns-msg-").flat_map(queues).max().unwrap_or(0),
+            clocks: manifest.clocks,
             file: manifest.files.iter().map(|file| file.size).max().unwrap_or(0).max(self.file),
             ..self
         }

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::os::unix::process::parent_id;
 
 use super::{inet, volumes};
+use crate::host::clock::{self, Policy};
 use crate::host::cpu::{RegisterArea, cpu_features};
 use crate::host::pid_counting::Round;
 use crate::host::{cgroup, memory};
@@ -24,6 +25,8 @@ pub struct Means {
     pub arch: String,
     pub features: Vec<String>,
     pub registers: Option<RegisterArea>,
+    /// Its clocks.
+    pub clock: Option<clock::Means>,
     /// Effective user.
     pub uid: u32,
     /// Bounding set, without `CAP_`.
@@ -98,6 +101,7 @@ impl Means {
             arch: std::env::consts::ARCH.to_owned(),
             features: cpu_features(),
             registers: RegisterArea::here(),
+            clock: clock::Means::here(Policy::default()).ok(),
             uid: abilities.facts.uid,
             bounding: abilities.facts.bounding.clone(),
             lacks: lacks(abilities),
@@ -136,6 +140,11 @@ impl Means {
             objects: Vec::new(),
             refusal: Some(volumes::refusal),
         }
+    }
+
+    /// The same in a container with this `--clock`.
+    pub fn under(self, policy: Policy) -> Self {
+        Self { clock: self.clock.map(|clock| clock::Means { policy, ..clock }), ..self }
     }
 }
 

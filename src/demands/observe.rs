@@ -8,6 +8,7 @@ use nix::libc;
 
 use super::compare::is_of_a_container;
 use super::{inet, volumes};
+use crate::host::clock;
 use crate::host::cpu::{self, RegisterArea};
 use crate::image::{Bound, Demands, SystemV};
 use crate::proc::inet::{self as sockets, Inet, Protocol};
@@ -46,6 +47,7 @@ pub fn observe<'a>(
         processes: processes.len() as u64,
         files: volumes::opened(&open),
         objects: objects.iter().copied().map(SystemV::from).collect(),
+        clocks: processes.first().and_then(|first| clock::seen_by(first.pid).ok()),
         bound: any.map(|any| bound(any, &sockets)).unwrap_or_default(),
         ..together
     }
@@ -167,6 +169,7 @@ mod tests {
         assert!(seen.inotify_instances >= 1 && seen.inotify_watches >= 1 && seen.descriptors > 3);
         assert!(seen.tasks >= 2 && seen.processes == 1 && seen.lowest_pid == us && seen.highest_id >= us);
         assert!(seen.file >= 1 << 40);
+        assert!(seen.clocks.unwrap().monotonic_ns <= clock::seen_by(us).unwrap().monotonic_ns);
         assert!(seen.mappings > 10 && seen.address_space > seen.data && seen.data > 0 && seen.committed > 0);
     }
 

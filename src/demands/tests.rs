@@ -5,8 +5,9 @@ use std::net::Ipv4Addr;
 
 use super::compare::ALL;
 use super::*;
+use crate::host::clock::{self, Policy};
 use crate::host::cpu::RegisterArea;
-use crate::image::{Bound, Demands, Opened, SavedRegisters, SystemV};
+use crate::image::{Bound, Clocks, Demands, Manifest, Opened, SavedRegisters, SystemV};
 
 const AREA: &[(u32, u32)] = &[(0, 576), (1, 576), (2, 832), (5, 840), (6, 1408), (7, 2432), (9, 2440)];
 
@@ -45,7 +46,12 @@ fn demands() -> Demands {
         processes: 1,
         files: vec![Opened { path: b"/data/log".into(), write: true, ..Opened::default() }],
         objects: vec![SystemV { kind: 1, id: 7, key: 5 }],
+        clocks: Some(seconds(7201)),
     }
+}
+
+fn seconds(seconds: u64) -> Clocks {
+    Clocks { monotonic_ns: seconds * 1_000_000_000, boottime_ns: seconds * 1_000_000_000 }
 }
 
 /// Just enough of everything.
@@ -54,6 +60,12 @@ fn means() -> Means {
         arch: "x86_64".into(),
         features: words(&["avx2", "bmi2", "avx512f"]),
         registers: Some(RegisterArea::of(AREA)),
+        clock: Some(clock::Means {
+            now: seconds(7200),
+            time_namespace: false,
+            user_space: false,
+            policy: Policy::Auto,
+        }),
         uid: 1000,
         bounding: words(&["KILL", "NET_BIND_SERVICE", "CHECKPOINT_RESTORE"]).into_iter().collect(),
         lacks: vec![],
@@ -96,6 +108,7 @@ const ROWS: &[Row] = &[
     ("kernel", |it| it.lacks = vec![("ptrace", "EPERM".into()), ("/proc", "it is not mounted".into())]),
     ("machine", |it| it.features = words(&["avx2"])),
     ("registers", |it| it.registers = Some(RegisterArea::of(&AREA[..3]))),
+    ("clocks", |it| it.clock.iter_mut().for_each(|clock| clock.now = seconds(1))),
     ("highest PID", |it| it.pid_max = Some(40_000)),
     ("lowest PID", |it| it.used = Some(1000)),
     ("user", |it| it.uid = 1001),
@@ -180,6 +193,21 @@ fn numbers_beyond_all_limits_are_missing() {
     let most = Demands { memory: u64::MAX, tasks: u64::MAX, descriptors: u64::MAX, ..demands() };
     let nofile = Means { descriptors: Some(1 << 20), processes: Some(1 << 20), ..means() };
     assert_eq!(most.missing(&nofile).len(), 6);
+}
+
+/// The manifest of an older freeze has the clocks, and its demands do not.
+#[test]
+fn the_clocks_are_those_of_the_manifest() {
+    let (clocks, older) = (Some(seconds(9)), Demands { clocks: None, ..demands() });
+    let manifest = Manifest { clocks, demands: Some(older), ..Manifest::default() };
+    assert_eq!(*of(&manifest), Demands { clocks, ..demands() });
+}
+
+#[test]
+fn clocks_that_may_go_back_are_not_missing() {
+    let later = Means { clock: means().clock.map(|clock| clock::Means { now: seconds(1), ..clock }), ..means() };
+    let missing = |policy| demands().missing(&later.clone().under(policy)).len();
+    assert_eq!([Policy::Auto, Policy::Refuse, Policy::Host].map(missing), [1, 1, 0]);
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use crate::host::clock;
 use crate::image::SavedRegisters;
 
 /// One thing that this container lacks.
@@ -19,6 +21,11 @@ pub enum Unfit {
         "this host saves {ours} of a program's registers, and the host of the checkpoint saved {theirs}, which the service may use; restore it on a host with such a CPU and an equally new kernel"
     )]
     SavedRegisters { theirs: SavedRegisters, ours: SavedRegisters },
+    #[error(
+        "the service's clock (CLOCK_MONOTONIC or CLOCK_BOOTTIME) would go back by {} here, because this host booted later; restore it on a host that booted earlier, let the container make a time namespace (--isolate auto with user namespaces, or the capabilities SYS_ADMIN and SYS_TIME), or accept the jump (--clock host)",
+        clock::rough(*.behind)
+    )]
+    Clock { behind: Duration },
     #[error(
         "PID {wanted} of the service is not available here, because this container has already used PIDs up to {used}; start a new container, which has fresh PIDs"
     )]

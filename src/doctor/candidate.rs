@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::criu::command;
 use crate::demands::Means;
-use crate::image::{Body, Demands, Fetcher, Figures, ImageError, Manifest, Piece, Result, Vault};
+use crate::host::clock::{self, Policy};
+use crate::image::{Body, Clocks, Demands, Fetcher, Figures, ImageError, Manifest, Piece, Result, Vault};
 use crate::job;
 use crate::privileges::{Abilities, Pids, RestorePlan};
 use crate::restore;
@@ -47,6 +48,18 @@ pub struct Suited {
     pub fits: bool,
     /// One sentence for each obstacle.
     pub missing: Vec<String>,
+    /// Sentences about facts that are no obstacle.
+    #[serde(default)]
+    pub remarks: Vec<String>,
+}
+
+/// How a restore would be made here, beyond what this process's privileges tell.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Restorer {
+    /// Its `--clock`.
+    pub clock: Policy,
+    /// It is in a user namespace, where it can make time namespaces.
+    pub isolated: bool,
 }
 
 /// How long a restore is predicted to take.
@@ -72,12 +85,17 @@ pub struct Time {
 ///
 /// # Errors
 /// If the store or the generation cannot be read.
-pub fn candidate(vault: &Vault, generation: Option<u64>, abilities: &Abilities) -> Result<Candidate> {
+pub fn candidate(
+    vault: &Vault,
+    generation: Option<u64>,
+    abilities: &Abilities,
+    restorer: Restorer,
+) -> Result<Candidate> {
     let manifest = Manifest::load(vault, generation)?.ok_or_else(|| match generation {
         Some(generation) => ImageError::NoGeneration { url: vault.url().to_owned(), generation },
         None => ImageError::NoHead { url: vault.url().to_owned() },
     })?;
-    let here = means(abilities);
+    let here = means(abilities, restorer);
     let mut remarks = Vec::new();
     if is_executed() {
         let used =
@@ -86,6 +104,7 @@ pub fn candidate(vault: &Vault, generation: Option<u64>, abilities: &Abilities) 
     }
     remarks.extend(restore::short_host(&manifest, &here));
     remarks.extend(restore::lowered(&manifest, &here));
+    remarks.extend(clocks(manifest.clocks, &here));
     remarks.extend(older_kernel(&manifest.kernel, &abilities.facts.kernel));
     let plan = RestorePlan::of(abilities);
     let mut missing: Vec<String> = restore::missing(&manifest, &here).iter().map(ToString::to_string).collect();
@@ -107,14 +126,23 @@ fn or_missing(looked: std::result::Result<Vec<String>, impl Display>, missing: &
 }
 
 /// Judges a service by what it asks.
-pub fn suited(demands: &Demands, abilities: &Abilities) -> Suited {
-    let mut missing: Vec<String> = demands.missing(&means(abilities)).iter().map(ToString::to_string).collect();
+pub fn suited(demands: &Demands, abilities: &Abilities, restorer: Restorer) -> Suited {
+    let here = means(abilities, restorer);
+    let mut missing: Vec<String> = demands.missing(&here).iter().map(ToString::to_string).collect();
     missing.extend(command::look_for(RestorePlan::of(abilities).criu).err().map(|error| error.to_string()));
-    Suited { fits: missing.is_empty(), missing }
+    Suited { fits: missing.is_empty(), missing, remarks: clocks(demands.clocks, &here).into_iter().collect() }
 }
 
-fn means(abilities: &Abilities) -> Means {
-    if is_executed() { Means::fresh(abilities, INIT) } else { Means::with(abilities) }
+fn means(abilities: &Abilities, restorer: Restorer) -> Means {
+    let here = if is_executed() { Means::fresh(abilities, INIT) } else { Means::with(abilities) };
+    let time_namespace = |clock: &clock::Means| clock.time_namespace || restorer.isolated;
+    let clock = here.clock.map(|clock| clock::Means { time_namespace: time_namespace(&clock), ..clock });
+    Means { clock, ..here }.under(restorer.clock)
+}
+
+/// What becomes of the service's clocks.
+fn clocks(before: Option<Clocks>, here: &Means) -> Option<String> {
+    here.clock?.forecast(&before?)
 }
 
 /// An exec in a running container: not this container will restore, but a fresh one like it.
@@ -198,6 +226,25 @@ mod tests {
         assert_eq!(missing, [] as [&str; 0]);
         assert_eq!(or_missing(Err("mount /proc"), &mut missing), [] as [&str; 0]);
         assert_eq!(missing, ["mount /proc"]);
+    }
+
+    #[test]
+    fn clocks_are_judged_as_its_init_would() {
+        // This thread can make no time namespace.
+        let _ = caps::drop(None, caps::CapSet::Effective, caps::Capability::CAP_SYS_TIME);
+        let clocks = Some(Clocks { monotonic_ns: u64::MAX, boottime_ns: 0 });
+        let suited = |restorer| {
+            let demands = Demands { arch: std::env::consts::ARCH.to_owned(), clocks, ..Demands::default() };
+            let uid = nix::unistd::geteuid().as_raw();
+            suited(&Demands { uid, ..demands }, &Abilities::probe(), restorer)
+        };
+        let goes_back = |found: &Suited| found.missing.iter().any(|missing| missing.contains("would go back by"));
+        let refuse = Restorer { clock: Policy::Refuse, isolated: false };
+        let isolated = suited(Restorer { isolated: true, ..refuse });
+        assert!(!goes_back(&isolated) && isolated.remarks[0].contains("continue, in a time namespace"));
+        assert!(goes_back(&suited(refuse)));
+        let permitted = suited(Restorer { clock: Policy::Host, ..refuse });
+        assert!(!goes_back(&permitted) && permitted.remarks[0].contains("jump back by"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::Proof;
 use crate::criu::command::Criu;
+use crate::host::clock;
 use crate::privileges::{Abilities, Ability, DumpPlan, Pids, RestorePlan};
 
 /// The first sentence is the answer.
@@ -36,12 +37,7 @@ pub fn verdict(abilities: &Abilities, proof: &Proof) -> Vec<String> {
     } else {
         "All processes of a service must run as the same user and be dumpable.".to_owned()
     });
-    let by_itself = abilities.facts.has("SYS_ADMIN");
-    sentences.push(match (abilities.has(Ability::TimeNamespace), by_itself) {
-        (true, true) => "CLOCK_MONOTONIC and CLOCK_BOOTTIME continue after a restore.".to_owned(),
-        (true, false) => "CLOCK_MONOTONIC and CLOCK_BOOTTIME continue after a restore with --isolate auto; without it, they jump to the new host's clocks.".to_owned(),
-        (false, _) => "CLOCK_MONOTONIC and CLOCK_BOOTTIME jump to the new host's clocks at a restore.".to_owned(),
-    });
+    sentences.push(clocks(abilities, clock::can_hide()));
     if abilities.has(Ability::PidNamespace) && !(restore.can_go_back() && restore.exe_link) {
         sentences.push("With --isolate auto the service has its own PID namespace, in which a restore chooses PIDs and /proc/PID/exe is the program.".to_owned());
     }
@@ -49,6 +45,20 @@ pub fn verdict(abilities: &Abilities, proof: &Proof) -> Vec<String> {
         sentences.push("freeze uses the criu with file capabilities.".to_owned());
     }
     sentences
+}
+
+fn clocks(abilities: &Abilities, hides: bool) -> String {
+    let both = "CLOCK_MONOTONIC and CLOCK_BOOTTIME";
+    let host = if hides {
+        "jump ahead to the new host's clocks at a restore, and continue in user space where those are behind: programs that the service executes see the host's"
+    } else {
+        "jump to the new host's clocks at a restore, which is refused if they would go back (--clock)"
+    };
+    match (abilities.has(Ability::TimeNamespace), abilities.facts.has("SYS_ADMIN")) {
+        (true, true) => format!("{both} continue after a restore."),
+        (true, false) => format!("{both} continue after a restore with --isolate auto; without it, they {host}."),
+        (false, _) => format!("{both} {host}."),
+    }
 }
 
 #[cfg(test)]
@@ -67,8 +77,13 @@ mod tests {
         A restore counts PIDs up to those of the service. It needs a fresh container in which no other process starts meanwhile.
         The /proc/PID/exe of a restored process is criu, so programs that execute themselves through it do not work.
         All processes of a service must run as the same user and be dumpable.
-        CLOCK_MONOTONIC and CLOCK_BOOTTIME jump to the new host's clocks at a restore.
+        CLOCK_MONOTONIC and CLOCK_BOOTTIME jump to the new host's clocks at a restore, which is refused if they would go back (--clock).
         ");
+    }
+
+    #[test]
+    fn clocks_that_go_back_are_hidden_where_that_is_possible() {
+        insta::assert_snapshot!(clocks(&Abilities::with(&BASIC), true), @"CLOCK_MONOTONIC and CLOCK_BOOTTIME jump ahead to the new host's clocks at a restore, and continue in user space where those are behind: programs that the service executes see the host's.");
     }
 
     #[test]
@@ -78,7 +93,7 @@ mod tests {
         A restore chooses PIDs and TIDs, even those that the container has used before.
         The /proc/PID/exe of a restored process is its program.
         The processes of a service may run as several users.
-        CLOCK_MONOTONIC and CLOCK_BOOTTIME continue after a restore with --isolate auto; without it, they jump to the new host's clocks.
+        CLOCK_MONOTONIC and CLOCK_BOOTTIME continue after a restore with --isolate auto; without it, they jump to the new host's clocks at a restore, which is refused if they would go back (--clock).
         ");
     }
 
@@ -87,7 +102,7 @@ mod tests {
         let mut abilities = Abilities::with(&[&BASIC[..], &[Ability::TimeNamespace, Ability::PidNamespace]].concat());
         let last = |abilities: &Abilities| verdict(abilities, &PROVEN).split_off(4).join("\n");
         insta::assert_snapshot!(last(&abilities), @r"
-        CLOCK_MONOTONIC and CLOCK_BOOTTIME continue after a restore with --isolate auto; without it, they jump to the new host's clocks.
+        CLOCK_MONOTONIC and CLOCK_BOOTTIME continue after a restore with --isolate auto; without it, they jump to the new host's clocks at a restore, which is refused if they would go back (--clock).
         With --isolate auto the service has its own PID namespace, in which a restore chooses PIDs and /proc/PID/exe is the program.
         ");
         abilities.facts.effective.insert("SYS_ADMIN".to_owned());

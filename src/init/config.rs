@@ -6,6 +6,7 @@ use bytesize::ByteSize;
 
 use super::isolate::Isolate;
 use crate::files::selection::Selection;
+use crate::host::clock::Policy;
 use crate::image::KeyFiles;
 use crate::job::{Choice, OnFailure, Standby, VolumeChanged};
 use crate::store::Location;
@@ -56,6 +57,7 @@ pub struct Config {
     pub restore: Choice,
     pub restore_failure: OnFailure,
     pub volume_changed: VolumeChanged,
+    pub clock: Policy,
     pub standby: Standby,
     /// Heartbeat interval of an exclusive container; `None` if it is not exclusive.
     pub exclusive: Option<Duration>,

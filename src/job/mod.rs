@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::protocol::Phase;
 use crate::files::selection::{Scope, Selection};
+use crate::host::clock::Policy;
 use crate::image::{KeyFiles, Lease};
 use crate::store::Location;
 
@@ -71,6 +72,8 @@ pub enum Job {
         failure: OnFailure,
         /// What to do if a volume has changed since.
         volume_changed: VolumeChanged,
+        /// What to do if the clocks would go back.
+        clock: Policy,
         /// How to wait for a generation.
         standby: Standby,
         /// Which files the checkpoints of this container will carry.

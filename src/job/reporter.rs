@@ -177,8 +177,15 @@ mod tests {
     #[test]
     fn every_event_fits_a_line() {
         let text = || "\0".repeat(MAX_LINE);
-        let restore =
-            RestoreReport { generation: 1, at_ms: 0, total_ms: 0, bytes: 0, from: text(), clock_jump_ms: None };
+        let restore = RestoreReport {
+            generation: 1,
+            at_ms: 0,
+            total_ms: 0,
+            bytes: 0,
+            from: text(),
+            clock_jump_ms: None,
+            clock: None,
+        };
         for event in [
             Event::Warning { message: text() },
             Event::Failed { message: text(), log: None, phase: None },
@@ -186,6 +193,7 @@ mod tests {
             Event::Lost { message: text() },
             Event::PidsExhausted { message: text() },
             Event::VolumeChanged { message: text() },
+            Event::ClockBack { message: text() },
             Event::Settled { taken_by: Some(text()) },
             Event::HandingOver { to: text(), timeout_ms: 1 },
             Event::Restored { root: 1, service: 2, tracers: [0; 2], lease: Lease::fresh(), restore },

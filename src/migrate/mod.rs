@@ -52,6 +52,8 @@ pub(crate) enum Note<'a> {
     Event(Event),
     /// The service will notice this change.
     Changed(&'a Finding),
+    /// What the target says of the restore.
+    Remark(String),
     Warning(String),
 }
 
@@ -137,7 +139,7 @@ impl Mover<'_> {
     fn move_from(&self, source: &Status) -> Result<Moved> {
         let instance = self.standby(source)?.instance;
         let demands = look_for_refusals(self.source, self.timeout, self.tell);
-        let suits = demands.and_then(|demands| demands.map_or(Ok(()), |demands| self.target.suits(&demands)));
+        let suits = demands.and_then(|demands| ask_target(self.target, demands.as_deref(), self.tell));
         suits.map_err(|error| self.failed(error, 0))?;
         let base = self.prepare()?;
         let failed = |error| self.failed(error, base.generation);
@@ -337,6 +339,14 @@ fn look_for_refusals(
         return Ok(found.demands);
     }
     Err(MigrateError::Refused(of("refused").map(|finding| format!("{finding} ({})", finding.advice)).collect()))
+}
+
+/// Fails if the target cannot restore a service with these demands, and tells what else it says. Asks nothing without
+/// demands.
+fn ask_target(target: &Side, demands: Option<&str>, tell: &dyn Fn(Note<'_>)) -> std::result::Result<(), MigrateError> {
+    let remarks = demands.map_or(Ok(Vec::new()), |demands| target.suits(demands))?;
+    remarks.into_iter().for_each(|remark| tell(Note::Remark(remark)));
+    Ok(())
 }
 
 fn came_from(status: &Status) -> String {

@@ -6,7 +6,7 @@
 use super::error::{Failure, MigrateError, Runs};
 use super::settle::word;
 use super::side::Side;
-use super::{Migration, Note, look_for_refusals};
+use super::{Migration, Note, ask_target, look_for_refusals};
 use crate::control::protocol::{State, Status};
 
 /// Result of a dry run.
@@ -49,9 +49,7 @@ pub fn rehearse(migration: &Migration, tell: &dyn Fn(Note<'_>)) -> Result<Rehear
     let here = |error| Failure { error, runs: Runs::Source };
     let demands = look_for_refusals(side, *timeout, tell).map_err(here)?;
     let standby = standby(target, &source).map_err(here)?;
-    if let Some(demands) = demands.filter(|_| standby.is_some()) {
-        target.suits(&demands).map_err(here)?;
-    }
+    ask_target(target, demands.as_deref().filter(|_| standby.is_some()), tell).map_err(here)?;
     let frozen_ms = source.checkpoint.as_ref().map(|last| last.report.frozen_ms);
     let restore_ms = match (&standby, source.generation) {
         (Some(_), generation @ 1..) => Some(target.restore_ms(generation).map_err(here)?),

@@ -102,16 +102,16 @@ impl Side {
     }
 
     /// Asks whether a service with these demands can be restored there. An older freeze does not understand the
-    /// question, and is asked about a generation later.
+    /// question, and is asked about a generation later. Returns what else the side says of such a restore.
     ///
     /// # Errors
     /// The side lacks something, or does not answer.
-    pub fn suits(&self, demands: &str) -> Result<(), MigrateError> {
+    pub fn suits(&self, demands: &str) -> Result<Vec<String>, MigrateError> {
         let words = ["doctor", "--for", demands, "--json"];
         match self.ask::<Suited>(&words).map_err(MigrateError::NotAsked)? {
-            (_, Some(found)) if found.fits => Ok(()),
+            (_, Some(found)) if found.fits => Ok(found.remarks),
             (_, Some(found)) => Err(MigrateError::Unfit(found.missing)),
-            (ran, None) if ran.status.code() == Some(exit::USAGE.into()) => Ok(()),
+            (ran, None) if ran.status.code() == Some(exit::USAGE.into()) => Ok(Vec::new()),
             (ran, None) => Err(MigrateError::NotAsked(self.no_answer(&["doctor", "--for", "demands:…"], &ran))),
         }
     }

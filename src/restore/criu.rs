@@ -19,7 +19,7 @@ use crate::criu::running::{Place, Running, Start};
 use crate::criu::{stream, tracer};
 use crate::fail_points::{Point, reach};
 use crate::files::swapped;
-use crate::host::clock::{self, Time};
+use crate::host::clock::{self, Plan, Time};
 use crate::host::oom::OomKills;
 use crate::image::{Body, Fetcher, Manifest};
 use crate::job::work_folder::Work;
@@ -59,6 +59,8 @@ pub(crate) struct OfContainer<'a> {
     pub elsewhere: Elsewhere,
     /// Channels of the tracers that are to stay above the service, where it needs them.
     pub tracers: Option<&'a [OwnedFd; tracer::COUNT]>,
+    /// Which clocks the service is to see.
+    pub clocks: Plan,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,17 +92,18 @@ impl RestoreGate {
             manifest.images.iter().filter_map(|image| Some((image.name.as_str(), image.body.as_ref()?))).collect();
         let (socket, theirs) = UnixStream::pair().map_err(broken)?;
         socket.set_nonblocking(true).map_err(broken)?;
-        let OfContainer { objects, mut elsewhere, tracers } = of_container;
+        let OfContainer { objects, mut elsewhere, tracers, clocks } = of_container;
         elsewhere.moved.extend(swapped::moved(&manifest.folder_links));
         let place = tracers.map_or(Place::Here, |channels| Place::InNew(channels, manifest.root_pid));
         let mut start = Start::prepare(place).map_err(broken)?;
         let gate = start.keep(theirs.as_fd()).map_err(broken)?;
         let inherit = Stdio::join(&manifest.stdio, &mut |null| start.keep(null)).map_err(unusable)?;
-        let shift_clocks = manifest.clocks.is_some_and(|before| clock::would_go_back(&before));
+        let shift_clocks = clocks == Plan::Hide;
         let args = command::restore(work.path(), &inherit, &elsewhere, gate, objects.as_ref(), shift_clocks);
         drop(theirs);
         let strays = Strays::from_now_on(parent);
-        let time = manifest.clocks.map_or(Time::Ours, Time::Continued);
+        let continued = manifest.clocks.filter(|_| clocks == Plan::Continue);
+        let time = continued.map_or(Time::Ours, Time::Continued);
         let oom_kills = OomKills::now();
         let criu = start.start(criu, args, time.space()).inspect_err(|_| strays.end())?;
         reach(Point::RestoreCriu);

@@ -8,6 +8,7 @@ use super::look::is_of_one_generation;
 use super::serve::ServeError;
 use crate::criu::command::NotStarted;
 use crate::criu::log::Cause;
+use crate::demands::Unfit;
 use crate::files::put_back::PutBackError;
 use crate::image::ImageError;
 use crate::store::StoreError;
@@ -33,6 +34,8 @@ pub enum RestoreError {
     Volumes(io::Error),
     #[error(transparent)]
     Serve(#[from] ServeError),
+    #[error("{0}")]
+    Clock(Unfit),
     /// The cause according to CRIU's log.
     #[error("{0}")]
     Criu(Cause),
@@ -72,6 +75,15 @@ impl RestoreError {
         matches!(self, Self::Criu(_) | Self::AfterLettingGo(_) | Self::Serve(ServeError::Broken(_)))
     }
 
+    /// Whether the service's clocks would go back here.
+    pub(super) fn is_of_clocks(&self) -> bool {
+        match self {
+            Self::Clock(_) => true,
+            Self::Criu(cause) => cause.clocks_would_go_back,
+            _ => false,
+        }
+    }
+
     pub(super) fn hope(&self) -> Hope {
         let of_image = |error| if is_of_one_generation(error) { Hope::OtherBytes } else { Hope::Again };
         match self {
@@ -79,8 +91,9 @@ impl RestoreError {
                 of_image(error)
             }
             Self::Criu(cause) if cause.numbers_were_taken => Hope::FreshPids,
+            Self::Criu(cause) if cause.clocks_would_go_back => Hope::OtherGeneration,
             Self::Store(_) | Self::Files(_) | Self::Serve(_) | Self::Criu(_) => Hope::Again,
-            Self::Unfit(_) => Hope::OtherGeneration,
+            Self::Unfit(_) | Self::Clock(_) => Hope::OtherGeneration,
             Self::NotStarted(_) | Self::RuntimeDir { .. } | Self::Volumes(_) | Self::Undecided(_) => Hope::None,
             Self::AfterLettingGo(_) => Hope::HasRun,
         }

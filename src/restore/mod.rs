@@ -6,6 +6,7 @@
 
 mod check;
 mod choose;
+mod clocks;
 mod criu;
 mod error;
 mod exclusive;
@@ -46,7 +47,8 @@ use crate::files::names;
 use crate::files::put_back;
 use crate::files::put_back::staged::{self, Staged};
 use crate::files::selection::Scope;
-use crate::host::{clock, env, limits, memory, pid_counting};
+use crate::host::clock::{self, Plan};
+use crate::host::{env, limits, memory, pid_counting};
 use crate::image::{self, FetchThreads, Fetcher, ImageError, Lease, Manifest, Vault};
 use crate::job::reporter::Reporter;
 use crate::job::work_folder::Work;
@@ -76,6 +78,8 @@ pub struct Policy {
     pub failure: OnFailure,
     /// What to do if a volume has changed since.
     pub volume_changed: VolumeChanged,
+    /// What to do if the service's clocks would go back.
+    pub clock: clock::Policy,
     /// How this container waits for a handover.
     pub standby: Standby,
     /// Interval of heartbeats; None without `--exclusive`.
@@ -98,7 +102,8 @@ pub(crate) fn run(common: &Common, policy: &Policy, reporter: &Reporter) -> Resu
     let mut restore = Restore::new(common, policy, reporter);
     let result = restore.insist();
     if let Some(vault) = &restore.stood_by {
-        let failed = restore.found.as_ref().filter(|_| result.is_err()).map(|found| found.lease.generation);
+        let gives_up = matches!(&result, Err(_) | Ok(Event::VolumeChanged { .. } | Event::ClockBack { .. }));
+        let failed = restore.found.as_ref().filter(|_| gives_up).map(|found| found.lease.generation);
         presence::leave(vault, &common.instance, failed);
     }
     result
@@ -209,6 +214,7 @@ impl<'a> Restore<'a> {
                     self.warn_of_files();
                     return self.start_instead(failure);
                 }
+                Next::Fail if error.is_of_clocks() => return Ok(Event::ClockBack { message: failure.message }),
                 Next::Fail => return Err(self.with_offer(failure, error.hope())),
             }
         }
@@ -265,7 +271,7 @@ impl<'a> Restore<'a> {
             Some(reason) => {
                 self.reporter.send(&Event::Chosen { message: format!("waiting for a generation: {reason}") });
                 let pids_matter = !self.plan().can_go_back();
-                let unfit = |manifest: &Manifest| check::foretell(manifest, &self.abilities);
+                let unfit = |manifest: &Manifest| check::foretell(manifest, self.means());
                 let tell = |event: &Event| self.reporter.send(event);
                 match wait::wait(store, self.common, self.policy, pids_matter, &unfit, &tell)? {
                     Woken::PidsExhausted(message) => Turn::Over(Event::PidsExhausted { message }),
@@ -302,11 +308,14 @@ impl<'a> Restore<'a> {
             return self.start(Some(&found.vault), found.lease);
         };
         self.generation = Some(generation);
+        let manifest = found.manifest(generation);
+        // Before the store learns that this container has begun.
+        let clocks = manifest.as_ref().map_or(Ok(Plan::default()), |manifest| self.plan_clocks(manifest))?;
         take::remember(found, &self.common.instance)?;
         reach(Point::RestoreRemembered);
-        let manifest = found.manifest(generation)?;
+        let manifest = manifest?;
         let work = Work::new(&self.common.runtime_dir, command::RESTORE_LOG).map_err(|e| self.unusable_folder(e))?;
-        let restored = self.restore(found, &manifest, &work);
+        let restored = self.restore(found, &manifest, clocks, &work);
         restored.map(Some).map_err(|error| {
             let log = if error.is_of_criu() { work.kept_log() } else { None };
             Failed { error: Box::new(error), log }
@@ -314,9 +323,15 @@ impl<'a> Restore<'a> {
     }
 
     /// Check, files, CRIU up to the gate, take, open the gate, claim.
-    fn restore(&mut self, found: &Found, manifest: &Manifest, work: &Work) -> Result<Event, RestoreError> {
+    fn restore(
+        &mut self,
+        found: &Found,
+        manifest: &Manifest,
+        clocks: Plan,
+        work: &Work,
+    ) -> Result<Event, RestoreError> {
         self.refresh_pids(found, manifest);
-        let warnings = check::check(manifest, || Means::with(&self.abilities))?;
+        let warnings = check::check(manifest, || self.means())?;
         warnings.into_iter().for_each(|warning| self.reporter.warn(warning));
         let mounts = Mounts::read().map_err(RestoreError::Volumes)?;
         let longer = match self.look_at_volumes(found, manifest, &mounts)? {
@@ -364,9 +379,10 @@ impl<'a> Restore<'a> {
         let criu = self.plan().criu;
         // A pod's IPC namespace outlives its containers. Only of an earlier start is it known that it has ended.
         let objects = Some(SystemV::of(image::container_id(&found.vault, &self.common.instance)));
-        let (parent, of_container) =
-            (parent_id() as i32, OfContainer { objects, elsewhere, tracers: self.policy.tracers.as_ref() });
+        let (parent, tracers) = (parent_id() as i32, self.policy.tracers.as_ref());
+        let of_container = OfContainer { objects, elsewhere, tracers, clocks };
         let mut gate = RestoreGate::restore(criu, manifest, &mut fetcher, work, &mut meter, parent, of_container)?;
+        self.check_clocks(clocks, &gate)?;
         reach(Point::RestoreHeld);
         let exclusive = self.policy.exclusive.is_some();
         let check = || gate.check().and_then(|()| Ok(staged.check()?));
@@ -375,16 +391,11 @@ impl<'a> Restore<'a> {
         }
         reach(Point::RestoreTaken);
         self.warn_of_lost(&staged.take_places()?);
-        let clock_jump = gate.clock_jump();
-        let away_ms = now_ms().saturating_sub(manifest.created_ms);
-        if let Some(warning) = clock_jump.and_then(|jump| clock::warning(jump, away_ms)) {
-            self.reporter.warn(warning);
-        }
-        let clock_jump_ms = clock_jump.and_then(|jump| jump.as_ref().ok().copied());
+        let (clock, clock_jump_ms) = self.tell_clocks(clocks, &gate, manifest);
         let tracers = gate.tracers();
         gate.let_go()?;
         reach(Point::RestoreRunning);
-        let restore = RestoreReport { clock_jump_ms, ..self.report(manifest, meter.total()) };
+        let restore = RestoreReport { clock, clock_jump_ms, ..self.report(manifest, meter.total()) };
         for difference in verify::differences(manifest) {
             self.reporter.warn(format!("after the restore, {difference}; the next checkpoint may be refused"));
         }
@@ -440,6 +451,10 @@ impl<'a> Restore<'a> {
                  for a clean file system, start a fresh container"
             ));
         }
+    }
+
+    fn means(&self) -> Means {
+        Means::with(&self.abilities).under(self.policy.clock)
     }
 
     fn plan(&self) -> RestorePlan {
@@ -541,6 +556,7 @@ impl<'a> Restore<'a> {
             bytes,
             from: manifest.instance.clone(),
             clock_jump_ms: None,
+            clock: None,
         }
     }
 

@@ -24,6 +24,7 @@ fn policy(choice: Choice, failure: OnFailure) -> Policy {
         choice,
         failure,
         volume_changed: VolumeChanged::Refuse,
+        clock: clock::Policy::Auto,
         standby,
         exclusive: None,
         files: Scope::Open,
@@ -249,6 +250,36 @@ fn who_fails_with_what_another_one_offers_remembers_that_it_may_not_be_its_own()
     let them = Common { instance: "them".into(), ..common };
     run_with(&them, Choice::Newest, OnFailure::Fail).0.unwrap_err();
     assert_eq!(whereabouts(&vault, "them").unwrap(), Whereabouts::Unknown);
+}
+
+/// A thread that may make no time namespace.
+fn without_time() {
+    use caps::{CapSet, Capability};
+    let _ = caps::drop(None, CapSet::Effective, Capability::CAP_SYS_TIME);
+}
+
+/// Of a service whose host has been up for longer than this one.
+#[test]
+fn clocks_that_would_go_back_are_refused_before_the_store_learns_of_it() {
+    without_time();
+    let folder = tempfile::tempdir().unwrap();
+    let common = common(folder.path());
+    let vault = vault(&common);
+    let (arch, uid) = (std::env::consts::ARCH.to_owned(), nix::unistd::geteuid().as_raw());
+    let clocks = Some(crate::image::Clocks { monotonic_ns: u64::MAX, boottime_ns: 0 });
+    let mut manifest = Manifest { arch, uid, clocks, offered: true, instance: "them".into(), ..Manifest::default() };
+    commit(&vault, &mut manifest, Lease::fresh(), Instant::now()).unwrap();
+    let run = |clock, failure| run_policy(&common, &Policy { clock, ..policy(Choice::Newest, failure) }).0;
+    let refused = run(clock::Policy::Refuse, OnFailure::Fail);
+    let Ok(Event::ClockBack { message }) = refused else { panic!("{refused:?}") };
+    assert!(message.starts_with("generation 1 cannot be restored: the service's clock (CLOCK_MONO"), "{message}");
+    assert_eq!(whereabouts(&vault, "us").unwrap(), Whereabouts::Unknown);
+    assert_eq!(image::look(&vault, 1).unwrap(), None);
+    let permitted = run(clock::Policy::Host, OnFailure::Fail);
+    assert!(permitted.unwrap_err().message.contains("cannot start CRIU"));
+    // As after any other failure, the command starts if the user wants that.
+    let result = run(clock::Policy::Refuse, OnFailure::Start);
+    assert!(matches!(result, Ok(Event::NothingToRestore { .. })), "{result:?}");
 }
 
 #[test]

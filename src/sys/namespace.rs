@@ -7,10 +7,12 @@ use std::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::process::CommandExt,
     },
+    path::Path,
     process::Command,
     ptr,
 };
 
+use super::probe;
 use super::process::Fork;
 
 pub const USER: i32 = libc::CLONE_NEWUSER;
@@ -114,13 +116,27 @@ pub fn try_time() -> io::Result<()> {
     if inside()? == before { Err(io::Error::from_raw_os_error(libc::EPERM)) } else { Ok(()) }
 }
 
+/// Whether a process with the capabilities may make a time namespace and enter it: the kernel has them, and no
+/// seccomp filter forbids the calls. Changes nothing.
+pub fn may_make_time() -> bool {
+    Path::new("/proc/self/ns/time").exists() && may_enter_time() && probe::unshare().is_ok()
+}
+
+/// Tries no descriptor. Makes only system calls.
+fn may_enter_time() -> bool {
+    // SAFETY: numbers only, and errno is this thread's.
+    unsafe {
+        libc::setns(-1, TIME);
+        *libc::__errno_location() == libc::EBADF
+    }
+}
+
 /// Creates nothing if a seccomp filter forbids setns(2): this process and the next dump's CRIU have to enter
 /// the namespace.
 fn make_time(offsets: &CStr) {
     // SAFETY: the paths end in NUL, `offsets` is read up to its length, and the descriptors close on exec.
     unsafe {
-        libc::setns(-1, TIME);
-        if *libc::__errno_location() != libc::EBADF || libc::unshare(TIME) != 0 {
+        if !may_enter_time() || libc::unshare(TIME) != 0 {
             return;
         }
         let file = libc::open(c"/proc/self/timens_offsets".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);

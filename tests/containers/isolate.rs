@@ -169,18 +169,19 @@ fn clocks_go_on_where_there_is_a_time_namespace() {
 #[test]
 fn a_jump_of_the_clock_is_told_with_its_size() {
     for setting in [Setting::Restricted, Setting::Nested] {
-        let app = App::new(setting, &["clock"]);
-        let first = app.start();
-        first.verified();
-        checkpoint(&first);
-        let container = app.start_on_host(10, &[]);
-        let answer = container.verified();
-        eprintln!("{setting:?}, to a host 10 h ahead: {answer}\n{}", container.logs().0);
-        assert!((9 * HOUR..11 * HOUR).contains(&number(&answer, "monotonic_ahead")), "{answer}");
-        let told = "jumps ahead by 10h";
-        container.eventually("nobody is warned", || container.logs().1.contains(told).then_some(()));
-        let status = text(&container.exec(&["/opt/freeze/freeze", "status", "--runtime-dir", "/runtime"]).stdout);
-        assert!(status.to_lowercase().contains("clock: jumped ahead by "), "{status}");
+        let app = App::with_options(setting, &["--clock", "host"], &["/services/service", "clock"]);
+        let mut container = app.start_on_host(10, &[]);
+        container.verified();
+        for (hours, word, told) in [(0, "back", "jumps back by 9h 59m"), (10, "ahead", "jumps ahead by 10h")] {
+            checkpoint(&container);
+            container = app.start_on_host(hours, &[]);
+            let answer = container.verified();
+            eprintln!("{setting:?}, to a host {hours} h ahead: {answer}\n{}", container.logs().0);
+            assert!((9 * HOUR..11 * HOUR).contains(&number(&answer, &format!("monotonic_{word}"))), "{answer}");
+            container.eventually("nobody is warned", || container.logs().1.contains(told).then_some(()));
+            let status = text(&container.exec(&["/opt/freeze/freeze", "status", "--runtime-dir", "/runtime"]).stdout);
+            assert!(status.to_lowercase().contains(&format!("clock: jumped {word} by ")), "{status}");
+        }
     }
     // On one host the clock goes on as for a process that was stopped, and nobody needs to know.
     let app = App::new(Setting::Restricted, &["clock"]);

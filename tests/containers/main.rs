@@ -6,6 +6,7 @@
 
 mod asked;
 mod attributes;
+mod clock_option;
 mod clock_shift;
 mod clocks;
 mod demands;

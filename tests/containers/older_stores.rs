@@ -39,7 +39,9 @@ fn give_back_its_time(application: &Path, file: &Path) {
 fn left(format: &Path, kind: &str) -> App {
     let kept = format.join(kind);
     let key: &[&str] = if kind == "encrypted" { &["--key-file", "/keys/key"] } else { &[] };
-    let app = App::with_options(Setting::Restricted, &[&["--files", "changed"], key].concat(), &["/service"]);
+    // Its host may have been up for longer than this one.
+    let options = [&["--files", "changed", "--clock", "host"], key].concat();
+    let app = App::with_options(Setting::Restricted, &options, &["/service"]);
     let app = app.with_folder(&format.join("service"), "/service:ro").with_volume(None);
     for (folder, place) in [("store", app.store()), ("volume", app.volume()), ("keys", app.keys())] {
         let from = format!("{}/.", kept.join(folder).display());

@@ -103,10 +103,12 @@ impl Run<'_> {
             choice: Choice::Newest,
             failure: OnFailure::Fail,
             volume_changed: VolumeChanged::Refuse,
+            clock: Default::default(),
             standby,
             exclusive: None,
             tracers: None,
             files: Default::default(),
+            tracers: None,
         };
         Ok(reason_to_wait(Some(vault), found, &common, &policy)?.is_some())
     }

@@ -81,6 +81,7 @@ fn do_step(step: &str, socket: &mut UnixStream, (root, service): (i32, i32), lea
         "lost" => send(Event::Lost { message: "another container has it".to_owned() }),
         "pids-exhausted" => send(Event::PidsExhausted { message: "no PIDs are left".to_owned() }),
         "volume-changed" => send(Event::VolumeChanged { message: "the volume is newer".to_owned() }),
+        "clock-back" => send(Event::ClockBack { message: "the clock would go back".to_owned() }),
         "still-owner" => send(Event::StillOwner),
         "warn" => send(Event::Warning { message: format!("held: {} {}", lease.generation, lease.epoch) }),
         "checkpointed" => send(Event::Checkpointed(REPORT)),

@@ -1,11 +1,19 @@
 //! `freeze doctor --for`: whether this container could restore a generation, and how long that would take.
 
+use std::fs;
+use std::path::Path;
+
+use crate::commands::run::{self, OfInit};
 use crate::commands::text::{json, print, printable, size};
 use crate::commands::{StoreArguments, say};
-use crate::doctor::candidate::{self, Candidate, Suited, Time};
+use crate::control::client::Client;
+use crate::control::protocol::{Event, Isolation, Op};
+use crate::doctor::candidate::{self, Candidate, Restorer, Suited, Time};
 use crate::exit;
 use crate::image::Demands;
-use crate::privileges::Abilities;
+use crate::init::Isolate;
+use crate::privileges::{Abilities, Ability};
+use crate::proc;
 use crate::upkeep::UpkeepError;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,13 +36,14 @@ pub fn generation(text: &str) -> Result<Which, String> {
     }
 }
 
-pub fn main(which: &Which, store: &StoreArguments, as_json: bool) -> u8 {
+pub fn main(which: &Which, store: &StoreArguments, runtime_dir: Option<&Path>, as_json: bool) -> u8 {
+    let restorer = restorer(runtime_dir);
     let number = match which {
-        Which::Demands(demands) => return suit(&candidate::suited(demands, &Abilities::probe()), as_json),
+        Which::Demands(demands) => return suit(&candidate::suited(demands, &Abilities::probe(), restorer), as_json),
         Which::Newest => None,
         Which::Number(number) => Some(*number),
     };
-    match look(number, store) {
+    match look(number, store, restorer) {
         Ok(found) => {
             let status = print(&if as_json { json(&found) } else { text(&found) });
             if found.fits && found.changed.is_empty() { status } else { exit::FAILED }
@@ -46,14 +55,39 @@ pub fn main(which: &Which, store: &StoreArguments, as_json: bool) -> u8 {
     }
 }
 
-fn look(number: Option<u64>, store: &StoreArguments) -> Result<Candidate, UpkeepError> {
-    Ok(candidate::candidate(&store.open_full()?, number, &Abilities::probe())?)
+fn look(number: Option<u64>, store: &StoreArguments, restorer: Restorer) -> Result<Candidate, UpkeepError> {
+    Ok(candidate::candidate(&store.open_full()?, number, &Abilities::probe(), restorer)?)
+}
+
+/// As this container's init restores. If there is none, as one would with this environment.
+fn restorer(runtime_dir: Option<&Path>) -> Restorer {
+    let without_init = || {
+        let OfInit { isolate, clock, .. } = run::of_environment()?;
+        Some(Restorer { clock, isolated: isolate == Isolate::Auto && isolates() })
+    };
+    init(runtime_dir).or_else(without_init).unwrap_or_default()
+}
+
+/// Whether `--isolate auto` would make a namespace here.
+fn isolates() -> bool {
+    let abilities = Abilities::with_namespaces();
+    abilities.facts.effective.is_empty() && abilities.has(Ability::TimeNamespace)
+}
+
+fn init(runtime_dir: Option<&Path>) -> Option<Restorer> {
+    let mut client = Client::ask(runtime_dir, Op::Status).ok()?;
+    let pid = client.peer()?;
+    let Event::Status(status) = client.next_event().ok()? else { return None };
+    let isolated = matches!(status.isolation, Some(Isolation::Processes | Isolation::Users));
+    let clock = run::of_init(&fs::read(proc::path(pid, "cmdline")).ok()?)?.clock;
+    Some(Restorer { clock, isolated })
 }
 
 fn suit(found: &Suited, as_json: bool) -> u8 {
     let lines = found.missing.iter().map(|sentence| format!("- {}\n", printable(sentence)));
     let head = if found.fits { "the service can be restored here\n" } else { "the service cannot be restored here:\n" };
-    let text = || std::iter::once(head.to_owned()).chain(lines).collect::<String>();
+    let remarks = found.remarks.iter().map(|remark| format!("note: {}\n", printable(remark)));
+    let text = || std::iter::once(head.to_owned()).chain(lines).chain(remarks).collect::<String>();
     let status = print(&if as_json { json(found) } else { text() });
     if found.fits { status } else { exit::FAILED }
 }

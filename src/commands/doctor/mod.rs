@@ -27,7 +27,7 @@ pub struct Arguments {
     /// List instead everything in the running service that a checkpoint cannot save, or would change
     #[arg(long, conflicts_with_all = ["generation", "print_seccomp_profile"])]
     service: bool,
-    /// Folder for the proof's files; with --service, init's runtime folder [default: the first that can be used]
+    /// Folder for the proof's files; with --service and --for, init's runtime folder [default: the first that can be used]
     #[arg(long, env = "FREEZE_RUNTIME_DIR", value_name = "FOLDER")]
     runtime_dir: Option<PathBuf>,
     /// Print one JSON object
@@ -51,7 +51,7 @@ pub fn main(arguments: &Arguments) -> u8 {
         return service::main(&Folder { runtime_dir: arguments.runtime_dir.clone() }, arguments.json);
     }
     match &arguments.generation {
-        Some(which) => candidate::main(which, &arguments.store, arguments.json),
+        Some(which) => candidate::main(which, &arguments.store, arguments.runtime_dir.as_deref(), arguments.json),
         None => diagnose(arguments),
     }
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::checkpoint::outlook::{self, Outlook};
 use crate::checkpoint::preflight::{self, Finding, Findings, Place, Severity};
+use crate::commands::run::OfInit;
 use crate::commands::{Folder, run, say, status_of, text};
 use crate::control::client::{Client, ClientError};
 use crate::control::protocol::{Event, Op, State, Status};
@@ -99,7 +100,7 @@ fn look(folder: &Folder) -> Result<(Findings, Demands, Option<Outlook>), Service
 
 /// None if the options of this init are not known.
 fn look_at_files(runtime_dir: &Path, init: i32, processes: &[Process]) -> Option<Outlook> {
-    let (store, keys, files) = run::of_init(&fs::read(proc::path(init, "cmdline")).ok()?)?;
+    let OfInit { store, keys, files, .. } = run::of_init(&fs::read(proc::path(init, "cmdline")).ok()?)?;
     let (runtime_dir, instance) = (runtime_dir.to_owned(), String::new());
     let common = Common { store, keys, runtime_dir, memory: 0, instance, exclusive_ms: None };
     outlook::look(&common, files, init, processes).ok()

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::{super::text, RestoreTime};
-use crate::control::protocol::{Event, Isolation, Phase, State, Status};
+use crate::control::protocol::{Clock, Event, Isolation, Phase, State, Status};
 use crate::criu::tracer;
 
 /// All known values, a line each.
@@ -42,8 +42,7 @@ fn at(status: &Status, service_here: Option<i32>, restore_time: Option<RestoreTi
         let (size, when) = (text::size(last.bytes), when(last.at_ms));
         lines.push(format!("restored: generation {}{from}, {when}: {size} in {} ms", last.generation, last.total_ms));
     }
-    let clock = status.restore.as_ref().and_then(|last| last.clock_jump_ms).map(clock);
-    lines.extend(clock);
+    lines.extend(status.restore.as_ref().and_then(|last| Some(clock(last.clock, last.clock_jump_ms?))));
     lines.extend(status.isolation.map(|what| isolation(what, service_here)));
     lines.extend(status.tracers.map(tracers));
     if let Some(RestoreTime { pids_ms, highest, rest_ms }) = restore_time {
@@ -55,9 +54,13 @@ fn at(status: &Status, service_here: Option<i32>, restore_time: Option<RestoreTi
     lines.join("\n") + "\n"
 }
 
-fn clock(jump_ms: i64) -> String {
+fn clock(clock: Option<Clock>, jump_ms: i64) -> String {
     let time = humantime::format_duration(Duration::from_millis(jump_ms.unsigned_abs()));
     match jump_ms {
+        _ if clock == Some(Clock::UserSpace) => {
+            "clock: continued from the checkpoint, in user space; programs that the service executes see this host's clock"
+                .to_owned()
+        }
         0 => "clock: continued from the checkpoint, in a time namespace".to_owned(),
         1.. => format!("clock: jumped ahead by {time} at the restore, to this host's clock"),
         _ => format!("clock: jumped BACK by {time} at the restore, to this host's clock"),
@@ -132,6 +135,23 @@ mod tests {
         tracers: 1 of 2 left above the service
         a restore would take about 1s 150ms, of which 900 ms to count PIDs up to 45000
         "#);
+    }
+
+    #[test]
+    fn each_clock_has_its_line() {
+        let line = |which, jump| clock(which, jump);
+        let lines = [
+            line(Some(Clock::TimeNamespace), 0),
+            line(Some(Clock::UserSpace), 0),
+            line(Some(Clock::Host), 90_000),
+            line(None, -90_000),
+        ];
+        insta::assert_snapshot!(lines.join("\n"), @"
+        clock: continued from the checkpoint, in a time namespace
+        clock: continued from the checkpoint, in user space; programs that the service executes see this host's clock
+        clock: jumped ahead by 1m 30s at the restore, to this host's clock
+        clock: jumped BACK by 1m 30s at the restore, to this host's clock
+        ");
     }
 
     #[test]

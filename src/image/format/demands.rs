@@ -83,6 +83,18 @@ pub struct Demands {
     /// System V objects that must have their IDs.
     #[prost(message, repeated, tag = "25")]
     pub objects: Vec<SystemV>,
+    /// As in the manifest. Those of a service that runs advance as every host's do, so they are compared at once.
+    #[prost(message, optional, tag = "26")]
+    pub clocks: Option<Clocks>,
+}
+
+/// Clocks that count from the host's boot.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Clocks {
+    #[prost(uint64, tag = "1")]
+    pub monotonic_ns: u64,
+    #[prost(uint64, tag = "2")]
+    pub boottime_ns: u64,
 }
 
 /// What names a System V object.

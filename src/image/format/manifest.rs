@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::body::{Body, Extent, Slice};
 use super::chunk_table::ChunkTable;
-use super::demands::{Demands, SavedRegisters};
+use super::demands::{Clocks, Demands, SavedRegisters};
 use super::pack::PackInfo;
 use super::wire;
 use crate::image::crypto::seal::Seal;
@@ -312,15 +312,6 @@ pub enum Kind {
     Fifo = 4,
     /// A hard link to a regular file that precedes it.
     HardLink = 5,
-}
-
-/// Clocks that count from the host's boot.
-#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
-pub struct Clocks {
-    #[prost(uint64, tag = "1")]
-    pub monotonic_ns: u64,
-    #[prost(uint64, tag = "2")]
-    pub boottime_ns: u64,
 }
 
 /// Sizes and times of a checkpoint.

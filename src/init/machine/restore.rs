@@ -71,7 +71,8 @@ impl Machine {
             | Event::Failed { .. }
             | Event::Lost { .. }
             | Event::PidsExhausted { .. }
-            | Event::VolumeChanged { .. } => {
+            | Event::VolumeChanged { .. }
+            | Event::ClockBack { .. } => {
                 restore.result = Some(event);
                 self.act(Action::HurryWorker);
             }
@@ -104,6 +105,7 @@ impl Machine {
             (None, Some(Event::Lost { message })) => self.fail(&message, exit::REPLACED),
             (None, Some(Event::PidsExhausted { message })) => self.fail(&message, exit::PIDS_EXHAUSTED),
             (None, Some(Event::VolumeChanged { message })) => self.fail(&message, exit::VOLUME_CHANGED),
+            (None, Some(Event::ClockBack { message })) => self.fail(&message, exit::CLOCK_BACK),
             (None, Some(Event::Failed { message, log, .. })) => {
                 let log = log.map(|path| format!(" (log: {})", path.display())).unwrap_or_default();
                 self.fail(&format!("{message}{log}"), exit::RESTORE_FAILED);

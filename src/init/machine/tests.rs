@@ -6,6 +6,7 @@ mod world;
 use super::*;
 use crate::control::protocol::{HeartbeatReport, MAX_NAMED, Op, Phase, Report, RestoreReport, Wanted};
 use crate::files::selection::{Named, Selection};
+use crate::host::clock::Policy;
 use crate::image::{Hex, KeyFiles};
 use crate::init::config::{Hook, Hooks, OnTerm};
 use crate::job::{AfterCommit, Choice, OnFailure, Standby, VolumeChanged};
@@ -54,6 +55,7 @@ fn config(busy: bool) -> Config {
         restore: Choice::Newest,
         restore_failure: OnFailure::Fail,
         volume_changed: VolumeChanged::Refuse,
+        clock: Policy::Auto,
         standby: Standby { always: false, poll_ms: 1000, cache: "/c".into(), cache_bytes: 1 },
         exclusive: busy.then(|| Duration::from_secs(10)),
     }

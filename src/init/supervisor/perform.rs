@@ -142,6 +142,7 @@ impl Supervisor {
                 choice: config.restore,
                 failure: config.restore_failure,
                 volume_changed: config.volume_changed,
+                clock: config.clock,
                 standby: config.standby.clone(),
                 files: config.files.scope,
                 tracers,

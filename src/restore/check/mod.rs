@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 
 use crate::demands::{self, Means, Unfit};
 use crate::image::Manifest;
-use crate::privileges::Abilities;
 
 /// Why the restore cannot work here. Nothing was started or changed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,8 +53,8 @@ pub fn check(manifest: &Manifest, means: impl Fn() -> Means) -> Result<Vec<Strin
 }
 
 /// Why a restore here would fail once the generation's service has ended elsewhere, and has freed its ports.
-pub fn foretell(manifest: &Manifest, abilities: &Abilities) -> Option<String> {
-    let missing = missing(manifest, &Means { taken: BTreeSet::new(), ..Means::with(abilities) });
+pub fn foretell(manifest: &Manifest, here: Means) -> Option<String> {
+    let missing = missing(manifest, &Means { taken: BTreeSet::new(), ..here });
     (!missing.is_empty()).then(|| NotFit(missing).to_string())
 }
 
@@ -87,6 +86,7 @@ mod tests {
     use std::cell::Cell;
 
     use crate::image::{Body, Bound, CriuImage, Demands};
+    use crate::privileges::Abilities;
 
     #[test]
     fn the_first_is_said_and_the_others_are_counted() {

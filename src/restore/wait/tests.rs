@@ -33,6 +33,7 @@ pub fn policy(common: &Common, always: bool, exclusive: Option<Duration>) -> Pol
         choice: Choice::Newest,
         failure: OnFailure::Fail,
         volume_changed: VolumeChanged::Refuse,
+        clock: Default::default(),
         standby,
         exclusive,
         files: crate::files::selection::Scope::Open,

@@ -271,6 +271,7 @@ fn restore_events() -> Vec<Input> {
         Event::Lost { message: message() },
         Event::PidsExhausted { message: message() },
         Event::VolumeChanged { message: message() },
+        Event::ClockBack { message: message() },
     ]
     .map(Input::Said)
     .into()

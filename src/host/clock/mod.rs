@@ -1,14 +1,16 @@
 //! The clocks that a service sees. CLOCK_MONOTONIC and CLOCK_BOOTTIME count from the host's boot, so they
 //! jump when a service moves to another host. A time namespace (time_namespaces(7)) lets them continue.
 //!
-//! A recorded clock never goes back without a warning.
+//! A recorded clock never goes back without a word: [`plan`] decides what becomes of it.
+
+mod plan;
+mod words;
 
 use std::{
     ffi::CString,
     fs::{self, File},
     io,
     path::Path,
-    time::Duration,
 };
 
 use caps::{CapSet, Capability};
@@ -16,7 +18,10 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::image::Clocks;
 use crate::proc;
-use crate::sys::namespace::TimeSpace;
+use crate::sys::namespace::{self, TimeSpace};
+
+pub use plan::{Means, Plan, Policy, TOLERANCE};
+pub use words::{Said, rough, said};
 
 const BILLION: i128 = 1_000_000_000;
 
@@ -48,26 +53,37 @@ impl Time {
         match self {
             Time::Ours => TimeSpace::Ours,
             Time::Of(namespace) => TimeSpace::Existing(namespace.into()),
-            // Without the capabilities it is not even tried: a seccomp filter may kill the process that
-            // tries.
-            Time::Continued(clocks) if may_make_namespaces() => {
-                offsets_that_continue(&clocks).map_or(TimeSpace::Ours, TimeSpace::New)
-            }
-            Time::Continued(_) => TimeSpace::Ours,
+            Time::Continued(clocks) => offsets_that_continue(&clocks).map_or(TimeSpace::Ours, TimeSpace::New),
         }
     }
 }
 
-/// SYS_ADMIN is needed to create and enter one, SYS_TIME to set its offsets (time_namespaces(7)).
+/// Whether this process may make a time namespace. SYS_ADMIN is needed to create and enter one, SYS_TIME to set
+/// its offsets (time_namespaces(7)).
 fn may_make_namespaces() -> bool {
     let needed = [Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_TIME];
+    // Without the capabilities the kernel is not even asked: a seccomp filter may kill the process that asks.
     needed.into_iter().all(|capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false))
+        && namespace::may_make_time()
+}
+
+/// Whether clocks can continue in user space here: criu knows the instructions of one architecture
+/// (criu/README.md, 0081).
+pub const fn can_hide() -> bool {
+    cfg!(target_arch = "x86_64")
+}
+
+impl Means {
+    /// Of this process.
+    pub fn here(policy: Policy) -> io::Result<Self> {
+        let time_namespace = may_make_namespaces();
+        Ok(Self { now: here()?.clocks(), time_namespace, user_space: can_hide(), policy })
+    }
 }
 
 /// The clocks that the process `pid` sees now by the kernel.
 pub fn seen_by(pid: i32) -> io::Result<Clocks> {
-    let seen = here()?.shifted(offsets(&pid.to_string())?, offsets("self")?);
-    Ok(Clocks { monotonic_ns: seen.monotonic as u64, boottime_ns: seen.boottime as u64 })
+    Ok(here()?.shifted(offsets(&pid.to_string())?, offsets("self")?).clocks())
 }
 
 /// Milliseconds by which the clocks of the process `pid` are ahead of `before` (negative: behind), of the
@@ -81,45 +97,10 @@ pub fn jump(pid: i32, before: &Clocks) -> io::Result<i64> {
     Ok(worse(ahead(now.monotonic_ns, before.monotonic_ns), ahead(now.boottime_ns, before.boottime_ns)))
 }
 
-/// Whether a clock would go back here, in this process's time namespace, for a service that saw `before` last.
-pub fn would_go_back(before: &Clocks) -> bool {
-    jump(std::process::id() as i32, before).is_ok_and(|ms| ms < -(TOLERANCE as i64))
-}
-
 /// Behind is worse than ahead.
 fn worse(one: i64, other: i64) -> i64 {
     let (low, high) = (one.min(other), one.max(other));
     if low < 0 { low } else { high }
-}
-
-/// Milliseconds. A host's clock drifts by less while a container moves.
-const TOLERANCE: u64 = 1000;
-
-/// The warning about a jump in milliseconds, for a service that was away for `away_ms`. None if the clocks
-/// advanced as for a process that was stopped that long.
-pub fn warning(jump: &io::Result<i64>, away_ms: u64) -> Option<String> {
-    let ms = match jump {
-        Ok(ms) => *ms,
-        Err(error) => {
-            return Some(format!("cannot tell whether the service's clocks jumped: {error}"));
-        }
-    };
-    let time = humantime::format_duration(Duration::from_millis(ms.unsigned_abs()));
-    let clocks = "the service has no time namespace (--isolate auto makes one if the container permits it), so its \
-        CLOCK_MONOTONIC or CLOCK_BOOTTIME jumps";
-    if ms < 0 {
-        return Some(format!(
-            "{clocks} back by {time}, which programs do not expect: a wait until a time that the program has computed \
-             takes that much longer, and a time difference can be negative. See docs/explanation/privileges.md"
-        ));
-    }
-    let more = ms.unsigned_abs() > away_ms.saturating_add(TOLERANCE);
-    more.then(|| {
-        format!(
-            "{clocks} ahead by {time}: a wait until a time that the program has computed ends that much earlier. See \
-             docs/explanation/privileges.md"
-        )
-    })
 }
 
 /// Both clocks, or their offsets, in nanoseconds.
@@ -130,6 +111,10 @@ struct Pair {
 }
 
 impl Pair {
+    fn clocks(self) -> Clocks {
+        Clocks { monotonic_ns: self.monotonic as u64, boottime_ns: self.boottime as u64 }
+    }
+
     /// Converts from a namespace with the offsets `from` to one with the offsets `to`.
     fn shifted(self, to: Pair, from: Pair) -> Pair {
         Pair {
@@ -209,21 +194,10 @@ mod tests {
             assert_eq!((jump(us, &before).unwrap() + 60_000).div_euclid(3_600_000), jumped);
         }
         assert!(matches!(Time::of(us).unwrap(), Time::Ours));
-        assert_eq!([would_go_back(&hours(&now, 100)), would_go_back(&now)], [true, false]);
     }
 
     #[test]
     fn one_clock_that_goes_back_is_worse_than_both_ahead() {
         assert_eq!([worse(5, -1), worse(-9, -2), worse(3, 7), worse(0, 0)], [-1, -9, 7, 0]);
-    }
-
-    #[test]
-    fn only_what_nobody_expects_is_warned_of() {
-        let said = |jump_ms| warning(&Ok(jump_ms), 5000);
-        insta::assert_snapshot!(said(-7_200_000).unwrap(), @"the service has no time namespace (--isolate auto makes one if the container permits it), so its CLOCK_MONOTONIC or CLOCK_BOOTTIME jumps back by 2h, which programs do not expect: a wait until a time that the program has computed takes that much longer, and a time difference can be negative. See docs/explanation/privileges.md");
-        insta::assert_snapshot!(said(7_200_000).unwrap(), @"the service has no time namespace (--isolate auto makes one if the container permits it), so its CLOCK_MONOTONIC or CLOCK_BOOTTIME jumps ahead by 2h: a wait until a time that the program has computed ends that much earlier. See docs/explanation/privileges.md");
-        assert_eq!([warning(&Ok(0), 0), said(5500)], [None, None]);
-        let error = io::Error::from_raw_os_error(libc::EACCES);
-        insta::assert_snapshot!(warning(&Err(error), 0).unwrap(), @"cannot tell whether the service's clocks jumped: Permission denied (os error 13)");
     }
 }
