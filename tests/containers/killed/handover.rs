@@ -12,7 +12,7 @@ use super::application::Application;
 use super::table::End::{Absent, AtSource, AtTarget, Either};
 use super::table::Victim::{self, Client, Container as Box, Criu, Worker};
 use super::table::{End, Table};
-use super::{Share, each, on_both_stores, ticks};
+use super::{Share, below_tracers, each, on_both_stores, ticks};
 use crate::harness::Container;
 
 /// How long a service is held for another container to take it: longer than a container takes to be started again.
@@ -87,11 +87,13 @@ fn taking(share: Share) {
 mod source {
     use super::giving;
     super::on_both_stores!(giving);
+    super::below_tracers!(giving);
 }
 
 mod target {
     use super::taking;
     super::on_both_stores!(taking);
+    super::below_tracers!(taking);
 }
 
 fn play(share: Share, side: Side) {
