@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Takes one service through a thousand generations, and shows what must not grow.
 
-    make build && bench/soak.py [--generations N] [--opt DIR]     # as root; 45 minutes; prints a table
+    make build && bench/soak.py [--generations N] [--opt DIR]     # as root; 34 minutes; prints a table
 
 In each turn the service moves 25 times, and its last container then commits 100 generations by `--every 2s`. Every tenth
 generation a prune follows. The service has memory that it keeps changing, processes, threads and files, and checks itself

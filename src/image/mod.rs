@@ -36,7 +36,7 @@ pub(crate) use ownership::heartbeat::Heartbeat;
 pub use ownership::lease::Lease;
 pub use ownership::outcome::{Outcome, Party, close_above, decide, look};
 pub(crate) use ownership::standby::{self, Standby};
-pub use ownership::whereabouts::{Whereabouts, container_id, mark_lost, whereabouts};
+pub use ownership::whereabouts::{Whereabouts, container_id, mark_lost, remove_superseded_marks, whereabouts};
 pub(crate) use read::audit::{Audited, audit_pack};
 pub(crate) use read::chunk_reader::FetchThreads;
 pub use read::chunk_reader::read_chunk;

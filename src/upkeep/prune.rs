@@ -10,7 +10,7 @@
 //!   condemnation of every pack that a manifest names. A sweep reads manifests before condemnations, so it
 //!   misses no lifting.
 //! - Outcomes are never removed: a container that restores a generation, however slowly, must see that it was
-//!   taken.
+//!   taken. Of the marks that say that an instance has lost its service, the newest stays.
 //! - Every step is idempotent, so an interrupted prune is simply run again.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -117,6 +117,7 @@ pub fn prune(vault: &Vault, options: &Options, progress: &dyn Progress) -> Resul
         remove_used_up(vault, &condemned, &there, is_old)?;
         let is_stale = |time: SystemTime| now.duration_since(time).unwrap_or_default() >= STALE;
         standby::remove_old(&**vault.store(), is_stale)?;
+        image::remove_superseded_marks(vault)?;
         reach(Point::PruneCleaned);
         // Last, as it needs permissions that nothing else needs in a bucket.
         pruned.not_cleaned = vault.store().clean(STALE).err().map(|error| error.to_string());

@@ -162,6 +162,23 @@ impl Code {
         self.keys.iter().enumerate().filter(there).fold(0, |bits, (key, _)| bits | 1 << key)
     }
 
+    /// The generation and the instance of a lost mark.
+    pub fn mark(&self, key: Key) -> Option<(u64, &str)> {
+        let (generation, instance) = self.keys[usize::from(key)].strip_prefix("outcomes/")?.split_once(".lost.")?;
+        Some((generation.parse().ok()?, instance))
+    }
+
+    /// The marks that a prune may remove.
+    pub fn superseded_marks(&self, objects: &[Object]) -> Vec<Key> {
+        let there = || (0..self.keys.len() as Key).filter(|key| objects[usize::from(*key)] != 0);
+        let marks = || there().filter_map(|key| Some((key, self.mark(key)?)));
+        let newest_stays = self.rules.newest_mark_stays;
+        let is_superseded = |(generation, instance): (u64, &str)| {
+            marks().any(|(_, (other, whose))| whose == instance && (other > generation || !newest_stays))
+        };
+        marks().filter(|(_, mark)| is_superseded(*mark)).map(|(key, _)| key).collect()
+    }
+
     /// Where a step begins.
     pub fn root(&mut self, who: usize, step: Step) -> Node {
         if let Some(node) = self.roots.get(&(who, step)) {

@@ -27,6 +27,7 @@ impl Around<'_> {
             }
         }
         (0..LATE).for_each(|index| self.of_late(index));
+        self.of_prune();
     }
 
     /// Whether this container reads an object that stays as it is. The order of that read and of other events makes no difference, so that it
@@ -34,7 +35,8 @@ impl Around<'_> {
     fn is_alone(&self, who: usize) -> bool {
         match self.at(who).then {
             Some(Then::Ask(Ask::Get(key))) => {
-                key != HEAD && self.state.object(key) != 0 && !self.state.is_turn_of_another(who)
+                let stays = key != HEAD && self.code.mark(key).is_none();
+                stays && self.state.object(key) != 0 && !self.state.is_turn_of_another(who)
             }
             _ => false,
         }
@@ -257,5 +259,13 @@ impl Around<'_> {
         without.late[index] = None;
         without.late.sort();
         self.add(STORE, false, What::CarriesOut(put), self.done(put, &without));
+    }
+
+    fn of_prune(&mut self) {
+        for key in self.code.superseded_marks(&self.state.objects) {
+            let mut next = *self.state;
+            next.objects[usize::from(key)] = 0;
+            self.add(STORE, false, What::RemovesMark(key), next);
+        }
     }
 }

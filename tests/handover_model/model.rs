@@ -88,6 +88,11 @@ fn a_target_that_breaks_a_rule_makes_two_copies() {
 }
 
 #[test]
+fn a_prune_that_breaks_a_rule_makes_two_copies() {
+    assert_eq!(without("keeping the newest mark", |rules| rules.newest_mark_stays = false), TWO);
+}
+
+#[test]
 fn a_rule_broken_the_other_way_loses_the_service() {
     assert_eq!(
         without("standing still", |rules| rules.unknown_stays_still = false),

@@ -105,6 +105,7 @@ impl Run<'_> {
             volume_changed: VolumeChanged::Refuse,
             standby,
             exclusive: None,
+            tracers: None,
             files: Default::default(),
         };
         Ok(reason_to_wait(Some(vault), found, &common, &policy)?.is_some())

@@ -122,6 +122,7 @@ pub struct Rules {
     pub head_before_outcomes: bool,
     pub left_running_is_not_offered: bool,
     pub store_is_fenced: bool,
+    pub newest_mark_stays: bool,
     /// The highest generation.
     pub last: u64,
     /// The highest epoch that head may have.
@@ -150,6 +151,7 @@ pub const PROTOCOL: Rules = Rules {
     head_before_outcomes: true,
     left_running_is_not_offered: true,
     store_is_fenced: true,
+    newest_mark_stays: true,
     last: 2,
     epochs: 2,
     late: 1,

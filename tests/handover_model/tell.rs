@@ -13,6 +13,9 @@ impl World {
         if let What::CarriesOut(put) = what {
             return format!("a late request is carried out: {}", code.tell_put(put));
         }
+        if let What::RemovesMark(key) = what {
+            return format!("a prune removes {}", code.keys[usize::from(key)]);
+        }
         let at = code.at(state.nodes[who]);
         let call = || match at.then {
             Some(Then::Ask(ask)) => code.tell_ask(ask),
@@ -28,7 +31,7 @@ impl World {
             What::WorkerDies => "the worker dies".to_owned(),
             What::CriuDies => "CRIU dies".to_owned(),
             What::ReplacesTheOthers => "starts in the place of the others".to_owned(),
-            What::CarriesOut(_) => unreachable!("the arm above has it"),
+            What::CarriesOut(_) | What::RemovesMark(_) => unreachable!("the arms above have them"),
         };
         let mark = if surprises > 0 { "! " } else { "" };
         format!("{mark}{} ({}): {what}", NAMES[at.who], at.step)

@@ -66,6 +66,8 @@ pub enum What {
     CriuDies,
     ReplacesTheOthers,
     CarriesOut(Put),
+    /// A prune removes a mark that a newer one of the same instance stands for.
+    RemovesMark(Key),
 }
 
 /// The code under test, and what it may come to.

@@ -4,6 +4,8 @@
 //! A lost mark, `outcomes/N.lost.HASH`, says that an instance has the service of generation N only if the
 //! outcome of N says so.
 
+use std::collections::HashSet;
+
 use super::outcome::{self, Outcome};
 use crate::image::crypto::vault::Vault;
 use crate::image::error::Result;
@@ -75,6 +77,21 @@ pub fn mark_lost(vault: &Vault, generation: u64, instance: &str) -> Result<()> {
     }
 }
 
+/// Removes every lost mark that a newer one of the same instance stands for. Safe at any moment: [`whereabouts`]
+/// looks for the newest, and a mark goes only while a newer one is there.
+///
+/// Marks that are left are one for each instance. Outcomes stay: a source that has not reached its store since it
+/// offered a generation must find that it was taken, however long that takes.
+pub fn remove_superseded_marks(vault: &Vault) -> Result<()> {
+    let mut newer = HashSet::new();
+    for record in records(&**vault.store())? {
+        if record.lost.is_some_and(|instance| !newer.insert(instance.0)) {
+            vault.store().delete(&record.key)?;
+        }
+    }
+    Ok(())
+}
+
 /// Keyed hash of an instance's name, for places that are not encrypted: keys, and what other containers see.
 pub fn container_id(vault: &Vault, instance: &str) -> Hex<16> {
     let [half, _] = *vault.seal().name(instance.as_bytes()).as_chunks::<16>().0 else {
@@ -85,6 +102,8 @@ pub fn container_id(vault: &Vault, instance: &str) -> Hex<16> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::image::error::ImageError;
     use crate::image::layout::outcome_key;
@@ -162,6 +181,23 @@ mod tests {
         assert_eq!(at(&vault, "b"), Whereabouts::Away(3));
         take(&vault, 3, "a", "b");
         assert_eq!(at(&vault, "b"), Whereabouts::Here(3));
+    }
+
+    #[test]
+    fn of_the_marks_of_an_instance_the_newest_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = test_vault(folder.path());
+        for (generation, instance) in [(9, "a"), (10, "a"), (10, "b"), (11, "c")] {
+            mark_lost(&vault, generation, instance).unwrap();
+        }
+        take(&vault, 9, "c", "b");
+        let places = || ["a", "b", "c", "d"].map(|name| at(&vault, name));
+        let before = places();
+        remove_superseded_marks(&vault).unwrap();
+        assert_eq!(places(), before);
+        let keys: BTreeSet<String> = records(&**vault.store()).unwrap().into_iter().map(|record| record.key).collect();
+        let mark = |generation, instance| lost_key(generation, container_id(&vault, instance));
+        assert_eq!(keys, [outcome_key(9), mark(10, "a"), mark(10, "b"), mark(11, "c")].into());
     }
 
     #[test]
