@@ -18,7 +18,7 @@ use crate::harness::Container;
 /// How long a service is held for another container to take it: longer than a container takes to be started again.
 const HELD: &str = "--handover=30s";
 /// How long the end of it may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 const STANDBY: [&str; 4] = ["--standby-poll", "20ms", "--standby-cache", "/runtime/cache"];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
