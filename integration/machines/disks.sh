@@ -97,11 +97,12 @@ make_files() {
 	cp -a "$base/image-$arch" "$work/files/image"
 	cp "$top/tests/services/languages/mixed.py" "$work/files/services/languages/"
 	# The cross compiler sees only $TESTBED.
-	mkdir "$work/sources"
-	cp "$top"/tests/services/*.[ch] "$top/integration/sandbox/shim.c" "$work/sources"
+	mkdir -p "$work"/sources/{services,states}
+	cp "$top/integration/sandbox/shim.c" "$work/sources/"
+	cp "$top"/tests/services/*.[ch] "$work/sources/services/"
+	cp "$top"/tests/states/*.[ch] "$work/sources/states/"
 	"${cc[@]}" -O1 -pthread -static -o "$work/files/state/cache/shim" "$work/sources/shim.c"
-	rm "$work/sources/shim.c"
-	"${cc[@]}" -std=gnu11 -O1 -pthread -static -o "$work/files/services/service" "$work/sources/"*.c
+	"${cc[@]}" -std=gnu11 -O1 -pthread -static -o "$work/files/services/service" "$work"/sources/*/*.c
 	cp "$top/integration/machines/guest" "$work/files/guest"
 	{
 		declare -p folder root yama apparmor command top

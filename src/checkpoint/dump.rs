@@ -137,7 +137,7 @@ impl Dump {
         let criu = start.start(criu, args, time.space())?;
         let mut dump = Self::of(work, criu, listener);
         dump.gate = Some(gate);
-        victim.is(dump.criu.killer().map_err(broken)?);
+        dump.criu.child().into_iter().for_each(|pid| victim.is(pid));
         dump.victim = victim;
         // Of before CRIU was there.
         (dump.since, dump.oom_kills) = (since, oom_kills);

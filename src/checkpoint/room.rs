@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::criu::running::Killer;
 use crate::host::memory::Headroom;
 use crate::image::ImageWriter;
 use crate::proc::tree::Process;
 use crate::store;
+use crate::sys::process;
 
 /// CRIU, its copy in the service, pipes, page tables. Measured: 3 MiB with one process.
 const CRIU: u64 = 4 << 20;
@@ -68,20 +68,20 @@ fn mib(bytes: u64) -> u64 {
     bytes.div_ceil(1 << 20)
 }
 
-/// Whom the [`Watch`] kills: CRIU while there is one, which lets the service run on.
+/// Whom the [`Watch`] kills: a CRIU beside the service while there is one, which lets the service run on.
 #[derive(Debug, Clone, Default)]
 pub struct Victim(Arc<Mutex<Prey>>);
 
 #[derive(Debug, Default)]
 struct Prey {
-    criu: Option<Killer>,
+    criu: Option<i32>,
     killed: bool,
 }
 
 impl Victim {
-    /// This CRIU may be killed until it is spared.
-    pub fn is(&self, criu: Killer) {
-        self.lock().criu = Some(criu);
+    /// This CRIU, a child of this process, may be killed until it is spared.
+    pub fn is(&self, pid: i32) {
+        self.lock().criu = Some(pid);
     }
 
     /// CRIU may end by itself, or be reaped. Returns whether it was killed before.
@@ -95,7 +95,7 @@ impl Victim {
     fn kill(&self) -> bool {
         let mut prey = self.lock();
         let Some(criu) = prey.criu.take() else { return false };
-        prey.killed |= criu.kill();
+        prey.killed |= process::kill(criu, libc::SIGKILL);
         true
     }
 
@@ -104,9 +104,10 @@ impl Victim {
     }
 }
 
-/// Ends what takes memory when that is nearly gone, so that the service runs on: CRIU, or else this worker. The second
-/// line behind [`fit`]: a process that takes memory fast enough outruns it. Runs from the first read until everything is
-/// stored; then the worker takes no more.
+/// Ends what takes memory when that is nearly gone, so that the service runs on: CRIU, or else this worker. A CRIU in a
+/// tracer is not killed, as that would cost the tracer: it gives up when the worker is gone. The second line behind
+/// [`fit`]: a process that takes memory fast enough outruns it. Runs from the first read until everything is stored;
+/// then the worker takes no more.
 #[derive(Debug)]
 pub struct Watch {
     victim: Victim,
@@ -203,7 +204,7 @@ mod tests {
         let look = gone.clone();
         let (ended, end) = mpsc::channel();
         let watch = Watch::until(move || look.load(Ordering::Relaxed), move || ended.send(()).unwrap());
-        watch.victim().is(Killer::Child(criu.id() as i32));
+        watch.victim().is(criu.id() as i32);
         assert_eq!((criu.try_wait().unwrap(), end.try_recv()), (None, Err(TryRecvError::Empty)));
         gone.store(true, Ordering::Relaxed);
         assert_eq!(criu.wait().unwrap().signal(), Some(9));
@@ -216,7 +217,7 @@ mod tests {
         let mut criu = Command::new("sleep").arg("60").spawn().unwrap();
         let (ended, end) = mpsc::channel();
         let watch = Watch::until(|| false, move || ended.send(()).unwrap());
-        watch.victim().is(Killer::Child(criu.id() as i32));
+        watch.victim().is(criu.id() as i32);
         assert!(!watch.victim().spare());
         assert!(!watch.victim().kill());
         drop(watch);

@@ -61,24 +61,7 @@ enum Process {
     },
 }
 
-/// Ends a criu that dumps, and never a tracer at rest.
-#[derive(Debug)]
-pub enum Killer {
-    Child(i32),
-    /// Its pidfd.
-    Tracer(OwnedFd),
-}
-
-impl Killer {
-    /// Returns whether there was a process.
-    pub fn kill(&self) -> bool {
-        match self {
-            Self::Child(pid) => process::kill(*pid, libc::SIGKILL),
-            Self::Tracer(pidfd) => end(pidfd.as_fd()),
-        }
-    }
-}
-
+/// Ends a criu that dumps, and never a tracer at rest. Returns whether there was a process.
 fn end(tracer: BorrowedFd) -> bool {
     let [ended, _] = tracer::END.map(|signal| process::kill_exactly(tracer, signal));
     ended
@@ -184,12 +167,12 @@ impl Running {
         self.exit.as_fd()
     }
 
-    /// What ends this criu of a dump, also from another thread. Of no use once a child has been waited for.
-    pub fn killer(&self) -> io::Result<Killer> {
-        Ok(match &self.process {
-            Process::Child(child) => Killer::Child(child.id() as i32),
-            Process::Tracer { pidfd, .. } => Killer::Tracer(pidfd.try_clone()?),
-        })
+    /// The PID of one whose end costs nothing: it is beside the service.
+    pub fn child(&self) -> Option<i32> {
+        match &self.process {
+            Process::Child(child) => Some(child.id() as i32),
+            Process::Tracer { .. } => None,
+        }
     }
 
     pub fn kill(&mut self) {
@@ -253,10 +236,10 @@ mod tests {
         for signal in [0, libc::SIGSTOP] {
             let mut criu = Command::new("sleep").arg("60").spawn().unwrap();
             let pid = criu.id() as i32;
-            let killer = Killer::Tracer(fd::process(pid).unwrap());
-            assert!(process::kill(pid, signal) && killer.kill());
+            let pidfd = fd::process(pid).unwrap();
+            assert!(process::kill(pid, signal) && end(pidfd.as_fd()));
             assert_eq!(criu.wait().unwrap().signal(), Some(libc::SIGTERM));
-            assert!(!killer.kill());
+            assert!(!end(pidfd.as_fd()));
         }
     }
 }

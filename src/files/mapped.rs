@@ -10,6 +10,8 @@ use std::fs;
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, statfs};
+
 use super::search;
 use crate::proc::fdinfo::Inode;
 use crate::proc::maps::Mapping;
@@ -40,9 +42,17 @@ pub fn find(mut wanted: BTreeMap<Inode, PathBuf>) -> Vec<PathBuf> {
     found
 }
 
-fn beside(folder: &Path, (device, inode): Inode) -> Option<PathBuf> {
-    let mut entries = fs::read_dir(folder).ok()?.flatten().filter(|entry| entry.ino() == inode);
-    entries.find_map(|entry| entry.metadata().is_ok_and(|meta| meta.dev() == device).then(|| entry.path()))
+fn beside(folder: &Path, file: Inode) -> Option<PathBuf> {
+    let on_overlay = statfs(folder).ok()?.filesystem_type() == OVERLAYFS_SUPER_MAGIC;
+    let is_it = |inode: Inode| inode == file || on_overlay && is_of_its_layer(inode, file);
+    let mut entries = fs::read_dir(folder).ok()?.flatten().filter(|entry| is_it((file.0, entry.ino())));
+    entries.find_map(|entry| entry.metadata().is_ok_and(|meta| is_it((meta.dev(), meta.ino()))).then(|| entry.path()))
+}
+
+/// Whether a file in an overlay is the one that a kernel before 6.12 shows as mapped: with the device of its layer, and with
+/// another number in the upper bits if the option xino is on (criu/README.md, 0080).
+fn is_of_its_layer((_, stat): Inode, (_, shown): Inode) -> bool {
+    stat as u32 == shown as u32
 }
 
 #[cfg(test)]
@@ -65,6 +75,13 @@ mod tests {
         assert_eq!(find(wanted.clone()), std::slice::from_ref(&present));
         fs::remove_file(&present).unwrap();
         assert!(find(wanted).is_empty());
+    }
+
+    #[test]
+    fn in_an_overlay_a_mapped_file_has_the_device_of_its_layer() {
+        let (mapped, other) = ((0xfe00, 77), (0xfe00, 78));
+        assert!(is_of_its_layer((0x2a, 77), mapped) && is_of_its_layer((0x2a, 1 << 32 | 77), mapped));
+        assert!(!is_of_its_layer((0x2a, 77), other));
     }
 
     #[test]

@@ -81,8 +81,8 @@ pub const BUILT: &str = env!("CARGO_BIN_EXE_freeze");
 /// How a worker's command line begins.
 pub const WORKER: [&str; 2] = ["/proc/self/exe", "worker"];
 
-/// How long anything may take that is waited for, on a slow and busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long anything may take that is waited for, on a busy machine with an emulated CPU.
+pub const PATIENCE: Duration = Duration::from_secs(300);
 
 /// An application: a store, and one container after another.
 pub struct App {

@@ -97,6 +97,7 @@ come_back! {
     SETTINGS => {
         mapped_unlinked_semaphores: "sem-unlinked",
         mapped_named_semaphores: "sem-named",
+        mapped_under_a_former_name: "mapped-linked",
         mapped_parts_of_a_file: "unreachable-parts",
         mapped_parts_of_shared_memory: "unreachable-parts-shm",
         mapped_parts_of_a_memfd: "unreachable-parts-memfd",

@@ -42,9 +42,11 @@ fn adjust(container: &Container, adjustment: u16) {
 
 /// A container of a service at this limit.
 fn started(service: &[&str], limit: u64, adjustment: u16) -> (App, Container) {
-    let mut app = App::new(Setting::Restricted, service);
+    launched(App::new(Setting::Restricted, service).with_fail_points(), limit, adjustment)
+}
+
+fn launched(mut app: App, limit: u64, adjustment: u16) -> (App, Container) {
     limit_memory(&mut app, limit);
-    let app = app.with_fail_points();
     let container = app.start();
     container.verified();
     adjust(&container, adjustment);
@@ -52,7 +54,7 @@ fn started(service: &[&str], limit: u64, adjustment: u16) -> (App, Container) {
 }
 
 fn big(limit: u64, adjustment: u16) -> (App, Container) {
-    started(&["big", &SERVICE.to_string()], limit, adjustment)
+    launched(with_big_service().with_fail_points(), limit, adjustment)
 }
 
 /// The number after these words.
@@ -144,10 +146,10 @@ fn a_checkpoint_to_a_bucket_at_the_limit_never_ends_the_service() {
 }
 
 /// Somebody else takes the memory while CRIU holds the service, and while the worker stores what was dumped.
-#[test]
-fn a_checkpoint_is_given_up_once_the_memory_is_nearly_gone() {
+fn is_given_up(app: impl Fn() -> App) {
     for point in [Point::CheckpointChecked, Point::CheckpointHeld, Point::CheckpointReleased] {
-        let (app, container) = big(SERVICE + 80, BURSTABLE);
+        let (app, container) = launched(app(), SERVICE + 80, BURSTABLE);
+        let tracers = container.tracers();
         let files = tempfile::tempdir_in("/dev/shm").unwrap();
         container.stop_at(point);
         let out = std::thread::scope(|scope| {
@@ -163,7 +165,22 @@ fn a_checkpoint_is_given_up_once_the_memory_is_nearly_gone() {
         assert!(!app.store().join("head").exists(), "{point:?}");
         files.close().unwrap();
         container.checkpoint(&["--leave-running"]);
+        assert_eq!(container.tracers(), tracers, "{point:?}: {}", container.story());
     }
+}
+
+fn with_big_service() -> App {
+    App::new(Setting::Restricted, &["big", &SERVICE.to_string()])
+}
+
+#[test]
+fn a_checkpoint_is_given_up_once_the_memory_is_nearly_gone() {
+    is_given_up(|| with_big_service().with_fail_points());
+}
+
+#[test]
+fn a_checkpoint_that_is_given_up_costs_no_tracer() {
+    is_given_up(|| with_big_service().under_yama(1));
 }
 
 /// Somebody takes the memory after it was compared.

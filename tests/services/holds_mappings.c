@@ -128,6 +128,31 @@ static void sem_named_check(void)
 	sem_close(opened);
 }
 
+/* A file of the container's root that was mapped under a name which it has no more; it has another one. */
+static void linked_hold(void)
+{
+	int fd = had(open("/tmp/linked.new", O_RDWR | O_CREAT | O_TRUNC, 0600), "linked.new");
+
+	had(ftruncate(fd, PAGE), "ftruncate");
+	memory = mapped(mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0), "memory");
+	put(memory);
+	close(fd);
+	had(link("/tmp/linked.new", "/tmp/linked"), "link");
+	had(unlink("/tmp/linked.new"), "unlink");
+}
+
+static void linked_check(void)
+{
+	int fd = open("/tmp/linked", O_RDONLY);
+	char found = 0;
+
+	check_text(memory, "the memory");
+	memory[PAGE - 1]++;
+	if (pread(fd, &found, 1, PAGE - 1) != 1 || found != memory[PAGE - 1])
+		fail("what is mapped is another file by now");
+	close(fd);
+}
+
 /* Two processes, of which each has another part, and both have the page in the middle. */
 static void child_of_parts(int fd)
 {
@@ -611,6 +636,7 @@ static void reserve_pieces_check(void)
 const struct object mapping_objects[] = {
 	{ "sem-unlinked", sem_unlinked_hold, sem_unlinked_check },
 	{ "sem-named", sem_named_hold, sem_named_check },
+	{ "mapped-linked", linked_hold, linked_check },
 	{ "unreachable-parts", unreachable_parts_hold, unreachable_parts_check },
 	{ "unreachable-parts-shm", unreachable_parts_shm_hold, unreachable_parts_check },
 	{ "unreachable-parts-memfd", unreachable_parts_memfd_hold, unreachable_parts_check },

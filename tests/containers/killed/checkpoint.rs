@@ -10,7 +10,7 @@ use super::application::Application;
 use super::table::End::{Absent, Committed, Earlier, Ended, Newer, RunsOn, Withdrawn};
 use super::table::Table;
 use super::table::Victim::{self, Client, Container as Box, Criu, Worker};
-use super::{BELOW_TRACERS, Share, criu, each, has_tracers, on_both_stores, ticks};
+use super::{Share, below_tracers, criu, each, has_tracers, on_both_stores, ticks};
 use crate::harness::{Container, text};
 
 pub static TABLES: [Table; 4] = [
@@ -77,11 +77,7 @@ fn play(share: Share) {
 }
 
 on_both_stores!(play);
-
-#[test]
-fn below_tracers() {
-    play(BELOW_TRACERS);
-}
+below_tracers!(play);
 
 /// Kills the victim at one step after the other: in the same container as long as the service lives there, else in the
 /// next one.

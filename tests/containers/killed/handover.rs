@@ -12,13 +12,13 @@ use super::application::Application;
 use super::table::End::{Absent, AtSource, AtTarget, Either};
 use super::table::Victim::{self, Client, Container as Box, Criu, Worker};
 use super::table::{End, Table};
-use super::{Share, each, on_both_stores, ticks};
+use super::{Share, below_tracers, each, on_both_stores, ticks};
 use crate::harness::Container;
 
 /// How long a service is held for another container to take it: longer than a container takes to be started again.
 const HELD: &str = "--handover=30s";
 /// How long the end of it may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 const STANDBY: [&str; 4] = ["--standby-poll", "20ms", "--standby-cache", "/runtime/cache"];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,11 +87,13 @@ fn taking(share: Share) {
 mod source {
     use super::giving;
     super::on_both_stores!(giving);
+    super::below_tracers!(giving);
 }
 
 mod target {
     use super::taking;
     super::on_both_stores!(taking);
+    super::below_tracers!(taking);
 }
 
 fn play(share: Share, side: Side) {

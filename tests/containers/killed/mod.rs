@@ -43,6 +43,9 @@ const DECIDING: [Point; 12] = [
     PruneSweeping,
 ];
 
+/// While CRIU holds the service.
+const HOLDING: [Point; 4] = [CheckpointDumping, CheckpointHeld, RestoreCriu, RestoreHeld];
+
 /// Which of the cases a test plays.
 #[derive(Debug, Clone, Copy)]
 struct Share {
@@ -54,6 +57,8 @@ struct Share {
 
 const FOLDER: Share = Share { place: Place::Folder, below_tracers: false, plays: |_| true };
 const BELOW_TRACERS: Share = Share { below_tracers: true, ..FOLDER };
+/// What is played in machines whose kernels have Yama.
+const IN_A_MACHINE: Share = Share { plays: |point| HOLDING.contains(&point), ..BELOW_TRACERS };
 const BUCKET: Share = Share { place: Place::Bucket, plays: |point| DECIDING.contains(&point), ..FOLDER };
 const BUCKET_BY_HAND: Share = Share { plays: |point| !DECIDING.contains(&point), ..BUCKET };
 
@@ -78,6 +83,23 @@ macro_rules! on_both_stores {
     };
 }
 use on_both_stores;
+
+/// The same below tracers.
+macro_rules! below_tracers {
+    ($function:ident) => {
+        #[test]
+        fn below_tracers() {
+            $function(crate::killed::BELOW_TRACERS);
+        }
+
+        #[test]
+        #[ignore = "by hand: integration/machines/cases"]
+        fn in_a_machine() {
+            $function(crate::killed::IN_A_MACHINE);
+        }
+    };
+}
+use below_tracers;
 
 impl Victim {
     /// Kills it once the container's worker has stopped, and lets the others go on.

@@ -7,7 +7,7 @@ use super::application::Application;
 use super::table::End::{self, Absent, Earlier, NextStart, RunsOn};
 use super::table::Table;
 use super::table::Victim::{self, Container, Criu, Worker};
-use super::{BELOW_TRACERS, Share, each, has_tracers, on_both_stores, ticks};
+use super::{Share, below_tracers, each, has_tracers, on_both_stores, ticks};
 
 pub static TABLE: Table = Table {
     name: "A restore",
@@ -37,11 +37,7 @@ fn play(share: Share) {
 }
 
 on_both_stores!(play);
-
-#[test]
-fn below_tracers() {
-    play(BELOW_TRACERS);
-}
+below_tracers!(play);
 
 fn play_one(share: Share, point: Point, victim: Victim, end: End) {
     let app = Application::new(share, &[]);
