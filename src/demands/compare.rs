@@ -40,6 +40,7 @@ pub const ALL: &[Compare] = &[
     kernel,
     machine,
     registers,
+    page_size,
     highest_pid,
     lowest_pid,
     user,
@@ -108,6 +109,12 @@ fn registers(demands: &Demands, means: &Means) -> Option<Unfit> {
     let (theirs, area) = demands.saved_registers.zip(means.registers.as_ref())?;
     let differs = demands.arch == means.arch && !area.fits(&theirs);
     differs.then(|| Unfit::SavedRegisters { theirs, ours: area.saved() })
+}
+
+/// An image has whole pages, at addresses and of sizes that are multiples of one. Another architecture says so itself.
+fn page_size(demands: &Demands, means: &Means) -> Option<Unfit> {
+    let (theirs, ours) = (demands.page_size, means.page_size?);
+    (theirs != 0 && theirs != ours && demands.arch == means.arch).then_some(Unfit::PageSize { theirs, ours })
 }
 
 /// Without privileges PIDs only go up.

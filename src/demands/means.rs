@@ -15,6 +15,7 @@ use crate::image::{Opened, SystemV};
 use crate::privileges::{Abilities, Ability, Answer, RestorePlan};
 use crate::proc::limits::Limits;
 use crate::proc::sysvipc;
+use crate::sys::memory::page_size;
 use crate::sys::pids;
 
 /// What this container has. None is unknown or unlimited, and refuses nothing.
@@ -24,6 +25,8 @@ pub struct Means {
     pub arch: String,
     pub features: Vec<String>,
     pub registers: Option<RegisterArea>,
+    /// Bytes of a page.
+    pub page_size: Option<u64>,
     /// Effective user.
     pub uid: u32,
     /// Bounding set, without `CAP_`.
@@ -98,6 +101,7 @@ impl Means {
             arch: std::env::consts::ARCH.to_owned(),
             features: cpu_features(),
             registers: RegisterArea::here(),
+            page_size: Some(page_size()),
             uid: abilities.facts.uid,
             bounding: abilities.facts.bounding.clone(),
             lacks: lacks(abilities),

@@ -45,6 +45,7 @@ fn demands() -> Demands {
         processes: 1,
         files: vec![Opened { path: b"/data/log".into(), write: true, ..Opened::default() }],
         objects: vec![SystemV { kind: 1, id: 7, key: 5 }],
+        page_size: 16_384,
     }
 }
 
@@ -54,6 +55,7 @@ fn means() -> Means {
         arch: "x86_64".into(),
         features: words(&["avx2", "bmi2", "avx512f"]),
         registers: Some(RegisterArea::of(AREA)),
+        page_size: Some(16_384),
         uid: 1000,
         bounding: words(&["KILL", "NET_BIND_SERVICE", "CHECKPOINT_RESTORE"]).into_iter().collect(),
         lacks: vec![],
@@ -96,6 +98,7 @@ const ROWS: &[Row] = &[
     ("kernel", |it| it.lacks = vec![("ptrace", "EPERM".into()), ("/proc", "it is not mounted".into())]),
     ("machine", |it| it.features = words(&["avx2"])),
     ("registers", |it| it.registers = Some(RegisterArea::of(&AREA[..3]))),
+    ("page size", |it| it.page_size = Some(4096)),
     ("highest PID", |it| it.pid_max = Some(40_000)),
     ("lowest PID", |it| it.used = Some(1000)),
     ("user", |it| it.uid = 1001),
@@ -163,7 +166,7 @@ fn what_is_not_told_is_not_missing() {
 
 #[test]
 fn another_architecture_is_not_asked_for_features() {
-    let means = Means { arch: "aarch64".into(), features: vec![], ..means() };
+    let means = Means { arch: "aarch64".into(), features: vec![], page_size: Some(65_536), ..means() };
     assert_eq!(demands().missing(&means), [Unfit::Architecture { theirs: "x86_64".into(), ours: "aarch64".into() }]);
 }
 

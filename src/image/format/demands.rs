@@ -83,6 +83,9 @@ pub struct Demands {
     /// System V objects that must have their IDs.
     #[prost(message, repeated, tag = "25")]
     pub objects: Vec<SystemV>,
+    /// Bytes of a page of its kernel.
+    #[prost(uint64, tag = "30")]
+    pub page_size: u64,
 }
 
 /// What names a System V object.
