@@ -37,6 +37,7 @@ extern const struct shape random_shape;			    /* random.c */
 extern const struct shape clock_shape;			    /* clock.c */
 extern const struct shape sockets;			    /* sockets.c */
 extern const struct shape waits;			    /* waits.c */
+extern const struct shape registers;			    /* registers.c */
 extern const struct shape attributes;		    /* attributes.c */
 extern const struct shape states;			    /* ../states/states.c */
 
