@@ -55,9 +55,10 @@ make_image() {
 
 # make_kernel: ARCH-SUITE/kernel and an initrd with the modules that mount the disks, once.
 make_kernel() {
-	local made=$base/$arch-$suite tree=$base/tree-$arch-$suite version file n=100
+	local made=$base/$arch-$suite tree=$base/tree-$arch-$suite package version file n=100
 	[ ! -e "$made/initrd" ] || return 0
-	extract "$suite" "$tree" "linux-image-cloud-$arch" busybox-static
+	case $suite in *-16k) package=linux-image-$arch-16k ;; *) package=linux-image-cloud-$arch ;; esac
+	extract "${suite%-16k}" "$tree" "$package" busybox-static
 	mkdir -p "$made" "$tree/initrd"/{bin,modules,proc,dev,root}
 	version=$(basename "$tree"/boot/vmlinuz-*)
 	version=${version#vmlinuz-}
@@ -97,11 +98,12 @@ make_files() {
 	cp -a "$base/image-$arch" "$work/files/image"
 	cp "$top/tests/services/languages/mixed.py" "$work/files/services/languages/"
 	# The cross compiler sees only $TESTBED.
-	mkdir "$work/sources"
-	cp "$top"/tests/services/*.[ch] "$top/integration/sandbox/shim.c" "$work/sources"
+	mkdir -p "$work"/sources/{services,states}
+	cp "$top/integration/sandbox/shim.c" "$work/sources/"
+	cp "$top"/tests/services/*.[ch] "$work/sources/services/"
+	cp "$top"/tests/states/*.[ch] "$work/sources/states/"
 	"${cc[@]}" -O1 -pthread -static -o "$work/files/state/cache/shim" "$work/sources/shim.c"
-	rm "$work/sources/shim.c"
-	"${cc[@]}" -std=gnu11 -O1 -pthread -static -o "$work/files/services/service" "$work/sources/"*.c
+	"${cc[@]}" -std=gnu11 -O1 -pthread -static -o "$work/files/services/service" "$work"/sources/*/*.c
 	cp "$top/integration/machines/guest" "$work/files/guest"
 	{
 		declare -p folder root yama apparmor command top
