@@ -17,7 +17,8 @@ help: ## this list
 
 ifeq ($(ARCH),arm64)
 build:
-	@integration/machines/build-arm64 $(OPT)-arm64
+	@integration/progress --quiet "freeze and criu for arm64" 900 integration/machines/build-arm64 $(OPT)-arm64
+	@echo $(OPT)-arm64
 else
 build: criu ## freeze and criu, static, and what lies beside them, in one folder (printed last); ARCH=arm64: for that architecture, as root
 	@integration/setup build
@@ -30,9 +31,13 @@ criu: ## our static, patched CRIU
 	@integration/progress --quiet "criu, from source" 90 criu/build.sh
 	@criu/build.sh
 
-image: build ## freeze's own image, an archive for docker, podman, skopeo and ctr (printed last); images/README.md
-	@images/freeze/build $(OPT) $(CARGO_TARGET_DIR)/image
-	@echo $(CARGO_TARGET_DIR)/image/freeze.tar
+IMAGE := $(CARGO_TARGET_DIR)/image
+image: build ## freeze's own image, an archive for docker, podman, skopeo and ctr (printed last); ARCH=all: an index of amd64 and arm64, as root
+ifeq ($(ARCH),all)
+	@integration/progress --quiet "freeze and criu for arm64" 900 integration/machines/build-arm64 $(OPT)-arm64 $(OPT)/freeze $(IMAGE)-arm64
+endif
+	@images/freeze/build $(OPT) $(IMAGE) freeze:latest $(if $(filter all,$(ARCH)),$(IMAGE)-arm64)
+	@echo $(IMAGE)/freeze.tar
 
 demo: ## redis moves between two containers of different base images; STORE=s3 over an S3 server
 	@integration/setup demo

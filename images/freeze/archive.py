@@ -78,20 +78,32 @@ def tree(folder, copies):
     return sorted(found.items())
 
 
-def write(folder, dockerfile, arguments, name, architecture, epoch, created):
-    """The archive's bytes, and the digest of its manifest. `name` is REPOSITORY:TAG."""
-    blobs = {}
+class Blobs:
+    """The content of an OCI layout, by digest."""
 
-    def blob(data, kind, **more):
+    def __init__(self):
+        self.files = {}
+
+    def add(self, data, kind, **more):
+        """Returns the descriptor of the data."""
         digest = hashlib.sha256(data).hexdigest()
-        blobs[f"blobs/sha256/{digest}"] = data
+        self.files[f"blobs/sha256/{digest}"] = data
         return {"mediaType": kind, "digest": f"sha256:{digest}", "size": len(data), **more}
 
-    def document(content):
-        return json.dumps(content, sort_keys=True).encode()
 
+def document(content):
+    return json.dumps(content, sort_keys=True).encode()
+
+
+def path(descriptor):
+    return f"blobs/sha256/{descriptor['digest'].removeprefix('sha256:')}"
+
+
+def add_image(blobs, architecture, folder, dockerfile, arguments, epoch):
+    """Adds the image of one architecture. Returns its descriptor, and Docker's entry for it."""
     config, copies = read_dockerfile(dockerfile, arguments)
-    layer = blob(pack(tree(folder, copies), epoch), LAYER)
+    created = arguments["CREATED"]
+    layer = blobs.add(pack(tree(folder, copies), epoch), LAYER)
     image = {
         "architecture": architecture,
         "os": "linux",
@@ -100,23 +112,31 @@ def write(folder, dockerfile, arguments, name, architecture, epoch, created):
         "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
         "history": [{"created": created, "created_by": "images/freeze/build"}],
     }
-    settings = blob(document(image), CONFIG)
-    manifest = blob(document({"schemaVersion": 2, "mediaType": MANIFEST, "config": settings, "layers": [layer]}), MANIFEST)
+    settings = blobs.add(document(image), CONFIG)
+    manifest = document({"schemaVersion": 2, "mediaType": MANIFEST, "config": settings, "layers": [layer]})
     platform = {"architecture": architecture, "os": "linux"}
+    return blobs.add(manifest, MANIFEST, platform=platform), {"Config": path(settings), "Layers": [path(layer)]}
+
+
+def write(roots, dockerfile, arguments, name, epoch):
+    """The archive's bytes, and the digest of its manifest, or of its index if there are several.
+
+    `roots` are pairs of an architecture and a folder, `name` is REPOSITORY:TAG. Docker's own manifest.json has one image: the first.
+    """
+    blobs = Blobs()
+    images = [add_image(blobs, architecture, folder, dockerfile, arguments, epoch) for architecture, folder in roots]
+    top = images[0][0]
+    if len(images) > 1:
+        top = blobs.add(document({"schemaVersion": 2, "mediaType": INDEX, "manifests": [image for image, _ in images]}), INDEX)
     full = name if "/" in name else f"docker.io/library/{name}"
     annotations = {"io.containerd.image.name": full, "org.opencontainers.image.ref.name": name.rsplit(":", 1)[1]}
-    index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [{**manifest, "platform": platform, "annotations": annotations}]}
-
-    def path(descriptor):
-        return f"blobs/sha256/{descriptor['digest'].removeprefix('sha256:')}"
-
-    docker = [{"Config": path(settings), "Layers": [path(layer)], "RepoTags": [name]}]
+    index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [{**top, "annotations": annotations}]}
     files = {
         "blobs": None,
         "blobs/sha256": None,
-        **blobs,
+        **blobs.files,
         "index.json": document(index),
-        "manifest.json": document(docker),
+        "manifest.json": document([{**images[0][1], "RepoTags": [name]}]),
         "oci-layout": document({"imageLayoutVersion": "1.0.0"}),
     }
-    return pack(sorted(files.items()), epoch), manifest["digest"]
+    return pack(sorted(files.items()), epoch), top["digest"]

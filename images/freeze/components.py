@@ -1,6 +1,7 @@
 """The components that are linked into the two programs: origin, licence, and the licence's text."""
 
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -22,6 +23,8 @@ DEBIAN_LICENCES = {
     "protobuf-c": "BSD-2-Clause",
     "util-linux": "BSD-3-Clause",  # libuuid
 }
+# As for criu/build.sh: empty for this machine's architecture.
+ARCH = os.environ.get("FREEZE_ARCH", "")
 LICENCE_FILE = re.compile(r"(UN)?LICEN[CS]E|COPYING|COPYRIGHT|NOTICE", re.IGNORECASE)
 
 
@@ -48,6 +51,8 @@ def read(path):
 
 
 def triple():
+    if ARCH == "arm64":
+        return "aarch64-unknown-linux-gnu"
     return re.search(r"^host: (.*)$", run("rustc", "-vV"), re.MULTILINE)[1]
 
 
@@ -57,7 +62,7 @@ def crates():
     packages = {(p["name"], p["version"]): p for p in metadata["packages"]}
     blocks = re.findall(r'name = "(.*)"\nversion = "(.*)"\nsource = .*\nchecksum = "(.*)"', read(ROOT / "Cargo.lock"))
     checksums = {(name, version): checksum for name, version, checksum in blocks}
-    tree = run("cargo", "tree", "--locked", "--edges", "normal,no-proc-macro", "--prefix", "depth", "--format", " {p}")
+    tree = run("cargo", "tree", "--locked", "--target", triple(), "--edges", "normal,no-proc-macro", "--prefix", "depth", "--format", " {p}")
     found, above = {}, []
     for line in tree.splitlines():
         depth, name, version = re.match(r"(\d+) (\S+) v(\S+)", line).groups()
@@ -89,16 +94,19 @@ def crate(package, checksum):
 
 
 def rust():
-    """Rust's own library. Its licences are in one page that comes with rustc."""
+    """Rust's own library. Its licences are in one page that comes with rustc, or with Debian's library."""
     version = re.match(r"rustc (\S+)", run("rustc", "--version"))[1]
     page = pathlib.Path(run("rustc", "--print", "sysroot").strip(), "share/doc/rust/COPYRIGHT-library.html")
+    texts = {"rust-std.html": read(page)} if page.exists() else {"rust-std.txt": read("/usr/share/doc/libstd-rust-dev/copyright")}
     home = "https://github.com/rust-lang/rust"
-    return Component("rust-std", version, "MIT OR Apache-2.0", f"pkg:generic/rust-std@{version}", home, texts={page.name: read(page)})
+    return Component("rust-std", version, "MIT OR Apache-2.0", f"pkg:generic/rust-std@{version}", home, texts=texts)
 
 
 def debian(package, version, source):
     """A static library of a Debian or Ubuntu package."""
-    licence = DEBIAN_LICENCES.get(source.rstrip("-0123456789")) or DEBIAN_LICENCES.get(source)
+    # A cross compiler's library is of another source package than the compiler's own.
+    known = source.removesuffix("-cross")
+    licence = DEBIAN_LICENCES.get(known.rstrip("-0123456789")) or DEBIAN_LICENCES.get(known)
     if not licence:
         sys.exit(f"build: say in {__file__} which licence {source} has: {package} is linked in")
     name = re.search(r"^ID=(.*)$", read("/etc/os-release"), re.MULTILINE)[1]
@@ -108,12 +116,13 @@ def debian(package, version, source):
 
 
 def linked(lines):
-    return [debian(*line.split()) for line in lines.splitlines()]
+    """A package of two architectures is listed twice."""
+    return [debian(*line.split()) for line in dict.fromkeys(lines.splitlines())]
 
 
 def freeze_libraries():
     """The libraries of this machine that rustc links into a static program: libc, and the C compiler's unwinder."""
-    compiler = run("cc", "-print-libgcc-file-name").strip()
+    compiler = run("aarch64-linux-gnu-gcc" if ARCH == "arm64" else "cc", "-print-libgcc-file-name").strip()
     owner = run("dpkg-query", "-S", str(pathlib.Path(compiler).resolve())).split(":")[0]
     return linked(run("dpkg-query", "-W", "-f", "${Package} ${Version} ${source:Package}\\n", "libc6-dev", owner))
 

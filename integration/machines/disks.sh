@@ -55,9 +55,10 @@ make_image() {
 
 # make_kernel: ARCH-SUITE/kernel and an initrd with the modules that mount the disks, once.
 make_kernel() {
-	local made=$base/$arch-$suite tree=$base/tree-$arch-$suite version file n=100
+	local made=$base/$arch-$suite tree=$base/tree-$arch-$suite package version file n=100
 	[ ! -e "$made/initrd" ] || return 0
-	extract "$suite" "$tree" "linux-image-cloud-$arch" busybox-static
+	case $suite in *-16k) package=linux-image-$arch-16k ;; *) package=linux-image-cloud-$arch ;; esac
+	extract "${suite%-16k}" "$tree" "$package" busybox-static
 	mkdir -p "$made" "$tree/initrd"/{bin,modules,proc,dev,root}
 	version=$(basename "$tree"/boot/vmlinuz-*)
 	version=${version#vmlinuz-}

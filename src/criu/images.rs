@@ -235,14 +235,13 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// Bytes that the run has in the image of pages.
-    pub fn saved(&self) -> u64 {
+    /// Bytes that the run has in the image of pages, of a kernel with such pages.
+    pub fn saved(&self, page_size: u64) -> u64 {
         const PRESENT: u32 = 1 << 2;
-        const PAGE: u64 = 4096;
         if self.flags.is_some_and(|flags| flags & PRESENT == 0) {
             return 0;
         }
-        self.nr_pages.unwrap_or(self.compat_nr_pages.into()).saturating_mul(PAGE)
+        self.nr_pages.unwrap_or(self.compat_nr_pages.into()).saturating_mul(page_size)
     }
 }
 
@@ -470,7 +469,7 @@ mod tests {
 
     #[test]
     fn pages_that_are_elsewhere_are_not_saved() {
-        let pages = |flags, nr_pages| Pages { vaddr: 0, compat_nr_pages: 3, flags, nr_pages }.saved();
+        let pages = |flags, nr_pages| Pages { vaddr: 0, compat_nr_pages: 3, flags, nr_pages }.saved(4096);
         assert_eq!([pages(None, None), pages(Some(4), Some(2)), pages(Some(1), Some(2))], [3 * 4096, 2 * 4096, 0]);
         assert_eq!(pages(None, Some(u64::MAX)), u64::MAX);
     }

@@ -42,6 +42,7 @@ pub const ALL: &[Compare] = &[
     machine,
     registers,
     clocks,
+    page_size,
     highest_pid,
     lowest_pid,
     user,
@@ -118,6 +119,12 @@ fn clocks(demands: &Demands, means: &Means) -> Option<Unfit> {
         Plan::Refuse(behind) => Some(Unfit::Clock { behind }),
         _ => None,
     }
+}
+
+/// An image has whole pages, at addresses and of sizes that are multiples of one. Another architecture says so itself.
+fn page_size(demands: &Demands, means: &Means) -> Option<Unfit> {
+    let (theirs, ours) = (demands.page_size, means.page_size?);
+    (theirs != 0 && theirs != ours && demands.arch == means.arch).then_some(Unfit::PageSize { theirs, ours })
 }
 
 /// Without privileges PIDs only go up.

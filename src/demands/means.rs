@@ -16,6 +16,7 @@ use crate::image::{Opened, SystemV};
 use crate::privileges::{Abilities, Ability, Answer, RestorePlan};
 use crate::proc::limits::Limits;
 use crate::proc::sysvipc;
+use crate::sys::memory::page_size;
 use crate::sys::pids;
 
 /// What this container has. None is unknown or unlimited, and refuses nothing.
@@ -27,6 +28,8 @@ pub struct Means {
     pub registers: Option<RegisterArea>,
     /// Its clocks.
     pub clock: Option<clock::Means>,
+    /// Bytes of a page.
+    pub page_size: Option<u64>,
     /// Effective user.
     pub uid: u32,
     /// Bounding set, without `CAP_`.
@@ -102,6 +105,7 @@ impl Means {
             features: cpu_features(),
             registers: RegisterArea::here(),
             clock: clock::Means::here(Policy::default()).ok(),
+            page_size: Some(page_size()),
             uid: abilities.facts.uid,
             bounding: abilities.facts.bounding.clone(),
             lacks: lacks(abilities),

@@ -17,6 +17,7 @@ use crate::proc::status::Status;
 use crate::proc::sysvipc::Name;
 use crate::proc::tree::Process;
 use crate::proc::{self, fd::Descriptor, fdinfo::FdInfo};
+use crate::sys::memory;
 
 /// What `processes` will ask. `open` has the descriptors of each live process, by PID, and `objects` are their System V
 /// objects. Leaves out what only CRIU's images show, and processes that end meanwhile.
@@ -40,6 +41,7 @@ pub fn observe<'a>(
         arch: std::env::consts::ARCH.to_owned(),
         cpu_features: cpu::cpu_features(),
         saved_registers: RegisterArea::here().map(|area| area.saved()),
+        page_size: memory::page_size(),
         uid: nix::unistd::geteuid().as_raw(),
         lowest_pid: processes.iter().map(|process| process.pid).min().unwrap_or(0),
         highest_id: ids.copied().max().unwrap_or(0),

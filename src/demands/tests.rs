@@ -47,6 +47,7 @@ fn demands() -> Demands {
         files: vec![Opened { path: b"/data/log".into(), write: true, ..Opened::default() }],
         objects: vec![SystemV { kind: 1, id: 7, key: 5 }],
         clocks: Some(seconds(7201)),
+        page_size: 16_384,
     }
 }
 
@@ -66,6 +67,7 @@ fn means() -> Means {
             user_space: false,
             policy: Policy::Auto,
         }),
+        page_size: Some(16_384),
         uid: 1000,
         bounding: words(&["KILL", "NET_BIND_SERVICE", "CHECKPOINT_RESTORE"]).into_iter().collect(),
         lacks: vec![],
@@ -109,6 +111,7 @@ const ROWS: &[Row] = &[
     ("machine", |it| it.features = words(&["avx2"])),
     ("registers", |it| it.registers = Some(RegisterArea::of(&AREA[..3]))),
     ("clocks", |it| it.clock.iter_mut().for_each(|clock| clock.now = seconds(1))),
+    ("page size", |it| it.page_size = Some(4096)),
     ("highest PID", |it| it.pid_max = Some(40_000)),
     ("lowest PID", |it| it.used = Some(1000)),
     ("user", |it| it.uid = 1001),
@@ -176,7 +179,7 @@ fn what_is_not_told_is_not_missing() {
 
 #[test]
 fn another_architecture_is_not_asked_for_features() {
-    let means = Means { arch: "aarch64".into(), features: vec![], ..means() };
+    let means = Means { arch: "aarch64".into(), features: vec![], page_size: Some(65_536), ..means() };
     assert_eq!(demands().missing(&means), [Unfit::Architecture { theirs: "x86_64".into(), ours: "aarch64".into() }]);
 }
 

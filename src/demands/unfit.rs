@@ -27,6 +27,10 @@ pub enum Unfit {
     )]
     Clock { behind: Duration },
     #[error(
+        "the checkpoint has pages of {theirs} bytes, and this host's kernel has pages of {ours} bytes; restore it on a host where `getconf PAGESIZE` prints {theirs}"
+    )]
+    PageSize { theirs: u64, ours: u64 },
+    #[error(
         "PID {wanted} of the service is not available here, because this container has already used PIDs up to {used}; start a new container, which has fresh PIDs"
     )]
     PidsUsed {

@@ -1,5 +1,6 @@
 //! The properties of a CPU that programs choose their code by: features, and what is saved of the registers.
 
+mod arm64;
 mod later;
 mod unused;
 
@@ -17,7 +18,7 @@ pub fn cpu_features() -> Vec<String> {
     // All processors have the same features, and the whole file is long on a large host: read the first only.
     let line = BufReader::new(file).lines().map_while(Result::ok).find(|line| is_list(line));
     let shown = line.as_deref().map(in_use).unwrap_or_default();
-    shown.into_iter().chain(later::features()).collect()
+    shown.into_iter().chain(later::features()).chain(arm64::features()).collect()
 }
 
 /// Bounds registers of MPX, which Linux no longer enables since 5.6.

@@ -7,13 +7,19 @@ unsafe extern "C" {
     static etext: u8;
 }
 
+/// Bytes of a page of this kernel.
+pub fn page_size() -> u64 {
+    // SAFETY: reads a constant.
+    u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}
+
 /// Frees what the start needed: the heap's free pages, and the pages of the executable's code and constants,
 /// which reading the command line and the like mapped. A page that is used again comes back from the page
 /// cache.
 pub fn give_back() {
-    const PAGE: usize = 4096;
-    let start = (&raw const __executable_start).addr() & !(PAGE - 1);
-    let end = (&raw const etext).addr() & !(PAGE - 1);
+    let page = page_size() as usize;
+    let start = (&raw const __executable_start).addr() & !(page - 1);
+    let end = (&raw const etext).addr() & !(page - 1);
     // SAFETY: between the two lie only read-only mappings of the executable file without relocations, so each
     // page comes back with the same content. The allocator takes care of the heap.
     unsafe {

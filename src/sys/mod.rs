@@ -1,5 +1,6 @@
 //! System calls, and every `unsafe` of the crate with its reason. This layer never decides anything.
 
+pub(crate) mod arm64;
 mod clone3;
 pub(crate) mod cpuid;
 pub(crate) mod fd;

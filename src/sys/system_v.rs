@@ -50,12 +50,6 @@ pub fn may_copy_messages(id: i32) -> bool {
     size >= 0 || io::Error::last_os_error().raw_os_error() != Some(libc::ENOSYS)
 }
 
-/// Bytes of a page.
-pub fn page_size() -> u64 {
-    // SAFETY: reads a constant.
-    u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

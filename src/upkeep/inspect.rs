@@ -179,12 +179,15 @@ struct Reader<'a> {
     images: BTreeMap<&'a str, &'a Body>,
     /// Rest of [`IMAGES`].
     left: u64,
+    page_size: u64,
 }
 
 impl<'a> Reader<'a> {
     fn new(fetcher: Fetcher, manifest: &'a Manifest) -> Self {
         let images = manifest.images.iter().filter_map(|image| Some((&*image.name, image.body.as_ref()?)));
-        Self { fetcher, images: images.collect(), left: IMAGES }
+        // Who recorded none had none to choose from.
+        let recorded = manifest.demands.as_ref().map(|demands| demands.page_size).filter(|bytes| *bytes != 0);
+        Self { fetcher, images: images.collect(), left: IMAGES, page_size: recorded.unwrap_or(4096) }
     }
 
     /// Reads an image. `None` if there is none, or if it exceeds a limit.
@@ -198,7 +201,7 @@ impl<'a> Reader<'a> {
     fn process(&mut self, process: &image::Process) -> Result<Process, ImageError> {
         let mm = self.image(&format!("mm-{}.img", process.pid))?;
         let pagemap = self.image(&format!("pagemap-{}.img", process.pid))?;
-        let memory = mm.zip(pagemap).and_then(|(mm, pagemap)| memory_of(&mm, &pagemap).ok());
+        let memory = mm.zip(pagemap).and_then(|(mm, pagemap)| memory_of(&mm, &pagemap, self.page_size).ok());
         Ok(Process {
             pid: process.pid,
             ppid: process.ppid,
@@ -217,7 +220,8 @@ impl<'a> Reader<'a> {
         let Some(mut sum) = known.reduce(Memory::plus) else { return Ok(None) };
         for name in self.names("pagemap-shmem-") {
             let Some(pages) = self.image(name)?.and_then(|image| pages(&image).ok()) else { return Ok(None) };
-            sum.shared.saved = pages.iter().fold(sum.shared.saved, |sum, pages| sum.saturating_add(pages.saved()));
+            sum.shared.saved =
+                pages.iter().fold(sum.shared.saved, |sum, pages| sum.saturating_add(pages.saved(self.page_size)));
         }
         Ok(Some(sum))
     }
@@ -290,7 +294,7 @@ fn pages(pagemap: &[u8]) -> Result<Vec<Pages>, Malformed> {
     images::entries(pagemap, images::PAGEMAP)?.into_iter().skip(1).map(images::decode).collect()
 }
 
-fn memory_of(mm: &[u8], pagemap: &[u8]) -> Result<Memory, Malformed> {
+fn memory_of(mm: &[u8], pagemap: &[u8], page_size: u64) -> Result<Memory, Malformed> {
     let entries = images::entries(mm, images::MM)?;
     let mm: Mm = images::decode(entries.first().ok_or(Malformed)?)?;
     let mut memory = Memory::default();
@@ -303,7 +307,7 @@ fn memory_of(mm: &[u8], pagemap: &[u8]) -> Result<Memory, Malformed> {
     // Areas and runs are in ascending order, and a run can span several areas.
     let mut vmas = mm.vmas.iter().peekable();
     for run in pages(pagemap)? {
-        let (mut at, end) = (run.vaddr, run.vaddr.saturating_add(run.saved()));
+        let (mut at, end) = (run.vaddr, run.vaddr.saturating_add(run.saved(page_size)));
         while at < end {
             let Some(vma) = vmas.peek() else { return Err(Malformed) };
             if vma.end <= at {
@@ -412,7 +416,7 @@ mod tests {
             (STACK, STACK + 2, status::ANON_PRIVATE),
             (60, 61, status::VDSO | status::ANON_PRIVATE),
         ];
-        let memory = memory_of(&mm(&areas), &pagemap(&[(3, 8), (51, 1), (60, 1)])).unwrap();
+        let memory = memory_of(&mm(&areas), &pagemap(&[(3, 8), (51, 1), (60, 1)]), 4096).unwrap();
         let usage = |mapped: u64, saved: u64| Usage { mapped: mapped << 12, saved: saved << 12 };
         let expected = Memory {
             anonymous: usage(10, 1),
@@ -426,12 +430,19 @@ mod tests {
     }
 
     #[test]
+    fn larger_pages_count_for_more() {
+        let areas = [(0, 16, status::HEAP)];
+        let memory = memory_of(&mm(&areas), &pagemap(&[(4, 2)]), 16 << 10).unwrap();
+        assert_eq!(memory.heap, Usage { mapped: 16 << 12, saved: 2 << 14 });
+    }
+
+    #[test]
     fn pages_outside_of_all_areas_are_malformed() {
         let areas = [(10, 20, status::ANON_PRIVATE)];
         for run in [(5, 1), (19, 2), (30, 1), (10, u64::MAX)] {
-            assert_eq!(memory_of(&mm(&areas), &pagemap(&[run])), Err(Malformed), "{run:?}");
+            assert_eq!(memory_of(&mm(&areas), &pagemap(&[run]), 4096), Err(Malformed), "{run:?}");
         }
-        assert_eq!(memory_of(&mm(&[(20, 10, 0)]), &pagemap(&[])), Err(Malformed));
+        assert_eq!(memory_of(&mm(&[(20, 10, 0)]), &pagemap(&[]), 4096), Err(Malformed));
     }
 
     proptest! {
@@ -439,10 +450,10 @@ mod tests {
         fn fuzz_damaged_images_are_counted_or_malformed(edits in fuzz::edits(), others in fuzz::edits()) {
             let mm = mm(&[(4, 10, status::HEAP), (10, 20, status::ANON_PRIVATE), (30, 40, status::ANON_SHARED)]);
             let pagemap = pagemap(&[(5, 8), (31, 1), (33, 2)]);
-            memory_of(&mm, &pagemap).unwrap();
-            let _ = memory_of(&fuzz::damaged(&mm, &edits), &pagemap);
-            let _ = memory_of(&mm, &fuzz::damaged(&pagemap, &edits));
-            if let Ok(memory) = memory_of(&fuzz::damaged(&mm, &edits), &fuzz::damaged(&pagemap, &others)) {
+            memory_of(&mm, &pagemap, 4096).unwrap();
+            let _ = memory_of(&fuzz::damaged(&mm, &edits), &pagemap, 4096);
+            let _ = memory_of(&mm, &fuzz::damaged(&pagemap, &edits), 4096);
+            if let Ok(memory) = memory_of(&fuzz::damaged(&mm, &edits), &fuzz::damaged(&pagemap, &others), 4096) {
                 prop_assert!(memory.plus(memory).saved() >= memory.saved());
             }
         }

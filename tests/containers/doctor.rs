@@ -191,6 +191,7 @@ fn all_that_is_missing_for_a_generation_of_another_machine_is_said() {
     let mut manifest = Manifest::load(&vault, Some(1)).unwrap().unwrap();
     let demands = manifest.demands.as_mut().unwrap();
     demands.cpu_features.push("amx_future".into());
+    demands.page_size = 16_384;
     demands.uid = 7;
     manifest.executables[0].path = b"/opt/application".to_vec();
     vault.store().put(&manifest_key(1), manifest.encode(vault.seal()).into(), PutMode::Overwrite).unwrap();
@@ -199,6 +200,7 @@ fn all_that_is_missing_for_a_generation_of_another_machine_is_said() {
     for part in [
         "generation 1 cannot be restored here:\n",
         "- this CPU lacks amx_future",
+        "- the checkpoint has pages of 16384 bytes, and this host's kernel has pages of 4096 bytes",
         "- the service ran as uid 7",
         "- the application's file /opt/application",
     ] {
@@ -208,7 +210,7 @@ fn all_that_is_missing_for_a_generation_of_another_machine_is_said() {
     assert_eq!(container.wait(), i32::from(exit::RESTORE_FAILED));
     let log = container.logs().1;
     assert!(
-        log.contains("this CPU lacks amx_future") && log.contains("(and 2 more: `freeze doctor --for GENERATION`"),
+        log.contains("this CPU lacks amx_future") && log.contains("(and 3 more: `freeze doctor --for GENERATION`"),
         "{log}"
     );
 }

@@ -24,6 +24,7 @@ in_all_settings! {
     left_running;
     exit_status;
     signals;
+    registers;
     waits;
     limits_of_waits;
     signal_while_frozen;
@@ -61,6 +62,11 @@ fn daemon(setting: Setting) {
 
 fn sessions(setting: Setting) {
     moves(setting, &["sessions"]);
+}
+
+/// Threads that compute are stopped with all registers in use.
+fn registers(setting: Setting) {
+    moves(setting, &["registers", "2"]);
 }
 
 fn threads(setting: Setting) {

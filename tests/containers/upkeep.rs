@@ -79,7 +79,7 @@ fn extracted_images_agree_with_each_other() {
 fn saved(pagemap: &Path) -> u64 {
     let image = fs::read(pagemap).unwrap();
     let runs = images::entries(&image, images::PAGEMAP).unwrap().into_iter().skip(1);
-    runs.map(|run| images::decode::<Pages>(run).unwrap().saved()).sum()
+    runs.map(|run| images::decode::<Pages>(run).unwrap().saved(4096)).sum()
 }
 
 #[test]

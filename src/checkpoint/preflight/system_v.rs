@@ -13,7 +13,8 @@ use crate::proc::maps::{self, Mapping};
 use crate::proc::status::Status;
 use crate::proc::sysvipc::{self, Name};
 use crate::proc::tree::Process;
-use crate::sys::system_v::{Kind, may_copy_messages, may_read, page_size, was_used_here};
+use crate::sys::memory::page_size;
+use crate::sys::system_v::{Kind, may_copy_messages, may_read, was_used_here};
 
 const KINDS: [(Kind, &str); 3] = [
     (Kind::Memory, "System V shared memory"),

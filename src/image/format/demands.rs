@@ -86,6 +86,9 @@ pub struct Demands {
     /// As in the manifest. Those of a service that runs advance as every host's do, so they are compared at once.
     #[prost(message, optional, tag = "26")]
     pub clocks: Option<Clocks>,
+    /// Bytes of a page of its kernel.
+    #[prost(uint64, tag = "27")]
+    pub page_size: u64,
 }
 
 /// Clocks that count from the host's boot.
