@@ -92,9 +92,12 @@ pub fn jump(pid: i32, before: &Clocks) -> io::Result<i64> {
     if offsets(&pid.to_string())? != offsets("self")? {
         return Ok(0);
     }
-    let now = seen_by(pid)?;
+    Ok(ahead(&seen_by(pid)?, before))
+}
+
+fn ahead(now: &Clocks, before: &Clocks) -> i64 {
     let ahead = |now: u64, before: u64| ((i128::from(now) - i128::from(before)) / 1_000_000) as i64;
-    Ok(worse(ahead(now.monotonic_ns, before.monotonic_ns), ahead(now.boottime_ns, before.boottime_ns)))
+    worse(ahead(now.monotonic_ns, before.monotonic_ns), ahead(now.boottime_ns, before.boottime_ns))
 }
 
 /// Behind is worse than ahead.
