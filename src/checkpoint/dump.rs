@@ -15,6 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::meter::Meter;
 use super::room::Victim;
+use crate::criu::clocks;
 use crate::criu::command::{self, Criu, NotStarted, SystemV};
 use crate::criu::log::{self, Cause};
 use crate::criu::named::{self, Named};
@@ -24,11 +25,14 @@ use crate::fail_points::{Point, reach};
 use crate::host::clock::Time;
 use crate::host::oom::OomKills;
 use crate::host::stdio;
-use crate::image::{BodyId, BodyWriter, ImageError, ImageWriter};
+use crate::image::{BodyId, BodyWriter, Clocks, ImageError, ImageWriter};
 use crate::sys::fd;
 
 /// CRIU's byte at the gate: the dump is complete and all tasks stand still.
 const DUMPED: u8 = b'D';
+
+/// Images that are looked at while they pass.
+const COPIED: [&str; 3] = [named::IMAGES[0], named::IMAGES[1], clocks::IMAGE];
 
 /// Time in which CRIU must release the tasks. Then it is killed, which releases them too.
 const LET_GO: Duration = Duration::from_secs(20);
@@ -51,6 +55,8 @@ pub enum DumpError {
         "CRIU's list of the service's files cannot be read, so freeze cannot tell whether all of them are captured; try again, and report it if it fails again"
     )]
     Unknown,
+    #[error("CRIU's image of the clocks cannot be read; try again, and report it if it fails again")]
+    UnknownClocks,
     #[error(transparent)]
     Image(#[from] ImageError),
 }
@@ -78,7 +84,7 @@ pub struct Dump {
     /// Start of the time in which the service may stand still.
     since: Instant,
     released: Option<Instant>,
-    /// Images of [`named::IMAGES`].
+    /// The images of [`COPIED`].
     copies: BTreeMap<&'static str, Vec<u8>>,
 }
 
@@ -87,7 +93,7 @@ struct Open {
     name: String,
     pipe: std::fs::File,
     body: BodyWriter,
-    /// What came, if it is one of [`named::IMAGES`].
+    /// What came, if it is one of [`COPIED`].
     copy: Option<(&'static str, Vec<u8>)>,
 }
 
@@ -226,6 +232,12 @@ impl Dump {
         named::named(&self.copies).map_err(|_| DumpError::Unknown)
     }
 
+    /// The clocks that the process `root` sees, if they are `kernel` by the kernel.
+    pub fn clocks(&self, root: i32, kernel: Clocks) -> Result<Clocks, DumpError> {
+        let image = self.copies.get(clocks::IMAGE).map(Vec::as_slice);
+        clocks::seen_by(root, image, kernel).map_err(|_| DumpError::UnknownClocks)
+    }
+
     /// The image of all open files.
     pub fn files(&self) -> &[u8] {
         self.copies.get(named::IMAGES[0]).map_or(&[], Vec::as_slice)
@@ -345,7 +357,7 @@ fn begin(name: String, connection: &mut stream::Connection, writer: &ImageWriter
     if name.starts_with("pages-") || name.starts_with("ghost-file-") {
         fd::widen_pipe(pipe.as_fd(), stream::PIPE_ROOM);
     }
-    let copy = named::IMAGES.into_iter().find(|image| *image == name).map(|image| (image, Vec::new()));
+    let copy = COPIED.into_iter().find(|image| *image == name).map(|image| (image, Vec::new()));
     Ok(Open { name, pipe: pipe.into(), body: writer.begin(), copy })
 }
 

@@ -295,6 +295,7 @@ fn take(
     let mapped = describe::executables(&tree, &rules, &identities);
     let mut manifest =
         describe::service(host, &tree, target.root, target.service, mapped).map_err(LookupError::Proc)?;
+    manifest.clocks = manifest.clocks.map(|kernel| dump.clocks(target.root, kernel)).transpose()?;
     manifest.demands = Some(seen.demands.but_free(dump.files()));
     manifest.folder_links = used.folder_links(&rules);
     if runs_on {

@@ -103,7 +103,7 @@ pub fn dump(
 
 /// Arguments of `criu restore`. It detaches the tree, so init adopts it once CRIU and the worker have ended.
 /// It waits at the end for the gate `gate`. With `shift_clocks` the service's clocks go on where the kernel's are
-/// behind, without a time namespace.
+/// behind, without a time namespace (criu/README.md, 0084).
 pub fn restore(
     work: &Path,
     inherit: &[Inherit],

@@ -19,6 +19,8 @@ pub(crate) const CORE: u32 = 0x5505_3847;
 pub(crate) const QUEUES: u32 = 0x5545_3737;
 /// `remap-fpath.img`.
 pub(crate) const REMAPS: u32 = 0x5913_3954;
+/// `timens-0.img`.
+pub(crate) const TIME: u32 = 0x4311_4433;
 /// `pstree.img`.
 pub const PSTREE: u32 = 0x5027_3030;
 
@@ -97,6 +99,24 @@ pub struct Task {
     /// IDs of all threads.
     #[prost(uint32, repeated, packed = "false", tag = "5")]
     pub threads: Vec<u32>,
+}
+
+/// The kernel's clocks (`timens_entry`), of which the processes' own are known by what they are ahead.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Time {
+    #[prost(message, repeated, tag = "100")]
+    pub shifted: Vec<Shifted>,
+}
+
+/// A process whose clocks are ahead, in seconds (`shifted_task_entry`).
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Shifted {
+    #[prost(uint32, required, tag = "1")]
+    pub pid: u32,
+    #[prost(int64, required, tag = "2")]
+    pub monotonic: i64,
+    #[prost(int64, required, tag = "3")]
+    pub boottime: i64,
 }
 
 /// A thread (`core_entry`).

@@ -7,6 +7,7 @@
 mod asked;
 mod attributes;
 mod clock_option;
+mod clock_shift;
 mod demands;
 mod doctor;
 mod failures;

@@ -23,7 +23,7 @@
 
 static const struct shape *const shapes[] = { &one,	 &prefork, &daemon_shape, &sessions, &threads, &mixed,
 					      &files, &big,	   &signals,	  &sysv,     &iouring,
-					      &holds, &random_shape, &clock_shape, &sockets, &waits, &attributes, &states };
+					      &holds, &random_shape, &clock_shape, &clock_waits, &sockets, &waits, &attributes, &states };
 enum { SHAPES = sizeof shapes / sizeof *shapes, CANNOT = 77 };
 
 atomic_long *beats;

@@ -35,6 +35,7 @@ extern const struct shape files;			    /* files.c */
 extern const struct shape holds;			    /* holds.c */
 extern const struct shape random_shape;			    /* random.c */
 extern const struct shape clock_shape;			    /* clock.c */
+extern const struct shape clock_waits;		    /* clock_waits.c */
 extern const struct shape sockets;			    /* sockets.c */
 extern const struct shape waits;			    /* waits.c */
 extern const struct shape attributes;		    /* attributes.c */

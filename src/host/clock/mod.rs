@@ -67,9 +67,9 @@ fn may_make_namespaces() -> bool {
         && namespace::may_make_time()
 }
 
-/// Whether clocks can continue in user space here. This criu cannot do it.
+/// Whether clocks can continue in user space here (docs/explanation/clocks.md).
 pub const fn can_hide() -> bool {
-    false
+    cfg!(target_arch = "x86_64")
 }
 
 impl Means {
@@ -80,7 +80,7 @@ impl Means {
     }
 }
 
-/// The clocks that the process `pid` sees now.
+/// The clocks that the process `pid` sees now by the kernel.
 pub fn seen_by(pid: i32) -> io::Result<Clocks> {
     Ok(here()?.shifted(offsets(&pid.to_string())?, offsets("self")?).clocks())
 }

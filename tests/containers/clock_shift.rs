@@ -1,0 +1,146 @@
+//! Clocks that go on without a time namespace, on hosts that booted later and earlier (docs/explanation/clocks.md).
+
+use freeze::exit;
+
+use crate::harness::{App, Container, Setting};
+
+const STATIC: &str = "/services/service";
+const DYNAMIC: &str = "/services/service-dynamic";
+const SETTINGS: [Setting; 3] = [Setting::Restricted, Setting::RestrictedPodman, Setting::Caps];
+
+/// Hours that a host has been up for longer than this one.
+const EARLY: i64 = 555;
+const MIDDLE: i64 = 277;
+const HOUR: i64 = 3600;
+/// Seconds that a move takes at most, with the clock's rounding.
+const MOVE: i64 = 120;
+
+fn waiting(setting: Setting, program: &str) -> App {
+    App::with_options(setting, &[], &[program, "clock-waits"])
+}
+
+/// Ends the service there, and gives its container on the next host.
+fn move_to(app: &App, from: &Container, hours: i64, options: &[&str]) -> Container {
+    from.checkpoint(&[]);
+    assert_eq!(from.wait(), 172, "{}", from.story());
+    app.start_on_host(hours, options)
+}
+
+/// A number of the service's answer.
+fn number(answer: &str, name: &str) -> i64 {
+    let found = answer.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+    found.unwrap_or_else(|| panic!("no {name} in {answer}")).parse().unwrap()
+}
+
+/// Moves the service over these hosts. Its waits all end, none early, and no clock goes back. Each host's kernel is so many
+/// hours ahead of the service's clock.
+fn goes_on(app: &App, hosts: &[(i64, i64)]) {
+    let mut container = app.start_on_host(hosts[0].0, &[]);
+    let mut last = container.verified();
+    for (hours, ahead) in &hosts[1..] {
+        container.checkpoint(&["--leave-running"]);
+        container.verified();
+        container = move_to(app, &container, *hours, &[]);
+        let answer = container.verified();
+        for clock in ["monotonic", "boottime"] {
+            let step = number(&answer, clock) - number(&last, clock) - ahead * HOUR;
+            assert!((0..MOVE).contains(&step), "to a host at {hours} h, {last}: {answer}\n{}", container.story());
+        }
+        if *ahead == 0 {
+            assert!(!container.logs().1.contains("CLOCK_MONOTONIC"), "{}", container.story());
+        }
+        last = answer;
+    }
+}
+
+#[test]
+fn waits_go_on_over_hosts_that_booted_later() {
+    for (setting, program) in SETTINGS.into_iter().flat_map(|setting| [(setting, DYNAMIC), (setting, STATIC)]) {
+        goes_on(&waiting(setting, program), &[(EARLY, 0), (0, 0), (MIDDLE, 0), (0, 0)]);
+    }
+}
+
+/// There the kernel's clock is ahead, and the offset becomes 0, until it is needed again.
+#[test]
+fn a_host_that_booted_earlier_takes_over_and_loses_no_wait() {
+    for program in [DYNAMIC, STATIC] {
+        goes_on(
+            &waiting(Setting::Restricted, program),
+            &[(0, 0), (MIDDLE, MIDDLE), (0, 0), (EARLY, EARLY - MIDDLE), (0, 0)],
+        );
+    }
+}
+
+/// And gives back: the service's clock is recorded, not the kernel's.
+#[test]
+fn a_time_namespace_takes_over() {
+    let app = waiting(Setting::RestrictedPodman, DYNAMIC);
+    let mut container = app.start_on_host(EARLY, &[]);
+    let mut last = container.verified();
+    for options in [&[][..], &["--isolate", "auto"], &[]] {
+        container = move_to(&app, &container, 0, options);
+        let answer = container.verified();
+        let step = number(&answer, "monotonic") - number(&last, "monotonic");
+        assert!((0..MOVE).contains(&step), "{options:?}, {last}: {answer}\n{}", container.story());
+        last = answer;
+    }
+}
+
+/// A program that is executed after a move has the host's clock, and keeps that one.
+#[test]
+fn each_process_has_its_own_offset() {
+    let app = App::new(Setting::Restricted, &["clock"]);
+    let first = app.start_on_host(EARLY, &[]);
+    let parent = number(&first.verified(), "monotonic");
+    let second = move_to(&app, &first, 0, &[]);
+    second.verified();
+    second.ask("exec");
+    let child = number(&second.ask("child"), "monotonic");
+    assert!(((EARLY - 1) * HOUR..).contains(&(parent - child)), "{parent} {child}");
+    let third = move_to(&app, &second, -10, &[]);
+    for (word, before) in [("verify", parent), ("child", child)] {
+        let answer = third.ask(word);
+        let step = number(&answer, "monotonic") - before;
+        assert!((0..MOVE).contains(&step), "{word}: {before}, then {answer}\n{}", third.story());
+        assert_eq!(number(&answer, "monotonic_back"), 0, "{answer}");
+        assert_eq!(number(&answer, "boottime_back"), 0, "{answer}");
+    }
+}
+
+/// It is found before anything runs, and the service can go back.
+#[test]
+fn a_wait_that_cannot_be_changed_is_refused_by_name() {
+    let app = waiting(Setting::Restricted, DYNAMIC);
+    let first = app.start_on_host(EARLY, &[]);
+    first.verified();
+    first.ask("elsewhere");
+    first.verified();
+    let second = move_to(&app, &first, 0, &[]);
+    assert_eq!(second.wait(), i32::from(exit::RESTORE_FAILED), "{}", second.story());
+    let said = second.logs().1;
+    let reason = "this host booted later, and CLOCK_MONOTONIC cannot go on for process 1001: thread ";
+    assert!(said.contains(reason), "{said}");
+    assert!(said.contains(" waits until a time, at 0x"), "{said}");
+    app.start_on_host(EARLY, &[]).verified();
+}
+
+/// What a restore has changed in a library is gone with it, and is not looked for in what is mapped there afterwards.
+#[test]
+fn a_library_that_is_gone_is_left_alone() {
+    let app = waiting(Setting::Restricted, DYNAMIC);
+    let first = app.start_on_host(EARLY, &[]);
+    first.verified();
+    first.ask("map");
+    assert_eq!(number(&first.ask("compare"), "changed"), 0);
+    let second = move_to(&app, &first, 0, &[]);
+    second.verified();
+    assert_eq!(number(&second.ask("compare"), "changed"), 1);
+    second.ask("remap");
+    let third = move_to(&app, &second, EARLY + 10, &[]);
+    third.verified();
+    assert_eq!(number(&third.ask("compare"), "changed"), 0);
+    // There its own system calls are found.
+    let fourth = move_to(&app, &third, 0, &[]);
+    fourth.verified();
+    assert_eq!(number(&fourth.ask("compare"), "changed"), 1);
+}
