@@ -202,9 +202,11 @@ fn each_site_is_found_and_is_one() {
     }
 }
 
-/// Of table.S: the function, and what is found of the `syscall` in it: the call, whether it can be changed, and whether it is made
-/// in the stub.
-const TABLE: [(&str, Option<(i64, bool, bool)>); 13] = [
+/// A call, whether it can be changed, and whether it is then made in the stub.
+type Found = (i64, bool, bool);
+
+/// The functions of table.S, and what is found of the `syscall` in each.
+const TABLE: [(&str, Option<Found>); 13] = [
     ("plain", Some((202, true, false))),
     ("by_register", Some((230, true, false))),
     ("by_caller", Some((ANY, true, false))),
@@ -217,7 +219,7 @@ const TABLE: [(&str, Option<(i64, bool, bool)>); 13] = [
     ("jumped_into_from_afar", Some((202, false, false))),
     ("landed_on", Some((202, false, false))),
     ("too_short", Some((202, false, false))),
-    ("data", None),
+    ("within", None),
 ];
 
 #[test]

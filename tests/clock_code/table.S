@@ -112,11 +112,8 @@
 	syscall
 	end
 
-	function data			/* not found: a table of numbers */
-	ret
-	.fill	64, 1, 0x6b
-	.byte	0xb8, 0xca, 0, 0, 0, 0x0f, 0x05, 0x6b, 0x0f, 0x05
-	.fill	64, 1, 0x6b
+	function within			/* not found: mov $202, %eax; syscall in the middle of a movabs */
+	.byte	0x48, 0xb8, 0xb8, 0xca, 0, 0, 0, 0x0f, 0x05, 0
 	end
 
 	.globl	_start
