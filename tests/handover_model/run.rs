@@ -108,7 +108,6 @@ impl Run<'_> {
             exclusive: None,
             tracers: None,
             files: Default::default(),
-            tracers: None,
         };
         Ok(reason_to_wait(Some(vault), found, &common, &policy)?.is_some())
     }
