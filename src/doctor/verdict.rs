@@ -77,7 +77,7 @@ mod tests {
         A restore counts PIDs up to those of the service. It needs a fresh container in which no other process starts meanwhile.
         The /proc/PID/exe of a restored process is criu, so programs that execute themselves through it do not work.
         All processes of a service must run as the same user and be dumpable.
-        CLOCK_MONOTONIC and CLOCK_BOOTTIME jump to the new host's clocks at a restore, which is refused if they would go back (--clock).
+        CLOCK_MONOTONIC and CLOCK_BOOTTIME jump ahead to the new host's clocks at a restore, and continue in user space where those are behind: programs that the service executes see the host's.
         ");
     }
 
@@ -93,7 +93,7 @@ mod tests {
         A restore chooses PIDs and TIDs, even those that the container has used before.
         The /proc/PID/exe of a restored process is its program.
         The processes of a service may run as several users.
-        CLOCK_MONOTONIC and CLOCK_BOOTTIME continue after a restore with --isolate auto; without it, they jump to the new host's clocks at a restore, which is refused if they would go back (--clock).
+        CLOCK_MONOTONIC and CLOCK_BOOTTIME continue after a restore with --isolate auto; without it, they jump ahead to the new host's clocks at a restore, and continue in user space where those are behind: programs that the service executes see the host's.
         ");
     }
 
@@ -102,7 +102,7 @@ mod tests {
         let mut abilities = Abilities::with(&[&BASIC[..], &[Ability::TimeNamespace, Ability::PidNamespace]].concat());
         let last = |abilities: &Abilities| verdict(abilities, &PROVEN).split_off(4).join("\n");
         insta::assert_snapshot!(last(&abilities), @r"
-        CLOCK_MONOTONIC and CLOCK_BOOTTIME continue after a restore with --isolate auto; without it, they jump to the new host's clocks at a restore, which is refused if they would go back (--clock).
+        CLOCK_MONOTONIC and CLOCK_BOOTTIME continue after a restore with --isolate auto; without it, they jump ahead to the new host's clocks at a restore, and continue in user space where those are behind: programs that the service executes see the host's.
         With --isolate auto the service has its own PID namespace, in which a restore chooses PIDs and /proc/PID/exe is the program.
         ");
         abilities.facts.effective.insert("SYS_ADMIN".to_owned());

@@ -59,14 +59,11 @@ fn a_cold_start_is_refused_with_a_status_of_its_own() {
         checkpoint(&source(&app, &[]));
         let outcomes = app.store().join("outcomes");
         let before = entries(&outcomes);
-        // This criu cannot hide a jump, so that is the default.
-        for options in [&[][..], &REFUSE] {
-            let refused = app.start_with(&[&["--instance", "other"], options].concat());
-            assert_eq!(Some(refused.wait()), LATER, "{}", refused.story());
-            let said = refused.logs().1;
-            assert!(said.contains(&format!("generation 1 cannot be restored: {BACK}")), "{said}");
-            assert!(said.contains("or accept the jump (--clock host)"), "{said}");
-        }
+        let refused = app.start_with(&[&["--instance", "other"], &REFUSE[..]].concat());
+        assert_eq!(Some(refused.wait()), LATER, "{}", refused.story());
+        let said = refused.logs().1;
+        assert!(said.contains(&format!("generation 1 cannot be restored: {BACK}")), "{said}");
+        assert!(said.contains("or accept the jump (--clock host)"), "{said}");
         assert_eq!(entries(&outcomes), before, "the store has learnt of it");
         // A host that booted at the same time has it still.
         assert_eq!(went_back(&app.start_on_host(HOURS, &REFUSE)), 0, "{setting:?}");
@@ -87,6 +84,21 @@ fn a_jump_is_accepted_where_the_user_says_so() {
     let said = || ahead.logs().1.contains("freeze: the service's CLOCK_MONOTONIC or CLOCK_BOOTTIME jumps ahead by 10h");
     ahead.eventually("nobody is told", || said().then_some(()));
     assert!(ahead.status().unwrap().contains(r#""clock":"host""#));
+}
+
+/// In user space. That is said before, too.
+#[test]
+fn by_default_a_jump_is_hidden() {
+    let app = app(Setting::Restricted);
+    let source = source(&app, &[]);
+    let target = standby(&app, 0, &[]);
+    let (status, said) = migrate(&source, &target, &["--dry-run"]);
+    assert!(status == 0 && said.contains("note: the service's clocks continue in user space"), "{said}");
+    checkpoint(&source);
+    assert_eq!(went_back(&target), 0);
+    assert!(target.status().unwrap().contains(r#""clock_jump_ms":0,"clock":"user-space""#));
+    let status = text(&target.exec(&[FREEZE, "status"]).stdout);
+    assert!(status.contains("in user space; programs that the service executes see this host's clock"), "{status}");
 }
 
 /// The source asks before it freezes anything.

@@ -116,7 +116,7 @@ fn a_wait_that_cannot_be_changed_is_refused_by_name() {
     first.ask("elsewhere");
     first.verified();
     let second = move_to(&app, &first, 0, &[]);
-    assert_eq!(second.wait(), i32::from(exit::RESTORE_FAILED), "{}", second.story());
+    assert_eq!(second.wait(), i32::from(exit::CLOCK_BACK), "{}", second.story());
     let said = second.logs().1;
     let reason = "this host booted later, and CLOCK_MONOTONIC cannot go on for process 1001: thread ";
     assert!(said.contains(reason), "{said}");

@@ -51,7 +51,7 @@ fn a_fresh_container(setting: Setting) {
         Setting::Nested => own,
         Setting::RestrictedPodman => in_time,
         Setting::Unconfined => "CLOCK_MONOTONIC and CLOCK_BOOTTIME",
-        _ => "jump to the new host's clocks at a restore",
+        _ => "and continue in user space where those are behind",
     };
     let able = "\nServices can be checkpointed and restored here.\n";
     for part in ["\nclone3 with set_tid ", "proof: 4 processes", numbers, able, isolated] {
