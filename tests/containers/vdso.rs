@@ -29,8 +29,9 @@ fn check_jumps(answer: &str, expected: i64) {
     }
 }
 
-/// Every second host has been up for ten hours longer. A wrong read is a jump there, and one back.
-fn moves_to_hosts(app: &App, moves: i64) -> Container {
+/// Every second host has been up for ten hours longer, and `each` move is so many jumps. A wrong read is a jump there, and one
+/// back.
+fn moves_to_hosts(app: &App, moves: i64, each: i64) -> Container {
     let mut container = app.start_on_host(10, &[]);
     check_jumps(&container.verified(), 0);
     for done in 1..=moves {
@@ -38,13 +39,15 @@ fn moves_to_hosts(app: &App, moves: i64) -> Container {
         container = app.start_on_host(if done % 2 == 0 { 10 } else { 0 }, &[]);
         let answer = container.verified();
         eprintln!("after {done} moves: {answer}");
-        check_jumps(&answer, done);
+        check_jumps(&answer, done * each);
     }
     container
 }
 
 fn reads_follow_each_other_on_any_host(setting: Setting) {
-    moves_to_hosts(&App::new(setting, &["reads"]), 3);
+    for (clock, each) in [("host", 1), ("auto", 0)] {
+        moves_to_hosts(&App::with_options(setting, &["--clock", clock], &["/services/service", "reads"]), 3, each);
+    }
 }
 
 /// While threads are stepped out of the vDSO, too.
@@ -88,12 +91,13 @@ fn sigtrap_stays_ignored() {
 /// criu acts as on such a kernel.
 #[test]
 fn reads_follow_each_other_through_another_kernels_vdso() {
-    let app = App::new(Setting::Restricted, &["reads"]).with_own_programs();
+    let app = App::with_options(Setting::Restricted, &["--clock", "host"], &["/services/service", "reads"])
+        .with_own_programs();
     let criu = app.programs().join("criu");
     fs::rename(&criu, app.programs().join("criu-itself")).unwrap();
     fs::write(&criu, "#!/bin/sh\nCRIU_FAULT=127 exec /opt/freeze/criu-itself \"$@\"\n").unwrap();
     fs::set_permissions(&criu, fs::Permissions::from_mode(0o755)).unwrap();
-    let container = moves_to_hosts(&app, 4);
+    let container = moves_to_hosts(&app, 4, 1);
     let (told, mapped) = vdsos(container.find(&["/services/service", "reads"]).unwrap());
     assert_ne!(told, mapped, "it has one vDSO only");
 }

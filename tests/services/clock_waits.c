@@ -262,13 +262,13 @@ static const struct {
 	       { CLOCK_BOOTTIME, "CLOCK_BOOTTIME" } };
 enum { CLOCKS = sizeof clocks / sizeof *clocks };
 
-static atomic_long reads;
+static atomic_long looked;
 
 static void *read_clocks(void *arg)
 {
 	int64_t last[CLOCKS] = { 0 };
 
-	for (;; reads++) {
+	for (;; looked++) {
 		for (int i = 0; i < CLOCKS; i++) {
 			timespec by_call, by_library, by_own;
 
@@ -334,7 +334,7 @@ static void clock_waits_start(int argc, char **argv)
 /* Each wait must end twice from now on. */
 static void clock_waits_verify(void)
 {
-	long before[WAYS], reads_before = reads;
+	long before[WAYS], reads_before = looked;
 
 	for (int i = 0; i < WAYS; i++)
 		before[i] = ways[i].times;
@@ -346,7 +346,7 @@ static void clock_waits_verify(void)
 		else
 			return fail("%s does not end", ways[i].name);
 	}
-	if (reads == reads_before)
+	if (looked == reads_before)
 		fail("the clocks are not read");
 	say("ways=%d monotonic=%ld boottime=%ld", WAYS, (long)in(CLOCK_MONOTONIC, 0).tv_sec, (long)in(CLOCK_BOOTTIME, 0).tv_sec);
 }
