@@ -19,6 +19,10 @@ USER = 1000
 CLONE_NEWNET = 0x40000000
 # How long anything may take that is waited for, on a slow and busy machine.
 PATIENCE = 60
+# How many hours longer than this machine the host of each next container has been up, by FREEZE_TEST_HOSTS: each has booted
+# earlier than the last one, later, or later, earlier and later in turn. A time namespace around the sandbox plays it.
+HOSTS = {"one": (0,) * 4, "earlier": (0, 10, 20, 30), "later": (30, 20, 10, 0), "turns": (20, 10, 30, 0)}
+UPTIMES = HOSTS[os.environ.get("FREEZE_TEST_HOSTS", "one")]
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -44,15 +48,16 @@ class Application:
 
     def start(self, root, options=()):
         """A fresh container: it restores where there is a generation, else it starts the service."""
+        hours = UPTIMES[self.started % len(UPTIMES)]
         self.started += 1
-        return Container(self, f"real-{self.name}-{self.started}", root, options)
+        return Container(self, f"real-{self.name}-{self.started}", root, options, hours)
 
 
 class Container:
     """One container, in the setting restricted."""
 
-    def __init__(self, application, name, root, options):
-        self.id, self.opt, self.clients = name, application.opt, []
+    def __init__(self, application, name, root, options, hours):
+        self.id, self.opt, self.clients, self.hours = name, application.opt, [], hours
         self.runtime = application.folder(name)
         binds = [
             f"{application.opt}:/opt/freeze:ro",
@@ -65,7 +70,7 @@ class Container:
         words = [word for bind in binds for word in ("--bind", bind)]
         words += ["--env", "FREEZE_STORE=file:/store"]
         command = ["/bin/sh", "-c", f"PATH=$PATH:/opt/freeze\n{application.command}"]
-        self.pid = int(sandbox("start", "--id", name, *words, *options, root, *command).stdout)
+        self.pid = int(sandbox("start", "--id", name, *words, *options, root, *command, hours=hours).stdout)
         # The sandbox's folder of it, with what it has printed and with its keyboard.
         self.folder = Path(sandbox("dir", name).stdout.strip())
 
@@ -93,7 +98,7 @@ class Container:
 
     def exec(self, *command):
         """Runs a command inside, as `docker exec` would."""
-        return sandbox("exec", self.id, *command, check=False)
+        return sandbox("exec", self.id, *command, check=False, hours=self.hours)
 
     def has_ended(self):
         return (self.folder / "status").exists()
@@ -152,8 +157,11 @@ class Container:
         return found - {1}
 
 
-def sandbox(*words, check=True):
-    done = subprocess.run([SANDBOX, *map(str, words)], capture_output=True, text=True, errors="replace")
+def sandbox(*words, check=True, hours=0):
+    """Runs the sandbox on a host that has been up for so many hours longer."""
+    seconds = str(hours * 3600)
+    host = ["unshare", "--time", "--monotonic", seconds, "--boottime", seconds] if hours else []
+    done = subprocess.run([*host, SANDBOX, *map(str, words)], capture_output=True, text=True, errors="replace")
     if check and done.returncode:
         raise Failed(f"sandbox {words[0]}: {done.stderr.strip()}")
     return done

@@ -77,6 +77,8 @@ class Check:
             if waiting:
                 expect("BLPOP", ["list", "element"], self.blocked.answer())
             redis.ask("DEL", "list")
+            # A wait with a limit ends, which needs a clock that does not stand still.
+            expect("BLPOP with a limit", "-1", redis.ask("BLPOP", "none", 1))
             if redis.ask("CONFIG", "GET", "appendonly")[1] == "yes":
                 while "aof_rewrite_in_progress:1" in redis.ask("INFO", "persistence"):
                     pass
