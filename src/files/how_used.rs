@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
+use super::lookup_error::LookupError;
 use crate::proc::fdinfo::FdInfo;
 use crate::proc::maps::{self, Mapping};
-use crate::proc::tree::Process;
+use crate::proc::tree::{self, Process};
 use crate::proc::{self, fd};
 
 /// How processes use a file.
@@ -50,6 +51,14 @@ impl BitOrAssign for Use {
     }
 }
 
+/// What was read of a process. One that runs may have ended meanwhile: then it uses nothing.
+pub fn unless_ended<T: Default>(pid: i32, read: io::Result<T>) -> Result<T, LookupError> {
+    match read {
+        Err(_) if tree::read(pid).is_none_or(|process| process.is_zombie()) => Ok(T::default()),
+        read => read.map_err(LookupError::Proc),
+    }
+}
+
 /// Files that may be written without a new time of change.
 #[derive(Debug)]
 pub struct Written {
@@ -76,4 +85,21 @@ pub fn written(processes: &[Process]) -> io::Result<Written> {
         }
     }
     Ok(Written { inodes, since })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_process_that_has_ended_uses_nothing() {
+        let mut ended = Command::new("true").spawn().unwrap();
+        let pid = ended.id() as i32;
+        ended.wait().unwrap();
+        assert_eq!(unless_ended(pid, maps::read(pid)).unwrap().len(), 0);
+        let denied = Err::<Vec<u8>, _>(io::ErrorKind::PermissionDenied.into());
+        assert!(unless_ended(std::process::id() as i32, denied).is_err());
+    }
 }

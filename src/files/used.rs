@@ -18,7 +18,7 @@ use nix::unistd::{AccessFlags, eaccess};
 
 use super::bound;
 use super::entry;
-use super::how_used::Use;
+use super::how_used::{Use, unless_ended};
 pub use super::how_used::{Written, written};
 pub use super::lookup_error::LookupError;
 use super::mounts::{Kind, Mounts};
@@ -263,7 +263,7 @@ fn used_by(processes: &[Process]) -> Result<BTreeMap<PathBuf, Use>, LookupError>
             let how = Use { worked_in: true, ..Use::default() };
             names_of(&cwd, &target).into_iter().for_each(|path| note(path, how));
         }
-        for (fd, target) in fd::links(process.pid).map_err(LookupError::Proc)? {
+        for (fd, target) in unless_ended(process.pid, fd::links(process.pid))? {
             if target.is_absolute() {
                 let how = Use::open(&FdInfo::read(process.pid, fd).unwrap_or_default());
                 let link = proc::path(process.pid, &format!("fd/{fd}"));
@@ -274,7 +274,7 @@ fn used_by(processes: &[Process]) -> Result<BTreeMap<PathBuf, Use>, LookupError>
                 }
             }
         }
-        for mapping in maps::read(process.pid).map_err(LookupError::Proc)? {
+        for mapping in unless_ended(process.pid, maps::read(process.pid))? {
             if let Some(path) = mapping.path() {
                 note(path.to_owned(), Use::mapped(&mapping));
             }
