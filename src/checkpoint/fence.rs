@@ -27,7 +27,7 @@ impl Stopped {
         for process in tree.processes() {
             if process::kill(process.pid, libc::SIGSTOP) {
                 stopped.0.push(process.pid);
-            } else if tree::read(process.pid).is_some_and(|process| !process.is_zombie()) {
+            } else if tree::is_alive(process.pid) {
                 stopped.go_on();
                 return Err(Process::name(process));
             }

@@ -54,7 +54,7 @@ impl BitOrAssign for Use {
 /// What was read of a process. One that runs may have ended meanwhile: then it uses nothing.
 pub fn unless_ended<T: Default>(pid: i32, read: io::Result<T>) -> Result<T, LookupError> {
     match read {
-        Err(_) if tree::read(pid).is_none_or(|process| process.is_zombie()) => Ok(T::default()),
+        Err(_) if !tree::is_alive(pid) => Ok(T::default()),
         read => read.map_err(LookupError::Proc),
     }
 }

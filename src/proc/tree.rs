@@ -83,6 +83,11 @@ pub fn root(all: &BTreeMap<i32, Process>, init: i32, service: i32) -> Option<i32
     Some(if parent == init { service } else { parent })
 }
 
+/// Whether the process is there and has not ended.
+pub fn is_alive(pid: i32) -> bool {
+    read(pid).is_some_and(|process| !process.is_zombie())
+}
+
 /// The ancestor of `pid` that is a child of init, or `pid` itself.
 pub fn top(all: &BTreeMap<i32, Process>, init: i32, pid: i32) -> Option<i32> {
     let above = std::iter::successors(Some(pid), |pid| Some(all.get(pid)?.ppid));

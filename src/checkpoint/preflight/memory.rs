@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use super::{Finding, Findings, Place, Service, descriptors, devices, not_inspectable, system_v};
 use crate::files::mapped;
 use crate::proc::maps::{self, Mapping};
-use crate::proc::tree::Process;
+use crate::proc::tree::{Process, is_alive};
 
 /// Returns the present paths of files that are mapped under a former one.
 pub fn look(service: &Service, findings: &mut Findings) -> Vec<PathBuf> {
@@ -17,7 +17,7 @@ pub fn look(service: &Service, findings: &mut Findings) -> Vec<PathBuf> {
     for one in &service.processes {
         let maps = match maps::read(one.process.pid) {
             Ok(maps) => maps,
-            Err(error) if super::is_alive(one.process.pid) => {
+            Err(error) if is_alive(one.process.pid) => {
                 findings.add(not_inspectable(one.process, &error));
                 continue;
             }

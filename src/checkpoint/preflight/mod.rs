@@ -31,7 +31,7 @@ use std::time::Duration;
 use crate::image::Demands;
 use crate::privileges::Abilities;
 use crate::proc::fd::{self, Descriptor};
-use crate::proc::tree::{self, Process};
+use crate::proc::tree::{Process, is_alive};
 
 /// Why the service cannot be checkpointed as it is. Nothing was frozen.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -159,10 +159,6 @@ fn inspect(processes: &[Process], init: i32, abilities: &Abilities) -> Looked {
     Looked { findings, paths, demands }
 }
 
-fn is_alive(pid: i32) -> bool {
-    tree::read(pid).is_some_and(|process| !process.is_zombie())
-}
-
 fn not_inspectable(process: &Process, error: &io::Error) -> Finding {
     Finding::refused(
         Some(process),
@@ -176,6 +172,7 @@ mod tests {
     use std::process::{Child, Command};
 
     use super::*;
+    use crate::proc::tree;
 
     struct Running(Child);
 

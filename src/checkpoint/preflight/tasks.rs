@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use nix::libc;
 
-use super::{Finding, Findings, Place, Service, is_alive, not_inspectable};
-use crate::proc::status::Status;
-use crate::proc::{self, tree::Process};
+use super::{Finding, Findings, Place, Service, not_inspectable};
+use crate::proc::tree::{Process, is_alive};
+use crate::proc::{self, status::Status};
 
 const NAMESPACES: &[&str] = &["user", "pid", "pid_for_children", "mnt", "net", "ipc", "uts", "cgroup"];
 
