@@ -38,6 +38,11 @@ impl Tree {
         self.tracers.into_iter().chain([self.root]).filter(|pid| *pid > 0)
     }
 
+    /// Number of tracers that are there.
+    pub fn tracers_left(self) -> usize {
+        self.tracers.into_iter().filter(|pid| *pid > 0).count()
+    }
+
     /// Init's own child, whose end is the service's.
     pub fn outermost(self) -> i32 {
         self.above().next().unwrap_or(self.service)

@@ -346,7 +346,7 @@ impl Machine {
         if before.tracers == now.tracers {
             return;
         }
-        let left = now.tracers.iter().filter(|pid| **pid > 0).count();
+        let left = now.tracers_left();
         self.status.tracers = Some(left);
         let message = match left {
             0 => {
@@ -361,8 +361,7 @@ impl Machine {
 
     /// The service runs below these tracers.
     fn note_tracers(&mut self, tree: Tree) {
-        let made = tree.tracers.iter().filter(|pid| **pid > 0).count();
-        self.status.tracers = (made > 0).then_some(made);
+        self.status.tracers = Some(tree.tracers_left()).filter(|made| *made > 0);
     }
 
     fn service_ended(&mut self, ending: Ending) {
