@@ -139,12 +139,11 @@ mod tests {
 
     #[test]
     fn each_clock_has_its_line() {
-        let line = |which, jump| clock(which, jump);
         let lines = [
-            line(Some(Clock::TimeNamespace), 0),
-            line(Some(Clock::UserSpace), 0),
-            line(Some(Clock::Host), 90_000),
-            line(None, -90_000),
+            clock(Some(Clock::TimeNamespace), 0),
+            clock(Some(Clock::UserSpace), 0),
+            clock(Some(Clock::Host), 90_000),
+            clock(None, -90_000),
         ];
         insta::assert_snapshot!(lines.join("\n"), @"
         clock: continued from the checkpoint, in a time namespace

@@ -57,17 +57,12 @@ impl Means {
             Plan::Refuse(_) => None,
             Plan::Host => {
                 let jump = super::ahead(&self.now, before);
-                let time = Duration::from_millis(jump.unsigned_abs());
-                (time > TOLERANCE).then(|| format!("the service's clocks {}, to this host's", ahead_or_back(jump)))
+                let (time, way) = (Duration::from_millis(jump.unsigned_abs()), if jump < 0 { "back" } else { "ahead" });
+                (time > TOLERANCE)
+                    .then(|| format!("the service's clocks jump {way} by {}, to this host's", rough(time)))
             }
         }
     }
-}
-
-/// `jump ahead by 2h`.
-fn ahead_or_back(jump_ms: i64) -> String {
-    let way = if jump_ms < 0 { "back" } else { "ahead" };
-    format!("jump {way} by {}", rough(Duration::from_millis(jump_ms.unsigned_abs())))
 }
 
 /// In whole seconds.
