@@ -8,7 +8,6 @@
 #include "service.h"
 #include <elf.h>
 #include <linux/futex.h>
-#include <pthread.h>
 #include <semaphore.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
@@ -300,18 +299,6 @@ static void *own_lock(void *arg)
 	return pause_for_ever(arg);
 }
 
-static pthread_t begin_thread(void *(*body)(void *), void *arg)
-{
-	pthread_attr_t small;
-	pthread_t thread;
-
-	pthread_attr_init(&small);
-	pthread_attr_setstacksize(&small, 65536);
-	if (pthread_create(&thread, &small, body, arg))
-		cannot("pthread_create");
-	return thread;
-}
-
 static void clock_waits_start(int argc, char **argv)
 {
 	sigset_t usr2;
@@ -322,13 +309,13 @@ static void clock_waits_start(int argc, char **argv)
 	sigprocmask(SIG_BLOCK, &usr2, NULL);
 	pthread_mutex_lock(&held);
 	pthread_rwlock_wrlock(&lock);
-	for_ever = begin_thread(pause_for_ever, NULL);
-	begin_thread(own_lock, NULL);
+	for_ever = small_thread(pause_for_ever, NULL);
+	small_thread(own_lock, NULL);
 	while (!locked)
 		nap();
 	for (int i = 0; i < WAYS; i++)
-		begin_thread(wait_again, &ways[i]);
-	begin_thread(read_clocks, NULL);
+		small_thread(wait_again, &ways[i]);
+	small_thread(read_clocks, NULL);
 }
 
 /* Each wait must end twice from now on. */
@@ -404,7 +391,7 @@ static void map_library(off_t skip)
 static int clock_waits_word(const char *text)
 {
 	if (!strcmp(text, "elsewhere"))
-		begin_thread(wait_elsewhere, NULL);
+		small_thread(wait_elsewhere, NULL);
 	else if (!strcmp(text, "map"))
 		map_library(0);
 	else if (!strcmp(text, "remap"))

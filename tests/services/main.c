@@ -66,6 +66,19 @@ void cannot(const char *what)
 	exit(CANNOT);
 }
 
+pthread_t small_thread(void *(*body)(void *), void *arg)
+{
+	pthread_attr_t attr;
+	pthread_t thread;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, 65536);
+	errno = pthread_create(&thread, &attr, body, arg);
+	if (errno)
+		cannot("pthread_create");
+	return thread;
+}
+
 void nap(void)
 {
 	nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);

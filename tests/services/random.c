@@ -3,7 +3,6 @@
  * daemons, subreapers, zombies and numbers left out, each made before or after the others.
  */
 #include "service.h"
-#include <pthread.h>
 #include <sys/prctl.h>
 
 enum { MOST = 40, DEEPEST = 4, STEPS = 6 };
@@ -37,18 +36,6 @@ static void *live(void *unused)
 		beats[number]++;
 	}
 	return unused;
-}
-
-static void make_thread(void)
-{
-	pthread_attr_t attr;
-	pthread_t thread;
-
-	pthread_attr_init(&attr);
-	pthread_attr_setstacksize(&attr, 65536);
-	errno = pthread_create(&thread, &attr, live, NULL);
-	if (errno)
-		cannot("pthread_create");
 }
 
 static void take_steps(int depth);
@@ -97,7 +84,7 @@ static void take_steps(int depth)
 			last = make_child(depth, STAYS);
 			break;
 		case 2:
-			make_thread();
+			small_thread(live, NULL);
 			break;
 		case 3:
 			setsid();

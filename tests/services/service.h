@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stddef.h>
@@ -51,6 +52,8 @@ void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* Ends the program when it cannot begin: the container does not allow what the shape needs. */
 void cannot(const char *what) __attribute__((noreturn));
+/* Begins a thread with a small stack, as some shapes have many. */
+pthread_t small_thread(void *(*body)(void *), void *arg);
 
 /* A counter for each process or thread, shared by all, by which it shows that it lives. */
 enum { MAX_BEATS = 512 };

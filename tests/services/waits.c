@@ -7,7 +7,6 @@
 #include "service.h"
 #include <linux/futex.h>
 #include <poll.h>
-#include <pthread.h>
 #include <semaphore.h>
 #include <stdbool.h>
 #include <sys/epoll.h>
@@ -245,21 +244,10 @@ static void *wait_for_handler(void *arg)
 	return arg;
 }
 
-static void begin_thread(void *(*body)(void *), void *arg)
-{
-	pthread_attr_t small;
-	pthread_t thread;
-
-	pthread_attr_init(&small);
-	pthread_attr_setstacksize(&small, 65536);
-	if (pthread_create(&thread, &small, body, arg))
-		cannot("pthread_create");
-}
-
 static void begin(struct wait *w)
 {
 	w->began = ran;
-	begin_thread(wait_in_thread, w);
+	small_thread(wait_in_thread, w);
 }
 
 static char *shape_name;
@@ -299,7 +287,7 @@ static void waits_start(int argc, char **argv)
 	fork_child(pause_for_ever, 0);
 	for (int i = 0; i < ALL; i++)
 		begin(&all[i]);
-	begin_thread(wait_for_handler, NULL);
+	small_thread(wait_for_handler, NULL);
 }
 
 static void waits_verify(void)
