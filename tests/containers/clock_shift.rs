@@ -3,6 +3,7 @@
 use freeze::exit;
 
 use crate::harness::{App, Container, Setting};
+use crate::isolate::{checkpoint, number};
 
 const STATIC: &str = "/services/service";
 const DYNAMIC: &str = "/services/service-dynamic";
@@ -21,19 +22,12 @@ fn waiting(setting: Setting, program: &str) -> App {
 
 /// Ends the service there, and gives its container on the next host.
 fn move_to(app: &App, from: &Container, hours: i64, options: &[&str]) -> Container {
-    from.checkpoint(&[]);
-    assert_eq!(from.wait(), 172, "{}", from.story());
+    checkpoint(from);
     app.start_on_host(hours, options)
 }
 
-/// A number of the service's answer.
-fn number(answer: &str, name: &str) -> i64 {
-    let found = answer.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
-    found.unwrap_or_else(|| panic!("no {name} in {answer}")).parse().unwrap()
-}
-
-/// Moves the service over these hosts. Its waits all end, none early, and no clock goes back. Each host's kernel is so many
-/// hours ahead of the service's clock.
+/// Moves the service over these hosts: hours that each has been up for, and by which its kernel's clock is ahead of the
+/// service's. All waits end, none early, and no clock goes back.
 fn goes_on(app: &App, hosts: &[(i64, i64)]) {
     let mut container = app.start_on_host(hosts[0].0, &[]);
     let mut last = container.verified();

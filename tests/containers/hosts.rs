@@ -43,7 +43,7 @@ pub fn sandbox(args: &[&str]) -> Output {
     sandbox_on(0, args)
 }
 
-/// The same on a host whose clocks are so many hours ahead of this one's.
+/// The same on a host whose clocks are `hours` ahead of this one's.
 pub fn sandbox_on(hours: i64, args: &[&str]) -> Output {
     run(&host(hours), args)
 }

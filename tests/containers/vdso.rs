@@ -29,8 +29,8 @@ fn check_jumps(answer: &str, expected: i64) {
     }
 }
 
-/// Every second host has been up for ten hours longer, and `each` move is so many jumps. A wrong read is a jump there, and one
-/// back.
+/// Every second host has been up for ten hours longer. `each` is the number of jumps that a move makes. A wrong read is a jump
+/// there, and one back.
 fn moves_to_hosts(app: &App, moves: i64, each: i64) -> Container {
     let mut container = app.start_on_host(10, &[]);
     check_jumps(&container.verified(), 0);
