@@ -2,7 +2,7 @@
 
 use freeze::exit;
 
-use crate::harness::{App, Container, Setting};
+use crate::harness::{App, Container, Host, Setting};
 use crate::isolate::{checkpoint, number};
 
 const STATIC: &str = "/services/service";
@@ -21,26 +21,27 @@ fn waiting(setting: Setting, program: &str) -> App {
 }
 
 /// Ends the service there, and gives its container on the next host.
-fn move_to(app: &App, from: &Container, hours: i64, options: &[&str]) -> Container {
+fn move_to(app: &App, from: &Container, host: impl Into<Host>, options: &[&str]) -> Container {
     checkpoint(from);
-    app.start_on_host(hours, options)
+    app.start_on_host(host, options)
 }
 
-/// Moves the service over these hosts: hours that each has been up for, and by which its kernel's clock is ahead of the
-/// service's. All waits end, none early, and no clock goes back.
-fn goes_on(app: &App, hosts: &[(i64, i64)]) {
+/// Moves the service over these hosts, each with the hours by which the service's clocks jump ahead there. All waits end,
+/// none early, and no clock goes back.
+fn goes_on(app: &App, hosts: &[(impl Into<Host> + Copy, impl Into<Host> + Copy)]) {
     let mut container = app.start_on_host(hosts[0].0, &[]);
     let mut last = container.verified();
-    for (hours, ahead) in &hosts[1..] {
+    for &(host, ahead) in &hosts[1..] {
+        let (host, ahead) = (host.into(), ahead.into());
         container.checkpoint(&["--leave-running"]);
         container.verified();
-        container = move_to(app, &container, *hours, &[]);
+        container = move_to(app, &container, host, &[]);
         let answer = container.verified();
-        for clock in ["monotonic", "boottime"] {
-            let step = number(&answer, clock) - number(&last, clock) - ahead * HOUR;
-            assert!((0..MOVE).contains(&step), "to a host at {hours} h, {last}: {answer}\n{}", container.story());
+        for (clock, hours) in [("monotonic", ahead.monotonic), ("boottime", ahead.boottime)] {
+            let step = number(&answer, clock) - number(&last, clock) - hours * HOUR;
+            assert!((0..MOVE).contains(&step), "{clock} at {host:?}, {last}: {answer}\n{}", container.story());
         }
-        if *ahead == 0 {
+        if ahead == Host::default() {
             assert!(!container.logs().1.contains("CLOCK_MONOTONIC"), "{}", container.story());
         }
         last = answer;
@@ -61,6 +62,24 @@ fn a_host_that_booted_earlier_takes_over_and_loses_no_wait() {
         goes_on(
             &waiting(Setting::Restricted, program),
             &[(0, 0), (MIDDLE, MIDDLE), (0, 0), (EARLY, EARLY - MIDDLE), (0, 0)],
+        );
+    }
+}
+
+/// Both clocks have one offset, the greater one, because a timer does not tell its clock. So one of them jumps ahead by the
+/// time that one host was suspended for and the other was not.
+#[test]
+fn waits_go_on_over_hosts_that_were_suspended() {
+    let host = |monotonic, boottime| Host { monotonic, boottime };
+    for program in [DYNAMIC, STATIC] {
+        goes_on(
+            &waiting(Setting::Restricted, program),
+            &[
+                (host(EARLY, EARLY + 45), host(0, 0)),
+                (host(0, 0), host(45, 0)),
+                (host(MIDDLE, MIDDLE + 300), host(0, 300)),
+                (host(0, 0), host(300, 0)),
+            ],
         );
     }
 }
