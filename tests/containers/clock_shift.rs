@@ -17,7 +17,8 @@ const HOUR: i64 = 3600;
 const MOVE: i64 = 120;
 
 fn waiting(setting: Setting, program: &str) -> App {
-    App::with_options(setting, &[], &[program, "clock-waits"])
+    let options: &[&str] = if setting == Setting::Nested { &["--isolate", "auto"] } else { &[] };
+    App::with_options(setting, options, &[program, "clock-waits"])
 }
 
 /// Ends the service there, and gives its container on the next host.
@@ -52,6 +53,37 @@ fn goes_on(app: &App, hosts: &[(impl Into<Host> + Copy, impl Into<Host> + Copy)]
 fn waits_go_on_over_hosts_that_booted_later() {
     for (setting, program) in SETTINGS.into_iter().flat_map(|setting| [(setting, DYNAMIC), (setting, STATIC)]) {
         goes_on(&waiting(setting, program), &[(EARLY, 0), (0, 0), (MIDDLE, 0), (0, 0)]);
+    }
+}
+
+/// Later, earlier and later again, with the C library of this folder beside the services (tests/services/library).
+fn goes_on_with(library: &str) {
+    let program = format!("/services/{library}/service");
+    goes_on(&waiting(Setting::Restricted, &program), &[(MIDDLE, 0), (0, 0), (EARLY, EARLY - MIDDLE), (0, 0)]);
+}
+
+#[test]
+fn musl() {
+    goes_on_with("musl");
+}
+
+#[test]
+#[ignore = "make test-clocks builds what it needs"]
+fn glibc_2_31() {
+    goes_on_with("bullseye");
+}
+
+#[test]
+#[ignore = "make test-clocks builds what it needs"]
+fn glibc_2_41() {
+    goes_on_with("trixie");
+}
+
+/// Where a time namespace can be made, no host changes anything.
+#[test]
+fn in_a_time_namespace_waits_go_on_over_all_hosts() {
+    for program in [DYNAMIC, STATIC] {
+        goes_on(&waiting(Setting::Nested, program), &[(MIDDLE, 0), (0, 0), (EARLY, 0), (0, 0)]);
     }
 }
 
@@ -121,20 +153,26 @@ fn each_process_has_its_own_offset() {
 }
 
 /// It is found before anything runs, and the service can go back.
-#[test]
-fn a_wait_that_cannot_be_changed_is_refused_by_name() {
-    let app = waiting(Setting::Restricted, DYNAMIC);
+fn is_refused(program: &str, word: &str, reason: &str) {
+    let app = waiting(Setting::Restricted, program);
     let first = app.start_on_host(EARLY, &[]);
     first.verified();
-    first.ask("elsewhere");
+    first.ask(word);
     first.verified();
     let second = move_to(&app, &first, 0, &[]);
     assert_eq!(second.wait(), i32::from(exit::CLOCK_BACK), "{}", second.story());
     let said = second.logs().1;
-    let reason = "this host booted later, and CLOCK_MONOTONIC cannot go on for process 1001: thread ";
-    assert!(said.contains(reason), "{said}");
-    assert!(said.contains(" waits until a time, at 0x"), "{said}");
+    let reasons = ["this host booted later, and CLOCK_MONOTONIC cannot go on for process 1001: ", reason];
+    assert!(reasons.iter().all(|reason| said.contains(reason)), "{word}: {said}");
     app.start_on_host(EARLY, &[]).verified();
+}
+
+#[test]
+fn what_cannot_be_covered_is_refused_by_name() {
+    is_refused(DYNAMIC, "elsewhere", " waits until a time, at 0x");
+    for program in [DYNAMIC, STATIC] {
+        is_refused(program, "reserve", "there is no free memory within 2 GiB of 0x");
+    }
 }
 
 /// What a restore has changed in a library is gone with it, and is not looked for in what is mapped there afterwards.

@@ -235,6 +235,29 @@ static int by_timer(timespec *t, clockid_t clock)
 static int timer_by_clock(timespec *t) { return by_timer(t, CLOCK_MONOTONIC); }
 static int timer_by_boottime(timespec *t) { return by_timer(t, CLOCK_BOOTTIME); }
 
+/* glibc needs libgcc_s.so for it. With musl a cancel may come in the instant in which a restored thread takes up its wait. */
+#if defined __GLIBC__ && !defined WITHOUT_CANCEL
+#define CAN_CANCEL
+static void *wait_for_hours(void *arg)
+{
+	timespec far = in(CLOCK_MONOTONIC, FAR);
+
+	for (;;)
+		clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &far, NULL);
+	return arg;
+}
+
+/* Ends another thread's wait at that time. */
+static int by_cancel(timespec *t)
+{
+	pthread_t thread = small_thread(wait_for_hours, NULL);
+	void *result;
+
+	sleep_until(t);
+	return !pthread_cancel(thread) && !pthread_join(thread, &result) && result == PTHREAD_CANCELED;
+}
+#endif
+
 static struct way {
 	const char *name;
 	int (*wait)(timespec *t);
@@ -264,6 +287,9 @@ static struct way {
 	{ "timerfd until a date", timerfd_by_date, CLOCK_REALTIME, 0 },
 	{ "timer_settime", timer_by_clock, CLOCK_MONOTONIC, 0 },
 	{ "timer_settime by CLOCK_BOOTTIME", timer_by_boottime, CLOCK_BOOTTIME, 0 },
+#ifdef CAN_CANCEL
+	{ "pthread_cancel", by_cancel, CLOCK_MONOTONIC, 0 },
+#endif
 };
 enum { WAYS = sizeof ways / sizeof *ways };
 
@@ -420,10 +446,42 @@ static void map_library(off_t skip)
 	close(fd);
 }
 
+/* Reserves what is free between two addresses, as far as it is within 3 GiB of both. */
+static void reserve(uintptr_t from, uintptr_t to)
+{
+	const uintptr_t far = 3ul << 30;
+	uintptr_t parts[2][2] = { { from, to }, { to, to } };
+
+	if (to - from > 2 * far) {
+		parts[0][1] = from + far;
+		parts[1][0] = to - far;
+	}
+	for (int i = 0; i < 2; i++)
+		if (parts[i][1] > parts[i][0] &&
+		    mmap((void *)parts[i][0], parts[i][1] - parts[i][0], PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE,
+			 -1, 0) == MAP_FAILED)
+			cannot("reserving memory");
+}
+
+static void reserve_all(void)
+{
+	static uintptr_t maps[512][2] = { { 0, 1 << 16 } };
+	FILE *f = fopen("/proc/self/maps", "re");
+	int n = 1;
+
+	while (n < 512 && fscanf(f, "%lx-%lx%*[^\n]", &maps[n][0], &maps[n][1]) == 2 && maps[n][0] >> 47 == 0)
+		n++;
+	fclose(f);
+	for (int i = 1; i < n; i++)
+		reserve(maps[i - 1][1], maps[i][0]);
+}
+
 static int clock_waits_word(const char *text)
 {
 	if (!strcmp(text, "elsewhere"))
 		small_thread(wait_elsewhere, NULL);
+	else if (!strcmp(text, "reserve"))
+		reserve_all();
 	else if (!strcmp(text, "map"))
 		map_library(0);
 	else if (!strcmp(text, "remap"))
