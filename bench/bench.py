@@ -23,6 +23,7 @@ SUITES = {
     "memory": ("migrate", 5, {"memory": [0, 128, 512, 1024, 2048]}),
     "processes": ("migrate", 3, {"memory": [64], "processes": [1, 2, 4, 8, 16, 64]}),
     "dirty": ("migrate", 3, {"memory": [512], "dirty": [0, 10, 100]}),
+    "clock": ("migrate", 5, {"memory": [0, 128], "later": [0, 10]}),
     "frozen": ("checkpoint", 5, {"memory": [0, 128, 512, 1024]}),
     "incremental": ("incremental", 3, {"memory": [512], "touch": [1, 10]}),
     "generations": ("generations", 3, {"memory": [512]}),
@@ -32,7 +33,8 @@ SUITES = {
 # the metrics of each kind: (title, field, unit)
 METRICS = {
     "migrate": [("Downtime", "downtime_ms", "ms"), ("Whole of `migrate`", "migrate_ms", "ms"),
-                ("In the store", "bytes", "MiB")],
+                ("In the store", "bytes", "MiB"), ("Restore", "restore_ms", "ms"),
+                ("Restore, on the clock", "clock_ms", "ms"), ("Downtime, on the clock", "clock_downtime_ms", "ms")],
     "checkpoint": [("Frozen time", "frozen_ms", "ms"), ("Whole of `checkpoint`", "checkpoint_ms", "ms"),
                    ("In the store", "bytes", "MiB")],
     "incremental": [("Frozen time, first", "frozen_ms", "ms"), ("Frozen time, second", "frozen2_ms", "ms"),
@@ -52,7 +54,9 @@ METRICS = {
              ("CPU of all but the service", "cpu_ms", "ms"), ("Processes but the service", "others", "")],
 }
 CELL = {"memory": 0, "processes": 1, "threads": 1, "dirty": 0, "files": 0, "fill": "mixed", "setting": "privileged",
-        "dest": "cold", "net": "host", "touch": 0}
+        "dest": "cold", "net": "host", "touch": 0,
+        # hours by which the target's host booted later
+        "later": 0}
 
 
 class Failed(Exception):
@@ -256,6 +260,8 @@ class Bench:
             raise Failed("the longest gap was not the move")
         self.check_state(cfg, before, rec)
         rec["downtime_ms"] = probe["downtime_ms"]
+        if "restored" in rec["phases"]:
+            rec["restore_ms"] = rec["phases"]["restored"]
         rec["bytes"] = int(ad.call(cfg, "size").strip() or 0)
 
     def frozen(self, ad, cfg, rec, suffix=""):
@@ -373,12 +379,23 @@ class Bench:
 
 # ---- reporting
 
+def on_the_clock(records):
+    """What a move to a host that booted later took longer than one to a host that did not, in the same repetition."""
+    for r in records:
+        if r["ok"] and r["kind"] == "migrate" and r["cell"]["later"]:
+            other = next((o for o in records if o["ok"] and all(o[k] == r[k] for k in ("adapter", "suite", "rep")) and
+                          o["cell"] == dict(r["cell"], later=0)), {})
+            for field, of in (("clock_ms", "restore_ms"), ("clock_downtime_ms", "downtime_ms")):
+                if of in r and of in other:
+                    r[field] = r[of] - other[of]
+
+
 def label(cell, varied):
     out = []
     for k in varied:
         v = cell[k]
         out.append({"memory": "%s MiB", "processes": "%s proc", "dirty": "dirty %s MiB/s", "files": "%s files",
-                    "threads": "%s threads", "touch": "%s %% rewritten"}.get(k, k + " %s") % v)
+                    "threads": "%s threads", "touch": "%s %% rewritten", "later": "booted %s h later"}.get(k, k + " %s") % v)
     return ", ".join(out) or "-"
 
 
@@ -529,7 +546,7 @@ def expand(suite, args):
     kind, reps, vary = SUITES[suite]
     override = {}
     for k, conv in (("memory", int), ("processes", int), ("dirty", int), ("files", int), ("threads", int), ("touch", float),
-                    ("fill", str), ("setting", str), ("dest", str), ("net", str)):
+                    ("later", int), ("fill", str), ("setting", str), ("dest", str), ("net", str)):
         v = getattr(args, k)
         if v:
             override[k] = [conv(x) for x in v.split(",")]
@@ -555,7 +572,7 @@ def main():
     p.add_argument("--out", help="where results go (default: WORK/results/TIME)")
     p.add_argument("--opt", action="append", default=[], metavar="ADAPTER:KEY=VALUE")
     p.add_argument("--reps", type=int)
-    for k in ("memory", "processes", "dirty", "files", "threads", "touch", "fill", "setting", "dest", "net"):
+    for k in ("memory", "processes", "dirty", "files", "threads", "touch", "later", "fill", "setting", "dest", "net"):
         p.add_argument("--" + k, help="a comma-separated list, in place of the suite's")
     p.add_argument("--rate", default="1gbit", help="link rate with --net pair; empty for none")
     p.add_argument("--memory-limit", type=int, default=0, help="MiB, of each box")
@@ -612,6 +629,7 @@ def main():
     log.write(json.dumps(machine) + "\n")
     log.close()
     if records:
+        on_the_clock(records)
         text = report(machine, records, order, baseline)
         with open(os.path.join(out, "report.md"), "w") as f:
             f.write(text)

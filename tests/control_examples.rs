@@ -88,6 +88,7 @@ fn the_page_names_everything_in_a_message() {
     ] {
         note(serde_json::to_value(Request { version: VERSION, op }));
     }
+    let clocks = ClockReport { clock_jump_ms: Some(1), clock: Some(Clock::Host), clock_ahead_s: Some(1) };
     for phase in
         [Phase::Preflight, Phase::Dump, Phase::Files, Phase::Commit, Phase::Handover, Phase::Check, Phase::Restore]
     {
@@ -104,7 +105,7 @@ fn the_page_names_everything_in_a_message() {
                 state,
                 isolation: Some(isolation),
                 phase: Some(Phase::Dump),
-                restore: Some(RestoreReport { clock_jump_ms: Some(1), ..RestoreReport::default() }),
+                restore: Some(RestoreReport { clocks, ..RestoreReport::default() }),
                 checkpoint: Some(CheckpointReport { at_ms: 1, reason, report }),
                 failure: Some(FailureReport { at_ms: 1, reason, message: message.clone() }),
                 ..Status::default()

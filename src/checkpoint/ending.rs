@@ -148,6 +148,7 @@ mod tests {
             standbys: Standbys::default(),
             files: Selection::default(),
             ephemeral_store: false,
+            clock_ahead_s: None,
         };
         let (reporter, init) = Reporter::pair();
         let tree = Tree::of_processes(Vec::new());

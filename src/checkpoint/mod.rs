@@ -156,6 +156,8 @@ pub(crate) struct Target {
     pub files: Selection,
     /// Lets the service end into a store that vanishes with the container.
     pub ephemeral_store: bool,
+    /// Seconds by which the service's clocks are ahead of the kernel's, if they go on in user space.
+    pub clock_ahead_s: Option<u64>,
 }
 
 pub(crate) fn run(common: &Common, target: &Target, reporter: &Reporter) -> Result<Report, Failure> {

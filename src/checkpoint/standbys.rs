@@ -156,8 +156,10 @@ pub fn describe(
     let files: Vec<(File, u64)> =
         used::paths(&used, changed, rules).unwrap_or_default().into_iter().filter_map(file).collect();
     let largest = files.iter().map(|(_, size)| *size).max().unwrap_or(0);
+    let demands = Demands { file: largest, ..seen.demands.clone() }.with_clocks_ahead(target.clock_ahead_s);
     Ok(Manifest {
-        demands: Some(Demands { file: largest, ..seen.demands.clone() }),
+        clocks: demands.clocks,
+        demands: Some(demands),
         files: files.into_iter().map(|(file, _)| file).collect(),
         folder_links: used.folder_links(rules),
         deleted: if survey.is_some() { rules.deleted().iter().map(|path| bytes(path)).collect() } else { Vec::new() },
@@ -268,6 +270,7 @@ mod tests {
                 standbys: Standbys::default(),
                 files,
                 ephemeral_store: false,
+                clock_ahead_s: None,
             };
             let (reporter, _init) = Reporter::pair();
             let service = || Ok(Manifest::default());

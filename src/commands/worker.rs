@@ -36,7 +36,18 @@ pub fn main() -> u8 {
         }
     };
     let result = match job {
-        Job::Checkpoint { common, root, service, tracer, lease, after_commit, hold_ms, files, ephemeral_store } => {
+        Job::Checkpoint {
+            common,
+            root,
+            service,
+            tracer,
+            lease,
+            after_commit,
+            hold_ms,
+            files,
+            ephemeral_store,
+            clock_ahead_s,
+        } => {
             let tracer = tracer.and_then(|pid| Some(Tracer { pid, channel: Arc::new(inherited(TRACER_FD)?) }));
             let (hold, standbys) = (hold_ms.map(Duration::from_millis), checkpoint::Standbys::default());
             let target = checkpoint::Target {
@@ -49,6 +60,7 @@ pub fn main() -> u8 {
                 standbys,
                 files,
                 ephemeral_store,
+                clock_ahead_s,
             };
             checkpoint::run(&common, &target, &reporter).map(Event::Checkpointed)
         }

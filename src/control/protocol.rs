@@ -340,13 +340,23 @@ pub struct RestoreReport {
     pub bytes: u64,
     /// The container that took the checkpoint.
     pub from: String,
-    /// Jump of the service's CLOCK_MONOTONIC in ms (negative: backwards); 0 if the clock continues, `None` if
-    /// unknown.
+    /// The service's clocks.
+    #[serde(flatten)]
+    pub clocks: ClockReport,
+}
+
+/// What became of the service's clocks in a restore. `None` if that is unknown.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockReport {
+    /// Jump of the service's CLOCK_MONOTONIC in ms (negative: backwards); 0 if the clock continues.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_jump_ms: Option<i64>,
-    /// Which clocks it sees; `None` if unknown.
+    /// Which clocks it sees.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock: Option<Clock>,
+    /// Seconds by which its clocks are ahead of the host's, if it has code that lets them go on in user space.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_ahead_s: Option<u64>,
 }
 
 /// The clocks that a restored service sees.
@@ -545,8 +555,11 @@ mod tests {
                 total_ms: n,
                 bytes: n,
                 from: name,
-                clock_jump_ms: Some(i64::MIN),
-                clock: Some(Clock::TimeNamespace),
+                clocks: ClockReport {
+                    clock_jump_ms: Some(i64::MIN),
+                    clock: Some(Clock::TimeNamespace),
+                    clock_ahead_s: Some(n),
+                },
             }),
             checkpoint: Some(CheckpointReport { at_ms: n, reason: Reason::Command, report }),
             checkpoints: n,

@@ -7,8 +7,6 @@ use crate::image::Clocks;
 /// The image.
 pub const IMAGE: &str = "timens-0.img";
 
-const BILLION: u64 = 1_000_000_000;
-
 /// The clocks that the process `root` sees, if they are `kernel` by the kernel. A dump without the image is of an older
 /// CRIU.
 pub fn seen_by(root: i32, image: Option<&[u8]>, kernel: Clocks) -> Result<Clocks, Malformed> {
@@ -18,11 +16,8 @@ pub fn seen_by(root: i32, image: Option<&[u8]>, kernel: Clocks) -> Result<Clocks
     let Some(shift) = clocks.shifted.iter().find(|task| i64::from(task.pid) == i64::from(root)) else {
         return Ok(kernel);
     };
-    let ahead = |clock: u64, seconds: i64| clock.saturating_add(seconds.max(0).unsigned_abs().saturating_mul(BILLION));
-    Ok(Clocks {
-        monotonic_ns: ahead(kernel.monotonic_ns, shift.monotonic),
-        boottime_ns: ahead(kernel.boottime_ns, shift.boottime),
-    })
+    let ahead = |seconds: i64| kernel.ahead(seconds.max(0).unsigned_abs());
+    Ok(Clocks { boottime_ns: ahead(shift.boottime).boottime_ns, ..ahead(shift.monotonic) })
 }
 
 #[cfg(test)]
@@ -30,14 +25,15 @@ mod tests {
     use super::*;
     use crate::criu::images::{Shifted, Time, encode};
 
-    const KERNEL: Clocks = Clocks { monotonic_ns: 5, boottime_ns: 7 };
+    const BILLION: u64 = 1_000_000_000;
+    const KERNEL: Clocks = Clocks { monotonic_ns: 5, boottime_ns: 7, in_user_space: false };
 
     #[test]
     fn a_service_sees_what_its_root_sees() {
         let task = |pid, monotonic, boottime| Shifted { pid, monotonic, boottime };
         let image = encode(TIME, &[Time { shifted: vec![task(1001, 9, 9), task(1000, 3, i64::MAX)] }]);
         let seen = seen_by(1000, Some(&image), KERNEL).unwrap();
-        assert_eq!(seen, Clocks { monotonic_ns: 3 * BILLION + 5, boottime_ns: u64::MAX });
+        assert_eq!(seen, Clocks { monotonic_ns: 3 * BILLION + 5, boottime_ns: u64::MAX, in_user_space: true });
         assert_eq!(seen_by(1002, Some(&image), KERNEL).unwrap(), KERNEL);
     }
 

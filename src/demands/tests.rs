@@ -52,7 +52,7 @@ fn demands() -> Demands {
 }
 
 fn seconds(seconds: u64) -> Clocks {
-    Clocks { monotonic_ns: seconds * 1_000_000_000, boottime_ns: seconds * 1_000_000_000 }
+    Clocks { monotonic_ns: seconds * 1_000_000_000, boottime_ns: seconds * 1_000_000_000, ..Clocks::default() }
 }
 
 /// Just enough of everything.

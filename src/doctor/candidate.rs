@@ -232,7 +232,7 @@ mod tests {
     fn clocks_are_judged_as_its_init_would() {
         // This thread can make no time namespace.
         let _ = caps::drop(None, caps::CapSet::Effective, caps::Capability::CAP_SYS_TIME);
-        let clocks = Some(Clocks { monotonic_ns: u64::MAX, boottime_ns: 0 });
+        let clocks = Some(Clocks { monotonic_ns: u64::MAX, ..Clocks::default() });
         let suited = |restorer| {
             let demands = Demands { arch: std::env::consts::ARCH.to_owned(), clocks, ..Demands::default() };
             let uid = nix::unistd::geteuid().as_raw();

@@ -49,6 +49,8 @@ pub enum Job {
         files: Selection,
         /// Let the service stop even if the store is lost with the container.
         ephemeral_store: bool,
+        /// Seconds by which the service's clocks are ahead of the host's, if they go on in user space.
+        clock_ahead_s: Option<u64>,
     },
     /// Decide a generation whose worker died while committing it or handing it over: withdraw it, unless
     /// another container takes it. Retries until the store answers, then ends with `Event::Settled`.

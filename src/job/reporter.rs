@@ -155,7 +155,7 @@ mod tests {
     use serde::Serialize;
 
     use super::*;
-    use crate::control::protocol::RestoreReport;
+    use crate::control::protocol::{ClockReport, RestoreReport};
     use crate::image::{KeyFiles, Lease};
     use crate::job::Common;
     use crate::store::Location;
@@ -202,8 +202,7 @@ mod tests {
             total_ms: 0,
             bytes: 0,
             from: text(),
-            clock_jump_ms: None,
-            clock: None,
+            clocks: ClockReport::default(),
         };
         for event in [
             Event::Warning { message: text() },

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Restore;
 use super::criu::RestoreGate;
 use super::error::RestoreError;
-use crate::control::protocol::{Clock, Event, now_ms};
+use crate::control::protocol::{Clock, ClockReport, Event, now_ms};
 use crate::demands::Unfit;
 use crate::host::clock::{self, Means, Plan, Policy, Said, TOLERANCE};
 use crate::image::Manifest;
@@ -31,25 +31,27 @@ impl Restore<'_> {
         }
     }
 
-    /// Says what the clocks do. Returns which they are, and their jump in ms.
-    pub(super) fn tell_clocks(
-        &self,
-        plan: Plan,
-        gate: &RestoreGate,
-        manifest: &Manifest,
-    ) -> (Option<Clock>, Option<i64>) {
-        let Some(jump) = gate.clock_jump() else { return (None, None) };
+    /// Says what the clocks do, and puts it into the report.
+    pub(super) fn tell_clocks(&self, plan: Plan, gate: &RestoreGate, manifest: &Manifest) -> ClockReport {
+        let Some((jump, before)) = gate.clock_jump().zip(manifest.clocks) else { return ClockReport::default() };
         let away_ms = now_ms().saturating_sub(manifest.created_ms);
         match clock::said(plan, jump, away_ms) {
             Some(Said::Warning(message)) => self.reporter.warn(message),
             Some(Said::Note(message)) => self.reporter.send(&Event::Chosen { message }),
             None => {}
         }
-        match (plan, jump) {
-            (Plan::Hide, _) => (Some(Clock::UserSpace), Some(0)),
-            (Plan::Continue, Ok(0)) => (Some(Clock::TimeNamespace), Some(0)),
-            (_, Ok(jump)) => (Some(Clock::Host), Some(*jump)),
-            (_, Err(_)) => (None, None),
+        let Ok(jump) = *jump else { return ClockReport::default() };
+        let hides = matches!(plan, Plan::Hide | Plan::Keep);
+        let clock = match plan {
+            _ if hides => Clock::UserSpace,
+            Plan::Continue if jump == 0 => Clock::TimeNamespace,
+            _ => Clock::Host,
+        };
+        let behind_s = jump.min(0).unsigned_abs().div_ceil(1000);
+        ClockReport {
+            clock: Some(clock),
+            clock_jump_ms: Some(if hides { 0 } else { jump }),
+            clock_ahead_s: (hides || before.in_user_space).then_some(behind_s),
         }
     }
 }

@@ -108,8 +108,7 @@ impl RestoreGate {
         let criu = start.start(criu, args, time.space()).inspect_err(|_| strays.end())?;
         reach(Point::RestoreCriu);
         // By now CRIU is in the service's future time namespace.
-        let jump = |before| if shift_clocks { Ok(0) } else { clock::jump(criu.pid(), &before) };
-        let clock_jump = manifest.clocks.map(jump);
+        let clock_jump = manifest.clocks.map(|before| clock::jump(criu.pid(), &before));
         let log = work.path().join(command::RESTORE_LOG);
         let mut gate = Self { criu, socket, log, oom_kills, strays, clock_jump, state: State::Coming };
         match serve::serve(&mut gate.criu, &gate.socket, &listener, &images, fetcher, meter) {
@@ -126,8 +125,8 @@ impl RestoreGate {
         }
     }
 
-    /// Milliseconds by which the service's clocks are ahead (negative: behind). None if the generation does
-    /// not record them.
+    /// Milliseconds by which the kernel's clocks are ahead of the service's (negative: behind). None if the generation
+    /// does not record them.
     pub(super) fn clock_jump(&self) -> Option<&io::Result<i64>> {
         self.clock_jump.as_ref()
     }

@@ -36,7 +36,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::control::protocol::{Event, Phase, RestoreReport, millis, now_ms};
+use crate::control::protocol::{ClockReport, Event, Phase, RestoreReport, millis, now_ms};
 use crate::criu::command::{self, SystemV};
 use crate::criu::{log, tracer};
 use crate::demands::{self, Means};
@@ -391,11 +391,11 @@ impl<'a> Restore<'a> {
         }
         reach(Point::RestoreTaken);
         self.warn_of_lost(&staged.take_places()?);
-        let (clock, clock_jump_ms) = self.tell_clocks(clocks, &gate, manifest);
+        let clocks = self.tell_clocks(clocks, &gate, manifest);
         let tracers = gate.tracers();
         gate.let_go()?;
         reach(Point::RestoreRunning);
-        let restore = RestoreReport { clock, clock_jump_ms, ..self.report(manifest, meter.total()) };
+        let restore = RestoreReport { clocks, ..self.report(manifest, meter.total()) };
         for difference in verify::differences(manifest) {
             self.reporter.warn(format!("after the restore, {difference}; the next checkpoint may be refused"));
         }
@@ -555,8 +555,7 @@ impl<'a> Restore<'a> {
             total_ms: millis(self.decided.elapsed()),
             bytes,
             from: manifest.instance.clone(),
-            clock_jump_ms: None,
-            clock: None,
+            clocks: ClockReport::default(),
         }
     }
 

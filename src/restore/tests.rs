@@ -267,7 +267,7 @@ fn clocks_that_would_go_back_are_refused_before_the_store_learns_of_it() {
     let common = common(folder.path());
     let vault = vault(&common);
     let (arch, uid) = (std::env::consts::ARCH.to_owned(), nix::unistd::geteuid().as_raw());
-    let clocks = Some(crate::image::Clocks { monotonic_ns: u64::MAX, boottime_ns: 0 });
+    let clocks = Some(crate::image::Clocks { monotonic_ns: u64::MAX, ..crate::image::Clocks::default() });
     let mut manifest = Manifest { arch, uid, clocks, offered: true, instance: "them".into(), ..Manifest::default() };
     commit(&vault, &mut manifest, Lease::fresh(), Instant::now()).unwrap();
     let run = |clock, failure| run_policy(&common, &Policy { clock, ..policy(Choice::Newest, failure) }).0;

@@ -47,6 +47,36 @@
 	syscall
 	end
 
+	function other_operation	/* not found: FUTEX_WAKE, by way of another register; musl calls twice */
+	mov	$1, %edx
+	mov	$202, %r8d
+	mov	%r8, %rax
+	mov	%rdx, %rsi
+	syscall
+	cmp	$-38, %rax
+	jne	1f
+	mov	%r8, %rax
+	syscall
+1:	end
+
+	function operation_by_jump	/* found: 202, as the operation may be another one */
+	mov	%rdx, %r10
+	mov	$137, %esi
+	test	%edi, %edi
+	jz	1f
+	mov	$1, %esi
+1:	mov	$202, %eax
+	nop
+	syscall
+	end
+
+	function operation_changed	/* found: 202 */
+	mov	$1, %esi
+	or	$9, %esi
+	mov	$202, %eax
+	syscall
+	end
+
 	function read_again		/* found: 202, made in the stub */
 	mov	%rdx, %r10
 	mov	%rdi, %r9
@@ -114,6 +144,12 @@
 
 	function within			/* not found: mov $202, %eax; syscall in the middle of a movabs */
 	.byte	0x48, 0xb8, 0xb8, 0xca, 0, 0, 0, 0x0f, 0x05, 0
+	end
+
+	.globl	wrong_beginning		/* not found: the list of functions is wrong, as it is for __restore_rt */
+	.byte	0x48, 0xb8		/* movabs */
+wrong_beginning: .cfi_startproc
+	.byte	0xb8, 0xca, 0, 0, 0, 0x0f, 0x05, 0x90
 	end
 
 	.globl	_start

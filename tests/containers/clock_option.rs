@@ -95,6 +95,44 @@ fn by_default_a_jump_is_hidden() {
     assert!(status.contains("in user space; programs that the service executes see this host's clock"), "{status}");
 }
 
+/// Its clock goes on there, whatever is permitted: it has the code for that.
+#[test]
+fn a_service_whose_clock_was_hidden_keeps_it() {
+    let app = app(Setting::Restricted);
+    let first = app.start_on_host(2 * HOURS, &[]);
+    first.verified();
+    checkpoint(&first);
+    let second = app.start_on_host(HOURS, &[]);
+    assert_eq!(went_back(&second), 0);
+    let target = standby(&app, 0, &["--clock", "host"]);
+    let (status, said) = migrate(&second, &target, &["--dry-run"]);
+    assert!(status == 0 && said.contains("note: the service's clocks continue in user space"), "{said}");
+    checkpoint(&second);
+    assert_eq!(went_back(&target), 0);
+    let logs = target.logs().1;
+    assert!(logs.contains("the service's clocks continue in user space") && !logs.contains("jumps back"), "{logs}");
+    let status = target.status().unwrap();
+    assert!(status.contains(r#""clock_jump_ms":0,"clock":"user-space","clock_ahead_s":7"#), "{status}");
+}
+
+/// It is asked for with the clock that the service sees, not with the kernel's.
+#[test]
+fn a_standby_knows_of_a_clock_that_was_hidden() {
+    let app = app(Setting::Restricted);
+    let first = source(&app, &[]);
+    checkpoint(&first);
+    let source = app.start_with(&[]);
+    assert_eq!(went_back(&source), 0);
+    let target = standby(&app, 0, &REFUSE);
+    let (status, said) = migrate(&source, &target, &["--dry-run"]);
+    assert!(status == 1 && said.contains(BACK), "{status}: {said}");
+    let refused = source.try_checkpoint(&[]);
+    let said = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(exit::PREFLIGHT.into()), "{said}");
+    assert!(said.contains(&format!("the standby target could not restore this service: {BACK}")), "{said}");
+    assert_eq!(went_back(&source), 0);
+}
+
 /// The source asks before it freezes anything.
 #[test]
 fn a_standby_says_that_it_lacks_the_clock_and_the_service_runs_on() {

@@ -2,7 +2,7 @@
 
 use freeze::exit;
 
-use crate::harness::{App, Container, Setting};
+use crate::harness::{App, Container, Host, Setting};
 use crate::isolate::{checkpoint, number};
 
 const STATIC: &str = "/services/service";
@@ -17,30 +17,32 @@ const HOUR: i64 = 3600;
 const MOVE: i64 = 120;
 
 fn waiting(setting: Setting, program: &str) -> App {
-    App::with_options(setting, &[], &[program, "clock-waits"])
+    let options: &[&str] = if setting == Setting::Nested { &["--isolate", "auto"] } else { &[] };
+    App::with_options(setting, options, &[program, "clock-waits"])
 }
 
 /// Ends the service there, and gives its container on the next host.
-fn move_to(app: &App, from: &Container, hours: i64, options: &[&str]) -> Container {
+fn move_to(app: &App, from: &Container, host: impl Into<Host>, options: &[&str]) -> Container {
     checkpoint(from);
-    app.start_on_host(hours, options)
+    app.start_on_host(host, options)
 }
 
-/// Moves the service over these hosts: hours that each has been up for, and by which its kernel's clock is ahead of the
-/// service's. All waits end, none early, and no clock goes back.
-fn goes_on(app: &App, hosts: &[(i64, i64)]) {
+/// Moves the service over these hosts, each with the hours by which the service's clocks jump ahead there. All waits end,
+/// none early, and no clock goes back.
+fn goes_on(app: &App, hosts: &[(impl Into<Host> + Copy, impl Into<Host> + Copy)]) {
     let mut container = app.start_on_host(hosts[0].0, &[]);
     let mut last = container.verified();
-    for (hours, ahead) in &hosts[1..] {
+    for &(host, ahead) in &hosts[1..] {
+        let (host, ahead) = (host.into(), ahead.into());
         container.checkpoint(&["--leave-running"]);
         container.verified();
-        container = move_to(app, &container, *hours, &[]);
+        container = move_to(app, &container, host, &[]);
         let answer = container.verified();
-        for clock in ["monotonic", "boottime"] {
-            let step = number(&answer, clock) - number(&last, clock) - ahead * HOUR;
-            assert!((0..MOVE).contains(&step), "to a host at {hours} h, {last}: {answer}\n{}", container.story());
+        for (clock, hours) in [("monotonic", ahead.monotonic), ("boottime", ahead.boottime)] {
+            let step = number(&answer, clock) - number(&last, clock) - hours * HOUR;
+            assert!((0..MOVE).contains(&step), "{clock} at {host:?}, {last}: {answer}\n{}", container.story());
         }
-        if *ahead == 0 {
+        if ahead == Host::default() {
             assert!(!container.logs().1.contains("CLOCK_MONOTONIC"), "{}", container.story());
         }
         last = answer;
@@ -54,6 +56,37 @@ fn waits_go_on_over_hosts_that_booted_later() {
     }
 }
 
+/// Later, earlier and later again, with the C library of this folder beside the services (tests/services/library).
+fn goes_on_with(library: &str) {
+    let program = format!("/services/{library}/service");
+    goes_on(&waiting(Setting::Restricted, &program), &[(MIDDLE, 0), (0, 0), (EARLY, EARLY - MIDDLE), (0, 0)]);
+}
+
+#[test]
+fn musl() {
+    goes_on_with("musl");
+}
+
+#[test]
+#[ignore = "make test-clocks builds what it needs"]
+fn glibc_2_31() {
+    goes_on_with("bullseye");
+}
+
+#[test]
+#[ignore = "make test-clocks builds what it needs"]
+fn glibc_2_41() {
+    goes_on_with("trixie");
+}
+
+/// Where a time namespace can be made, no host changes anything.
+#[test]
+fn in_a_time_namespace_waits_go_on_over_all_hosts() {
+    for program in [DYNAMIC, STATIC] {
+        goes_on(&waiting(Setting::Nested, program), &[(MIDDLE, 0), (0, 0), (EARLY, 0), (0, 0)]);
+    }
+}
+
 /// There the kernel's clock is ahead, and the offset becomes 0, until it is needed again.
 #[test]
 fn a_host_that_booted_earlier_takes_over_and_loses_no_wait() {
@@ -61,6 +94,24 @@ fn a_host_that_booted_earlier_takes_over_and_loses_no_wait() {
         goes_on(
             &waiting(Setting::Restricted, program),
             &[(0, 0), (MIDDLE, MIDDLE), (0, 0), (EARLY, EARLY - MIDDLE), (0, 0)],
+        );
+    }
+}
+
+/// Both clocks have one offset, the greater one, because a timer does not tell its clock. So one of them jumps ahead by the
+/// time that one host was suspended for and the other was not.
+#[test]
+fn waits_go_on_over_hosts_that_were_suspended() {
+    let host = |monotonic, boottime| Host { monotonic, boottime };
+    for program in [DYNAMIC, STATIC] {
+        goes_on(
+            &waiting(Setting::Restricted, program),
+            &[
+                (host(EARLY, EARLY + 45), host(0, 0)),
+                (host(0, 0), host(45, 0)),
+                (host(MIDDLE, MIDDLE + 300), host(0, 300)),
+                (host(0, 0), host(300, 0)),
+            ],
         );
     }
 }
@@ -102,20 +153,26 @@ fn each_process_has_its_own_offset() {
 }
 
 /// It is found before anything runs, and the service can go back.
-#[test]
-fn a_wait_that_cannot_be_changed_is_refused_by_name() {
-    let app = waiting(Setting::Restricted, DYNAMIC);
+fn is_refused(program: &str, word: &str, reason: &str) {
+    let app = waiting(Setting::Restricted, program);
     let first = app.start_on_host(EARLY, &[]);
     first.verified();
-    first.ask("elsewhere");
+    first.ask(word);
     first.verified();
     let second = move_to(&app, &first, 0, &[]);
     assert_eq!(second.wait(), i32::from(exit::CLOCK_BACK), "{}", second.story());
     let said = second.logs().1;
-    let reason = "this host booted later, and CLOCK_MONOTONIC cannot go on for process 1001: thread ";
-    assert!(said.contains(reason), "{said}");
-    assert!(said.contains(" waits until a time, at 0x"), "{said}");
+    let reasons = ["this host booted later, and CLOCK_MONOTONIC cannot go on for process 1001: ", reason];
+    assert!(reasons.iter().all(|reason| said.contains(reason)), "{word}: {said}");
     app.start_on_host(EARLY, &[]).verified();
+}
+
+#[test]
+fn what_cannot_be_covered_is_refused_by_name() {
+    is_refused(DYNAMIC, "elsewhere", " waits until a time, at 0x");
+    for program in [DYNAMIC, STATIC] {
+        is_refused(program, "reserve", "there is no free memory within 2 GiB of 0x");
+    }
 }
 
 /// What a restore has changed in a library is gone with it, and is not looked for in what is mapped there afterwards.

@@ -18,8 +18,8 @@ use nix::sched::{CloneFlags, setns};
 
 #[path = "hosts.rs"]
 mod hosts;
-pub use hosts::{Hosts, sandbox};
-use hosts::{host, run, sandbox_on};
+use hosts::run;
+pub use hosts::{Host, Hosts, sandbox};
 #[path = "setting.rs"]
 mod setting;
 pub use setting::Setting;
@@ -220,8 +220,8 @@ impl App {
 
     /// The same on a host that has been up for so many hours longer than this one, which must have been up for longer than that where
     /// they are negative.
-    pub fn start_on_host(&self, hours: i64, options: &[&str]) -> Container {
-        self.launch_on(Some(hours), &root(), options, &[], None)
+    pub fn start_on_host(&self, host: impl Into<Host>, options: &[&str]) -> Container {
+        self.launch_on(Some(host.into()), &root(), options, &[], None)
     }
 
     /// The same with a variable, `NAME=VALUE`.
@@ -245,14 +245,14 @@ impl App {
 
     fn launch_on(
         &self,
-        hours: Option<i64>,
+        host: Option<Host>,
         root: &str,
         options: &[&str],
         variables: &[&str],
         point: Option<Point>,
     ) -> Container {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let hours = hours.unwrap_or_else(|| self.hosts.hours(self.started.fetch_add(1, Ordering::Relaxed)));
+        let host = host.unwrap_or_else(|| self.hosts.hours(self.started.fetch_add(1, Ordering::Relaxed)).into());
         let id = format!("test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let runtime = self.folder.path().join(&id);
         self.setting.make_volume(&runtime);
@@ -283,17 +283,17 @@ impl App {
         args.push("--");
         args.extend(self.command.iter().map(String::as_str));
         let out = match self.pod {
-            None => sandbox_on(hours, &args),
+            None => host.sandbox(&args),
             Some(pod) => {
                 args.splice(1..1, ["--ipc", "caller"]);
                 let ipc = format!("--ipc=/proc/{pod}/ns/ipc");
-                run(&[&["nsenter".to_owned(), ipc], &host(hours)[..]].concat(), &args)
+                run(&[&["nsenter".to_owned(), ipc], &host.command()[..]].concat(), &args)
             }
         };
         assert!(out.status.success(), "the sandbox did not start: {}", text(&out.stderr));
         let pid = text(&out.stdout).trim().parse().unwrap();
         let runtime = self.folder.path().join(self.setting.runtime_dir().replacen("/runtime", &id, 1));
-        Container { id, pid, runtime, setting: self.setting, hours }
+        Container { id, pid, runtime, setting: self.setting, host }
     }
 }
 
@@ -302,8 +302,8 @@ pub struct Container {
     id: String,
     pid: i32,
     runtime: PathBuf,
-    /// How much longer its host has been up: what looks at it must be on that as well.
-    hours: i64,
+    /// What looks at it must be on that as well.
+    host: Host,
     setting: Setting,
 }
 
@@ -420,13 +420,13 @@ impl Container {
 
     /// Runs a command inside, as `docker exec` would.
     pub fn exec(&self, command: &[&str]) -> Output {
-        sandbox_on(self.hours, &[&["exec", self.id.as_str()], command].concat())
+        self.host.sandbox(&[&["exec", self.id.as_str()], command].concat())
     }
 
     /// What executes a command inside, for `freeze migrate`.
     pub fn exec_template(&self) -> String {
         let sandbox = format!("{}/integration/sandbox/sandbox", env!("CARGO_MANIFEST_DIR"));
-        [&host(self.hours)[..], &[sandbox, "exec".to_owned(), self.id.clone()]].concat().join(" ")
+        [&self.host.command()[..], &[sandbox, "exec".to_owned(), self.id.clone()]].concat().join(" ")
     }
 
     /// `freeze checkpoint` inside; it must succeed.
@@ -450,18 +450,18 @@ impl Container {
 
     /// Signals PID 1.
     pub fn kill(&self, signal: &str) {
-        assert!(sandbox_on(self.hours, &["kill", &self.id, signal]).status.success());
+        assert!(self.host.sandbox(&["kill", &self.id, signal]).status.success());
     }
 
     /// Waits for the end of PID 1 and gives its exit status.
     pub fn wait(&self) -> i32 {
-        let out = sandbox_on(self.hours, &["wait", &self.id]);
+        let out = self.host.sandbox(&["wait", &self.id]);
         text(&out.stdout).trim().parse().unwrap_or_else(|_| panic!("no exit status: {}", text(&out.stderr)))
     }
 
     /// What it has written to stdout and stderr.
     pub fn logs(&self) -> (String, String) {
-        let out = sandbox_on(self.hours, &["logs", &self.id]);
+        let out = self.host.sandbox(&["logs", &self.id]);
         (text(&out.stdout), text(&out.stderr))
     }
 
@@ -510,7 +510,7 @@ impl Container {
 
 impl Drop for Container {
     fn drop(&mut self) {
-        sandbox_on(self.hours, &["rm", &self.id]);
+        self.host.sandbox(&["rm", &self.id]);
     }
 }
 

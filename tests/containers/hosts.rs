@@ -38,21 +38,38 @@ impl Hosts {
     }
 }
 
+/// Hours by which the clocks of a host are ahead of this machine's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Host {
+    pub monotonic: i64,
+    /// More than `monotonic` on a host that was suspended.
+    pub boottime: i64,
+}
+
+/// One that was never suspended.
+impl From<i64> for Host {
+    fn from(hours: i64) -> Self {
+        Self { monotonic: hours, boottime: hours }
+    }
+}
+
+impl Host {
+    /// The command below which others are on this host.
+    pub fn command(self) -> Vec<String> {
+        let [monotonic, boottime] = [self.monotonic, self.boottime].map(|hours| (hours * 3600).to_string());
+        let command = ["unshare", "--time", "--monotonic", &monotonic, "--boottime", &boottime];
+        if self == Self::default() { vec![] } else { command.map(str::to_owned).to_vec() }
+    }
+
+    /// The command of integration/sandbox there.
+    pub fn sandbox(self, args: &[&str]) -> Output {
+        run(&self.command(), args)
+    }
+}
+
 /// The command of integration/sandbox, on this machine itself.
 pub fn sandbox(args: &[&str]) -> Output {
-    sandbox_on(0, args)
-}
-
-/// The same on a host whose clocks are `hours` ahead of this one's.
-pub fn sandbox_on(hours: i64, args: &[&str]) -> Output {
-    run(&host(hours), args)
-}
-
-/// The command below which others are on such a host.
-pub fn host(hours: i64) -> Vec<String> {
-    let seconds = (hours * 3600).to_string();
-    let command = ["unshare", "--time", "--monotonic", &seconds, "--boottime", &seconds];
-    if hours == 0 { vec![] } else { command.map(str::to_owned).to_vec() }
+    Host::default().sandbox(args)
 }
 
 /// The same below the command `outer`.

@@ -19,6 +19,9 @@
 #ifndef SYS_futex_waitv
 #define SYS_futex_waitv 449
 #endif
+#ifndef sigev_notify_thread_id
+#define sigev_notify_thread_id _sigev_un._tid
+#endif
 
 enum { WAIT = 200, FAR = 3600000, PATIENCE = 500 }; /* ms; ms; times 10 ms */
 
@@ -63,7 +66,7 @@ static pthread_t for_ever;
 static uint32_t locked; /* with priority inheritance */
 
 /* Each waits until *t, and returns whether that is what ended it. */
-static int by_cond(timespec *t, clockid_t clock, int by_attribute)
+static int by_cond(timespec *t, clockid_t clock)
 {
 	pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 	pthread_condattr_t attr;
@@ -71,38 +74,62 @@ static int by_cond(timespec *t, clockid_t clock, int by_attribute)
 	int error;
 
 	pthread_condattr_init(&attr);
-	if (by_attribute)
-		pthread_condattr_setclock(&attr, clock);
+	pthread_condattr_setclock(&attr, clock);
 	pthread_cond_init(&cond, &attr);
 	pthread_mutex_lock(&mutex);
 	do
-		error = by_attribute ? pthread_cond_timedwait(&cond, &mutex, t) : pthread_cond_clockwait(&cond, &mutex, clock, t);
+		error = pthread_cond_timedwait(&cond, &mutex, t);
 	while (!error);
 	pthread_mutex_unlock(&mutex);
 	pthread_cond_destroy(&cond);
 	return error == ETIMEDOUT;
 }
-static int cond_of_clock(timespec *t) { return by_cond(t, CLOCK_MONOTONIC, 1); }
-static int cond_by_clock(timespec *t) { return by_cond(t, CLOCK_MONOTONIC, 0); }
-static int cond_by_date(timespec *t) { return by_cond(t, CLOCK_REALTIME, 1); }
+static int cond_of_clock(timespec *t) { return by_cond(t, CLOCK_MONOTONIC); }
+static int cond_by_date(timespec *t) { return by_cond(t, CLOCK_REALTIME); }
 
-static int by_sem(timespec *t, clockid_t clock)
+static int sem_by_date(timespec *t)
 {
 	sem_t sem;
 	int result;
 
 	sem_init(&sem, 0, 0);
 	do
-		result = sem_clockwait(&sem, clock, t);
+		result = sem_timedwait(&sem, t);
 	while (result && errno == EINTR);
 	return result && errno == ETIMEDOUT;
 }
-static int sem_by_clock(timespec *t) { return by_sem(t, CLOCK_MONOTONIC); }
-static int sem_by_date(timespec *t) { return by_sem(t, CLOCK_REALTIME); }
+
+#ifdef __GLIBC__
+static int cond_by_clock(timespec *t)
+{
+	pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+	pthread_cond_t cond = PTHREAD_COND_INITIALIZER;
+	int error;
+
+	pthread_mutex_lock(&mutex);
+	do
+		error = pthread_cond_clockwait(&cond, &mutex, CLOCK_MONOTONIC, t);
+	while (!error);
+	pthread_mutex_unlock(&mutex);
+	return error == ETIMEDOUT;
+}
+
+static int sem_by_clock(timespec *t)
+{
+	sem_t sem;
+	int result;
+
+	sem_init(&sem, 0, 0);
+	do
+		result = sem_clockwait(&sem, CLOCK_MONOTONIC, t);
+	while (result && errno == EINTR);
+	return result && errno == ETIMEDOUT;
+}
 
 static int mutex_by_clock(timespec *t) { return pthread_mutex_clocklock(&held, CLOCK_MONOTONIC, t) == ETIMEDOUT; }
 static int rwlock_by_clock(timespec *t) { return pthread_rwlock_clockrdlock(&lock, CLOCK_MONOTONIC, t) == ETIMEDOUT; }
 static int join_by_clock(timespec *t) { return pthread_clockjoin_np(for_ever, NULL, CLOCK_MONOTONIC, t) == ETIMEDOUT; }
+#endif
 
 static int by_futex(timespec *t, int flags)
 {
@@ -186,7 +213,7 @@ static int timerfd_by_boottime(timespec *t) { return by_timerfd(t, CLOCK_BOOTTIM
 static int timerfd_by_date(timespec *t) { return by_timerfd(t, CLOCK_REALTIME); }
 
 /* Periodic: CRIU loses the signal of a timer that ends in the middle of a dump, after the signals and before the timers. */
-static int timer_by_clock(timespec *t)
+static int by_timer(timespec *t, clockid_t clock)
 {
 	struct sigevent event = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGUSR2 };
 	struct itimerspec at = { .it_value = *t, .it_interval.tv_nsec = WAIT * 1000000 };
@@ -194,10 +221,10 @@ static int timer_by_clock(timespec *t)
 	timer_t timer;
 	int result;
 
-	event._sigev_un._tid = gettid();
+	event.sigev_notify_thread_id = gettid();
 	sigemptyset(&set);
 	sigaddset(&set, SIGUSR2);
-	if (timer_create(CLOCK_MONOTONIC, &event, &timer) || timer_settime(timer, TIMER_ABSTIME, &at, NULL))
+	if (timer_create(clock, &event, &timer) || timer_settime(timer, TIMER_ABSTIME, &at, NULL))
 		return 0;
 	do
 		result = sigwaitinfo(&set, NULL);
@@ -205,6 +232,31 @@ static int timer_by_clock(timespec *t)
 	timer_delete(timer);
 	return result == SIGUSR2;
 }
+static int timer_by_clock(timespec *t) { return by_timer(t, CLOCK_MONOTONIC); }
+static int timer_by_boottime(timespec *t) { return by_timer(t, CLOCK_BOOTTIME); }
+
+/* glibc needs libgcc_s.so for it. With musl a cancel may come in the instant in which a restored thread takes up its wait. */
+#if defined __GLIBC__ && !defined WITHOUT_CANCEL
+#define CAN_CANCEL
+static void *wait_for_hours(void *arg)
+{
+	timespec far = in(CLOCK_MONOTONIC, FAR);
+
+	for (;;)
+		clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &far, NULL);
+	return arg;
+}
+
+/* Ends another thread's wait at that time. */
+static int by_cancel(timespec *t)
+{
+	pthread_t thread = small_thread(wait_for_hours, NULL);
+	void *result;
+
+	sleep_until(t);
+	return !pthread_cancel(thread) && !pthread_join(thread, &result) && result == PTHREAD_CANCELED;
+}
+#endif
 
 static struct way {
 	const char *name;
@@ -213,13 +265,15 @@ static struct way {
 	atomic_long times;
 } ways[] = {
 	{ "a condition of CLOCK_MONOTONIC", cond_of_clock, CLOCK_MONOTONIC, 0 },
-	{ "pthread_cond_clockwait", cond_by_clock, CLOCK_MONOTONIC, 0 },
 	{ "pthread_cond_timedwait", cond_by_date, CLOCK_REALTIME, 0 },
+	{ "sem_timedwait", sem_by_date, CLOCK_REALTIME, 0 },
+#ifdef __GLIBC__
+	{ "pthread_cond_clockwait", cond_by_clock, CLOCK_MONOTONIC, 0 },
 	{ "sem_clockwait", sem_by_clock, CLOCK_MONOTONIC, 0 },
-	{ "sem_clockwait until a date", sem_by_date, CLOCK_REALTIME, 0 },
 	{ "pthread_mutex_clocklock", mutex_by_clock, CLOCK_MONOTONIC, 0 },
 	{ "pthread_rwlock_clockrdlock", rwlock_by_clock, CLOCK_MONOTONIC, 0 },
 	{ "pthread_clockjoin_np", join_by_clock, CLOCK_MONOTONIC, 0 },
+#endif
 	{ "futex by syscall()", futex_by_clock, CLOCK_MONOTONIC, 0 },
 	{ "futex until a date", futex_by_date, CLOCK_REALTIME, 0 },
 	{ "futex by an instruction", futex_by_own_call, CLOCK_MONOTONIC, 0 },
@@ -232,6 +286,10 @@ static struct way {
 	{ "timerfd by CLOCK_BOOTTIME", timerfd_by_boottime, CLOCK_BOOTTIME, 0 },
 	{ "timerfd until a date", timerfd_by_date, CLOCK_REALTIME, 0 },
 	{ "timer_settime", timer_by_clock, CLOCK_MONOTONIC, 0 },
+	{ "timer_settime by CLOCK_BOOTTIME", timer_by_boottime, CLOCK_BOOTTIME, 0 },
+#ifdef CAN_CANCEL
+	{ "pthread_cancel", by_cancel, CLOCK_MONOTONIC, 0 },
+#endif
 };
 enum { WAYS = sizeof ways / sizeof *ways };
 
@@ -388,10 +446,42 @@ static void map_library(off_t skip)
 	close(fd);
 }
 
+/* Reserves what is free between two addresses, as far as it is within 3 GiB of both. */
+static void reserve(uintptr_t from, uintptr_t to)
+{
+	const uintptr_t far = 3ul << 30;
+	uintptr_t parts[2][2] = { { from, to }, { to, to } };
+
+	if (to - from > 2 * far) {
+		parts[0][1] = from + far;
+		parts[1][0] = to - far;
+	}
+	for (int i = 0; i < 2; i++)
+		if (parts[i][1] > parts[i][0] &&
+		    mmap((void *)parts[i][0], parts[i][1] - parts[i][0], PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE,
+			 -1, 0) == MAP_FAILED)
+			cannot("reserving memory");
+}
+
+static void reserve_all(void)
+{
+	static uintptr_t maps[512][2] = { { 0, 1 << 16 } };
+	FILE *f = fopen("/proc/self/maps", "re");
+	int n = 1;
+
+	while (n < 512 && fscanf(f, "%lx-%lx%*[^\n]", &maps[n][0], &maps[n][1]) == 2 && maps[n][0] >> 47 == 0)
+		n++;
+	fclose(f);
+	for (int i = 1; i < n; i++)
+		reserve(maps[i - 1][1], maps[i][0]);
+}
+
 static int clock_waits_word(const char *text)
 {
 	if (!strcmp(text, "elsewhere"))
 		small_thread(wait_elsewhere, NULL);
+	else if (!strcmp(text, "reserve"))
+		reserve_all();
 	else if (!strcmp(text, "map"))
 		map_library(0);
 	else if (!strcmp(text, "remap"))

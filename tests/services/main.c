@@ -22,9 +22,13 @@
 #include <sys/socket.h>
 #include <time.h>
 
+#ifdef CLOCKS_ALONE /* for C libraries without what other shapes need */
+static const struct shape *const shapes[] = { &clock_shape, &clock_waits };
+#else
 static const struct shape *const shapes[] = { &one,	 &prefork, &daemon_shape, &sessions, &threads, &mixed,
 					      &files, &big,	   &signals,	  &sysv,     &iouring,
 					      &holds, &random_shape, &clock_shape, &clock_waits, &sockets, &waits, &attributes, &reads, &states, &registers };
+#endif
 enum { SHAPES = sizeof shapes / sizeof *shapes, CANNOT = 77 };
 
 atomic_long *beats;

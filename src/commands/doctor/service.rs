@@ -70,7 +70,9 @@ fn look(folder: &Folder) -> Result<(Findings, Demands, Option<Outlook>), Service
         processes.retain(|process| process.pid != us);
         Ok::<_, ServiceError>(processes)
     };
-    let (mut findings, mut demands) = preflight::look(&read, init, &Abilities::probe())?;
+    let (mut findings, demands) = preflight::look(&read, init, &Abilities::probe())?;
+    let ahead = status.restore.as_ref().and_then(|restore| restore.clocks.clock_ahead_s);
+    let mut demands = demands.with_clocks_ahead(ahead);
     for stray in tree::strays(&all, init, &[top]) {
         findings.add(Finding::refused(
             Some(stray),

@@ -118,7 +118,7 @@ fn follow(arguments: &Arguments) -> Result<u8, ClientError> {
 #[cfg(test)]
 fn example() -> crate::control::protocol::Status {
     use crate::control::protocol::{
-        CheckpointReport, Clock, FailureReport, HeartbeatReport, Phase, Reason, Report, RestoreReport,
+        CheckpointReport, Clock, ClockReport, FailureReport, HeartbeatReport, Phase, Reason, Report, RestoreReport,
     };
     Status {
         version: "0.1.0".into(),
@@ -137,8 +137,7 @@ fn example() -> crate::control::protocol::Status {
             total_ms: 250,
             bytes: 12 << 20,
             from: "redis-0".into(),
-            clock_jump_ms: Some(-90_000),
-            clock: Some(Clock::Host),
+            clocks: ClockReport { clock_jump_ms: Some(-90_000), clock: Some(Clock::Host), ..ClockReport::default() },
         }),
         checkpoint: Some(CheckpointReport {
             at_ms: 1_700_000_060_500,

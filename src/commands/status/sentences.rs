@@ -42,7 +42,7 @@ fn at(status: &Status, service_here: Option<i32>, restore_time: Option<RestoreTi
         let (size, when) = (text::size(last.bytes), when(last.at_ms));
         lines.push(format!("restored: generation {}{from}, {when}: {size} in {} ms", last.generation, last.total_ms));
     }
-    lines.extend(status.restore.as_ref().and_then(|last| Some(clock(last.clock, last.clock_jump_ms?))));
+    lines.extend(status.restore.as_ref().and_then(|last| Some(clock(last.clocks.clock, last.clocks.clock_jump_ms?))));
     lines.extend(status.isolation.map(|what| isolation(what, service_here)));
     lines.extend(status.tracers.map(tracers));
     if let Some(RestoreTime { pids_ms, highest, rest_ms }) = restore_time {

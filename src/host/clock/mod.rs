@@ -115,7 +115,7 @@ struct Pair {
 
 impl Pair {
     fn clocks(self) -> Clocks {
-        Clocks { monotonic_ns: self.monotonic as u64, boottime_ns: self.boottime as u64 }
+        Clocks { monotonic_ns: self.monotonic as u64, boottime_ns: self.boottime as u64, in_user_space: false }
     }
 
     /// Converts from a namespace with the offsets `from` to one with the offsets `to`.
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn offsets_continue_from_where_the_clocks_were() {
-        let clocks = Clocks { monotonic_ns: u64::MAX, boottime_ns: 5 };
+        let clocks = Clocks { monotonic_ns: u64::MAX, boottime_ns: 5, ..Clocks::default() };
         let text = offsets_that_continue(&clocks).unwrap().into_string().unwrap();
         let then = here().unwrap().shifted(parse(&text), offsets("self").unwrap());
         assert!((u64::MAX.into()..(1 << 64) + BILLION * 60).contains(&then.monotonic), "{text}");

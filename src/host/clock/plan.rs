@@ -45,6 +45,8 @@ pub enum Plan {
     Host,
     /// They continue in user space.
     Hide,
+    /// They continue in user space, as the service has code for that already. A process without it has the host's.
+    Keep,
     /// None: there is no restore. The host's are behind by this.
     Refuse(Duration),
 }
@@ -53,12 +55,13 @@ impl Means {
     /// For a service that saw the clocks `before` last.
     pub fn plan(&self, before: &Clocks) -> Plan {
         let behind = self.behind(before);
+        let accepted = behind <= TOLERANCE || self.policy == Policy::Host;
         match self.policy {
             _ if self.time_namespace => Plan::Continue,
-            _ if behind <= TOLERANCE => Plan::Host,
-            Policy::Host => Plan::Host,
+            _ if accepted && before.in_user_space && !behind.is_zero() => Plan::Keep,
+            _ if accepted => Plan::Host,
             Policy::Auto if self.user_space => Plan::Hide,
-            Policy::Auto | Policy::Refuse => Plan::Refuse(behind),
+            _ => Plan::Refuse(behind),
         }
     }
 
@@ -78,13 +81,13 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     fn clocks(monotonic_ns: u64, boottime_ns: u64) -> Clocks {
-        Clocks { monotonic_ns, boottime_ns }
+        Clocks { monotonic_ns, boottime_ns, in_user_space: false }
     }
 
     /// The plans of the three policies, with and without a way to hide a jump.
-    fn plans(now: Clocks, time_namespace: bool) -> [Plan; 5] {
-        let plan =
-            |policy, user_space| Means { now, time_namespace, user_space, policy }.plan(&clocks(5 * HOUR, 9 * HOUR));
+    fn plans(now: Clocks, time_namespace: bool, in_user_space: bool) -> [Plan; 5] {
+        let before = Clocks { in_user_space, ..clocks(5 * HOUR, 9 * HOUR) };
+        let plan = |policy, user_space| Means { now, time_namespace, user_space, policy }.plan(&before);
         [
             plan(Policy::Auto, true),
             plan(Policy::Auto, false),
@@ -112,8 +115,18 @@ mod tests {
             (clocks(4 * HOUR, 2 * HOUR), back(7 * HOUR)),
             (clocks(0, 0), back(9 * HOUR)),
         ] {
-            assert_eq!(plans(now, false), expected, "{now:?}");
-            assert_eq!(plans(now, true), [Continue; 5], "{now:?}");
+            assert_eq!(plans(now, false, false), expected, "{now:?}");
+            assert_eq!([plans(now, true, false), plans(now, true, true)], [[Continue; 5]; 2], "{now:?}");
         }
+    }
+
+    #[test]
+    fn a_clock_that_continues_in_user_space_goes_on_doing_so() {
+        use Plan::{Hide, Host, Keep, Refuse};
+        let plans = |behind| plans(clocks(5 * HOUR - behind, 90 * HOUR), false, true);
+        let refuse = Refuse(Duration::from_nanos(HOUR));
+        assert_eq!(plans(0), [Host; 5]);
+        assert_eq!(plans(1), [Keep; 5]);
+        assert_eq!(plans(HOUR), [Hide, refuse, Keep, refuse, refuse]);
     }
 }

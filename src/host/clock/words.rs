@@ -17,7 +17,7 @@ pub enum Said {
 /// [`jump`](super::jump) gives it. None if the clocks advance as for a process that was stopped that long.
 pub fn said(plan: Plan, jump: &io::Result<i64>, away_ms: u64) -> Option<Said> {
     let ms = match jump {
-        _ if plan == Plan::Hide => return Some(Said::Note(hidden())),
+        _ if matches!(plan, Plan::Hide | Plan::Keep) => return Some(Said::Note(hidden())),
         Ok(ms) => *ms,
         Err(error) => {
             return Some(Said::Warning(format!("cannot tell whether the service's clocks jumped: {error}")));
@@ -53,7 +53,7 @@ impl Means {
     pub fn forecast(&self, before: &Clocks) -> Option<String> {
         match self.plan(before) {
             Plan::Continue => Some("the service's clocks continue, in a time namespace".to_owned()),
-            Plan::Hide => Some(hidden()),
+            Plan::Hide | Plan::Keep => Some(hidden()),
             Plan::Refuse(_) => None,
             Plan::Host => {
                 let jump = super::ahead(&self.now, before);
@@ -90,6 +90,7 @@ mod tests {
         insta::assert_snapshot!(text(jumped(-HOURS)), @"warning: the service has no time namespace (--isolate auto makes one if the container permits it), so its CLOCK_MONOTONIC or CLOCK_BOOTTIME jumps back by 2h, which programs do not expect: a wait until a time that the program has computed takes that much longer, and a time difference can be negative. See docs/explanation/privileges.md");
         insta::assert_snapshot!(text(jumped(HOURS)), @"note: the service's CLOCK_MONOTONIC or CLOCK_BOOTTIME jumps ahead by 2h, to this host's: a wait until a time that the program has computed ends that much earlier");
         insta::assert_snapshot!(text(said(Plan::Hide, &Ok(-HOURS), 0)), @"note: the service's clocks continue in user space, because this host booted later; programs that the service executes see this host's clocks");
+        assert_eq!(said(Plan::Keep, &Ok(-HOURS), 0), said(Plan::Hide, &Ok(-HOURS), 0));
         assert_eq!([said(Plan::Continue, &Ok(0), 0), jumped(5500)], [None, None]);
         let error = io::Error::from_raw_os_error(libc::EACCES);
         insta::assert_snapshot!(text(said(Plan::Host, &Err(error), 0)), @"warning: cannot tell whether the service's clocks jumped: Permission denied (os error 13)");
@@ -97,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_restore_is_told_before() {
-        let clocks = |seconds: u64| Clocks { monotonic_ns: seconds * 1_000_000_000, boottime_ns: 0 };
+        let clocks = |seconds: u64| Clocks { monotonic_ns: seconds * 1_000_000_000, ..Clocks::default() };
         let forecast = |seconds, policy, time_namespace, user_space| {
             Means { now: clocks(9000), time_namespace, user_space, policy }.forecast(&clocks(seconds))
         };

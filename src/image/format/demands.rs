@@ -98,6 +98,25 @@ pub struct Clocks {
     pub monotonic_ns: u64,
     #[prost(uint64, tag = "2")]
     pub boottime_ns: u64,
+    /// The service has code that lets them go on (docs/explanation/clocks.md), and keeps it in each restore.
+    #[prost(bool, tag = "3")]
+    pub in_user_space: bool,
+}
+
+impl Demands {
+    /// The same for a service whose clocks are so many seconds ahead of the kernel's, if they go on in user space.
+    pub fn with_clocks_ahead(self, seconds: Option<u64>) -> Self {
+        let ahead = |clocks: Clocks| seconds.map_or(clocks, |seconds| clocks.ahead(seconds));
+        Self { clocks: self.clocks.map(ahead), ..self }
+    }
+}
+
+impl Clocks {
+    /// Those of a service that sees the kernel's, which these are, and so many seconds more.
+    pub fn ahead(self, seconds: u64) -> Self {
+        let ahead = |clock: u64| clock.saturating_add(seconds.saturating_mul(1_000_000_000));
+        Self { monotonic_ns: ahead(self.monotonic_ns), boottime_ns: ahead(self.boottime_ns), in_user_space: true }
+    }
 }
 
 /// What names a System V object.

@@ -76,7 +76,7 @@ mod tests {
             files: vec![File { body: Some(Body::from_inline(b"abc".into())), ..file }, link],
             packs: vec![PackInfo { id: "0".repeat(32), size: 1000, tail: 100 }],
             chunks,
-            clocks: Some(Clocks { monotonic_ns: 6, boottime_ns: 7 }),
+            clocks: Some(Clocks { monotonic_ns: 6, boottime_ns: 7, in_user_space: true }),
             saved_registers: Some(SavedRegisters { components: 7, bytes: 832 }),
             figures: Some(Figures { bytes: 1, stored: 2, frozen_ms: 3, new: 4, shared: 5 }),
             ..Manifest::default()

@@ -178,6 +178,11 @@ impl Machine {
         self.config.files.clone().with(named)
     }
 
+    /// Seconds by which the service's clocks are ahead of the host's, if they go on in user space.
+    pub fn clock_ahead_s(&self) -> Option<u64> {
+        self.status.restore.as_ref()?.clocks.clock_ahead_s
+    }
+
     /// How long the checkpoint under way holds the service for a standby that is ready. None if it ends it in any case.
     pub fn hold(&self) -> Option<Duration> {
         match &self.busy {

@@ -161,6 +161,7 @@ impl Supervisor {
                     hold_ms,
                     files,
                     ephemeral_store,
+                    clock_ahead_s: self.machine.clock_ahead_s(),
                 }
             }
             Task::Settle { generation, remaining_ms } => Job::Settle { common, generation, remaining_ms, lease },
