@@ -27,14 +27,16 @@ disk() {
 
 # make_userland: the disk userland-ARCH, once.
 make_userland() {
-	local tree=$base/tree-$arch made=$base/userland-$arch
-	[ "$(cat "$made.recipe" 2>/dev/null)" != "${userland[*]}" ] || return 0
+	local tree=$base/tree-$arch made=$base/userland-$arch recipe
+	recipe="${userland[*]} $(declare -f make_userland | cksum)"
+	[ "$(cat "$made.recipe" 2>/dev/null)" != "$recipe" ] || return 0
 	extract trixie "$tree" "${userland[@]}"
 	echo 'root:x:0:0:root:/root:/bin/bash' >"$tree/etc/passwd"
 	echo 'root:x:0:' >"$tree/etc/group"
+	ln -s bash "$tree/usr/bin/sh"
 	disk "$tree" "$made" 64
 	rm -rf "$tree"
-	echo "${userland[*]}" >"$made.recipe"
+	echo "$recipe" >"$made.recipe"
 }
 
 # make_image: the folder image-ARCH, once.
