@@ -3,7 +3,7 @@
 # checkout, freeze, the services and their roots, each under the path that it has here. Part of `test`.
 
 userland=(base-files bash coreutils util-linux mount sed grep gawk findutils diffutils tar gzip jq runc kmod procps iproute2
-	python3 apparmor libcap2-bin busybox-static)
+	python3 perl-base apparmor libcap2-bin busybox-static)
 # The root of the containers in which `table` moves services.
 image=(base-files dash coreutils sed python3 redis-server postgresql)
 # What a kernel of Debian has as modules: the disks, overlay file systems, and the socket diagnostics that criu uses.
@@ -27,14 +27,16 @@ disk() {
 
 # make_userland: the disk userland-ARCH, once.
 make_userland() {
-	local tree=$base/tree-$arch made=$base/userland-$arch
-	[ "$(cat "$made.recipe" 2>/dev/null)" != "${userland[*]}" ] || return 0
+	local tree=$base/tree-$arch made=$base/userland-$arch recipe
+	recipe="${userland[*]} $(declare -f make_userland | cksum)"
+	[ "$(cat "$made.recipe" 2>/dev/null)" != "$recipe" ] || return 0
 	extract trixie "$tree" "${userland[@]}"
 	echo 'root:x:0:0:root:/root:/bin/bash' >"$tree/etc/passwd"
 	echo 'root:x:0:' >"$tree/etc/group"
+	ln -s bash "$tree/usr/bin/sh"
 	disk "$tree" "$made" 64
 	rm -rf "$tree"
-	echo "${userland[*]}" >"$made.recipe"
+	echo "$recipe" >"$made.recipe"
 }
 
 # make_image: the folder image-ARCH, once.
@@ -93,8 +95,10 @@ carry() {
 make_files() {
 	local root file
 	mkdir -p "$work"/files/{services/languages,state/cache}
-	root=$("$top/integration/sandbox/root" busybox)
-	for file in "$top"/{docs,integration,tests,examples} "$folder" "$root" "${with[@]}"; do carry "$file"; done
+	for file in "$top"/{docs,integration,tests,examples} "$folder" "${with[@]}"; do carry "$file"; done
+	# The sandbox makes roots of this machine's architecture only.
+	root=/files/image
+	if [ "$arch" = "$(dpkg --print-architecture)" ]; then root=$("$top/integration/sandbox/root" busybox) && carry "$root"; fi
 	cp -a "$base/image-$arch" "$work/files/image"
 	cp "$top/tests/services/languages/mixed.py" "$work/files/services/languages/"
 	# The cross compiler sees only $TESTBED.

@@ -187,6 +187,7 @@ static ROWS: &[Row] = &[
     row(&[], &[ENFILE], &[], "this host has no room for more open files; raise the sysctl fs.file-max on the host, or use another host"),
     row(&["dump"], &[EOPNOTSUPP], &["pipe-packets"], "a pipe of the service has packets (O_DIRECT) that nobody has read; checkpoint it again when they are read"),
     // Processes
+    row(&["dump"], &[EOPNOTSUPP], &["rseq"], "thread {} has a restartable sequence (rseq) of its own, and this kernel does not tell where; run the service on a host with Linux 5.13 or later"),
     row(&["clone"], &[EEXIST], &["pid"], "another process, such as a probe or an exec, took a PID that the service needs ({}); start a new container, which has fresh PIDs"),
     row(&["clone"], &[EINVAL], &["pid"], "the service has PID {}, and PIDs end below it on this host; raise the host's kernel.pid_max"),
     row(&["clone"], &[EAGAIN], &["process"], "the service needs more processes and threads than this container may have; raise its PIDs limit (--pids-limit, podPidsLimit), or its user's (ulimit -u)"),

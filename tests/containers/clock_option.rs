@@ -82,6 +82,7 @@ fn a_jump_is_accepted_where_the_user_says_so() {
 
 /// In user space. That is said before, too.
 #[test]
+#[cfg_attr(not(target_arch = "x86_64"), ignore = "criu knows the instructions of x86-64 only")]
 fn by_default_a_jump_is_hidden() {
     let app = app(Setting::Restricted);
     let source = source(&app, &[]);
@@ -131,6 +132,22 @@ fn a_standby_knows_of_a_clock_that_was_hidden() {
     assert_eq!(refused.status.code(), Some(exit::PREFLIGHT.into()), "{said}");
     assert!(said.contains(&format!("the standby target could not restore this service: {BACK}")), "{said}");
     assert_eq!(went_back(&source), 0);
+}
+
+#[test]
+#[cfg_attr(target_arch = "x86_64", ignore = "by default a jump is hidden")]
+fn by_default_a_jump_that_cannot_be_hidden_is_refused() {
+    let app = app(Setting::Restricted);
+    let source = source(&app, &[]);
+    let target = standby(&app, 0, &[]);
+    let (status, said) = migrate(&source, &target, &["--dry-run"]);
+    assert!(status == 1 && said.contains(BACK), "{said}");
+    drop(target);
+    checkpoint(&source);
+    let refused = app.start();
+    assert_eq!(Some(refused.wait()), LATER, "{}", refused.story());
+    assert!(refused.logs().1.contains(&format!("generation 1 cannot be restored: {BACK}")), "{}", refused.story());
+    assert_eq!(went_back(&app.start_on_host(HOURS, &[])), 0);
 }
 
 /// The source asks before it freezes anything.

@@ -45,7 +45,9 @@ fn moves_to_hosts(app: &App, moves: i64, each: i64) -> Container {
 }
 
 fn reads_follow_each_other_on_any_host(setting: Setting) {
-    for (clock, each) in [("host", 1), ("auto", 0)] {
+    // On other architectures than x86-64 a clock that goes back is refused.
+    let policies = [("host", 1), ("auto", 0)].into_iter().take(if cfg!(target_arch = "x86_64") { 2 } else { 1 });
+    for (clock, each) in policies {
         moves_to_hosts(&App::with_options(setting, &["--clock", clock], &["/services/service", "reads"]), 3, each);
     }
 }
