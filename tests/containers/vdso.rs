@@ -117,14 +117,19 @@ fn dump_killed_after(container: &Container, mut limit: Option<Duration>) -> Dura
     })
 }
 
-/// A step would take its handling away from a process that ignores SIGTRAP.
+/// A step or a breakpoint would take its handling away from a process that ignores or blocks SIGTRAP.
 #[test]
-fn sigtrap_stays_ignored() {
-    let app = App::new(Setting::Restricted, &["reads", "ignoring"]);
-    let container = app.start();
-    container.verified();
-    for _ in 0..3 {
-        container.checkpoint(&["--leave-running"]);
+fn sigtrap_stays_ignored_or_blocked() {
+    for how in ["ignoring", "blocking"] {
+        let app = App::new(Setting::Restricted, &["reads", how]);
+        let mut container = app.start();
+        for _ in 0..2 {
+            container.verified();
+            container.checkpoint(&["--leave-running"]);
+            container.verified();
+            checkpoint(&container);
+            container = app.start();
+        }
         container.verified();
     }
 }
