@@ -23,6 +23,7 @@ PATIENCE = 60
 # earlier than the last one, later, or later, earlier and later in turn. A time namespace around the sandbox plays it.
 HOSTS = {"one": (0,) * 4, "earlier": (0, 10, 20, 30), "later": (30, 20, 10, 0), "turns": (20, 10, 30, 0)}
 UPTIMES = HOSTS[os.environ.get("FREEZE_TEST_HOSTS", "one")]
+SETTING = os.environ.get("FREEZE_TEST_SETTING", "restricted")
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -54,7 +55,7 @@ class Application:
 
 
 class Container:
-    """One container, in the setting restricted."""
+    """One container."""
 
     def __init__(self, application, name, root, options, hours):
         self.id, self.opt, self.clients, self.hours = name, application.opt, [], hours
@@ -70,7 +71,7 @@ class Container:
         words = [word for bind in binds for word in ("--bind", bind)]
         words += ["--env", "FREEZE_STORE=file:/store"]
         command = ["/bin/sh", "-c", f"PATH=$PATH:/opt/freeze\n{application.command}"]
-        self.pid = int(sandbox("start", "--id", name, *words, *options, root, *command, hours=hours).stdout)
+        self.pid = int(sandbox("start", "--id", name, "--setting", SETTING, *words, *options, root, *command, hours=hours).stdout)
         # The sandbox's folder of it, with what it has printed and with its keyboard.
         self.folder = Path(sandbox("dir", name).stdout.strip())
 

@@ -33,8 +33,8 @@ class Terminal:
         """The lines that a command prints."""
         end = f"end {next(numbers)}."
         with self.turn:
-            # The screen shows the command too, with the quotes.
-            self.press(f"{command}; echo 'end' {end[4:]}\n")
+            # ^U ends a line of which the last container got a part. The screen shows the command too, with the quotes.
+            self.press(f"\x15{command}; echo 'end' {end[4:]}\n")
             until = time.monotonic() + 10
             while time.monotonic() < until:
                 shown = (self.folder / "stdout.log").read_text(errors="replace").replace("\r", "")
