@@ -102,7 +102,7 @@ pub fn our_folders(common: &Common, work: &Path) -> Vec<PathBuf> {
     let programs = std::env::current_exe().map(|freeze| installed(&freeze)).unwrap_or_default();
     let store = common.store.url.strip_prefix("file:").map(PathBuf::from);
     let keys = common.keys.clone();
-    let ours = [store, Some(work.to_owned()), keys.passphrase_file, keys.key_file];
+    let ours = [store, Some(work.to_owned()), keys.passphrase_file, keys.key_file, common.trace.clone()];
     let runtime = [SOCKET_NAME, DUMP_LOG, RESTORE_LOG].into_iter().chain(env::FILES).chain([
         names::FILE,
         names::NEW,
@@ -156,6 +156,7 @@ mod tests {
             memory: 1,
             instance: "one".to_owned(),
             exclusive_ms: None,
+            trace: None,
         }
     }
 

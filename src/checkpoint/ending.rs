@@ -136,6 +136,7 @@ mod tests {
             memory: 0,
             instance: "this".to_owned(),
             exclusive_ms: None,
+            trace: None,
         };
         let target = Target {
             root: 0,

@@ -255,6 +255,7 @@ mod tests {
                 memory: 0,
                 instance: "us".to_owned(),
                 exclusive_ms: None,
+                trace: None,
             };
             let (lease, files) = (Lease::fresh(), Selection::default());
             let target = Target {

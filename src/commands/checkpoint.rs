@@ -5,6 +5,7 @@ use std::mem::ManuallyDrop;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::recorder::Recorder;
 use super::{say, text};
 use crate::{
     control::{
@@ -32,6 +33,9 @@ pub struct Arguments {
     /// Leave behind the files and folders of this path or name too; it may have wildcards
     #[arg(long, value_name = "GLOB", value_delimiter = ',')]
     exclude: Vec<Pattern>,
+    /// Write a trace of the phases to this file; Perfetto opens it
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     /// Print the result as one JSON object, and progress as JSON lines on standard error
     #[arg(long)]
     json: bool,
@@ -42,7 +46,8 @@ pub fn main(arguments: &Arguments) -> u8 {
         say(&error.to_string());
         return exit::USAGE;
     }
-    match ask(arguments) {
+    let Some(recorder) = Recorder::new(arguments.trace.as_deref()) else { return exit::USAGE };
+    match ask(arguments, &recorder) {
         Ok(code) => code,
         Err(error) => {
             say(&error.to_string());
@@ -57,7 +62,7 @@ fn named(arguments: &Arguments) -> Named {
     Named { include, exclude: arguments.exclude.clone() }
 }
 
-fn ask(arguments: &Arguments) -> Result<u8, ClientError> {
+fn ask(arguments: &Arguments, recorder: &Recorder) -> Result<u8, ClientError> {
     let handover_ms = arguments.handover.map(millis);
     let op = Op::Checkpoint(Wanted { leave_running: arguments.leave_running, handover_ms, named: named(arguments) });
     // Never dropped: the kernel closes the socket when this process ends, and init waits for that before it
@@ -67,6 +72,7 @@ fn ask(arguments: &Arguments) -> Result<u8, ClientError> {
     let mut peer = None;
     loop {
         let event = client.next_event().inspect_err(|_| steps.end())?;
+        recorder.trace().note(&event);
         match &event {
             Event::Progress { .. } | Event::Warning { .. } | Event::Settled { .. } | Event::HandingOver { .. }
                 if arguments.json =>
@@ -85,11 +91,13 @@ fn ask(arguments: &Arguments) -> Result<u8, ClientError> {
             Event::Settled { taken_by } => peer.clone_from(taken_by),
             Event::Checkpointed(report) => {
                 steps.end();
+                recorder.write();
                 print(if arguments.json { super::json(&event) } else { sentence(report, peer.as_deref()) });
                 return Ok(exit::OK);
             }
             Event::Failed { message, log, phase } => {
                 steps.end();
+                recorder.write();
                 if arguments.json {
                     print(super::json(&event));
                 }

@@ -1,12 +1,16 @@
 //! `freeze migrate`: moves a running service into another container, from anywhere.
 
 use std::cell::RefCell;
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::checkpoint::{Steps, print};
+use super::recorder::Recorder;
 use super::say;
 use super::text::{json, printable};
 use crate::control::protocol::Event;
+use crate::control::trace::{Span, Trace, Track};
 use crate::exit;
 use crate::migrate::{self, Failure, Migration, Moved, Note, Rehearsal, Side, Step, Template, words};
 
@@ -34,6 +38,9 @@ pub struct Arguments {
     /// Check both sides and predict the downtime; change nothing
     #[arg(long)]
     dry_run: bool,
+    /// Write a trace of the move's steps and phases to this file; Perfetto opens it
+    #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
+    trace: Option<PathBuf>,
     /// Print the result as one JSON object, and progress as JSON lines on standard error
     #[arg(long)]
     json: bool,
@@ -48,18 +55,21 @@ fn command(text: &str) -> Result<Command, String> {
 
 pub fn main(arguments: Arguments) -> u8 {
     let (dry_run, json) = (arguments.dry_run, arguments.json);
+    let Some(recorder) = Recorder::new(arguments.trace.as_deref()) else { return exit::USAGE };
     let migration = migration(arguments);
-    let shown = Shown { json, steps: RefCell::default() };
+    let shown = Shown { json, steps: RefCell::default(), recorder };
     let tell = |note: Note<'_>| shown.note(note);
     let result = if dry_run {
         migrate::rehearse(&migration, &tell).map(|found| show(&found, json, rehearsed))
     } else {
         migrate::migrate(&migration, &tell).map(|moved| {
+            shown.end(&moved);
             show(&moved, json, sentence);
             unstopped(&moved)
         })
     };
     shown.steps.borrow_mut().end();
+    shown.recorder.write();
     result.unwrap_or_else(|failure| failed(&failure, json))
 }
 
@@ -126,14 +136,16 @@ fn rehearsed(found: &Rehearsal) -> String {
     format!("the service can be moved from {from} to {to}; {time}\n")
 }
 
-/// Shows progress on standard error.
+/// Shows progress on standard error, and records it.
 struct Shown {
     json: bool,
     steps: RefCell<Steps>,
+    recorder: Recorder,
 }
 
 impl Shown {
     fn note(&self, note: Note<'_>) {
+        self.record(&note);
         if self.json {
             return line(&note);
         }
@@ -146,6 +158,28 @@ impl Shown {
             Note::Changed(finding) => self.say(&format!("note: {finding}; {}", finding.advice)),
             Note::Remark(message) => self.say(&format!("note: {message}")),
             Note::Step(step) => self.say(&words_of(step)),
+        }
+    }
+
+    fn record(&self, note: &Note<'_>) {
+        let mut trace = self.recorder.trace();
+        match note {
+            Note::Step(step) => trace.begin(Track::Move, name_of(*step)),
+            Note::Event(event) => trace.note(event),
+            _ => {}
+        }
+    }
+
+    /// The move has ended: its steps as bars, on a terminal.
+    fn end(&self, moved: &Moved) {
+        self.steps.borrow_mut().end();
+        let mut trace = self.recorder.trace();
+        trace.end(Track::Move);
+        if moved.downtime_ms.is_some() {
+            trace.restored(Duration::from_millis(moved.restore_ms));
+        }
+        if !self.json && std::io::stderr().is_terminal() {
+            let _ = std::io::stderr().write_all(bars(&trace).as_bytes());
         }
     }
 
@@ -173,7 +207,39 @@ fn line(note: &Note<'_>) {
         Note::Warning(message) => json(&Event::Warning { message: message.clone() }),
     };
     // A closed standard error does not stop the move.
-    let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+    let _ = std::io::stderr().write_all(line.as_bytes());
+}
+
+fn name_of(step: Step) -> &'static str {
+    match step {
+        Step::Looking => "looking",
+        Step::Starting => "starting",
+        Step::Preparing => "preparing",
+        Step::Fetching { .. } => "fetching",
+        Step::HandingOver { .. } => "handing over",
+        Step::Verifying => "verifying",
+        Step::Stopping => "stopping",
+    }
+}
+
+/// Cells of the longest bar.
+const WIDTH: u128 = 40;
+
+/// The steps of a move below each other, each where it was in time, and last when the service stood still for the move.
+fn bars(trace: &Trace) -> String {
+    let frozen = trace.spans(Track::Service).last();
+    let spans: Vec<&Span> = trace.spans(Track::Move).chain(frozen).collect();
+    let until = spans.iter().map(|span| span.until).max().unwrap_or_default();
+    let cell = |time: Duration| time.as_nanos() * WIDTH / until.as_nanos().max(1);
+    let bar = |span: &Span| {
+        let (from, to) = (cell(span.from).min(WIDTH - 1), cell(span.until));
+        (0..WIDTH).map(|at| if at == from || (from..to).contains(&at) { '█' } else { ' ' }).collect::<String>()
+    };
+    let line = |span: &&Span| {
+        let took = span.until.saturating_sub(span.from);
+        format!("{:12} {}{:>8} ms\n", span.name, bar(span), took.as_millis())
+    };
+    spans.iter().map(line).collect()
 }
 
 fn words_of(step: Step) -> String {
@@ -230,6 +296,28 @@ mod tests {
         };
         insta::assert_snapshot!(sentence(&moved), @r"generation 5 moved the service from a to b\n; downtime 340 ms, of which the restore took 90 ms");
         insta::assert_snapshot!(sentence(&Moved { downtime_ms: None, ..moved }), @r"generation 5 moved the service from a to b\n; the downtime is unknown");
+    }
+
+    #[test]
+    fn steps_are_bars_where_they_were_in_time() {
+        let mut trace = Trace::default();
+        let step = |name: &str, from, until| Span {
+            track: if name == "frozen" { Track::Service } else { Track::Move },
+            name: name.into(),
+            from: Duration::from_millis(from),
+            until: Duration::from_millis(until),
+            figures: serde_json::json!({}),
+        };
+        let spans = [("looking", 0, 100), ("frozen", 110, 120), ("handing over", 100, 390), ("frozen", 150, 350)];
+        spans.into_iter().for_each(|(name, from, until)| trace.add(step(name, from, until)));
+        trace.add(step("stopping", 400, 400));
+        insta::assert_snapshot!(bars(&trace), @r"
+        looking      ██████████                                   100 ms
+        handing over           █████████████████████████████      290 ms
+        stopping                                            █       0 ms
+        frozen                      ████████████████████          200 ms
+        ");
+        assert_eq!(bars(&Trace::default()), "");
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod list;
 mod migrate;
 mod progress;
 mod prune;
+mod recorder;
 mod rekey;
 mod run;
 mod shared;

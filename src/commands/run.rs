@@ -75,6 +75,9 @@ pub struct Arguments {
     hooks: HookArguments,
     #[command(flatten)]
     restore: RestoreArguments,
+    /// Add a trace of each checkpoint and restore to this file; Perfetto opens it
+    #[arg(long, env = "FREEZE_TRACE", value_name = "FILE")]
+    trace: Option<PathBuf>,
     /// The service's program and its arguments
     #[arg(required = true, trailing_var_arg = true)]
     command: Vec<OsString>,
@@ -296,6 +299,7 @@ pub fn main(arguments: Arguments) -> u8 {
             cache_bytes: restore.standby_cache_size,
         },
         exclusive: restore.exclusive,
+        trace: arguments.trace.map(plain),
     })
 }
 

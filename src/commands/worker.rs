@@ -71,6 +71,6 @@ pub fn main() -> u8 {
         Job::Heartbeat { common, lease } => restore::heartbeat(&common, &lease),
     };
     let failed = result.is_err();
-    reporter.send(&result.unwrap_or_else(|Failure { message, log, phase }| Event::Failed { message, log, phase }));
+    reporter.finish(&result.unwrap_or_else(|Failure { message, log, phase }| Event::Failed { message, log, phase }));
     if failed { exit::FAILED } else { exit::OK }
 }

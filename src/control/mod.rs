@@ -9,3 +9,4 @@ pub(crate) mod folder;
 pub mod lines;
 pub mod protocol;
 pub(crate) mod server;
+pub(crate) mod trace;

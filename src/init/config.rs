@@ -61,6 +61,8 @@ pub struct Config {
     pub standby: Standby,
     /// Heartbeat interval of an exclusive container; `None` if it is not exclusive.
     pub exclusive: Option<Duration>,
+    /// File for traces; `None` for none.
+    pub trace: Option<PathBuf>,
 }
 
 /// What SIGTERM does.

@@ -91,6 +91,18 @@ pub enum Job {
     },
 }
 
+impl Job {
+    /// Parameters of every job.
+    pub fn common(&self) -> &Common {
+        match self {
+            Self::Checkpoint { common, .. }
+            | Self::Settle { common, .. }
+            | Self::Restore { common, .. }
+            | Self::Heartbeat { common, .. } => common,
+        }
+    }
+}
+
 /// A line that init sends to a running worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "order", rename_all = "kebab-case")]
@@ -184,6 +196,9 @@ pub struct Common {
     pub instance: String,
     /// Milliseconds between heartbeats with `--exclusive`; None without.
     pub exclusive_ms: Option<u64>,
+    /// File for a trace of each checkpoint and restore; None without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<PathBuf>,
 }
 
 /// Why a job failed, in words for the user.

@@ -4,10 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::control::lines::{Got, Lines};
 use crate::control::protocol::{Event, MAX_LINE, Phase};
+use crate::control::trace::{Trace, TraceFile, unwritten};
 use crate::job::{Job, Order, SOCKET_FD};
 use crate::sys::{fd, process};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -21,6 +23,7 @@ pub struct Reporter {
     socket: UnixStream,
     lines: RefCell<Lines>,
     withdraw: Cell<bool>,
+    trace: Option<(PathBuf, RefCell<Trace>)>,
 }
 
 impl Reporter {
@@ -33,7 +36,7 @@ impl Reporter {
 
     fn over(mut socket: UnixStream) -> io::Result<(Self, Job)> {
         let mut lines = Lines::default();
-        let job = loop {
+        let job: Job = loop {
             if let Some(job) = lines.next_line() {
                 break job?;
             }
@@ -41,19 +44,34 @@ impl Reporter {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         };
-        Ok((Self { socket, lines: RefCell::new(lines), withdraw: Cell::new(false) }, job))
+        let trace = job.common().trace.clone().map(|path| (path, RefCell::default()));
+        Ok((Self { socket, lines: RefCell::new(lines), withdraw: Cell::new(false), trace }, job))
     }
 
     /// A reporter for a test, and init's end of its socket.
     #[cfg(test)]
     pub fn pair() -> (Self, UnixStream) {
         let (init, socket) = UnixStream::pair().expect("a test may have sockets");
-        (Self { socket, lines: RefCell::default(), withdraw: Cell::new(false) }, init)
+        (Self { socket, lines: RefCell::default(), withdraw: Cell::new(false), trace: None }, init)
     }
 
     /// Sends one event. Shortens a text that may exceed a line. Ignores errors: without init the container is
     /// ending.
     pub fn send(&self, event: &Event) {
+        if let Some((_, trace)) = &self.trace {
+            trace.borrow_mut().note(event);
+        }
+        send(&self.socket, event);
+    }
+
+    /// Sends the last event. Before that, adds the trace to its file, as the container may end after it.
+    pub fn finish(self, event: &Event) {
+        if let Some((path, trace)) = &self.trace {
+            trace.borrow_mut().note(event);
+            if let Err(error) = TraceFile::open(path).and_then(|mut file| file.add(&trace.borrow())) {
+                self.warn(unwritten(path, &error));
+            }
+        }
         send(&self.socket, event);
     }
 
@@ -150,6 +168,7 @@ mod tests {
             memory: 1,
             instance: "one".to_owned(),
             exclusive_ms: None,
+            trace: None,
         };
         Job::Heartbeat { common, lease: Lease::fresh() }
     }

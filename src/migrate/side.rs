@@ -156,7 +156,10 @@ impl Side {
             Err(error) => return Checkpoint::Lost(error),
         };
         match last_line(&ran) {
-            Some(Event::Checkpointed(report)) => Checkpoint::Committed(report, taker.into_inner()),
+            Some(Event::Checkpointed(report)) => {
+                tell(Event::Checkpointed(report));
+                Checkpoint::Committed(report, taker.into_inner())
+            }
             Some(Event::Failed { message, .. }) => Checkpoint::Failed(message),
             _ => Checkpoint::Lost(self.no_answer(&words, &ran)),
         }

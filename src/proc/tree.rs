@@ -108,10 +108,15 @@ pub fn highest(processes: &[Process]) -> Option<i32> {
 
 /// `root` and all its descendants, parents before children.
 pub fn below(all: &BTreeMap<i32, Process>, root: i32) -> Vec<Process> {
+    let mut children: BTreeMap<i32, Vec<&Process>> = BTreeMap::new();
+    for process in all.values().filter(|process| process.pid != root) {
+        children.entry(process.ppid).or_default().push(process);
+    }
     let mut found: Vec<Process> = all.get(&root).cloned().into_iter().collect();
     let mut next = 0;
     while let Some(parent) = found.get(next).map(|process| process.pid) {
-        found.extend(all.values().filter(|process| process.ppid == parent).cloned());
+        // Taken out, so this ends even if a PID was reused between two reads.
+        found.extend(children.remove(&parent).unwrap_or_default().into_iter().cloned());
         next += 1;
     }
     found
@@ -133,6 +138,8 @@ mod tests {
         let pids: Vec<i32> = below(&all, 5).iter().map(|process| process.pid).collect();
         assert_eq!(pids, [5, 7, 3]);
         assert!(below(&all, 99).is_empty());
+        let turning = BTreeMap::from([process(5, 6), process(6, 5)]);
+        assert_eq!(below(&turning, 5).len(), 2);
     }
 
     #[test]

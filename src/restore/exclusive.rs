@@ -49,6 +49,7 @@ mod tests {
             memory: 64 << 20,
             instance: "a".into(),
             exclusive_ms: None,
+            trace: None,
         }
     }
 

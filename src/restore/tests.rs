@@ -15,6 +15,7 @@ fn common(folder: &Path) -> Common {
         memory: 64 << 20,
         instance: "us".into(),
         exclusive_ms: None,
+        trace: None,
     }
 }
 

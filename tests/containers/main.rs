@@ -42,6 +42,7 @@ mod takeover;
 mod target;
 mod terminals;
 mod timers;
+mod trace;
 mod tracer;
 mod triggers;
 mod upkeep;

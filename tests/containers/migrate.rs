@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use crate::harness::{App, Container, Setting, in_all_settings, needed, text};
+use crate::trace;
 
 in_all_settings! {
     a_service_moves_and_is_found_there;
@@ -67,8 +68,16 @@ fn a_service_moves_and_is_found_there(setting: Setting) {
     source.checkpoint(&["--leave-running"]);
     let rehearsed = migrate(&source, &target, &["--dry-run", "--json"]);
     assert!(text(&rehearsed.stdout).contains(r#""predicted_ms":"#), "{}", said(&rehearsed));
-    let moved = migrate(&source, &target, &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("move.json");
+    let moved = migrate(&source, &target, &["--trace", trace.to_str().unwrap()]);
     assert!(text(&moved.stdout).starts_with("generation 3 moved the service from "), "{}", said(&moved));
+    let spans = trace::spans(&std::fs::read_to_string(&trace).unwrap());
+    let downtime = format!("downtime {} ms", trace::frozen_ms(&spans));
+    assert!(text(&moved.stdout).contains(&downtime), "{downtime}: {}", said(&moved));
+    let steps = ["looking", "preparing", "fetching", "handing over", "verifying"];
+    let all = ["preflight", "dump", "files", "commit", "handover", "restore"];
+    assert!(steps.iter().chain(&all).all(|name| spans.iter().any(|span| span["name"] == *name)), "{spans:?}");
     target.verified();
     assert_eq!(source.wait(), 172, "{}", source.story());
     let again = migrate(&source, &target, &["--json"]);

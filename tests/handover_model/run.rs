@@ -97,6 +97,7 @@ impl Run<'_> {
             memory: 0,
             instance: us.to_owned(),
             exclusive_ms: None,
+            trace: None,
         };
         let standby = Standby { always: self.who == STANDBY, poll_ms: 1, cache: PathBuf::new(), cache_bytes: 0 };
         let policy = Policy {

@@ -102,7 +102,7 @@ fn look(folder: &Folder) -> Result<(Findings, Demands, Option<Outlook>), Service
 fn look_at_files(runtime_dir: &Path, init: i32, processes: &[Process]) -> Option<Outlook> {
     let OfInit { store, keys, files, .. } = run::of_init(&fs::read(proc::path(init, "cmdline")).ok()?)?;
     let (runtime_dir, instance) = (runtime_dir.to_owned(), String::new());
-    let common = Common { store, keys, runtime_dir, memory: 0, instance, exclusive_ms: None };
+    let common = Common { store, keys, runtime_dir, memory: 0, instance, exclusive_ms: None, trace: None };
     outlook::look(&common, files, init, processes).ok()
 }
 

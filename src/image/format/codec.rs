@@ -6,8 +6,6 @@ use std::io;
 
 use zstd::bulk::{Compressor, Decompressor};
 
-const LEVEL: i32 = 1;
-
 /// Compresses chunks. One per thread, since its tables are large.
 pub(crate) struct Encoder {
     zstd: Compressor<'static>,
@@ -16,14 +14,12 @@ pub(crate) struct Encoder {
 
 impl Encoder {
     pub(crate) fn new(largest: usize) -> io::Result<Self> {
-        Ok(Self {
-            zstd: Compressor::new(LEVEL)?,
-            scratch: Vec::with_capacity(zstd::zstd_safe::compress_bound(largest)),
-        })
+        Ok(Self { zstd: Compressor::default(), scratch: Vec::with_capacity(zstd::zstd_safe::compress_bound(largest)) })
     }
 
-    /// The compressed form, or None if it is not shorter than `raw`.
-    pub(crate) fn encode(&mut self, raw: &[u8]) -> Option<&[u8]> {
+    /// The form that this level of zstd gives, or None if it is not shorter than `raw`.
+    pub(crate) fn encode(&mut self, raw: &[u8], level: i32) -> Option<&[u8]> {
+        self.zstd.set_compression_level(level).ok()?;
         match self.zstd.compress_to_buffer(raw, &mut self.scratch) {
             Ok(length) if length < raw.len() => Some(&self.scratch[..length]),
             _ => None,
@@ -58,7 +54,7 @@ mod tests {
 
     fn round(raw: &[u8]) -> usize {
         let mut encoder = Encoder::new(raw.len()).unwrap();
-        let encoded = encoder.encode(raw).unwrap_or(raw).to_vec();
+        let encoded = encoder.encode(raw, 1).unwrap_or(raw).to_vec();
         assert_eq!(Decoder::new().unwrap().decode(&encoded, raw.len()).unwrap(), raw);
         encoded.len()
     }
@@ -88,7 +84,7 @@ mod tests {
     #[test]
     fn fuzz_a_damaged_chunk_has_its_size_or_is_none() {
         let text = b"the same again, and again ".repeat(300);
-        let frame = zstd::bulk::compress(&text, LEVEL).unwrap();
+        let frame = zstd::bulk::compress(&text, 1).unwrap();
         let decoder = std::cell::RefCell::new(Decoder::new().unwrap());
         proptest!(|(edits in fuzz::edits(), any in prop::collection::vec(any::<u8>(), 0..200), raw in 0usize..10_000)| {
             for (encoded, raw) in [(fuzz::damaged(&frame, &edits), text.len()), (frame.clone(), raw), (any, raw)] {

@@ -3,6 +3,7 @@
 pub(crate) mod base;
 pub(crate) mod buffers;
 pub(crate) mod dedup;
+pub(crate) mod effort;
 pub(crate) mod feeder;
 pub(crate) mod packer;
 pub(crate) mod page_index;

@@ -1,11 +1,12 @@
 //! Places encoded segments in packs, in the order of the stream, and builds bodies.
 
 use std::collections::BTreeMap;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use crossbeam_channel::Sender;
 
 use super::buffers::Buffers;
+use super::effort::Effort;
 use super::page_index::PageIndex;
 use super::segment::{Encoded, NewChunk, Part};
 use crate::image::error::{ImageError, Result};
@@ -32,6 +33,7 @@ pub(crate) struct Packer {
     buffers: Buffers,
     /// Queue of the uploads. None after the last pack.
     full: Option<Sender<FullPack>>,
+    effort: Arc<Effort>,
     next: u64,
     early: BTreeMap<u64, Encoded>,
     open: Option<(usize, pack::Builder)>,
@@ -57,10 +59,11 @@ pub(crate) struct Placed {
 }
 
 impl Packer {
-    pub(crate) fn new(packs: Vec<PackInfo>, buffers: Buffers, full: Sender<FullPack>) -> Self {
+    pub(crate) fn new(packs: Vec<PackInfo>, buffers: Buffers, full: Sender<FullPack>, effort: Arc<Effort>) -> Self {
         Self {
             buffers,
             full: Some(full),
+            effort,
             next: 0,
             early: BTreeMap::new(),
             open: None,
@@ -139,6 +142,7 @@ impl Packer {
     /// Queues the open pack for upload.
     fn close(&mut self) -> Result<()> {
         if let (Some((number, open)), Some(full)) = (self.open.take(), &self.full) {
+            self.effort.weigh(full.len());
             full.send((number, self.packs[number].id.clone(), open)).map_err(|_| ImageError::Ended)?;
         }
         Ok(())

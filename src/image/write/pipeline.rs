@@ -15,6 +15,7 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 
 use super::buffers::{Buffers, Room};
+use super::effort::Effort;
 use super::packer::{Exchange, FullPack, Packer, Placed};
 use super::page_index::PageIndex;
 use super::segment::{Coder, Encoded, Segment};
@@ -58,6 +59,7 @@ pub(crate) struct Pipeline {
 struct Shared {
     exchange: Exchange,
     packer: Mutex<Packer>,
+    effort: Arc<Effort>,
     /// Returns the buffers of segments.
     packed: Sender<Vec<u8>>,
 }
@@ -91,8 +93,9 @@ impl Pipeline {
             zero: chunk::page_name(vault.seal(), &[0; PAGE]),
             overhead: vault.seal().overhead(),
         };
-        let packer = Mutex::new(Packer::new(packs, pack_buffers, packs_out));
-        let shared = Arc::new(Shared { exchange, packer, packed });
+        let effort = Arc::new(Effort::new(uploads));
+        let packer = Mutex::new(Packer::new(packs, pack_buffers, packs_out, effort.clone()));
+        let shared = Arc::new(Shared { exchange, packer, effort: effort.clone(), packed });
         let stop = Arc::default();
         let pipeline =
             Self { shared, encoders, uploads, buffers, segments: Some(segments), reports, stop, failed: false };
@@ -102,8 +105,8 @@ impl Pipeline {
             pipeline.spawn("encode", &report, move |stop| encode(&shared, &mut coder, &raw, stop))?;
         }
         for _ in 0..uploads {
-            let (vault, full, uploaded) = (vault.clone(), full.clone(), uploaded.clone());
-            pipeline.spawn("upload", &report, move |stop| upload(&vault, &full, &uploaded, stop))?;
+            let (vault, full, uploaded, effort) = (vault.clone(), full.clone(), uploaded.clone(), effort.clone());
+            pipeline.spawn("upload", &report, move |stop| upload(&vault, &full, &uploaded, &effort, stop))?;
         }
         Ok(pipeline)
     }
@@ -211,19 +214,25 @@ impl Shared {
 
 fn encode(shared: &Shared, coder: &mut Coder, segments: &Receiver<Segment>, stop: &AtomicBool) -> Report {
     for segment in segments.iter().take_while(|_| !stop.load(Ordering::Acquire)) {
-        shared.pack(coder.encode(segment, &shared.exchange.index))?;
+        shared.pack(coder.encode(segment, &shared.exchange.index, shared.effort.level()))?;
     }
     Ok(Vec::new())
 }
 
 /// Seals and uploads packs. Sealing here takes no encoder's time, and must hold no lock: the owner of the
 /// packer's lock may wait for a pack that an upload returns.
-fn upload(vault: &Vault, full: &Receiver<FullPack>, free: &Sender<Vec<u8>>, stop: &AtomicBool) -> Report {
+fn upload(
+    vault: &Vault,
+    full: &Receiver<FullPack>,
+    free: &Sender<Vec<u8>>,
+    effort: &Effort,
+    stop: &AtomicBool,
+) -> Report {
     let mut uploaded = Vec::new();
     for (number, id, pack) in full.iter().take_while(|_| !stop.load(Ordering::Acquire)) {
         let (data, info) = pack.finish(vault.seal(), &id);
         let data = Bytes::from(data);
-        vault.store().put(&pack_key(&id), data.clone(), PutMode::Create)?;
+        effort.during(|| vault.store().put(&pack_key(&id), data.clone(), PutMode::Create))?;
         uploaded.push((number, info));
         let _ = free.send(data.into());
     }
@@ -269,7 +278,7 @@ mod tests {
         for (sequence, raw) in [(2, &b"three"[..]), (0, b"one"), (1, b"to")] {
             let pieces = vec![Piece { body: 0, content: Content::Data(0..raw.len()) }];
             let segment = Segment { sequence, buffer: raw.to_vec(), pieces };
-            let encoded = Coder::new(vault.seal()).unwrap().encode(segment, &pipeline.shared.exchange.index);
+            let encoded = Coder::new(vault.seal()).unwrap().encode(segment, &pipeline.shared.exchange.index, Some(1));
             pipeline.shared.pack(encoded).unwrap();
         }
         let placed = pipeline.finish(&[true]).unwrap();

@@ -71,11 +71,11 @@ impl Coder {
         Ok(Self { codec: Encoder::new(CHUNK)?, seal: seal.clone(), zero })
     }
 
-    /// Deduplicates and encodes a segment, in place.
-    pub(crate) fn encode(&mut self, segment: Segment, known: &RwLock<PageIndex>) -> Encoded {
+    /// Deduplicates and encodes a segment, in place, at this level of zstd. None stores chunks as they are.
+    pub(crate) fn encode(&mut self, segment: Segment, known: &RwLock<PageIndex>, level: Option<i32>) -> Encoded {
         let Segment { sequence, buffer, pieces } = segment;
         let encoded = Encoded { sequence, buffer, chunks: Vec::new(), parts: Vec::new() };
-        let mut work = Work { coder: self, encoded, end: 0, raw: 0..0, pages: Vec::new() };
+        let mut work = Work { coder: self, level, encoded, end: 0, raw: 0..0, pages: Vec::new() };
         let steps = work.steps(&pieces, known);
         let mut last = None;
         for (body, step) in steps {
@@ -97,6 +97,7 @@ impl Coder {
 /// later one.
 struct Work<'a> {
     coder: &'a mut Coder,
+    level: Option<i32>,
     encoded: Encoded,
     end: usize,
     raw: Range<usize>,
@@ -166,7 +167,8 @@ impl Work<'_> {
         let raw = std::mem::take(&mut self.raw);
         let pages = std::mem::take(&mut self.pages);
         let buffer = &mut self.encoded.buffer;
-        let length = match self.coder.codec.encode(&buffer[raw.clone()]) {
+        let encoded = self.level.and_then(|level| self.coder.codec.encode(&buffer[raw.clone()], level));
+        let length = match encoded {
             Some(encoded) => {
                 buffer[self.end..][..encoded.len()].copy_from_slice(encoded);
                 encoded.len()
@@ -224,7 +226,7 @@ mod tests {
     fn encode(buffer: Vec<u8>, pieces: Vec<(usize, Range<usize>)>, known: PageIndex) -> Encoded {
         let pieces = pieces.into_iter().map(|(body, range)| Piece { body, content: Content::Data(range) }).collect();
         let segment = Segment { sequence: 0, buffer, pieces };
-        Coder::new(&Seal::plain([0; 32])).unwrap().encode(segment, &RwLock::new(known))
+        Coder::new(&Seal::plain([0; 32])).unwrap().encode(segment, &RwLock::new(known), Some(1))
     }
 
     fn decode(encoded: &Encoded) -> Vec<Vec<u8>> {

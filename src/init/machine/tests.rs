@@ -58,6 +58,7 @@ fn config(busy: bool) -> Config {
         clock: Policy::Auto,
         standby: Standby { always: false, poll_ms: 1000, cache: "/c".into(), cache_bytes: 1 },
         exclusive: busy.then(|| Duration::from_secs(10)),
+        trace: None,
     }
 }
 

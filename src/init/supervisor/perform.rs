@@ -133,6 +133,7 @@ impl Supervisor {
             memory: config.memory,
             instance: config.instance.clone(),
             exclusive_ms: config.exclusive.map(millis),
+            trace: config.trace.clone(),
         };
         let lease = self.machine.lease();
         let tree = self.machine.tree().unwrap_or_default();

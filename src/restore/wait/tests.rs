@@ -23,6 +23,7 @@ pub fn common(folder: &Path, instance: &str) -> Common {
         memory: 64 << 20,
         instance: instance.into(),
         exclusive_ms: None,
+        trace: None,
     }
 }
 
