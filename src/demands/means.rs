@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::os::unix::process::parent_id;
 
 use super::{inet, volumes};
-use crate::host::clock::{self, Policy};
+use crate::host::clock;
 use crate::host::cpu::{RegisterArea, cpu_features};
 use crate::host::pid_counting::Round;
 use crate::host::{cgroup, memory};
@@ -85,11 +85,11 @@ pub struct Means {
 
 impl Means {
     /// For a restore in this container.
-    pub fn with(abilities: &Abilities) -> Self {
+    pub fn with(abilities: &Abilities, clock: Option<clock::Means>) -> Self {
         // A restore gets fresh PIDs first where that is quick.
         let again = RestorePlan::of(abilities).can_go_back() || Round::is_quick_below(parent_id());
         let used = if again { None } else { pids::newest() };
-        let fresh = Self::fresh(abilities, std::process::id() as i32);
+        let fresh = Self::fresh(abilities, clock, std::process::id() as i32);
         let processes = tasks().iter().map(|(limit, taken)| limit.saturating_sub(*taken)).min();
         let commit = fresh.commit.map(|limit| limit.saturating_sub(memory::meminfo("Committed_AS").unwrap_or(0)));
         let objects = sysvipc::names().into_iter().map(SystemV::from).collect();
@@ -98,13 +98,13 @@ impl Means {
 
     /// For a restore in a fresh container like the one of `init`: ignores the PIDs, processes, memory and ports in use.
     /// The limits are those of `init`. An exec may have others.
-    pub fn fresh(abilities: &Abilities, init: i32) -> Self {
+    pub fn fresh(abilities: &Abilities, clock: Option<clock::Means>, init: i32) -> Self {
         let limits = Limits::read(init);
         Self {
             arch: std::env::consts::ARCH.to_owned(),
             features: cpu_features(),
             registers: RegisterArea::here(),
-            clock: clock::Means::here(Policy::default()).ok(),
+            clock,
             page_size: Some(page_size()),
             uid: abilities.facts.uid,
             bounding: abilities.facts.bounding.clone(),
@@ -144,11 +144,6 @@ impl Means {
             objects: Vec::new(),
             refusal: Some(volumes::refusal),
         }
-    }
-
-    /// The same in a container with this `--clock`.
-    pub fn under(self, policy: Policy) -> Self {
-        Self { clock: self.clock.map(|clock| clock::Means { policy, ..clock }), ..self }
     }
 }
 
@@ -208,7 +203,7 @@ mod tests {
 
     #[test]
     fn this_machine_can_be_asked() {
-        let here = Means::with(&Abilities::probe());
+        let here = Means::with(&Abilities::probe(), None);
         assert!(here.host_memory.is_some_and(|bytes| bytes > 0) && here.pid_max.is_some_and(|max| max > 300));
         assert!(!here.features.is_empty() && here.lacks.is_empty());
     }

@@ -134,10 +134,10 @@ pub fn suited(demands: &Demands, abilities: &Abilities, restorer: Restorer) -> S
 }
 
 fn means(abilities: &Abilities, restorer: Restorer) -> Means {
-    let here = if is_executed() { Means::fresh(abilities, INIT) } else { Means::with(abilities) };
+    let clock = clock::Means::here(restorer.clock).ok();
     let time_namespace = |clock: &clock::Means| clock.time_namespace || restorer.isolated;
-    let clock = here.clock.map(|clock| clock::Means { time_namespace: time_namespace(&clock), ..clock });
-    Means { clock, ..here }.under(restorer.clock)
+    let clock = clock.map(|clock| clock::Means { time_namespace: time_namespace(&clock), ..clock });
+    if is_executed() { Means::fresh(abilities, clock, INIT) } else { Means::with(abilities, clock) }
 }
 
 /// What becomes of the service's clocks.

@@ -17,6 +17,8 @@ const OOM_SCORE_ADJ: &str = "oom_score_adj";
 /// In the order of [`Tree::tracers`]. None at all if the service needs no tracer.
 #[derive(Debug, Default)]
 pub struct Tracers {
+    /// Probed once: what a container allows stays.
+    needed: Option<bool>,
     channels: [Option<OwnedFd>; COUNT],
 }
 
@@ -26,7 +28,7 @@ impl Tracers {
     /// # Errors
     /// If there are no descriptors left.
     pub fn make(&mut self) -> io::Result<Option<[OwnedFd; COUNT]>> {
-        if !DumpPlan::here().tracer {
+        if !*self.needed.get_or_insert_with(|| DumpPlan::here().tracer) {
             return Ok(None);
         }
         let [(outer, of_outer), (inner, of_inner)] = [tracer::channel()?, tracer::channel()?];
@@ -76,7 +78,7 @@ mod tests {
 
     fn made() -> (Tracers, [OwnedFd; COUNT]) {
         let [(outer, of_outer), (inner, of_inner)] = [tracer::channel().unwrap(), tracer::channel().unwrap()];
-        (Tracers { channels: [Some(outer), Some(inner)] }, [of_outer, of_inner])
+        (Tracers { needed: Some(true), channels: [Some(outer), Some(inner)] }, [of_outer, of_inner])
     }
 
     fn first(tracers: &Tracers, tree: Tree) -> Option<i32> {

@@ -12,9 +12,13 @@ use crate::host::clock::{self, Means, Plan, Policy, Said, TOLERANCE};
 use crate::image::Manifest;
 
 impl Restore<'_> {
+    /// This container's, as they are now. The kernel is asked whether they can go on.
+    pub(super) fn clock(&self) -> Option<Means> {
+        Means::here(self.policy.clock).ok()
+    }
+
     /// Which clocks the service will see.
-    pub(super) fn plan_clocks(&self, manifest: &Manifest) -> Result<Plan, RestoreError> {
-        let here = Means::here(self.policy.clock).ok();
+    pub(super) fn plan_clocks(manifest: &Manifest, here: Option<Means>) -> Result<Plan, RestoreError> {
         match manifest.clocks.zip(here).map_or(Plan::Host, |(before, here)| here.plan(&before)) {
             Plan::Refuse(behind) => Err(RestoreError::Clock(Unfit::Clock { behind })),
             plan => Ok(plan),

@@ -271,7 +271,7 @@ impl<'a> Restore<'a> {
             Some(reason) => {
                 self.reporter.send(&Event::Chosen { message: format!("waiting for a generation: {reason}") });
                 let pids_matter = !self.plan().can_go_back();
-                let unfit = |manifest: &Manifest| check::foretell(manifest, self.means());
+                let unfit = |manifest: &Manifest| check::foretell(manifest, Means::with(&self.abilities, self.clock()));
                 let tell = |event: &Event| self.reporter.send(event);
                 match wait::wait(store, self.common, self.policy, pids_matter, &unfit, &tell)? {
                     Woken::PidsExhausted(message) => Turn::Over(Event::PidsExhausted { message }),
@@ -310,12 +310,13 @@ impl<'a> Restore<'a> {
         self.generation = Some(generation);
         let manifest = found.manifest(generation);
         // Before the store learns that this container has begun.
-        let clocks = manifest.as_ref().map_or(Ok(Plan::default()), |manifest| self.plan_clocks(manifest))?;
+        let clock = self.clock();
+        let clocks = manifest.as_ref().map_or(Ok(Plan::default()), |manifest| Self::plan_clocks(manifest, clock))?;
         take::remember(found, &self.common.instance)?;
         reach(Point::RestoreRemembered);
         let manifest = manifest?;
         let work = Work::new(&self.common.runtime_dir, command::RESTORE_LOG).map_err(|e| self.unusable_folder(e))?;
-        let restored = self.restore(found, &manifest, clocks, &work);
+        let restored = self.restore(found, &manifest, (clock, clocks), &work);
         restored.map(Some).map_err(|error| {
             let log = if error.is_of_criu() { work.kept_log() } else { None };
             Failed { error: Box::new(error), log }
@@ -327,11 +328,11 @@ impl<'a> Restore<'a> {
         &mut self,
         found: &Found,
         manifest: &Manifest,
-        clocks: Plan,
+        (clock, clocks): (Option<clock::Means>, Plan),
         work: &Work,
     ) -> Result<Event, RestoreError> {
         self.refresh_pids(found, manifest);
-        let warnings = check::check(manifest, || self.means())?;
+        let warnings = check::check(manifest, || Means::with(&self.abilities, clock))?;
         warnings.into_iter().for_each(|warning| self.reporter.warn(warning));
         let mounts = Mounts::read().map_err(RestoreError::Volumes)?;
         let longer = match self.look_at_volumes(found, manifest, &mounts)? {
@@ -451,10 +452,6 @@ impl<'a> Restore<'a> {
                  for a clean file system, start a fresh container"
             ));
         }
-    }
-
-    fn means(&self) -> Means {
-        Means::with(&self.abilities).under(self.policy.clock)
     }
 
     fn plan(&self) -> RestorePlan {

@@ -38,7 +38,7 @@ fn kill_during_checkpoint(container: &Container, words: &[&str]) -> std::process
 }
 
 /// Whether CRIU has stopped the process (`t`: tracing stop, proc(5)).
-fn is_frozen(pid: i32) -> bool {
+pub fn is_frozen(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('t'))
 }

@@ -41,6 +41,7 @@ mod system_v;
 mod takeover;
 mod target;
 mod terminals;
+mod timers;
 mod trace;
 mod tracer;
 mod triggers;

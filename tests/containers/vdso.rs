@@ -5,9 +5,13 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use nix::libc;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
+use crate::failures::is_frozen;
 use crate::harness::{App, Container, Setting, in_all_settings, needed};
 use crate::isolate::{checkpoint, number};
 
@@ -77,14 +81,57 @@ fn signals_that_arrive_meanwhile_are_handled_once(setting: Setting) {
     check_jumps(&answer, 0);
 }
 
-/// A step would take its handling away from a process that ignores SIGTRAP.
+/// They are in the vDSO, and in the code that lets the service's clocks go on on this host. A thread that criu steps when it is
+/// killed ends by SIGTRAP.
 #[test]
-fn sigtrap_stays_ignored() {
-    let app = App::new(Setting::Restricted, &["reads", "ignoring"]);
-    let container = app.start();
-    container.verified();
-    for _ in 0..3 {
-        container.checkpoint(&["--leave-running"]);
+fn readers_survive_a_criu_that_is_killed_at_any_moment() {
+    const KILLS: u32 = 60;
+    let app = App::new(Setting::Restricted, &["reads"]);
+    let container = moves_to_hosts(&app, 1, 0);
+    let length = dump_killed_after(&container, None);
+    for nth in 0..KILLS {
+        // Most of them early, when threads leave that code.
+        dump_killed_after(&container, Some(length * nth * nth / (KILLS * KILLS)));
+        container.verified();
+    }
+    checkpoint(&container);
+    check_jumps(&app.start_on_host(0, &[]).verified(), 0);
+}
+
+/// How long a checkpoint takes after it has frozen the service; its criu is killed when it has taken so long.
+fn dump_killed_after(container: &Container, mut limit: Option<Duration>) -> Duration {
+    let service = container.find(&["/services/service", "reads"]).unwrap();
+    std::thread::scope(|scope| {
+        let checkpoint = scope.spawn(|| container.try_checkpoint(&["--leave-running"]));
+        let (mut criu, mut frozen) = (None, None);
+        while !checkpoint.is_finished() {
+            criu = criu.or_else(|| container.find(&["/opt/freeze/criu", "dump"]));
+            frozen = frozen.or_else(|| is_frozen(service).then(Instant::now));
+            if let (Some(criu), Some(frozen)) = (criu, frozen)
+                && limit.take_if(|limit| frozen.elapsed() >= *limit).is_some()
+            {
+                // It may have ended.
+                let _ = kill(Pid::from_raw(criu), Signal::SIGKILL);
+            }
+        }
+        checkpoint.join().unwrap();
+        frozen.map_or(Duration::ZERO, |frozen| frozen.elapsed())
+    })
+}
+
+/// A step or a breakpoint would take its handling away from a process that ignores or blocks SIGTRAP.
+#[test]
+fn sigtrap_stays_ignored_or_blocked() {
+    for how in ["ignoring", "blocking"] {
+        let app = App::new(Setting::Restricted, &["reads", how]);
+        let mut container = app.start();
+        for _ in 0..2 {
+            container.verified();
+            container.checkpoint(&["--leave-running"]);
+            container.verified();
+            checkpoint(&container);
+            container = app.start();
+        }
         container.verified();
     }
 }

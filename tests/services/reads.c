@@ -1,9 +1,11 @@
 /*
- * reads.c - reads [ignoring]: threads that do nothing but read the time, so that a checkpoint finds most of them inside
- * the vDSO. Counts the reads that do not follow the ones before, and the signals that `service signal` sends.
+ * reads.c - reads [ignoring|blocking]: threads that do nothing but read the time, so that a checkpoint finds most of them
+ * inside the vDSO. Counts the reads that do not follow the ones before, and the signals that `service signal` sends.
+ * SIGTRAP has a handler, is ignored, or has a handler and is blocked.
  */
 #include "service.h"
 #include <pthread.h>
+#include <stdbool.h>
 #include <sys/resource.h>
 #include <sys/time.h>
 #include <time.h>
@@ -72,6 +74,7 @@ static void *read_on(void *which)
 
 static atomic_long caught, sum;
 static void (*on_trap)(int);
+static bool blocks_trap;
 
 static void catch(int number, siginfo_t *info, void *context)
 {
@@ -92,6 +95,14 @@ static void reads_start(int argc, char **argv)
 
 	on_trap = argc && !strcmp(argv[0], "ignoring") ? SIG_IGN : trapped;
 	signal(SIGTRAP, on_trap);
+	blocks_trap = argc && !strcmp(argv[0], "blocking");
+	if (blocks_trap) {
+		sigset_t trap;
+
+		sigemptyset(&trap);
+		sigaddset(&trap, SIGTRAP);
+		pthread_sigmask(SIG_BLOCK, &trap, NULL);
+	}
 	sigaction(SIGRTMIN, &action, NULL);
 	for (int i = 0; i < READERS; i++)
 		if ((errno = pthread_create(&thread, NULL, read_on, &readers[i])))
@@ -101,13 +112,16 @@ static void reads_start(int argc, char **argv)
 static void reads_verify(void)
 {
 	struct sigaction action;
+	sigset_t blocked;
 
 	await_beats(READERS);
 	if (sigaction(SIGTRAP, NULL, &action) || action.sa_handler != on_trap)
 		fail("SIGTRAP is handled otherwise");
+	if (pthread_sigmask(SIG_BLOCK, NULL, &blocked) || sigismember(&blocked, SIGTRAP) != blocks_trap)
+		fail("SIGTRAP is%s blocked", blocks_trap ? " not" : "");
 	for (int i = 0; i < READERS; i++)
 		say("%s_jumps=%ld %s_largest=%lld", readers[i].name, readers[i].jumps, readers[i].name, readers[i].largest);
 	say("caught=%ld sum=%ld", caught, sum);
 }
 
-const struct shape reads = { "reads", "[ignoring]", reads_start, NULL, reads_verify, NULL };
+const struct shape reads = { "reads", "[ignoring|blocking]", reads_start, NULL, reads_verify, NULL };

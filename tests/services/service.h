@@ -40,6 +40,7 @@ extern const struct shape clock_waits;		    /* clock_waits.c */
 extern const struct shape reads;			    /* reads.c */
 extern const struct shape sockets;			    /* sockets.c */
 extern const struct shape waits;			    /* waits.c */
+extern const struct shape timers_shape;		    /* timers.c */
 extern const struct shape registers;			    /* registers.c */
 extern const struct shape attributes;		    /* attributes.c */
 extern const struct shape states;			    /* ../states/states.c */

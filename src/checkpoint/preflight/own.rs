@@ -11,7 +11,7 @@ pub fn look(service: &Service, objects: &[Name], findings: &mut Findings) -> Dem
     let open = service.processes.iter().map(|one| (one.process.pid, &one.descriptors[..]));
     let demands = demands::observe(service.all, open, objects);
     // The container's own finding names what the kernel lacks. The service has its clocks here already.
-    let means = Means { lacks: Vec::new(), clock: None, ..Means::fresh(service.abilities, service.init) };
+    let means = Means { lacks: Vec::new(), ..Means::fresh(service.abilities, None, service.init) };
     demands.missing(&means).iter().for_each(|unfit| findings.add(Finding::unfit(unfit)));
     demands
 }

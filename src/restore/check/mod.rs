@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn an_empty_generation_of_this_machine_fits() {
         let (arch, uid) = (std::env::consts::ARCH.to_owned(), nix::unistd::geteuid().as_raw());
-        let here = Means::with(&Abilities::probe());
+        let here = Means::with(&Abilities::probe(), None);
         assert_eq!(check(&Manifest { arch, uid, ..Manifest::default() }, || here.clone()), Ok(vec![]));
     }
 
