@@ -17,11 +17,13 @@ pub enum Point {
     CheckpointChecked,
     /// CRIU has sent its first image.
     CheckpointDumping,
-    /// CRIU has sent all images and holds the frozen tasks.
+    /// CRIU has sent all images, but for what it reads from copies, and holds the frozen tasks.
     CheckpointHeld,
     /// The service's files are captured.
     CheckpointFiles,
-    /// The service runs again, before the commit.
+    /// The service runs again, and CRIU reads copies of its processes.
+    CheckpointCopied,
+    /// CRIU has ended, before the commit.
     CheckpointReleased,
     /// The last pack is in the store.
     CheckpointPacked,
@@ -121,6 +123,20 @@ pub(crate) fn yama() -> Option<u32> {
 
 #[cfg(not(feature = "fail-points"))]
 pub(crate) fn yama() -> Option<u32> {
+    None
+}
+
+/// The environment variable with the KiB of memory from which on a process is copied, so that small ones are as well.
+pub const SNAPSHOT: &str = "FREEZE_FAIL_SNAPSHOT";
+
+/// What a test asks for.
+#[cfg(feature = "fail-points")]
+pub(crate) fn snapshot() -> Option<u32> {
+    std::env::var(SNAPSHOT).ok()?.parse().ok()
+}
+
+#[cfg(not(feature = "fail-points"))]
+pub(crate) fn snapshot() -> Option<u32> {
     None
 }
 

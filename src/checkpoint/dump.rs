@@ -1,65 +1,39 @@
-//! `criu dump`: feeds an [`ImageWriter`] while it runs, and waits at the gate until the service's after_commit is
-//! decided.
+//! `criu dump`: feeds an [`ImageWriter`] while it runs, and waits at the gate until it is decided what becomes of the
+//! service.
 //!
 //! CRIU waits at the gate with all tasks frozen. If this worker dies, the kernel closes the gate and CRIU
 //! lets the tasks run on. So the service survives every failure before [`Dump::release`].
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-
+use super::dump_error::DumpError;
 use super::meter::Meter;
+use super::receive::Receiver;
 use super::room::Victim;
 use crate::criu::clocks;
-use crate::criu::command::{self, Criu, NotStarted, SystemV};
-use crate::criu::log::{self, Cause};
+use crate::criu::command::{self, Criu, DumpOptions};
+use crate::criu::log;
 use crate::criu::named::{self, Named};
 use crate::criu::running::{Place, Running, Start};
 use crate::criu::stream;
-use crate::fail_points::{Point, reach};
 use crate::host::clock::Time;
 use crate::host::oom::OomKills;
 use crate::host::stdio;
-use crate::image::{BodyId, BodyWriter, Clocks, ImageError, ImageWriter};
+use crate::image::{BodyId, Clocks, ImageWriter};
 use crate::sys::fd;
 
 /// CRIU's byte at the gate: the dump is complete and all tasks stand still.
 const DUMPED: u8 = b'D';
-
-/// Images that are looked at while they pass.
-const COPIED: [&str; 3] = [named::IMAGES[0], named::IMAGES[1], clocks::IMAGE];
+/// With copies: the tasks run. The next byte is the errno of a copy that could not be made, or 0.
+const RUNNING: u8 = b'R';
 
 /// Time in which CRIU must release the tasks. Then it is killed, which releases them too.
 const LET_GO: Duration = Duration::from_secs(20);
-
-#[derive(Debug, thiserror::Error)]
-pub enum DumpError {
-    #[error(transparent)]
-    NotStarted(#[from] NotStarted),
-    #[error("the service could not be dumped: {0}")]
-    Refused(Cause),
-    #[error(
-        "the container's memory was nearly used up during the checkpoint, so freeze gave it up; raise the memory limit, or try again when the service uses less"
-    )]
-    ShortOfMemory,
-    #[error(
-        "the dump failed while {doing} ({error}); try again, and check the container's memory limit if it fails again"
-    )]
-    Broken { doing: &'static str, error: io::Error },
-    #[error(
-        "CRIU's list of the service's files cannot be read, so freeze cannot tell whether all of them are captured; try again, and report it if it fails again"
-    )]
-    Unknown,
-    #[error("CRIU's image of the clocks cannot be read; try again, and report it if it fails again")]
-    UnknownClocks,
-    #[error(transparent)]
-    Image(#[from] ImageError),
-}
 
 /// What becomes of the frozen service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,51 +51,23 @@ pub struct Dump {
     /// Who has this CRIU killed if memory is short.
     victim: Victim,
     gate: Option<UnixStream>,
-    listener: UnixListener,
+    images: Receiver,
     log: PathBuf,
     /// Before CRIU was there.
     oom_kills: OomKills,
     /// Start of the time in which the service may stand still.
     since: Instant,
     released: Option<Instant>,
-    /// The images of [`COPIED`].
-    copies: BTreeMap<&'static str, Vec<u8>>,
-}
-
-/// A CRIU image that is being received.
-struct Open {
-    name: String,
-    pipe: std::fs::File,
-    body: BodyWriter,
-    /// What came, if it is one of [`COPIED`].
-    copy: Option<(&'static str, Vec<u8>)>,
-}
-
-/// Copies what it reads, but for what exceeds [`named::LIMIT`].
-struct Copying<'a> {
-    pipe: &'a mut std::fs::File,
-    copy: &'a mut Vec<u8>,
-}
-
-impl Read for Copying<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.pipe.read(buffer)?;
-        let room = named::LIMIT.saturating_sub(self.copy.len());
-        self.copy.extend_from_slice(&buffer[..read.min(room)]);
-        Ok(read)
-    }
 }
 
 impl Dump {
-    /// Starts `criu` on the tree below `root`, with its sockets and log in the folder `work`. `watched` are
-    /// the files under inotify watches.
+    /// Starts `criu` on the tree below `root`, with its sockets and log in the folder `work`.
     pub fn start(
         criu: Criu,
         place: Place,
         root: i32,
         work: &Path,
-        watched: &[PathBuf],
-        objects: Option<&SystemV>,
+        options: &DumpOptions,
         victim: Victim,
     ) -> Result<Self, DumpError> {
         let broken = |error| DumpError::Broken { doing: "freeze prepared it", error };
@@ -131,11 +77,11 @@ impl Dump {
         let mut start = Start::prepare(place).map_err(broken)?;
         let number = start.keep(theirs.as_fd()).map_err(broken)?;
         drop(theirs);
-        let args = command::dump(root, work, number, watched, &stdio::external(), objects);
+        let args = command::dump(root, work, number, &stdio::external(), options);
         let time = Time::of(root).map_err(broken)?;
         let (since, oom_kills) = (Instant::now(), OomKills::now());
         let criu = start.start(criu, args, time.space())?;
-        let mut dump = Self::of(work, criu, listener);
+        let mut dump = Self::of(work, criu, Receiver::new(listener));
         dump.gate = Some(gate);
         dump.criu.child().into_iter().for_each(|pid| victim.is(pid));
         dump.victim = victim;
@@ -144,68 +90,48 @@ impl Dump {
         Ok(dump)
     }
 
-    fn of(work: &Path, criu: Running, listener: UnixListener) -> Self {
+    fn of(work: &Path, criu: Running, images: Receiver) -> Self {
         Self {
             criu,
             victim: Victim::default(),
             gate: None,
-            listener,
+            images,
             log: work.join(command::DUMP_LOG),
             oom_kills: OomKills::now(),
             since: Instant::now(),
             released: None,
-            copies: BTreeMap::new(),
         }
     }
 
-    /// Receives all CRIU images until the dump is complete and the service stands still.
-    ///
-    /// CRIU writes some images twice, such as a memfd that is both open and mapped. The later one counts, as
-    /// it would with files.
+    /// Receives CRIU's images until the service stands still and no image is left, but for memory that is read from
+    /// copies.
     pub fn collect(&mut self, writer: &ImageWriter, meter: &Meter) -> Result<BTreeMap<String, BodyId>, DumpError> {
-        match self.take_in(writer, meter) {
-            // If CRIU has failed, its own reason explains the broken pipe or socket.
+        let result = self.until_gate(writer, meter);
+        self.explained(result)
+    }
+
+    /// If CRIU has failed, its own reason explains the broken pipe or socket.
+    fn explained(&mut self, result: Result<(), DumpError>) -> Result<BTreeMap<String, BodyId>, DumpError> {
+        if result.is_err() {
+            self.images.close();
+        }
+        match result {
             Err(DumpError::Broken { doing, error }) => {
                 Err(self.refusal_at_end().unwrap_or(DumpError::Broken { doing, error }))
             }
-            result => result,
+            result => result.map(|()| self.images.take()),
         }
     }
 
-    fn take_in(&mut self, writer: &ImageWriter, meter: &Meter) -> Result<BTreeMap<String, BodyId>, DumpError> {
-        let broken = |error| DumpError::Broken { doing: "freeze read CRIU's images", error };
-        let mut criu: Option<stream::Connection> = None;
-        let mut connected = false;
-        let mut open: Vec<Open> = Vec::new();
-        let mut done = BTreeMap::new();
+    fn until_gate(&mut self, writer: &ImageWriter, meter: &Meter) -> Result<(), DumpError> {
         let mut at_gate = false;
-        while !at_gate || criu.is_some() || !open.is_empty() {
-            let socket = criu.as_ref().map_or(self.listener.as_fd(), AsFd::as_fd);
-            let socket = (!connected || criu.is_some()).then_some(socket);
-            let ready =
-                wait(self.criu.exit(), self.gate.as_ref().filter(|_| !at_gate), socket, &open).map_err(broken)?;
-            for index in ready.pipes.into_iter().rev() {
-                let Some(image) = open.get_mut(index) else { continue };
-                if drain(image, meter)? {
-                    let image = open.swap_remove(index);
-                    self.copies.extend(image.copy);
-                    done.insert(image.name, image.body.finish()?);
-                    reach(Point::CheckpointDumping);
-                }
-            }
-            if ready.socket {
-                match &mut criu {
-                    None => {
-                        criu =
-                            Some(stream::Connection::new(self.listener.accept().map_err(broken)?.0).map_err(broken)?);
-                        connected = true;
-                    }
-                    Some(connection) => match connection.request().map_err(broken)? {
-                        Some(name) => open.push(begin(name, connection, writer).map_err(broken)?),
-                        None => criu = None,
-                    },
-                }
-            }
+        loop {
+            // What CRIU has asked for before is there by now.
+            let at_once = at_gate && self.images.is_idle();
+            let gate = self.gate.as_ref().filter(|_| !at_gate).map(AsFd::as_fd);
+            let ready = self.images.wait(self.criu.exit(), gate, at_once).map_err(receiving)?;
+            let Some(ready) = ready else { return Ok(()) };
+            self.images.take_in(&ready, writer, meter)?;
             if ready.gate {
                 at_gate = self.is_at_gate()?;
             }
@@ -213,7 +139,59 @@ impl Dump {
                 return Err(self.refused());
             }
         }
-        Ok(done)
+    }
+
+    /// Lets the service run on, and receives the memory that is left: from copies of its processes, if there may be
+    /// `copies`, or before it runs. `running` gets the error that prevented a copy, if any.
+    pub fn run_on(
+        &mut self,
+        copies: bool,
+        writer: &ImageWriter,
+        meter: &Meter,
+        running: impl FnMut(Option<io::Error>),
+    ) -> Result<BTreeMap<String, BodyId>, DumpError> {
+        self.tell(if copies { b's' } else { b'r' })?;
+        let result = self.until_end(writer, meter, running);
+        match self.explained(result) {
+            Err(DumpError::ShortOfMemory) if self.released.is_some() => Err(DumpError::CopiesGivenUp),
+            result => result,
+        }
+    }
+
+    fn until_end(
+        &mut self,
+        writer: &ImageWriter,
+        meter: &Meter,
+        mut running: impl FnMut(Option<io::Error>),
+    ) -> Result<(), DumpError> {
+        while self.released.is_none() || !self.images.has_ended() {
+            let gate = self.gate.as_ref().filter(|_| self.released.is_none()).map(AsFd::as_fd);
+            let Some(ready) = self.images.wait(self.criu.exit(), gate, false).map_err(receiving)? else { continue };
+            self.images.take_in(&ready, writer, meter)?;
+            if ready.gate {
+                running(self.prevented()?);
+            } else if ready.exited && self.released.is_none() {
+                return Err(self.refused());
+            }
+        }
+        let short = self.victim.spare();
+        match wait_for(&mut self.criu) {
+            true => Ok(()),
+            false if short => Err(DumpError::ShortOfMemory),
+            false => Err(self.refused()),
+        }
+    }
+
+    /// What CRIU says when the service runs: the error that prevented a copy.
+    fn prevented(&mut self) -> Result<Option<io::Error>, DumpError> {
+        let mut answer = [0; 2];
+        if self.gate.as_mut().is_none_or(|gate| gate.read_exact(&mut answer).is_err()) || answer[0] != RUNNING {
+            self.victim.spare();
+            self.criu.wait();
+            return Err(self.refused());
+        }
+        self.released = Some(Instant::now());
+        Ok((answer[1] != 0).then(|| io::Error::from_raw_os_error(answer[1].into())))
     }
 
     /// Whether CRIU still holds the tasks. A killed CRIU lets them run.
@@ -229,18 +207,17 @@ impl Dump {
 
     /// What the images name and do not carry.
     pub fn named(&self) -> Result<Named, DumpError> {
-        named::named(&self.copies).map_err(|_| DumpError::Unknown)
+        named::named(self.images.copies()).map_err(|_| DumpError::Unknown)
     }
 
     /// The clocks that the process `root` sees, if they are `kernel` by the kernel.
     pub fn clocks(&self, root: i32, kernel: Clocks) -> Result<Clocks, DumpError> {
-        let image = self.copies.get(clocks::IMAGE).map(Vec::as_slice);
-        clocks::seen_by(root, image, kernel).map_err(|_| DumpError::UnknownClocks)
+        clocks::seen_by(root, self.images.copy(clocks::IMAGE), kernel).map_err(|_| DumpError::UnknownClocks)
     }
 
     /// The image of all open files.
     pub fn files(&self) -> &[u8] {
-        self.copies.get(named::IMAGES[0]).map_or(&[], Vec::as_slice)
+        self.images.copy(named::IMAGES[0]).unwrap_or_default()
     }
 
     /// How long the service may have stood still: until its release, or until now.
@@ -254,17 +231,21 @@ impl Dump {
             Verdict::Kill => b'k',
             Verdict::Run => b'r',
         };
-        let short = self.victim.spare();
-        let broken = |error| match short {
-            true => DumpError::ShortOfMemory,
-            false => DumpError::Broken { doing: "CRIU released the service", error },
-        };
-        if let Some(mut gate) = self.gate.take() {
-            gate.write_all(&[byte]).map_err(broken)?;
-        }
+        self.victim.spare();
+        self.tell(byte)?;
+        self.gate = None;
         let success = wait_for(&mut self.criu);
         self.released = Some(Instant::now());
         if success { Ok(()) } else { Err(self.refused()) }
+    }
+
+    /// Answers CRIU at the gate.
+    fn tell(&mut self, byte: u8) -> Result<(), DumpError> {
+        let Some(gate) = &mut self.gate else { return Ok(()) };
+        gate.write_all(&[byte]).map_err(|error| match self.victim.has_died() {
+            true => DumpError::ShortOfMemory,
+            false => DumpError::Broken { doing: "CRIU released the service", error },
+        })
     }
 
     /// A dump whose CRIU has failed.
@@ -273,7 +254,7 @@ impl Dump {
         let (listener, child) =
             (stream::listen(work, stream::CAPTURE_SOCKET), std::process::Command::new("false").spawn());
         let (listener, child) = (listener.unwrap(), child.unwrap());
-        Self::of(work, Running::of(child), listener)
+        Self::of(work, Running::of(child), Receiver::new(listener))
     }
 
     /// Whether CRIU says that the dump is complete. The end of the gate means that CRIU gave up.
@@ -310,6 +291,7 @@ impl Drop for Dump {
     /// Closes the gate, so the service runs on. Waits for that, since the caller may report it.
     fn drop(&mut self) {
         self.victim.spare();
+        self.images.close();
         drop(self.gate.take());
         wait_for(&mut self.criu);
     }
@@ -324,55 +306,6 @@ fn wait_for(criu: &mut Running) -> bool {
     criu.wait()
 }
 
-/// Result of poll(2).
-#[derive(Default)]
-struct Ready {
-    exited: bool,
-    gate: bool,
-    socket: bool,
-    /// Indexes, ascending.
-    pipes: Vec<usize>,
-}
-
-fn wait(exit: BorrowedFd, gate: Option<&UnixStream>, socket: Option<BorrowedFd>, open: &[Open]) -> io::Result<Ready> {
-    let fixed = [exit].into_iter().chain(gate.map(AsFd::as_fd)).chain(socket);
-    let mut fds: Vec<PollFd> =
-        fixed.chain(open.iter().map(|image| image.pipe.as_fd())).map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-    match poll(&mut fds, PollTimeout::NONE) {
-        Err(nix::errno::Errno::EINTR) => return Ok(Ready::default()),
-        result => result?,
-    };
-    let mut flags = fds.iter().map(|fd| fd.any().unwrap_or(true));
-    Ok(Ready {
-        exited: flags.next().unwrap_or(false),
-        gate: gate.is_some() && flags.next().unwrap_or(false),
-        socket: socket.is_some() && flags.next().unwrap_or(false),
-        pipes: flags.enumerate().filter_map(|(index, ready)| ready.then_some(index)).collect(),
-    })
-}
-
-fn begin(name: String, connection: &mut stream::Connection, writer: &ImageWriter) -> io::Result<Open> {
-    let pipe = connection.pipe()?;
-    fd::set_nonblocking(pipe.as_fd())?;
-    if name.starts_with("pages-") || name.starts_with("ghost-file-") {
-        fd::widen_pipe(pipe.as_fd(), stream::PIPE_ROOM);
-    }
-    let copy = COPIED.into_iter().find(|image| *image == name).map(|image| (image, Vec::new()));
-    Ok(Open { name, pipe: pipe.into(), body: writer.begin(), copy })
-}
-
-/// Reads until the pipe is empty. Returns whether it has ended.
-fn drain(image: &mut Open, meter: &Meter) -> Result<bool, DumpError> {
-    loop {
-        let read = match &mut image.copy {
-            Some((_, copy)) => image.body.fill_from(&mut Copying { pipe: &mut image.pipe, copy }),
-            None => image.body.fill_from(&mut image.pipe),
-        };
-        match read {
-            Ok(0) => return Ok(true),
-            Ok(read) => meter.add(read),
-            Err(ImageError::Source(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-            Err(error) => return Err(error.into()),
-        }
-    }
+fn receiving(error: io::Error) -> DumpError {
+    DumpError::Broken { doing: "freeze read CRIU's images", error }
 }

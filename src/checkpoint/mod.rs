@@ -7,6 +7,7 @@
 mod announce;
 mod describe;
 mod dump;
+mod dump_error;
 mod ending;
 mod fence;
 mod handover;
@@ -15,6 +16,7 @@ mod meter;
 pub(crate) mod outlook;
 pub mod pid_order;
 pub(crate) mod preflight;
+mod receive;
 mod room;
 mod standbys;
 mod tree_of_service;
@@ -27,7 +29,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::control::protocol::{Event, Phase, Report, millis};
-use crate::criu::command::{self, SystemV};
+use crate::criu::command::{self, DumpOptions, SystemV};
 use crate::criu::running::Place;
 use crate::criu::stats;
 use crate::criu::tracer::Tracer;
@@ -55,7 +57,8 @@ use crate::job::{self, AfterCommit, Common, Failure};
 use crate::privileges::{Abilities, DumpPlan, RestorePlan};
 use crate::proc::tree;
 use crate::store::{self, Fencing, Location, StoreError};
-pub(crate) use dump::{Dump, DumpError, Verdict};
+pub(crate) use dump::{Dump, Verdict};
+pub(crate) use dump_error::DumpError;
 use ending::DumpGate;
 use fence::{Stopped, StoppedByUser};
 use handover::{Complaints, Offer};
@@ -161,15 +164,40 @@ pub(crate) struct Target {
 }
 
 pub(crate) fn run(common: &Common, target: &Target, reporter: &Reporter) -> Result<Report, Failure> {
-    let work = Work::new(&common.runtime_dir, command::DUMP_LOG)
-        .map_err(|error| CheckpointError::RuntimeDir { path: common.runtime_dir.clone(), error });
-    let work = work.map_err(|error| Failure { message: error.to_string(), log: None, phase: None })?;
+    let runs_on = target.after_commit == AfterCommit::Resume;
+    attempt(common, target, reporter, runs_on)?.map_or_else(
+        |given_up| {
+            reporter.warn(format!("{given_up}, so freeze takes the checkpoint again, while the service stands still"));
+            // Without copies none are given up.
+            attempt(common, target, reporter, false)?.map_err(|error| failure(&error, None, None))
+        },
+        Ok,
+    )
+}
+
+/// The inner error: copies were given up, and the service runs on.
+fn attempt(
+    common: &Common,
+    target: &Target,
+    reporter: &Reporter,
+    copies: bool,
+) -> Result<Result<Report, DumpError>, Failure> {
+    let work = Work::new(&common.runtime_dir, command::DUMP_LOG).map_err(|error| {
+        failure(&CheckpointError::RuntimeDir { path: common.runtime_dir.clone(), error }, None, None)
+    })?;
     let meter = Meter::new(reporter);
-    take(common, target, reporter, &meter, &work).map_err(|error| Failure {
-        message: error.to_string(),
-        log: if error.is_of_criu() { work.kept_log() } else { None },
-        phase: meter.phase(),
-    })
+    match take(common, target, reporter, &meter, &work, copies) {
+        Err(CheckpointError::Dump(given_up @ DumpError::CopiesGivenUp)) => Ok(Err(given_up)),
+        Err(error) => {
+            let log = if error.is_of_criu() { work.kept_log() } else { None };
+            Err(failure(&error, log, meter.phase()))
+        }
+        Ok(report) => Ok(Ok(report)),
+    }
+}
+
+fn failure(error: &dyn std::error::Error, log: Option<PathBuf>, phase: Option<Phase>) -> Failure {
+    Failure { message: error.to_string(), log, phase }
 }
 
 /// Finds out who has a generation that may have been offered. See [`Job::Settle`](crate::job::Job::Settle).
@@ -197,6 +225,7 @@ fn take(
     reporter: &Reporter,
     meter: &Meter,
     work: &Work,
+    copies: bool,
 ) -> Result<Report, CheckpointError> {
     let started = Instant::now();
     reach(Point::CheckpointBegun);
@@ -281,8 +310,9 @@ fn take(
     let criu = DumpPlan::of(&abilities).criu;
     let objects = SystemV::of(image::container_id(&vault, &common.instance));
     let victim = watch.victim().clone();
-    let mut dump = Dump::start(criu, place, target.root, work.path(), &seen.watched, Some(&objects), victim)?;
-    let images = dump.collect(&writer, meter)?;
+    let options = DumpOptions { watched: &seen.watched, objects: Some(&objects), copies };
+    let mut dump = Dump::start(criu, place, target.root, work.path(), &options, victim)?;
+    let mut images = dump.collect(&writer, meter)?;
     reach(Point::CheckpointHeld);
 
     meter.begin(Phase::Files);
@@ -309,8 +339,13 @@ fn take(
         manifest.deleted = rules.deleted().into_iter().map(|path| path.into_os_string().into_vec()).collect();
     }
     reach(Point::CheckpointFiles);
-    if runs_on {
+    if copies {
+        meter.begin(Phase::Dump);
+        images.extend(read_copies(&mut dump, (&watch, memory), &writer, meter, reporter)?);
+    } else if runs_on {
         dump.release(Verdict::Run)?;
+    }
+    if runs_on {
         reach(Point::CheckpointReleased);
     }
 
@@ -356,6 +391,37 @@ fn take(
         total_ms: millis(started.elapsed()),
         ended: !runs_on,
     })
+}
+
+/// Lets the service run on, and takes its memory from copies of its processes where that can be.
+fn read_copies(
+    dump: &mut Dump,
+    (watch, memory): (&Watch, u64),
+    writer: &ImageWriter,
+    meter: &Meter,
+    reporter: &Reporter,
+) -> Result<BTreeMap<String, BodyId>, CheckpointError> {
+    if !room::is_left_for_reading() {
+        return Err(DumpError::ShortOfMemory.into());
+    }
+    let there_is_room = room::is_left_for_copies(memory);
+    watch.copies(there_is_room);
+    let read = dump.run_on(there_is_room, writer, meter, |prevented| {
+        if let Some(error) = prevented {
+            reporter.warn(not_copied(there_is_room, &error));
+        }
+        reach(Point::CheckpointCopied);
+    });
+    watch.copies(false);
+    Ok(read?)
+}
+
+fn not_copied(there_is_room: bool, error: &io::Error) -> String {
+    let why = match there_is_room {
+        true => format!("a process of the service could not be copied ({error})"),
+        false => "the container has too little memory left to copy the service's processes".into(),
+    };
+    format!("{why}, so the service stood still while its memory was read")
 }
 
 /// Ends this worker when the memory is nearly gone. That harms nothing before the commit.

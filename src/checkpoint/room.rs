@@ -5,6 +5,7 @@
 //! pages if there is little, is refused if there is too little, and is given up if the rest goes before everything is
 //! stored.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -27,6 +28,8 @@ const PART: u64 = 64;
 /// What must stay free. A watch looks each [`INTERVAL`], in which CRIU and the worker have taken up to 2 MiB.
 const FLOOR: u64 = 4 << 20;
 const INTERVAL: Duration = Duration::from_millis(3);
+/// The same while there are copies of processes: each page that the service writes takes memory.
+const FLOOR_WITH_COPIES: u64 = 32 << 20;
 /// Time in which a killed CRIU gives its memory back.
 const GIVE_BACK: Duration = Duration::from_millis(50);
 
@@ -64,6 +67,16 @@ pub fn is_left(bytes: u64) -> bool {
     Headroom::now().is_none_or(|here| here.sure() >= FLOOR + bytes)
 }
 
+/// Whether CRIU can read memory, after what it has taken before.
+pub fn is_left_for_reading() -> bool {
+    is_left(CRIU)
+}
+
+/// Whether processes may be copied: the service may write some of its memory meanwhile, and the worker take `pages`.
+pub fn is_left_for_copies(pages: u64) -> bool {
+    Headroom::now().is_none_or(|here| here.sure() >= 2 * FLOOR_WITH_COPIES + ImageWriter::most(pages))
+}
+
 fn mib(bytes: u64) -> u64 {
     bytes.div_ceil(1 << 20)
 }
@@ -91,6 +104,10 @@ impl Victim {
         prey.killed
     }
 
+    pub fn has_died(&self) -> bool {
+        self.lock().killed
+    }
+
     /// Returns whether there was a CRIU.
     fn kill(&self) -> bool {
         let mut prey = self.lock();
@@ -111,6 +128,8 @@ impl Victim {
 #[derive(Debug)]
 pub struct Watch {
     victim: Victim,
+    /// What must stay free.
+    floor: Arc<AtomicU64>,
     /// The end of this channel ends the thread. None without a limit.
     thread: Option<(Sender<()>, JoinHandle<()>)>,
 }
@@ -118,10 +137,20 @@ pub struct Watch {
 impl Watch {
     /// `end` ends this worker.
     pub fn start(end: impl FnOnce() + Send + 'static) -> Self {
-        match Headroom::now() {
-            Some(_) => Self::until(|| Headroom::now().is_some_and(|here| here.last() < FLOOR), end),
-            None => Self { victim: Victim::default(), thread: None },
-        }
+        let floor = Arc::new(AtomicU64::new(FLOOR));
+        let least = Arc::clone(&floor);
+        let is_gone = move || Headroom::now().is_some_and(|here| here.last() < least.load(Ordering::Relaxed));
+        let mut watch = match Headroom::now() {
+            Some(_) => Self::until(is_gone, end),
+            None => Self { victim: Victim::default(), floor: Arc::default(), thread: None },
+        };
+        watch.floor = floor;
+        watch
+    }
+
+    /// Whether there are copies of processes.
+    pub fn copies(&self, there_are: bool) {
+        self.floor.store(if there_are { FLOOR_WITH_COPIES } else { FLOOR }, Ordering::Relaxed);
     }
 
     pub fn victim(&self) -> &Victim {
@@ -143,7 +172,7 @@ impl Watch {
         };
         // Without a thread to be had there is no second line.
         let thread = thread::Builder::new().name("memory".into()).stack_size(store::STACK).spawn(watch).ok();
-        Self { victim, thread: thread.map(|thread| (stop, thread)) }
+        Self { victim, floor: Arc::default(), thread: thread.map(|thread| (stop, thread)) }
     }
 }
 
@@ -160,7 +189,7 @@ impl Drop for Watch {
 mod tests {
     use std::os::unix::process::ExitStatusExt;
     use std::process::Command;
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::AtomicBool;
     use std::sync::mpsc::TryRecvError;
 
     use super::*;

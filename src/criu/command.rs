@@ -9,12 +9,17 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::fail_points;
+
 /// CRIU's logs, in the work folder.
 pub const DUMP_LOG: &str = "dump.log";
 pub const RESTORE_LOG: &str = "restore.log";
 
 /// Largest deleted but still open file that travels in the CRIU image.
 const GHOST_LIMIT: &str = "4G";
+
+/// KiB of a process's own memory from which on it is copied. Less is read as fast.
+const COPIED_FROM: u32 = 1024;
 
 /// The criu files in freeze's folder. The second one is optional.
 pub const PLAIN: &str = "criu";
@@ -79,23 +84,30 @@ impl SystemV {
     }
 }
 
-/// Arguments of `criu dump` for the tree below `root`, which waits at the end for the gate `gate`. `watched`
-/// are the files under inotify watches; `external` are CRIU's names of what the engine has given the
-/// container. Without `objects`, the System V objects are none of the tree's.
-pub fn dump(
-    root: i32,
-    work: &Path,
-    gate: i32,
-    watched: &[PathBuf],
-    external: &[String],
-    objects: Option<&SystemV>,
-) -> Vec<OsString> {
+/// In what one dump differs from another.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DumpOptions<'a> {
+    /// The files under inotify watches.
+    pub watched: &'a [PathBuf],
+    /// Without them, the System V objects are none of the tree's.
+    pub objects: Option<&'a SystemV>,
+    /// The private memory of large processes is read from copies, after the gate (criu/README.md, 0096).
+    pub copies: bool,
+}
+
+/// Arguments of `criu dump` for the tree below `root`, which waits at the end for the gate `gate`. `external` are CRIU's
+/// names of what the engine has given the container.
+pub fn dump(root: i32, work: &Path, gate: i32, external: &[String], options: &DumpOptions) -> Vec<OsString> {
+    let DumpOptions { watched, objects, copies } = *options;
     let mut args = common("dump", work, DUMP_LOG);
     args.extend(["-t".into(), root.to_string().into()]);
     args.extend(objects.into_iter().flat_map(|objects| iter::once("--sysv-ipc".into()).chain(objects.option())));
     // A connection that waits for accept is lost, as open ones are. It must not fail the dump.
     args.extend(["--skip-in-flight", "--ghost-limit", GHOST_LIMIT, "--link-remap", "--gate-fd"].map(OsString::from));
     args.push(gate.to_string().into());
+    if copies {
+        args.extend(["--snapshot".into(), fail_points::snapshot().unwrap_or(COPIED_FROM).to_string().into()]);
+    }
     args.extend(watched.iter().flat_map(|path| ["--irmap-scan-path".into(), path.into()]));
     args.extend(external.iter().flat_map(|file| ["--external".into(), file.into()]));
     args
@@ -173,7 +185,9 @@ mod tests {
 
     #[test]
     fn dump_line() {
-        insta::assert_snapshot!(text(dump(1000, Path::new("/run/freeze/w"), 7, &["/app".into()], &["file[1a:7b]".into()], Some(&SystemV::of("ab")))), @"dump --no-default-config --unprivileged --rootless --stream -v2 -o dump.log -D /run/freeze/w --file-locks --tcp-close -t 1000 --sysv-ipc --sysv-ipc-record /freeze-ab --skip-in-flight --ghost-limit 4G --link-remap --gate-fd 7 --irmap-scan-path /app --external file[1a:7b]");
+        let (watched, objects) = (["/app".into()], SystemV::of("ab"));
+        let options = DumpOptions { watched: &watched, objects: Some(&objects), copies: true };
+        insta::assert_snapshot!(text(dump(1000, Path::new("/run/freeze/w"), 7, &["file[1a:7b]".into()], &options)), @"dump --no-default-config --unprivileged --rootless --stream -v2 -o dump.log -D /run/freeze/w --file-locks --tcp-close -t 1000 --sysv-ipc --sysv-ipc-record /freeze-ab --skip-in-flight --ghost-limit 4G --link-remap --gate-fd 7 --snapshot 1024 --irmap-scan-path /app --external file[1a:7b]");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::subject::{self, Role};
 use super::watchdog::{Watchdog, Why};
 use crate::checkpoint::{self, Dump, DumpError, Verdict, Victim};
 use crate::control::protocol::millis;
-use crate::criu::command;
+use crate::criu::command::{self, DumpOptions};
 use crate::criu::running::Place;
 use crate::criu::stream;
 use crate::image::{self, CriuImage, FetchThreads, Fetcher, ImageError, ImageWriter, KeyFiles, Lease, Manifest, Vault};
@@ -222,7 +222,7 @@ impl Proof<'_> {
         let work = self.work(command::DUMP_LOG)?;
         let writer = ImageWriter::new(vault, MEMORY, job::cores())?;
         let criu = DumpPlan::of(self.abilities).criu;
-        let mut dump = Dump::start(criu, Place::Here, root, work.path(), &[], None, Victim::default())?;
+        let mut dump = Dump::start(criu, Place::Here, root, work.path(), &DumpOptions::default(), Victim::default())?;
         let images = dump.collect(&writer, &checkpoint::Meter::noop())?;
         let mut written = writer.finish()?;
         let image = |(name, id)| CriuImage { name, body: Some(written.take(id)) };

@@ -32,6 +32,7 @@ mod s3;
 #[path = "../s3_support/mod.rs"]
 mod s3_support;
 mod shapes;
+mod snapshot;
 mod sockets;
 mod standby;
 mod stores;

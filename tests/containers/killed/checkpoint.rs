@@ -23,6 +23,7 @@ pub static TABLES: [Table; 4] = [
             (CheckpointDumping, &[RunsOn, RunsOn, RunsOn, Earlier]),
             (CheckpointHeld, &[RunsOn, RunsOn, RunsOn, Earlier]),
             (CheckpointFiles, &[RunsOn, RunsOn, RunsOn, Earlier]),
+            (CheckpointCopied, &[RunsOn, RunsOn, RunsOn, Earlier]),
             (CheckpointReleased, &[RunsOn, Absent, RunsOn, Earlier]),
             (CheckpointPacked, &[RunsOn, Absent, RunsOn, Earlier]),
             (CheckpointManifest, &[RunsOn, Absent, RunsOn, Earlier]),

@@ -1,0 +1,261 @@
+//! Receives CRIU's images while it dumps: each comes through a pipe of its own, and goes to an [`ImageWriter`].
+//!
+//! CRIU writes some images twice, such as a memfd that is both open and mapped. The later one counts, as it would with
+//! files.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{self, Read};
+use std::mem;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixListener;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::dump_error::DumpError;
+use super::meter::Meter;
+use crate::criu::clocks;
+use crate::criu::named;
+use crate::criu::stream::{self, Connection};
+use crate::fail_points::{Point, reach};
+use crate::image::{BodyId, BodyWriter, ImageError, ImageWriter};
+use crate::sys::fd;
+
+/// Images that are looked at while they pass.
+const COPIED: [&str; 3] = [named::IMAGES[0], named::IMAGES[1], clocks::IMAGE];
+
+#[derive(Debug)]
+pub struct Receiver {
+    listener: UnixListener,
+    stream: Stream,
+    open: Vec<Open>,
+    done: BTreeMap<String, BodyId>,
+    copies: BTreeMap<&'static str, Vec<u8>>,
+}
+
+/// The connection on which CRIU asks for images.
+#[derive(Debug)]
+enum Stream {
+    Awaited,
+    Open(Connection),
+    Ended,
+}
+
+/// An image that is being received.
+struct Open {
+    name: String,
+    pipe: std::fs::File,
+    body: BodyWriter,
+    /// What came, if it is one of [`COPIED`].
+    copy: Option<(&'static str, Vec<u8>)>,
+}
+
+/// Copies what it reads, but for what exceeds [`named::LIMIT`].
+struct Copying<'a> {
+    pipe: &'a mut std::fs::File,
+    copy: &'a mut Vec<u8>,
+}
+
+impl Read for Copying<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.pipe.read(buffer)?;
+        let room = named::LIMIT.saturating_sub(self.copy.len());
+        self.copy.extend_from_slice(&buffer[..read.min(room)]);
+        Ok(read)
+    }
+}
+
+/// What can be read.
+#[derive(Debug, Default)]
+pub struct Ready {
+    pub exited: bool,
+    pub gate: bool,
+    socket: bool,
+    /// Indexes, ascending.
+    pipes: Vec<usize>,
+}
+
+impl fmt::Debug for Open {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.debug_struct("Open").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Receiver {
+    pub fn new(listener: UnixListener) -> Self {
+        Self { listener, stream: Stream::Awaited, open: Vec::new(), done: BTreeMap::new(), copies: BTreeMap::new() }
+    }
+
+    /// The images that are complete, since the last time.
+    pub fn take(&mut self) -> BTreeMap<String, BodyId> {
+        mem::take(&mut self.done)
+    }
+
+    /// One of [`COPIED`].
+    pub fn copy(&self, image: &str) -> Option<&[u8]> {
+        self.copies.get(image).map(Vec::as_slice)
+    }
+
+    pub fn copies(&self) -> &BTreeMap<&'static str, Vec<u8>> {
+        &self.copies
+    }
+
+    /// Receives nothing more, so that CRIU gives up rather than wait.
+    pub fn close(&mut self) {
+        self.open.clear();
+        self.stream = Stream::Ended;
+    }
+
+    /// Whether no image has begun that is not complete.
+    pub fn is_idle(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Whether CRIU sends no more images.
+    pub fn has_ended(&self) -> bool {
+        self.is_idle() && !matches!(self.stream, Stream::Open(_))
+    }
+
+    /// Waits for images, for `exit` and for `gate`. None if `at_once`, and there is nothing.
+    pub fn wait(&self, exit: BorrowedFd, gate: Option<BorrowedFd>, at_once: bool) -> io::Result<Option<Ready>> {
+        let socket = match &self.stream {
+            Stream::Awaited => Some(self.listener.as_fd()),
+            Stream::Open(connection) => Some(connection.as_fd()),
+            Stream::Ended => None,
+        };
+        let fixed = [exit].into_iter().chain(gate).chain(socket);
+        let all = fixed.chain(self.open.iter().map(|image| image.pipe.as_fd()));
+        let mut fds: Vec<PollFd> = all.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        match poll(&mut fds, if at_once { PollTimeout::ZERO } else { PollTimeout::NONE }) {
+            Err(nix::errno::Errno::EINTR) => return Ok(Some(Ready::default())),
+            Ok(0) => return Ok(None),
+            result => result?,
+        };
+        let mut flags = fds.iter().map(|fd| fd.any().unwrap_or(true));
+        Ok(Some(Ready {
+            exited: flags.next().unwrap_or(false),
+            gate: gate.is_some() && flags.next().unwrap_or(false),
+            socket: socket.is_some() && flags.next().unwrap_or(false),
+            pipes: flags.enumerate().filter_map(|(index, ready)| ready.then_some(index)).collect(),
+        }))
+    }
+
+    /// Takes what has come.
+    pub fn take_in(&mut self, ready: &Ready, writer: &ImageWriter, meter: &Meter) -> Result<(), DumpError> {
+        for index in ready.pipes.iter().rev() {
+            let Some(image) = self.open.get_mut(*index) else { continue };
+            if drain(image, meter)? {
+                let image = self.open.swap_remove(*index);
+                self.copies.extend(image.copy);
+                self.done.insert(image.name, image.body.finish()?);
+                reach(Point::CheckpointDumping);
+            }
+        }
+        if ready.socket {
+            self.hear(writer).map_err(|error| DumpError::Broken { doing: "freeze read CRIU's images", error })?;
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, writer: &ImageWriter) -> io::Result<()> {
+        match &mut self.stream {
+            Stream::Awaited => self.stream = Stream::Open(Connection::new(self.listener.accept()?.0)?),
+            Stream::Open(connection) => match connection.request()? {
+                Some(name) => self.open.push(begin(name, connection, writer)?),
+                None => self.stream = Stream::Ended,
+            },
+            Stream::Ended => {}
+        }
+        Ok(())
+    }
+}
+
+fn begin(name: String, connection: &mut Connection, writer: &ImageWriter) -> io::Result<Open> {
+    let pipe = connection.pipe()?;
+    fd::set_nonblocking(pipe.as_fd())?;
+    if name.starts_with("pages-") || name.starts_with("ghost-file-") {
+        fd::widen_pipe(pipe.as_fd(), stream::PIPE_ROOM);
+    }
+    let copy = COPIED.into_iter().find(|image| *image == name).map(|image| (image, Vec::new()));
+    Ok(Open { name, pipe: pipe.into(), body: writer.begin(), copy })
+}
+
+/// Reads until the pipe is empty. Returns whether it has ended.
+fn drain(image: &mut Open, meter: &Meter) -> Result<bool, DumpError> {
+    loop {
+        let read = match &mut image.copy {
+            Some((_, copy)) => image.body.fill_from(&mut Copying { pipe: &mut image.pipe, copy }),
+            None => image.body.fill_from(&mut image.pipe),
+        };
+        match read {
+            Ok(0) => return Ok(true),
+            Ok(read) => meter.add(read),
+            Err(ImageError::Source(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::image::test_vault;
+
+    /// Asks for an image, as CRIU does, and gives its pipe.
+    fn ask(socket: &mut UnixStream, name: &str) -> io::PipeWriter {
+        let request = [&[10, name.len() as u8], name.as_bytes()].concat();
+        socket.write_all(&(request.len() as u32).to_le_bytes()).unwrap();
+        socket.write_all(&request).unwrap();
+        let (theirs, ours) = io::pipe().unwrap();
+        fd::send(socket.as_fd(), &[theirs.as_fd()]).unwrap();
+        ours
+    }
+
+    #[test]
+    fn images_that_come_later_are_taken_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = test_vault(folder.path());
+        let writer = ImageWriter::new(&vault, 1 << 20, 1).unwrap();
+        let mut receiver = Receiver::new(stream::listen(folder.path(), stream::CAPTURE_SOCKET).unwrap());
+        let mut criu = UnixStream::connect(folder.path().join(stream::CAPTURE_SOCKET)).unwrap();
+        let (exit, _running) = io::pipe().unwrap();
+        let all = |receiver: &mut Receiver| {
+            while let Some(ready) = receiver.wait(exit.as_fd(), None, true).unwrap() {
+                receiver.take_in(&ready, &writer, &Meter::noop()).unwrap();
+            }
+            receiver.take().into_keys().collect::<Vec<_>>()
+        };
+        ask(&mut criu, "files.img").write_all(b"all of them").unwrap();
+        let mut later = ask(&mut criu, "pages-1.img");
+        assert_eq!(all(&mut receiver), ["files.img"]);
+        assert_eq!(receiver.copy("files.img"), Some(&b"all of them"[..]));
+        assert!(!receiver.is_idle() && !receiver.has_ended());
+        later.write_all(&[7; 4096]).unwrap();
+        drop(later);
+        assert_eq!(all(&mut receiver), ["pages-1.img"]);
+        assert!(receiver.is_idle() && !receiver.has_ended());
+        drop(criu);
+        assert_eq!(all(&mut receiver), Vec::<String>::new());
+        assert!(receiver.has_ended());
+    }
+
+    /// CRIU would wait for a reader, with the service frozen.
+    #[test]
+    fn once_it_is_closed_no_pipe_has_a_reader() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = test_vault(folder.path());
+        let writer = ImageWriter::new(&vault, 1 << 20, 1).unwrap();
+        let mut receiver = Receiver::new(stream::listen(folder.path(), stream::CAPTURE_SOCKET).unwrap());
+        let mut criu = UnixStream::connect(folder.path().join(stream::CAPTURE_SOCKET)).unwrap();
+        let (exit, _running) = io::pipe().unwrap();
+        let mut pages = ask(&mut criu, "pages-1.img");
+        while let Some(ready) = receiver.wait(exit.as_fd(), None, true).unwrap() {
+            receiver.take_in(&ready, &writer, &Meter::noop()).unwrap();
+        }
+        receiver.close();
+        assert_eq!(pages.write(&[7]).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+}
