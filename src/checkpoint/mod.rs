@@ -407,8 +407,9 @@ fn read_copies(
     let there_is_room = room::is_left_for_copies(memory);
     watch.copies(there_is_room);
     let read = dump.run_on(there_is_room, writer, meter, |prevented| {
-        if let Some(error) = prevented {
-            reporter.warn(not_copied(there_is_room, &error));
+        match prevented {
+            Some(error) => reporter.warn(not_copied(there_is_room, &error)),
+            None => writer.take_time(),
         }
         reach(Point::CheckpointCopied);
     });

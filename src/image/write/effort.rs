@@ -2,7 +2,7 @@
 //!
 //! A service stands still while its memory is stored, so the slower side decides. Uploads that wait for a pack say that
 //! the processor is slower: then chunks take less effort, down to none. Packs that wait for an upload say that the store
-//! is slower: then chunks take more.
+//! is slower: then chunks take more. While the service runs there is no hurry, and chunks take no less than the first.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -15,6 +15,7 @@ const FIRST: usize = 4;
 #[derive(Debug)]
 pub(crate) struct Effort {
     level: AtomicUsize,
+    least: AtomicUsize,
     /// How many uploads there are, and how many of them have a pack.
     uploads: usize,
     busy: AtomicUsize,
@@ -22,12 +23,18 @@ pub(crate) struct Effort {
 
 impl Effort {
     pub(crate) fn new(uploads: usize) -> Self {
-        Self { level: AtomicUsize::new(FIRST), uploads, busy: AtomicUsize::new(0) }
+        Self { level: AtomicUsize::new(FIRST), least: AtomicUsize::new(0), uploads, busy: AtomicUsize::new(0) }
     }
 
     /// The level of zstd for the next chunk. None stores it as it is.
     pub(crate) fn level(&self) -> Option<i32> {
         LEVELS[self.level.load(Ordering::Relaxed)]
+    }
+
+    /// From now on nobody waits for what is written.
+    pub(crate) fn take_time(&self) {
+        self.least.store(FIRST, Ordering::Relaxed);
+        self.level.fetch_max(FIRST, Ordering::Relaxed);
     }
 
     /// Runs an upload.
@@ -43,7 +50,7 @@ impl Effort {
         let level = self.level.load(Ordering::Relaxed);
         let busy = self.busy.load(Ordering::Relaxed);
         let next = match queued {
-            0 if busy == 0 => level.saturating_sub(1),
+            0 if busy == 0 => level.saturating_sub(1).max(self.least.load(Ordering::Relaxed)),
             0 => level,
             _ if busy == self.uploads => (level + 1).min(LEVELS.len() - 1),
             _ => level,
@@ -73,6 +80,16 @@ mod tests {
             effort.during(|| effort.weigh(1));
             assert_eq!(effort.level(), Some(expected));
         }
+    }
+
+    #[test]
+    fn without_hurry_chunks_take_no_less_than_the_first() {
+        let effort = Effort::new(2);
+        effort.weigh(0);
+        effort.take_time();
+        assert_eq!(effort.level(), LEVELS[FIRST]);
+        effort.weigh(0);
+        assert_eq!(effort.level(), LEVELS[FIRST]);
     }
 
     #[test]

@@ -124,6 +124,10 @@ impl Feeder {
         Ok(())
     }
 
+    pub(crate) fn take_time(&self) {
+        self.pipeline.iter().for_each(Pipeline::take_time);
+    }
+
     pub(crate) fn end(&mut self, body: usize) -> Result<()> {
         self.pipeline()?.check()?;
         let draft = &mut self.bodies[body];

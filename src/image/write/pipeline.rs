@@ -153,6 +153,10 @@ impl Pipeline {
         let _ = self.segments.as_ref().map(|segments| segments.send(segment));
     }
 
+    pub(crate) fn take_time(&self) {
+        self.shared.effort.take_time();
+    }
+
     /// Waits until everything is stored. Drops bodies that have not `ended`.
     pub(crate) fn finish(mut self, ended: &[bool]) -> Result<Placed> {
         self.check()?;

@@ -80,6 +80,11 @@ impl ImageWriter {
         BodyWriter { feeder: self.feeder.clone(), id }
     }
 
+    /// From now on nobody waits for what is written, and it is compressed as well as the first.
+    pub fn take_time(&self) {
+        lock(&self.feeder).take_time();
+    }
+
     /// Waits until everything is stored.
     pub fn finish(self) -> Result<Written> {
         let (bytes, placed) = lock(&self.feeder).finish()?;
