@@ -143,6 +143,12 @@ impl App {
         Self { env: [&app.env[..], &[format!("{}={scope}", fail_points::YAMA)]].concat(), ..app }
     }
 
+    /// The same, and small processes are copied as well when it is left running.
+    pub fn with_copies_of_all(self) -> Self {
+        let app = self.with_fail_points();
+        Self { env: [&app.env[..], &[format!("{}=0", fail_points::SNAPSHOT)]].concat(), ..app }
+    }
+
     /// One with a volume at /volume, of `folder` if it is given: that of another application, from outside.
     pub fn with_volume(mut self, folder: Option<&Path>) -> Self {
         let volume = folder.map_or_else(|| self.volume(), Path::to_owned);
