@@ -28,10 +28,10 @@ plot $published using 0:2:($0 == 0 ? 0xb0bec5 : 0x1976d2) with boxes lc rgb vari
 
 # The same service in the same containers and the same run, in milliseconds.
 $run << END
-"1 process" 169 233
-"16 processes" 245 306
-"128 MiB" 488 956
-"512 MiB" 1129 2231
+"1 process" 105 133
+"16 processes" 136 190
+"128 MiB" 236 364
+"512 MiB" 656 880
 END
 set size 0.65,1
 set origin 0.35,0
@@ -39,7 +39,7 @@ set title "Downtime: the same service in the same run, in milliseconds"
 set key top left reverse Left samplen 1.5
 set style histogram clustered gap 1
 set xrange [-0.6:3.6]
-set yrange [0:2600]
+set yrange [0:1000]
 plot $run using 2:xtic(1) title "plain CRIU, as root" lc rgb "#b0bec5", "" using 3 title "freeze, without privileges" lc rgb "#1976d2", \
      "" using ($0 - 0.17):2:2 with labels offset 0,0.7 notitle, "" using ($0 + 0.17):3:3 with labels offset 0,0.7 notitle
 unset multiplot
