@@ -116,27 +116,25 @@ pub const VARIABLE: &str = "FREEZE_FAIL_POINT";
 pub const YAMA: &str = "FREEZE_FAIL_YAMA";
 
 /// The scope that a test asks for.
-#[cfg(feature = "fail-points")]
 pub(crate) fn yama() -> Option<u32> {
-    std::env::var(YAMA).ok()?.parse().ok()
-}
-
-#[cfg(not(feature = "fail-points"))]
-pub(crate) fn yama() -> Option<u32> {
-    None
+    asked(YAMA)
 }
 
 /// The environment variable with the KiB of memory from which on a process is copied, so that small ones are as well.
 pub const SNAPSHOT: &str = "FREEZE_FAIL_SNAPSHOT";
 
-/// What a test asks for.
-#[cfg(feature = "fail-points")]
+/// The KiB that a test asks for.
 pub(crate) fn snapshot() -> Option<u32> {
-    std::env::var(SNAPSHOT).ok()?.parse().ok()
+    asked(SNAPSHOT)
+}
+
+#[cfg(feature = "fail-points")]
+fn asked(variable: &str) -> Option<u32> {
+    std::env::var(variable).ok()?.parse().ok()
 }
 
 #[cfg(not(feature = "fail-points"))]
-pub(crate) fn snapshot() -> Option<u32> {
+fn asked(_: &str) -> Option<u32> {
     None
 }
 

@@ -214,48 +214,57 @@ mod tests {
         ours
     }
 
+    /// A receiver, and the CRIU that asks it for images.
+    struct Both {
+        _folder: tempfile::TempDir,
+        writer: ImageWriter,
+        receiver: Receiver,
+        criu: UnixStream,
+    }
+
+    impl Both {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let writer = ImageWriter::new(&test_vault(folder.path()), 1 << 20, 1).unwrap();
+            let receiver = Receiver::new(stream::listen(folder.path(), stream::CAPTURE_SOCKET).unwrap());
+            let criu = UnixStream::connect(folder.path().join(stream::CAPTURE_SOCKET)).unwrap();
+            Self { _folder: folder, writer, receiver, criu }
+        }
+
+        /// Takes in what has come. Gives the images that are complete by that.
+        fn all(&mut self) -> Vec<String> {
+            let (exit, _running) = io::pipe().unwrap();
+            while let Some(ready) = self.receiver.wait(exit.as_fd(), None, true).unwrap() {
+                self.receiver.take_in(&ready, &self.writer, &Meter::noop()).unwrap();
+            }
+            self.receiver.take().into_keys().collect()
+        }
+    }
+
     #[test]
     fn images_that_come_later_are_taken_later() {
-        let folder = tempfile::tempdir().unwrap();
-        let vault = test_vault(folder.path());
-        let writer = ImageWriter::new(&vault, 1 << 20, 1).unwrap();
-        let mut receiver = Receiver::new(stream::listen(folder.path(), stream::CAPTURE_SOCKET).unwrap());
-        let mut criu = UnixStream::connect(folder.path().join(stream::CAPTURE_SOCKET)).unwrap();
-        let (exit, _running) = io::pipe().unwrap();
-        let all = |receiver: &mut Receiver| {
-            while let Some(ready) = receiver.wait(exit.as_fd(), None, true).unwrap() {
-                receiver.take_in(&ready, &writer, &Meter::noop()).unwrap();
-            }
-            receiver.take().into_keys().collect::<Vec<_>>()
-        };
-        ask(&mut criu, "files.img").write_all(b"all of them").unwrap();
-        let mut later = ask(&mut criu, "pages-1.img");
-        assert_eq!(all(&mut receiver), ["files.img"]);
-        assert_eq!(receiver.copy("files.img"), Some(&b"all of them"[..]));
-        assert!(!receiver.is_idle() && !receiver.has_ended());
+        let mut both = Both::new();
+        ask(&mut both.criu, "files.img").write_all(b"all of them").unwrap();
+        let mut later = ask(&mut both.criu, "pages-1.img");
+        assert_eq!(both.all(), ["files.img"]);
+        assert_eq!(both.receiver.copy("files.img"), Some(&b"all of them"[..]));
+        assert!(!both.receiver.is_idle() && !both.receiver.has_ended());
         later.write_all(&[7; 4096]).unwrap();
         drop(later);
-        assert_eq!(all(&mut receiver), ["pages-1.img"]);
-        assert!(receiver.is_idle() && !receiver.has_ended());
-        drop(criu);
-        assert_eq!(all(&mut receiver), Vec::<String>::new());
-        assert!(receiver.has_ended());
+        assert_eq!(both.all(), ["pages-1.img"]);
+        assert!(both.receiver.is_idle() && !both.receiver.has_ended());
+        both.criu.shutdown(std::net::Shutdown::Both).unwrap();
+        assert_eq!(both.all(), Vec::<String>::new());
+        assert!(both.receiver.has_ended());
     }
 
     /// CRIU would wait for a reader, with the service frozen.
     #[test]
     fn once_it_is_closed_no_pipe_has_a_reader() {
-        let folder = tempfile::tempdir().unwrap();
-        let vault = test_vault(folder.path());
-        let writer = ImageWriter::new(&vault, 1 << 20, 1).unwrap();
-        let mut receiver = Receiver::new(stream::listen(folder.path(), stream::CAPTURE_SOCKET).unwrap());
-        let mut criu = UnixStream::connect(folder.path().join(stream::CAPTURE_SOCKET)).unwrap();
-        let (exit, _running) = io::pipe().unwrap();
-        let mut pages = ask(&mut criu, "pages-1.img");
-        while let Some(ready) = receiver.wait(exit.as_fd(), None, true).unwrap() {
-            receiver.take_in(&ready, &writer, &Meter::noop()).unwrap();
-        }
-        receiver.close();
+        let mut both = Both::new();
+        let mut pages = ask(&mut both.criu, "pages-1.img");
+        both.all();
+        both.receiver.close();
         assert_eq!(pages.write(&[7]).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 }

@@ -40,6 +40,15 @@ pub fn checkpoint(from: &Container) {
     assert_eq!(from.wait(), 172, "{}", from.story());
 }
 
+/// The next container, after a checkpoint that left the service running, and a move.
+pub fn moved_on(app: &App, container: &Container) -> Container {
+    container.verified();
+    container.checkpoint(&["--leave-running"]);
+    container.verified();
+    checkpoint(container);
+    app.start()
+}
+
 /// A number of the service's answer.
 pub fn number(answer: &str, name: &str) -> i64 {
     let found = answer.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));

@@ -8,6 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::harness::{App, Container, Setting, in_all_settings, text};
+use crate::isolate::checkpoint;
 
 in_all_settings! {
     memory_is_of_the_frozen_moment;
@@ -34,16 +35,13 @@ fn replaced(app: &App, container: &Container) -> Container {
 fn goes_on_from_each(app: &App, mut container: Container) {
     for _ in 0..2 {
         container.verified();
-        {
-            container.checkpoint(&["--leave-running"]);
-            let of_copies = |warning: &String| warning.contains("stood still");
-            assert!(!container.warnings().iter().any(of_copies), "{}", container.story());
-            container.verified();
-        }
+        container.checkpoint(&["--leave-running"]);
+        let of_copies = |warning: &String| warning.contains("stood still");
+        assert!(!container.warnings().iter().any(of_copies), "{}", container.story());
+        container.verified();
         container = replaced(app, &container);
     }
-    container.checkpoint(&[]);
-    assert_eq!(container.wait(), 172, "{}", container.story());
+    checkpoint(&container);
     app.start().verified();
 }
 
@@ -124,14 +122,24 @@ fn workers(container: &Container) -> Vec<i32> {
     workers
 }
 
-#[test]
-fn a_copy_has_nothing_that_shows() {
-    let app = writers(Setting::Restricted);
+fn states(workers: &[i32]) -> Vec<String> {
+    workers.iter().map(|pid| state(*pid)).collect()
+}
+
+/// A container whose next checkpoint stops when there are copies, its workers, and how they are.
+fn about_to_be_copied(app: &App) -> (Container, Vec<i32>, Vec<String>) {
     let container = app.start();
     container.verified();
     let workers = workers(&container);
-    let before: Vec<_> = workers.iter().map(|pid| state(*pid)).collect();
+    let before = states(&workers);
     container.stop_at(CheckpointCopied);
+    (container, workers, before)
+}
+
+#[test]
+fn a_copy_has_nothing_that_shows() {
+    let app = writers(Setting::Restricted);
+    let (container, workers, before) = about_to_be_copied(&app);
     std::thread::scope(|scope| {
         let client = scope.spawn(|| container.try_checkpoint(&["--leave-running"]));
         let worker = container.stopped();
@@ -154,8 +162,7 @@ fn a_copy_has_nothing_that_shows() {
     });
     container.verified();
     assert_eq!(copies(&container), Vec::<i32>::new());
-    let after: Vec<_> = workers.iter().map(|pid| state(*pid)).collect();
-    assert_eq!(before, after);
+    assert_eq!(before, states(&workers));
     replaced(&app, &container);
 }
 
@@ -165,16 +172,12 @@ fn session(pid: i32) -> i32 {
     stat.rsplit_once(") ").unwrap().1.split(' ').nth(3).unwrap().parse().unwrap()
 }
 
-/// Whoever is killed while there are copies: they end, and the service has nothing left of them.
+/// Copies end with each of the two processes that read them, and nothing of them is left in the service.
 #[test]
-fn copies_end_with_whoever_reads_them() {
+fn copies_end_with_their_reader() {
     for victim in ["/opt/freeze/criu", "/proc/self/exe\0worker"] {
         let app = writers(Setting::Restricted);
-        let container = app.start();
-        container.verified();
-        let workers = workers(&container);
-        let before: Vec<_> = workers.iter().map(|pid| state(*pid)).collect();
-        container.stop_at(CheckpointCopied);
+        let (container, workers, before) = about_to_be_copied(&app);
         let out = std::thread::scope(|scope| {
             let client = scope.spawn(|| container.try_checkpoint(&["--leave-running"]));
             let worker = container.stopped();
@@ -186,8 +189,7 @@ fn copies_end_with_whoever_reads_them() {
         assert!(!out.status.success(), "{}", text(&out.stdout));
         container.eventually("a copy is left", || copies(&container).is_empty().then_some(()));
         container.verified();
-        let after: Vec<_> = workers.iter().map(|pid| state(*pid)).collect();
-        assert_eq!(before, after, "{victim}");
+        assert_eq!(before, states(&workers), "{victim}");
         assert!(!app.store().join("head").exists());
         container.checkpoint(&["--leave-running"]);
         replaced(&app, &container);

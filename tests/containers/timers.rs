@@ -1,7 +1,7 @@
 //! Timers that end once, while a checkpoint is taken or just before: each has its signal, and only one.
 
 use crate::harness::{App, Setting};
-use crate::isolate::checkpoint;
+use crate::isolate::moved_on;
 
 /// They end a few milliseconds after they were armed, and a dump takes longer than that: most moves meet some.
 #[test]
@@ -10,11 +10,7 @@ fn timers_end_once_over_many_checkpoints() {
     let app = App::new(Setting::Restricted, &["timers"]);
     let mut container = app.start();
     for _ in 0..MOVES {
-        container.verified();
-        container.checkpoint(&["--leave-running"]);
-        container.verified();
-        checkpoint(&container);
-        container = app.start();
+        container = moved_on(&app, &container);
     }
     container.verified();
 }

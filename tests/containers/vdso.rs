@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 
 use crate::failures::is_frozen;
 use crate::harness::{App, Container, Setting, in_all_settings, needed};
-use crate::isolate::{checkpoint, number};
+use crate::isolate::{checkpoint, moved_on, number};
 
 in_all_settings! {
     reads_follow_each_other_on_any_host;
@@ -126,11 +126,7 @@ fn sigtrap_stays_ignored_or_blocked() {
         let app = App::new(Setting::Restricted, &["reads", how]);
         let mut container = app.start();
         for _ in 0..2 {
-            container.verified();
-            container.checkpoint(&["--leave-running"]);
-            container.verified();
-            checkpoint(&container);
-            container = app.start();
+            container = moved_on(&app, &container);
         }
         container.verified();
     }

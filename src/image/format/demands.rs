@@ -104,7 +104,7 @@ pub struct Clocks {
 }
 
 impl Demands {
-    /// The same for a service whose clocks are so many seconds ahead of the kernel's, if they go on in user space.
+    /// The demands of a service whose clocks go on in user space, `seconds` ahead of the kernel's. None changes nothing.
     pub fn with_clocks_ahead(self, seconds: Option<u64>) -> Self {
         let ahead = |clocks: Clocks| seconds.map_or(clocks, |seconds| clocks.ahead(seconds));
         Self { clocks: self.clocks.map(ahead), ..self }
@@ -112,7 +112,7 @@ impl Demands {
 }
 
 impl Clocks {
-    /// Those of a service that sees the kernel's, which these are, and so many seconds more.
+    /// The clocks of a service that are `seconds` ahead of the kernel's, which these are.
     pub fn ahead(self, seconds: u64) -> Self {
         let ahead = |clock: u64| clock.saturating_add(seconds.saturating_mul(1_000_000_000));
         Self { monotonic_ns: ahead(self.monotonic_ns), boottime_ns: ahead(self.boottime_ns), in_user_space: true }
