@@ -128,6 +128,15 @@ pub(crate) fn snapshot() -> Option<u32> {
     asked(SNAPSHOT)
 }
 
+/// The environment variable with the bytes of memory from which on a move takes rounds, so that small services take them as
+/// well.
+pub const ROUNDS: &str = "FREEZE_FAIL_ROUNDS";
+
+/// The bytes that a test asks for.
+pub(crate) fn rounds() -> Option<u32> {
+    asked(ROUNDS)
+}
+
 #[cfg(feature = "fail-points")]
 fn asked(variable: &str) -> Option<u32> {
     std::env::var(variable).ok()?.parse().ok()

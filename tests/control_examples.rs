@@ -77,7 +77,7 @@ fn the_page_names_everything_in_a_message() {
     let mut note = |value: serde_json::Result<Value>| names(&value.unwrap(), &mut found);
     let named = Named { include: vec!["/a".into()], exclude: vec!["b".parse().unwrap()] };
     for op in [
-        Op::Checkpoint(Wanted { leave_running: true, handover_ms: Some(1), named }),
+        Op::Checkpoint(Wanted { leave_running: true, handover_ms: Some(1), pace: Pace::DEFAULT, named }),
         Op::Status,
         Op::Cancel,
         Op::Subscribe,

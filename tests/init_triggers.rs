@@ -6,7 +6,7 @@ mod init_support;
 use std::{fs, process::ExitCode};
 
 use freeze::control::client::Client;
-use freeze::control::protocol::{Awaited, Event, Named, Op, Phase, Reason, State, Wanted};
+use freeze::control::protocol::{Awaited, Event, Named, Op, Pace, Phase, Reason, State, Wanted};
 use init_support::{play::*, *};
 
 fn main() -> ExitCode {
@@ -34,7 +34,8 @@ const TESTS: &[(&str, fn())] = &[
     ("who_has_lost_ends", who_has_lost_ends),
 ];
 
-const HANDOVER: Op = Op::Checkpoint(Wanted { leave_running: false, handover_ms: Some(60_000), named: Named::NONE });
+const HANDOVER: Op =
+    Op::Checkpoint(Wanted { leave_running: false, handover_ms: Some(60_000), pace: Pace::DEFAULT, named: Named::NONE });
 
 /// The last line of the answer to a checkpoint.
 fn end(client: &mut Client) -> Event {

@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::dump_error::DumpError;
+use super::memory::Listed;
 use super::meter::Meter;
-use super::receive::Receiver;
+use super::receive::{Receiver, receiving};
 use super::room::Victim;
 use crate::criu::clocks;
 use crate::criu::command::{self, Criu, DumpOptions};
@@ -31,6 +32,16 @@ use crate::sys::fd;
 const DUMPED: u8 = b'D';
 /// With copies: the tasks run. The next byte is the errno of a copy that could not be made, or 0.
 const RUNNING: u8 = b'R';
+/// The same where memory is listed: no copy could be made, and the tasks stand still. An errno follows.
+const NOT_COPIED: u8 = b'N';
+/// All lists are complete.
+const LISTED: u8 = b'P';
+
+/// What CRIU is told: list the memory, copy the tasks and let them run, let them run, end the copies.
+const LIST: u8 = b'p';
+const COPY: u8 = b's';
+const RUN: u8 = b'r';
+const END_COPIES: u8 = b'e';
 
 /// Time in which CRIU must release the tasks. Then it is killed, which releases them too.
 const LET_GO: Duration = Duration::from_secs(20);
@@ -103,78 +114,198 @@ impl Dump {
         }
     }
 
-    /// Receives CRIU's images until the service stands still and no image is left, but for memory that is read from
-    /// copies.
+    /// Receives CRIU's images until the service stands still and no image is left, but for memory that is listed, or read
+    /// from copies.
     pub fn collect(&mut self, writer: &ImageWriter, meter: &Meter) -> Result<BTreeMap<String, BodyId>, DumpError> {
-        let result = self.until_gate(writer, meter);
+        let result = self.until_said(DUMPED, writer, meter);
+        self.explained(result).map(|()| self.images.take())
+    }
+
+    /// Has CRIU list the memory of the service that stands still. Gives the images that came beside.
+    pub fn list(&mut self, writer: &ImageWriter, meter: &Meter) -> Result<BTreeMap<String, BodyId>, DumpError> {
+        let result = self.tell(LIST).and_then(|()| self.until_said(LISTED, writer, meter));
+        self.explained(result).map(|()| self.images.take())
+    }
+
+    /// What is listed, since the last time.
+    pub fn listed(&mut self) -> Vec<Listed> {
+        self.images.take_listed()
+    }
+
+    /// Has CRIU copy the processes whose memory is listed, and let the service run: the copy of each process. The error
+    /// that prevents a copy is the inner one; then there is none, and the service stands still.
+    pub fn copy(
+        &mut self,
+        writer: &ImageWriter,
+        meter: &Meter,
+    ) -> Result<Result<BTreeMap<i32, i32>, io::Error>, DumpError> {
+        let result = self.tell(COPY).and_then(|()| self.until_copied(writer, meter));
         self.explained(result)
     }
 
+    fn until_copied(
+        &mut self,
+        writer: &ImageWriter,
+        meter: &Meter,
+    ) -> Result<Result<BTreeMap<i32, i32>, io::Error>, DumpError> {
+        let said = self.said(writer, meter)?;
+        let [errno] = self.read()?;
+        if said == NOT_COPIED {
+            return Ok(Err(io::Error::from_raw_os_error(errno.into())));
+        }
+        self.released = Some(Instant::now());
+        let count = u32::from_le_bytes(self.read()?);
+        let mut copies = BTreeMap::new();
+        for _ in 0..count {
+            let [pid, copy] = [self.read()?, self.read()?].map(i32::from_le_bytes);
+            copies.insert(pid, copy);
+        }
+        Ok(Ok(copies))
+    }
+
+    /// Receives the lists that CRIU makes of copies, and all images that are left.
+    pub fn rest(&mut self, writer: &ImageWriter, meter: &Meter) -> Result<BTreeMap<String, BodyId>, DumpError> {
+        let result = self.until_ended(writer, meter);
+        self.explained(result).map(|()| self.images.take())
+    }
+
+    fn until_ended(&mut self, writer: &ImageWriter, meter: &Meter) -> Result<(), DumpError> {
+        while !self.images.has_ended() {
+            self.take_in(None, writer, meter)?;
+        }
+        Ok(())
+    }
+
     /// If CRIU has failed, its own reason explains the broken pipe or socket.
-    fn explained(&mut self, result: Result<(), DumpError>) -> Result<BTreeMap<String, BodyId>, DumpError> {
+    fn explained<T>(&mut self, result: Result<T, DumpError>) -> Result<T, DumpError> {
         if result.is_err() {
             self.images.close();
         }
         match result {
-            Err(DumpError::Broken { doing, error }) => {
+            // What CRIU says then is that nobody listens any more.
+            Err(DumpError::Broken { doing, error }) if error.kind() != io::ErrorKind::InvalidData => {
                 Err(self.refusal_at_end().unwrap_or(DumpError::Broken { doing, error }))
             }
-            result => result.map(|()| self.images.take()),
+            result => result,
         }
     }
 
-    fn until_gate(&mut self, writer: &ImageWriter, meter: &Meter) -> Result<(), DumpError> {
-        let mut at_gate = false;
+    /// Receives images until CRIU says `word`, and those that it has asked for before.
+    fn until_said(&mut self, word: u8, writer: &ImageWriter, meter: &Meter) -> Result<(), DumpError> {
+        if self.said(writer, meter)? != word {
+            return Err(self.gone());
+        }
+        // What CRIU has asked for before is there by now.
         loop {
-            // What CRIU has asked for before is there by now.
-            let at_once = at_gate && self.images.is_idle();
-            let gate = self.gate.as_ref().filter(|_| !at_gate).map(AsFd::as_fd);
-            let ready = self.images.wait(self.criu.exit(), gate, at_once).map_err(receiving)?;
-            let Some(ready) = ready else { return Ok(()) };
+            let at_once = self.images.is_idle();
+            let Some(ready) = self.images.wait(self.criu.exit(), None, at_once).map_err(receiving)? else {
+                return Ok(());
+            };
             self.images.take_in(&ready, writer, meter)?;
-            if ready.gate {
-                at_gate = self.is_at_gate()?;
-            }
             if ready.exited {
                 return Err(self.refused());
             }
         }
     }
 
-    /// Lets the service run on, and receives the memory that is left: from copies of its processes, if there may be
+    /// Receives images until CRIU says a word at the gate.
+    fn said(&mut self, writer: &ImageWriter, meter: &Meter) -> Result<u8, DumpError> {
+        loop {
+            if self.take_in(Some(()), writer, meter)? {
+                let [word] = self.read()?;
+                return Ok(word);
+            }
+        }
+    }
+
+    /// Receives what has come. Returns whether CRIU has said something, if it is `listened` to.
+    fn take_in(&mut self, listened: Option<()>, writer: &ImageWriter, meter: &Meter) -> Result<bool, DumpError> {
+        let gate = listened.and(self.gate.as_ref()).map(AsFd::as_fd);
+        let Some(ready) = self.images.wait(self.criu.exit(), gate, false).map_err(receiving)? else { return Ok(false) };
+        self.images.take_in(&ready, writer, meter)?;
+        if ready.exited && !ready.gate {
+            return Err(self.refused());
+        }
+        Ok(ready.gate)
+    }
+
+    /// The next bytes that CRIU says. The end of the gate means that CRIU gave up.
+    fn read<const N: usize>(&mut self) -> Result<[u8; N], DumpError> {
+        let mut bytes = [0; N];
+        let Some(gate) = &mut self.gate else { return Err(self.gone()) };
+        let read = gate.set_nonblocking(false).and_then(|()| gate.read_exact(&mut bytes));
+        match read.and_then(|()| gate.set_nonblocking(true)) {
+            Ok(()) => Ok(bytes),
+            Err(_) => Err(self.gone()),
+        }
+    }
+
+    /// Why CRIU has ended, or ends now.
+    fn gone(&mut self) -> DumpError {
+        self.spare();
+        self.criu.wait();
+        self.refused()
+    }
+
+    /// Lets the service run on, and receives the memory that CRIU reads: from copies of its processes, if there may be
     /// `copies`, or before it runs. `running` gets the error that prevented a copy, if any.
     pub fn run_on(
         &mut self,
         copies: bool,
         writer: &ImageWriter,
         meter: &Meter,
-        running: impl FnMut(Option<io::Error>),
+        running: impl FnOnce(Option<io::Error>),
     ) -> Result<BTreeMap<String, BodyId>, DumpError> {
-        self.tell(if copies { b's' } else { b'r' })?;
-        let result = self.until_end(writer, meter, running);
+        self.tell(if copies { COPY } else { RUN })?;
+        let result = self.until_read(writer, meter, running);
         match self.explained(result) {
             Err(DumpError::ShortOfMemory) if self.released.is_some() => Err(DumpError::CopiesGivenUp),
-            result => result,
+            result => result.map(|()| self.images.take()),
         }
     }
 
-    fn until_end(
+    fn until_read(
         &mut self,
         writer: &ImageWriter,
         meter: &Meter,
-        mut running: impl FnMut(Option<io::Error>),
+        running: impl FnOnce(Option<io::Error>),
     ) -> Result<(), DumpError> {
-        while self.released.is_none() || !self.images.has_ended() {
-            let gate = self.gate.as_ref().filter(|_| self.released.is_none()).map(AsFd::as_fd);
-            let Some(ready) = self.images.wait(self.criu.exit(), gate, false).map_err(receiving)? else { continue };
-            self.images.take_in(&ready, writer, meter)?;
-            if ready.gate {
-                running(self.prevented()?);
-            } else if ready.exited && self.released.is_none() {
-                return Err(self.refused());
-            }
+        if self.said(writer, meter)? != RUNNING {
+            return Err(self.gone());
         }
-        let short = self.victim.spare();
+        let [errno] = self.read()?;
+        self.released = Some(Instant::now());
+        running((errno != 0).then(|| io::Error::from_raw_os_error(errno.into())));
+        while !self.images.has_ended() {
+            let Some(ready) = self.images.wait(self.criu.exit(), None, false).map_err(receiving)? else { continue };
+            self.images.take_in(&ready, writer, meter)?;
+        }
+        self.wait_for_end()
+    }
+
+    /// CRIU ends the copies, and itself.
+    pub fn end_copies(&mut self) -> Result<(), DumpError> {
+        self.tell(END_COPIES).and_then(|()| self.wait_for_end())
+    }
+
+    /// The same, without waiting for it. One that cannot be told has ended already.
+    pub fn let_copies_end(&mut self) {
+        let _ = self.tell(END_COPIES);
+    }
+
+    /// From now on this victim has CRIU killed if memory is short.
+    pub fn watch(&mut self, victim: Victim) {
+        self.criu.child().into_iter().for_each(|pid| victim.is(pid));
+        self.victim = victim;
+    }
+
+    /// Why copies could not be read: they are given up if memory was short.
+    pub fn or_given_up(&self, error: DumpError) -> DumpError {
+        if self.victim.has_died(self.criu.child()) { DumpError::CopiesGivenUp } else { error }
+    }
+
+    fn wait_for_end(&mut self) -> Result<(), DumpError> {
+        let short = self.spare();
         match wait_for(&mut self.criu) {
             true => Ok(()),
             false if short => Err(DumpError::ShortOfMemory),
@@ -182,21 +313,14 @@ impl Dump {
         }
     }
 
-    /// What CRIU says when the service runs: the error that prevented a copy.
-    fn prevented(&mut self) -> Result<Option<io::Error>, DumpError> {
-        let mut answer = [0; 2];
-        if self.gate.as_mut().is_none_or(|gate| gate.read_exact(&mut answer).is_err()) || answer[0] != RUNNING {
-            self.victim.spare();
-            self.criu.wait();
-            return Err(self.refused());
-        }
-        self.released = Some(Instant::now());
-        Ok((answer[1] != 0).then(|| io::Error::from_raw_os_error(answer[1].into())))
+    /// CRIU may end by itself from now on. Returns whether it was killed for its memory.
+    fn spare(&self) -> bool {
+        self.victim.spare(self.criu.child())
     }
 
     /// Whether CRIU still holds the tasks. A killed CRIU lets them run.
     pub fn check(&mut self) -> Result<(), DumpError> {
-        self.victim.spare();
+        self.spare();
         let open = |mut gate: &UnixStream| match gate.read(&mut [0]) {
             Err(error) => error.kind() == io::ErrorKind::WouldBlock,
             Ok(_) => false,
@@ -229,9 +353,9 @@ impl Dump {
     pub fn release(&mut self, verdict: Verdict) -> Result<(), DumpError> {
         let byte = match verdict {
             Verdict::Kill => b'k',
-            Verdict::Run => b'r',
+            Verdict::Run => RUN,
         };
-        self.victim.spare();
+        self.spare();
         self.tell(byte)?;
         self.gate = None;
         let success = wait_for(&mut self.criu);
@@ -242,7 +366,7 @@ impl Dump {
     /// Answers CRIU at the gate.
     fn tell(&mut self, byte: u8) -> Result<(), DumpError> {
         let Some(gate) = &mut self.gate else { return Ok(()) };
-        gate.write_all(&[byte]).map_err(|error| match self.victim.has_died() {
+        gate.write_all(&[byte]).map_err(|error| match self.victim.has_died(self.criu.child()) {
             true => DumpError::ShortOfMemory,
             false => DumpError::Broken { doing: "CRIU released the service", error },
         })
@@ -257,30 +381,15 @@ impl Dump {
         Self::of(work, Running::of(child), Receiver::new(listener))
     }
 
-    /// Whether CRIU says that the dump is complete. The end of the gate means that CRIU gave up.
-    fn is_at_gate(&mut self) -> Result<bool, DumpError> {
-        let mut byte = [0];
-        let Some(gate) = &mut self.gate else { return Ok(false) };
-        match gate.read(&mut byte) {
-            Ok(1) if byte[0] == DUMPED => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-            _ => {
-                self.victim.spare();
-                self.criu.wait();
-                Err(self.refused())
-            }
-        }
-    }
-
     /// Ends CRIU, and returns its reason if it failed.
     fn refusal_at_end(&mut self) -> Option<DumpError> {
-        self.victim.spare();
+        self.spare();
         drop(self.gate.take());
         (!wait_for(&mut self.criu)).then(|| self.refused())
     }
 
     fn refused(&mut self) -> DumpError {
-        if self.victim.spare() {
+        if self.spare() {
             return DumpError::ShortOfMemory;
         }
         DumpError::Refused(log::cause(&self.log, self.oom_kills.since()))
@@ -290,7 +399,7 @@ impl Dump {
 impl Drop for Dump {
     /// Closes the gate, so the service runs on. Waits for that, since the caller may report it.
     fn drop(&mut self) {
-        self.victim.spare();
+        self.spare();
         self.images.close();
         drop(self.gate.take());
         wait_for(&mut self.criu);
@@ -304,8 +413,4 @@ fn wait_for(criu: &mut Running) -> bool {
         criu.kill();
     }
     criu.wait()
-}
-
-fn receiving(error: io::Error) -> DumpError {
-    DumpError::Broken { doing: "freeze read CRIU's images", error }
 }

@@ -21,6 +21,10 @@ pub enum DumpError {
     )]
     Broken { doing: &'static str, error: io::Error },
     #[error(
+        "the memory of process {pid} cannot be read ({error}), so the checkpoint is given up; try again, and check the container's memory limit if it fails again"
+    )]
+    Unreadable { pid: i32, error: io::Error },
+    #[error(
         "CRIU's list of the service's files cannot be read, so freeze cannot tell whether all of them are captured; try again, and report it if it fails again"
     )]
     Unknown,

@@ -117,6 +117,7 @@ mod tests {
 
     use super::super::{Standbys, tree_of_service::Tree};
     use super::*;
+    use crate::control::protocol::Pace;
     use crate::files::selection::Selection;
     use crate::image::{KeyFiles, Lease, test_vault};
     use crate::proc::tree;
@@ -146,6 +147,7 @@ mod tests {
             after_commit: AfterCommit::Stop,
             hold: None,
             standbys: Standbys::default(),
+            pace: Pace::DEFAULT,
             files: Selection::default(),
             ephemeral_store: false,
             clock_ahead_s: None,

@@ -12,64 +12,51 @@ mod ending;
 mod fence;
 mod handover;
 mod heartbeat;
+mod memory;
 mod meter;
 pub(crate) mod outlook;
 pub mod pid_order;
 pub(crate) mod preflight;
 mod receive;
 mod room;
+mod rounds;
+mod seen;
 mod standbys;
+mod take;
 mod tree_of_service;
 
-use std::collections::BTreeMap;
 use std::io;
-use std::os::unix::ffi::OsStringExt;
-use std::os::unix::process::parent_id;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::control::protocol::{Event, Phase, Report, millis};
-use crate::criu::command::{self, DumpOptions, SystemV};
-use crate::criu::running::Place;
-use crate::criu::stats;
+use crate::control::protocol::{Event, Pace, Phase, Report};
+use crate::criu::command;
 use crate::criu::tracer::Tracer;
-use crate::exit;
 use crate::fail_points::{Point, reach};
-use crate::files::ahead::Ahead;
-use crate::files::capture::{self, CaptureError, Captured};
-use crate::files::complete::{self, Incomplete};
+use crate::files::capture::CaptureError;
+use crate::files::complete::Incomplete;
 use crate::files::ephemeral::Ephemeral;
-use crate::files::identity::Identities;
-use crate::files::selection::{Scope, Selection};
-use crate::files::survey::Survey;
-use crate::files::used::{self, LookupError, Rules, Used};
-use crate::files::user::User;
-use crate::files::volume_changes;
-use crate::files::written_back;
-use crate::host::memory::Headroom;
-use crate::host::pid_counting;
-use crate::image::{
-    self, BodyId, CriuImage, Demands, Figures, File, ImageError, ImageWriter, Lease, Manifest, Standby, Vault, Written,
-};
+use crate::files::selection::Selection;
+use crate::files::used::LookupError;
+use crate::image::{ImageError, Lease, Standby, Vault};
 use crate::job::reporter::Reporter;
 use crate::job::work_folder::Work;
-use crate::job::{self, AfterCommit, Common, Failure};
-use crate::privileges::{Abilities, DumpPlan, RestorePlan};
-use crate::proc::tree;
-use crate::store::{self, Fencing, Location, StoreError};
+use crate::job::{AfterCommit, Common, Failure};
+use crate::store::{self, StoreError};
 pub(crate) use dump::{Dump, Verdict};
 pub(crate) use dump_error::DumpError;
-use ending::DumpGate;
-use fence::{Stopped, StoppedByUser};
 use handover::{Complaints, Offer};
-use heartbeat::Heartbeats;
+use memory::Kept;
 pub(crate) use meter::Meter;
 use pid_order::Disorder;
 use preflight::Refusal;
+use room::TooLittle;
 pub(crate) use room::Victim;
-use room::{TooLittle, Watch};
+use rounds::Rounds;
+use seen::Seen;
 pub(crate) use standbys::Standbys;
-use tree_of_service::{NotWhole, Tree};
+use take::{Part, Taken, Turn, take};
+use tree_of_service::NotWhole;
 
 #[derive(Debug, thiserror::Error)]
 enum CheckpointError {
@@ -155,6 +142,8 @@ pub(crate) struct Target {
     pub hold: Option<Duration>,
     /// The standbys whose failure ends the hold.
     pub standbys: Standbys,
+    /// How short the last step of a move is to be.
+    pub pace: Pace,
     /// Which files are captured beside those that the service uses.
     pub files: Selection,
     /// Lets the service end into a store that vanishes with the container.
@@ -163,16 +152,36 @@ pub(crate) struct Target {
     pub clock_ahead_s: Option<u64>,
 }
 
+/// Takes a checkpoint, in rounds if it is a move that gains by them.
 pub(crate) fn run(common: &Common, target: &Target, reporter: &Reporter) -> Result<Report, Failure> {
-    let runs_on = target.after_commit == AfterCommit::Resume;
-    attempt(common, target, reporter, runs_on)?.map_or_else(
-        |given_up| {
-            reporter.warn(format!("{given_up}, so freeze takes the checkpoint again, while the service stands still"));
-            // Without copies none are given up.
-            attempt(common, target, reporter, false)?.map_err(|error| failure(&error, None, None))
-        },
-        Ok,
-    )
+    let attempt = |target: &Target, part, copies, before| attempt(common, target, reporter, (part, copies), before);
+    let again = |given_up: &DumpError| {
+        reporter.warn(format!("{given_up}, so freeze takes the checkpoint again, while the service stands still"));
+        // Without copies none are given up.
+        attempt(target, Part::Alone, false, None)?.map_err(|error| failure(&error, None, None))
+    };
+    let (mut rounds, mut target, mut before, mut part) =
+        (Rounds::of(common, target), target.clone(), None, Part::First);
+    while rounds.go_on() {
+        match attempt(&target, part, true, before.take())? {
+            Ok(taken) => {
+                rounds.note(&taken, reporter);
+                (before, part) = (taken.kept, Part::Further);
+                target = taken.target;
+            }
+            Err(_) => break,
+        }
+    }
+    if let Some(too_slow) = rounds.give_up() {
+        return Err(failure(&too_slow, None, Some(Phase::Handover)));
+    }
+    let part = if part == Part::First { Part::Alone } else { Part::Last };
+    let copies = target.after_commit == AfterCommit::Resume;
+    let last = match attempt(&target, part, copies, before)? {
+        Ok(taken) => taken,
+        Err(given_up) => again(&given_up)?,
+    };
+    Ok(last.report)
 }
 
 /// The inner error: copies were given up, and the service runs on.
@@ -180,19 +189,21 @@ fn attempt(
     common: &Common,
     target: &Target,
     reporter: &Reporter,
-    copies: bool,
-) -> Result<Result<Report, DumpError>, Failure> {
-    let work = Work::new(&common.runtime_dir, command::DUMP_LOG).map_err(|error| {
+    (part, copies): (Part, bool),
+    before: Option<Kept>,
+) -> Result<Result<Taken, DumpError>, Failure> {
+    let work = if before.is_some() { Work::beside } else { Work::new };
+    let work = work(&common.runtime_dir, command::DUMP_LOG).map_err(|error| {
         failure(&CheckpointError::RuntimeDir { path: common.runtime_dir.clone(), error }, None, None)
     })?;
-    let meter = Meter::new(reporter);
-    match take(common, target, reporter, &meter, &work, copies) {
+    let (meter, log) = (Meter::new(reporter), work.log_to_be());
+    match take(Turn { common, target, reporter, meter: &meter, work, copies, part }, before) {
         Err(CheckpointError::Dump(given_up @ DumpError::CopiesGivenUp)) => Ok(Err(given_up)),
         Err(error) => {
-            let log = if error.is_of_criu() { work.kept_log() } else { None };
+            let log = (error.is_of_criu() && log.exists()).then_some(log);
             Err(failure(&error, log, meter.phase()))
         }
-        Ok(report) => Ok(Ok(report)),
+        Ok(taken) => Ok(Ok(taken)),
     }
 }
 
@@ -217,297 +228,4 @@ pub(crate) fn settle(
     let taken_by = offer.settle(remaining.saturating_sub(begun.elapsed()), reporter);
     reach(Point::SettleDecided);
     Event::Settled { taken_by }
-}
-
-fn take(
-    common: &Common,
-    target: &Target,
-    reporter: &Reporter,
-    meter: &Meter,
-    work: &Work,
-    copies: bool,
-) -> Result<Report, CheckpointError> {
-    let started = Instant::now();
-    reach(Point::CheckpointBegun);
-    prefer_for_the_oom_killer();
-    meter.begin(Phase::Preflight);
-    let abilities = Abilities::probe();
-    let read = || Tree::of_service(target.root, target.service).map_err(CheckpointError::from);
-    let mut seen = check(&read, &abilities)?;
-    match &seen.disorder {
-        Some(disorder) => reporter.warn(disorder.to_string()),
-        None if RestorePlan::of(&abilities).can_go_back() => {}
-        None => tree::highest(seen.tree.processes())
-            .and_then(pid_counting::at_checkpoint)
-            .into_iter()
-            .for_each(|message| reporter.warn(message)),
-    }
-    if let Some(uid) = User::ours().does_not_reach(seen.tree.processes()) {
-        reporter.warn(unreached(uid));
-    }
-    for path in target.files.named.include.iter().filter(|path| !path.exists()) {
-        // The file may come later, but a misspelt path must not go unnoticed.
-        reporter.warn(format!("--include {}: there is no such file at the moment", path.display()));
-    }
-    let ours = describe::our_folders(common, work.path());
-    let rules = Rules::of_this_container(parent_id() as i32, ours, target.files.clone())
-        .map_err(LookupError::Proc)?
-        .with_names(&common.runtime_dir);
-    if rules.scope() == Scope::Changed && rules.may_miss_deletions() {
-        reporter.warn(
-            "the names of the image's files were not all listed when the container started, so some of what the service \
-             has deleted may be there again after a restore"
-                .into(),
-        );
-    }
-    used::check_included(&rules)?;
-    let survey = survey(&rules, target.files.limit)?;
-    let host = describe::host().map_err(LookupError::Proc)?;
-    let store = store::open(&common.store)?;
-    let fencing = store.prepare()?;
-    check_lasting(&common.store, target)?;
-    match (fencing, target.after_commit) {
-        (Fencing::Enforced, _) => {}
-        (Fencing::Ignored, AfterCommit::HandOver { .. }) => {
-            return Err(CheckpointError::NotFenced(store.url().to_owned()));
-        }
-        (Fencing::Ignored, _) => reporter.warn(unfenced(store.url())),
-    }
-    let vault = Vault::create(store, &common.keys)?;
-    target.lease.check(&vault)?;
-    let interval = common.exclusive_ms.map(Duration::from_millis);
-    let _heartbeats = Heartbeats::start(&vault, target.lease, &common.instance, interval);
-    let memory = room::fit(common.memory, seen.tree.processes(), Headroom::now())?;
-    let watch = watch(reporter);
-    let writer = ImageWriter::within(&vault, memory, job::cores(), room::is_left)?;
-    let written = used::written(seen.tree.processes()).map_err(LookupError::Proc)?;
-    let identities = Identities::read(&common.runtime_dir, &used::mapped(seen.tree.processes(), &rules), &written);
-    let ahead = match &survey {
-        Some(survey) => {
-            let written = used::written(read()?.processes()).map_err(LookupError::Proc)?;
-            Ahead::read(&survey.changed, &written, &writer)?
-        }
-        None => Ahead::default(),
-    };
-    if !ahead.is_empty() || identities.are_new() {
-        // Reading may have taken minutes.
-        seen = check(&read, &abilities)?;
-    }
-    let runs_on = target.after_commit == AfterCommit::Resume;
-    if runs_on {
-        let used = Used::by(seen.tree.processes(), &seen.watched)?;
-        written_back::save(volume_changes::mapped(&used, &rules))
-            .unwrap_or_else(|unsaved| reporter.warn(unsaved.to_string()));
-    }
-    let service = || standbys::describe(&host, &seen, target, &rules, &identities, survey.as_ref());
-    let (announced, target) = standbys::announce(&vault, target, common, fencing, reporter, service)?;
-    let target = &target;
-    reach(Point::CheckpointChecked);
-
-    meter.begin(Phase::Dump);
-    let by_user = StoppedByUser::of(&seen.tree);
-    let place = target.tracer.as_ref().map_or(Place::Here, Place::In);
-    let criu = DumpPlan::of(&abilities).criu;
-    let objects = SystemV::of(image::container_id(&vault, &common.instance));
-    let victim = watch.victim().clone();
-    let options = DumpOptions { watched: &seen.watched, objects: Some(&objects), copies };
-    let mut dump = Dump::start(criu, place, target.root, work.path(), &options, victim)?;
-    let mut images = dump.collect(&writer, meter)?;
-    reach(Point::CheckpointHeld);
-
-    meter.begin(Phase::Files);
-    // Processes may have come and gone between preflight and freeze.
-    let tree = Tree::of_service(target.root, target.service)?;
-    preflight::check_frozen(tree.processes(), &abilities)?;
-    let used = Used::by(tree.processes(), &seen.watched)?;
-    let survey = survey.map(|survey| survey.again(&rules)).transpose()?.unwrap_or_default();
-    let paths = used::paths(&used, survey.changed.keys(), &rules)?;
-    let files = capture::capture(&paths, &used, &|path, meta| ahead.content(path, meta), &writer)?;
-    complete::check(&dump.named()?, &files, &used, &rules, tree.processes())?;
-    let mapped = describe::executables(&tree, &rules, &identities);
-    let mut manifest =
-        describe::service(host, &tree, target.root, target.service, mapped).map_err(LookupError::Proc)?;
-    manifest.clocks = manifest.clocks.map(|kernel| dump.clocks(target.root, kernel)).transpose()?;
-    manifest.demands = Some(seen.demands.but_free(dump.files()));
-    manifest.folder_links = used.folder_links(&rules);
-    if runs_on {
-        written_back::begin(volume_changes::mapped(&used, &rules))
-            .unwrap_or_else(|unsaved| reporter.warn(unsaved.to_string()));
-    }
-    manifest.volume_files = volume_changes::record(&used, &rules);
-    if rules.scope() == Scope::Changed {
-        manifest.deleted = rules.deleted().into_iter().map(|path| path.into_os_string().into_vec()).collect();
-    }
-    reach(Point::CheckpointFiles);
-    if copies {
-        meter.begin(Phase::Dump);
-        images.extend(read_copies(&mut dump, (&watch, memory), &writer, meter, reporter)?);
-    } else if runs_on {
-        dump.release(Verdict::Run)?;
-    }
-    if runs_on {
-        reach(Point::CheckpointReleased);
-    }
-
-    meter.begin(Phase::Commit);
-    let written = writer.finish()?;
-    drop(watch);
-    reach(Point::CheckpointPacked);
-    let frozen_ms = millis(dump.frozen());
-    let (bytes, stored) = (written.bytes, written.stored);
-    let figures = Figures { bytes, stored, frozen_ms, new: written.new, shared: written.shared };
-    fill(&mut manifest, images, files, written, figures);
-    manifest.instance.clone_from(&common.instance);
-    // Without fencing two containers could take the generation, so it is not offered.
-    manifest.offered = !runs_on && fencing == Fencing::Enforced;
-    let generation = if runs_on {
-        let lease = image::commit(&vault, &mut manifest, target.lease, started)?;
-        reporter.send(&Event::Committed { lease });
-        reach(Point::CheckpointCommitted);
-        image::mark_committed(&vault, lease.generation);
-        lease.generation
-    } else {
-        let stopped = Stopped::stop(&tree).map_err(CheckpointError::NotStopped)?;
-        // If CRIU has died, the service has run on, and the generation would lose that work.
-        if let Err(error) = dump.check() {
-            stopped.go_on();
-            by_user.stop_again();
-            return Err(error.into());
-        }
-        reach(Point::CheckpointStopped);
-        let gate = DumpGate { dump: &mut dump, stopped, by_user: &by_user };
-        ending::give_away(common, target, reporter, &vault, &mut manifest, started, gate)?
-    };
-    if let Some(announced) = announced {
-        announced.disarm();
-    }
-    Ok(Report {
-        generation,
-        bytes: figures.bytes,
-        stored: figures.stored,
-        new: figures.new,
-        shared: figures.shared,
-        frozen_ms: stats::frozen_ms(work.path()).unwrap_or(frozen_ms),
-        total_ms: millis(started.elapsed()),
-        ended: !runs_on,
-    })
-}
-
-/// Lets the service run on, and takes its memory from copies of its processes where that can be.
-fn read_copies(
-    dump: &mut Dump,
-    (watch, memory): (&Watch, u64),
-    writer: &ImageWriter,
-    meter: &Meter,
-    reporter: &Reporter,
-) -> Result<BTreeMap<String, BodyId>, CheckpointError> {
-    if !room::is_left_for_reading() {
-        return Err(DumpError::ShortOfMemory.into());
-    }
-    let there_is_room = room::is_left_for_copies(memory);
-    watch.copies(there_is_room);
-    let read = dump.run_on(there_is_room, writer, meter, |prevented| {
-        match prevented {
-            Some(error) => reporter.warn(not_copied(there_is_room, &error)),
-            None => writer.take_time(),
-        }
-        reach(Point::CheckpointCopied);
-    });
-    watch.copies(false);
-    Ok(read?)
-}
-
-fn not_copied(there_is_room: bool, error: &io::Error) -> String {
-    let why = match there_is_room {
-        true => format!("a process of the service could not be copied ({error})"),
-        false => "the container has too little memory left to copy the service's processes".into(),
-    };
-    format!("{why}, so the service stood still while its memory was read")
-}
-
-/// Ends this worker when the memory is nearly gone. That harms nothing before the commit.
-fn watch(reporter: &Reporter) -> Watch {
-    let last_word = reporter.last_word();
-    Watch::start(move || {
-        last_word.say(&Event::Failed { message: DumpError::ShortOfMemory.to_string(), log: None, phase: None });
-        std::process::exit(exit::FAILED.into())
-    })
-}
-
-/// What the preflight has seen.
-struct Seen {
-    tree: Tree,
-    /// Files that only the preflight finds.
-    watched: Vec<PathBuf>,
-    demands: Demands,
-    /// What is wrong with the order of the PIDs, if the processes can be restored in spite of it.
-    disorder: Option<Disorder>,
-}
-
-/// Refuses what cannot be carried.
-fn check(read: &impl Fn() -> Result<Tree, CheckpointError>, abilities: &Abilities) -> Result<Seen, CheckpointError> {
-    let (tree, watched, demands) = preflight::check(read, parent_id() as i32, abilities)?;
-    match pid_order::check(tree.processes()) {
-        Err(disorder) if disorder.is_final() || !RestorePlan::of(abilities).can_go_back() => Err(disorder.into()),
-        ordered => Ok(Seen { tree, watched, demands, disorder: ordered.err() }),
-    }
-}
-
-/// Looks at what was changed in the container, if that travels.
-fn survey(rules: &Rules, limit: u64) -> Result<Option<Survey>, LookupError> {
-    if rules.scope() == Scope::Open {
-        return Ok(None);
-    }
-    let survey = Survey::look(rules)?;
-    survey.check(limit)?;
-    Ok(Some(survey))
-}
-
-/// Refuses to end the service if the store vanishes with the container.
-fn check_lasting(store: &Location, target: &Target) -> Result<(), CheckpointError> {
-    if target.after_commit == AfterCommit::Resume || target.ephemeral_store {
-        return Ok(());
-    }
-    let Ok(folder) = store.folder() else { return Ok(()) };
-    match Ephemeral::of(&folder).map_err(LookupError::Proc)? {
-        Some(place) => Err(CheckpointError::Ephemeral { url: store.url.clone(), place }),
-        None => Ok(()),
-    }
-}
-
-fn unreached(uid: u32) -> String {
-    format!(
-        "the service has a process of uid {uid}, and freeze may not read that user's files, so those that were changed \
-         may stay behind; run the service as one user, or add the capability DAC_OVERRIDE"
-    )
-}
-
-fn unfenced(url: &str) -> String {
-    format!(
-        "the server of {url} ignores conditional writes, so two containers that use this store can overwrite each \
-         other's checkpoints unnoticed. Run one container at a time, or use a server that supports If-None-Match and \
-         If-Match"
-    )
-}
-
-fn fill(
-    manifest: &mut Manifest,
-    images: BTreeMap<String, BodyId>,
-    files: Vec<Captured>,
-    mut written: Written,
-    figures: Figures,
-) {
-    manifest.images = images.into_iter().map(|(name, id)| CriuImage { name, body: Some(written.take(id)) }).collect();
-    let with_body = |(file, id): Captured| File { body: id.map(|id| written.take(id)), ..file };
-    manifest.files = files.into_iter().map(with_body).collect();
-    manifest.packs = written.packs;
-    manifest.chunks = written.chunks;
-    manifest.figures = Some(figures);
-    manifest.demands = manifest.demands.take().map(|seen| seen.with(manifest));
-}
-
-/// Makes the OOM killer choose the checkpoint and not the service. Raising the score needs no privilege
-/// (proc_pid_oom_score_adj(5)); CRIU inherits it.
-fn prefer_for_the_oom_killer() {
-    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
 }

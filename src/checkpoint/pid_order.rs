@@ -316,7 +316,7 @@ mod tests {
     fn tree(list: &[(i32, i32, i32, i32)]) -> Vec<Process> {
         let process = |&(pid, ppid, sid, pgid): &(i32, i32, i32, i32)| {
             let comm = "app".to_owned();
-            Process { pid, ppid, sid, pgid, state: 'S', comm, threads: vec![pid] }
+            Process { pid, ppid, sid, pgid, state: 'S', comm, threads: vec![pid], start: 0 }
         };
         std::iter::once(&(1000, 1, 1000, 1000)).chain(list).map(process).collect()
     }

@@ -13,6 +13,7 @@ use std::os::unix::net::UnixListener;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::dump_error::DumpError;
+use super::memory::{self, Listed};
 use super::meter::Meter;
 use crate::criu::clocks;
 use crate::criu::named;
@@ -31,7 +32,11 @@ pub struct Receiver {
     open: Vec<Open>,
     done: BTreeMap<String, BodyId>,
     copies: BTreeMap<&'static str, Vec<u8>>,
+    listed: Vec<Listed>,
 }
+
+/// Bytes of one read of a list.
+const LIST_READ: usize = 64 << 10;
 
 /// The connection on which CRIU asks for images.
 #[derive(Debug)]
@@ -45,9 +50,16 @@ enum Stream {
 struct Open {
     name: String,
     pipe: std::fs::File,
-    body: BodyWriter,
-    /// What came, if it is one of [`COPIED`].
-    copy: Option<(&'static str, Vec<u8>)>,
+    into: Into,
+}
+
+/// What becomes of an image.
+enum Into {
+    Body(BodyWriter),
+    /// One of [`COPIED`], and what came.
+    Copied(BodyWriter, &'static str, Vec<u8>),
+    /// A list of pages, which is not stored.
+    List(Vec<u8>),
 }
 
 /// Copies what it reads, but for what exceeds [`named::LIMIT`].
@@ -83,12 +95,18 @@ impl fmt::Debug for Open {
 
 impl Receiver {
     pub fn new(listener: UnixListener) -> Self {
-        Self { listener, stream: Stream::Awaited, open: Vec::new(), done: BTreeMap::new(), copies: BTreeMap::new() }
+        let (open, done, copies, listed) = (Vec::new(), BTreeMap::new(), BTreeMap::new(), Vec::new());
+        Self { listener, stream: Stream::Awaited, open, done, copies, listed }
     }
 
     /// The images that are complete, since the last time.
     pub fn take(&mut self) -> BTreeMap<String, BodyId> {
         mem::take(&mut self.done)
+    }
+
+    /// The lists of pages that are complete, since the last time.
+    pub fn take_listed(&mut self) -> Vec<Listed> {
+        mem::take(&mut self.listed)
     }
 
     /// One of [`COPIED`].
@@ -146,14 +164,29 @@ impl Receiver {
             let Some(image) = self.open.get_mut(*index) else { continue };
             if drain(image, meter)? {
                 let image = self.open.swap_remove(*index);
-                self.copies.extend(image.copy);
-                self.done.insert(image.name, image.body.finish()?);
+                self.complete(image)?;
                 reach(Point::CheckpointDumping);
             }
         }
         if ready.socket {
-            self.hear(writer).map_err(|error| DumpError::Broken { doing: "freeze read CRIU's images", error })?;
+            self.hear(writer).map_err(receiving)?;
         }
+        Ok(())
+    }
+
+    fn complete(&mut self, image: Open) -> Result<(), DumpError> {
+        let body = match image.into {
+            Into::List(bytes) => {
+                self.listed.push(Listed::parse(&image.name, &bytes).map_err(receiving)?);
+                return Ok(());
+            }
+            Into::Body(body) => body,
+            Into::Copied(body, name, copy) => {
+                self.copies.insert(name, copy);
+                body
+            }
+        };
+        self.done.insert(image.name, body.finish()?);
         Ok(())
     }
 
@@ -173,24 +206,46 @@ impl Receiver {
 fn begin(name: String, connection: &mut Connection, writer: &ImageWriter) -> io::Result<Open> {
     let pipe = connection.pipe()?;
     fd::set_nonblocking(pipe.as_fd())?;
-    if name.starts_with("pages-") || name.starts_with("ghost-file-") {
+    if name.starts_with("pages-") || name.starts_with("runs-") || name.starts_with("ghost-file-") {
         fd::widen_pipe(pipe.as_fd(), stream::PIPE_ROOM);
     }
-    let copy = COPIED.into_iter().find(|image| *image == name).map(|image| (image, Vec::new()));
-    Ok(Open { name, pipe: pipe.into(), body: writer.begin(), copy })
+    let into = match COPIED.into_iter().find(|image| *image == name) {
+        _ if name.starts_with("runs-") => Into::List(Vec::new()),
+        Some(copied) => Into::Copied(writer.begin(), copied, Vec::new()),
+        None => Into::Body(writer.begin()),
+    };
+    Ok(Open { name, pipe: pipe.into(), into })
+}
+
+pub(super) fn receiving(error: io::Error) -> DumpError {
+    DumpError::Broken { doing: "freeze read CRIU's images", error }
+}
+
+/// Does one read(2) of a list.
+fn fill(list: &mut Vec<u8>, pipe: &mut std::fs::File) -> io::Result<usize> {
+    let before = list.len();
+    if before > memory::LIMIT {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "criu sent a list without end"));
+    }
+    list.resize(before + LIST_READ, 0);
+    let read = pipe.read(&mut list[before..]);
+    list.truncate(before + *read.as_ref().unwrap_or(&0));
+    read
 }
 
 /// Reads until the pipe is empty. Returns whether it has ended.
 fn drain(image: &mut Open, meter: &Meter) -> Result<bool, DumpError> {
     loop {
-        let read = match &mut image.copy {
-            Some((_, copy)) => image.body.fill_from(&mut Copying { pipe: &mut image.pipe, copy }),
-            None => image.body.fill_from(&mut image.pipe),
+        let read = match &mut image.into {
+            Into::Copied(body, _, copy) => body.fill_from(&mut Copying { pipe: &mut image.pipe, copy }),
+            Into::Body(body) => body.fill_from(&mut image.pipe),
+            Into::List(list) => fill(list, &mut image.pipe).map_err(ImageError::Source),
         };
         match read {
             Ok(0) => return Ok(true),
             Ok(read) => meter.add(read),
             Err(ImageError::Source(error)) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(ImageError::Source(error)) if matches!(image.into, Into::List(_)) => return Err(receiving(error)),
             Err(error) => return Err(error.into()),
         }
     }

@@ -5,6 +5,7 @@
 //! pages if there is little, is refused if there is too little, and is given up if the rest goes before everything is
 //! stored.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -81,39 +82,42 @@ fn mib(bytes: u64) -> u64 {
     bytes.div_ceil(1 << 20)
 }
 
-/// Whom the [`Watch`] kills: a CRIU beside the service while there is one, which lets the service run on.
+/// Whom the [`Watch`] kills: each CRIU beside the service, which lets the service run on.
 #[derive(Debug, Clone, Default)]
 pub struct Victim(Arc<Mutex<Prey>>);
 
 #[derive(Debug, Default)]
 struct Prey {
-    criu: Option<i32>,
-    killed: bool,
+    crius: BTreeSet<i32>,
+    killed: BTreeSet<i32>,
 }
 
 impl Victim {
     /// This CRIU, a child of this process, may be killed until it is spared.
     pub fn is(&self, pid: i32) {
-        self.lock().criu = Some(pid);
-    }
-
-    /// CRIU may end by itself, or be reaped. Returns whether it was killed before.
-    pub fn spare(&self) -> bool {
         let mut prey = self.lock();
-        prey.criu = None;
-        prey.killed
+        prey.killed.remove(&pid);
+        prey.crius.insert(pid);
     }
 
-    pub fn has_died(&self) -> bool {
-        self.lock().killed
+    /// This CRIU may end by itself, or be reaped. Returns whether it was killed before.
+    pub fn spare(&self, criu: Option<i32>) -> bool {
+        if let Some(pid) = criu {
+            self.lock().crius.remove(&pid);
+        }
+        self.has_died(criu)
     }
 
-    /// Returns whether there was a CRIU.
+    pub fn has_died(&self, criu: Option<i32>) -> bool {
+        criu.is_some_and(|pid| self.lock().killed.contains(&pid))
+    }
+
+    /// Returns whether there was one.
     fn kill(&self) -> bool {
         let mut prey = self.lock();
-        let Some(criu) = prey.criu.take() else { return false };
-        prey.killed |= process::kill(criu, libc::SIGKILL);
-        true
+        let crius = std::mem::take(&mut prey.crius);
+        prey.killed.extend(crius.iter().filter(|pid| process::kill(**pid, libc::SIGKILL)));
+        !crius.is_empty()
     }
 
     fn lock(&self) -> MutexGuard<'_, Prey> {
@@ -142,10 +146,15 @@ impl Watch {
         let is_gone = move || Headroom::now().is_some_and(|here| here.last() < least.load(Ordering::Relaxed));
         let mut watch = match Headroom::now() {
             Some(_) => Self::until(is_gone, end),
-            None => Self { victim: Victim::default(), floor: Arc::default(), thread: None },
+            None => Self::none(),
         };
         watch.floor = floor;
         watch
+    }
+
+    /// One that looks at nothing.
+    pub fn none() -> Self {
+        Self { victim: Victim::default(), floor: Arc::default(), thread: None }
     }
 
     /// Whether there are copies of processes.
@@ -237,7 +246,7 @@ mod tests {
         assert_eq!((criu.try_wait().unwrap(), end.try_recv()), (None, Err(TryRecvError::Empty)));
         gone.store(true, Ordering::Relaxed);
         assert_eq!(criu.wait().unwrap().signal(), Some(9));
-        assert!(watch.victim().spare());
+        assert!(watch.victim().spare(Some(criu.id() as i32)));
         assert_eq!(end.recv_timeout(Duration::from_secs(60)), Ok(()));
     }
 
@@ -247,7 +256,7 @@ mod tests {
         let (ended, end) = mpsc::channel();
         let watch = Watch::until(|| false, move || ended.send(()).unwrap());
         watch.victim().is(criu.id() as i32);
-        assert!(!watch.victim().spare());
+        assert!(!watch.victim().spare(Some(criu.id() as i32)));
         assert!(!watch.victim().kill());
         drop(watch);
         assert_eq!((criu.try_wait().unwrap(), end.try_recv()), (None, Err(TryRecvError::Disconnected)));

@@ -209,6 +209,7 @@ pub fn unfit(standbys: &[Standby]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::protocol::Pace;
     use crate::files::selection::Selection;
     use crate::image::{KeyFiles, Lease, glance, test_vault};
     use crate::store::Location;
@@ -268,6 +269,7 @@ mod tests {
                 after_commit,
                 hold,
                 standbys: Standbys::default(),
+                pace: Pace::DEFAULT,
                 files,
                 ephemeral_store: false,
                 clock_ahead_s: None,

@@ -28,10 +28,12 @@ pub enum NotWhole {
 pub struct Tree(Vec<Process>);
 
 impl Tree {
-    /// The tree below `root`, proven whole: init's only other child is this worker. Tracers may stand above the root.
-    pub fn of_service(root: i32, service: i32) -> Result<Self, NotWhole> {
+    /// The tree below `root`, proven whole: init's only other child is this worker. Tracers may stand above the root. The
+    /// processes in `left_out` are copies of freeze's.
+    pub fn of_service(root: i32, service: i32, left_out: &[i32]) -> Result<Self, NotWhole> {
         let all = tree::all().map_err(|error| NotWhole::NoProc(error.to_string()))?;
-        let processes = tree::below(&all, root);
+        let mut processes = tree::below(&all, root);
+        processes.retain(|process| !left_out.contains(&process.pid));
         if processes.first().is_none_or(Process::is_zombie) {
             return Err(NotWhole::RootGone(root));
         }
@@ -70,13 +72,13 @@ mod tests {
 
     #[test]
     fn a_root_that_never_was_is_gone() {
-        assert_eq!(Tree::of_service(i32::MAX, 1).unwrap_err(), NotWhole::RootGone(i32::MAX));
+        assert_eq!(Tree::of_service(i32::MAX, 1, &[]).unwrap_err(), NotWhole::RootGone(i32::MAX));
     }
 
     #[test]
     fn a_service_outside_the_tree_is_gone() {
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
-        let found = Tree::of_service(child.id() as i32, i32::MAX).unwrap_err();
+        let found = Tree::of_service(child.id() as i32, i32::MAX, &[]).unwrap_err();
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(found, NotWhole::ServiceGone);

@@ -10,7 +10,7 @@ use super::{say, text};
 use crate::{
     control::{
         client::{Client, ClientError},
-        protocol::{Event, MAX_NAMED, Op, Phase, Report, Wanted, millis},
+        protocol::{Event, MAX_NAMED, NotConverging, Op, Pace, Phase, Report, Wanted, millis},
     },
     exit,
     files::selection::{Named, Pattern},
@@ -27,6 +27,13 @@ pub struct Arguments {
     #[arg(long, value_name = "TIMEOUT", num_args = 0..=1, require_equals = true, default_missing_value = "60s",
           conflicts_with = "leave_running", value_parser = humantime::parse_duration)]
     handover: Option<Duration>,
+    /// How long the service may stand still in the last step of a handover: freeze saves what changes in rounds before, until
+    /// it predicts less
+    #[arg(long, value_name = "DURATION", default_value = "300ms", requires = "handover", value_parser = humantime::parse_duration)]
+    max_downtime: Duration,
+    /// What to do if no round makes the last step that short
+    #[arg(long, value_name = "WHAT", default_value = "go", requires = "handover")]
+    if_not_converging: NotConverging,
     /// Checkpoint this file or folder too, besides what `freeze run` includes
     #[arg(long, value_name = "PATH", value_delimiter = ',')]
     include: Vec<PathBuf>,
@@ -64,7 +71,9 @@ fn named(arguments: &Arguments) -> Named {
 
 fn ask(arguments: &Arguments, recorder: &Recorder) -> Result<u8, ClientError> {
     let handover_ms = arguments.handover.map(millis);
-    let op = Op::Checkpoint(Wanted { leave_running: arguments.leave_running, handover_ms, named: named(arguments) });
+    let pace = Pace { max_downtime_ms: millis(arguments.max_downtime), if_not_converging: arguments.if_not_converging };
+    let named = named(arguments);
+    let op = Op::Checkpoint(Wanted { leave_running: arguments.leave_running, handover_ms, pace, named });
     // Never dropped: the kernel closes the socket when this process ends, and init waits for that before it
     // ends the container.
     let mut client = ManuallyDrop::new(Client::ask(arguments.folder.runtime_dir.as_deref(), op)?);
@@ -74,7 +83,11 @@ fn ask(arguments: &Arguments, recorder: &Recorder) -> Result<u8, ClientError> {
         let event = client.next_event().inspect_err(|_| steps.end())?;
         recorder.trace().note(&event);
         match &event {
-            Event::Progress { .. } | Event::Warning { .. } | Event::Settled { .. } | Event::HandingOver { .. }
+            Event::Progress { .. }
+            | Event::Warning { .. }
+            | Event::Settled { .. }
+            | Event::HandingOver { .. }
+            | Event::Round(_)
                 if arguments.json =>
             {
                 let _ = std::io::stderr().write_all((super::json(&event) + "\n").as_bytes());
@@ -82,6 +95,10 @@ fn ask(arguments: &Arguments, recorder: &Recorder) -> Result<u8, ClientError> {
             Event::HandingOver { to, timeout_ms } => {
                 steps.end();
                 say(&handing_over(to, Duration::from_millis(*timeout_ms)));
+            }
+            Event::Round(round) => {
+                steps.end();
+                say(&text::round(round));
             }
             Event::Progress { phase, bytes, total } => steps.show(*phase, *bytes, *total),
             Event::Warning { message } => {
@@ -121,7 +138,7 @@ pub(super) fn print(line: String) {
 fn failed_in(phase: Option<Phase>) -> u8 {
     match phase {
         Some(Phase::Preflight) => exit::PREFLIGHT,
-        Some(Phase::Dump) => exit::DUMP,
+        Some(Phase::Dump | Phase::Read) => exit::DUMP,
         Some(Phase::Files) => exit::FILES,
         Some(Phase::Commit) => exit::COMMIT,
         Some(Phase::Handover) => exit::HANDOVER,

@@ -5,11 +5,13 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::ValueEnum;
+
 use super::checkpoint::{Steps, print};
 use super::recorder::Recorder;
 use super::say;
 use super::text::{json, printable};
-use crate::control::protocol::Event;
+use crate::control::protocol::{Event, NotConverging};
 use crate::control::trace::{Span, Trace, Track};
 use crate::exit;
 use crate::migrate::{self, Failure, Migration, Moved, Note, Rehearsal, Side, Step, Template, words};
@@ -32,6 +34,12 @@ pub struct Arguments {
     /// How long the source holds the service frozen for the target; after that, it keeps running in the source
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
     timeout: Duration,
+    /// How long the service may stand still in the last step: see `freeze checkpoint` [default: 300ms]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    max_downtime: Option<Duration>,
+    /// What to do if the service writes too fast for that: see `freeze checkpoint` [default: go]
+    #[arg(long, value_name = "WHAT")]
+    if_not_converging: Option<NotConverging>,
     /// Path of freeze in both containers
     #[arg(long, value_name = "PATH", default_value = "/opt/freeze/freeze")]
     program: String,
@@ -88,7 +96,17 @@ fn unstopped(moved: &Moved) -> u8 {
 }
 
 fn migration(arguments: Arguments) -> Migration {
-    let Arguments { mut source, mut target, start_target, stop_source, timeout, program, .. } = arguments;
+    let Arguments {
+        mut source,
+        mut target,
+        start_target,
+        stop_source,
+        timeout,
+        max_downtime,
+        if_not_converging,
+        program,
+        ..
+    } = arguments;
     if let Some(Command(start)) = start_target {
         target.start = Some(start);
     }
@@ -96,7 +114,12 @@ fn migration(arguments: Arguments) -> Migration {
         source.stop = Some(stop);
     }
     let side = |template| Side { template, program: program.clone() };
-    Migration { source: side(source), target: side(target), timeout }
+    // A freeze of before knows none of them.
+    let max_downtime = max_downtime.map(|most| format!("--max-downtime={}", humantime::format_duration(most)));
+    let not_converging = if_not_converging.and_then(|what| what.to_possible_value());
+    let not_converging = not_converging.map(|what| format!("--if-not-converging={}", what.get_name()));
+    let pace = max_downtime.into_iter().chain(not_converging).collect();
+    Migration { source: side(source), target: side(target), timeout, pace }
 }
 
 fn failed(failure: &Failure, as_json: bool) -> u8 {

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytesize::ByteSize;
 
-use crate::control::protocol::{Phase, Report};
+use crate::control::protocol::{Phase, Report, RoundReport};
 use crate::exit;
 
 /// Prints a command's result and returns the exit status. A closed pipe is no failure.
@@ -90,6 +90,7 @@ pub fn progress(phase: Phase, bytes: u64, total: u64) -> String {
     let step = match phase {
         Phase::Preflight => "checking whether the service can be checkpointed",
         Phase::Dump => "dumping the service",
+        Phase::Read => "reading its memory while it runs",
         Phase::Files => "capturing its open files",
         Phase::Commit => "committing",
         Phase::Handover => "waiting for another container to take the service",
@@ -101,6 +102,16 @@ pub fn progress(phase: Phase, bytes: u64, total: u64) -> String {
         (_, 0) => format!("{step}: {}", size(bytes)),
         _ => format!("{step}: {} of {}", size(bytes), size(total)),
     }
+}
+
+/// A round of a move.
+pub fn round(report: &RoundReport) -> String {
+    let RoundReport { round, generation, read, changes, frozen_ms, predicted_ms } = *report;
+    let read = size(read);
+    let outlook = predicted_ms.map_or_else(String::new, |ms| {
+        format!("; {} change in a second, so the last step would take about {ms} ms", size(changes))
+    });
+    format!("round {round} is generation {generation}: {read} read, frozen {frozen_ms} ms{outlook}")
 }
 
 pub fn figures(report: &Report) -> String {

@@ -7,6 +7,7 @@
 pub mod client;
 pub(crate) mod folder;
 pub mod lines;
+pub mod pace;
 pub mod protocol;
 pub(crate) mod server;
 pub(crate) mod trace;

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+pub use super::pace::{NotConverging, Pace, RoundReport};
 use crate::criu::tracer;
 pub use crate::files::selection::Named;
 use crate::image::Lease;
@@ -63,6 +64,9 @@ pub struct Wanted {
     /// this many milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handover_ms: Option<u64>,
+    /// How short the last step of a handover is to be.
+    #[serde(flatten)]
+    pub pace: Pace,
     /// Files of this checkpoint, beside those that the container's options name.
     #[serde(flatten)]
     pub named: Named,
@@ -129,6 +133,13 @@ pub enum Event {
         /// This container's lease, with the new generation.
         lease: Lease,
     },
+    /// From a checkpoint worker, for init only: a round of a move is committed, and the service runs on.
+    Saved {
+        /// This container's lease, with the new generation.
+        lease: Lease,
+    },
+    /// A round of a move is committed, and the service runs on.
+    Round(RoundReport),
     /// Something that the user should know. The request goes on.
     Warning {
         /// One sentence or two.
@@ -233,6 +244,8 @@ impl Event {
             Self::Progress { .. }
             | Self::Committing { .. }
             | Self::Committed { .. }
+            | Self::Saved { .. }
+            | Self::Round(_)
             | Self::Checkpointed(_)
             | Self::Status(_)
             | Self::Reached
@@ -452,6 +465,8 @@ pub enum Phase {
     Dump,
     /// Checkpoint: capture files that a fresh container lacks.
     Files,
+    /// Checkpoint: read memory, beside the service that runs again.
+    Read,
     /// Checkpoint: write the last packs, the manifest and head.
     Commit,
     /// Checkpoint: hold the service until its generation is taken or withdrawn.

@@ -91,23 +91,39 @@ pub struct DumpOptions<'a> {
     pub watched: &'a [PathBuf],
     /// Without them, the System V objects are none of the tree's.
     pub objects: Option<&'a SystemV>,
-    /// The private memory of large processes is read from copies, after the gate (criu/README.md, 0096).
-    pub copies: bool,
+    /// Who reads the private memory of large processes.
+    pub reader: Reader,
+    /// Copies of an earlier dump, which are none of the tree's.
+    pub left_out: &'a [i32],
+}
+
+/// Who reads the private memory of processes from [`COPIED_FROM`] on, and when.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Reader {
+    /// CRIU, while they stand still.
+    #[default]
+    Criu,
+    /// CRIU, from copies, after the gate (criu/README.md, 0096).
+    CriuFromCopies,
+    /// Freeze, where CRIU says that it is (criu/README.md, 0098).
+    Freeze,
 }
 
 /// Arguments of `criu dump` for the tree below `root`, which waits at the end for the gate `gate`. `external` are CRIU's
 /// names of what the engine has given the container.
 pub fn dump(root: i32, work: &Path, gate: i32, external: &[String], options: &DumpOptions) -> Vec<OsString> {
-    let DumpOptions { watched, objects, copies } = *options;
+    let DumpOptions { watched, objects, reader, left_out } = *options;
     let mut args = common("dump", work, DUMP_LOG);
     args.extend(["-t".into(), root.to_string().into()]);
     args.extend(objects.into_iter().flat_map(|objects| iter::once("--sysv-ipc".into()).chain(objects.option())));
     // A connection that waits for accept is lost, as open ones are. It must not fail the dump.
     args.extend(["--skip-in-flight", "--ghost-limit", GHOST_LIMIT, "--link-remap", "--gate-fd"].map(OsString::from));
     args.push(gate.to_string().into());
-    if copies {
+    if reader != Reader::Criu {
         args.extend(["--snapshot".into(), fail_points::snapshot().unwrap_or(COPIED_FROM).to_string().into()]);
     }
+    args.extend((reader == Reader::Freeze).then(|| "--list-pages".into()));
+    args.extend(left_out.iter().flat_map(|copy| ["--leave-out".into(), copy.to_string().into()]));
     args.extend(watched.iter().flat_map(|path| ["--irmap-scan-path".into(), path.into()]));
     args.extend(external.iter().flat_map(|file| ["--external".into(), file.into()]));
     args
@@ -186,8 +202,9 @@ mod tests {
     #[test]
     fn dump_line() {
         let (watched, objects) = (["/app".into()], SystemV::of("ab"));
-        let options = DumpOptions { watched: &watched, objects: Some(&objects), copies: true };
-        insta::assert_snapshot!(text(dump(1000, Path::new("/run/freeze/w"), 7, &["file[1a:7b]".into()], &options)), @"dump --no-default-config --unprivileged --rootless --stream -v2 -o dump.log -D /run/freeze/w --file-locks --tcp-close -t 1000 --sysv-ipc --sysv-ipc-record /freeze-ab --skip-in-flight --ghost-limit 4G --link-remap --gate-fd 7 --snapshot 1024 --irmap-scan-path /app --external file[1a:7b]");
+        let options =
+            DumpOptions { watched: &watched, objects: Some(&objects), reader: Reader::Freeze, left_out: &[2000] };
+        insta::assert_snapshot!(text(dump(1000, Path::new("/run/freeze/w"), 7, &["file[1a:7b]".into()], &options)), @"dump --no-default-config --unprivileged --rootless --stream -v2 -o dump.log -D /run/freeze/w --file-locks --tcp-close -t 1000 --sysv-ipc --sysv-ipc-record /freeze-ab --skip-in-flight --ghost-limit 4G --link-remap --gate-fd 7 --snapshot 1024 --list-pages --leave-out 2000 --irmap-scan-path /app --external file[1a:7b]");
     }
 
     #[test]

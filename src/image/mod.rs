@@ -43,6 +43,7 @@ pub use read::chunk_reader::read_chunk;
 pub(crate) use read::fetcher::StreamId;
 pub use read::fetcher::{Fetcher, Front, Piece};
 pub use read::index::read_index;
+pub use write::base::BaseChunks;
 pub(crate) use write::writer::BodyWriter;
 pub use write::writer::{BodyId, ImageWriter, Written};
 

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::control::protocol::Phase;
+use crate::control::protocol::{Pace, Phase};
 use crate::files::selection::{Scope, Selection};
 use crate::host::clock::Policy;
 use crate::image::{KeyFiles, Lease};
@@ -45,6 +45,8 @@ pub enum Job {
         /// Milliseconds for which a service that would be stopped is held for a standby that is ready. None to stop it in
         /// any case.
         hold_ms: Option<u64>,
+        /// How short the last step of a move is to be.
+        pace: Pace,
         /// Which files to capture.
         files: Selection,
         /// Let the service stop even if the store is lost with the container.

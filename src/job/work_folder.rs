@@ -25,6 +25,11 @@ impl Work {
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
+        Self::beside(runtime_dir, log)
+    }
+
+    /// The same, beside another folder of this worker.
+    pub fn beside(runtime_dir: &Path, log: &str) -> io::Result<Self> {
         let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in(runtime_dir)?;
         let work = Self { log: folder.path().join(log), kept: runtime_dir.join(log), folder };
         // An older log must not be taken for this worker's.
@@ -34,6 +39,16 @@ impl Work {
 
     pub fn path(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Where CRIU's log will be after the drop, if there is one.
+    pub fn log_to_be(&self) -> PathBuf {
+        self.kept.clone()
+    }
+
+    /// Keeps no log: another folder's is kept.
+    pub fn drop_log(&self) {
+        let _ = fs::remove_file(&self.log);
     }
 
     /// Where CRIU's log will be after the drop. None if there is no log yet.

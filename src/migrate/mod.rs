@@ -41,6 +41,8 @@ pub(crate) struct Migration {
     pub target: Side,
     /// How long the source holds the service for the target.
     pub timeout: Duration,
+    /// More options for the handover.
+    pub pace: Vec<String>,
 }
 
 /// Progress of a move.
@@ -105,14 +107,15 @@ type Result<T> = std::result::Result<T, Failure>;
 /// # Errors
 /// Why the service was not moved, and where it runs.
 pub(crate) fn migrate(migration: &Migration, tell: &dyn Fn(Note<'_>)) -> Result<Moved> {
-    let Migration { source, target, timeout } = migration;
-    Mover { source, target, timeout: *timeout, tell }.run()
+    let Migration { source, target, timeout, pace } = migration;
+    Mover { source, target, timeout: *timeout, pace, tell }.run()
 }
 
 struct Mover<'a> {
     source: &'a Side,
     target: &'a Side,
     timeout: Duration,
+    pace: &'a [String],
     tell: &'a dyn Fn(Note<'_>),
 }
 
@@ -146,8 +149,8 @@ impl Mover<'_> {
         let restore_ms = self.target.restore_ms(base.generation).map_err(failed)?;
         self.wait_until_fetched(base.generation)?;
         self.step(Step::HandingOver { predicted_ms: base.frozen_ms.saturating_add(restore_ms) });
-        let option = format!("--handover={}", duration(self.timeout));
-        let (restored, downtime_ms) = match self.source.checkpoint(&option, &|event| (self.tell)(Note::Event(event))) {
+        let options = [&[format!("--handover={}", duration(self.timeout))], self.pace].concat();
+        let (restored, downtime_ms) = match self.source.checkpoint(&options, &|event| (self.tell)(Note::Event(event))) {
             Checkpoint::Failed(message) => return Err(failed(MigrateError::NotTaken(message))),
             Checkpoint::Committed(report, taker) => {
                 (self.taken(&instance, base.generation, taker)?, Some(report.frozen_ms).filter(|&ms| ms > 0))
@@ -219,11 +222,12 @@ impl Mover<'_> {
     /// Takes the base generation while the service runs.
     fn prepare(&self) -> Result<Report> {
         self.step(Step::Preparing);
-        let error = match self.source.checkpoint("--leave-running", &|event| (self.tell)(Note::Event(event))) {
-            Checkpoint::Committed(report, _) => return Ok(report),
-            Checkpoint::Failed(message) => MigrateError::Base(message),
-            Checkpoint::Lost(lost) => MigrateError::Base(lost.to_string()),
-        };
+        let error =
+            match self.source.checkpoint(&["--leave-running".to_owned()], &|event| (self.tell)(Note::Event(event))) {
+                Checkpoint::Committed(report, _) => return Ok(report),
+                Checkpoint::Failed(message) => MigrateError::Base(message),
+                Checkpoint::Lost(lost) => MigrateError::Base(lost.to_string()),
+            };
         Err(self.failed(error, 0))
     }
 

@@ -35,7 +35,7 @@ pub struct Rehearsal {
 /// # Errors
 /// Why the move would fail.
 pub fn rehearse(migration: &Migration, tell: &dyn Fn(Note<'_>)) -> Result<Rehearsal, Failure> {
-    let Migration { source: side, target, timeout } = migration;
+    let Migration { source: side, target, timeout, .. } = migration;
     let source = match side.status() {
         Ok(status) if status.runs() => status,
         Ok(status) => {

@@ -136,9 +136,10 @@ impl Side {
         if ran.status.success() { self.status() } else { Err(self.no_answer(&words, &ran)) }
     }
 
-    /// Requests a checkpoint with this option, and passes on its events.
-    pub fn checkpoint(&self, option: &str, tell: &dyn Fn(Event)) -> Checkpoint {
-        let words = ["checkpoint", option, "--json"];
+    /// Requests a checkpoint with these options, and passes on its events.
+    pub fn checkpoint(&self, options: &[String], tell: &dyn Fn(Event)) -> Checkpoint {
+        let words: Vec<&str> =
+            ["checkpoint"].into_iter().chain(options.iter().map(String::as_str)).chain(["--json"]).collect();
         let taker = RefCell::new(None);
         let hear = |line: &str| match serde_json::from_str(line) {
             Ok(Event::Settled { taken_by }) => {

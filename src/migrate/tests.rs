@@ -114,7 +114,7 @@ impl Play {
             let exec = vec![self.folder.path().join(name).join("exec").display().to_string()];
             Side { template: Template { exec, start: None, stop: None }, program: "freeze".into() }
         };
-        Migration { source: side("source"), target: side("target"), timeout: Duration::from_secs(1) }
+        Migration { source: side("source"), target: side("target"), timeout: Duration::from_secs(1), pace: Vec::new() }
     }
 
     fn migrate(&self) -> (Result<Moved>, Vec<String>) {

@@ -35,6 +35,9 @@ pub struct Status {
     /// Bytes of addresses that it has mapped, and of those that are private and writable.
     pub size: Option<u64>,
     pub data: Option<u64>,
+    /// Bytes of anonymous memory that are in memory, and that are swapped out.
+    pub anonymous: Option<u64>,
+    pub swapped: Option<u64>,
     /// Bytes that it has locked, as RLIMIT_MEMLOCK counts them.
     pub locked: Option<u64>,
     /// Pending signals of the thread and of the process, one bit each.
@@ -75,6 +78,8 @@ impl Status {
                 b"Seccomp_filters" => found.seccomp_filters = number(value),
                 b"VmSize" => found.size = bytes(value),
                 b"VmData" => found.data = bytes(value),
+                b"RssAnon" => found.anonymous = bytes(value),
+                b"VmSwap" => found.swapped = bytes(value),
                 b"VmLck" => found.locked = bytes(value),
                 b"SigPnd" => found.pending = hexadecimal(value),
                 b"ShdPnd" => found.shared_pending = hexadecimal(value),
@@ -104,7 +109,7 @@ mod tests {
 
     const SAMPLE: &str = "Name:\tsleep\nUmask:\t0022\nState:\tD (disk sleep)\nTgid:\t7\nPid:\t7\nPPid:\t1\nTracerPid:\t5\n\
         Uid:\t1000\t1001\t1002\t1003\nFDSize:\t256\nGroups:\t \nNSpid:\t107\t7\nKthread:\t0\nVmPeak:\t    3061 kB\n\
-        VmSize:\t    3060 kB\nVmLck:\t       8 kB\nVmData:\t     200 kB\nSigPnd:\t0000000000000001\nShdPnd:\t0000000000000002\n\
+        VmSize:\t    3060 kB\nRssAnon:\t      96 kB\nVmSwap:\t      12 kB\nVmLck:\t       8 kB\nVmData:\t     200 kB\nSigPnd:\t0000000000000001\nShdPnd:\t0000000000000002\n\
         CapInh:\t0000000000000000\nCapPrm:\t000001fffeffffff\nCapEff:\t0000000000000400\nCapBnd:\t00000000a80425fb\n\
         CapAmb:\t0000000000000001\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t3\nCpus_allowed:\t3\n\
         voluntary_ctxt_switches:\t9\nnonvoluntary_ctxt_switches:\t4\n";
@@ -127,6 +132,8 @@ mod tests {
             seccomp_filters: Some(3),
             size: Some(3060 << 10),
             data: Some(200 << 10),
+            anonymous: Some(96 << 10),
+            swapped: Some(12 << 10),
             locked: Some(8 << 10),
             pending: Some(1),
             shared_pending: Some(2),

@@ -24,6 +24,8 @@ pub struct Process {
     pub comm: String,
     /// Thread IDs in ascending order, including the leader's.
     pub threads: Vec<i32>,
+    /// When it was started, in clock ticks after the host's boot. With the PID it names one process.
+    pub start: u64,
 }
 
 impl Process {
@@ -56,6 +58,7 @@ pub fn read(pid: i32) -> Option<Process> {
         state: stat.state,
         comm: String::from_utf8_lossy(&stat.comm).into_owned(),
         threads,
+        start: stat.start,
     })
 }
 

@@ -149,6 +149,12 @@ impl App {
         Self { env: [&app.env[..], &[format!("{}=0", fail_points::SNAPSHOT)]].concat(), ..app }
     }
 
+    /// The same, and a move of it takes rounds, however small it is.
+    pub fn with_rounds(self) -> Self {
+        let app = self.with_copies_of_all();
+        Self { env: [&app.env[..], &[format!("{}=0", fail_points::ROUNDS)]].concat(), ..app }
+    }
+
     /// One with a volume at /volume, of `folder` if it is given: that of another application, from outside.
     pub fn with_volume(mut self, folder: Option<&Path>) -> Self {
         let volume = folder.map_or_else(|| self.volume(), Path::to_owned);

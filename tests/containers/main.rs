@@ -28,6 +28,7 @@ mod pids;
 mod pod;
 mod preflight;
 mod reasons;
+mod rounds;
 mod s3;
 #[path = "../s3_support/mod.rs"]
 mod s3_support;

@@ -144,6 +144,13 @@ fn a_copy_has_nothing_that_shows() {
         let client = scope.spawn(|| container.try_checkpoint(&["--leave-running"]));
         let worker = container.stopped();
         assert!(container.ask("verify").starts_with("ok"), "{}", container.story());
+        // Nor has CRIU, but for the container's output, which is its own.
+        let criu = container.find(&["/opt/freeze/criu"]).unwrap();
+        let own = files(criu);
+        assert!(
+            !files(first(&container)).iter().any(|file| file.starts_with("socket:") && own.contains(file)),
+            "{own:?}"
+        );
         let copies = copies(&container);
         assert!(copies.len() >= PROCESSES, "{copies:?}{}", container.story());
         for copy in copies {
@@ -164,6 +171,12 @@ fn a_copy_has_nothing_that_shows() {
     assert_eq!(copies(&container), Vec::<i32>::new());
     assert_eq!(before, states(&workers));
     replaced(&app, &container);
+}
+
+/// What a process has open.
+fn files(pid: i32) -> Vec<String> {
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    open.filter_map(|entry| Some(fs::read_link(entry.path()).ok()?.to_str()?.to_owned())).collect()
 }
 
 /// The session of a process, by its number outside (proc(5)).

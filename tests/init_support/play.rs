@@ -14,7 +14,7 @@ use freeze::{
     control::{
         client::Client,
         lines::{self, Lines},
-        protocol::{Awaited, Event, Named, Op, Phase, Report, RestoreReport, State, Status, Wanted},
+        protocol::{Awaited, Event, Named, Op, Pace, Phase, Report, RestoreReport, State, Status, Wanted},
     },
     image::{Hex, Lease},
     job::{Job, SOCKET_FD},
@@ -146,7 +146,8 @@ fn exists(pid: i32) -> bool {
 pub const PROGRESS: Event = Event::Progress { phase: Phase::Dump, bytes: 0, total: 0 };
 pub const REPORT: Report =
     Report { generation: 5, bytes: 1, stored: 2, new: 1, shared: 0, frozen_ms: 3, total_ms: 4, ended: true };
-pub const LEFT_RUNNING: Op = Op::Checkpoint(Wanted { leave_running: true, handover_ms: None, named: Named::NONE });
+pub const LEFT_RUNNING: Op =
+    Op::Checkpoint(Wanted { leave_running: true, handover_ms: None, pace: Pace::DEFAULT, named: Named::NONE });
 
 /// The lease that this container holds.
 pub const LEASE: Lease = Lease { generation: 4, epoch: 2, writer: Hex([1; 8]) };

@@ -88,7 +88,7 @@ pub fn node(line: &str) -> Node {
         || words.next().and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("a number lacks: {line}"));
     let (pid, ppid, sid, pgid) = (number(), number(), number(), number());
     let mut node = Node {
-        process: Process { pid, ppid, sid, pgid, state: 'S', comm: "app".to_owned(), threads: vec![pid] },
+        process: Process { pid, ppid, sid, pgid, state: 'S', comm: "app".to_owned(), threads: vec![pid], start: 0 },
         subreaper: false,
     };
     for word in words {

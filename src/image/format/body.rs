@@ -54,6 +54,11 @@ impl Slice {
         self.first as usize * PAGE
     }
 
+    /// The rest of it behind so many bytes, which are whole pages.
+    pub(crate) fn behind(&self, length: u32) -> Self {
+        Self { first: self.first + length / PAGE as u32, length: self.length - length, ..*self }
+    }
+
     fn follows(&self, before: &Slice) -> bool {
         self.chunk == before.chunk && self.start() == before.start() + before.length as usize
     }

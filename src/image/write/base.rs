@@ -1,4 +1,4 @@
-//! Builds the page index from the base, the newest generation, before the service is frozen.
+//! Reads the base, the newest generation, before the service is frozen: its chunks, and an index of their pages.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -8,7 +8,7 @@ use std::thread;
 use super::page_index::PageIndex;
 use crate::image::crypto::vault::Vault;
 use crate::image::error::{ImageError, Result};
-use crate::image::format::body::Extent;
+use crate::image::format::body::{Extent, Slice};
 use crate::image::format::chunk::{self, Name, PAGE};
 use crate::image::format::chunk_table::ChunkRef;
 use crate::image::format::manifest::Manifest;
@@ -29,18 +29,50 @@ const SMALL: u64 = 1 << 20;
 /// Most indexes that may be read ahead of the slowest one.
 const AHEAD: usize = 32;
 
-/// The page index of the newest generation, of about `memory` bytes, and that generation's packs.
+/// The base, as far as its chunks are worth keeping.
+pub(crate) struct Base {
+    pub(crate) index: PageIndex,
+    pub(crate) packs: Vec<PackInfo>,
+    pub(crate) chunks: BaseChunks,
+}
+
+/// The chunks of a base in the page index: bodies can refer to those without reading a page.
+#[derive(Debug, Default)]
+pub struct BaseChunks {
+    /// 0 without a base.
+    generation: u64,
+    /// The number in the index of each chunk of the manifest that is kept.
+    numbers: Vec<Option<u32>>,
+}
+
+impl BaseChunks {
+    /// Whether they are those of this generation.
+    pub fn are_of(&self, generation: u64) -> bool {
+        self.generation == generation
+    }
+
+    /// A slice of the base's manifest as one of the index. None if its chunk is not kept.
+    pub(crate) fn slice(&self, slice: Slice) -> Option<Slice> {
+        let chunk = (*self.numbers.get(slice.chunk as usize)?)?;
+        Some(Slice { chunk, ..slice })
+    }
+}
+
+/// The base with a page index of about `memory` bytes.
 ///
 /// Damaged parts count as not stored, so the next generation is intact.
-pub(crate) fn load(vault: &Vault, memory: u64) -> Result<(PageIndex, Vec<PackInfo>)> {
+pub(crate) fn load(vault: &Vault, memory: u64) -> Result<Base> {
     let known = PageIndex::new(memory);
     let manifest = match Manifest::load(vault, None) {
         Ok(Some(manifest)) => manifest,
-        Ok(None) | Err(ImageError::Damaged { .. } | ImageError::NoManifest { .. }) => return Ok((known, Vec::new())),
+        Ok(None) | Err(ImageError::Damaged { .. } | ImageError::NoManifest { .. }) => {
+            return Ok(Base { index: known, packs: Vec::new(), chunks: BaseChunks::default() });
+        }
         Err(error) => return Err(error),
     };
     let zero = chunk::page_name(vault.seal(), &[0; PAGE]);
-    let sink = Mutex::new(Sink { known, zero, next: 0, early: BTreeMap::new(), failed: false });
+    let numbers = vec![None; manifest.chunks.len()];
+    let sink = Mutex::new(Sink { known, numbers, zero, next: 0, early: BTreeMap::new(), failed: false });
     let work = Work {
         vault,
         manifest: &manifest,
@@ -58,11 +90,14 @@ pub(crate) fn load(vault: &Vault, memory: u64) -> Result<(PageIndex, Vec<PackInf
         errors.min_by_key(|error| matches!(error, ImageError::Ended)).map_or(Ok(()), Err)
     })?;
     let sink = work.sink.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Ok((sink.known, manifest.packs))
+    let chunks = BaseChunks { generation: manifest.generation, numbers: sink.numbers };
+    Ok(Base { index: sink.known, packs: manifest.packs, chunks })
 }
 
 /// A chunk of the manifest, and the bytes that bodies use of it. Repeated uses count, up to its size.
 struct Used {
+    /// Its index there.
+    at: u32,
     chunk: ChunkRef,
     bytes: u64,
 }
@@ -76,8 +111,8 @@ fn used(manifest: &Manifest) -> Vec<Vec<Used>> {
         }
     }
     let mut packs: Vec<Vec<Used>> = manifest.packs.iter().map(|_| Vec::new()).collect();
-    for (chunk, bytes) in manifest.chunks.iter().zip(bytes) {
-        packs[chunk.pack as usize].push(Used { chunk, bytes: bytes.min(chunk.raw.into()) });
+    for (at, (chunk, bytes)) in (0..).zip(manifest.chunks.iter().zip(bytes)) {
+        packs[chunk.pack as usize].push(Used { at, chunk, bytes: bytes.min(chunk.raw.into()) });
     }
     packs.iter_mut().for_each(|pack| pack.sort_by_key(|used| used.chunk.offset));
     packs
@@ -124,7 +159,7 @@ impl Work<'_> {
         is_small(info) && self.manifest.packs.iter().filter(|info| is_small(info)).count() > SMALL_MAX
     }
 
-    fn chunks(&self, number: usize, info: &PackInfo) -> Result<Vec<(ChunkRef, Vec<Name>)>> {
+    fn chunks(&self, number: usize, info: &PackInfo) -> Result<Vec<Kept>> {
         match read_index(self.vault, info) {
             Ok(entries) => Ok(self.genuine(entries, &self.used[number])),
             Err(error) if is_damage(&error) => Ok(Vec::new()),
@@ -133,9 +168,9 @@ impl Work<'_> {
     }
 
     /// The chunks worth keeping whose names match the manifest.
-    fn genuine(&self, entries: Vec<Entry>, used: &[Used]) -> Vec<(ChunkRef, Vec<Name>)> {
+    fn genuine(&self, entries: Vec<Entry>, used: &[Used]) -> Vec<Kept> {
         let mut worth = worth_keeping(entries, used);
-        worth.retain(|(chunk, pages)| chunk::chunk_name(self.vault.seal(), pages) == chunk.name);
+        worth.retain(|(_, chunk, pages)| chunk::chunk_name(self.vault.seal(), pages) == chunk.name);
         worth
     }
 }
@@ -148,36 +183,40 @@ fn is_damage(error: &ImageError) -> bool {
 /// Adds packs in the manifest's order, so of equal pages always the same one is found.
 struct Sink {
     known: PageIndex,
+    numbers: Vec<Option<u32>>,
     zero: Name,
     next: usize,
-    early: BTreeMap<usize, Vec<(ChunkRef, Vec<Name>)>>,
+    early: BTreeMap<usize, Vec<Kept>>,
     /// A thread has failed, so a turn may never come.
     failed: bool,
 }
 
 impl Sink {
-    fn add(&mut self, number: usize, chunks: Vec<(ChunkRef, Vec<Name>)>) {
+    fn add(&mut self, number: usize, chunks: Vec<Kept>) {
         self.early.insert(number, chunks);
         while let Some(chunks) = self.early.remove(&self.next) {
             self.next += 1;
-            for (chunk, pages) in chunks {
-                self.known.add(chunk, &pages, &self.zero);
+            for (at, chunk, pages) in chunks {
+                self.numbers[at as usize] = Some(self.known.add(chunk, &pages, &self.zero));
             }
         }
     }
 }
 
+/// A chunk's index in the manifest, its place, and the names of its pages.
+type Kept = (u32, ChunkRef, Vec<Name>);
+
 /// The chunks of a pack that are worth keeping; none if too little of the pack is used.
-fn worth_keeping(entries: Vec<Entry>, used: &[Used]) -> Vec<(ChunkRef, Vec<Name>)> {
+fn worth_keeping(entries: Vec<Entry>, used: &[Used]) -> Vec<Kept> {
     let all: u64 = entries.iter().map(|entry| u64::from(entry.raw)).sum();
     let mut kept_bytes = 0;
     let keep = |entry: Entry| {
         let at = used.binary_search_by_key(&entry.offset, |used| used.chunk.offset).ok()?;
-        let Used { chunk, bytes } = &used[at];
+        let Used { at, chunk, bytes } = &used[at];
         let same = chunk.encoded == entry.encoded && chunk.raw == entry.raw;
         let enough = bytes * CHUNK_ONE_IN >= u64::from(chunk.raw);
         kept_bytes += if same && enough { *bytes } else { 0 };
-        (same && enough).then_some((*chunk, entry.pages))
+        (same && enough).then_some((*at, *chunk, entry.pages))
     };
     let kept: Vec<_> = entries.into_iter().filter_map(keep).collect();
     if kept_bytes * PACK_ONE_IN < all { Vec::new() } else { kept }
@@ -196,10 +235,11 @@ mod tests {
             raw: *raw,
             pages: Vec::new(),
         };
-        let used = |(at, (raw, bytes)): (usize, &(u32, u64))| Used { chunk: chunk(at, *raw), bytes: *bytes };
+        let used =
+            |(at, (raw, bytes)): (usize, &(u32, u64))| Used { at: at as u32, chunk: chunk(at, *raw), bytes: *bytes };
         let entries: Vec<_> = chunks.iter().enumerate().map(entry).collect();
         let used: Vec<_> = chunks.iter().enumerate().filter(|(_, (_, bytes))| *bytes > 0).map(used).collect();
-        worth_keeping(entries, &used).iter().map(|(chunk, _)| chunk.offset).collect()
+        worth_keeping(entries, &used).iter().map(|(_, chunk, _)| chunk.offset).collect()
     }
 
     #[test]

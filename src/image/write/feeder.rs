@@ -10,7 +10,7 @@ use super::packer::Placed;
 use super::pipeline::Pipeline;
 use super::segment::{Content, Piece, Segment};
 use crate::image::error::{ImageError, Result};
-use crate::image::format::body::{Body, INLINE_MAX};
+use crate::image::format::body::{Body, INLINE_MAX, Slice};
 use crate::image::format::chunk::{self, PAGE, ZERO_RUN};
 
 /// A segment with less room than this is passed on, so reads stay large.
@@ -20,6 +20,8 @@ const ROOM_MIN: usize = 64 << 10;
 const INLINE_TOTAL: u64 = 8 << 20;
 /// Bytes of one read for a small body.
 const SMALL_READ: usize = 2 * INLINE_MAX;
+/// Most pieces of a segment: those that need no buffer would have no bound.
+const PIECES: usize = 16 << 10;
 
 /// State of a body.
 #[derive(Default)]
@@ -124,6 +126,23 @@ impl Feeder {
         Ok(())
     }
 
+    /// Appends pages that are stored already: a slice of a chunk of the page index. The body has whole pages so far.
+    pub(crate) fn reuse(&mut self, body: usize, slice: Slice) -> Result<()> {
+        self.pipeline()?.check()?;
+        if self.pieces.len() >= PIECES {
+            self.pass_on()?;
+        }
+        let draft = &mut self.bodies[body];
+        draft.size += u64::from(slice.length);
+        // What its neighbours have inline would not stand before it.
+        draft.is_crowded_out = true;
+        self.enter(body)?;
+        self.cut_scanned(body);
+        self.pieces.push(Piece { body, content: Content::Stored(slice) });
+        self.close_gap();
+        Ok(())
+    }
+
     pub(crate) fn take_time(&self) {
         self.pipeline.iter().for_each(Pipeline::take_time);
     }
@@ -198,9 +217,11 @@ impl Feeder {
 
     /// Passes the segment on if it has less than `room` bytes left. Keeps the bytes that are in no piece.
     fn make_room(&mut self, room: usize) -> Result<()> {
-        if self.buffer.len() - self.filled >= room {
-            return Ok(());
-        }
+        if self.buffer.len() - self.filled >= room { Ok(()) } else { self.pass_on() }
+    }
+
+    /// Passes the segment on.
+    fn pass_on(&mut self) -> Result<()> {
         if let Some(body) = self.current {
             self.cut_scanned(body);
         }
@@ -337,6 +358,7 @@ mod tests {
             .iter()
             .map(|piece| match &piece.content {
                 Content::Zeros(length) => -(*length as isize),
+                Content::Stored(_) => 0,
                 Content::Data(range) => range.len() as isize,
             })
             .map(|length| length / PAGE as isize)
@@ -356,6 +378,28 @@ mod tests {
         let (bytes, placed) = feeder.finish().unwrap();
         assert_eq!((bytes, placed.bodies[body].size()), ((1 << 40) + 2 * PAGE as u64 + 5, bytes));
         assert_eq!(placed.bodies[body].extents().count(), 3);
+    }
+
+    #[test]
+    fn what_is_reused_stands_in_its_place_and_needs_no_buffer() {
+        let (_folder, mut feeder) = feeder();
+        let body = feeder.begin();
+        feeder.fill(body, &mut &[1; PAGE][..]).unwrap();
+        let slice = Slice { chunk: 0, first: 3, length: 2 * PAGE as u32 };
+        feeder.reuse(body, slice).unwrap();
+        feeder.fill(body, &mut &[2; PAGE][..]).unwrap();
+        let pieces: Vec<_> = feeder
+            .pieces
+            .iter()
+            .map(|piece| match &piece.content {
+                Content::Data(range) => feeder.buffer[range.start],
+                Content::Stored(stored) => 10 * u8::from(*stored == slice),
+                Content::Zeros(_) => 0,
+            })
+            .collect();
+        assert_eq!((pieces, feeder.bodies[body].size), (vec![1, 10], 4 * PAGE as u64));
+        (0..2 * PIECES).for_each(|_| feeder.reuse(body, slice).unwrap());
+        assert!(feeder.pieces.len() <= PIECES);
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub(crate) struct Piece {
 
 pub(crate) enum Content {
     Zeros(u64),
+    /// [`Slice::chunk`] is a chunk number of [`PageIndex`].
+    Stored(Slice),
     /// Range of the buffer: whole pages, except at the end of the body.
     Data(Range<usize>),
 }
@@ -116,7 +118,7 @@ impl Work<'_> {
     fn steps(&self, pieces: &[Piece], known: &RwLock<PageIndex>) -> Vec<(usize, Step)> {
         let (seal, zero) = (&self.coder.seal, &self.coder.zero);
         let names = |piece: &Piece| match &piece.content {
-            Content::Zeros(_) => Vec::new(),
+            Content::Zeros(_) | Content::Stored(_) => Vec::new(),
             Content::Data(range) => chunk::page_names(seal, &self.encoded.buffer[range.clone()]),
         };
         let names: Vec<_> = pieces.iter().map(names).collect();
@@ -126,6 +128,7 @@ impl Work<'_> {
         for ((piece, names), runs) in pieces.iter().zip(&names).zip(runs) {
             match &piece.content {
                 Content::Zeros(length) => steps.push((piece.body, Step::Stored(Part::Zeros(*length)))),
+                Content::Stored(slice) => steps.push((piece.body, Step::Stored(Part::Known(*slice)))),
                 Content::Data(range) => add_steps(&mut steps, piece.body, range, names, &runs, &known),
             }
         }

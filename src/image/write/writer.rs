@@ -3,12 +3,12 @@
 use std::io::Read;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::base;
+use super::base::{self, Base, BaseChunks};
 use super::feeder::Feeder;
 use super::pipeline::Pipeline;
 use crate::image::crypto::vault::Vault;
 use crate::image::error::Result;
-use crate::image::format::body::Body;
+use crate::image::format::body::{Body, Slice};
 use crate::image::format::chunk_table::ChunkTable;
 use crate::image::format::pack::PackInfo;
 use crate::sys;
@@ -16,6 +16,7 @@ use crate::sys;
 /// Writes the bodies of one generation into packs.
 pub struct ImageWriter {
     feeder: Arc<Mutex<Feeder>>,
+    base: BaseChunks,
 }
 
 /// ID of a body of an [`ImageWriter`].
@@ -64,9 +65,14 @@ impl ImageWriter {
     /// The same. Takes more than the least only while `room` says that the bytes are left.
     pub fn within(vault: &Vault, memory: u64, threads: usize, room: fn(u64) -> bool) -> Result<Self> {
         sys::memory::share_one_heap();
-        let (index, packs) = base::load(vault, memory / 4)?;
+        let Base { index, packs, chunks: base } = base::load(vault, memory / 4)?;
         let pipeline = Pipeline::start(vault, index, packs, memory - memory / 4 - memory / 8, threads, room)?;
-        Ok(Self { feeder: Arc::new(Mutex::new(Feeder::new(pipeline)?)) })
+        Ok(Self { feeder: Arc::new(Mutex::new(Feeder::new(pipeline)?)), base })
+    }
+
+    /// The chunks of the generation that this one is based on.
+    pub fn base(&self) -> &BaseChunks {
+        &self.base
     }
 
     /// Bytes that a writer takes at most with so much memory: not less than the pipeline's least.
@@ -113,6 +119,13 @@ impl BodyWriter {
     /// Appends zeros that need not be read. The body has whole pages so far.
     pub fn skip(&mut self, length: u64) -> Result<()> {
         lock(&self.feeder).skip(self.id.0, length)
+    }
+
+    /// Appends a slice of the manifest of `base`, the base of this body's writer. The body has whole pages so far.
+    /// Returns whether the slice is still stored; if not, its pages must be read.
+    pub fn reuse(&mut self, base: &BaseChunks, slice: Slice) -> Result<bool> {
+        let Some(slice) = base.slice(slice) else { return Ok(false) };
+        lock(&self.feeder).reuse(self.id.0, slice).map(|()| true)
     }
 
     /// Appends all of `data`.

@@ -5,8 +5,9 @@
 
 use std::time::Duration;
 
+use super::stage::Stage;
 use super::{Action, Asker, Busy, HookCall, Machine, Moment, Task, Term, Timer, Waiting};
-use crate::control::protocol::{CheckpointReport, Event, FailureReport, Phase, Reason, Report};
+use crate::control::protocol::{CheckpointReport, Event, FailureReport, Pace, Phase, Reason, Report};
 use crate::control::server::failed;
 use crate::files::selection::Named;
 use crate::image::Lease;
@@ -23,6 +24,8 @@ pub(super) struct Checkpoint {
     /// Why the first of them asked.
     reason: Reason,
     after_commit: AfterCommit,
+    /// How short the first of them wants the last step to be.
+    pub(super) pace: Pace,
     /// Files that the first of them named.
     pub(super) named: Named,
     began_ms: u64,
@@ -36,17 +39,6 @@ pub(super) struct Checkpoint {
     /// Why the checkpoint was given up; continues "the checkpoint …".
     given_up: Option<String>,
     offer: Offer,
-}
-
-/// How far a checkpoint's worker has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// There is no worker yet.
-    NotStarted,
-    /// The service runs.
-    Preflight,
-    /// The service may be frozen: what happens from now on is not in the checkpoint.
-    Frozen,
 }
 
 /// What became of a generation that was offered.
@@ -84,6 +76,7 @@ impl Checkpoint {
             askers: vec![waiting.asker],
             reason: waiting.asker.reason(),
             after_commit: waiting.after_commit,
+            pace: waiting.pace,
             named: waiting.named,
             began_ms,
             stage: Stage::NotStarted,
@@ -129,7 +122,7 @@ impl Checkpoint {
     fn serves(&self, waiting: &Waiting) -> bool {
         let ends_alike = self.after_commit == waiting.after_commit
             || (self.is_handover() && matches!(waiting.after_commit, AfterCommit::HandOver { .. }));
-        let alike = ends_alike && self.named == waiting.named;
+        let alike = ends_alike && self.pace == waiting.pace && self.named == waiting.named;
         // SIGTERM only needs the service to end. Requests that the service answered before SIGTERM are in the checkpoint.
         let suits_term = waiting.asker == Asker::Init(Reason::Term) && self.after_commit != AfterCommit::Resume;
         self.given_up.is_none() && self.result.is_none() && ((alike && self.stage != Stage::Frozen) || suits_term)
@@ -289,16 +282,20 @@ impl Machine {
         let (Busy::Checkpoint(checkpoint) | Busy::Settle(checkpoint)) = &mut self.busy else { return };
         match event {
             Event::Progress { phase, .. } => {
-                if phase != Phase::Preflight {
-                    checkpoint.stage = Stage::Frozen;
-                }
-                let runs = phase == Phase::Commit && checkpoint.after_commit == AfterCommit::Resume;
+                checkpoint.stage = checkpoint.stage.at(phase);
+                let runs = checkpoint.stage == Stage::Preflight
+                    || (phase == Phase::Commit && checkpoint.after_commit == AfterCommit::Resume);
                 self.tell_askers(&event);
                 if runs {
                     self.send_early();
                 }
             }
-            Event::Warning { .. } => self.tell_askers(&event),
+            Event::Warning { .. } | Event::Round(_) => self.tell_askers(&event),
+            Event::Saved { lease } => {
+                checkpoint.stage = Stage::Preflight;
+                (self.lease, self.status.generation) = (lease, lease.generation);
+                self.send_early();
+            }
             Event::HandingOver { timeout_ms, .. } if checkpoint.after_commit == AfterCommit::Stop && !settling => {
                 checkpoint.after_commit = AfterCommit::HandOver { timeout_ms };
                 self.tell_askers(&event);

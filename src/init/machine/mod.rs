@@ -8,6 +8,7 @@ mod heartbeat;
 mod hooks;
 mod requests;
 mod restore;
+mod stage;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -19,7 +20,7 @@ use std::time::Duration;
 
 use super::config::{Config, Moment};
 use super::tree::Tree;
-use crate::control::protocol::{Awaited, Event, Isolation, Phase, Reason, State, Status};
+use crate::control::protocol::{Awaited, Event, Isolation, Pace, Phase, Reason, State, Status};
 use crate::control::server::{ClientId, failed};
 use crate::exit;
 use crate::files::selection::{Named, Selection};
@@ -72,13 +73,14 @@ enum Term {
 struct Waiting {
     asker: Asker,
     after_commit: crate::job::AfterCommit,
+    pace: Pace,
     named: Named,
 }
 
 impl Waiting {
     /// A request of init itself.
     fn of_init(reason: Reason, after_commit: crate::job::AfterCommit) -> Self {
-        Self { asker: Asker::Init(reason), after_commit, named: Named::NONE }
+        Self { asker: Asker::Init(reason), after_commit, pace: Pace::DEFAULT, named: Named::NONE }
     }
 }
 
@@ -176,6 +178,11 @@ impl Machine {
     pub fn files(&self) -> Selection {
         let named = if let Busy::Checkpoint(checkpoint) = &self.busy { &checkpoint.named } else { &Named::NONE };
         self.config.files.clone().with(named)
+    }
+
+    /// How short the last step of the checkpoint under way is to be.
+    pub fn pace(&self) -> Pace {
+        if let Busy::Checkpoint(checkpoint) = &self.busy { checkpoint.pace } else { Pace::DEFAULT }
     }
 
     /// Seconds by which the service's clocks are ahead of the host's, if they go on in user space.

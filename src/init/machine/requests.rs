@@ -123,5 +123,5 @@ fn waiting(client: ClientId, wanted: Wanted) -> Result<Waiting, String> {
         (false, None) => AfterCommit::Stop,
     };
     wanted.named.check(MAX_NAMED).map_err(|error| error.to_string())?;
-    Ok(Waiting { asker: Asker::Client(client), after_commit, named: wanted.named })
+    Ok(Waiting { asker: Asker::Client(client), after_commit, pace: wanted.pace, named: wanted.named })
 }

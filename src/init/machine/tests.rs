@@ -4,7 +4,7 @@ mod heartbeats;
 mod world;
 
 use super::*;
-use crate::control::protocol::{HeartbeatReport, MAX_NAMED, Op, Phase, Report, RestoreReport, Wanted};
+use crate::control::protocol::{HeartbeatReport, MAX_NAMED, Op, Pace, Phase, Report, RestoreReport, Wanted};
 use crate::files::selection::{Named, Selection};
 use crate::host::clock::Policy;
 use crate::image::{Hex, KeyFiles};
@@ -115,8 +115,10 @@ fn said_failed() -> Input {
     Input::Said(failed("no luck".to_owned()))
 }
 
-const END: Op = Op::Checkpoint(Wanted { leave_running: false, handover_ms: None, named: Named::NONE });
-const HANDOVER: Op = Op::Checkpoint(Wanted { leave_running: false, handover_ms: Some(1000), named: Named::NONE });
+const END: Op =
+    Op::Checkpoint(Wanted { leave_running: false, handover_ms: None, pace: Pace::DEFAULT, named: Named::NONE });
+const HANDOVER: Op =
+    Op::Checkpoint(Wanted { leave_running: false, handover_ms: Some(1000), pace: Pace::DEFAULT, named: Named::NONE });
 
 fn starts(actions: &[Action], task: Task) -> bool {
     actions.contains(&Action::StartWorker(task))

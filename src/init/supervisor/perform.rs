@@ -159,6 +159,7 @@ impl Supervisor {
                     lease,
                     after_commit,
                     hold_ms,
+                    pace: self.machine.pace(),
                     files,
                     ephemeral_store,
                     clock_ahead_s: self.machine.clock_ahead_s(),

@@ -1,0 +1,174 @@
+//! The rounds of a move: each saves what has changed since the one before, while the service runs, so that it stands still
+//! for little at the end.
+//!
+//! A round is a generation like any other. Rounds end when the last step is predicted to be short, or no shorter by another.
+
+use std::time::{Duration, Instant};
+
+use super::Target;
+use super::take::Taken;
+use super::tree_of_service::Tree;
+use crate::control::protocol::{Event, NotConverging, Pace, RoundReport, millis};
+use crate::fail_points;
+use crate::image::{Vault, standby};
+use crate::job::reporter::Reporter;
+use crate::job::{AfterCommit, Common};
+use crate::proc::status::Status;
+use crate::store;
+
+/// Bytes that are read, compressed and decoded in a second, at least, on the slower of two hosts.
+const SPEED: u64 = 256 << 20;
+/// Most rounds.
+const MOST: u32 = 8;
+/// A round helps if it reads less than this part of what the one before has read.
+const HELPS: (u64, u64) = (7, 10);
+
+/// The service writes too fast for a short last step.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "after {rounds} rounds the service would still stand still for about {predicted_ms} ms, and --max-downtime allows {most_ms} ms, so freeze gives up the move, and the service keeps running; allow more, move it when it writes less, or leave out --if-not-converging"
+)]
+pub struct NotConverged {
+    predicted_ms: u64,
+    most_ms: u64,
+    rounds: u32,
+}
+
+#[derive(Debug)]
+pub struct Rounds {
+    wanted: bool,
+    pace: Pace,
+    done: u32,
+    /// When the copies of the last round were made, and what the last two rounds read.
+    since: Instant,
+    read: [u64; 2],
+    predicted: Duration,
+}
+
+impl Rounds {
+    /// For a service that is to run elsewhere afterwards: if it has so much memory that they help.
+    pub fn of(common: &Common, target: &Target) -> Self {
+        let pace = target.pace;
+        let wanted = moves(common, target) && memory(target) >= least(pace);
+        Self { wanted, pace, done: 0, since: Instant::now(), read: [0; 2], predicted: Duration::ZERO }
+    }
+
+    /// Whether another round is to be taken.
+    pub fn go_on(&self) -> bool {
+        let [before, last] = self.read;
+        let helps = last * HELPS.1 < before * HELPS.0;
+        match self.done {
+            0 | 1 => self.wanted,
+            2 => self.is_too_long(),
+            done => done < MOST && self.is_too_long() && helps,
+        }
+    }
+
+    /// Why the last step is not to come, if that was asked for.
+    pub fn give_up(&self) -> Option<NotConverged> {
+        let Pace { max_downtime_ms: most_ms, if_not_converging } = self.pace;
+        let gives_up = if_not_converging == NotConverging::GiveUp && self.is_too_long();
+        gives_up.then(|| NotConverged { predicted_ms: millis(self.predicted), most_ms, rounds: self.done })
+    }
+
+    fn is_too_long(&self) -> bool {
+        millis(self.predicted) > self.pace.max_downtime_ms
+    }
+
+    /// Takes in what a round has read, and says so.
+    pub fn note(&mut self, taken: &Taken, reporter: &Reporter) {
+        let took = self.since.elapsed();
+        self.since = Instant::now();
+        self.read = [self.read[1], taken.read];
+        self.done += 1;
+        // As much changes until the end as has changed while this round was read. The first has read what is there.
+        let changes = if self.done == 1 { 0 } else { rate(taken.read, took) };
+        let read_again = changes * millis(Duration::from_millis(taken.report.total_ms)) / 1000;
+        self.predicted = match self.done {
+            1 => Duration::ZERO,
+            _ => Duration::from_millis(taken.report.frozen_ms + read_again * 1000 / SPEED),
+        };
+        let predicted_ms = (self.done > 1).then(|| millis(self.predicted));
+        reporter.send(&Event::Round(RoundReport {
+            round: self.done,
+            generation: taken.report.generation,
+            read: taken.read,
+            changes,
+            frozen_ms: taken.report.frozen_ms,
+            predicted_ms,
+        }));
+    }
+}
+
+/// Bytes a second.
+fn rate(bytes: u64, time: Duration) -> u64 {
+    bytes * 1000 / millis(time).max(1)
+}
+
+/// Whether the service runs elsewhere afterwards, and copies can be kept: a CRIU in a tracer ends before the next begins.
+fn moves(common: &Common, target: &Target) -> bool {
+    let is_asked_for = match target.after_commit {
+        AfterCommit::Resume => false,
+        AfterCommit::HandOver { .. } => true,
+        AfterCommit::Stop => target.hold.is_some() && has_standby(common),
+    };
+    is_asked_for && target.tracer.is_none()
+}
+
+/// Errors show at the checkpoint itself.
+fn has_standby(common: &Common) -> bool {
+    let vault = store::open(&common.store).ok().and_then(|store| Vault::open(store, &common.keys).ok()?);
+    vault.and_then(|vault| standby::listed(&**vault.store()).ok()).is_some_and(|standbys| !standbys.is_empty())
+}
+
+/// Bytes of the service's private memory.
+fn memory(target: &Target) -> u64 {
+    let tree = Tree::of_service(target.root, target.service, &[]);
+    let processes = tree.iter().flat_map(Tree::processes);
+    let of_one =
+        |pid| Status::read(pid).map_or(0, |status| status.anonymous.unwrap_or(0) + status.swapped.unwrap_or(0));
+    processes.map(|process| of_one(process.pid)).sum()
+}
+
+/// Less is read in time at the end.
+fn least(pace: Pace) -> u64 {
+    fail_points::rounds().map_or((SPEED / 1000).saturating_mul(pace.max_downtime_ms), u64::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rounds(max_downtime_ms: u64) -> Rounds {
+        let pace = Pace { max_downtime_ms, if_not_converging: NotConverging::GiveUp };
+        Rounds { wanted: true, pace, done: 0, since: Instant::now(), read: [0; 2], predicted: Duration::ZERO }
+    }
+
+    /// After rounds that have read so much, of which the last one predicts these milliseconds.
+    fn after(read: &[u64], predicted_ms: u64) -> Rounds {
+        let mut rounds = rounds(300);
+        for one in read {
+            rounds.read = [rounds.read[1], *one];
+            rounds.done += 1;
+        }
+        rounds.predicted = Duration::from_millis(predicted_ms);
+        rounds
+    }
+
+    #[test]
+    fn rounds_go_on_while_they_are_needed_and_help() {
+        assert!(rounds(300).go_on() && after(&[900], 0).go_on());
+        assert!(!after(&[900, 10], 299).go_on() && after(&[900, 10], 301).go_on());
+        assert!(after(&[900, 100, 60], 400).go_on() && !after(&[900, 100, 70], 400).go_on());
+        assert!(!after(&[900, 800, 500, 300, 200, 100, 60, 30], 400).go_on());
+        assert!(!Rounds { wanted: false, ..rounds(300) }.go_on());
+    }
+
+    #[test]
+    fn who_asked_for_it_gives_up_where_the_last_step_is_too_long() {
+        assert_eq!(after(&[900, 10], 300).give_up(), None);
+        let go = Rounds { pace: Pace::DEFAULT, ..after(&[900, 800, 790], 400) };
+        assert_eq!(go.give_up(), None);
+        insta::assert_snapshot!(after(&[900, 800, 790], 400).give_up().unwrap(), @"after 3 rounds the service would still stand still for about 400 ms, and --max-downtime allows 300 ms, so freeze gives up the move, and the service keeps running; allow more, move it when it writes less, or leave out --if-not-converging");
+    }
+}

@@ -1,0 +1,57 @@
+//! Moves in rounds: memory is saved while the service runs, and at the end only what has changed since. The services are
+//! `tests/services/calm.c` and `writers.c`, which know what each page must hold.
+
+use serde_json::Value;
+
+use crate::harness::{App, Container, Setting, in_all_settings, text};
+
+in_all_settings! {
+    what_is_not_read_again_is_as_it_was;
+}
+
+/// Bytes of each process's own memory.
+const OF_ONE: u64 = 4 << 20;
+
+fn standby(app: &App, name: &str) -> Container {
+    let standby = app.start_with(&["--standby", "--standby-poll", "20ms", "--instance", name]);
+    standby.reaches("standby");
+    standby
+}
+
+/// Hands the service over to a new container. Gives how many bytes each round has read.
+fn handed_over(app: &App, source: &Container, to: &str) -> (Container, Vec<u64>) {
+    let target = standby(app, to);
+    let out = source.try_checkpoint(&["--handover", "--json"]);
+    let said = text(&out.stderr);
+    assert!(out.status.success(), "{said}{}", source.story());
+    assert_eq!(source.wait(), 172, "{}", source.story());
+    let events = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let rounds = events.filter(|event| event["event"] == "round").map(|round| round["read"].as_u64().unwrap());
+    (target, rounds.collect())
+}
+
+/// Each page that was taken for unchanged, and was not, ends the service that goes on from it.
+fn what_is_not_read_again_is_as_it_was(setting: Setting) {
+    let app = App::new(setting, &["calm", "4"]).with_rounds();
+    let mut container = app.start();
+    for name in ["second", "third", "fourth"] {
+        container.verified();
+        let (target, read) = handed_over(&app, &container, name);
+        // The first process is read each time, as its children may have what it has written. Of the others most stays.
+        assert!(read.len() >= 2 && read[1] + OF_ONE < read[0], "{read:?}{}", container.story());
+        container = target;
+        container.verified();
+    }
+}
+
+/// More is written than any round reads.
+#[test]
+fn a_service_that_writes_all_of_its_memory_is_moved_all_the_same() {
+    let app = App::new(Setting::Restricted, &["writers", "8"]).with_rounds();
+    let mut container = app.start();
+    for name in ["second", "third"] {
+        container.verified();
+        container = handed_over(&app, &container, name).0;
+    }
+    container.verified();
+}

@@ -1,0 +1,158 @@
+/*
+ * calm.c - writes little of its memory, drops and moves some, and knows for each page what it must hold. A page of an
+ * earlier moment shows, as does one that is missing.
+ *
+ *   calm MIB   with so much memory in each of three processes, which share as much from before. The first one always has two
+ *              children that it has started at different times, and writes in between
+ */
+#include "service.h"
+
+enum { PAGE = 4096, WORKERS = 2, TURNS = 4, PAUSE = 20000, LIVES = 50 };
+
+struct region {
+	char *start;
+	uint32_t pages, *written; /* how often each page was, 0 for one that was dropped */
+};
+
+static struct region inherited, own;
+
+static uint64_t value(uint32_t page, uint32_t written)
+{
+	return written ? (uint64_t)page << 32 | written : 0;
+}
+
+static void check_page(const struct region *region, uint32_t page)
+{
+	const uint64_t *at = (const uint64_t *)(region->start + (size_t)page * PAGE), last = PAGE / 8 - 1;
+
+	if (at[0] != value(page, region->written[page]) || at[last] != at[0])
+		fail("page %u has %lx and %lx instead of %lx", page, at[0], at[last], value(page, region->written[page]));
+}
+
+static void write_page(struct region *region, uint32_t page)
+{
+	uint64_t *at = (uint64_t *)(region->start + (size_t)page * PAGE);
+
+	check_page(region, page);
+	at[0] = at[PAGE / 8 - 1] = value(page, ++region->written[page]);
+}
+
+static void drop_page(struct region *region, uint32_t page)
+{
+	if (madvise(region->start + (size_t)page * PAGE, PAGE, MADV_DONTNEED))
+		fail("madvise: %s", strerror(errno));
+	region->written[page] = 0;
+	/* Reading maps the page of zeros. */
+	check_page(region, page);
+}
+
+/* A page that another one takes the place of. Its content says where it was written. */
+static void move_page(struct region *region, uint32_t page)
+{
+	char *to = region->start + (size_t)page * PAGE;
+	uint64_t *from = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (from == MAP_FAILED)
+		fail("mmap: %s", strerror(errno));
+	from[0] = from[PAGE / 8 - 1] = value(page, ++region->written[page]);
+	if (mremap(from, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, to) != to)
+		fail("mremap: %s", strerror(errno));
+}
+
+static void make(struct region *region, size_t size)
+{
+	region->pages = size / PAGE;
+	region->start = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	region->written = calloc(region->pages, sizeof *region->written);
+	if (region->start == MAP_FAILED || !region->written)
+		cannot("mmap");
+	for (uint32_t page = 0; page < region->pages; page++)
+		write_page(region, page);
+}
+
+static void write_some(struct region *region, unsigned *seed, int may_move)
+{
+	for (int i = 0; i < TURNS; i++) {
+		uint32_t page = rand_r(seed) % region->pages;
+
+		if (i == 0)
+			drop_page(region, page);
+		else if (i == 1 && may_move && page < 64)
+			move_page(region, page);
+		else
+			write_page(region, page);
+	}
+}
+
+static void check(const struct region *region)
+{
+	for (uint32_t page = 0; page < region->pages; page++)
+		check_page(region, page);
+}
+
+/* Looks at all of it in turn, so that a page that nobody writes shows as well. */
+static void write_on(int beat, unsigned seed)
+{
+	for (;; beats[beat]++) {
+		for (int i = 0; i < 16; i++) {
+			write_some(&own, &seed, 1);
+			write_some(&inherited, &seed, 0);
+			usleep(PAUSE);
+		}
+		check(&own);
+		check(&inherited);
+	}
+}
+
+static void work(int beat)
+{
+	make(&own, (size_t)own.pages * PAGE);
+	write_on(beat, beat + 1);
+}
+
+/* Children that were started one after the other have different pages of the first process, which has others by now. */
+static void *start_children(void *arg)
+{
+	pid_t children[2] = { 0 };
+	int status;
+
+	(void)arg;
+	for (int next = 0;; next = !next) {
+		if (children[next] && (kill(children[next], SIGKILL) || waitpid(children[next], &status, 0) != children[next]))
+			fail("a child has gone: %s", strerror(errno));
+		children[next] = fork();
+		if (!children[next])
+			for (;;)
+				pause();
+		usleep(LIVES * 1000);
+	}
+	return NULL;
+}
+
+static void *write_first(void *arg)
+{
+	write_on(*(int *)arg, 1);
+	return NULL;
+}
+
+static void calm_start(int argc, char **argv)
+{
+	size_t size = (size_t)(argc ? atoi(argv[0]) : 8) << 20;
+	static int beat;
+
+	make(&inherited, size);
+	own.pages = size / PAGE;
+	for (int i = 1; i <= WORKERS; i++)
+		fork_child(work, i);
+	make(&own, size);
+	small_thread(write_first, &beat);
+	small_thread(start_children, NULL);
+}
+
+static void calm_verify(void)
+{
+	await_beats(WORKERS + 1);
+	say("writers=%d", WORKERS + 1);
+}
+
+const struct shape calm = { "calm", "[MIB]", calm_start, NULL, calm_verify, NULL };
