@@ -338,6 +338,9 @@ pub struct RestoreReport {
     pub total_ms: u64,
     /// Bytes of memory and files restored.
     pub bytes: u64,
+    /// Of these, bytes of memory that a waiting container had already.
+    #[serde(default)]
+    pub held: u64,
     /// The container that took the checkpoint.
     pub from: String,
     /// The service's clocks.
