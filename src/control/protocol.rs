@@ -340,7 +340,7 @@ pub struct RestoreReport {
     pub bytes: u64,
     /// Of these, bytes of memory that a waiting container had already.
     #[serde(default)]
-    pub held: u64,
+    pub ahead: u64,
     /// The container that took the checkpoint.
     pub from: String,
     /// The service's clocks.
@@ -557,6 +557,7 @@ mod tests {
                 at_ms: n,
                 total_ms: n,
                 bytes: n,
+                ahead: n,
                 from: name,
                 clocks: ClockReport {
                     clock_jump_ms: Some(i64::MIN),

@@ -23,7 +23,7 @@ use crate::host::clock::{self, Plan, Time};
 use crate::host::oom::OomKills;
 use crate::image::{Body, Fetcher, Manifest};
 use crate::job::work_folder::Work;
-use crate::restore::ahead::{GoesOn, Held};
+use crate::restore::ahead::{GoesOn, MemoryAhead};
 use crate::restore::error::RestoreError;
 use crate::restore::meter::Meter;
 use crate::restore::serve::{self, ServeError, Served};
@@ -62,8 +62,8 @@ pub(crate) struct OfContainer<'a> {
     pub tracers: Option<&'a [OwnedFd; tracer::COUNT]>,
     /// Which clocks the service is to see.
     pub clocks: Plan,
-    /// What a waiting container holds of the memory.
-    pub(super) held: Option<Held>,
+    /// The memory that a waiting container has.
+    pub(super) ahead: Option<MemoryAhead>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +95,7 @@ impl RestoreGate {
             manifest.images.iter().filter_map(|image| Some((image.name.as_str(), image.body.as_ref()?))).collect();
         let (socket, theirs) = UnixStream::pair().map_err(broken)?;
         socket.set_nonblocking(true).map_err(broken)?;
-        let OfContainer { objects, mut elsewhere, tracers, clocks, held } = of_container;
+        let OfContainer { objects, mut elsewhere, tracers, clocks, ahead } = of_container;
         elsewhere.moved.extend(swapped::moved(&manifest.folder_links));
         let place = tracers.map_or(Place::Here, |channels| Place::InNew(channels, manifest.root_pid));
         let mut start = Start::prepare(place).map_err(broken)?;
@@ -109,11 +109,11 @@ impl RestoreGate {
         let time = continued.map_or(Time::Ours, Time::Continued);
         let oom_kills = OomKills::now();
         // One that runs already is in no time namespace of the service's.
-        let held = held.filter(|_| continued.is_none());
-        let goes_on = held.and_then(|held| held.go_on(manifest, fetcher, &start, &args));
+        let ahead = ahead.filter(|_| continued.is_none());
+        let goes_on = ahead.and_then(|ahead| ahead.go_on(manifest, fetcher, &start, &args));
         let (criu, instead) = match goes_on {
-            Some(GoesOn { criu, instead, held }) => {
-                meter.leave_out(held);
+            Some(GoesOn { criu, instead, ahead }) => {
+                meter.leave_out(ahead);
                 (criu, instead)
             }
             None => (start.start(criu, args, time.space()).inspect_err(|_| strays.end())?, BTreeMap::new()),

@@ -57,7 +57,7 @@ use crate::job::{self, Choice, Common, Failure, OnFailure, Standby, VolumeChange
 use crate::privileges::{Abilities, RestorePlan};
 use crate::store::{self, Store};
 use crate::sys::stderr::say;
-use ahead::Held;
+use ahead::MemoryAhead;
 use choose::Pick;
 pub(crate) use criu::{OfContainer, RestoreGate};
 pub(crate) use error::RestoreError;
@@ -137,8 +137,8 @@ struct Restore<'a> {
     criu_ran: bool,
     /// The store that knows this container as a standby.
     stood_by: Option<Vault>,
-    /// What it holds of the memory, for the first attempt.
-    held: Option<Held>,
+    /// The memory that came while it waited, for the first attempt.
+    ahead: Option<MemoryAhead>,
 }
 
 /// What to do next, according to the store.
@@ -186,7 +186,7 @@ impl<'a> Restore<'a> {
             files_of: None,
             criu_ran: false,
             stood_by: None,
-            held: None,
+            ahead: None,
         }
     }
 
@@ -287,8 +287,8 @@ impl<'a> Restore<'a> {
                         Turn::Start(Some(vault), lease)
                     }
                     Woken::Restore(ready) => {
-                        let Ready { vault, threads, lease, newest, held } = *ready;
-                        (self.threads, self.held) = (Some(threads), Some(held));
+                        let Ready { vault, threads, lease, newest, ahead } = *ready;
+                        (self.threads, self.ahead) = (Some(threads), Some(ahead));
                         self.stood_by = Some(vault.clone());
                         Turn::Restore(Box::new(Found::new(vault, lease, newest)))
                     }
@@ -388,7 +388,7 @@ impl<'a> Restore<'a> {
         // A pod's IPC namespace outlives its containers. Only of an earlier start is it known that it has ended.
         let objects = Some(SystemV::of(image::container_id(&found.vault, &self.common.instance)));
         let (parent, tracers) = (parent_id() as i32, self.policy.tracers.as_ref());
-        let of_container = OfContainer { objects, elsewhere, tracers, clocks, held: self.held.take() };
+        let of_container = OfContainer { objects, elsewhere, tracers, clocks, ahead: self.ahead.take() };
         let mut gate = RestoreGate::restore(criu, manifest, &mut fetcher, work, &mut meter, parent, of_container)?;
         self.check_clocks(clocks, &gate)?;
         reach(Point::RestoreHeld);
@@ -558,7 +558,7 @@ impl<'a> Restore<'a> {
             at_ms: now_ms(),
             total_ms: millis(self.decided.elapsed()),
             bytes: meter.total(),
-            held: meter.held(),
+            ahead: meter.ahead(),
             from: manifest.instance.clone(),
             clocks: ClockReport::default(),
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::ahead::Held;
+use super::ahead::MemoryAhead;
 use super::look::Newest;
 use super::presence::{self, Presence};
 use super::{Policy, choose};
@@ -59,11 +59,11 @@ pub struct Ready {
     pub lease: Lease,
     /// If its outcome is open, the container that decides it has the service.
     pub newest: Newest,
-    pub held: Held,
+    pub ahead: MemoryAhead,
 }
 
 /// Waits without a time limit. With `pids_matter` (PIDs only go up here) it ends when the service's PIDs are
-/// nearly out of reach. With `program` it holds memory in that criu. `unfit` says why this container could not restore a generation. `tell` gets all events but the
+/// nearly out of reach. With `program` that criu takes memory in meanwhile. `unfit` says why this container could not restore a generation. `tell` gets all events but the
 /// last.
 ///
 /// Fails only before the wait begins, if its threads cannot start.
@@ -79,8 +79,8 @@ pub fn wait(
     let cached = CachedStore::new(store, &policy.standby.cache, policy.standby.cache_bytes)?;
     let threads = Arc::new(FetchThreads::start(&cached, cores())?);
     let newest_pid = if pids_matter { pids::newest } else { || None };
-    let held = Held::nothing(program, &threads, common.memory);
-    let mut watch = Watch::new(Arc::new(cached), threads, held, common, policy, unfit, tell, newest_pid);
+    let ahead = MemoryAhead::nothing(program, &threads, common.memory);
+    let mut watch = Watch::new(Arc::new(cached), threads, ahead, common, policy, unfit, tell, newest_pid);
     tell(&Event::Waiting { generation: 0 });
     loop {
         if let Some(woken) = watch.step(Instant::now()) {
@@ -94,7 +94,7 @@ pub fn wait(
 struct Watch<'a> {
     store: Arc<CachedStore>,
     threads: Arc<FetchThreads>,
-    held: Held,
+    ahead: MemoryAhead,
     common: &'a Common,
     policy: &'a Policy,
     unfit: &'a dyn Fn(&Manifest) -> Option<String>,
@@ -131,7 +131,7 @@ impl<'a> Watch<'a> {
     fn new(
         store: Arc<CachedStore>,
         threads: Arc<FetchThreads>,
-        held: Held,
+        ahead: MemoryAhead,
         common: &'a Common,
         policy: &'a Policy,
         unfit: &'a dyn Fn(&Manifest) -> Option<String>,
@@ -145,7 +145,7 @@ impl<'a> Watch<'a> {
         Self {
             store,
             threads,
-            held,
+            ahead,
             common,
             policy,
             unfit,
@@ -234,11 +234,11 @@ impl<'a> Watch<'a> {
         if self.is_near(now) { poll.min(NEAR_POLL) } else { poll * PATIENCE.min(1 << self.failed.min(16)) }
     }
 
-    /// Until the next poll, works on what is held.
+    /// Until the next poll, takes memory in.
     fn rest(&mut self) {
         let until = Instant::now() + self.pause(Instant::now());
         if self.store.is_settled() {
-            self.held.work(until);
+            self.ahead.work(until);
         }
         thread::sleep(until.saturating_duration_since(Instant::now()));
     }
@@ -287,7 +287,7 @@ impl<'a> Watch<'a> {
                 // Told while the service still runs elsewhere.
                 let (generation, lacks) = (head.generation, (self.unfit)(manifest));
                 if lacks.is_none() {
-                    self.held.want(vault, manifest);
+                    self.ahead.want(vault, manifest);
                 }
                 self.warn(now, || Some(format!("this standby could not restore generation {generation}: {}", lacks?)));
             }
@@ -305,8 +305,8 @@ impl<'a> Watch<'a> {
 
     fn restore(&mut self, vault: &Vault, head: &Lease, newest: Newest) -> Woken {
         let (vault, threads, lease) = (vault.clone(), self.threads.clone(), Lease::after(head));
-        let held = self.held.hand_over();
-        Woken::Restore(Box::new(Ready { vault, threads, lease, newest, held }))
+        let ahead = self.ahead.hand_over();
+        Woken::Restore(Box::new(Ready { vault, threads, lease, newest, ahead }))
     }
 
     /// Takes over if neither head nor the heartbeat has changed for [`SILENT`] intervals, under uninterrupted
@@ -355,7 +355,7 @@ impl<'a> Watch<'a> {
     /// Reports that a newer generation is prefetched, or what went wrong.
     fn prepared(&mut self, now: Instant) {
         let generation = self.newest.as_ref().map_or(0, |newest| newest.generation);
-        if generation != self.told && self.store.is_settled() && self.held.is_settled() {
+        if generation != self.told && self.store.is_settled() && self.ahead.is_settled() {
             self.told = generation;
             (self.tell)(&Event::Waiting { generation });
         }

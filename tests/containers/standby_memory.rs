@@ -1,4 +1,4 @@
-//! A standby holds the memory of the last generation: of the next one it reads the pages that have changed, and the service has
+//! A standby has the memory of the last generation: of the next one it reads the pages that have changed, and the service has
 //! all of its memory as it was.
 
 use nix::sys::signal::{Signal, kill};
@@ -23,7 +23,7 @@ fn prepared(standby: &Container, generation: u64) {
 fn restored(container: &Container) -> (u64, u64) {
     let status: serde_json::Value = serde_json::from_str(&container.status().unwrap()).unwrap();
     let bytes = |name: &str| status["restore"][name].as_u64().unwrap();
-    (bytes("bytes"), bytes("held"))
+    (bytes("bytes"), bytes("ahead"))
 }
 
 fn hands_over(from: &Container, to: &Container) {
@@ -48,8 +48,8 @@ fn only_what_changed_is_read(setting: Setting) {
     let there = standby(&app, &here, 1);
     here.verified();
     hands_over(&here, &there);
-    let (bytes, held) = restored(&there);
-    assert!(held * 2 > bytes && held < bytes, "{held} of {bytes}: {}", there.story());
+    let (bytes, ahead) = restored(&there);
+    assert!(ahead * 2 > bytes && ahead < bytes, "{ahead} of {bytes}: {}", there.story());
 }
 
 /// After some generations that it has taken in, and changes after each, a standby gets the service.
@@ -68,8 +68,8 @@ fn changes_arrive(setting: Setting, workers: u32, seed: u32) {
         }
         here.verified();
         hands_over(&here, &there);
-        let (bytes, held) = restored(&there);
-        assert!(held * 3 > bytes && held < bytes, "{held} of {bytes}: {}", there.story());
+        let (bytes, ahead) = restored(&there);
+        assert!(ahead * 3 > bytes && ahead < bytes, "{ahead} of {bytes}: {}", there.story());
         assert_eq!(there.ask("change"), "ok", "{}", there.story());
         there.verified();
         here = there;
@@ -106,7 +106,7 @@ fn without_the_waiting_criu_all_is_read() {
 
 /// Only an ancestor of the service may attach to it here, and that is made with it.
 #[test]
-fn below_tracers_nothing_is_held() {
+fn below_tracers_nothing_comes_ahead() {
     let app = App::new(Setting::Restricted, &["changes", "1", "8"]).under_yama(1);
     let here = app.start();
     here.verified();

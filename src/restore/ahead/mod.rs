@@ -1,8 +1,8 @@
-//! Memory that a waiting container holds, decoded, in a criu that has started already. The restore then reads the pages
+//! Memory that a waiting container has ahead, decoded, in a criu that has started already. The restore then reads the pages
 //! that have changed since, and no others.
 //!
-//! A page is held only if all of it was handed to criu, and a page of unknown content is never taken for another. Whatever
-//! fails, the memory is forgotten, and the restore reads all.
+//! A page counts as there only if all of it was handed to criu, and one of unknown content is never taken for another.
+//! Whatever fails, the memory is forgotten, and the restore reads all.
 
 mod process;
 mod runs;
@@ -28,11 +28,11 @@ use process::Process;
 use runs::{Kind, Memory, Run};
 use update::{Step, Update};
 
-/// Bytes that stay free beside the memory that is held, and the pages that are on their way.
+/// Bytes that stay free beside the memory, and the pages that are on their way.
 const RESERVE: u64 = 64 << 20;
 
-/// What a waiting container holds.
-pub(super) struct Held {
+/// The memory of a waiting container.
+pub(super) struct MemoryAhead {
     /// Which criu; None where none can be used.
     program: Option<Criu>,
     threads: Arc<FetchThreads>,
@@ -48,11 +48,11 @@ pub(super) struct GoesOn {
     pub criu: Running,
     pub instead: BTreeMap<String, Body>,
     /// Bytes that it has already.
-    pub held: u64,
+    pub ahead: u64,
 }
 
-impl Held {
-    /// Holds nothing. `program` is None where the restore will start criu in another way.
+impl MemoryAhead {
+    /// Nothing yet. `program` is None where the restore will start criu in another way.
     pub(super) fn nothing(program: Option<Criu>, threads: &Arc<FetchThreads>, on_their_way: u64) -> Self {
         let program = program.filter(|_| limits::permit_spare_memory() && memory::is_promised_freely());
         Self { program, threads: threads.clone(), on_their_way, criu: None, memory: BTreeMap::new(), update: None }
@@ -82,7 +82,7 @@ impl Held {
         Self { update: None, ..std::mem::replace(self, nothing) }
     }
 
-    /// Whether all that could be had of the generation that is wanted is held.
+    /// Whether all that can be had of the generation that is wanted is there.
     pub(super) fn is_settled(&self) -> bool {
         self.update.is_none()
     }
@@ -119,7 +119,7 @@ impl Held {
                 Ok(Step::Done) => self.update = None,
                 Ok(Step::Pending) => wait(update.wake_fd(), PollFlags::POLLIN, left)?,
                 Ok(Step::Queued) => {}
-                // What is held stays; the store may deliver the next generation.
+                // What is there stays; the store may deliver the next generation.
                 Err(_) => self.update = None,
             }
         }
@@ -145,7 +145,7 @@ impl Held {
     ) -> Option<GoesOn> {
         let mut criu = self.criu.take()?;
         let mut instead = BTreeMap::new();
-        let mut held = 0;
+        let mut ahead = 0;
         for (pid, memory) in &self.memory {
             let process = Process::read(manifest, fetcher, *pid).ok().flatten();
             let Some(process) = process else {
@@ -154,10 +154,10 @@ impl Held {
             };
             drop_pages(&mut criu, *pid, &memory.beside(&process.memory));
             instead.extend(process.without(memory));
-            held += process.held(memory);
+            ahead += process.bytes_in(memory);
         }
         let criu = criu.go_on(args, start.kept()).ok()?;
-        Some(GoesOn { criu, instead, held })
+        Some(GoesOn { criu, instead, ahead })
     }
 }
 

@@ -57,8 +57,8 @@ impl Process {
         Ok(Some(Self { pid, head, entries, mappings, memory: Memory::of(memory) }))
     }
 
-    /// Its images without the pages that `held` has: their names and bodies.
-    pub(super) fn without(&self, held: &Memory) -> [(String, Body); 2] {
+    /// Its images without the pages that `ours` has: their names and bodies.
+    pub(super) fn without(&self, ours: &Memory) -> [(String, Body); 2] {
         let (mut entries, mut body) = (Vec::<Pages>::new(), Body::default());
         for entry in &self.entries {
             let saved = entry.saved(page_size());
@@ -66,7 +66,7 @@ impl Process {
                 entries.push(entry.clone());
             }
             for run in self.memory.within(entry.vaddr..entry.vaddr + saved) {
-                for (part, same) in held.compare(&run) {
+                for (part, same) in ours.compare(&run) {
                     join(&mut entries, entry.part(part.start, part.length / page_size(), same));
                     if !same {
                         part.extent().into_iter().for_each(|extent| body.push(extent));
@@ -79,9 +79,9 @@ impl Process {
         [(pagemap(self.pid), Body::from_inline(image)), (pages(&self.head), body)]
     }
 
-    /// Bytes of it that `held` has.
-    pub(super) fn held(&self, held: &Memory) -> u64 {
-        let parts = self.memory.runs().flat_map(|run| held.compare(run));
+    /// Bytes of it that `ours` has.
+    pub(super) fn bytes_in(&self, ours: &Memory) -> u64 {
+        let parts = self.memory.runs().flat_map(|run| ours.compare(run));
         parts.filter(|(_, same)| *same).map(|(run, _)| run.length).sum()
     }
 }

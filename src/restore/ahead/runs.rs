@@ -19,14 +19,14 @@ pub(super) struct Run {
     pub source: Source,
 }
 
-/// How the mapping of a page was made. Pages of mappings that differ in it are held apart.
+/// How the mapping of a page was made. Pages of mappings that differ in it are kept apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Memory is reserved for it.
     Plain,
     /// None is (MAP_NORESERVE).
     Unreserved,
-    /// It cannot be held.
+    /// It cannot be had ahead.
     Other,
 }
 
@@ -170,9 +170,9 @@ mod tests {
 
     #[test]
     fn a_page_is_the_same_at_its_address_alone() {
-        let held = Memory::of([chunk(10, 4, 1, 0)]);
+        let ours = Memory::of([chunk(10, 4, 1, 0)]);
         let same =
-            |run: &Run| held.compare(run).iter().map(|(run, same)| (run.length / PAGE, *same)).collect::<Vec<_>>();
+            |run: &Run| ours.compare(run).iter().map(|(run, same)| (run.length / PAGE, *same)).collect::<Vec<_>>();
         assert_eq!(same(&chunk(10, 4, 1, 0)), [(4, true)]);
         assert_eq!(same(&chunk(12, 4, 1, 2)), [(2, true), (2, false)]);
         // The same pages, one further.
@@ -180,8 +180,8 @@ mod tests {
         assert_eq!(same(&chunk(8, 4, 2, 0)), [(2, false), (2, false)]);
         let unreserved = Run { kind: Kind::Unreserved, ..chunk(10, 4, 1, 0) };
         assert_eq!(same(&unreserved), [(4, false)]);
-        assert_eq!(held.beside(&Memory::of([unreserved])), [chunk(10, 4, 1, 0)]);
-        assert_eq!(held.beside(&Memory::of([chunk(11, 2, 9, 0)])), [chunk(10, 1, 1, 0), chunk(13, 1, 1, 3)]);
+        assert_eq!(ours.beside(&Memory::of([unreserved])), [chunk(10, 4, 1, 0)]);
+        assert_eq!(ours.beside(&Memory::of([chunk(11, 2, 9, 0)])), [chunk(10, 1, 1, 0), chunk(13, 1, 1, 3)]);
     }
 
     #[test]
@@ -210,9 +210,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn runs_are_as_pages_one_by_one(held in prop::collection::vec(run(), 0..12), new in prop::collection::vec(run(), 0..12)) {
+        fn runs_are_as_pages_one_by_one(before in prop::collection::vec(run(), 0..12), new in prop::collection::vec(run(), 0..12)) {
             let (mut ours, mut theirs, mut one_by_one) = (Memory::default(), Memory::default(), BTreeMap::new());
-            for run in held {
+            for run in before {
                 ours.put(run);
                 one_by_one.extend(pages(&Memory::of([run])));
                 prop_assert_eq!(&pages(&ours), &one_by_one);

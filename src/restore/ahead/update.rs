@@ -1,4 +1,4 @@
-//! Brings what is held to the state of one generation, process by process, a piece at a time.
+//! Brings the memory that is there to the state of one generation, process by process, a piece at a time.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::BorrowedFd;
@@ -16,7 +16,7 @@ pub(super) enum Step {
     Queued,
     /// The store is to deliver.
     Pending,
-    /// All is held that can be.
+    /// All is there that can be.
     Done,
 }
 
@@ -45,9 +45,9 @@ impl Update {
         self.fetcher.wake_fd()
     }
 
-    pub(super) fn step(&mut self, criu: &mut Ahead, held: &mut BTreeMap<i32, Memory>) -> Result<Step, Unknown> {
+    pub(super) fn step(&mut self, criu: &mut Ahead, ours: &mut BTreeMap<i32, Memory>) -> Result<Step, Unknown> {
         if let Some(reading) = &mut self.reading {
-            let step = reading.step(&mut self.fetcher, criu, held.entry(reading.pid).or_default())?;
+            let step = reading.step(&mut self.fetcher, criu, ours.entry(reading.pid).or_default())?;
             if let Step::Done = step {
                 self.fetcher.close(reading.stream);
                 self.reading = None;
@@ -56,7 +56,7 @@ impl Update {
         }
         let manifest = &self.manifest;
         let left = self.left.get_or_insert_with(|| {
-            held.retain(|pid, _| {
+            ours.retain(|pid, _| {
                 let stays = manifest.processes.iter().any(|process| process.pid == *pid);
                 if !stays {
                     criu.forget(*pid);
@@ -68,9 +68,9 @@ impl Update {
         let Some(pid) = left.pop_front() else { return Ok(Step::Done) };
         match Process::read(manifest, &mut self.fetcher, pid)? {
             Some(process) => {
-                self.reading = Some(begin(&process, pid, &mut self.fetcher, criu, held.entry(pid).or_default()))
+                self.reading = Some(begin(&process, pid, &mut self.fetcher, criu, ours.entry(pid).or_default()))
             }
-            None if held.remove(&pid).is_some() => criu.forget(pid),
+            None if ours.remove(&pid).is_some() => criu.forget(pid),
             None => {}
         }
         Ok(Step::Queued)
@@ -78,37 +78,37 @@ impl Update {
 }
 
 /// Drops what a process has no more, and asks for what it lacks.
-fn begin(process: &Process, pid: i32, fetcher: &mut Fetcher, criu: &mut Ahead, held: &mut Memory) -> Reading {
-    let gone = held.beside(&process.memory);
+fn begin(process: &Process, pid: i32, fetcher: &mut Fetcher, criu: &mut Ahead, ours: &mut Memory) -> Reading {
+    let gone = ours.beside(&process.memory);
     drop_pages(criu, pid, &gone);
-    gone.iter().for_each(|run| held.clear(run.range()));
+    gone.iter().for_each(|run| ours.clear(run.range()));
     for mapping in process.mappings.iter().filter(|mapping| mapping.kind != Kind::Other) {
         if process.memory.within(mapping.range.clone()).next().is_some() {
             criu.map(space(pid, mapping.kind), &mapping.range);
         }
     }
     let (mut lacking, mut body) = (VecDeque::new(), Body::default());
-    let changed: Vec<Run> = process.memory.runs().flat_map(|run| held.compare(run)).filter_map(changed).collect();
+    let changed: Vec<Run> = process.memory.runs().flat_map(|run| ours.compare(run)).filter_map(changed).collect();
     for run in changed {
         if run.source == Source::Zeros {
             drop_pages(criu, pid, &[run]);
-            held.put(run);
+            ours.put(run);
             continue;
         }
-        held.put(Run { source: Source::Unknown, ..run });
+        ours.put(Run { source: Source::Unknown, ..run });
         run.extent().into_iter().for_each(|extent| body.push(extent));
         lacking.push_back(run);
     }
     Reading { pid, stream: fetcher.open(&body), lacking }
 }
 
-/// What is to be held and is not.
+/// What is to come and is not there.
 fn changed((run, same): (Run, bool)) -> Option<Run> {
     (!same && run.kind != Kind::Other).then_some(run)
 }
 
 impl Reading {
-    fn step(&mut self, fetcher: &mut Fetcher, criu: &mut Ahead, held: &mut Memory) -> Result<Step, Unknown> {
+    fn step(&mut self, fetcher: &mut Fetcher, criu: &mut Ahead, ours: &mut Memory) -> Result<Step, Unknown> {
         fetcher.receive()?;
         let data = match fetcher.front(self.stream)? {
             Front::End => return Ok(Step::Done),
@@ -122,7 +122,7 @@ impl Reading {
             return Err(Unknown::Malformed);
         }
         criu.data(space(self.pid, run.kind), part.start, &data[..length as usize]);
-        held.put(part);
+        ours.put(part);
         fetcher.consume(self.stream, length as usize);
         self.lacking.pop_front();
         if let Some(rest) = run.within(&(part.end()..run.end())) {
