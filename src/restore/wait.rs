@@ -80,7 +80,8 @@ pub fn wait(
     let threads = Arc::new(FetchThreads::start(&cached, cores())?);
     let newest_pid = if pids_matter { pids::newest } else { || None };
     let ahead = MemoryAhead::nothing(program, &threads, common.memory);
-    let mut watch = Watch::new(Arc::new(cached), threads, ahead, common, policy, unfit, tell, newest_pid);
+    let mut watch = Watch::new(Arc::new(cached), threads, common, policy, unfit, tell, newest_pid);
+    watch.ahead = ahead;
     tell(&Event::Waiting { generation: 0 });
     loop {
         if let Some(woken) = watch.step(Instant::now()) {
@@ -131,7 +132,6 @@ impl<'a> Watch<'a> {
     fn new(
         store: Arc<CachedStore>,
         threads: Arc<FetchThreads>,
-        ahead: MemoryAhead,
         common: &'a Common,
         policy: &'a Policy,
         unfit: &'a dyn Fn(&Manifest) -> Option<String>,
@@ -141,6 +141,7 @@ impl<'a> Watch<'a> {
         let (vault, head, newest, again, near, warned, still) = (None, None, None, None, None, None, None);
         let (told, failed) = (0, 0);
         let poll = Duration::from_millis(policy.standby.poll_ms);
+        let ahead = MemoryAhead::nothing(None, &threads, common.memory);
         let presence = Presence::new(&common.instance, poll, unfit);
         Self {
             store,
