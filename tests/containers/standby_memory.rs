@@ -69,7 +69,7 @@ fn changes_arrive(setting: Setting, workers: u32, seed: u32) {
         here.verified();
         hands_over(&here, &there);
         let (bytes, ahead) = restored(&there);
-        assert!(ahead * 3 > bytes && ahead < bytes, "{ahead} of {bytes}: {}", there.story());
+        assert!(ahead * 8 > bytes && ahead < bytes, "{ahead} of {bytes}: {}", there.story());
         assert_eq!(there.ask("change"), "ok", "{}", there.story());
         there.verified();
         here = there;
