@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn what_is_not_known_is_never_the_same_and_does_not_count_as_gone() {
         let unknown = Run { source: Source::Unknown, ..chunk(0, 1, 1, 0) };
-        assert_eq!(Memory::of([unknown]).compare(&unknown), [(unknown, false)]);
+        assert!(Memory::of([unknown]).compare(&unknown).iter().all(|(_, same)| !same));
         assert_eq!(Memory::of([unknown]).beside(&Memory::of([chunk(0, 1, 1, 0)])), []);
     }
 
