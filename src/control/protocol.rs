@@ -351,6 +351,9 @@ pub struct RestoreReport {
     pub total_ms: u64,
     /// Bytes of memory and files restored.
     pub bytes: u64,
+    /// Of these, bytes of memory that a waiting container had already.
+    #[serde(default)]
+    pub ahead: u64,
     /// The container that took the checkpoint.
     pub from: String,
     /// The service's clocks.
@@ -569,6 +572,7 @@ mod tests {
                 at_ms: n,
                 total_ms: n,
                 bytes: n,
+                ahead: n,
                 from: name,
                 clocks: ClockReport {
                     clock_jump_ms: Some(i64::MIN),

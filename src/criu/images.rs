@@ -69,11 +69,14 @@ pub(crate) fn queues(image: &[u8]) -> Result<Vec<Queue>, Malformed> {
 /// An image of the kind `magic` with these entries.
 pub fn encode<M: Message>(magic: u32, entries: &[M]) -> Vec<u8> {
     let mut image = [COMMON.to_le_bytes(), magic.to_le_bytes()].concat();
-    for entry in entries {
-        image.extend((entry.encoded_len() as u32).to_le_bytes());
-        image.extend(entry.encode_to_vec());
-    }
+    entries.iter().for_each(|entry| push(&mut image, entry));
     image
+}
+
+/// Appends an entry to an image.
+pub(crate) fn push<M: Message>(image: &mut Vec<u8>, entry: &M) {
+    image.extend((entry.encoded_len() as u32).to_le_bytes());
+    image.extend(entry.encode_to_vec());
 }
 
 /// Decodes one entry.
@@ -215,16 +218,25 @@ pub(crate) mod status {
     pub const ANON_PRIVATE: u32 = 1 << 9;
     pub const SYSVIPC: u32 = 1 << 10;
     pub const VVAR: u32 = 1 << 12;
+    pub const GUARD: u32 = 1 << 16;
+}
+
+/// The first entry of a map of pages (`pagemap_head`).
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(crate) struct PagesHead {
+    /// The number in the name of the image of pages.
+    #[prost(uint32, required, tag = "1")]
+    pub image: u32,
 }
 
 /// A run of pages (`pagemap_entry`).
 #[derive(Clone, PartialEq, Message)]
 pub struct Pages {
     /// Address of the first page.
-    #[prost(uint64, tag = "1")]
+    #[prost(uint64, required, tag = "1")]
     pub vaddr: u64,
     /// Page count in images from before `nr_pages`.
-    #[prost(uint32, tag = "2")]
+    #[prost(uint32, required, tag = "2")]
     pub compat_nr_pages: u32,
     /// `PE_…` bits.
     #[prost(uint32, optional, tag = "4")]
@@ -235,10 +247,21 @@ pub struct Pages {
 }
 
 impl Pages {
+    /// It is in the image of pages (`PE_PRESENT`).
+    const SAVED: u32 = 1 << 2;
+    /// CRIU has it already (criu/README.md, 0099).
+    const AHEAD: u32 = 1 << 8;
+
+    /// A part of it, which is not in the image of pages if CRIU has it already.
+    pub(crate) fn part(&self, vaddr: u64, pages: u64, is_ahead: bool) -> Self {
+        let flags = self.flags.unwrap_or(Self::SAVED);
+        let flags = if is_ahead { flags & !Self::SAVED | Self::AHEAD } else { flags };
+        Self { vaddr, flags: Some(flags), nr_pages: Some(pages), ..self.clone() }
+    }
+
     /// Bytes that the run has in the image of pages, of a kernel with such pages.
     pub fn saved(&self, page_size: u64) -> u64 {
-        const PRESENT: u32 = 1 << 2;
-        if self.flags.is_some_and(|flags| flags & PRESENT == 0) {
+        if self.flags.is_some_and(|flags| flags & Self::SAVED == 0) {
             return 0;
         }
         self.nr_pages.unwrap_or(self.compat_nr_pages.into()).saturating_mul(page_size)

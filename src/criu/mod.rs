@@ -1,5 +1,6 @@
 //! freeze's CRIU: its executables, command lines, stream protocol, images and log. Never knows a store.
 
+pub(crate) mod ahead;
 pub(crate) mod clocks;
 pub(crate) mod command;
 pub mod images;

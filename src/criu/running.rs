@@ -96,6 +96,11 @@ impl<'a> Start<'a> {
         .map_err(not_started)
     }
 
+    /// What was kept, for a criu that has started before.
+    pub fn kept(&self) -> &[OwnedFd] {
+        &self.keep
+    }
+
     fn beside(self, path: &Path, args: &[OsString], time: TimeSpace) -> io::Result<Running> {
         let mut command = Command::new(path);
         command.args(args).env_clear().current_dir("/");

@@ -1,5 +1,6 @@
 //! The limits of this process (getrlimit(2)).
 
+use nix::libc::RLIM_INFINITY;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Limits under which CRIU makes the processes again. Each gets its own at the end.
@@ -23,6 +24,13 @@ pub fn raise() {
             let _ = setrlimit(resource, hard, hard);
         }
     }
+}
+
+/// Whether a process may map more than it needs: no limit counts its mappings.
+pub fn permit_spare_memory() -> bool {
+    [Resource::RLIMIT_AS, Resource::RLIMIT_DATA]
+        .into_iter()
+        .all(|resource| getrlimit(resource).is_ok_and(|(_, hard)| hard == RLIM_INFINITY))
 }
 
 #[cfg(test)]

@@ -111,6 +111,11 @@ fn with_swap(cgroup: &Cgroup, free: u64) -> Option<u64> {
     Some(limit).filter(|limit| *limit < UNLIMITED)
 }
 
+/// Whether the kernel promises memory that it may not have: any mode but 2 of overcommit (proc_sys_vm(5)).
+pub fn is_promised_freely() -> bool {
+    fs::read_to_string("/proc/sys/vm/overcommit_memory").map_or(true, |mode| mode.trim() != "2")
+}
+
 /// A line of /proc/meminfo, in bytes.
 pub fn meminfo(name: &str) -> Option<u64> {
     let info = fs::read_to_string("/proc/meminfo").ok()?;

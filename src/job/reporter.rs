@@ -201,6 +201,7 @@ mod tests {
             at_ms: 0,
             total_ms: 0,
             bytes: 0,
+            ahead: 0,
             from: text(),
             clocks: ClockReport::default(),
         };

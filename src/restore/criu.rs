@@ -23,6 +23,7 @@ use crate::host::clock::{self, Plan, Time};
 use crate::host::oom::OomKills;
 use crate::image::{Body, Fetcher, Manifest};
 use crate::job::work_folder::Work;
+use crate::restore::ahead::{GoesOn, MemoryAhead};
 use crate::restore::error::RestoreError;
 use crate::restore::meter::Meter;
 use crate::restore::serve::{self, ServeError, Served};
@@ -52,7 +53,7 @@ pub(crate) struct RestoreGate {
 }
 
 /// What CRIU must know of this container.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct OfContainer<'a> {
     /// Its System V objects.
     pub objects: Option<SystemV>,
@@ -61,6 +62,8 @@ pub(crate) struct OfContainer<'a> {
     pub tracers: Option<&'a [OwnedFd; tracer::COUNT]>,
     /// Which clocks the service is to see.
     pub clocks: Plan,
+    /// The memory that a waiting container has.
+    pub(super) ahead: Option<MemoryAhead>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,11 +91,11 @@ impl RestoreGate {
         let unusable = |error| RestoreError::RuntimeDir { path: work.path().to_owned(), error };
         let broken = |error| RestoreError::Serve(ServeError::Broken(error));
         let listener = stream::listen(work.path(), stream::SERVE_SOCKET).map_err(unusable)?;
-        let images: BTreeMap<&str, &Body> =
+        let mut images: BTreeMap<&str, &Body> =
             manifest.images.iter().filter_map(|image| Some((image.name.as_str(), image.body.as_ref()?))).collect();
         let (socket, theirs) = UnixStream::pair().map_err(broken)?;
         socket.set_nonblocking(true).map_err(broken)?;
-        let OfContainer { objects, mut elsewhere, tracers, clocks } = of_container;
+        let OfContainer { objects, mut elsewhere, tracers, clocks, ahead } = of_container;
         elsewhere.moved.extend(swapped::moved(&manifest.folder_links));
         let place = tracers.map_or(Place::Here, |channels| Place::InNew(channels, manifest.root_pid));
         let mut start = Start::prepare(place).map_err(broken)?;
@@ -105,7 +108,17 @@ impl RestoreGate {
         let continued = manifest.clocks.filter(|_| clocks == Plan::Continue);
         let time = continued.map_or(Time::Ours, Time::Continued);
         let oom_kills = OomKills::now();
-        let criu = start.start(criu, args, time.space()).inspect_err(|_| strays.end())?;
+        // One that runs already is in no time namespace of the service's.
+        let ahead = ahead.filter(|_| continued.is_none());
+        let goes_on = ahead.and_then(|ahead| ahead.go_on(manifest, fetcher, &start, &args));
+        let (criu, instead) = match goes_on {
+            Some(GoesOn { criu, instead, ahead }) => {
+                meter.leave_out(ahead);
+                (criu, instead)
+            }
+            None => (start.start(criu, args, time.space()).inspect_err(|_| strays.end())?, BTreeMap::new()),
+        };
+        images.extend(instead.iter().map(|(name, body)| (name.as_str(), body)));
         reach(Point::RestoreCriu);
         // By now CRIU is in the service's future time namespace.
         let clock_jump = manifest.clocks.map(|before| clock::jump(criu.pid(), &before));

@@ -14,6 +14,8 @@ pub(crate) struct Meter<'a> {
     reporter: Option<&'a Reporter>,
     bytes: u64,
     total: u64,
+    /// Bytes of the total that need not be read.
+    ahead: u64,
     reported: Instant,
 }
 
@@ -22,14 +24,14 @@ impl<'a> Meter<'a> {
     pub(super) fn start(reporter: &'a Reporter, manifest: &Manifest) -> Self {
         let images = manifest.images.iter().filter_map(|image| image.body.as_ref());
         let total = images.map(Body::size).sum::<u64>() + bytes_of_files(manifest);
-        let meter = Self { reporter: Some(reporter), bytes: 0, total, reported: Instant::now() };
+        let meter = Self { reporter: Some(reporter), bytes: 0, total, ahead: 0, reported: Instant::now() };
         meter.report();
         meter
     }
 
     /// A meter without reports.
     pub(crate) fn noop() -> Self {
-        Self { reporter: None, bytes: 0, total: 0, reported: Instant::now() }
+        Self { reporter: None, bytes: 0, total: 0, ahead: 0, reported: Instant::now() }
     }
 
     pub(super) fn add(&mut self, bytes: u64) {
@@ -38,6 +40,16 @@ impl<'a> Meter<'a> {
             self.report();
             self.reported = Instant::now();
         }
+    }
+
+    /// Counts bytes that this container has already.
+    pub(super) fn leave_out(&mut self, ahead: u64) {
+        self.ahead = ahead;
+        self.add(ahead);
+    }
+
+    pub(super) fn ahead(&self) -> u64 {
+        self.ahead
     }
 
     /// Bytes of the whole generation.

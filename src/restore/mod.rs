@@ -4,6 +4,7 @@
 //! Without privileges PIDs only go up, so all threads start before CRIU and nothing forks after that. Never
 //! runs anything of the service before this container has the right to it, or after a failure.
 
+mod ahead;
 mod check;
 mod choose;
 mod clocks;
@@ -56,6 +57,7 @@ use crate::job::{self, Choice, Common, Failure, OnFailure, Standby, VolumeChange
 use crate::privileges::{Abilities, RestorePlan};
 use crate::store::{self, Store};
 use crate::sys::stderr::say;
+use ahead::MemoryAhead;
 use choose::Pick;
 pub(crate) use criu::{OfContainer, RestoreGate};
 pub(crate) use error::RestoreError;
@@ -135,6 +137,8 @@ struct Restore<'a> {
     criu_ran: bool,
     /// The store that knows this container as a standby.
     stood_by: Option<Vault>,
+    /// The memory that came while it waited, for the first attempt.
+    ahead: Option<MemoryAhead>,
 }
 
 /// What to do next, according to the store.
@@ -182,6 +186,7 @@ impl<'a> Restore<'a> {
             files_of: None,
             criu_ran: false,
             stood_by: None,
+            ahead: None,
         }
     }
 
@@ -273,15 +278,17 @@ impl<'a> Restore<'a> {
                 let pids_matter = !self.plan().can_go_back();
                 let unfit = |manifest: &Manifest| check::foretell(manifest, Means::with(&self.abilities, self.clock()));
                 let tell = |event: &Event| self.reporter.send(event);
-                match wait::wait(store, self.common, self.policy, pids_matter, &unfit, &tell)? {
+                // Tracers are made with the restore, so that criu cannot run in one before.
+                let program = self.policy.tracers.is_none().then(|| self.plan().criu);
+                match wait::wait(store, self.common, self.policy, pids_matter, program, &unfit, &tell)? {
                     Woken::PidsExhausted(message) => Turn::Over(Event::PidsExhausted { message }),
                     Woken::Start { vault, lease } => {
                         self.stood_by = Some(vault.clone());
                         Turn::Start(Some(vault), lease)
                     }
                     Woken::Restore(ready) => {
-                        self.threads = Some(ready.threads.clone());
-                        let Ready { vault, lease, newest, .. } = *ready;
+                        let Ready { vault, threads, lease, newest, ahead } = *ready;
+                        (self.threads, self.ahead) = (Some(threads), Some(ahead));
                         self.stood_by = Some(vault.clone());
                         Turn::Restore(Box::new(Found::new(vault, lease, newest)))
                     }
@@ -381,7 +388,7 @@ impl<'a> Restore<'a> {
         // A pod's IPC namespace outlives its containers. Only of an earlier start is it known that it has ended.
         let objects = Some(SystemV::of(image::container_id(&found.vault, &self.common.instance)));
         let (parent, tracers) = (parent_id() as i32, self.policy.tracers.as_ref());
-        let of_container = OfContainer { objects, elsewhere, tracers, clocks };
+        let of_container = OfContainer { objects, elsewhere, tracers, clocks, ahead: self.ahead.take() };
         let mut gate = RestoreGate::restore(criu, manifest, &mut fetcher, work, &mut meter, parent, of_container)?;
         self.check_clocks(clocks, &gate)?;
         reach(Point::RestoreHeld);
@@ -396,7 +403,7 @@ impl<'a> Restore<'a> {
         let tracers = gate.tracers();
         gate.let_go()?;
         reach(Point::RestoreRunning);
-        let restore = RestoreReport { clocks, ..self.report(manifest, meter.total()) };
+        let restore = RestoreReport { clocks, ..self.report(manifest, &meter) };
         for difference in verify::differences(manifest) {
             self.reporter.warn(format!("after the restore, {difference}; the next checkpoint may be refused"));
         }
@@ -545,12 +552,13 @@ impl<'a> Restore<'a> {
         self.reporter.progress(phase);
     }
 
-    fn report(&self, manifest: &Manifest, bytes: u64) -> RestoreReport {
+    fn report(&self, manifest: &Manifest, meter: &Meter) -> RestoreReport {
         RestoreReport {
             generation: manifest.generation,
             at_ms: now_ms(),
             total_ms: millis(self.decided.elapsed()),
-            bytes,
+            bytes: meter.total(),
+            ahead: meter.ahead(),
             from: manifest.instance.clone(),
             clocks: ClockReport::default(),
         }

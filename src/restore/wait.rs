@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::ahead::MemoryAhead;
 use super::look::Newest;
 use super::presence::{self, Presence};
 use super::{Policy, choose};
 use crate::control::protocol::{Event, Phase};
+use crate::criu::command::Criu;
 use crate::fail_points::{Point, reach};
 use crate::host::pid_counting::Round;
 use crate::image::{self, FetchThreads, Heartbeat, ImageError, Lease, Manifest, Result, Vault};
@@ -57,10 +59,11 @@ pub struct Ready {
     pub lease: Lease,
     /// If its outcome is open, the container that decides it has the service.
     pub newest: Newest,
+    pub ahead: MemoryAhead,
 }
 
 /// Waits without a time limit. With `pids_matter` (PIDs only go up here) it ends when the service's PIDs are
-/// nearly out of reach. `unfit` says why this container could not restore a generation. `tell` gets all events but the
+/// nearly out of reach. With `program` that criu takes memory in meanwhile. `unfit` says why this container could not restore a generation. `tell` gets all events but the
 /// last.
 ///
 /// Fails only before the wait begins, if its threads cannot start.
@@ -69,26 +72,30 @@ pub fn wait(
     common: &Common,
     policy: &Policy,
     pids_matter: bool,
+    program: Option<Criu>,
     unfit: &dyn Fn(&Manifest) -> Option<String>,
     tell: &dyn Fn(&Event),
 ) -> Result<Woken> {
     let cached = CachedStore::new(store, &policy.standby.cache, policy.standby.cache_bytes)?;
     let threads = Arc::new(FetchThreads::start(&cached, cores())?);
     let newest_pid = if pids_matter { pids::newest } else { || None };
+    let ahead = MemoryAhead::nothing(program, &threads, common.memory);
     let mut watch = Watch::new(Arc::new(cached), threads, common, policy, unfit, tell, newest_pid);
+    watch.ahead = ahead;
     tell(&Event::Waiting { generation: 0 });
     loop {
         if let Some(woken) = watch.step(Instant::now()) {
             return Ok(woken);
         }
         reach(Point::RestoreWaiting);
-        thread::sleep(watch.pause(Instant::now()));
+        watch.rest();
     }
 }
 
 struct Watch<'a> {
     store: Arc<CachedStore>,
     threads: Arc<FetchThreads>,
+    ahead: MemoryAhead,
     common: &'a Common,
     policy: &'a Policy,
     unfit: &'a dyn Fn(&Manifest) -> Option<String>,
@@ -134,10 +141,12 @@ impl<'a> Watch<'a> {
         let (vault, head, newest, again, near, warned, still) = (None, None, None, None, None, None, None);
         let (told, failed) = (0, 0);
         let poll = Duration::from_millis(policy.standby.poll_ms);
+        let ahead = MemoryAhead::nothing(None, &threads, common.memory);
         let presence = Presence::new(&common.instance, poll, unfit);
         Self {
             store,
             threads,
+            ahead,
             common,
             policy,
             unfit,
@@ -226,6 +235,15 @@ impl<'a> Watch<'a> {
         if self.is_near(now) { poll.min(NEAR_POLL) } else { poll * PATIENCE.min(1 << self.failed.min(16)) }
     }
 
+    /// Until the next poll, takes memory in.
+    fn rest(&mut self) {
+        let until = Instant::now() + self.pause(Instant::now());
+        if self.store.is_settled() {
+            self.ahead.work(until);
+        }
+        thread::sleep(until.saturating_duration_since(Instant::now()));
+    }
+
     fn poll(&self) -> Duration {
         Duration::from_millis(self.policy.standby.poll_ms)
     }
@@ -269,6 +287,9 @@ impl<'a> Watch<'a> {
                 self.store.want(manifest.packs.iter().map(|pack| (pack.key(), pack.size)));
                 // Told while the service still runs elsewhere.
                 let (generation, lacks) = (head.generation, (self.unfit)(manifest));
+                if lacks.is_none() {
+                    self.ahead.want(vault, manifest);
+                }
                 self.warn(now, || Some(format!("this standby could not restore generation {generation}: {}", lacks?)));
             }
             Some((None, Err(damage))) => {
@@ -283,9 +304,10 @@ impl<'a> Watch<'a> {
         Ok(None)
     }
 
-    fn restore(&self, vault: &Vault, head: &Lease, newest: Newest) -> Woken {
+    fn restore(&mut self, vault: &Vault, head: &Lease, newest: Newest) -> Woken {
         let (vault, threads, lease) = (vault.clone(), self.threads.clone(), Lease::after(head));
-        Woken::Restore(Box::new(Ready { vault, threads, lease, newest }))
+        let ahead = self.ahead.hand_over();
+        Woken::Restore(Box::new(Ready { vault, threads, lease, newest, ahead }))
     }
 
     /// Takes over if neither head nor the heartbeat has changed for [`SILENT`] intervals, under uninterrupted
@@ -334,7 +356,7 @@ impl<'a> Watch<'a> {
     /// Reports that a newer generation is prefetched, or what went wrong.
     fn prepared(&mut self, now: Instant) {
         let generation = self.newest.as_ref().map_or(0, |newest| newest.generation);
-        if generation != self.told && self.store.is_settled() {
+        if generation != self.told && self.store.is_settled() && self.ahead.is_settled() {
             self.told = generation;
             (self.tell)(&Event::Waiting { generation });
         }

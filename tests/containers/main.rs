@@ -36,6 +36,7 @@ mod shapes;
 mod snapshot;
 mod sockets;
 mod standby;
+mod standby_memory;
 mod stores;
 mod stranded;
 mod swap;

@@ -136,6 +136,7 @@ fn example() -> crate::control::protocol::Status {
             at_ms: 1_700_000_000_000,
             total_ms: 250,
             bytes: 12 << 20,
+            ahead: 0,
             from: "redis-0".into(),
             clocks: ClockReport { clock_jump_ms: Some(-90_000), clock: Some(Clock::Host), ..ClockReport::default() },
         }),

@@ -528,7 +528,7 @@ fn waiting_itself_says_so_first_and_ends_with_the_choice() {
     fixture.commit(Lease::fresh(), true);
     let tell = fixture.tell();
     let policy = policy(&fixture.common, true, None);
-    let woken = wait(fixture.spied.clone(), &fixture.common, &policy, false, &|_| None, &tell).unwrap();
+    let woken = wait(fixture.spied.clone(), &fixture.common, &policy, false, None, &|_| None, &tell).unwrap();
     assert_eq!(generation(Some(woken)), 1);
     assert_eq!(fixture.told()[0], Event::Waiting { generation: 0 });
 }
