@@ -188,6 +188,8 @@ fn processes_that_are_refused() {
     refused(EVERYWHERE, "ptrace", "is being traced by process");
     refused(EVERYWHERE, "not-dumpable", "cannot be inspected");
     refused(RESTRICTED, "vfork", "waits in vfork for a child");
+    refused(RESTRICTED, "trap-process", "has a pending SIGTRAP");
+    refused(RESTRICTED, "trap-thread", "has a pending SIGTRAP");
     refused(
         &[Setting::RestrictedPodman, Setting::Unconfined],
         "thread-cwd",
