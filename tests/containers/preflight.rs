@@ -110,6 +110,7 @@ fn memory_that_is_refused() {
     refused(EVERYWHERE, "secret-closed", "has secret memory");
     refused(EVERYWHERE, "huge", "uses huge pages");
     refused(RESTRICTED, "huge-memfd", "uses huge pages");
+    refused(RESTRICTED, "half-vdso", "has unmapped its vDSO and not what that reads");
 }
 
 #[test]
