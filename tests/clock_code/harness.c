@@ -20,6 +20,17 @@ static const uint8_t *file;
 static uint64_t start; /* address of the text */
 static struct text text;
 
+/* In bytes: from the description in .eh_frame that the last line of .eh_frame_hdr's table names. */
+static uint32_t size_of_last(const uint8_t *table, uint32_t count)
+{
+	uint32_t size;
+	int32_t rel;
+
+	memcpy(&rel, table + 12 + 8 * (count - 1) + 4, 4);
+	memcpy(&size, table + rel + 12, 4);
+	return size;
+}
+
 static void find_functions(const Elf64_Phdr *head)
 {
 	const uint8_t *at = file + head->p_offset;
@@ -36,6 +47,8 @@ static void find_functions(const Elf64_Phdr *head)
 			functions[text.nr_functions++] = head->p_vaddr + rel - start;
 	}
 	text.functions = functions;
+	if (text.nr_functions)
+		text.functions_end = functions[text.nr_functions - 1] + size_of_last(at, count);
 }
 
 static int open_file(const char *path)

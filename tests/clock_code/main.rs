@@ -11,16 +11,21 @@ use tempfile::TempDir;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// What is tested.
-const CODE: [&str; 4] = [
+const CODE: [&str; 5] = [
     "criu/arch/x86/clock-insn.c",
+    "criu/arch/x86/clock-scan.c",
     "criu/arch/x86/clock-sites.c",
     "criu/include/clock-insn.h",
     "criu/include/clock-sites.h",
 ];
+const SOURCES: [&str; 3] = ["clock-insn.c", "clock-scan.c", "clock-sites.c"];
 /// What it includes besides.
 const SHIMS: [(&str, &str); 3] = [
     ("log.h", "#include <stdio.h>\n#define pr_err(...) fprintf(stderr, __VA_ARGS__)\n"),
-    ("xmalloc.h", "#define xzalloc(n) calloc(1, n)\n#define xrealloc realloc\n#define xfree free\n"),
+    (
+        "xmalloc.h",
+        "#include <stdlib.h>\n#define xzalloc(n) calloc(1, n)\n#define xrealloc realloc\n#define xfree free\n",
+    ),
     ("common/compiler.h", "#define ARRAY_SIZE(a) (sizeof(a) / sizeof(*(a)))\n"),
 ];
 /// By number: the calls that have to do with the clocks.
@@ -62,7 +67,7 @@ impl Harness {
         }
         let mut cc = Command::new("cc");
         cc.args(["-O2", "-Wall", "-D_GNU_SOURCE", "-fsanitize=undefined,address", "-I.", "-o", "harness"]);
-        cc.args(["clock-insn.c", "clock-sites.c"]).arg(Path::new(ROOT).join("tests/clock_code/harness.c"));
+        cc.args(SOURCES).arg(Path::new(ROOT).join("tests/clock_code/harness.c"));
         assert!(cc.current_dir(&folder).status().unwrap().success());
         Self { folder }
     }
@@ -125,7 +130,7 @@ fn files(harness: &Harness) -> Vec<PathBuf> {
     let source = Path::new(ROOT).join("tests/clock_code/harness.c");
     let mut cc = Command::new("cc");
     cc.args(["-static", "-O2", "-D_GNU_SOURCE", "-I.", "-o"]).arg(&program).arg(source);
-    cc.args(["clock-insn.c", "clock-sites.c"]);
+    cc.args(SOURCES);
     assert!(cc.current_dir(&harness.folder).status().unwrap().success());
     vec![library("libc.so.6"), library("ld-linux-x86-64.so.2"), "/usr/lib/x86_64-linux-musl/libc.so".into(), program]
 }
@@ -225,7 +230,7 @@ fn each_site_is_found_and_is_one() {
 type Found = (i64, bool, bool);
 
 /// The functions of table.S, and what is found of the `syscall` in each.
-const TABLE: [(&str, Option<Found>); 17] = [
+const TABLE: [(&str, Option<Found>); 18] = [
     ("plain", Some((202, true, false))),
     ("by_register", Some((230, true, false))),
     ("by_caller", Some((ANY, true, false))),
@@ -243,6 +248,7 @@ const TABLE: [(&str, Option<Found>); 17] = [
     ("too_short", Some((202, false, false))),
     ("within", None),
     ("wrong_beginning", None),
+    ("in_data", None),
 ];
 
 #[test]
@@ -251,7 +257,8 @@ fn system_calls_are_told_apart() {
     let harness = Harness::build();
     let file = harness.folder.path().join("table");
     let mut cc = Command::new("cc");
-    cc.args(["-nostdlib", "-static", "-Wl,--eh-frame-hdr", "-o"])
+    // Its data are in the segment of the code, as older linkers place them.
+    cc.args(["-nostdlib", "-static", "-Wl,--eh-frame-hdr,-z,noseparate-code", "-o"])
         .arg(&file)
         .arg(Path::new(ROOT).join("tests/clock_code/table.S"));
     assert!(cc.status().unwrap().success());

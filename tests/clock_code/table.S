@@ -154,4 +154,16 @@ wrong_beginning: .cfi_startproc
 
 	.globl	_start
 _start:	hlt
+	.section .rodata
+	.fill	64, 1, 0x90
+	.globl	in_data
+in_data:				/* not found: it is beside the code, and would be any */
+	mov	%rdi, %rax
+	mov	%rsi, %rdi
+	mov	%rcx, %r10
+	syscall
+	.globl	data_end
+data_end:
+	.fill	16, 1, 0x90
+
 	.section .note.GNU-stack,"",@progbits

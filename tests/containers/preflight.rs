@@ -110,6 +110,7 @@ fn memory_that_is_refused() {
     refused(EVERYWHERE, "secret-closed", "has secret memory");
     refused(EVERYWHERE, "huge", "uses huge pages");
     refused(RESTRICTED, "huge-memfd", "uses huge pages");
+    refused(RESTRICTED, "half-vdso", "has unmapped its vDSO and not what that reads");
 }
 
 #[test]
@@ -188,6 +189,8 @@ fn processes_that_are_refused() {
     refused(EVERYWHERE, "ptrace", "is being traced by process");
     refused(EVERYWHERE, "not-dumpable", "cannot be inspected");
     refused(RESTRICTED, "vfork", "waits in vfork for a child");
+    refused(RESTRICTED, "trap-process", "has a pending SIGTRAP");
+    refused(RESTRICTED, "trap-thread", "has a pending SIGTRAP");
     refused(
         &[Setting::RestrictedPodman, Setting::Unconfined],
         "thread-cwd",

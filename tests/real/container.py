@@ -33,10 +33,10 @@ class Failed(Exception):
 
 
 class Application:
-    """What its containers share: the command, a store, a volume, and what was built for it."""
+    """What its containers share: the command, a store, a volume, and what was built for it; their user owns these."""
 
-    def __init__(self, name, opt, command, work):
-        self.name, self.opt, self.command, self.work = name, opt, command, work
+    def __init__(self, name, opt, command, work, user=USER):
+        self.name, self.opt, self.command, self.work, self.user = name, opt, command, work, user
         self.started = 0
         for folder in ("store", "volume", "built"):
             self.folder(folder)
@@ -44,7 +44,7 @@ class Application:
     def folder(self, name):
         folder = self.work / name
         folder.mkdir()
-        shutil.chown(folder, USER, USER)
+        shutil.chown(folder, self.user, self.user)
         return folder
 
     def start(self, root, options=()):

@@ -357,10 +357,24 @@ static void *own_lock(void *arg)
 	return pause_for_ever(arg);
 }
 
+/*
+ * Data that look like a `syscall` of any number, far from all functions. The dynamic program has its data beside its code, as
+ * older linkers place them (build).
+ */
+static const unsigned char like_code[] = {
+	[0 ... 0xffff] = 0x90,
+	0x48, 0x89, 0xf8, /* mov %rdi, %rax */
+	0x48, 0x89, 0xf7, /* mov %rsi, %rdi */
+	0x49, 0x89, 0xca, /* mov %rcx, %r10 */
+	0x0f, 0x05, /* syscall */
+};
+static unsigned char like_code_before[sizeof like_code];
+
 static void clock_waits_start(int argc, char **argv)
 {
 	sigset_t usr2;
 
+	memcpy(like_code_before, like_code, sizeof like_code);
 	(void)argc, (void)argv;
 	sigemptyset(&usr2);
 	sigaddset(&usr2, SIGUSR2);
@@ -393,6 +407,8 @@ static void clock_waits_verify(void)
 	}
 	if (looked == reads_before)
 		fail("the clocks are not read");
+	if (memcmp(like_code, like_code_before, sizeof like_code))
+		fail("data have changed that look like code");
 	say("ways=%d monotonic=%ld boottime=%ld", WAYS, (long)in(CLOCK_MONOTONIC, 0).tv_sec, (long)in(CLOCK_BOOTTIME, 0).tv_sec);
 }
 
@@ -476,6 +492,24 @@ static void reserve_all(void)
 		reserve(maps[i - 1][1], maps[i][0]);
 }
 
+/* A child of 32 bits (thirty_two.S). */
+static void be_thirty_two(int arg)
+{
+	(void)arg;
+	execl("/services/thirty-two", "thirty-two", NULL);
+	cannot("/services/thirty-two");
+}
+
+/* A child without a vDSO, which reads no clock by it. */
+static void be_without_vdso(int arg)
+{
+	(void)arg;
+	unmap_all("[vdso]");
+	unmap_all("[vvar"); /* and [vvar_vclock] */
+	for (;;)
+		pause();
+}
+
 static int clock_waits_word(const char *text)
 {
 	if (!strcmp(text, "elsewhere"))
@@ -484,6 +518,10 @@ static int clock_waits_word(const char *text)
 		reserve_all();
 	else if (!strcmp(text, "map"))
 		map_library(0);
+	else if (!strcmp(text, "thirty-two"))
+		fork_child(be_thirty_two, 0);
+	else if (!strcmp(text, "without-vdso"))
+		fork_child(be_without_vdso, 0);
 	else if (!strcmp(text, "remap"))
 		map_library(4096);
 	else if (!strcmp(text, "compare"))

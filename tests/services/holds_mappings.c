@@ -633,7 +633,24 @@ static void reserve_pieces_check(void)
 		fail("the memory is not reserved any more");
 }
 
+static void unmap_vdso(int arg)
+{
+	(void)arg;
+	unmap_all("[vdso]");
+	beats[0]++;
+	for (;;)
+		pause();
+}
+
+static void half_vdso_hold(void)
+{
+	fork_child(unmap_vdso, 0);
+	while (!beats[0])
+		nap();
+}
+
 const struct object mapping_objects[] = {
+	{ "half-vdso", half_vdso_hold, NULL },
 	{ "sem-unlinked", sem_unlinked_hold, sem_unlinked_check },
 	{ "sem-named", sem_named_hold, sem_named_check },
 	{ "mapped-linked", linked_hold, linked_check },

@@ -232,6 +232,36 @@ static void vfork_short_hold(void)
 		nap();
 }
 
+static void block_trap(void)
+{
+	sigset_t trap;
+
+	sigemptyset(&trap);
+	sigaddset(&trap, SIGTRAP);
+	sigprocmask(SIG_BLOCK, &trap, NULL);
+}
+
+static void trap_process_hold(void)
+{
+	block_trap();
+	kill(getpid(), SIGTRAP);
+}
+
+static void *trapped_thread(void *unused)
+{
+	block_trap();
+	raise(SIGTRAP);
+	idle(0);
+	return unused;
+}
+
+static void trap_thread_hold(void)
+{
+	pthread_t thread;
+
+	pthread_create(&thread, NULL, trapped_thread, NULL);
+}
+
 static void *own_cwd(void *tid)
 {
 	had(unshare(CLONE_FS), "unshare(CLONE_FS)");
@@ -470,6 +500,8 @@ const struct object task_objects[] = {
 	{ "shared-fs", shared_fs_hold, shared_fs_check },
 	{ "vfork", vfork_hold, NULL },
 	{ "vfork-short", vfork_short_hold, NULL },
+	{ "trap-process", trap_process_hold, NULL },
+	{ "trap-thread", trap_thread_hold, NULL },
 	{ "thread-cwd", thread_cwd_hold, thread_cwd_check },
 	{ "thread-files", thread_files_hold, thread_files_check },
 	{ "leader-gone", leader_gone_hold, leader_gone_check },

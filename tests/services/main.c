@@ -132,6 +132,21 @@ pid_t fork_child(void (*body)(int), int arg)
 	_exit(0);
 }
 
+void unmap_all(const char *name)
+{
+	FILE *f = fopen("/proc/self/maps", "re");
+	uintptr_t from[8], to[8];
+	char line[512];
+	int n = 0;
+
+	while (n < 8 && fgets(line, sizeof line, f))
+		n += strstr(line, name) && sscanf(line, "%lx-%lx", &from[n], &to[n]) == 2;
+	fclose(f);
+	while (n-- > 0)
+		if (munmap((void *)from[n], to[n] - from[n]))
+			cannot("munmap");
+}
+
 uint64_t checksum(const void *data, size_t size)
 {
 	const unsigned char *p = data;

@@ -76,4 +76,7 @@ void check_identity(const struct identity *before, const char *who);
 /* fork() in which the child runs body(arg) for ever, without the listening socket. */
 pid_t fork_child(void (*body)(int), int arg);
 
+/* Unmaps whatever /proc/self/maps has with this name in it. */
+void unmap_all(const char *name);
+
 uint64_t checksum(const void *data, size_t size);

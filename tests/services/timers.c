@@ -8,7 +8,7 @@
 #include <sys/time.h>
 #include <time.h>
 
-enum { LONGEST = 20000, /* us */ MEMORY = 64 << 20 /* so that a dump takes longer than a timer */ };
+enum { LONGEST = 20000 /* us */ };
 /* Those behind the first ones have real-time signals, each of which is queued. */
 enum { FIRST = 4, TIMERS = 24, SIGNALS = 40 };
 static const clockid_t clocks[] = { CLOCK_REALTIME, CLOCK_BOOTTIME, CLOCK_MONOTONIC };
@@ -80,17 +80,24 @@ static void *spin(void *unused)
 	return unused;
 }
 
+/* So much memory that a dump takes longer than a timer: of those that are armed, each ends in the middle. */
+static void take_time(size_t mebibytes)
+{
+	char *memory = malloc(mebibytes << 20);
+
+	if (!memory)
+		cannot("malloc");
+	for (size_t i = 0; i < mebibytes << 20; i += 8)
+		memcpy(memory + i, &i, 8);
+}
+
 static void timers_start(int argc, char **argv)
 {
 	struct sigaction action = { .sa_handler = ended };
 	static sigset_t all;
-	char *memory = malloc(MEMORY);
 
-	(void)argc, (void)argv;
-	if (!memory)
-		cannot("malloc");
-	for (size_t i = 0; i < MEMORY; i += 8)
-		memcpy(memory + i, &i, 8);
+	if (argc > 0)
+		take_time(atoi(argv[0]));
 	for (int i = FIRST; i < TIMERS; i++) {
 		timers[i].signal = SIGNALS + i - FIRST;
 		timers[i].clock = clocks[i % 3];
@@ -114,4 +121,4 @@ static void timers_verify(void)
 		fail("%ld timers ended twice", doubled);
 }
 
-const struct shape timers_shape = { "timers", "", timers_start, NULL, timers_verify, NULL };
+const struct shape timers_shape = { "timers", "[MEBIBYTES]", timers_start, NULL, timers_verify, NULL };

@@ -23,6 +23,9 @@ pub fn look(service: &Service, findings: &mut Findings) -> Vec<PathBuf> {
             }
             Err(_) => continue,
         };
+        if has_half_a_vdso(&maps) {
+            findings.add(half_a_vdso(one.process));
+        }
         for mapping in maps {
             former.extend(mapped::former_path(&mapping));
             if let Some(finding) = judge(one.process, &mapping) {
@@ -31,6 +34,17 @@ pub fn look(service: &Service, findings: &mut Findings) -> Vec<PathBuf> {
         }
     }
     mapped::find(former)
+}
+
+/// CRIU restores the vDSO and the memory that it reads, or neither.
+fn has_half_a_vdso(maps: &[Mapping]) -> bool {
+    let has = |name: &str| maps.iter().any(|mapping| mapping.name == name);
+    has("[vvar]") && !has("[vdso]")
+}
+
+fn half_a_vdso(process: &Process) -> Finding {
+    let what = "has unmapped its vDSO and not what that reads ([vvar]), which cannot be restored";
+    Finding::refused(Some(process), what, "unmap both or neither")
 }
 
 fn judge(process: &Process, mapping: &Mapping) -> Option<Finding> {
@@ -86,6 +100,15 @@ mod tests {
         ] {
             assert_eq!(judged(line), None, "{line}");
         }
+    }
+
+    #[test]
+    fn a_vdso_has_both_parts_or_none() {
+        let is_half = |names: &[&str]| {
+            let lines: String = names.iter().map(|name| format!("7f00-7f01 r--p 00000000 00:00 0 {name}\n")).collect();
+            has_half_a_vdso(&maps::parse(lines.as_bytes()))
+        };
+        assert!(is_half(&["[vvar]"]) && !is_half(&["[vvar]", "[vdso]"]) && !is_half(&["[heap]"]));
     }
 
     #[test]

@@ -113,12 +113,25 @@ fn thread(process: &Process, tid: i32, container: &Container, findings: &mut Fin
     } else if filters.exceed(&container.filters) {
         add("has a seccomp filter of its own, which cannot be checkpointed", SANDBOX);
     }
+    if has_pending_trap(&status, tid == process.pid) {
+        add(
+            "has a pending SIGTRAP, which cannot be checkpointed",
+            "let the process take the signal: unblock it, and let the process go on if it is stopped",
+        );
+    }
     if stays_in_vfork(&folder, status, container.until) {
         add(
             "waits in vfork for a child that has not executed a program yet, so it cannot be stopped",
             "try again; if that does not help, use posix_spawn or fork",
         );
     }
+}
+
+/// Whether SIGTRAP waits for the thread, or, once for all threads, for the process: criu's own traps in the
+/// injected code would take its place.
+fn has_pending_trap(status: &Status, is_first: bool) -> bool {
+    let shared = status.shared_pending.filter(|_| is_first).unwrap_or(0);
+    (status.pending.unwrap_or(0) | shared) & 1 << (libc::SIGTRAP - 1) != 0
 }
 
 /// SECCOMP_MODE_STRICT.
