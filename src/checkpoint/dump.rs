@@ -293,6 +293,10 @@ impl Dump {
         let _ = self.tell(END_COPIES);
     }
 
+    pub fn has_ended(&mut self) -> bool {
+        self.criu.has_ended()
+    }
+
     /// From now on this victim has CRIU killed if memory is short.
     pub fn watch(&mut self, victim: Victim) {
         self.criu.child().into_iter().for_each(|pid| victim.is(pid));

@@ -33,6 +33,9 @@ pub enum DumpError {
     /// The service runs on, and can be checkpointed without copies.
     #[error("the container's memory was nearly used up while copies of the service's processes were read")]
     CopiesGivenUp,
+    /// The same.
+    #[error("{0}")]
+    NotCopied(String),
     #[error(transparent)]
     Image(#[from] ImageError),
 }

@@ -169,7 +169,10 @@ pub(crate) fn run(common: &Common, target: &Target, reporter: &Reporter) -> Resu
                 (before, part) = (taken.kept, Part::Further);
                 target = taken.target;
             }
-            Err(_) => break,
+            Err(given_up) => {
+                reporter.warn(format!("{given_up}, so freeze saves the rest in one step"));
+                break;
+            }
         }
     }
     if let Some(too_slow) = rounds.give_up() {
@@ -198,7 +201,9 @@ fn attempt(
     })?;
     let (meter, log) = (Meter::new(reporter), work.log_to_be());
     match take(Turn { common, target, reporter, meter: &meter, work, copies, part }, before) {
-        Err(CheckpointError::Dump(given_up @ DumpError::CopiesGivenUp)) => Ok(Err(given_up)),
+        Err(CheckpointError::Dump(given_up @ (DumpError::CopiesGivenUp | DumpError::NotCopied(_)))) => {
+            Ok(Err(given_up))
+        }
         Err(error) => {
             let log = (error.is_of_criu() && log.exists()).then_some(log);
             Err(failure(&error, log, meter.phase()))

@@ -90,6 +90,10 @@ pub fn take(turn: Turn, mut before: Option<Kept>) -> Result<Taken, CheckpointErr
     prefer_for_the_oom_killer();
     meter.begin(Phase::Preflight);
     let abilities = Abilities::probe();
+    // Their PIDs may be other processes' by now.
+    if before.as_mut().is_some_and(Kept::has_ended) {
+        before = None;
+    }
     let left_out: Vec<i32> = before.iter().flat_map(|kept| kept.round.copies()).collect();
     let read = || Tree::of_service(target.root, target.service, &left_out).map_err(CheckpointError::from);
     let mut seen = seen::check(&read, &abilities)?;

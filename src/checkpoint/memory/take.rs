@@ -38,6 +38,11 @@ impl Kept {
         Self { dump, round, watch, _work: work }
     }
 
+    /// Whether the copies have ended with their CRIU.
+    pub fn has_ended(&mut self) -> bool {
+        self.dump.has_ended()
+    }
+
     /// From now on another watch may end the copies.
     pub fn hand_to(&mut self, watch: &Watch) {
         self.dump.watch(watch.victim().clone());
@@ -94,7 +99,7 @@ impl Take<'_> {
     }
 
     /// Lets the service run, and takes its memory from copies where they can be made: then the draft is of a round, if
-    /// another one may follow (`is_round`).
+    /// another one may follow (`is_round`). A round without copies is given up: it would only let the service stand still.
     pub fn running(mut self, before: Option<&mut Kept>, is_round: bool) -> Result<Taken, DumpError> {
         let unchanged = self.unchanged(before.as_deref());
         let known = before.as_deref().map(|kept| (&kept.round, &unchanged));
@@ -107,7 +112,10 @@ impl Take<'_> {
         let copies = match self.copy()? {
             Ok(copies) => copies,
             Err(why) => {
-                self.reporter.warn(why);
+                if is_round {
+                    return Err(DumpError::NotCopied(why));
+                }
+                self.reporter.warn(stood_still(&why));
                 let mut taken = self.read_frozen(listed, known)?;
                 taken.images.extend(images);
                 before.into_iter().for_each(|kept| kept.dump.let_copies_end());
@@ -137,7 +145,7 @@ impl Take<'_> {
         self.watch.copies(there_is_room);
         let images = self.dump.run_on(there_is_room, self.writer, self.meter, |prevented| {
             match prevented {
-                Some(error) => self.reporter.warn(not_copied(Some(&error).filter(|_| there_is_room))),
+                Some(error) => self.reporter.warn(stood_still(&not_copied(Some(&error).filter(|_| there_is_room)))),
                 None => self.writer.take_time(),
             }
             self.meter.begin(Phase::Read);
@@ -180,11 +188,14 @@ impl Take<'_> {
     }
 }
 
-/// Why the service stood still while its memory was read: there is no room, or an error.
+/// Why there are no copies: there is no room, or an error.
 fn not_copied(error: Option<&io::Error>) -> String {
-    let why = match error {
+    match error {
         Some(error) => format!("a process of the service could not be copied ({error})"),
         None => "the container has too little memory left to copy the service's processes".into(),
-    };
+    }
+}
+
+fn stood_still(why: &str) -> String {
     format!("{why}, so the service stood still while its memory was read")
 }
