@@ -72,6 +72,9 @@ pub struct Wanted {
     pub named: Named,
 }
 
+/// Most bytes of a text in a message, of which JSON may make six times as many.
+pub(crate) const MAX_MESSAGE: usize = 1000;
+
 /// Most bytes of the paths and patterns in a request.
 pub const MAX_NAMED: usize = MAX_LINE / 8;
 
@@ -555,7 +558,7 @@ mod tests {
         let report =
             Report { generation: n, bytes: n, stored: n, new: n, shared: n, frozen_ms: n, total_ms: n, ended: false };
         // The longest message of a worker, in characters that take the most room in JSON.
-        let message = "\0".repeat(MAX_LINE / 8);
+        let message = "\0".repeat(MAX_MESSAGE);
         let status = Status {
             version: "100.100.100".into(),
             instance: name.clone(),

@@ -8,14 +8,11 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::control::lines::{Got, Lines};
-use crate::control::protocol::{Event, MAX_LINE, Phase};
+use crate::control::protocol::{Event, MAX_MESSAGE, Phase};
 use crate::control::trace::{Trace, TraceFile, unwritten};
 use crate::job::{Job, Order, SOCKET_FD};
 use crate::sys::{fd, process};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-
-/// Longest message, in bytes, that fits into a line however JSON escapes it.
-const MAX_MESSAGE: usize = MAX_LINE / 8;
 
 /// Sends events to init, and receives its orders.
 #[derive(Debug)]
@@ -195,7 +192,7 @@ mod tests {
 
     #[test]
     fn every_event_fits_a_line() {
-        let text = || "\0".repeat(MAX_LINE);
+        let text = || "\0".repeat(8 * MAX_MESSAGE);
         let restore = RestoreReport {
             generation: 1,
             at_ms: 0,

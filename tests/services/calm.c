@@ -2,12 +2,12 @@
  * calm.c - writes little of its memory, drops and moves some, and knows for each page what it must hold. A page of an
  * earlier moment shows, as does one that is missing.
  *
- *   calm MIB   with so much memory in each of three processes, which share as much from before. The first one always has two
- *              children that it has started at different times, and writes in between
+ *   calm MIB   with so much memory in each of three processes, which share as much from before. The first one has, at times,
+ *              two children that it has started one after the other, and writes in between
  */
 #include "service.h"
 
-enum { PAGE = 4096, WORKERS = 2, TURNS = 4, PAUSE = 20000, LIVES = 50 };
+enum { PAGE = 4096, WORKERS = 2, TURNS = 4, PAUSE = 20000, ALONE = 300, APART = 100 };
 
 struct region {
 	char *start;
@@ -110,21 +110,41 @@ static void work(int beat)
 	write_on(beat, beat + 1);
 }
 
-/* Children that were started one after the other have different pages of the first process, which has others by now. */
-static void *start_children(void *arg)
+static pid_t start_child(void)
 {
-	pid_t children[2] = { 0 };
+	pid_t child = fork();
+
+	if (!child)
+		for (;;)
+			pause();
+	return child;
+}
+
+static void end_child(pid_t child)
+{
 	int status;
 
+	if (kill(child, SIGKILL) || waitpid(child, &status, 0) != child)
+		fail("a child has gone: %s", strerror(errno));
+}
+
+/*
+ * Children that were started one after the other have different pages of the first process, which has others by now. At
+ * times there are none, so that a copy is made of pages that nobody else has.
+ */
+static void *start_children(void *arg)
+{
+	pid_t first, second;
+
 	(void)arg;
-	for (int next = 0;; next = !next) {
-		if (children[next] && (kill(children[next], SIGKILL) || waitpid(children[next], &status, 0) != children[next]))
-			fail("a child has gone: %s", strerror(errno));
-		children[next] = fork();
-		if (!children[next])
-			for (;;)
-				pause();
-		usleep(LIVES * 1000);
+	for (;;) {
+		usleep(ALONE * 1000);
+		first = start_child();
+		usleep(APART * 1000);
+		second = start_child();
+		usleep(ALONE * 1000);
+		end_child(first);
+		end_child(second);
 	}
 	return NULL;
 }
