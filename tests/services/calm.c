@@ -7,78 +7,78 @@
  */
 #include "service.h"
 
-enum { PAGE = 4096, WORKERS = 2, TURNS = 4, PAUSE = 20000, ALONE = 300, APART = 100 };
+enum { PAGE = 4096, WORKERS = 2, TURNS = 4, PAUSE = 20000, ALONE = 300, APART = 100, MOVING = 64 };
 
 struct region {
 	char *start;
-	uint32_t pages, *written; /* how often each page was, 0 for one that was dropped */
+	uint32_t pages;
+	uint64_t *holds, next; /* what is in each page, 0 for one that was dropped; what is written next */
 };
 
 static struct region inherited, own;
 
-static uint64_t value(uint32_t page, uint32_t written)
+static char *address(const struct region *region, uint32_t page)
 {
-	return written ? (uint64_t)page << 32 | written : 0;
+	return region->start + (size_t)page * PAGE;
 }
 
 static void check_page(const struct region *region, uint32_t page)
 {
-	const uint64_t *at = (const uint64_t *)(region->start + (size_t)page * PAGE), last = PAGE / 8 - 1;
+	const uint64_t *at = (const uint64_t *)address(region, page), last = PAGE / 8 - 1;
 
-	if (at[0] != value(page, region->written[page]) || at[last] != at[0])
-		fail("page %u has %lx and %lx instead of %lx", page, at[0], at[last], value(page, region->written[page]));
+	if (at[0] != region->holds[page] || at[last] != at[0])
+		fail("page %u has %lu and %lu instead of %lu", page, at[0], at[last], region->holds[page]);
 }
 
 static void write_page(struct region *region, uint32_t page)
 {
-	uint64_t *at = (uint64_t *)(region->start + (size_t)page * PAGE);
+	uint64_t *at = (uint64_t *)address(region, page);
 
 	check_page(region, page);
-	at[0] = at[PAGE / 8 - 1] = value(page, ++region->written[page]);
+	at[0] = at[PAGE / 8 - 1] = region->holds[page] = ++region->next;
 }
 
 static void drop_page(struct region *region, uint32_t page)
 {
-	if (madvise(region->start + (size_t)page * PAGE, PAGE, MADV_DONTNEED))
+	if (madvise(address(region, page), PAGE, MADV_DONTNEED))
 		fail("madvise: %s", strerror(errno));
-	region->written[page] = 0;
+	region->holds[page] = 0;
 	/* Reading maps the page of zeros. */
 	check_page(region, page);
 }
 
-/* A page that another one takes the place of. Its content says where it was written. */
+/* A page that takes the place of the next one, written or not since a copy was made. */
 static void move_page(struct region *region, uint32_t page)
 {
-	char *to = region->start + (size_t)page * PAGE;
-	uint64_t *from = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *from = address(region, page), *to = address(region, page + 1);
 
-	if (from == MAP_FAILED)
-		fail("mmap: %s", strerror(errno));
-	from[0] = from[PAGE / 8 - 1] = value(page, ++region->written[page]);
-	if (mremap(from, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, to) != to)
+	if (mremap(from, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, to) != to ||
+	    mmap(from, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != from)
 		fail("mremap: %s", strerror(errno));
+	region->holds[page + 1] = region->holds[page];
+	region->holds[page] = 0;
 }
 
 static void make(struct region *region, size_t size)
 {
 	region->pages = size / PAGE;
 	region->start = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	region->written = calloc(region->pages, sizeof *region->written);
-	if (region->start == MAP_FAILED || !region->written)
+	region->holds = calloc(region->pages, sizeof *region->holds);
+	if (region->start == MAP_FAILED || !region->holds)
 		cannot("mmap");
 	for (uint32_t page = 0; page < region->pages; page++)
 		write_page(region, page);
 }
 
-static void write_some(struct region *region, unsigned *seed, int may_move)
+static void write_some(struct region *region, unsigned *seed)
 {
 	for (int i = 0; i < TURNS; i++) {
 		uint32_t page = rand_r(seed) % region->pages;
 
 		if (i == 0)
 			drop_page(region, page);
-		else if (i == 1 && may_move && page < 64)
-			move_page(region, page);
+		else if (i == 1)
+			move_page(region, page % MOVING);
 		else
 			write_page(region, page);
 	}
@@ -95,8 +95,8 @@ static void write_on(int beat, unsigned seed)
 {
 	for (;; beats[beat]++) {
 		for (int i = 0; i < 16; i++) {
-			write_some(&own, &seed, 1);
-			write_some(&inherited, &seed, 0);
+			write_some(&own, &seed);
+			write_some(&inherited, &seed);
 			usleep(PAUSE);
 		}
 		check(&own);
