@@ -37,7 +37,7 @@ const NOT_COPIED: u8 = b'N';
 /// All lists are complete.
 const LISTED: u8 = b'P';
 
-/// What CRIU is told: list the memory, copy the tasks and let them run, let them run, end the copies.
+/// Orders to CRIU: list the memory; copy the tasks and let them run; let them run; end the copies.
 const LIST: u8 = b'p';
 const COPY: u8 = b's';
 const RUN: u8 = b'r';

@@ -197,7 +197,7 @@ pub fn take(turn: Turn, mut before: Option<Kept>) -> Result<Taken, CheckpointErr
         Reader::Freeze if runs_on && copies => taking.running(before.as_mut(), part.is_round())?,
         Reader::Freeze => taking.frozen(before.as_mut())?,
         Reader::CriuFromCopies => taking.by_criu()?,
-        Reader::Criu => memory::Taken::default(),
+        Reader::Criu => memory::Pages::default(),
     };
     images.extend(taken.images);
     match (&taken.draft, reader) {

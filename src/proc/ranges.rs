@@ -15,12 +15,12 @@ impl Ranges {
         }
     }
 
-    /// What is in both.
+    /// The part that both have.
     pub fn and(&self, other: &Self) -> Self {
         self.cut(other, true)
     }
 
-    /// What is not in the other.
+    /// The part that the other does not have.
     pub fn without(&self, other: &Self) -> Self {
         self.cut(other, false)
     }

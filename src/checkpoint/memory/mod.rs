@@ -9,4 +9,4 @@ mod read;
 mod take;
 
 pub(super) use listed::{LIMIT, Listed};
-pub(super) use take::{Kept, Take, Taken};
+pub(super) use take::{Kept, Pages, Take};

@@ -53,7 +53,7 @@ impl Kept {
 
 /// Memory that is taken.
 #[derive(Debug, Default)]
-pub struct Taken {
+pub struct Pages {
     pub images: BTreeMap<String, BodyId>,
     /// Bytes that were read.
     pub bytes: u64,
@@ -91,7 +91,7 @@ pub struct Take<'a> {
 
 impl Take<'_> {
     /// Takes the memory while the service stands still.
-    pub fn frozen(mut self, before: Option<&mut Kept>) -> Result<Taken, DumpError> {
+    pub fn frozen(mut self, before: Option<&mut Kept>) -> Result<Pages, DumpError> {
         let unchanged = self.unchanged(before.as_deref());
         let taken = self.read_frozen(Vec::new(), before.as_deref().map(|kept| (&kept.round, &unchanged)));
         before.into_iter().for_each(|kept| kept.dump.let_copies_end());
@@ -100,7 +100,7 @@ impl Take<'_> {
 
     /// Lets the service run, and takes its memory from copies where they can be made: then the draft is of a round, if
     /// another one may follow (`is_round`). A round without copies is given up: it would only let the service stand still.
-    pub fn running(mut self, before: Option<&mut Kept>, is_round: bool) -> Result<Taken, DumpError> {
+    pub fn running(mut self, before: Option<&mut Kept>, is_round: bool) -> Result<Pages, DumpError> {
         let unchanged = self.unchanged(before.as_deref());
         let known = before.as_deref().map(|kept| (&kept.round, &unchanged));
         let (mut images, mut listed, mut doubts) = (BTreeMap::new(), Vec::new(), None);
@@ -133,11 +133,11 @@ impl Take<'_> {
         let (more, bytes) = read.map_err(|error| self.dump.or_given_up(error))?;
         images.extend(more);
         let doubts = doubts.unwrap_or_else(|| Doubts::none(&listed));
-        Ok(Taken { images, bytes, draft: Some(Draft { listed, copies, doubts, first }) })
+        Ok(Pages { images, bytes, draft: Some(Draft { listed, copies, doubts, first }) })
     }
 
     /// Lets the service run, and has CRIU read its memory, from copies where they can be made.
-    pub fn by_criu(self) -> Result<Taken, DumpError> {
+    pub fn by_criu(self) -> Result<Pages, DumpError> {
         if !room::is_left_for_reading() {
             return Err(DumpError::ShortOfMemory);
         }
@@ -152,7 +152,7 @@ impl Take<'_> {
             reach(Point::CheckpointCopied);
         });
         self.watch.copies(false);
-        Ok(Taken { images: images?, ..Taken::default() })
+        Ok(Pages { images: images?, ..Pages::default() })
     }
 
     /// What is as it was in the round before.
@@ -173,7 +173,7 @@ impl Take<'_> {
         }))
     }
 
-    fn read_frozen(&mut self, listed: Vec<Listed>, known: Option<(&Round, &Unchanged)>) -> Result<Taken, DumpError> {
+    fn read_frozen(&mut self, listed: Vec<Listed>, known: Option<(&Round, &Unchanged)>) -> Result<Pages, DumpError> {
         let (mut images, mut listed) = (BTreeMap::new(), listed);
         if !room::is_left_for_reading() {
             return Err(DumpError::ShortOfMemory);
@@ -184,7 +184,7 @@ impl Take<'_> {
         }
         let (more, bytes) = read::read(&listed, &BTreeMap::new(), known, self.writer, self.meter)?;
         images.extend(more);
-        Ok(Taken { images, bytes, draft: None })
+        Ok(Pages { images, bytes, draft: None })
     }
 }
 

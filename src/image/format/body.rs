@@ -54,7 +54,7 @@ impl Slice {
         self.first as usize * PAGE
     }
 
-    /// The rest of it behind so many bytes, which are whole pages.
+    /// The part behind the first `length` bytes, which are whole pages.
     pub(crate) fn behind(&self, length: u32) -> Self {
         Self { first: self.first + length / PAGE as u32, length: self.length - length, ..*self }
     }
