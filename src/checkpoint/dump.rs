@@ -45,6 +45,8 @@ const END_COPIES: u8 = b'e';
 
 /// Time in which CRIU must release the tasks. Then it is killed, which releases them too.
 const LET_GO: Duration = Duration::from_secs(20);
+/// Time from the end of a killed CRIU's pipes to its own.
+const GONE: Duration = Duration::from_secs(1);
 
 /// What becomes of the frozen service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,12 +180,15 @@ impl Dump {
 
     /// If CRIU has failed, its own reason explains the broken pipe or socket.
     fn explained<T>(&mut self, result: Result<T, DumpError>) -> Result<T, DumpError> {
+        // Of what a CRIU that goes on has sent it knows no reason: it says that nobody listens any more.
+        let is_strange = |error: &io::Error| error.kind() == io::ErrorKind::InvalidData;
+        let strange = matches!(&result, Err(DumpError::Broken { error, .. }) if is_strange(error))
+            && !fd::is_readable_within(self.criu.exit(), GONE);
         if result.is_err() {
             self.images.close();
         }
         match result {
-            // What CRIU says then is that nobody listens any more.
-            Err(DumpError::Broken { doing, error }) if error.kind() != io::ErrorKind::InvalidData => {
+            Err(DumpError::Broken { doing, error }) if !strange => {
                 Err(self.refusal_at_end().unwrap_or(DumpError::Broken { doing, error }))
             }
             result => result,
@@ -322,9 +327,14 @@ impl Dump {
         self.victim.spare(self.criu.child())
     }
 
-    /// Whether CRIU still holds the tasks. A killed CRIU lets them run.
+    /// Whether CRIU still holds the tasks, for the last time before it ends by itself.
     pub fn check(&mut self) -> Result<(), DumpError> {
         self.spare();
+        self.check_held()
+    }
+
+    /// Whether CRIU still holds the tasks. A killed CRIU lets them run.
+    pub fn check_held(&mut self) -> Result<(), DumpError> {
         let open = |mut gate: &UnixStream| match gate.read(&mut [0]) {
             Err(error) => error.kind() == io::ErrorKind::WouldBlock,
             Ok(_) => false,

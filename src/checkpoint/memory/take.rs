@@ -182,8 +182,11 @@ impl Take<'_> {
             images = self.dump.list(self.writer, self.meter)?;
             listed = self.dump.listed();
         }
-        let (more, bytes) = read::read(&listed, &BTreeMap::new(), known, self.writer, self.meter)?;
+        let read = read::read(&listed, &BTreeMap::new(), known, self.writer, self.meter);
+        let (more, bytes) = read.map_err(|error| self.dump.check_held().err().unwrap_or(error))?;
         images.extend(more);
+        // What was read of tasks that run is of no one moment.
+        self.dump.check_held()?;
         Ok(Pages { images, bytes, draft: None })
     }
 }
