@@ -80,7 +80,7 @@ fn means() -> Means {
         descriptors: Some(5120),
         locked: Some(4 << 20),
         address_space: Some((900 << 20) + (8 << 20) + (128 << 10)),
-        data: Some((500 << 20) + (2 << 20) + (128 << 10)),
+        data: Some((500 << 20) + (4 << 20) + (128 << 10)),
         file_size: Some(1 << 30),
         signals: Some(40),
         limits: Default::default(),
