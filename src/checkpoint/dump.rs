@@ -96,8 +96,7 @@ impl Dump {
         let criu = start.start(criu, args, time.space())?;
         let mut dump = Self::of(work, criu, Receiver::new(listener));
         dump.gate = Some(gate);
-        dump.criu.child().into_iter().for_each(|pid| victim.is(pid));
-        dump.victim = victim;
+        dump.watch(victim);
         // Of before CRIU was there.
         (dump.since, dump.oom_kills) = (since, oom_kills);
         Ok(dump)
@@ -173,7 +172,7 @@ impl Dump {
 
     fn until_ended(&mut self, writer: &ImageWriter, meter: &Meter) -> Result<(), DumpError> {
         while !self.images.has_ended() {
-            self.take_in(None, writer, meter)?;
+            self.take_in(false, writer, meter)?;
         }
         Ok(())
     }
@@ -216,16 +215,16 @@ impl Dump {
     /// Receives images until CRIU says a word at the gate.
     fn said(&mut self, writer: &ImageWriter, meter: &Meter) -> Result<u8, DumpError> {
         loop {
-            if self.take_in(Some(()), writer, meter)? {
+            if self.take_in(true, writer, meter)? {
                 let [word] = self.read()?;
                 return Ok(word);
             }
         }
     }
 
-    /// Receives what has come. Returns whether CRIU has said something, if it is `listened` to.
-    fn take_in(&mut self, listened: Option<()>, writer: &ImageWriter, meter: &Meter) -> Result<bool, DumpError> {
-        let gate = listened.and(self.gate.as_ref()).map(AsFd::as_fd);
+    /// Receives what has come. Returns whether CRIU has said something, if this `listens` to it.
+    fn take_in(&mut self, listens: bool, writer: &ImageWriter, meter: &Meter) -> Result<bool, DumpError> {
+        let gate = self.gate.as_ref().filter(|_| listens).map(AsFd::as_fd);
         let Some(ready) = self.images.wait(self.criu.exit(), gate, false).map_err(receiving)? else { return Ok(false) };
         self.images.take_in(&ready, writer, meter)?;
         if ready.exited && !ready.gate {

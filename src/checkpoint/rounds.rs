@@ -42,7 +42,7 @@ pub struct Rounds {
     /// When the copies of the last round were made, and what the last two rounds read.
     since: Instant,
     read: [u64; 2],
-    predicted: Duration,
+    predicted_ms: u64,
 }
 
 impl Rounds {
@@ -50,7 +50,7 @@ impl Rounds {
     pub fn of(common: &Common, target: &Target) -> Self {
         let pace = target.pace;
         let wanted = moves(common, target) && memory(target) >= least(pace);
-        Self { wanted, pace, done: 0, since: Instant::now(), read: [0; 2], predicted: Duration::ZERO }
+        Self { wanted, pace, done: 0, since: Instant::now(), read: [0; 2], predicted_ms: 0 }
     }
 
     /// Whether another round is to be taken.
@@ -68,11 +68,11 @@ impl Rounds {
     pub fn give_up(&self) -> Option<NotConverged> {
         let Pace { max_downtime_ms: most_ms, if_not_converging } = self.pace;
         let gives_up = if_not_converging == NotConverging::GiveUp && self.is_too_long();
-        gives_up.then(|| NotConverged { predicted_ms: millis(self.predicted), most_ms, rounds: self.done })
+        gives_up.then_some(NotConverged { predicted_ms: self.predicted_ms, most_ms, rounds: self.done })
     }
 
     fn is_too_long(&self) -> bool {
-        millis(self.predicted) > self.pace.max_downtime_ms
+        self.predicted_ms > self.pace.max_downtime_ms
     }
 
     /// Takes in what a round has read, and says so.
@@ -83,12 +83,9 @@ impl Rounds {
         self.done += 1;
         // As much changes until the end as has changed while this round was read. The first has read what is there.
         let changes = if self.done == 1 { 0 } else { rate(taken.read, took) };
-        let read_again = changes * millis(Duration::from_millis(taken.report.total_ms)) / 1000;
-        self.predicted = match self.done {
-            1 => Duration::ZERO,
-            _ => Duration::from_millis(taken.report.frozen_ms + read_again * 1000 / SPEED),
-        };
-        let predicted_ms = (self.done > 1).then(|| millis(self.predicted));
+        let read_again = changes * taken.report.total_ms / 1000;
+        let predicted_ms = (self.done > 1).then(|| taken.report.frozen_ms + read_again * 1000 / SPEED);
+        self.predicted_ms = predicted_ms.unwrap_or(0);
         reporter.send(&Event::Round(RoundReport {
             round: self.done,
             generation: taken.report.generation,
@@ -141,7 +138,7 @@ mod tests {
 
     fn rounds(max_downtime_ms: u64) -> Rounds {
         let pace = Pace { max_downtime_ms, if_not_converging: NotConverging::GiveUp };
-        Rounds { wanted: true, pace, done: 0, since: Instant::now(), read: [0; 2], predicted: Duration::ZERO }
+        Rounds { wanted: true, pace, done: 0, since: Instant::now(), read: [0; 2], predicted_ms: 0 }
     }
 
     /// After rounds that have read so much, of which the last one predicts these milliseconds.
@@ -151,7 +148,7 @@ mod tests {
             rounds.read = [rounds.read[1], *one];
             rounds.done += 1;
         }
-        rounds.predicted = Duration::from_millis(predicted_ms);
+        rounds.predicted_ms = predicted_ms;
         rounds
     }
 

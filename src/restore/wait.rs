@@ -63,8 +63,8 @@ pub struct Ready {
 }
 
 /// Waits without a time limit. With `pids_matter` (PIDs only go up here) it ends when the service's PIDs are
-/// nearly out of reach. With `program` that criu takes memory in meanwhile. `unfit` says why this container could not restore a generation. `tell` gets all events but the
-/// last.
+/// nearly out of reach. With `program` that criu takes memory in meanwhile. `unfit` says why this container could not
+/// restore a generation. `tell` gets all events but the last.
 ///
 /// Fails only before the wait begins, if its threads cannot start.
 pub fn wait(

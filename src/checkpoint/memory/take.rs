@@ -93,7 +93,7 @@ impl Take<'_> {
     /// Takes the memory while the service stands still.
     pub fn frozen(mut self, before: Option<&mut Kept>) -> Result<Pages, DumpError> {
         let unchanged = self.unchanged(before.as_deref());
-        let taken = self.read_frozen(Vec::new(), before.as_deref().map(|kept| (&kept.round, &unchanged)));
+        let taken = self.read_frozen(before.as_deref().map(|kept| (&kept.round, &unchanged)));
         before.into_iter().for_each(|kept| kept.dump.let_copies_end());
         taken
     }
@@ -111,15 +111,10 @@ impl Take<'_> {
         }
         let copies = match self.copy()? {
             Ok(copies) => copies,
+            Err(why) if is_round => return Err(DumpError::NotCopied(why)),
             Err(why) => {
-                if is_round {
-                    return Err(DumpError::NotCopied(why));
-                }
                 self.reporter.warn(stood_still(&why));
-                let mut taken = self.read_frozen(listed, known)?;
-                taken.images.extend(images);
-                before.into_iter().for_each(|kept| kept.dump.let_copies_end());
-                return Ok(taken);
+                return self.read_frozen(known);
             }
         };
         self.writer.take_time();
@@ -173,15 +168,12 @@ impl Take<'_> {
         }))
     }
 
-    fn read_frozen(&mut self, listed: Vec<Listed>, known: Option<(&Round, &Unchanged)>) -> Result<Pages, DumpError> {
-        let (mut images, mut listed) = (BTreeMap::new(), listed);
+    fn read_frozen(&mut self, known: Option<(&Round, &Unchanged)>) -> Result<Pages, DumpError> {
         if !room::is_left_for_reading() {
             return Err(DumpError::ShortOfMemory);
         }
-        if listed.is_empty() {
-            images = self.dump.list(self.writer, self.meter)?;
-            listed = self.dump.listed();
-        }
+        let mut images = self.dump.list(self.writer, self.meter)?;
+        let listed = self.dump.listed();
         let read = read::read(&listed, &BTreeMap::new(), known, self.writer, self.meter);
         let (more, bytes) = read.map_err(|error| self.dump.check_held().err().unwrap_or(error))?;
         images.extend(more);
