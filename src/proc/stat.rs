@@ -6,8 +6,10 @@ use std::io;
 
 use super::number;
 
-/// Number of fields between `tty_nr` and `starttime`.
-const BETWEEN: usize = 14;
+/// Number of fields between `tty_nr` and `flags`, and between that and `starttime`.
+const BETWEEN: [usize; 2] = [1, 12];
+/// The bit of `flags` that a task gets when it begins to end (PF_EXITING in the kernel's sched.h).
+const ENDING: u32 = 4;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stat {
@@ -23,6 +25,8 @@ pub struct Stat {
     pub sid: i32,
     /// Device number of the controlling terminal; 0 if there is none.
     pub terminal: i32,
+    /// It runs no more code of its own. Before it is a zombie it gives up its memory, and nobody but root may look at it.
+    pub ending: bool,
     /// Start time in clock ticks since boot.
     pub start: u64,
 }
@@ -54,7 +58,8 @@ impl Stat {
             pgid: relation()?,
             sid: relation()?,
             terminal: relation()?,
-            start: fields.nth(BETWEEN)?.parse().ok()?,
+            ending: fields.nth(BETWEEN[0])?.parse::<u32>().ok()? & ENDING > 0,
+            start: fields.nth(BETWEEN[1])?.parse().ok()?,
         })
     }
 }
@@ -74,6 +79,12 @@ mod tests {
         let stat = Stat::parse(&text).unwrap();
         assert_eq!((stat.pid, &*stat.comm, stat.state), (7, &b"a) T 1 (\xff) b\n"[..], 'S'));
         assert_eq!((stat.ppid, stat.pgid, stat.sid, stat.terminal, stat.start), (42, 7, 9, 34816, 41801));
+    }
+
+    #[test]
+    fn one_that_ends_is_known_before_it_is_a_zombie() {
+        let ending = |flags| Stat::parse(format!("7 (a) R 1 7 7 0 {}", REST.replace("4194304", flags)).as_bytes());
+        assert!(ending("4194308").unwrap().ending && !ending("4194304").unwrap().ending);
     }
 
     #[test]
@@ -107,7 +118,7 @@ mod tests {
             let state = state.chars().next().unwrap_or('R');
             let rest = format!(") {state} {ppid} {pgid} {sid} {terminal} {}\n", REST.replace("41801", &start.to_string()));
             let text = [format!("{pid} (").as_bytes(), &comm, rest.as_bytes()].concat();
-            prop_assert_eq!(Stat::parse(&text), Some(Stat { pid, comm, state, ppid, pgid, sid, terminal, start }));
+            prop_assert_eq!(Stat::parse(&text), Some(Stat { pid, comm, state, ppid, pgid, sid, terminal, ending: false, start }));
         }
     }
 }

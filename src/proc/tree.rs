@@ -86,9 +86,9 @@ pub fn root(all: &BTreeMap<i32, Process>, init: i32, service: i32) -> Option<i32
     Some(if parent == init { service } else { parent })
 }
 
-/// Whether the process is there and has not ended.
+/// Whether the process is there, and neither has ended nor is about to.
 pub fn is_alive(pid: i32) -> bool {
-    read(pid).is_some_and(|process| !process.is_zombie())
+    Stat::read(pid).is_ok_and(|stat| !stat.ending && !matches!(stat.state, 'Z' | 'X'))
 }
 
 /// The ancestor of `pid` that is a child of init, or `pid` itself.
