@@ -10,4 +10,5 @@ pub mod lines;
 pub mod pace;
 pub mod protocol;
 pub(crate) mod server;
+pub mod status;
 pub(crate) mod trace;

@@ -119,6 +119,7 @@ fn follow(arguments: &Arguments) -> Result<u8, ClientError> {
 fn example() -> crate::control::protocol::Status {
     use crate::control::protocol::{
         CheckpointReport, Clock, ClockReport, FailureReport, HeartbeatReport, Phase, Reason, Report, RestoreReport,
+        RoundReport,
     };
     Status {
         version: "0.1.0".into(),
@@ -131,6 +132,14 @@ fn example() -> crate::control::protocol::Status {
         phase: Some(Phase::Dump),
         bytes: 3 << 20,
         total: 12 << 20,
+        round: Some(RoundReport {
+            round: 2,
+            generation: 4,
+            read: 9 << 20,
+            changes: 3 << 20,
+            frozen_ms: 8,
+            predicted_ms: Some(40),
+        }),
         restore: Some(RestoreReport {
             generation: 2,
             at_ms: 1_700_000_000_000,

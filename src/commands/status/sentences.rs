@@ -14,6 +14,7 @@ pub fn all(status: &Status, service_here: Option<i32>, restore_time: Option<Rest
 fn at(status: &Status, service_here: Option<i32>, restore_time: Option<RestoreTime>, now: SystemTime) -> String {
     let when = |ms| format!("{} ({} ago)", text::date(ms), text::age(text::time(ms), now));
     let mut lines = vec![state(status)];
+    lines.extend(status.round.as_ref().map(text::round));
     if status.generation > 0 {
         lines.push(format!("generation: {}", status.generation));
     }
@@ -108,6 +109,7 @@ pub fn line(event: &Event) -> Option<String> {
     let line = match event {
         Event::Status(status) => state(status),
         Event::Progress { phase, bytes, total } => text::progress(*phase, *bytes, *total),
+        Event::Round(round) => text::round(round),
         Event::Warning { message } => format!("warning: {}", text::printable(message)),
         _ => return None,
     };
@@ -124,6 +126,7 @@ mod tests {
         let restore_time = RestoreTime { pids_ms: 900, highest: 45_000, rest_ms: 250 };
         insta::assert_snapshot!(at(&super::super::example(), Some(9), Some(restore_time), now), @r#"
         checkpointing: the service is process 1001; dumping the service: 3.0 MiB of 12.0 MiB
+        round 2 is generation 4: 9.0 MiB read, frozen 8 ms; 3.0 MiB change in a second, so the last step would take about 40 ms
         generation: 4
         last checkpoint: generation 4, 2023-11-14T22:14:20Z (59 s ago), by timer: 12.0 MiB (2.0 KiB new, 12.0 MiB shared), 1.0 KiB stored, frozen 40 ms, total 90 ms
         last failure: 2023-11-14T22:13:50Z (1 min ago), by command: the store\nis \"away\"

@@ -115,6 +115,8 @@ pub struct Machine {
     /// Signals that wait until the service exists and is not frozen.
     early: Set,
     term: Term,
+    /// When the time for SIGTERM's checkpoint is over, in milliseconds of [`Now::ms`].
+    term_until_ms: u64,
     /// The service got SIGTERM.
     dying: bool,
     /// Bounded: one request for each client, and one of each other kind.
@@ -146,6 +148,7 @@ impl Machine {
             cancelled: None,
             early: Set::default(),
             term: Term::None,
+            term_until_ms: 0,
             dying: false,
             queue: Vec::new(),
             waiters: Vec::new(),
@@ -267,6 +270,10 @@ impl Machine {
             (self.status.phase, self.status.bytes, self.status.total) = (Some(phase), bytes, total);
             self.publish(&event);
         }
+        if let Event::Round(round) = event {
+            self.status.round = Some(round);
+            self.publish(&event);
+        }
         if self.lease_check.is_under_way() {
             self.hear_heartbeat(&event);
             if let Event::Lost { message } = event {
@@ -283,6 +290,7 @@ impl Machine {
 
     fn worker_gone(&mut self, reason: &str, root_is_ours: bool) {
         (self.status.phase, self.status.bytes, self.status.total) = (None, 0, 0);
+        self.status.round = None;
         if self.lease_check.is_under_way() {
             return self.lease_check_over(reason);
         }
