@@ -146,6 +146,7 @@ mod tests {
             lease: Lease::fresh(),
             after_commit: AfterCommit::Stop,
             hold: None,
+            until: None,
             standbys: Standbys::default(),
             pace: Pace::DEFAULT,
             files: Selection::default(),

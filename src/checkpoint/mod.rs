@@ -140,6 +140,8 @@ pub(crate) struct Target {
     pub after_commit: AfterCommit,
     /// How long a service that would be stopped is held for a standby that is ready. None to stop it in any case.
     pub hold: Option<Duration>,
+    /// When init gives the checkpoint up, as SIGTERM's grace is over.
+    pub until: Option<Instant>,
     /// The standbys whose failure ends the hold.
     pub standbys: Standbys,
     /// How short the last step of a move is to be.

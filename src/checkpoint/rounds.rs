@@ -18,6 +18,8 @@ use crate::store;
 
 /// Bytes that are read, compressed and decoded in a second, at least, on the slower of two hosts.
 const SPEED: u64 = 256 << 20;
+/// Bytes of a service that a first round saves in a second, at least, to a store that is not too slow for rounds.
+const FIRST_SPEED: u64 = SPEED / 2;
 /// Most rounds.
 const MOST: u32 = 8;
 /// A round helps if it reads less than this part of what the one before has read.
@@ -38,7 +40,11 @@ pub struct NotConverged {
 pub struct Rounds {
     wanted: bool,
     pace: Pace,
+    /// When the last step must have ended.
+    until: Option<Instant>,
     done: u32,
+    /// How long the last round took; an estimate before the first.
+    took: Duration,
     /// When the copies of the last round were made, and what the last two rounds read.
     since: Instant,
     read: [u64; 2],
@@ -48,20 +54,27 @@ pub struct Rounds {
 impl Rounds {
     /// For a service that is to run elsewhere afterwards: if it has so much memory that they help.
     pub fn of(common: &Common, target: &Target) -> Self {
-        let pace = target.pace;
-        let wanted = moves(common, target) && memory(target) >= least(pace);
-        Self { wanted, pace, done: 0, since: Instant::now(), read: [0; 2], predicted_ms: 0 }
+        let (pace, until, memory) = (target.pace, target.until, memory(target));
+        let wanted = memory >= least(pace) && moves(common, target);
+        let took = Duration::from_millis(memory * 1000 / FIRST_SPEED);
+        Self { wanted, pace, until, done: 0, took, since: Instant::now(), read: [0; 2], predicted_ms: 0 }
     }
 
     /// Whether another round is to be taken.
     pub fn go_on(&self) -> bool {
         let [before, last] = self.read;
         let helps = last * HELPS.1 < before * HELPS.0;
-        match self.done {
+        let is_needed = match self.done {
             0 | 1 => self.wanted,
             2 => self.is_too_long(),
             done => done < MOST && self.is_too_long() && helps,
-        }
+        };
+        is_needed && self.is_in_time()
+    }
+
+    /// Whether there is time for another round, and for a last step that takes as long.
+    fn is_in_time(&self) -> bool {
+        self.until.is_none_or(|until| self.took * 2 <= until.saturating_duration_since(Instant::now()))
     }
 
     /// Why the last step is not to come, if that was asked for.
@@ -78,7 +91,7 @@ impl Rounds {
     /// Takes in what a round has read, and says so.
     pub fn note(&mut self, taken: &Taken, reporter: &Reporter) {
         let took = self.since.elapsed();
-        self.since = Instant::now();
+        (self.since, self.took) = (Instant::now(), Duration::from_millis(taken.report.total_ms));
         self.read = [self.read[1], taken.read];
         self.done += 1;
         // As much changes until the end as has changed while this round was read. The first has read what is there.
@@ -102,14 +115,15 @@ fn rate(bytes: u64, time: Duration) -> u64 {
     bytes * 1000 / millis(time).max(1)
 }
 
-/// Whether the service runs elsewhere afterwards, and copies can be kept: a CRIU in a tracer ends before the next begins.
+/// Whether another container waits for the service, and copies can be kept: a CRIU in a tracer ends before the next begins.
 fn moves(common: &Common, target: &Target) -> bool {
-    let is_asked_for = match target.after_commit {
+    let is_awaited = match target.after_commit {
         AfterCommit::Resume => false,
         AfterCommit::HandOver { .. } => true,
-        AfterCommit::Stop => target.hold.is_some() && has_standby(common),
+        // An orchestrator starts the container that waits when it ends this one.
+        AfterCommit::Stop => common.exclusive_ms.is_some() || has_standby(common),
     };
-    is_asked_for && target.tracer.is_none()
+    is_awaited && target.tracer.is_none()
 }
 
 /// Errors show at the checkpoint itself.
@@ -138,7 +152,8 @@ mod tests {
 
     fn rounds(max_downtime_ms: u64) -> Rounds {
         let pace = Pace { max_downtime_ms, if_not_converging: NotConverging::GiveUp };
-        Rounds { wanted: true, pace, done: 0, since: Instant::now(), read: [0; 2], predicted_ms: 0 }
+        let (took, since) = (Duration::ZERO, Instant::now());
+        Rounds { wanted: true, pace, until: None, done: 0, took, since, read: [0; 2], predicted_ms: 0 }
     }
 
     /// After rounds that have read so much, of which the last one predicts these milliseconds.
@@ -159,6 +174,13 @@ mod tests {
         assert!(after(&[900, 100, 60], 400).go_on() && !after(&[900, 100, 70], 400).go_on());
         assert!(!after(&[900, 800, 500, 300, 200, 100, 60, 30], 400).go_on());
         assert!(!Rounds { wanted: false, ..rounds(300) }.go_on());
+    }
+
+    #[test]
+    fn the_last_step_comes_in_time() {
+        let until = Some(Instant::now() + Duration::from_secs(60));
+        let took = |seconds| Rounds { until, took: Duration::from_secs(seconds), ..after(&[900], 0) };
+        assert!(took(29).go_on() && !took(31).go_on());
     }
 
     #[test]

@@ -268,6 +268,7 @@ mod tests {
                 lease,
                 after_commit,
                 hold,
+                until: None,
                 standbys: Standbys::default(),
                 pace: Pace::DEFAULT,
                 files,

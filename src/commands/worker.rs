@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::control::protocol::Event;
 use crate::criu::tracer::{self, Tracer};
@@ -44,6 +44,7 @@ pub fn main() -> u8 {
             lease,
             after_commit,
             hold_ms,
+            within_ms,
             pace,
             files,
             ephemeral_store,
@@ -58,6 +59,7 @@ pub fn main() -> u8 {
                 lease,
                 after_commit,
                 hold,
+                until: within_ms.map(|ms| Instant::now() + Duration::from_millis(ms)),
                 standbys,
                 pace,
                 files,

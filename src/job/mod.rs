@@ -45,6 +45,8 @@ pub enum Job {
         /// Milliseconds for which a service that would be stopped is held for a standby that is ready. None to stop it in
         /// any case.
         hold_ms: Option<u64>,
+        /// Milliseconds until init gives the checkpoint up, as SIGTERM's grace is over. None if there is no limit.
+        within_ms: Option<u64>,
         /// How short the last step of a move is to be.
         pace: Pace,
         /// Which files to capture.

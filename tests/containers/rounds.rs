@@ -61,3 +61,19 @@ fn a_service_that_writes_all_of_its_memory_is_moved_all_the_same() {
     }
     container.verified();
 }
+
+/// An orchestrator ends this container, and has started the one that waits.
+#[test]
+fn a_drain_takes_rounds() {
+    let exclusive = ["--exclusive=1s", "--on-term", "checkpoint", "--term-grace", "60s"];
+    let app = App::with_options(Setting::Restricted, &exclusive, &["/services/service", "big", "16"]).with_rounds();
+    let source = app.start_with(&["--instance", "source"]);
+    source.verified();
+    let target = app.start_with(&["--instance", "target", "--standby-poll", "20ms"]);
+    target.reaches("standby");
+    source.kill("TERM");
+    assert_eq!(source.wait(), 172, "{}", source.story());
+    target.verified();
+    // Two rounds came before it.
+    assert!(target.status().unwrap().contains(r#""restore":{"generation":3"#), "{}", target.story());
+}

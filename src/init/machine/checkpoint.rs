@@ -30,6 +30,8 @@ pub(super) struct Checkpoint {
     pub(super) named: Named,
     began_ms: u64,
     stage: Stage,
+    /// A round is committed.
+    saved: bool,
     /// The generation whose commit has begun.
     committing: Option<u64>,
     /// The lease since the commit, and when the commit was, in milliseconds of [`Now::ms`](super::Now::ms).
@@ -80,6 +82,7 @@ impl Checkpoint {
             named: waiting.named,
             began_ms,
             stage: Stage::NotStarted,
+            saved: false,
             committing: None,
             committed: None,
             settlement: Settlement::Unknown,
@@ -171,6 +174,8 @@ impl Checkpoint {
                 let why = self.given_up.map_or_else(|| format!("'s worker {reason}"), |why| format!(" {why}"));
                 let what = if self.committing.is_some() {
                     "`freeze list` shows whether the generation was committed, and the service keeps running"
+                } else if self.saved {
+                    "what its rounds have saved is committed, and the service keeps running"
                 } else {
                     "nothing was committed, and the service keeps running"
                 };
@@ -292,7 +297,7 @@ impl Machine {
             }
             Event::Warning { .. } | Event::Round(_) => self.tell_askers(&event),
             Event::Saved { lease } => {
-                checkpoint.stage = Stage::Preflight;
+                (checkpoint.stage, checkpoint.saved) = (Stage::Preflight, true);
                 (self.lease, self.status.generation) = (lease, lease.generation);
                 self.send_early();
             }

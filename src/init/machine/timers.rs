@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::control::protocol::Reason;
+use crate::control::protocol::{Reason, millis};
 use crate::init::config::OnTerm;
 use crate::init::forward;
 use crate::init::machine::heartbeat::LeaseCheck;
@@ -75,10 +75,18 @@ impl Machine {
             Term::None => {
                 self.term = Term::Trying;
                 let grace = self.config.term_grace;
-                self.set(Timer::Term, grace.saturating_sub(MARGIN.min(grace / 5)));
+                let within = grace.saturating_sub(MARGIN.min(grace / 5));
+                self.term_until_ms = self.now.ms.saturating_add(millis(within));
+                self.set(Timer::Term, within);
                 self.ask(Waiting::of_init(Reason::Term, AfterCommit::Stop));
             }
         }
+    }
+
+    /// Time until SIGTERM's checkpoint is given up, if one is to be taken.
+    pub fn within(&self) -> Option<Duration> {
+        let left_ms = self.term_until_ms.saturating_sub(self.now.ms);
+        (self.term == Term::Trying).then(|| Duration::from_millis(left_ms))
     }
 
     /// Forwards SIGTERM because its checkpoint failed or was not in time.

@@ -159,6 +159,7 @@ impl Supervisor {
                     lease,
                     after_commit,
                     hold_ms,
+                    within_ms: self.machine.within().map(millis),
                     pace: self.machine.pace(),
                     files,
                     ephemeral_store,
