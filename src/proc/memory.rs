@@ -2,7 +2,7 @@
 //!
 //! Needs the right to trace the process, and no capability for what it looks at in `/proc/PID/pagemap`.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 
@@ -29,6 +29,24 @@ impl Memory {
     /// If this process may not trace the other.
     pub fn of(pid: i32) -> io::Result<Self> {
         Ok(Self(File::open(super::path(pid, "mem"))?))
+    }
+
+    /// The memory of a process that is ours to change.
+    ///
+    /// # Errors
+    /// If this process may not trace the other.
+    pub fn writable(pid: i32) -> io::Result<Self> {
+        Ok(Self(OpenOptions::new().read(true).write(true).open(super::path(pid, "mem"))?))
+    }
+
+    /// Writes a byte over itself. A page that others map as well is another one afterwards, with the same content.
+    ///
+    /// # Errors
+    /// If there is no memory at `at`, or the kernel lets nobody write it (`proc_mem.force_override`, since Linux 6.12).
+    pub fn write_back(&self, at: u64) -> io::Result<()> {
+        let mut byte = [0];
+        self.read(at, &mut byte)?;
+        self.0.write_all_at(&byte, at)
     }
 
     /// Reads from the address `at` on. Returns how many bytes it has read, at least 1.

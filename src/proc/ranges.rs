@@ -15,6 +15,17 @@ impl Ranges {
         }
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = Range<u64>> {
+        self.0.iter().cloned()
+    }
+
+    /// The part from `range.start` to `range.end`.
+    pub fn within(&self, range: Range<u64>) -> Self {
+        let first = self.0.partition_point(|one| one.end <= range.start);
+        let ranges = self.0[first..].iter().take_while(|one| one.start < range.end);
+        Self(ranges.map(|one| one.start.max(range.start)..one.end.min(range.end)).collect())
+    }
+
     /// The part that both have.
     pub fn and(&self, other: &Self) -> Self {
         self.cut(other, true)
@@ -78,6 +89,8 @@ mod tests {
         let (one, other) = (set(&[10..30, 40..50, 60..70]), set(&[0..15, 20..45, 65..99]));
         assert_eq!(one.and(&other), set(&[10..15, 20..30, 40..45, 65..70]));
         assert_eq!(one.without(&other), set(&[15..20, 45..50, 60..65]));
+        assert_eq!([one.within(0..99), one.within(15..40)], [one.clone(), set(&[15..30])]);
+        assert_eq!(one.within(45..62), set(&[45..50, 60..62]));
         assert_eq!((one.without(&set(&[])), one.and(&set(&[]))), (one, set(&[])));
     }
 }

@@ -74,6 +74,7 @@ fn a_drain_takes_rounds() {
     source.kill("TERM");
     assert_eq!(source.wait(), 172, "{}", source.story());
     target.verified();
-    // Two rounds came before it.
-    assert!(target.status().unwrap().contains(r#""restore":{"generation":3"#), "{}", target.story());
+    // At least two rounds came before it.
+    let status: Value = serde_json::from_str(&target.status().unwrap()).unwrap();
+    assert!(status["restore"]["generation"].as_u64() > Some(2), "{status}{}", target.story());
 }

@@ -7,7 +7,7 @@
  */
 #include "service.h"
 
-enum { PAGE = 4096, WORKERS = 2, TURNS = 4, PAUSE = 20000, ALONE = 300, APART = 100, MOVING = 64 };
+enum { PAGE = 4096, WORKERS = 2, TURNS = 5, PAUSE = 20000, ALONE = 300, APART = 100, MOVING = 64 };
 
 struct region {
 	char *start;
@@ -47,16 +47,38 @@ static void drop_page(struct region *region, uint32_t page)
 	check_page(region, page);
 }
 
+static void move_mapping(char *from, char *to)
+{
+	if (mremap(from, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, to) != to)
+		fail("mremap: %s", strerror(errno));
+}
+
 /* A page that takes the place of the next one, written or not since a copy was made. */
 static void move_page(struct region *region, uint32_t page)
 {
 	char *from = address(region, page), *to = address(region, page + 1);
 
-	if (mremap(from, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, to) != to ||
-	    mmap(from, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != from)
-		fail("mremap: %s", strerror(errno));
+	move_mapping(from, to);
+	if (mmap(from, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != from)
+		fail("mmap: %s", strerror(errno));
 	region->holds[page + 1] = region->holds[page];
 	region->holds[page] = 0;
+}
+
+/* Each takes the other's place, which a copy has, too. */
+static void swap_pages(struct region *region, uint32_t page, uint32_t other)
+{
+	char *one = address(region, page), *two = address(region, other);
+	char *spare = mmap(NULL, PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint64_t holds = region->holds[page];
+
+	if (spare == MAP_FAILED)
+		fail("mmap: %s", strerror(errno));
+	move_mapping(one, spare);
+	move_mapping(two, one);
+	move_mapping(spare, two);
+	region->holds[page] = region->holds[other];
+	region->holds[other] = holds;
 }
 
 static void make(struct region *region, size_t size)
@@ -79,6 +101,8 @@ static void write_some(struct region *region, unsigned *seed)
 			drop_page(region, page);
 		else if (i == 1)
 			move_page(region, page % MOVING);
+		else if (i == 2)
+			swap_pages(region, page % MOVING, (page + 1 + rand_r(seed) % (MOVING - 1)) % MOVING);
 		else
 			write_page(region, page);
 	}

@@ -4,6 +4,8 @@
 //! page is as it was if both still map, at its address, one that they do not have alone (bit 56 of /proc/PID/pagemap). One
 //! side does not tell: memory that was dropped, moved, or shared with a child since then shows on the copy's side.
 //!
+//! Pages that mremap(2) has exchanged look the same on both sides ([`moved`]).
+//!
 //! A third process that maps the page hides a write. So pages that others mapped before the copy was made are in doubt, as
 //! are all of a process that has had a child since. What is in doubt counts as written.
 
@@ -11,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use super::listed::{Listed, Run};
+use super::moved;
 use crate::image::{Body, Extent, Slice};
 use crate::proc::memory::Pagemap;
 use crate::proc::ranges::Ranges;
@@ -129,7 +132,7 @@ impl Round {
 impl Task {
     fn unchanged(&self, pid: i32) -> Option<Ranges> {
         let of_both = shared(pid, &self.listed).ok()?.and(&shared(self.copy, &self.listed).ok()?);
-        Some(of_both.without(self.doubts.as_ref()?))
+        moved::in_place(pid, self.copy, &of_both.without(self.doubts.as_ref()?)).ok()
     }
 }
 

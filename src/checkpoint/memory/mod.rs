@@ -5,6 +5,7 @@
 
 mod changes;
 mod listed;
+mod moved;
 mod read;
 mod take;
 
