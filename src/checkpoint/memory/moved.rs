@@ -20,30 +20,60 @@ const STRIDE: u64 = 2 << 20;
 /// # Errors
 /// If one of them has ended.
 pub fn in_place(pid: i32, copy: i32, candidates: &Ranges) -> io::Result<Ranges> {
-    let trial = Trial { process: Pagemap::of(pid)?, copy: Memory::writable(copy)? };
+    let trial = Trial { pages: Pagemap::of(pid)?, process: Memory::of(pid)?, copy: Memory::writable(copy)? };
     let mut kept = Ranges::default();
     for mapping in of_both(&maps::read(pid)?, &maps::read(copy)?) {
         let part = candidates.within(mapping);
-        if pages_to_try(&part).into_iter().all(|page| trial.is_same(page)) {
+        if are_in_place(pages_to_try(&part).into_iter().map(|page| trial.of(page))) {
             part.iter().for_each(|range| kept.push(range));
         }
     }
     Ok(kept)
 }
 
+/// What a trial says of a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Finding {
+    Same,
+    /// Or nobody knows.
+    Other,
+    /// It may be the kernel's page of zeros, which looks shared whoever maps it.
+    Zeros,
+}
+
+/// One page speaks for its mapping, but one of zeros for none.
+fn are_in_place(findings: impl Iterator<Item = Finding>) -> bool {
+    let findings: Vec<Finding> = findings.collect();
+    findings.contains(&Finding::Same) && !findings.contains(&Finding::Other)
+}
+
 struct Trial {
-    process: Pagemap,
+    pages: Pagemap,
+    process: Memory,
     copy: Memory,
 }
 
 impl Trial {
-    fn is_same(&self, page: u64) -> bool {
-        self.is_shared(page) && self.copy.write_back(page).is_ok() && !self.is_shared(page)
+    fn of(&self, page: u64) -> Finding {
+        if !self.is_shared(page) || self.copy.write_back(page).is_err() {
+            return Finding::Other;
+        }
+        match self.is_shared(page) {
+            false => Finding::Same,
+            true if self.is_zeros(page) => Finding::Zeros,
+            true => Finding::Other,
+        }
     }
 
     fn is_shared(&self, page: u64) -> bool {
         let mut shared = Ranges::default();
-        self.process.shared(page, page + PAGE, &mut shared).is_ok() && shared.iter().next().is_some()
+        self.pages.shared(page, page + PAGE, &mut shared).is_ok() && shared.iter().next().is_some()
+    }
+
+    fn is_zeros(&self, page: u64) -> bool {
+        let mut content = [0; PAGE as usize];
+        let read = self.process.read(page, &mut content);
+        read.is_ok_and(|read| read == content.len()) && content.iter().all(|byte| *byte == 0)
     }
 }
 
@@ -101,9 +131,16 @@ mod tests {
             pages_to_try(&part).iter().map(|page| page / PAGE).collect::<Vec<_>>()
         };
         assert!(tried(&[]).is_empty());
-        assert_eq!(tried(&[7..8]), [7]);
-        assert_eq!(tried(&[7..9, 20..30]), [7, 29]);
+        assert_eq!(tried(&[7..8, 8..9, 20..30]), [7, 29]);
         assert_eq!(tried(&[0..2, 500..1500]), [0, 512, 1024, 1499]);
+    }
+
+    #[test]
+    fn one_page_of_another_place_counts_and_zeros_do_not() {
+        use Finding::{Other, Same, Zeros};
+        let are = |findings: &[Finding]| are_in_place(findings.iter().copied());
+        assert!(are(&[Same]) && are(&[Zeros, Same, Zeros]));
+        assert!(!are(&[]) && !are(&[Zeros]) && !are(&[Same, Other]) && !are(&[Other, Same]));
     }
 
     #[test]
