@@ -5,7 +5,6 @@
 use serde::{Deserialize, Serialize};
 
 use super::pace::RoundReport;
-use super::protocol::{Phase, Reason, Report};
 
 /// Answer to [`Op::Status`](super::protocol::Op::Status).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -188,56 +187,73 @@ impl Status {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::control::protocol::{Event, MAX_LINE, MAX_MESSAGE};
+/// Who or what asks for a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// `freeze checkpoint`.
+    Command,
+    /// The checkpoint signal.
+    Signal,
+    /// SIGTERM, with `--on-term checkpoint`.
+    Term,
+    /// `--every`.
+    Timer,
+}
 
-    #[test]
-    fn the_longest_status_is_a_line() {
-        let (n, name) = (u64::MAX, "\"".repeat(253));
-        let report =
-            Report { generation: n, bytes: n, stored: n, new: n, shared: n, frozen_ms: n, total_ms: n, ended: false };
-        // The longest message of a worker, in characters that take the most room in JSON.
-        let message = "\0".repeat(MAX_MESSAGE);
-        let status = Status {
-            version: "100.100.100".into(),
-            instance: name.clone(),
-            tracers: None,
-            isolation: Some(Isolation::Processes),
-            state: State::Checkpointing,
-            service: i32::MAX,
-            generation: n,
-            phase: Some(Phase::Preflight),
-            bytes: n,
-            total: n,
-            round: Some(RoundReport {
-                round: u32::MAX,
-                generation: n,
-                read: n,
-                changes: n,
-                frozen_ms: n,
-                predicted_ms: Some(n),
-            }),
-            restore: Some(RestoreReport {
-                generation: n,
-                at_ms: n,
-                total_ms: n,
-                bytes: n,
-                ahead: n,
-                from: name,
-                clocks: ClockReport {
-                    clock_jump_ms: Some(i64::MIN),
-                    clock: Some(Clock::TimeNamespace),
-                    clock_ahead_s: Some(n),
-                },
-            }),
-            checkpoint: Some(CheckpointReport { at_ms: n, reason: Reason::Command, report }),
-            checkpoints: n,
-            failures: n,
-            failure: Some(FailureReport { at_ms: n, reason: Reason::Command, message }),
-            heartbeat: Some(HeartbeatReport { at_ms: Some(n), failures: n, in_a_row: n }),
-        };
-        assert!(serde_json::to_string(&Event::Status(Box::new(status))).unwrap().len() < MAX_LINE);
+impl Reason {
+    /// The word used in messages and for hooks.
+    pub fn name(self) -> &'static str {
+        match self {
+            Reason::Command => "command",
+            Reason::Signal => "signal",
+            Reason::Term => "term",
+            Reason::Timer => "timer",
+        }
     }
+}
+
+/// Figures of a committed checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// The committed generation.
+    pub generation: u64,
+    /// Bytes of memory and files read from the service, zero pages included.
+    pub bytes: u64,
+    /// Bytes written to the store for them.
+    pub stored: u64,
+    /// Part of `bytes` that was new to the store, before compression.
+    #[serde(default)]
+    pub new: u64,
+    /// Part of `bytes` that the store already had.
+    #[serde(default)]
+    pub shared: u64,
+    /// How long the service was frozen until it was resumed or ended, in ms; 0 if unknown.
+    pub frozen_ms: u64,
+    /// Duration of the checkpoint in ms, a handover's wait included.
+    pub total_ms: u64,
+    /// The service was ended.
+    pub ended: bool,
+}
+
+/// Steps of a checkpoint or restore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// Checkpoint: look for obstacles to a dump, while the service runs.
+    Preflight,
+    /// Checkpoint: freeze and dump the service.
+    Dump,
+    /// Checkpoint: capture files that a fresh container lacks.
+    Files,
+    /// Checkpoint: read memory, beside the service that runs again.
+    Read,
+    /// Checkpoint: write the last packs, the manifest and head.
+    Commit,
+    /// Checkpoint: hold the service until its generation is taken or withdrawn.
+    Handover,
+    /// Restore: read the manifest and check this container against it.
+    Check,
+    /// Restore: CRIU recreates the processes.
+    Restore,
 }
