@@ -53,33 +53,23 @@ type View = Vec<String>;
 impl Play<'_> {
     fn run(&mut self) -> Result<(), String> {
         let words: Vec<_> = ["states"].into_iter().chain(self.specs.iter().map(String::as_str)).collect();
-        let app = App::new(self.setting, &words).with_copies_of_all();
-        let mut container = app.start();
+        let app = App::new(self.setting, &words).with_rounds();
+        let container = app.start();
         runs(&container)?;
         self.leave_out_what_is_refused(&container)?;
         let before = self.look(&container)?;
         checkpoint(&container, &["--leave-running"])?;
         self.compare("left running", &before, &container)?;
         container.kill("KILL");
-        container = self.goes_on("gone on from copies", &before, &app, &container)?;
-        checkpoint(&container, &[])?;
-        self.goes_on("moved", &before, &app, &container)?;
-        Ok(())
-    }
-
-    /// The next container.
-    fn goes_on(
-        &mut self,
-        when: &str,
-        before: &[(usize, View)],
-        app: &App,
-        last: &Container,
-    ) -> Result<Container, String> {
-        last.wait();
-        let container = app.start();
-        runs(&container)?;
-        self.compare(when, before, &container)?;
-        Ok(container)
+        container.wait();
+        let second = app.start();
+        runs(&second)?;
+        self.compare("gone on from copies", &before, &second)?;
+        let third = app.start_with(&["--standby", "--standby-poll", "20ms"]);
+        third.reaches("standby");
+        checkpoint(&second, &["--handover"])?;
+        runs(&third)?;
+        self.compare("moved in rounds", &before, &third)
     }
 
     fn left(&self) -> impl Iterator<Item = usize> {
