@@ -111,7 +111,7 @@ impl Memory {
     }
 
     pub(super) fn clear(&mut self, range: Range<u64>) {
-        let before = self.within(0..range.start).last();
+        let before = self.0.range(..range.start).next_back().and_then(|(_, run)| run.within(&(0..range.start)));
         let overlapping: Vec<Run> = self.within(range.clone()).collect();
         let Some(last) = overlapping.last() else { return };
         let whole = self.0.range(..=last.start).next_back().map(|(_, run)| *run);
