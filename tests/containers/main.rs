@@ -33,7 +33,6 @@ mod s3;
 #[path = "../s3_support/mod.rs"]
 mod s3_support;
 mod shapes;
-mod shares;
 mod snapshot;
 mod sockets;
 mod standby;

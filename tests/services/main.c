@@ -27,7 +27,7 @@ static const struct shape *const shapes[] = { &clock_shape, &clock_waits };
 #else
 static const struct shape *const shapes[] = { &one,	 &prefork, &daemon_shape, &sessions, &threads, &mixed,
 					      &files, &big,	   &signals,	  &sysv,     &iouring,
-					      &holds, &random_shape, &clock_shape, &clock_waits, &sockets, &waits, &timers_shape, &attributes, &reads, &states, &registers, &writers, &calm, &changes, &shares };
+					      &holds, &random_shape, &clock_shape, &clock_waits, &sockets, &waits, &timers_shape, &attributes, &reads, &states, &registers, &writers, &calm, &changes };
 #endif
 enum { SHAPES = sizeof shapes / sizeof *shapes, CANNOT = 77 };
 

@@ -46,7 +46,6 @@ extern const struct shape attributes;		    /* attributes.c */
 extern const struct shape writers;			    /* writers.c */
 extern const struct shape calm;			    /* calm.c */
 extern const struct shape changes;			    /* changes.c */
-extern const struct shape shares;			    /* shares.c */
 extern const struct shape states;			    /* ../states/states.c */
 
 /* Adds "key=value" to the answer. */
