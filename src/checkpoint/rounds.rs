@@ -54,8 +54,9 @@ pub struct Rounds {
 impl Rounds {
     /// For a service that is to run elsewhere afterwards: if it has so much memory that they help.
     pub fn of(common: &Common, target: &Target) -> Self {
-        let (pace, until, memory) = (target.pace, target.until, memory(target));
-        let wanted = memory >= least(pace) && moves(common, target);
+        let (pace, until, moves) = (target.pace, target.until, moves(common, target));
+        let memory = if moves { memory(target) } else { 0 };
+        let wanted = moves && memory >= least(pace);
         let took = Duration::from_millis(memory * 1000 / FIRST_SPEED);
         Self { wanted, pace, until, done: 0, took, since: Instant::now(), read: [0; 2], predicted_ms: 0 }
     }

@@ -37,14 +37,21 @@ enum Finding {
     Same,
     /// Or nobody knows.
     Other,
-    /// It may be the kernel's page of zeros, which looks shared whoever maps it.
+    /// It may be the kernel's page of zeros, which looks shared in every process.
     Zeros,
 }
 
-/// One page speaks for its mapping, but one of zeros for none.
+/// One page speaks for its mapping, but one of zeros for none. The first of another place ends the trials.
 fn are_in_place(findings: impl Iterator<Item = Finding>) -> bool {
-    let findings: Vec<Finding> = findings.collect();
-    findings.contains(&Finding::Same) && !findings.contains(&Finding::Other)
+    let mut is_same = false;
+    for finding in findings {
+        match finding {
+            Finding::Same => is_same = true,
+            Finding::Other => return false,
+            Finding::Zeros => {}
+        }
+    }
+    is_same
 }
 
 struct Trial {
