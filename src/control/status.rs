@@ -1,4 +1,5 @@
-//! What init says of itself: what it is doing, and how the last checkpoint, failure and restore went.
+//! What init says of itself: what it is doing, and how the last checkpoint, failure and restore went. Also the words and
+//! figures that events share with it.
 //!
 //! It fits into one line of the protocol.
 

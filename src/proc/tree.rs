@@ -36,7 +36,7 @@ impl Process {
 
     /// Whether it has ended and only waits to be reaped.
     pub fn is_zombie(&self) -> bool {
-        matches!(self.state, 'Z' | 'X')
+        has_ended(self.state)
     }
 }
 
@@ -88,7 +88,11 @@ pub fn root(all: &BTreeMap<i32, Process>, init: i32, service: i32) -> Option<i32
 
 /// Whether the process is there, and neither has ended nor is about to.
 pub fn is_alive(pid: i32) -> bool {
-    Stat::read(pid).is_ok_and(|stat| !stat.ending && !matches!(stat.state, 'Z' | 'X'))
+    Stat::read(pid).is_ok_and(|stat| !stat.ending && !has_ended(stat.state))
+}
+
+fn has_ended(state: char) -> bool {
+    matches!(state, 'Z' | 'X')
 }
 
 /// The ancestor of `pid` that is a child of init, or `pid` itself.
