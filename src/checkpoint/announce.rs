@@ -3,28 +3,34 @@
 
 use crate::image::{self, Lease, Vault};
 
-/// An announcement. Dropping it withdraws it.
-pub struct Announced<'a> {
-    vault: &'a Vault,
-    lease: Lease,
+/// An announcement. Dropping it calls it off.
+pub struct Announced {
+    vault: Vault,
+    /// None if it is not to be called off.
+    lease: Option<Lease>,
 }
 
 /// Announces that the service is about to be offered.
-pub fn announce(vault: &Vault, lease: Lease) -> Announced<'_> {
+pub fn announce(vault: &Vault, lease: Lease) -> Announced {
     let _ = image::announce(vault, &lease, true);
-    Announced { vault, lease }
+    Announced { vault: vault.clone(), lease: Some(lease) }
 }
 
-impl Announced<'_> {
-    /// Keeps it, since the commit has replaced it in head.
-    pub fn disarm(self) {
-        std::mem::forget(self);
+impl Announced {
+    /// The store that it is in.
+    pub fn vault(&self) -> &Vault {
+        &self.vault
+    }
+
+    /// Keeps it, since a commit has replaced it in head.
+    pub fn disarm(mut self) {
+        self.lease = None;
     }
 }
 
-impl Drop for Announced<'_> {
+impl Drop for Announced {
     fn drop(&mut self) {
-        let _ = image::announce(self.vault, &self.lease, false);
+        let _ = self.lease.map(|lease| image::announce(&self.vault, &lease, false));
     }
 }
 

@@ -166,8 +166,8 @@ pub(crate) fn run(common: &Common, target: &Target, reporter: &Reporter) -> Resu
         (Rounds::of(common, target), target.clone(), None, Part::First);
     while rounds.go_on() {
         match attempt(&target, part, true, before.take())? {
-            Ok(taken) => {
-                rounds.note(&taken, reporter);
+            Ok(mut taken) => {
+                rounds.take_in(&mut taken, common, reporter);
                 (before, part) = (taken.kept, Part::Further);
                 target = taken.target;
             }

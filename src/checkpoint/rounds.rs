@@ -1,14 +1,16 @@
 //! The rounds of a move: each saves what has changed since the one before, while the service runs, so that it stands still
 //! for little at the end.
 //!
-//! A round is a generation like any other. Rounds end when the last step is predicted to be short, or no shorter by another.
+//! A round is a generation like any other. The next one begins when a standby has decoded it. Rounds end when the last step is
+//! predicted to be short, or no shorter by another.
 
 use std::time::{Duration, Instant};
 
-use super::Target;
+use super::announce::Announced;
 use super::take::Taken;
 use super::tree_of_service::Tree;
-use crate::control::protocol::{Event, NotConverging, Pace, RoundReport, millis};
+use super::{Target, standbys};
+use crate::control::protocol::{Event, NotConverging, Pace, Phase, RoundReport, millis};
 use crate::fail_points;
 use crate::image::{Vault, standby};
 use crate::job::reporter::Reporter;
@@ -20,6 +22,8 @@ use crate::store;
 const SPEED: u64 = 256 << 20;
 /// Bytes of a service that a first round saves in a second, at least, to a store that is not too slow for rounds.
 const FIRST_SPEED: u64 = SPEED / 2;
+/// How long a standby may take for a round, beside twice as long as the source has taken.
+const FOLLOWS: Duration = Duration::from_secs(5);
 /// Most rounds.
 const MOST: u32 = 8;
 /// A round helps if it reads less than this part of what the one before has read.
@@ -36,19 +40,22 @@ pub struct NotConverged {
     rounds: u32,
 }
 
-#[derive(Debug)]
 pub struct Rounds {
     wanted: bool,
     pace: Pace,
     /// When the last step must have ended.
     until: Option<Instant>,
     done: u32,
-    /// How long the last round took; an estimate before the first.
+    /// How long the last round took, here and on the standby; an estimate before the first.
     took: Duration,
-    /// When the copies of the last round were made, and what the last two rounds read.
+    /// When the last round began to hold the service, and what the last two rounds read.
     since: Instant,
     read: [u64; 2],
     predicted_ms: u64,
+    /// Whether a standby has not followed in time.
+    is_alone: bool,
+    /// Standbys look more often as long as this is there.
+    announced: Option<Announced>,
 }
 
 impl Rounds {
@@ -58,7 +65,22 @@ impl Rounds {
         let memory = if moves { memory(target) } else { 0 };
         let wanted = moves && memory >= least(pace);
         let took = Duration::from_millis(memory * 1000 / FIRST_SPEED);
-        Self { wanted, pace, until, done: 0, took, since: Instant::now(), read: [0; 2], predicted_ms: 0 }
+        Self { took, ..Self::new(wanted, pace, until) }
+    }
+
+    fn new(wanted: bool, pace: Pace, until: Option<Instant>) -> Self {
+        Self {
+            wanted,
+            pace,
+            until,
+            done: 0,
+            took: Duration::ZERO,
+            since: Instant::now(),
+            read: [0; 2],
+            predicted_ms: 0,
+            is_alone: false,
+            announced: None,
+        }
     }
 
     /// Whether another round is to be taken.
@@ -89,15 +111,18 @@ impl Rounds {
         self.predicted_ms > self.pace.max_downtime_ms
     }
 
-    /// Takes in what a round has read, and says so.
-    pub fn note(&mut self, taken: &Taken, reporter: &Reporter) {
-        let took = self.since.elapsed();
-        (self.since, self.took) = (Instant::now(), Duration::from_millis(taken.report.total_ms));
+    /// Takes in what a round has read, when a standby has it, too, and says so.
+    pub fn take_in(&mut self, taken: &mut Taken, common: &Common, reporter: &Reporter) {
+        // The commit has replaced the one before.
+        std::mem::replace(&mut self.announced, taken.announced.take()).into_iter().for_each(Announced::disarm);
+        self.follow(taken, common, reporter);
+        let between = taken.frozen.duration_since(self.since);
+        (self.since, self.took) = (taken.frozen, taken.begun.elapsed());
         self.read = [self.read[1], taken.read];
         self.done += 1;
-        // As much changes until the end as has changed while this round was read. The first has read what is there.
-        let changes = if self.done == 1 { 0 } else { rate(taken.read, took) };
-        let read_again = changes * taken.report.total_ms / 1000;
+        // The first has read what is there. From this one until the last step is as long as from its begin until now.
+        let changes = if self.done == 1 { 0 } else { rate(taken.read, between) };
+        let read_again = changes * millis(self.took) / 1000;
         let predicted_ms = (self.done > 1).then(|| taken.report.frozen_ms + read_again * 1000 / SPEED);
         self.predicted_ms = predicted_ms.unwrap_or(0);
         reporter.send(&Event::Round(RoundReport {
@@ -108,6 +133,23 @@ impl Rounds {
             frozen_ms: taken.report.frozen_ms,
             predicted_ms,
         }));
+    }
+
+    /// Waits for a standby. Otherwise the service would stand still while that decodes the round.
+    fn follow(&mut self, taken: &Taken, common: &Common, reporter: &Reporter) {
+        let Some(announced) = self.announced.as_ref().filter(|_| !self.is_alone) else { return };
+        reporter.progress(Phase::Follow);
+        let now = Instant::now();
+        let patience = taken.begun.elapsed() * 2 + FOLLOWS;
+        let patience = self.until.map_or(patience, |until| patience.min(until.saturating_duration_since(now) / 2));
+        let generation = taken.report.generation;
+        self.is_alone = !standbys::follow(announced.vault(), &common.instance, generation, now + patience);
+        if self.is_alone {
+            reporter.warn(format!(
+                "no standby has read generation {generation} within {}, so the service may stand still for longer at the end",
+                humantime::format_duration(Duration::from_secs(patience.as_secs()))
+            ));
+        }
     }
 }
 
@@ -153,8 +195,7 @@ mod tests {
 
     fn rounds(max_downtime_ms: u64) -> Rounds {
         let pace = Pace { max_downtime_ms, if_not_converging: NotConverging::GiveUp };
-        let (took, since) = (Duration::ZERO, Instant::now());
-        Rounds { wanted: true, pace, until: None, done: 0, took, since, read: [0; 2], predicted_ms: 0 }
+        Rounds::new(true, pace, None)
     }
 
     /// After rounds that have read so much, of which the last one predicts these milliseconds.

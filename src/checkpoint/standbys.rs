@@ -47,14 +47,14 @@ enum Answer {
 
 /// Announces that the service is about to be offered, unless it runs on, and asks the standbys. Returns the target with
 /// what follows the commit.
-pub fn announce<'a>(
-    vault: &'a Vault,
+pub fn announce(
+    vault: &Vault,
     target: &Target,
     common: &Common,
     fencing: Fencing,
     reporter: &Reporter,
     service: impl FnOnce() -> Result<Manifest, LookupError>,
-) -> Result<(Option<Announced<'a>>, Target), CheckpointError> {
+) -> Result<(Option<Announced>, Target), CheckpointError> {
     let mut target = target.clone();
     let asks = match target.after_commit {
         AfterCommit::Resume => return Ok((None, target)),
@@ -80,6 +80,26 @@ pub fn announce<'a>(
         _ => {}
     }
     Ok((Some(announced), target))
+}
+
+/// Waits, while the service runs, until a standby has decoded the memory of this generation. Returns whether nothing is left
+/// to wait for: one has it, or none says what it has.
+pub fn follow(vault: &Vault, us: &str, generation: u64, until: Instant) -> bool {
+    let ours = standby::key(vault, us);
+    let follows =
+        |key: &String| Some(Standby::read(vault, key).ok()??).filter(|standby| standby.lacks.is_none())?.decoded;
+    loop {
+        // A store that does not answer is no reason to wait.
+        let keys = standby::listed(&**vault.store()).unwrap_or_default();
+        let decoded: Vec<u64> = keys.iter().filter(|key| **key != ours).filter_map(follows).collect();
+        if decoded.is_empty() || decoded.iter().any(|decoded| *decoded >= generation) {
+            return true;
+        }
+        if Instant::now() >= until {
+            return false;
+        }
+        thread::sleep(LOOK);
+    }
 }
 
 impl Standbys {
@@ -237,7 +257,7 @@ mod tests {
 
         fn answer(&self, name: &str, lacks: Option<&str>) -> Standby {
             let (answers, lacks) = (Some(self.standbys.question), lacks.map(Into::into));
-            let standby = Standby { instance: name.into(), answers, lacks, failed: 0 };
+            let standby = Standby { instance: name.into(), answers, lacks, ..Standby::default() };
             self.says(&standby);
             standby
         }
@@ -290,7 +310,7 @@ mod tests {
             }
             let (question, _) = standby::question(&self.vault).unwrap().unwrap();
             let (answers, lacks) = (Some(question), lacks.map(Into::into));
-            self.says(&Standby { instance: "b".into(), answers, lacks, failed: 0 });
+            self.says(&Standby { instance: "b".into(), answers, lacks, ..Standby::default() });
         }
     }
 
@@ -373,6 +393,29 @@ mod tests {
         });
         fixture.says(&Standby { instance: "b".into(), failed: 3, ..Standby::default() });
         assert_eq!((target.after_commit, target.standbys.who_failed(&fixture.vault, 3)), (after_commit, None));
+    }
+
+    #[test]
+    fn a_round_is_followed_by_those_that_say_so() {
+        let fixture = asked(&["us", "older"]);
+        let follows = |time| follow(&fixture.vault, "us", 5, Instant::now() + time);
+        let says = |instance: &str, decoded, lacks| {
+            fixture.says(&Standby { instance: instance.into(), decoded: Some(decoded), lacks, ..Standby::default() })
+        };
+        assert!(follows(LOOK * 1000), "none says so");
+        says("us", 0, None);
+        says("unfit", 0, Some("it lacks a port".into()));
+        assert!(follows(LOOK * 1000), "neither may take it");
+        says("slow", 4, None);
+        assert!(!follows(Duration::ZERO));
+        let followed = thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(LOOK);
+                says("fast", 5, None);
+            });
+            follows(LOOK * 1000)
+        });
+        assert!(followed);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::parent_id;
 use std::time::{Duration, Instant};
 
+use super::announce::{self, Announced};
 use super::dump::{Dump, Verdict};
 use super::dump_error::DumpError;
 use super::ending::{self, DumpGate};
@@ -15,7 +16,7 @@ use super::memory::{self, Kept, Take};
 use super::meter::Meter;
 use super::room::{self, Watch};
 use super::tree_of_service::Tree;
-use super::{CheckpointError, Target, announce, describe, preflight, seen, standbys};
+use super::{CheckpointError, Target, describe, preflight, seen, standbys};
 use crate::control::protocol::{Event, Phase, Report, millis};
 use crate::criu::command::{DumpOptions, Reader, SystemV};
 use crate::criu::running::Place;
@@ -80,6 +81,11 @@ pub struct Taken {
     pub kept: Option<Kept>,
     /// Bytes of private memory that were read: the rest is known to be stored.
     pub read: u64,
+    pub begun: Instant,
+    /// The service began to stand still.
+    pub frozen: Instant,
+    /// Of a round: that another follows.
+    pub announced: Option<Announced>,
 }
 
 /// Takes a checkpoint. `before` is what the round before has left. Of a round, gives what becomes [`Kept`].
@@ -163,6 +169,7 @@ pub fn take(turn: Turn, mut before: Option<Kept>) -> Result<Taken, CheckpointErr
         _ => Reader::Criu,
     };
     let options = DumpOptions { watched: &seen.watched, objects: Some(&objects), reader, left_out: &left_out };
+    let frozen = Instant::now();
     let mut dump = Dump::start(criu, place, target.root, work.path(), &options, victim)?;
     let mut images = dump.collect(&writer, meter)?;
     reach(Point::CheckpointHeld);
@@ -241,9 +248,7 @@ pub fn take(turn: Turn, mut before: Option<Kept>) -> Result<Taken, CheckpointErr
         let gate = DumpGate { dump: &mut dump, stopped, by_user: &by_user };
         ending::give_away(common, target, reporter, &vault, &mut manifest, started, gate)?
     };
-    if let Some(announced) = announced {
-        announced.disarm();
-    }
+    announced.into_iter().for_each(Announced::disarm);
     let report = Report {
         generation,
         bytes: figures.bytes,
@@ -254,11 +259,12 @@ pub fn take(turn: Turn, mut before: Option<Kept>) -> Result<Taken, CheckpointErr
         total_ms: millis(started.elapsed()),
         ended: !runs_on,
     };
+    let announced = part.is_round().then(|| announce::announce(&vault, next.lease));
     let kept = match (taken.draft, watch) {
         (Some(draft), Some(watch)) => Some(Kept::new(dump, draft.committed(&manifest), watch, work)),
         _ => None,
     };
-    Ok(Taken { report, target: next, kept, read: taken.bytes })
+    Ok(Taken { report, target: next, kept, read: taken.bytes, begun: started, frozen, announced })
 }
 
 /// Whether this process may read the memory of the service: of others CRIU does.

@@ -142,7 +142,7 @@ fn failed_in(phase: Option<Phase>) -> u8 {
         Some(Phase::Files) => exit::FILES,
         Some(Phase::Commit) => exit::COMMIT,
         Some(Phase::Handover) => exit::HANDOVER,
-        Some(Phase::Check | Phase::Restore) | None => exit::FAILED,
+        Some(Phase::Follow | Phase::Check | Phase::Restore) | None => exit::FAILED,
     }
 }
 

@@ -93,6 +93,7 @@ pub fn progress(phase: Phase, bytes: u64, total: u64) -> String {
         Phase::Read => "reading its memory while it runs",
         Phase::Files => "capturing its open files",
         Phase::Commit => "committing",
+        Phase::Follow => "waiting until the standby has this round",
         Phase::Handover => "waiting for another container to take the service",
         Phase::Check => "checking the checkpoint",
         Phase::Restore => "restoring",

@@ -251,6 +251,8 @@ pub enum Phase {
     Read,
     /// Checkpoint: write the last packs, the manifest and head.
     Commit,
+    /// Checkpoint: wait until a standby has this round of a move. The service runs.
+    Follow,
     /// Checkpoint: hold the service until its generation is taken or withdrawn.
     Handover,
     /// Restore: read the manifest and check this container against it.

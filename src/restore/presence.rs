@@ -1,6 +1,7 @@
 //! What a standby tells the store: that it is there, and whether it could restore the service that is about to move.
 //!
-//! Writes when the wait begins, when it is asked, and rarely after that. Reads nothing unless head announces an offer.
+//! Writes when the wait begins, when it is asked, when it has the memory of a service that moves in rounds, and rarely after
+//! that. Reads nothing unless head announces an offer.
 //! Nothing depends on it: without it the standby takes what is offered as before.
 
 use std::time::{Duration, Instant};
@@ -27,12 +28,13 @@ pub(super) struct Presence<'a> {
 
 impl<'a> Presence<'a> {
     pub fn new(instance: &str, poll: Duration, unfit: &'a dyn Fn(&Manifest) -> Option<String>) -> Self {
-        let says = Standby { instance: instance.to_owned(), ..Standby::default() };
+        let says = Standby { instance: instance.to_owned(), decoded: Some(0), ..Standby::default() };
         Self { unfit, poll, says, head: None, looked: None, due: None }
     }
 
-    /// Answers a new question, or says once more that this standby is there. `head` is as it was just read.
-    pub fn keep(&mut self, vault: &Vault, head: Option<(Lease, bool)>, now: Instant) -> Result<()> {
+    /// Answers a new question, or says once more that this standby is there. `head` is as it was just read. `decoded` is the
+    /// newest generation whose memory is here.
+    pub fn keep(&mut self, vault: &Vault, head: Option<(Lease, bool)>, decoded: u64, now: Instant) -> Result<()> {
         let before = std::mem::replace(&mut self.head, head);
         let is_moving = |head: Option<(Lease, bool)>| head.is_some_and(|(_, moving)| moving);
         let looked_before = self.looked.is_some_and(|looked| now.duration_since(looked) < self.poll);
@@ -42,9 +44,13 @@ impl<'a> Presence<'a> {
             let question = standby::question(vault)?.filter(|(name, _)| self.says.answers != Some(*name));
             if let Some((name, service)) = question {
                 let lacks = (self.unfit)(&service);
-                let says = Standby { answers: Some(name), lacks, ..self.says.clone() };
+                let says = Standby { answers: Some(name), lacks, decoded: Some(decoded), ..self.says.clone() };
                 return self.tell(vault, says, now);
             }
+        }
+        // The last step of a move waits for it.
+        if is_moving(head) && self.says.decoded != Some(decoded) {
+            return self.tell(vault, Standby { decoded: Some(decoded), ..self.says.clone() }, now);
         }
         // The container that asked may have taken this one for dead.
         let asked = is_moving(before) && !is_moving(head);
@@ -94,7 +100,11 @@ mod tests {
 
     impl Fixture {
         fn keep(&self, presence: &mut Presence, moving: bool, after: Duration) {
-            presence.keep(&self.vault, Some((Lease::default(), moving)), self.now + after).unwrap();
+            self.keep_with(presence, moving, 0, after);
+        }
+
+        fn keep_with(&self, presence: &mut Presence, moving: bool, decoded: u64, after: Duration) {
+            presence.keep(&self.vault, Some((Lease::default(), moving)), decoded, self.now + after).unwrap();
         }
 
         /// What the store says of it.
@@ -112,8 +122,9 @@ mod tests {
     fn it_is_known_from_the_start_and_while_nothing_happens_writes_once_an_hour() {
         let fixture = fixture();
         let mut presence = Presence::new("us", POLL, &|_| None);
-        presence.keep(&fixture.vault, None, fixture.now).unwrap();
-        assert_eq!(fixture.says(), Some(Standby { instance: "us".into(), ..Standby::default() }));
+        presence.keep(&fixture.vault, None, 0, fixture.now).unwrap();
+        let says = Standby { instance: "us".into(), decoded: Some(0), ..Standby::default() };
+        assert_eq!(fixture.says(), Some(says));
         fixture.silence();
         fixture.keep(&mut presence, false, AGAIN - POLL);
         assert_eq!(fixture.says(), None);
@@ -136,7 +147,7 @@ mod tests {
         assert_eq!(fixture.says().unwrap().answers, None, "nothing is about to move");
         (0..3).for_each(|_| fixture.keep(&mut presence, true, Duration::ZERO));
         let lacks = Some("it lacks a port".to_owned());
-        let answer = Standby { instance: "us".into(), answers: Some(first), lacks, failed: 0 };
+        let answer = Standby { instance: "us".into(), answers: Some(first), lacks, failed: 0, decoded: Some(0) };
         assert_eq!((fixture.says(), compared.get()), (Some(answer), 1));
         // Head is as the one left it that died.
         let second = ask(8);
@@ -144,6 +155,16 @@ mod tests {
         assert_eq!(fixture.says().unwrap().answers, Some(first));
         fixture.keep(&mut presence, true, POLL);
         assert_eq!(fixture.says().map(|says| (says.answers, says.lacks)), Some((Some(second), None)));
+    }
+
+    #[test]
+    fn it_says_which_memory_it_has_only_while_a_service_moves() {
+        let fixture = fixture();
+        let mut presence = Presence::new("us", POLL, &|_| None);
+        for (moving, generation, said) in [(false, 3, 0), (true, 3, 3), (false, 4, 3), (true, 4, 4)] {
+            fixture.keep_with(&mut presence, moving, generation, Duration::ZERO);
+            assert_eq!(fixture.says().unwrap().decoded, Some(said), "{generation}, moving: {moving}");
+        }
     }
 
     #[test]

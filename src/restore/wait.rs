@@ -204,7 +204,7 @@ impl<'a> Watch<'a> {
         }
         // One with another choice would lose the service's state.
         if self.policy.choice == Choice::Newest
-            && let Err(error) = self.presence.keep(&vault, glance, now)
+            && let Err(error) = self.presence.keep(&vault, glance, self.told, now)
         {
             self.warn(now, || Some(format!("{error}. So a container does not know that this standby is there")));
         }

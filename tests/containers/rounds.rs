@@ -1,9 +1,12 @@
 //! Moves in rounds: memory is saved while the service runs, and at the end only what has changed since. The services are
 //! `tests/services/calm.c` and `writers.c`, which know what each page must hold.
 
+use freeze::fail_points::Point;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::harness::{App, Container, Setting, in_all_settings, text};
+use crate::harness::{App, Container, Setting, WORKER, in_all_settings, text};
 
 in_all_settings! {
     what_is_not_read_again_is_as_it_was;
@@ -47,6 +50,29 @@ fn what_has_not_changed_is_not_read_again() {
     container.verified();
     let (target, read) = handed_over(&app, &container, "target");
     assert!(read.len() == 2 && read[0] > 16 << 20 && read[1] < 4 << 20, "{read:?}{}", container.story());
+    target.verified();
+}
+
+/// The service runs on while a standby takes long for a round.
+#[test]
+fn the_last_step_waits_for_the_standby() {
+    let app = App::new(Setting::Restricted, &["big", "16"]).with_fail_points().with_rounds();
+    let (source, target) = (app.start(), standby(&app, "target"));
+    source.verified();
+    source.stop_at(Point::CheckpointReleased);
+    let answer = std::thread::scope(|scope| {
+        let handover = scope.spawn(|| source.try_checkpoint(&["--handover"]));
+        let signal = |pid, signal| kill(Pid::from_raw(pid), signal).unwrap();
+        let (in_round, waits) = (source.stopped(), target.find(&WORKER).unwrap());
+        signal(waits, Signal::SIGSTOP);
+        signal(in_round, Signal::SIGCONT);
+        let follows = || source.status()?.contains(r#""phase":"follow""#).then_some(());
+        source.eventually("the last step does not wait for the standby", follows);
+        assert!(source.ask("verify").starts_with("ok"));
+        signal(waits, Signal::SIGCONT);
+        handover.join().unwrap()
+    });
+    assert!(answer.status.success(), "{}{}{}", text(&answer.stderr), source.story(), target.story());
     target.verified();
 }
 

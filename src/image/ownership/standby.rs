@@ -39,6 +39,10 @@ pub struct Standby {
     /// The generation that it took up last and could not restore; 0 for none.
     #[serde(default, skip_serializing_if = "is_none")]
     pub failed: u64,
+    /// The newest generation whose memory it has decoded, as far as it takes memory ahead; 0 for none. None from a freeze
+    /// that does not say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoded: Option<u64>,
 }
 
 fn is_none(generation: &u64) -> bool {
@@ -156,12 +160,12 @@ mod tests {
     fn what_a_standby_says_is_readable_and_of_its_own_key_alone() {
         let folder = tempfile::tempdir().unwrap();
         let vault = test_vault(folder.path());
-        let says =
-            Standby { answers: Some(Hex([1; 8])), lacks: Some("it lacks a port".into()), failed: 4, ..standby("b") };
+        let (answers, lacks) = (Some(Hex([1; 8])), Some("it lacks a port".into()));
+        let says = Standby { answers, lacks, failed: 4, decoded: Some(3), ..standby("b") };
         let text = serde_json::to_string(&[&says, &standby("b")]).unwrap();
         assert_eq!(
             text,
-            r#"[{"instance":"b","answers":"0101010101010101","lacks":"it lacks a port","failed":4},{"instance":"b"}]"#
+            r#"[{"instance":"b","answers":"0101010101010101","lacks":"it lacks a port","failed":4,"decoded":3},{"instance":"b"}]"#
         );
         says.tell(&vault).unwrap();
         let [key] = &listed(&**vault.store()).unwrap()[..] else { panic!("there is one") };

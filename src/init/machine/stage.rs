@@ -17,7 +17,7 @@ impl Stage {
     /// After the worker has begun `phase`. A round begins with the service running again.
     pub(super) fn at(self, phase: Phase) -> Self {
         match phase {
-            Phase::Preflight | Phase::Read => Self::Preflight,
+            Phase::Preflight | Phase::Read | Phase::Follow => Self::Preflight,
             Phase::Dump | Phase::Files => Self::Frozen,
             _ => self,
         }
