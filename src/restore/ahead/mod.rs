@@ -152,9 +152,10 @@ impl MemoryAhead {
                 criu.forget(*pid);
                 continue;
             };
-            drop_pages(&mut criu, *pid, &memory.beside(&process.memory));
-            instead.extend(process.without(memory));
-            ahead += process.bytes_in(memory);
+            drop_pages(&mut criu, *pid, &memory.beside(&process.runs));
+            let (images, bytes) = process.without(memory);
+            instead.extend(images);
+            ahead += bytes;
         }
         let criu = criu.go_on(args, start.kept()).ok()?;
         Some(GoesOn { criu, instead, ahead })

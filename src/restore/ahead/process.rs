@@ -29,7 +29,8 @@ pub(super) struct Process {
     head: PagesHead,
     entries: Vec<Pages>,
     pub mappings: Vec<Mapping>,
-    pub memory: Memory,
+    /// In order.
+    pub runs: Vec<Run>,
 }
 
 /// A mapping of private memory.
@@ -53,36 +54,31 @@ impl Process {
         let mm: Mm = images::decode(images::entries(&mm, images::MM)?.first().ok_or(Malformed)?)?;
         let mappings: Vec<Mapping> = mm.vmas.iter().filter_map(Mapping::of).collect();
         let Some(body) = body(manifest, &pages(&head)).filter(|body| body.inline().is_empty()) else { return Ok(None) };
-        let memory = runs(manifest, &entries, &mappings, body)?;
-        Ok(Some(Self { pid, head, entries, mappings, memory: Memory::of(memory) }))
+        let runs = runs(manifest, &entries, &mappings, body)?;
+        Ok(Some(Self { pid, head, entries, mappings, runs }))
     }
 
-    /// Its images without the pages that `ours` has: their names and bodies.
-    pub(super) fn without(&self, ours: &Memory) -> [(String, Body); 2] {
-        let (mut entries, mut body) = (Vec::<Pages>::new(), Body::default());
+    /// Its images without the pages that `ours` has: their names and bodies. And how many bytes those pages are.
+    pub(super) fn without(&self, ours: &Memory) -> ([(String, Body); 2], u64) {
+        let (mut entries, mut body, mut ahead) = (Vec::<Pages>::new(), Body::default(), 0);
+        let mut parts = ours.compare(&self.runs).into_iter().peekable();
         for entry in &self.entries {
             let saved = entry.saved(page_size());
             if saved == 0 {
                 entries.push(entry.clone());
             }
-            for run in self.memory.within(entry.vaddr..entry.vaddr + saved) {
-                for (part, same) in ours.compare(&run) {
-                    join(&mut entries, entry.part(part.start, part.length / page_size(), same));
-                    if !same {
-                        part.extent().into_iter().for_each(|extent| body.push(extent));
-                    }
+            while let Some((part, same)) = parts.next_if(|(part, _)| part.start < entry.vaddr + saved) {
+                join(&mut entries, entry.part(part.start, part.length / page_size(), same));
+                if same {
+                    ahead += part.length;
+                } else {
+                    part.extent().into_iter().for_each(|extent| body.push(extent));
                 }
             }
         }
         let mut image = images::encode(images::PAGEMAP, &[self.head]);
         entries.iter().for_each(|entry| images::push(&mut image, entry));
-        [(pagemap(self.pid), Body::from_inline(image)), (pages(&self.head), body)]
-    }
-
-    /// Bytes of it that `ours` has.
-    pub(super) fn bytes_in(&self, ours: &Memory) -> u64 {
-        let parts = self.memory.runs().flat_map(|run| ours.compare(run));
-        parts.filter(|(_, same)| *same).map(|(run, _)| run.length).sum()
+        ([(pagemap(self.pid), Body::from_inline(image)), (pages(&self.head), body)], ahead)
     }
 }
 

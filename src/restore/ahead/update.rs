@@ -79,16 +79,17 @@ impl Update {
 
 /// Drops what a process has no more, and asks for what it lacks.
 fn begin(process: &Process, pid: i32, fetcher: &mut Fetcher, criu: &mut Ahead, ours: &mut Memory) -> Reading {
-    let gone = ours.beside(&process.memory);
+    let gone = ours.beside(&process.runs);
     drop_pages(criu, pid, &gone);
     gone.iter().for_each(|run| ours.clear(run.range()));
     for mapping in process.mappings.iter().filter(|mapping| mapping.kind != Kind::Other) {
-        if process.memory.within(mapping.range.clone()).next().is_some() {
+        let first = process.runs.partition_point(|run| run.start < mapping.range.start);
+        if process.runs.get(first).is_some_and(|run| run.start < mapping.range.end) {
             criu.map(space(pid, mapping.kind), &mapping.range);
         }
     }
     let (mut lacking, mut body) = (VecDeque::new(), Body::default());
-    let changed: Vec<Run> = process.memory.runs().flat_map(|run| ours.compare(run)).filter_map(changed).collect();
+    let changed: Vec<Run> = ours.compare(&process.runs).into_iter().filter_map(changed).collect();
     for run in changed {
         if run.source == Source::Zeros {
             drop_pages(criu, pid, &[run]);
