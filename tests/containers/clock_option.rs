@@ -53,7 +53,7 @@ fn a_cold_start_is_refused_with_a_status_of_its_own() {
         checkpoint(&source(&app, &[]));
         let outcomes = app.store().join("outcomes");
         let before = entries(&outcomes);
-        let refused = app.start_with(&[&["--instance", "other"], &REFUSE[..]].concat());
+        let refused = app.start_on_host(0, &[&["--instance", "other"], &REFUSE[..]].concat());
         assert_eq!(Some(refused.wait()), LATER, "{}", refused.story());
         let said = refused.logs().1;
         assert!(said.contains(&format!("generation 1 cannot be restored: {BACK}")), "{said}");
@@ -68,7 +68,7 @@ fn a_cold_start_is_refused_with_a_status_of_its_own() {
 fn a_jump_is_accepted_where_the_user_says_so() {
     let app = app(Setting::Restricted);
     checkpoint(&source(&app, &[]));
-    let back = app.start_with(&["--clock", "host"]);
+    let back = app.start_on_host(0, &["--clock", "host"]);
     assert!((HOURS - 1..=HOURS).contains(&(went_back(&back) / 3600)));
     back.eventually("nobody is warned", || back.logs().1.contains("warning: the service has no time").then_some(()));
     checkpoint(&back);
@@ -122,7 +122,7 @@ fn a_standby_knows_of_a_clock_that_was_hidden() {
     let app = app(Setting::Restricted);
     let first = source(&app, &[]);
     checkpoint(&first);
-    let source = app.start_with(&[]);
+    let source = app.start_on_host(0, &[]);
     assert_eq!(went_back(&source), 0);
     let target = standby(&app, 0, &REFUSE);
     let (status, said) = migrate(&source, &target, &["--dry-run"]);
@@ -144,7 +144,7 @@ fn by_default_a_jump_that_cannot_be_hidden_is_refused() {
     assert!(status == 1 && said.contains(BACK), "{said}");
     drop(target);
     checkpoint(&source);
-    let refused = app.start();
+    let refused = app.start_on_host(0, &[]);
     assert_eq!(Some(refused.wait()), LATER, "{}", refused.story());
     assert!(refused.logs().1.contains(&format!("generation 1 cannot be restored: {BACK}")), "{}", refused.story());
     assert_eq!(went_back(&app.start_on_host(HOURS, &[])), 0);
@@ -165,7 +165,7 @@ fn a_standby_says_that_it_lacks_the_clock_and_the_service_runs_on() {
     }
     assert!(!app.store().join("manifests").exists(), "a checkpoint was taken");
     // One that bears the jump is enough.
-    let other = app.start_with(&["--standby", "--instance", "other", "--clock", "host"]);
+    let other = app.start_on_host(0, &["--standby", "--instance", "other", "--clock", "host"]);
     other.reaches("standby");
     let result = source.checkpoint(&[]);
     assert!(result.contains("; other has the service"), "{result}");

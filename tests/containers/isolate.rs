@@ -194,10 +194,10 @@ fn a_jump_of_the_clock_is_told_with_its_size() {
     }
     // On one host the clock goes on as for a process that was stopped, and nobody needs to know.
     let app = App::new(Setting::Restricted, &["clock"]);
-    let first = app.start();
+    let first = app.start_on_host(0, &[]);
     first.verified();
     checkpoint(&first);
-    let second = app.start();
+    let second = app.start_on_host(0, &[]);
     second.verified();
     assert!(!second.logs().1.contains("CLOCK_MONOTONIC"), "{}", second.story());
 }
