@@ -165,9 +165,9 @@ def programs():
 class Run(threading.Thread):
     """One program: looks again and again, and moves."""
 
-    def __init__(self, name, program, options):
+    def __init__(self, name, program, options, hosts=HOSTS):
         super().__init__(name=name)
-        self.program, self.options = program, options
+        self.program, self.options, self.hosts = program, options, hosts
         self.moves = self.ended = self.stuck = self.back = 0
         self.fault = self.story = ""
 
@@ -180,20 +180,24 @@ class Run(threading.Thread):
                 self.fault = " ".join(str(error).split()) or repr(error)
 
     def container(self, application):
-        hours = HOSTS[application.started % len(HOSTS)]
+        hours = self.hosts[application.started % len(self.hosts)]
         application.started += 1
         name = f"clocks-{self.name}-{application.started}"
         binds = [f"{HERE}/clocks:/clocks:ro", f"{self.options.services}:/programs:ro"]
         words = [word for bind in binds for word in ("--bind", bind)]
         return Container(application, name, self.options.root, words, hours)
 
-    def journey(self, work):
+    def application(self, work):
         command = f"export HOME=/data PATH=$PATH:/usr/lib/postgresql/15/bin; exec freeze run -- {self.program.command}"
         application = Application(self.name, self.options.opt, command, work)
         if "/built/" in command:
             source, built = HERE / "clocks/waits.go", work / "built"
             flags = {"GOCACHE": str(built / "cache"), "CGO_ENABLED": "0"}
             subprocess.run(["go", "build", "-o", built / "waits", source], env=os.environ | flags, check=True)
+        return application
+
+    def journey(self, work):
+        application = self.application(work)
         container = self.container(application)
         try:
             container.running()
@@ -238,6 +242,14 @@ class Run(threading.Thread):
         return f"| {' | '.join(map(str, cells))} |"
 
 
+def root():
+    return said("integration/sandbox/root", "with", "clocks", *PACKAGES.split())
+
+
+def services():
+    return Path(said("tests/services/build")).parent
+
+
 def said(*command):
     return subprocess.run(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
@@ -250,8 +262,7 @@ def main():
     parser.add_argument("--every", type=float, default=60, metavar="SECONDS", help="between two moves (60)")
     parser.add_argument("programs", nargs="*", metavar="PROGRAM", help=" ".join(all_programs))
     options = parser.parse_args()
-    options.root = said("integration/sandbox/root", "with", "clocks", *PACKAGES.split())
-    options.services = Path(said("tests/services/build")).parent
+    options.root, options.services = root(), services()
     options.until = time.monotonic() + 60 * options.minutes
     sandbox("clean", "clocks-")
     runs = [Run(name, all_programs[name], options) for name in options.programs or all_programs]
