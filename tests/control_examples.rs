@@ -89,9 +89,17 @@ fn the_page_names_everything_in_a_message() {
         note(serde_json::to_value(Request { version: VERSION, op }));
     }
     let clocks = ClockReport { clock_jump_ms: Some(1), clock: Some(Clock::Host), clock_ahead_s: Some(1) };
-    for phase in
-        [Phase::Preflight, Phase::Dump, Phase::Files, Phase::Commit, Phase::Handover, Phase::Check, Phase::Restore]
-    {
+    for phase in [
+        Phase::Preflight,
+        Phase::Dump,
+        Phase::Files,
+        Phase::Read,
+        Phase::Commit,
+        Phase::Follow,
+        Phase::Handover,
+        Phase::Check,
+        Phase::Restore,
+    ] {
         note(serde_json::to_value(Event::Progress { phase, bytes: 1, total: 1 }));
     }
     let isolations = [Isolation::Processes, Isolation::Users, Isolation::Nothing, Isolation::Nothing];

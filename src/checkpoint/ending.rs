@@ -148,6 +148,7 @@ mod tests {
             hold: None,
             until: None,
             standbys: Standbys::default(),
+            asked: None,
             pace: Pace::DEFAULT,
             files: Selection::default(),
             ephemeral_store: false,

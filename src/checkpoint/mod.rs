@@ -38,7 +38,7 @@ use crate::files::complete::Incomplete;
 use crate::files::ephemeral::Ephemeral;
 use crate::files::selection::Selection;
 use crate::files::used::LookupError;
-use crate::image::{ImageError, Lease, Standby, Vault};
+use crate::image::{Hex, ImageError, Lease, Standby, Vault};
 use crate::job::reporter::Reporter;
 use crate::job::work_folder::Work;
 use crate::job::{AfterCommit, Common, Failure};
@@ -144,6 +144,8 @@ pub(crate) struct Target {
     pub until: Option<Instant>,
     /// The standbys whose failure ends the hold.
     pub standbys: Standbys,
+    /// The question that the standbys have answered, if they were asked.
+    pub asked: Option<Hex<8>>,
     /// How short the last step of a move is to be.
     pub pace: Pace,
     /// Which files are captured beside those that the service uses.
@@ -186,6 +188,7 @@ pub(crate) fn run(common: &Common, target: &Target, reporter: &Reporter) -> Resu
         Ok(taken) => taken,
         Err(given_up) => again(&given_up)?,
     };
+    rounds.end();
     Ok(last.report)
 }
 

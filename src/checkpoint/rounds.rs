@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::announce::Announced;
+use super::heartbeat::Heartbeats;
 use super::take::Taken;
 use super::tree_of_service::Tree;
 use super::{Target, standbys};
@@ -22,8 +23,9 @@ use crate::store;
 const SPEED: u64 = 256 << 20;
 /// Bytes of a service that a first round saves in a second, at least, to a store that is not too slow for rounds.
 const FIRST_SPEED: u64 = SPEED / 2;
-/// How long a standby may take for a round, beside twice as long as the source has taken.
+/// How long a standby may take for a round, beside twice as long as the source has taken, and at most.
 const FOLLOWS: Duration = Duration::from_secs(5);
+const FOLLOWS_MOST: Duration = Duration::from_secs(120);
 /// Most rounds.
 const MOST: u32 = 8;
 /// A round helps if it reads less than this part of what the one before has read.
@@ -46,7 +48,7 @@ pub struct Rounds {
     /// When the last step must have ended.
     until: Option<Instant>,
     done: u32,
-    /// How long the last round took, here and on the standby; an estimate before the first.
+    /// How long the last round took here; an estimate before the first.
     took: Duration,
     /// When the last round began to hold the service, and what the last two rounds read.
     since: Instant,
@@ -107,6 +109,11 @@ impl Rounds {
         gives_up.then_some(NotConverged { predicted_ms: self.predicted_ms, most_ms, rounds: self.done })
     }
 
+    /// The last step has ended them.
+    pub fn end(mut self) {
+        self.announced.take().into_iter().for_each(Announced::disarm);
+    }
+
     fn is_too_long(&self) -> bool {
         self.predicted_ms > self.pace.max_downtime_ms
     }
@@ -117,12 +124,12 @@ impl Rounds {
         std::mem::replace(&mut self.announced, taken.announced.take()).into_iter().for_each(Announced::disarm);
         self.follow(taken, common, reporter);
         let between = taken.frozen.duration_since(self.since);
-        (self.since, self.took) = (taken.frozen, taken.begun.elapsed());
+        (self.since, self.took) = (taken.frozen, Duration::from_millis(taken.report.total_ms));
         self.read = [self.read[1], taken.read];
         self.done += 1;
         // The first has read what is there. From this one until the last step is as long as from its begin until now.
         let changes = if self.done == 1 { 0 } else { rate(taken.read, between) };
-        let read_again = changes * millis(self.took) / 1000;
+        let read_again = changes * millis(taken.begun.elapsed()) / 1000;
         let predicted_ms = (self.done > 1).then(|| taken.report.frozen_ms + read_again * 1000 / SPEED);
         self.predicted_ms = predicted_ms.unwrap_or(0);
         reporter.send(&Event::Round(RoundReport {
@@ -139,11 +146,16 @@ impl Rounds {
     fn follow(&mut self, taken: &Taken, common: &Common, reporter: &Reporter) {
         let Some(announced) = self.announced.as_ref().filter(|_| !self.is_alone) else { return };
         reporter.progress(Phase::Follow);
-        let now = Instant::now();
-        let patience = taken.begun.elapsed() * 2 + FOLLOWS;
-        let patience = self.until.map_or(patience, |until| patience.min(until.saturating_duration_since(now) / 2));
-        let generation = taken.report.generation;
-        self.is_alone = !standbys::follow(announced.vault(), &common.instance, generation, now + patience);
+        // Otherwise a container that waits for this one to die would take the round.
+        let interval = common.exclusive_ms.map(Duration::from_millis);
+        let _heartbeats = Heartbeats::start(announced.vault(), taken.target.lease, &common.instance, interval);
+        let (now, took) = (Instant::now(), taken.begun.elapsed());
+        let patience = (took * 2 + FOLLOWS).min(FOLLOWS_MOST);
+        // The last step takes as long as this round at most.
+        let left = self.until.map(|until| until.saturating_duration_since(now).saturating_sub(took));
+        let patience = left.map_or(patience, |left| patience.min(left));
+        let (generation, asked) = (taken.report.generation, taken.target.asked);
+        self.is_alone = !standbys::follow(announced.vault(), &common.instance, asked, generation, now + patience);
         if self.is_alone {
             reporter.warn(format!(
                 "no standby has read generation {generation} within {}, so the service may stand still for longer at the end",

@@ -63,6 +63,7 @@ pub fn announce(
     };
     let standbys = if asks { Standbys::ask(vault, &common.instance, service)? } else { Standbys::default() };
     let is_known = !standbys.keys.is_empty();
+    target.asked = is_known.then_some(standbys.question);
     if is_known {
         // Before the first commit there may be none to announce in.
         image::ensure(vault)?;
@@ -82,12 +83,13 @@ pub fn announce(
     Ok((Some(announced), target))
 }
 
-/// Waits, while the service runs, until a standby has decoded the memory of this generation. Returns whether nothing is left
-/// to wait for: one has it, or none says what it has.
-pub fn follow(vault: &Vault, us: &str, generation: u64, until: Instant) -> bool {
+/// Waits, while the service runs, until a standby has decoded the memory of this generation. If the standbys were `asked`,
+/// only one that has answered counts: others may be dead. Returns whether nothing is left to wait for: one has it, or none
+/// says what it has.
+pub fn follow(vault: &Vault, us: &str, asked: Option<Hex<8>>, generation: u64, until: Instant) -> bool {
     let ours = standby::key(vault, us);
-    let follows =
-        |key: &String| Some(Standby::read(vault, key).ok()??).filter(|standby| standby.lacks.is_none())?.decoded;
+    let may_take_it = |standby: &Standby| standby.lacks.is_none() && (asked.is_none() || standby.answers == asked);
+    let follows = |key: &String| Standby::read(vault, key).ok().flatten().filter(may_take_it)?.decoded;
     loop {
         // A store that does not answer is no reason to wait.
         let keys = standby::listed(&**vault.store()).unwrap_or_default();
@@ -290,6 +292,7 @@ mod tests {
                 hold,
                 until: None,
                 standbys: Standbys::default(),
+                asked: None,
                 pace: Pace::DEFAULT,
                 files,
                 ephemeral_store: false,
@@ -398,7 +401,7 @@ mod tests {
     #[test]
     fn a_round_is_followed_by_those_that_say_so() {
         let fixture = asked(&["us", "older"]);
-        let follows = |time| follow(&fixture.vault, "us", 5, Instant::now() + time);
+        let follows = |time| follow(&fixture.vault, "us", None, 5, Instant::now() + time);
         let says = |instance: &str, decoded, lacks| {
             fixture.says(&Standby { instance: instance.into(), decoded: Some(decoded), lacks, ..Standby::default() })
         };
@@ -408,6 +411,8 @@ mod tests {
         assert!(follows(LOOK * 1000), "neither may take it");
         says("slow", 4, None);
         assert!(!follows(Duration::ZERO));
+        let asked = Some(fixture.standbys.question);
+        assert!(follow(&fixture.vault, "us", asked, 5, Instant::now() + LOOK * 1000), "it has not answered");
         let followed = thread::scope(|scope| {
             scope.spawn(|| {
                 thread::sleep(LOOK);

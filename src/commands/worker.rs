@@ -61,6 +61,7 @@ pub fn main() -> u8 {
                 hold,
                 until: within_ms.map(|ms| Instant::now() + Duration::from_millis(ms)),
                 standbys,
+                asked: None,
                 pace,
                 files,
                 ephemeral_store,

@@ -24,12 +24,14 @@ pub(super) struct Presence<'a> {
     looked: Option<Instant>,
     /// When to write again.
     due: Option<Instant>,
+    /// When the last write failed.
+    failed: Option<Instant>,
 }
 
 impl<'a> Presence<'a> {
     pub fn new(instance: &str, poll: Duration, unfit: &'a dyn Fn(&Manifest) -> Option<String>) -> Self {
         let says = Standby { instance: instance.to_owned(), decoded: Some(0), ..Standby::default() };
-        Self { unfit, poll, says, head: None, looked: None, due: None }
+        Self { unfit, poll, says, head: None, looked: None, due: None, failed: None }
     }
 
     /// Answers a new question, or says once more that this standby is there. `head` is as it was just read. `decoded` is the
@@ -49,7 +51,8 @@ impl<'a> Presence<'a> {
             }
         }
         // The last step of a move waits for it.
-        if is_moving(head) && self.says.decoded != Some(decoded) {
+        let may_try = self.failed.is_none_or(|failed| now.duration_since(failed) >= self.poll);
+        if is_moving(head) && self.says.decoded != Some(decoded) && may_try {
             return self.tell(vault, Standby { decoded: Some(decoded), ..self.says.clone() }, now);
         }
         // The container that asked may have taken this one for dead.
@@ -61,9 +64,9 @@ impl<'a> Presence<'a> {
     }
 
     fn tell(&mut self, vault: &Vault, says: Standby, now: Instant) -> Result<()> {
-        self.due = Some(now + RETRY);
+        (self.due, self.failed) = (Some(now + RETRY), Some(now));
         says.tell(vault)?;
-        (self.says, self.due) = (says, Some(now + AGAIN));
+        (self.says, self.due, self.failed) = (says, Some(now + AGAIN), None);
         Ok(())
     }
 }

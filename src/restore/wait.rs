@@ -212,7 +212,8 @@ impl<'a> Watch<'a> {
     }
 
     fn look_at(&mut self, vault: &Vault, head: Lease, moving: bool, now: Instant) -> Result<Option<(Woken, String)>> {
-        self.near = if moving { self.near.or(Some(now)) } else { None };
+        // Each round of a move begins anew.
+        self.near = if moving { self.near.filter(|_| self.head == Some(head)).or(Some(now)) } else { None };
         if (self.head != Some(head) || self.again.is_some_and(|again| now >= again))
             && let Some(chosen) = self.take_in(vault, head, now)?
         {
@@ -232,7 +233,12 @@ impl<'a> Watch<'a> {
     /// Time until the next poll.
     fn pause(&self, now: Instant) -> Duration {
         let poll = self.poll();
-        if self.is_near(now) { poll.min(NEAR_POLL) } else { poll * PATIENCE.min(1 << self.failed.min(16)) }
+        if self.is_near(now) {
+            // Memory that is still to be decoded is not kept waiting for the store too often.
+            poll.min(if self.ahead.is_settled() { NEAR_POLL } else { NEAR_POLL * 5 })
+        } else {
+            poll * PATIENCE.min(1 << self.failed.min(16))
+        }
     }
 
     /// Until the next poll, takes memory in.

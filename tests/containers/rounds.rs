@@ -53,10 +53,11 @@ fn what_has_not_changed_is_not_read_again() {
     target.verified();
 }
 
-/// The service runs on while a standby takes long for a round.
+/// The service runs on while a standby takes long for a round, and no other container takes this one for dead.
 #[test]
 fn the_last_step_waits_for_the_standby() {
-    let app = App::new(Setting::Restricted, &["big", "16"]).with_fail_points().with_rounds();
+    let command = ["/services/service", "big", "16"];
+    let app = App::with_options(Setting::Restricted, &["--exclusive=1s"], &command).with_fail_points().with_rounds();
     let (source, target) = (app.start(), standby(&app, "target"));
     source.verified();
     source.stop_at(Point::CheckpointReleased);
@@ -69,6 +70,12 @@ fn the_last_step_waits_for_the_standby() {
         let follows = || source.status()?.contains(r#""phase":"follow""#).then_some(());
         source.eventually("the last step does not wait for the standby", follows);
         assert!(source.ask("verify").starts_with("ok"));
+        let heartbeat = || std::fs::read(app.store().join("holder")).ok();
+        for _ in 0..2 {
+            let last = heartbeat();
+            source.eventually("there is no heartbeat", || (heartbeat() != last).then_some(()));
+        }
+        assert!(follows().is_some(), "it waits no more: {}", source.story());
         signal(waits, Signal::SIGCONT);
         handover.join().unwrap()
     });

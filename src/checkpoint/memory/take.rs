@@ -1,7 +1,7 @@
 //! Takes the private memory of a service that CRIU holds: while it stands still, or from copies beside the running service.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::{io, thread};
 
 use super::changes::{Doubts, Family, Round, Unchanged};
 use super::listed::Listed;
@@ -16,6 +16,7 @@ use crate::fail_points::{Point, reach};
 use crate::image::{BodyId, ImageWriter, Manifest};
 use crate::job::reporter::Reporter;
 use crate::job::work_folder::Work;
+use crate::store;
 
 /// The root of the tree and the service: no third process shares their memory.
 const ALONE: usize = 2;
@@ -92,8 +93,7 @@ pub struct Take<'a> {
 impl Take<'_> {
     /// Takes the memory while the service stands still.
     pub fn frozen(mut self, before: Option<&mut Kept>) -> Result<Pages, DumpError> {
-        let unchanged = self.unchanged(before.as_deref());
-        let taken = self.read_frozen(before.as_deref().map(|kept| (&kept.round, &unchanged)));
+        let taken = self.read_frozen(before.as_deref().map(|kept| &kept.round));
         before.into_iter().for_each(|kept| kept.dump.let_copies_end());
         taken
     }
@@ -101,7 +101,8 @@ impl Take<'_> {
     /// Lets the service run, and takes its memory from copies where they can be made: then the draft is of a round, if
     /// another one may follow (`is_round`). A round without copies is given up: it would only let the service stand still.
     pub fn running(mut self, before: Option<&mut Kept>, is_round: bool) -> Result<Pages, DumpError> {
-        let unchanged = self.unchanged(before.as_deref());
+        let unchanged =
+            before.as_deref().map(|kept| Unchanged::since(&kept.round, self.tree.processes())).unwrap_or_default();
         let known = before.as_deref().map(|kept| (&kept.round, &unchanged));
         let (mut images, mut listed, mut doubts) = (BTreeMap::new(), Vec::new(), None);
         if is_round && self.tree.processes().len() > ALONE {
@@ -114,7 +115,7 @@ impl Take<'_> {
             Err(why) if is_round => return Err(DumpError::NotCopied(why)),
             Err(why) => {
                 self.reporter.warn(stood_still(&why));
-                return self.read_frozen(known);
+                return self.read_frozen(known.map(|(round, _)| round));
             }
         };
         self.writer.take_time();
@@ -150,11 +151,6 @@ impl Take<'_> {
         Ok(Pages { images: images?, ..Pages::default() })
     }
 
-    /// What is as it was in the round before.
-    fn unchanged(&self, before: Option<&Kept>) -> Unchanged {
-        before.map_or_else(Unchanged::default, |kept| Unchanged::since(&kept.round, self.tree.processes()))
-    }
-
     /// Copies of the processes, or why there are none.
     fn copy(&mut self) -> Result<Result<BTreeMap<i32, i32>, String>, DumpError> {
         if !room::is_left_for_copies(self.memory) {
@@ -168,12 +164,21 @@ impl Take<'_> {
         }))
     }
 
-    fn read_frozen(&mut self, known: Option<(&Round, &Unchanged)>) -> Result<Pages, DumpError> {
+    fn read_frozen(&mut self, before: Option<&Round>) -> Result<Pages, DumpError> {
         if !room::is_left_for_reading() {
             return Err(DumpError::ShortOfMemory);
         }
-        let mut images = self.dump.list(self.writer, self.meter)?;
-        let listed = self.dump.listed();
+        // CRIU and this process look at all pages, each for its own end. At the same time, as the service stands still.
+        let (listed, unchanged) = thread::scope(|scope| {
+            let processes = self.tree.processes();
+            let since = move || before.map(|round| Unchanged::since(round, processes)).unwrap_or_default();
+            let thread =
+                thread::Builder::new().name("changes".into()).stack_size(store::STACK).spawn_scoped(scope, since);
+            let listed = self.dump.list(self.writer, self.meter);
+            (listed, thread.map_or_else(|_| since(), |thread| thread.join().unwrap_or_default()))
+        });
+        let (mut images, listed) = (listed?, self.dump.listed());
+        let known = before.map(|round| (round, &unchanged));
         let read = read::read(&listed, &BTreeMap::new(), known, self.writer, self.meter);
         let (more, bytes) = read.map_err(|error| self.dump.check_held().err().unwrap_or(error))?;
         images.extend(more);

@@ -71,13 +71,16 @@ impl Run {
     /// The part of it that is in `range`, if any is.
     pub(super) fn within(&self, range: &Range<u64>) -> Option<Self> {
         let (start, end) = (self.start.max(range.start), self.end().min(range.end));
+        if start >= end {
+            return None;
+        }
         let source = match self.source {
             Source::Chunk { index, first, name } => {
                 Source::Chunk { index, first: first + (start.checked_sub(self.start)? / PAGE) as u32, name }
             }
             other => other,
         };
-        (start < end).then(|| Self { start, length: end - start, source, ..*self })
+        Some(Self { start, length: end - start, source, ..*self })
     }
 }
 
@@ -86,10 +89,6 @@ impl Run {
 pub(super) struct Memory(BTreeMap<u64, Run>);
 
 impl Memory {
-    pub(super) fn of(runs: impl IntoIterator<Item = Run>) -> Self {
-        Self(runs.into_iter().map(|run| (run.start, run)).collect())
-    }
-
     pub(super) fn runs(&self) -> impl Iterator<Item = &Run> {
         self.0.values()
     }
@@ -187,6 +186,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    impl Memory {
+        fn of(runs: impl IntoIterator<Item = Run>) -> Self {
+            Self(runs.into_iter().map(|run| (run.start, run)).collect())
+        }
+    }
 
     fn chunk(start: u64, pages: u64, name: u8, first: u32) -> Run {
         let source = Source::Chunk { index: u32::from(name), first, name: [name; 16] };
