@@ -107,8 +107,8 @@ struct Watch<'a> {
     newest: Option<Newest>,
     /// When to read a generation again that could not be read.
     again: Option<Instant>,
-    /// Since when head says that a generation is about to be offered.
-    near: Option<Instant>,
+    /// Which head says that a generation is about to be offered, and since when.
+    near: Option<(Lease, Instant)>,
     /// The generation last reported to init.
     told: u64,
     warned: Option<Instant>,
@@ -213,7 +213,7 @@ impl<'a> Watch<'a> {
 
     fn look_at(&mut self, vault: &Vault, head: Lease, moving: bool, now: Instant) -> Result<Option<(Woken, String)>> {
         // Each round of a move begins anew.
-        self.near = if moving { self.near.filter(|_| self.head == Some(head)).or(Some(now)) } else { None };
+        self.near = moving.then(|| self.near.filter(|(of, _)| *of == head).unwrap_or((head, now)));
         if (self.head != Some(head) || self.again.is_some_and(|again| now >= again))
             && let Some(chosen) = self.take_in(vault, head, now)?
         {
@@ -227,7 +227,7 @@ impl<'a> Watch<'a> {
 
     /// Whether a generation is about to be offered. Bounded by [`NEAR`], as it may never come.
     fn is_near(&self, now: Instant) -> bool {
-        self.near.is_some_and(|since| now.duration_since(since) < NEAR)
+        self.near.is_some_and(|(_, since)| now.duration_since(since) < NEAR)
     }
 
     /// Time until the next poll.
